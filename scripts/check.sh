@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Formatting, lint and types. With --fix, mend what can be mended first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/venv.sh dev
+if [ "${1:-}" = "--fix" ]; then
+    .venv/bin/ruff check --fix --quiet . || true
+    .venv/bin/ruff format --quiet .
+fi
+echo "Checking format, lint and types ..."
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+.venv/bin/mypy
