@@ -1,0 +1,134 @@
+"""The pipeline: labelled dataset -> features -> head -> Fisher information -> task embedding.
+
+    settings = EmbeddingSettings(max_samples=500)
+    embedding = embed_dataset("./flowers", settings)
+
+Axes: N samples, D filters, F features.
+"""
+
+import time
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from indexer.datasets import Sample, load_sample
+from indexer.features import Progress, batches, extract_features, move_to_device
+from indexer.fisher import fisher_information
+from indexer.heads import fit_head, held_out_score
+from indexer.probes import PretrainedNetwork, load_network
+from indexer.records import DatasetDescription, EmbeddingSettings, Space, TaskEmbedding
+
+TRIVIAL_SAMPLES = 64
+
+
+def embed_dataset(data: str, settings: EmbeddingSettings | None = None, *, progress: Progress | None = None) -> TaskEmbedding:
+    """Embed a labelled dataset.
+
+    Args:
+        data: A data spec, see ``indexer.datasets``.
+        settings: How; the defaults if ``None``.
+        progress: Called as ``progress(stage, done, total)``.
+
+    Returns:
+        The embedding with its standard error, head score and provenance. Same data, settings, machine and
+        number of threads: same bytes.
+
+    Raises:
+        DataError: If the data cannot be read or makes no task.
+        UnknownNameError: If there is no such probe or estimator.
+        WeightsError: If the probe's weights cannot be read.
+        SettingsError: If the device does not exist.
+        UnsupportedLayerError: If the probe has a layer without a Fisher rule.
+    """
+    settings = settings or EmbeddingSettings()
+    probe = load_network(settings.probe)
+    return embed_sample(load_task_sample(data, probe, settings, progress=progress), probe, settings, progress=progress)
+
+
+def load_task_sample(
+    data: str, probe: PretrainedNetwork, settings: EmbeddingSettings, *, progress: Progress | None = None
+) -> Sample:
+    """Draw and decode the sample that ``settings`` asks for, as the probe wants to see it.
+
+    Raises:
+        DataError: If the data cannot be read or makes no task.
+    """
+    return load_sample(
+        data,
+        probe.transform,
+        max_samples=settings.max_samples,
+        seed=settings.seed,
+        split=settings.split,
+        progress=partial(progress, "decode") if progress else None,
+    )
+
+
+def embed_sample(
+    sample: Sample, probe: PretrainedNetwork, settings: EmbeddingSettings, *, progress: Progress | None = None
+) -> TaskEmbedding:
+    """Embed a decoded sample; the second half of ``embed_dataset``.
+
+    Raises:
+        UnknownNameError: If there is no such estimator.
+        SettingsError: If the device does not exist.
+        UnsupportedLayerError: If the probe has a layer without a Fisher rule.
+    """
+    start = time.perf_counter()
+    move_to_device(probe, settings.device)
+    features = extract_features(probe, sample.images, batch_size=settings.batch_size, progress=progress)
+    head = fit_head(features, sample.labels)
+    score = held_out_score(features, sample.labels, settings.seed)
+    estimate = fisher_information(
+        probe.body,
+        (torch.from_numpy(head.weight), torch.from_numpy(head.bias)),
+        batches(probe, sample.images, settings.batch_size),
+        estimator=settings.estimator,
+        generator=torch.Generator().manual_seed(settings.seed),
+        norm_weights=settings.norm_weights,
+        progress=(lambda done: progress("fisher", done, len(sample.images))) if progress else None,
+    )
+    return TaskEmbedding(
+        space=space_of(probe, settings),
+        dataset=sample.description,
+        settings=settings,
+        fisher=estimate.mean.astype(np.float32),
+        standard_error=estimate.standard_error.astype(np.float32),
+        domain=features.mean(axis=0),
+        num_samples_used=estimate.num_samples,
+        head_accuracy=score.accuracy,
+        head_loss=score.loss,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def space_of(probe: PretrainedNetwork, settings: EmbeddingSettings) -> Space:
+    """The space of the embeddings that ``settings`` and ``probe`` make."""
+    return Space(
+        probe=probe.name,
+        weights_hash=probe.weights_hash,
+        estimator=settings.estimator,
+        pooling="filter_mean+norm" if settings.norm_weights else "filter_mean",
+        transform=probe.transform,
+    )
+
+
+def embed_trivial(probe: PretrainedNetwork, settings: EmbeddingSettings) -> np.ndarray:
+    """Embedding t0 of the trivial task: telling dark noise from bright noise.
+
+    The asymmetric distance measures how far a task is from one that asks nothing of the probe. The paper
+    takes a Fisher information of zero plus its prior's precision, whose scale has nothing to do with that of
+    measured Fisher information; we measure a task that any network solves, with the same probe, estimator
+    and head, so that t0 depends on the space alone and its scale is that of every other embedding.
+
+    Returns:
+        ``[D]`` float32, positive.
+    """
+    generator = np.random.default_rng(0)
+    shape = (TRIVIAL_SAMPLES, 3, probe.transform.crop, probe.transform.crop)
+    labels = np.arange(TRIVIAL_SAMPLES) % 2
+    images = (generator.integers(0, 128, shape) + 128 * labels[:, None, None, None]).astype(np.uint8)
+    description = DatasetDescription("trivial", TRIVIAL_SAMPLES, ("dark", "bright"), fingerprint="")
+    fisher = embed_sample(Sample(images, labels, description), probe, replace(settings, seed=0)).fisher
+    return np.asarray(fisher.clip(min=fisher[fisher > 0].min()))

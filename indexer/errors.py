@@ -1,0 +1,74 @@
+"""Errors of the indexer.
+
+    IndexerError
+    ├── DataError                (ValueError)   a dataset cannot be read or makes no task
+    │   ├── DataSpecError                       the data spec itself is not understood
+    │   ├── TooFewSamplesError                  fewer than two classes, or a class with fewer than two samples
+    │   └── UnreadableFilesError                more than a tenth of the sampled files cannot be decoded
+    ├── WeightsError             (ValueError)   a weights file does not fit its architecture
+    ├── UnsupportedLayerError    (ValueError)   a layer with parameters has no Fisher rule
+    ├── SettingsError            (ValueError)   a setting is out of its range
+    └── UnknownNameError         (LookupError)  no probe, architecture or estimator of that name
+
+Messages are one sentence or two: what, where, what was expected, what to do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class IndexerError(Exception):
+    """Base of everything that a caller of the indexer can cause."""
+
+
+class DataError(IndexerError, ValueError):
+    """A dataset cannot be read, or what was read makes no classification task."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Rebuild from the two attributes, so that the error survives a process boundary."""
+        return type(self), (self.where, self.problem)
+
+
+class DataSpecError(DataError):
+    """A data spec that names nothing this package can open."""
+
+
+class TooFewSamplesError(DataError):
+    """Fewer than two classes, or a class with fewer than two samples."""
+
+
+class UnreadableFilesError(DataError):
+    """More than a tenth of the sampled files cannot be decoded."""
+
+
+class WeightsError(IndexerError, ValueError):
+    """A weights file that cannot be read or does not fit its architecture."""
+
+
+class UnsupportedLayerError(IndexerError, ValueError):
+    """A layer holds parameters but has no rule for its squared gradients."""
+
+
+class SettingsError(IndexerError, ValueError):
+    """A setting out of its range."""
+
+
+class UnknownNameError(IndexerError, LookupError):
+    """A name that is in no catalogue; the message offers the close ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.known = sorted(known)
+        close = difflib.get_close_matches(name, self.known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(self.known[:8])}"
+        super().__init__(f"no {kind} is named {name!r}; {hint}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.kind, self.name, self.known)

@@ -1,0 +1,72 @@
+"""Measure an expert on a dataset: the accuracy of a few-shot linear probe on its features."""
+
+from functools import partial
+
+import numpy as np
+
+from indexer.datasets import load_sample
+from indexer.features import Progress, extract_features, move_to_device
+from indexer.heads import choose_per_class, fit_head, score_head
+from indexer.probes import load_network
+from indexer.records import ProbeResult
+
+SHOTS = 10
+REPEATS = 5
+PROTOCOL = f"linear_probe_{SHOTS}shot"
+
+
+def measure_expert(
+    loader: str,
+    data: str,
+    *,
+    max_samples: int = 2000,
+    seed: int = 0,
+    split: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """Few-shot linear-probe accuracy of an expert on a dataset.
+
+    The head of ``indexer.heads`` is fitted on the frozen expert's features of 10 images a class (half of a
+    class that has fewer than 20) and scored on the rest of the sample; this is repeated with 5 draws.
+
+    Args:
+        loader: The expert, see ``indexer.probes``.
+        data: A data spec, see ``indexer.datasets``.
+        max_samples: Most images used.
+        seed: Of the sample and the draws; the same seed gives every expert the same images.
+        split: Which split of the dataset, as of ``EmbeddingSettings``.
+        device: As of ``EmbeddingSettings``.
+        progress: Called as ``progress(stage, done, total)``.
+
+    Returns:
+        Mean and standard deviation over the draws of the class-balanced accuracy.
+
+    Raises:
+        DataError: If the data cannot be read or makes no task.
+        UnknownNameError: If there is no such expert.
+        WeightsError: If the expert's weights cannot be read.
+        SettingsError: If the device does not exist.
+    """
+    network = load_network(loader)
+    move_to_device(network, device)
+    sample = load_sample(
+        data,
+        network.transform,
+        max_samples=max_samples,
+        seed=seed,
+        split=split,
+        progress=partial(progress, "decode") if progress else None,
+    )
+    features = extract_features(network, sample.images, progress=progress)
+    return score_features(features, sample.labels, seed)
+
+
+def score_features(features: np.ndarray, labels: np.ndarray, seed: int) -> ProbeResult:
+    """The second half of ``measure_expert``: features ``[N, F]`` and labels ``[N]`` to accuracy."""
+    accuracies = []
+    for repeat in range(REPEATS):
+        train = choose_per_class(labels, lambda count: min(SHOTS, count // 2), seed + repeat)
+        head = fit_head(features[train], labels[train])
+        accuracies.append(score_head(head, features[~train], labels[~train]).accuracy)
+    return ProbeResult(float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)), PROTOCOL, seed)

@@ -1,0 +1,172 @@
+"""What the indexer takes and gives: frozen records of plain values and numpy arrays.
+
+Axes: D filters of the probe, F features of the probe (inputs of the head).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from indexer.errors import SettingsError
+
+DEFAULT_PROBE = "resnet14w32.tiny_imagenet"
+
+
+@dataclass(frozen=True)
+class InputTransform:
+    """How an image becomes an input: shorter side to ``resize`` pixels, centre ``crop``, normalise.
+
+    Attributes:
+        resize: Shorter side after bilinear antialiased resizing, in pixels.
+        crop: Side of the centred square that the network sees, in pixels.
+        mean: Per RGB channel, of values scaled to 0..1.
+        std: Per RGB channel, of values scaled to 0..1.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that makes two embeddings comparable; ``space_id`` is a hash of exactly this.
+
+    The seed and the number of samples are not part of it: both change the noise of an embedding, not
+    what it estimates. They are stored with each embedding.
+
+    Attributes:
+        probe: Name ``architecture.weights``.
+        weights_hash: blake2b of the probe's tensors, hexadecimal.
+        estimator: Name in ``indexer.fisher.ESTIMATORS``.
+        pooling: ``filter_mean`` (convolution and linear weights) or ``filter_mean+norm`` (affine weights
+            of normalisation layers too).
+        transform: The probe's input transform.
+        head: Recipe of the head.
+        sampling: Recipe of the sample.
+    """
+
+    probe: str
+    weights_hash: str
+    estimator: str
+    pooling: str
+    transform: InputTransform
+    head: str = "logistic_l2_balanced"
+    sampling: str = "class_balanced"
+
+    @property
+    def space_id(self) -> str:
+        """16 hexadecimal digits, the same on every machine."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How to embed a dataset.
+
+    Attributes:
+        probe: ``architecture.weights``, or ``architecture@FILE`` for weights in a local file.
+        estimator: Name in ``indexer.fisher.ESTIMATORS``.
+        norm_weights: Whether affine weights of normalisation layers are embedded too.
+        max_samples: Most samples used, at least 2.
+        seed: Of the sample, of the held-out split and of the label draws.
+        batch_size: Samples per pass; changes speed and memory, and results only by rounding.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
+    """
+
+    probe: str = DEFAULT_PROBE
+    estimator: str = "signed"
+    norm_weights: bool = False
+    max_samples: int = 2000
+    seed: int = 0
+    batch_size: int = 64
+    device: str = "auto"
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            SettingsError: If a number is out of its range.
+        """
+        for name, low in (("max_samples", 2), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"{name} must be at least {low}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What is known of a dataset without its pixels.
+
+    Attributes:
+        spec: The data spec it was opened by.
+        num_samples: Samples in the dataset, before sampling.
+        class_names: Names of the C classes, in label order.
+        fingerprint: blake2b over the sorted (name, size) listing and the bytes of the sampled files.
+        num_skipped: Sampled files that could not be decoded.
+        skipped_files: Names of the first few of them.
+    """
+
+    spec: str
+    num_samples: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+    num_skipped: int = 0
+    skipped_files: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskEmbedding:
+    """A dataset measured by a probe.
+
+    Attributes:
+        space: What it may be compared with.
+        dataset: What was measured.
+        settings: How it was measured.
+        fisher: ``[D]`` float32, non-negative: mean over a filter's weights of the diagonal Fisher
+            information, in squared nats per squared unit of weight, mean over samples.
+        standard_error: ``[D]`` float32, non-negative: standard error of ``fisher`` over samples.
+        domain: ``[F]`` float32: mean feature of the probe, label-free.
+        num_samples_used: Samples that went into ``fisher``.
+        head_accuracy: Class-balanced accuracy of a head on samples held out from it, 0 to 1.
+        head_loss: Cross-entropy of the same, in nats.
+        seconds: Wall time of the embedding.
+    """
+
+    space: Space
+    dataset: DatasetDescription
+    settings: EmbeddingSettings
+    fisher: np.ndarray = field(repr=False)
+    standard_error: np.ndarray = field(repr=False)
+    domain: np.ndarray = field(repr=False)
+    num_samples_used: int
+    head_accuracy: float
+    head_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracy of a linear probe on an expert's features.
+
+    Attributes:
+        accuracy: Mean over draws of the class-balanced accuracy, 0 to 1.
+        deviation: Standard deviation over draws.
+        protocol: Name of the protocol.
+        seed: Of the sample and the draws.
+    """
+
+    accuracy: float
+    deviation: float
+    protocol: str
+    seed: int

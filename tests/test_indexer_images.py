@@ -1,0 +1,252 @@
+"""Decoding and fitting of single images."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from builders_datasets import encoded, noise_image, png_header
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from indexer import images
+from indexer.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, fit_image, is_image_name
+from indexer.records import InputTransform
+
+
+def pixel(image):
+    """The colour of a decoded image of one colour."""
+    assert image.mode == "RGB"
+    colours = np.unique(np.asarray(image).reshape(-1, 3), axis=0)
+    assert len(colours) == 1
+    return tuple(colours[0].tolist())
+
+
+def plain(mode, value, size=(3, 2)):
+    return Image.new(mode, size, value)
+
+
+def palette_image(transparency=None):
+    image = Image.new("P", (3, 2), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    return encoded(image, "PNG", **({} if transparency is None else {"transparency": transparency}))
+
+
+ONE_COLOUR = {
+    "grey": (encoded(plain("L", 77), "PNG"), (77, 77, 77)),
+    "bilevel": (encoded(plain("1", 1), "PNG"), (255, 255, 255)),
+    "rgb": (encoded(plain("RGB", (1, 2, 3)), "PNG"), (1, 2, 3)),
+    "palette": (palette_image(), (200, 100, 50)),
+    "palette with a transparent entry": (palette_image(transparency=1), (255, 255, 255)),
+    "palette with alpha per entry": (palette_image(transparency=b"\xff\x33"), (244, 224, 214)),
+    "rgba, opaque": (encoded(plain("RGBA", (9, 8, 7, 255)), "PNG"), (9, 8, 7)),
+    "rgba, transparent black": (encoded(plain("RGBA", (0, 0, 0, 0)), "PNG"), (255, 255, 255)),
+    "rgba, a fifth red": (encoded(plain("RGBA", (255, 0, 0, 51)), "PNG"), (255, 204, 204)),
+    "grey with alpha": (encoded(plain("LA", (0, 51)), "PNG"), (204, 204, 204)),
+    "rgb with a transparent colour": (
+        encoded(plain("RGB", (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
+        (255, 255, 255),
+    ),
+    "cmyk": (encoded(plain("CMYK", (255, 0, 255, 0)), "TIFF"), (0, 255, 0)),
+    "16-bit grey png": (encoded(plain("I;16", 257 * 100), "PNG"), (100, 100, 100)),
+    "16-bit grey png, just below a half": (encoded(plain("I;16", 257 * 100 + 128), "PNG"), (100, 100, 100)),
+    "16-bit grey png, just above a half": (encoded(plain("I;16", 257 * 100 + 129), "PNG"), (101, 101, 101)),
+    "16-bit grey tiff": (encoded(plain("I;16", 65535), "TIFF"), (255, 255, 255)),
+    "big-endian 16-bit grey tiff": (encoded(plain("I;16B", 257 * 9), "TIFF"), (9, 9, 9)),
+    "16-bit pgm": (b"P5 3 2 65535\n" + (257 * 100).to_bytes(2, "big") * 6, (100, 100, 100)),
+    "10-bit pgm": (b"P5 3 2 1023\n" + (1023).to_bytes(2, "big") * 6, (255, 255, 255)),
+    "constant 32-bit integers": (encoded(plain("I", -70000), "TIFF"), (0, 0, 0)),
+    "constant floats": (encoded(plain("F", 0.7), "TIFF"), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize(("content", "colour"), ONE_COLOUR.values(), ids=ONE_COLOUR.keys())
+def test_decode_gives_the_colour_of_every_mode(content, colour):
+    assert pixel(decode_image(content)) == colour
+
+
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        (np.array([[-100, 0, 155]], np.int32), [0, 100, 255]),
+        (np.array([[0, 65536, 196608]], np.int32), [0, 85, 255]),
+        (np.array([[0.0, 0.25, 1.0]], np.float32), [0, 64, 255]),
+        (np.array([[2.0, np.nan, np.inf, -np.inf, 4.0]], np.float32), [0, 0, 0, 0, 255]),
+    ],
+    ids=["signed", "beyond 16 bits", "fractions", "not finite"],
+)
+def test_decode_stretches_undeclared_ranges(values, grey):
+    decoded = decode_image(encoded(Image.fromarray(values), "TIFF"))
+    assert np.asarray(decoded)[0].tolist() == [[value] * 3 for value in grey]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3)])
+def test_decode_takes_pixels(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    expected = np.broadcast_to(pixels.reshape(4, 5, -1), (4, 5, 3))
+    assert np.array_equal(decode_image(pixels), expected)
+
+
+def test_decode_lays_transparent_pixels_over_white():
+    assert pixel(decode_image(np.full((2, 2, 4), (255, 0, 0, 51), np.uint8))) == (255, 204, 204)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_decode_reads_every_suffix(tmp_path, suffix):
+    smooth = noise_image(0, 3, 4).resize((80, 60), Image.Resampling.BICUBIC)
+    image = smooth.convert("L" if suffix == ".pgm" else "RGB")
+    path = tmp_path / f"image{suffix}"
+    image.save(path)
+    difference = np.asarray(decode_image(path.read_bytes()), float) - np.asarray(image.convert("RGB"), float)
+    exact = suffix in {".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+    assert np.abs(difference).mean() <= (0 if exact else 8)
+    assert is_image_name(path.name.upper())
+
+
+def test_decode_takes_the_first_frame():
+    frames = [plain("RGB", colour) for colour in ((10, 20, 30), (200, 100, 0))]
+    for file_format in ("GIF", "TIFF", "WEBP"):
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        content = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        assert pixel(decode_image(content)) == (10, 20, 30)
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_decode_applies_exif_orientation(orientation, file_format):
+    image = noise_image(1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = np.asarray(decode_image(encoded(image, file_format, exif=exif)))
+    assert np.array_equal(decoded, UPRIGHT[orientation](np.asarray(image)))
+
+
+def test_decode_turns_a_jpeg_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encoded(noise_image(0, 8, 16), "JPEG", exif=exif)).size == (8, 16)
+
+
+def test_decode_survives_broken_exif():
+    content = encoded(plain("L", 50), "PNG", exif=b"Exif\0\0this is no TIFF header")
+    assert pixel(decode_image(content)) == (50, 50, 50)
+
+
+JPEG = encoded(noise_image(2, 60, 60), "JPEG")
+UNREADABLE = {
+    "empty": (b"", "cannot identify image file"),
+    "text": (b"just some notes, no image", "cannot identify image file"),
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], "image file is truncated"),
+    "truncated png": (encoded(noise_image(2, 60, 60), "PNG")[:3000], "image file is truncated"),
+    "a format beyond the suffixes": (encoded(noise_image(2), "PCX"), "cannot identify image file"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot identify image file"),
+    "bomb": (png_header(60_000, 60_000), "exceeds limit of"),
+    "no finite value": (encoded(plain("F", float("nan")), "TIFF"), "no pixel is a finite number"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_decode_refuses(content, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode_image(content)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_decode_refuses_what_pillow_only_warns_of():
+    with pytest.raises(UnreadableImageError, match=re.escape("11000x10000 pixels are more than 100000000")):
+        decode_image(png_header(11_000, 10_000))
+
+
+def test_decode_takes_images_up_to_the_limit(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 6)
+    assert decode_image(encoded(plain("L", 0, (3, 2)), "PNG")).size == (3, 2)
+    with pytest.raises(UnreadableImageError, match="7x1 pixels are more than 6"):
+        decode_image(encoded(plain("L", 0, (7, 1)), "PNG"))
+
+
+WHOLE_FILES = [encoded(noise_image(3), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")]
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=200, deadline=None)
+@given(
+    content=st.sampled_from(WHOLE_FILES),
+    changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_decode_of_a_damaged_file_decodes_or_refuses(content, changes):
+    damaged = bytearray(content)
+    for position, value in changes:
+        damaged[position % len(damaged)] = value
+    try:
+        assert decode_image(bytes(damaged)).mode == "RGB"
+    except UnreadableImageError as error:
+        assert isinstance(error.__cause__, Exception)  # noqa: PT017 (either way is right)
+
+
+@pytest.fixture(scope="module")
+def functional():
+    """torchvision's transforms; its operators do not load everywhere, which ``indexer.vision`` sees to."""
+    importlib.import_module("indexer.vision")
+    return importlib.import_module("torchvision.transforms.functional")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    resize=st.integers(1, 40),
+    margin=st.integers(0, 20),
+    seed=st.integers(0, 9),
+)
+def test_fit_matches_torchvision(functional, height, width, resize, margin, seed):
+    if max(height, width) > 16 * min(height, width):
+        width = height
+    crop = max(1, resize - margin)
+    image = noise_image(seed, height, width)
+    expected = functional.center_crop(functional.resize(image, resize), crop)
+    fitted = fit_image(image, InputTransform(resize, crop))
+    assert fitted.shape == (3, crop, crop)
+    assert fitted.dtype == np.uint8
+    assert np.array_equal(fitted, np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_fit_enlarges_a_single_pixel():
+    fitted = fit_image(plain("RGB", (1, 2, 3), (1, 1)), InputTransform(8, 8))
+    assert np.array_equal(fitted, np.broadcast_to(np.array([1, 2, 3], np.uint8)[:, None, None], (3, 8, 8)))
+
+
+@pytest.mark.parametrize("tall", [False, True], ids=["wide", "tall"])
+def test_fit_cuts_a_line_before_enlarging_it(monkeypatch, tall):
+    """A line of 100,000 pixels whose middle is white; enlarged whole, it would be 6 million pixels long."""
+    line = np.zeros((1, 100_000, 3), np.uint8)
+    line[:, 49_980:50_020] = 255
+    image = Image.fromarray(line.transpose(1, 0, 2) if tall else line)
+    sizes = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, how: sizes.append(size) or resize(self, size, how)
+    )
+    assert fit_image(image, InputTransform(64, 56)).min() == 255
+    assert sorted(sizes[0]) == [64, 1024]
+
+
+def test_listing_and_decoding_import_no_torch():
+    heavy = {"torch", "torchvision", "pyarrow", "sklearn"}
+    code = f"import sys, indexer.datasets; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
