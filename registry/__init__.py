@@ -1,0 +1,69 @@
+"""Keep every task and expert of a team; ask which task is like a new one and which expert to start from.
+
+    from registry import TaskRegistry
+
+Names are imported when they are first used, so that ``t2v --help`` does not wait for a database.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+    from registry.errors import RegistryError
+    from registry.records import (
+        AddedTask,
+        EmbeddingRecord,
+        ExpertRecord,
+        Measurement,
+        Neighbor,
+        Query,
+        Recommendation,
+        ResultRecord,
+        SpaceRecord,
+        TaskRecord,
+    )
+
+_HOMES = {
+    "TaskRegistry": "registry.core",
+    "RegistryError": "registry.errors",
+    "AddedTask": "registry.records",
+    "EmbeddingRecord": "registry.records",
+    "ExpertRecord": "registry.records",
+    "Measurement": "registry.records",
+    "Neighbor": "registry.records",
+    "Query": "registry.records",
+    "Recommendation": "registry.records",
+    "ResultRecord": "registry.records",
+    "SpaceRecord": "registry.records",
+    "TaskRecord": "registry.records",
+}
+
+__all__ = [
+    "AddedTask",
+    "EmbeddingRecord",
+    "ExpertRecord",
+    "Measurement",
+    "Neighbor",
+    "Query",
+    "Recommendation",
+    "RegistryError",
+    "ResultRecord",
+    "SpaceRecord",
+    "TaskRecord",
+    "TaskRegistry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use.
+
+    Raises:
+        AttributeError: If there is no such name.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,171 @@
+"""The command line: each command parses, calls one method of ``TaskRegistry`` and prints what it answers.
+
+    t2v task add flowers ./flowers
+    t2v nearest flowers
+    t2v recommend ./new-photos --max-params 30M
+
+Answers go to stdout, progress, messages and warnings to stderr. The exit code is 0, 1 for an error of ours in
+one sentence, 2 for wrong usage, 130 when interrupted. The commands for tasks, experts and results are in
+``cli_records``, the questions in ``cli_questions``. Nothing slow is imported before a command needs it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry import cli_questions, cli_records, display, documents, terminal
+from registry.cli_options import json_option, pass_registry
+from registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+
+EXIT_INTERRUPTED = 130
+
+
+class CommandLine(click.Group):
+    """The group that turns errors of the registry into one sentence, for all commands in this one place."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except RegistryError as error:
+            raise click.ClickException(" ".join(str(error).splitlines())) from error
+        except KeyboardInterrupt as error:
+            terminal.message("Interrupted.")
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from error
+
+
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--registry",
+    "uri",
+    envvar="T2V_REGISTRY",
+    show_envvar=True,
+    metavar="FOLDER",
+    help="Where the registry is. [default: ~/.task2vec]",
+)
+@click.option("--no-builtin", is_flag=True, help="Leave starter content out of lists and answers.")
+@click.version_option(package_name="task2vec-registry", prog_name="t2v")
+@click.pass_context
+def main(ctx: click.Context, uri: str | None, no_builtin: bool) -> None:
+    """Keep every task and pretrained expert of a team.
+
+    Ask which known task is like a new dataset, and which expert to start from.
+
+    DATA is a folder of class folders, a .csv or .parquet manifest with the columns path,label, an .npz with
+    images and labels, a .tar with members CLASS/NAME.jpg, or sklearn:digits.
+
+    \b
+    Example:
+      t2v task add flowers ./flowers
+      t2v nearest flowers
+      t2v recommend ./new-photos --max-params 30M
+      t2v result add flowers resnet50.IMAGENET1K_V2 --accuracy 0.953
+    """
+    ctx.obj = {"uri": uri, "builtin": not no_builtin}
+
+
+@main.command()
+@click.option("--empty", is_flag=True, help="Leave the starter content out.")
+@pass_registry
+def init(registry: "TaskRegistry", empty: bool) -> None:
+    """Create the registry.
+
+    It holds the starter content that ships with this package. The first `task add`, `expert add` or `expert
+    import` does the same, so this is needed only for an empty one.
+
+    \b
+    Example:
+      t2v --registry ./team init --empty
+    """
+    registry.init(empty=empty)
+    terminal.message(f"Created {registry.uri}.")
+
+
+@main.command()
+@click.option("--repair", is_flag=True, help="Delete the rows at fault.")
+@json_option
+@pass_registry
+@click.pass_context
+def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: bool) -> None:
+    """Check every row of the registry.
+
+    The exit code is 1 if problems remain. Results that name a task or expert which is not registered are told,
+    but are no problem.
+
+    \b
+    Example:
+      t2v verify --repair
+    """
+    problems = registry.verify(repair=repair)
+    remaining = [it for it in problems if not it.repaired and it.kind != "dangling"]
+    if as_json:
+        click.echo(documents.to_text(problems))
+    elif not problems:
+        terminal.message(f"{registry.uri}: all is well.")
+    else:
+        display.show_problems(problems)
+        if remaining and not repair:
+            terminal.message("`t2v verify --repair` mends what can be mended.")
+    ctx.exit(1 if remaining else 0)
+
+
+@main.command()
+@json_option
+def probes(as_json: bool) -> None:
+    """List the networks that can be named as a probe or an expert.
+
+    Any architecture of the list also takes weights from a local file, as ARCHITECTURE@FILE.
+
+    \b
+    Example:
+      t2v probes
+    """
+    from registry.ingest import list_networks
+
+    networks = [documents.of_network(network) for network in list_networks()]
+    if as_json:
+        click.echo(documents.to_text(networks))
+    else:
+        display.show_networks(networks)
+
+
+@main.command()
+@json_option
+def distances(as_json: bool) -> None:
+    """List the distances between tasks.
+
+    \b
+    Example:
+      t2v distances
+    """
+    from registry.distances import list_distances
+
+    if as_json:
+        click.echo(documents.to_text([documents.of_distance(distance) for distance in list_distances()]))
+    else:
+        display.show_distances(list_distances())
+
+
+@main.command()
+def demo() -> None:
+    """Show the main job on real data, in under a minute.
+
+    In a registry of its own, which is removed afterwards: registers scikit-learn's digits, prints their nearest
+    tasks and the experts to start from, then measures what was expected.
+
+    \b
+    Example:
+      t2v demo
+    """
+    from registry.demo import run_demo
+
+    run_demo()
+
+
+for group in (cli_records.task, cli_records.expert, cli_records.result):
+    main.add_command(group)
+for question in (cli_questions.embed, cli_questions.nearest, cli_questions.distance, cli_questions.recommend):
+    main.add_command(question)

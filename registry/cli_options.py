@@ -1,0 +1,98 @@
+"""What the commands share: options, kinds of values, and the registry itself."""
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def pass_registry(
+    command: Callable[Concatenate["TaskRegistry", Parameters], Answer],
+) -> Callable[Parameters, Answer]:
+    """Give a command the registry that ``t2v --registry`` names, as its first argument."""
+
+    @click.pass_context
+    @functools.wraps(command)
+    def with_registry(ctx: click.Context, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        # Here, not at the top: it brings the database, which takes longer to import than help takes to print.
+        from registry.core import TaskRegistry
+
+        return command(TaskRegistry(**ctx.obj), *args, **kwargs)
+
+    return with_registry
+
+
+class Size(click.ParamType[float]):
+    """A positive number that may end in k, M, G (or B) or T, such as ``30M`` or ``1.5k``."""
+
+    name = "size"
+    factors: ClassVar = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)([kmgbt]?)", str(value).strip(), re.IGNORECASE)
+        number = float(match[1]) * self.factors[match[2].lower()] if match else math.nan
+        if not (math.isfinite(number) and number > 0):
+            self.fail(f"{value!r} is no size; write a positive number such as 30M, 2G or 1500", param, ctx)
+        return number
+
+
+class CommaList(click.ParamType[tuple[str, ...]]):
+    """Words between commas."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The words, without spaces around them."""
+        if isinstance(value, tuple):
+            return value
+        words = tuple(word.strip() for word in value.split(",") if word.strip())
+        if not words:
+            self.fail(
+                f"{value!r} names nothing; write words between commas, such as mit,apache-2.0", param, ctx
+            )
+        return words
+
+
+def together(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    """One decorator for several options, which help lists in this order."""
+
+    def decorate(command: Function) -> Function:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+distance_option = click.option(
+    "--distance", default="task2vec", show_default=True, metavar="NAME", help="See `t2v distances`."
+)
+probe_option = click.option(
+    "--probe", metavar="LOADER", help="Compare in the space of this probe. [default: the built-in one]"
+)
+device_option = click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N. [default: auto]")
+# What the database can hold and every random generator takes.
+seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="[default: 0]")
+embedding_options = together(
+    click.option(
+        "--probe",
+        metavar="LOADER",
+        help="Embed with this network, see `t2v probes`. [default: the built-in one]",
+    ),
+    click.option("--max-samples", type=int, metavar="N", help="Most samples used. [default: 2000]"),
+    seed_option,
+    click.option("--split", metavar="S", help="Split of the dataset. [default: train, if there are splits]"),
+    device_option,
+)

@@ -1,0 +1,202 @@
+"""The commands that answer: embed, nearest, distance, recommend."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry import display, documents, terminal
+from registry.cli_options import (
+    CommaList,
+    Size,
+    distance_option,
+    embedding_options,
+    json_option,
+    pass_registry,
+    probe_option,
+)
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+    from registry.ingest import TaskEmbedding
+
+
+def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file whose folder is missing: before the work, not after it."""
+    if path and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}", ctx, param)
+    return path
+
+
+@click.command()
+@click.argument("data")
+@embedding_options
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    callback=_in_a_folder,
+    metavar="FILE.npz",
+    help="Keep the vectors here: fisher and standard_error [D], domain [F], description (JSON).",
+)
+@json_option
+@pass_registry
+def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: bool, **settings: Any) -> None:
+    """Embed a labelled dataset without remembering it.
+
+    \b
+    Example:
+      t2v embed ./new-photos --out new-photos.npz
+    """
+    with terminal.progress_bar() as progress:
+        embedding = registry.embed(data, **settings, progress=progress)
+    document = documents.of_embedding(embedding)
+    if out:
+        _save(embedding, document, out)
+    if as_json:
+        click.echo(documents.to_text(document))
+    else:
+        display.show_embedding(document, out)
+
+
+@click.command()
+@click.argument("query", metavar="NAME|DATA")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Most neighbours.")
+@distance_option
+@click.option("--where", metavar="FILTER", help="Only among these tasks, see `t2v task list --help`.")
+@probe_option
+@json_option
+@pass_registry
+def nearest(
+    registry: "TaskRegistry",
+    query: str,
+    k: int,
+    distance: str,
+    where: str | None,
+    probe: str | None,
+    as_json: bool,
+) -> None:
+    """Find the registered tasks that are most like a task.
+
+    The task is a registered one, or data, which is embedded and not remembered. NAME@2 is version 2.
+
+    \b
+    Example:
+      t2v nearest flowers -k 5
+      t2v nearest ./new-photos --where "num_classes < 20"
+    """
+    with terminal.progress_bar() as progress:
+        asked, neighbors = registry.nearest(
+            query, k=k, distance=distance, where=where, probe=probe, progress=progress
+        )
+    if as_json:
+        click.echo(documents.to_text(documents.of_neighbors(asked, distance, neighbors)))
+    elif neighbors:
+        display.show_neighbors(asked, distance, neighbors)
+    else:
+        terminal.message("There is no other task to compare with; add some with `t2v task add NAME DATA`.")
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("target", metavar="TARGET")
+@distance_option
+@probe_option
+@json_option
+@pass_registry
+def distance(
+    registry: "TaskRegistry", source: str, target: str, distance: str, probe: str | None, as_json: bool
+) -> None:
+    """Measure the distance from one task to another.
+
+    Each is a registered name, or data, which is embedded and not remembered.
+
+    \b
+    Example:
+      t2v distance flowers ./new-photos --distance task2vec_asymmetric
+    """
+    value = registry.distance(source, target, name=distance, probe=probe)
+    if as_json:
+        document = {"source": source, "target": target, "distance": distance, "value": value}
+        click.echo(documents.to_text(document))
+    else:
+        display.show_distance(value)
+
+
+@click.command()
+@click.argument("query", metavar="NAME|DATA")
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="Most experts.")
+@click.option(
+    "--max-params", type=Size(), metavar="SIZE", help="Only experts of at most so many parameters: 30M."
+)
+@click.option(
+    "--max-flops",
+    type=Size(),
+    metavar="SIZE",
+    help="Only experts of at most so many multiply-adds an image: 2G.",
+)
+@click.option(
+    "--license",
+    "licenses",
+    type=CommaList(),
+    default=(),
+    metavar="SPDX,...",
+    help="Only experts under one of these licences.",
+)
+@probe_option
+@json_option
+@pass_registry
+def recommend(
+    registry: "TaskRegistry",
+    query: str,
+    k: int,
+    max_params: float | None,
+    max_flops: float | None,
+    licenses: tuple[str, ...],
+    probe: str | None,
+    as_json: bool,
+) -> None:
+    """Rank the experts to start from for a task.
+
+    The task is a registered one, or data, which is embedded and not remembered. Each expert comes with its
+    expected accuracy, a 90% interval, the expected regret and the results that speak for it; beside them stands
+    what simple rules would pick. An expert whose size, cost or licence is not known passes no limit on it.
+
+    \b
+    Example:
+      t2v recommend ./new-photos --max-params 30M --license mit,apache-2.0
+    """
+    with terminal.progress_bar() as progress:
+        answer = registry.recommend(
+            query,
+            k=k,
+            max_params=max_params,
+            max_flops=max_flops,
+            licenses=licenses,
+            probe=probe,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(documents.to_text(answer))
+    else:
+        display.show_recommendation(answer)
+
+
+def _save(embedding: "TaskEmbedding", document: dict[str, Any], path: Path) -> None:
+    """Write the vectors and what is known of them; no pickled objects.
+
+    Raises:
+        click.FileError: If the file cannot be written.
+    """
+    import numpy as np
+
+    try:
+        with path.open("wb") as file:  # given a name, numpy would append .npz to it
+            np.savez(
+                file,
+                fisher=embedding.fisher,
+                standard_error=embedding.standard_error,
+                domain=embedding.domain,
+                description=np.array(documents.to_text(document)),
+            )
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror or str(error)) from error

@@ -1,0 +1,318 @@
+"""The commands that keep records: task, expert, result."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry import display, documents, terminal
+from registry.cli_options import device_option, embedding_options, json_option, pass_registry, seed_option
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+
+
+@click.group()
+def task() -> None:
+    """Tasks: datasets as learning problems, registered under a name."""
+
+
+@task.command("add")
+@click.argument("name")
+@click.argument("data")
+@click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
+@embedding_options
+@json_option
+@pass_registry
+def add_task(
+    registry: "TaskRegistry", /, name: str, data: str, tags: tuple[str, ...], as_json: bool, **settings: Any
+) -> None:
+    """Embed a labelled dataset and remember it.
+
+    The same data again with the same settings writes nothing; changed data makes the next version.
+
+    \b
+    Example:
+      t2v task add flowers ./flowers --tag plants
+    """
+    with terminal.progress_bar() as progress:
+        added = registry.add_task(name, data, tags=tags, **settings, progress=progress)
+    if as_json:
+        click.echo(documents.to_text(added))
+    else:
+        display.show_added(added)
+
+
+@task.command("list")
+@click.option("--where", metavar="FILTER", help="Only the tasks that pass.")
+@json_option
+@pass_registry
+def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> None:
+    """List the latest version of every task.
+
+    A filter compares name, version, num_classes, num_samples, tags, builtin, created_at and data by =, !=, <,
+    <=, >, >=, in (...) and like '...%', joined by and, or, not and parentheses.
+
+    \b
+    Example:
+      t2v task list --where "num_classes < 20 and tags = 'medical'"
+    """
+    tasks = registry.tasks(where=where)
+    if as_json:
+        click.echo(documents.to_text([documents.of_task(task) for task in tasks]))
+    elif tasks:
+        display.show_tasks(tasks)
+    elif where is not None:
+        terminal.message("No task passes the filter; `t2v task list` shows them all.")
+    else:
+        terminal.message("There is no task yet; add one with `t2v task add NAME DATA`.")
+
+
+@task.command("show")
+@click.argument("name")
+@json_option
+@pass_registry
+def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
+    """Show the card of a task; NAME@2 is version 2.
+
+    \b
+    Example:
+      t2v task show flowers
+    """
+    record, embeddings = registry.task(name), registry.embeddings_of(name)
+    if as_json:
+        click.echo(documents.to_text(documents.of_task_card(record, embeddings)))
+    else:
+        display.show_task(record, embeddings)
+
+
+@task.command("remove")
+@click.argument("name")
+@pass_registry
+def remove_task(registry: "TaskRegistry", name: str) -> None:
+    """Take a task with all its versions out of every list and answer.
+
+    \b
+    Example:
+      t2v task remove flowers
+    """
+    registry.remove_task(name)
+    terminal.message(f"Removed task {name}.")
+
+
+@task.command("tag")
+@click.argument("name")
+@click.option("--add", multiple=True, metavar="T", help="A tag to add; give it again for more.")
+@click.option("--remove", multiple=True, metavar="T", help="A tag to take away; give it again for more.")
+@pass_registry
+def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: tuple[str, ...]) -> None:
+    """Add and take away tags of a task.
+
+    \b
+    Example:
+      t2v task tag flowers --add plants --remove draft
+    """
+    if not (add or remove):
+        raise click.UsageError("nothing to change; give --add T or --remove T")
+    record = registry.tag_task(name, add=add, remove=remove)
+    terminal.message(f"Tags of {name}: {', '.join(record.tags) or 'none'}.")
+
+
+@click.group()
+def expert() -> None:
+    """Experts: pretrained networks that can be recommended."""
+
+
+@expert.command("add")
+@click.argument("loader")
+@click.option("--name", metavar="NAME", help="To be known by. [default: as the network is called]")
+@click.option("--source-task", default="", metavar="TASK", help="Name of the task it was trained on.")
+@click.option("--license", default="", metavar="SPDX", help="Identifier of its licence, such as apache-2.0.")
+@json_option
+@pass_registry
+def add_expert(
+    registry: "TaskRegistry", loader: str, name: str | None, source_task: str, license: str, as_json: bool
+) -> None:
+    """Register a network that can be loaded; its size and cost are measured.
+
+    LOADER is a name of `t2v probes`, or ARCHITECTURE@FILE for weights in a local file.
+
+    \b
+    Example:
+      t2v expert add resnet18@./birds.safetensors --name resnet18.birds --source-task birds --license mit
+    """
+    record = registry.add_expert(loader, name=name, source_task=source_task, license=license)
+    if as_json:
+        click.echo(documents.to_text(documents.of_expert(record)))
+    else:
+        terminal.message(f"Added expert {record.name}.")
+        display.show_expert(record)
+
+
+@expert.command("import")
+@click.argument("path", metavar="FILE.csv")
+@pass_registry
+def import_experts(registry: "TaskRegistry", path: str) -> None:
+    """Register the experts of a CSV file, all or none.
+
+    Columns: expert[,loader,source_task,num_params,flops,input_size,license]. Nothing is loaded or measured.
+
+    \b
+    Example:
+      t2v expert import experts.csv
+    """
+    count = registry.import_experts(path)
+    terminal.message(f"Added {count} {'expert' if count == 1 else 'experts'}.")
+
+
+@expert.command("list")
+@json_option
+@pass_registry
+def list_experts(registry: "TaskRegistry", as_json: bool) -> None:
+    """List every expert.
+
+    \b
+    Example:
+      t2v expert list
+    """
+    experts = registry.experts()
+    if as_json:
+        click.echo(documents.to_text([documents.of_expert(expert) for expert in experts]))
+    elif experts:
+        display.show_experts(experts)
+    else:
+        terminal.message("There is no expert yet; add one with `t2v expert add LOADER`.")
+
+
+@expert.command("show")
+@click.argument("name")
+@json_option
+@pass_registry
+def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
+    """Show the card of an expert.
+
+    \b
+    Example:
+      t2v expert show resnet18.birds
+    """
+    record = registry.expert(name)
+    if as_json:
+        click.echo(documents.to_text(documents.of_expert(record)))
+    else:
+        display.show_expert(record)
+
+
+@expert.command("remove")
+@click.argument("name")
+@pass_registry
+def remove_expert(registry: "TaskRegistry", name: str) -> None:
+    """Take an expert out of every list and answer; results of it stay.
+
+    \b
+    Example:
+      t2v expert remove resnet18.birds
+    """
+    registry.remove_expert(name)
+    terminal.message(f"Removed expert {name}.")
+
+
+@click.group()
+def result() -> None:
+    """Results: measured scores of experts on tasks."""
+
+
+@result.command("add")
+@click.argument("task")
+@click.argument("expert")
+@click.option("--accuracy", type=float, required=True, metavar="A", help="From 0 to 1.")
+@click.option("--metric", default="accuracy", show_default=True, metavar="M", help="What was measured.")
+@click.option("--protocol", default="unspecified", show_default=True, metavar="P", help="How it was measured.")
+@click.option("--source", default="", metavar="TEXT", help="Who measured it: a paper, a person.")
+@pass_registry
+def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: Any) -> None:
+    """Remember a measured score of an expert on a task.
+
+    \b
+    Example:
+      t2v result add flowers resnet18.birds --accuracy 0.953 --protocol fine_tuned
+    """
+    registry.add_result(task, expert, **values)
+    terminal.message(f"Added the result of {expert} on {task}.")
+
+
+@result.command("import")
+@click.argument("path", metavar="FILE.csv")
+@click.option(
+    "--skip-bad", is_flag=True, help="Take the good rows and name the bad ones; without it all or none."
+)
+@pass_registry
+def import_results(registry: "TaskRegistry", path: str, skip_bad: bool) -> None:
+    """Remember the results of a CSV file.
+
+    Columns: task,expert,accuracy[,metric,protocol,source].
+
+    \b
+    Example:
+      t2v result import results.csv --skip-bad
+    """
+    count, problems = registry.import_results(path, skip_bad=skip_bad)
+    terminal.warn(problems)
+    terminal.message(f"Added {count} {'result' if count == 1 else 'results'}.")
+
+
+@result.command("list")
+@click.option("--task", metavar="NAME", help="Only results on this task.")
+@click.option("--expert", metavar="NAME", help="Only results of this expert.")
+@json_option
+@pass_registry
+def list_results(registry: "TaskRegistry", task: str | None, expert: str | None, as_json: bool) -> None:
+    """List results, those measured again beside the former.
+
+    \b
+    Example:
+      t2v result list --task flowers
+    """
+    results = registry.results(task=task, expert=expert)
+    if as_json:
+        click.echo(documents.to_text(results))
+    elif results:
+        display.show_results(results)
+    else:
+        terminal.message(
+            "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
+            "or measure one with `t2v result measure TASK EXPERT`."
+        )
+
+
+@result.command("measure")
+@click.argument("task")
+@click.argument("expert")
+@seed_option
+@device_option
+@click.option("--no-record", is_flag=True, help="Only print it.")
+@json_option
+@pass_registry
+def measure(
+    registry: "TaskRegistry",
+    task: str,
+    expert: str,
+    seed: int | None,
+    device: str | None,
+    no_record: bool,
+    as_json: bool,
+) -> None:
+    """Measure the few-shot linear-probe accuracy of an expert on a task, and remember it.
+
+    The data must still be where the task was added from.
+
+    \b
+    Example:
+      t2v result measure flowers resnet18.birds
+    """
+    with terminal.progress_bar() as progress:
+        measured = registry.measure(
+            task, expert, seed=seed or 0, device=device or "auto", record=not no_record, progress=progress
+        )
+    if as_json:
+        click.echo(documents.to_text(measured))
+    else:
+        display.show_measurement(measured)

@@ -1,0 +1,578 @@
+"""The library: one class that wires store, index, neighbours, recommender and indexer together.
+
+    registry = TaskRegistry("~/.task2vec")
+    registry.add_task("flowers", "./flowers", tags=["plants"])
+    registry.nearest("flowers", k=5)
+    registry.recommend("./new-photos", max_params=30_000_000)
+
+Axes: T tasks, D filters of the probe.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import ingest, neighbors
+from registry.csv_files import read_experts, read_results
+from registry.distances import get_distance
+from registry.errors import InvalidRecordError, NotFoundError, StorageError
+from registry.ingest import Progress
+from registry.records import (
+    AddedTask,
+    EmbeddingRecord,
+    ExpertRecord,
+    Measurement,
+    Neighbor,
+    Query,
+    Recommendation,
+    ResultRecord,
+    SpaceRecord,
+    TaskRecord,
+    checked_name,
+)
+from registry.starter import populate
+from registry.store import Problem, Store
+from registry.views import Point, View, choose_space
+
+if TYPE_CHECKING:
+    from registry.ingest import TaskEmbedding
+
+DEFAULT_URI = "~/.task2vec"
+DEFAULT_DISTANCE = "task2vec"
+
+
+class TaskRegistry:
+    """Every task a team has met, every expert it owns, and what was measured of them.
+
+    Args:
+        uri: Folder of the registry; ``$T2V_REGISTRY``, or ``~/.task2vec``, if ``None``. It need not exist: the
+            first write creates it, with the starter content that ships with this package.
+        builtin: Whether starter content is part of lists and answers.
+    """
+
+    def __init__(self, uri: str | Path | None = None, *, builtin: bool = True) -> None:
+        """Remember the place.
+
+        Raises:
+            StorageError: If it is an URL, or in the home of a user who is not known.
+        """
+        self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_URI))
+        self.builtin = builtin
+        self._store = Store(self.uri)
+
+    def init(self, *, empty: bool = False) -> None:
+        """Create the registry.
+
+        Args:
+            empty: Leave the starter content out.
+
+        Raises:
+            StorageError: If there is a registry already, or the place cannot be written.
+        """
+        if self._store.exists:
+            raise StorageError(f"{self.uri}: there is a registry already")
+        self._store = Store.create(self.uri, None if empty else populate)
+
+    # Tasks
+
+    def add_task(
+        self,
+        name: str,
+        data: str,
+        *,
+        tags: Sequence[str] = (),
+        probe: str | None = None,
+        max_samples: int | None = None,
+        seed: int | None = None,
+        split: str | None = None,
+        device: str | None = None,
+        progress: Progress | None = None,
+    ) -> AddedTask:
+        """Embed a labelled dataset and remember it.
+
+        The same data with the same settings is written once; changed data or settings make the next version,
+        which keeps the tags of the one before; the same data in another space makes another embedding of the
+        same version. If anything fails, nothing was written.
+
+        Args:
+            name: Of the task.
+            data: A data spec: class folders, a csv or parquet manifest, npz, tar, or ``sklearn:digits``.
+            tags: Free words.
+            probe: Loader of the probe; the built-in one if ``None``.
+            max_samples: Most samples used; 2,000 if ``None``.
+            seed: Of sample and draws; 0 if ``None``.
+            split: Which split of the dataset.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            progress: Called as ``progress(stage, done, total)``.
+
+        Returns:
+            What was done.
+
+        Raises:
+            InvalidRecordError: If the name or a tag is not allowed.
+            IngestError: If the data cannot be read or makes no task.
+            NotFoundError: If there is no such probe.
+            StorageError: If the registry cannot be written.
+        """
+        settings = ingest.make_settings(
+            probe=probe, max_samples=max_samples, seed=seed, split=split, device=device
+        )
+        for kind, word in (("task", name), *(("tag", tag) for tag in tags)):
+            checked_name(kind, word)  # this and the place before the work, not after it
+        self._store.check_place()
+        prepared = ingest.prepare_task(data, settings, progress)
+        if (known := self._same_content(name, prepared)) and (present := self._embedding(known, prepared)):
+            return prepared.added(known, present, created=False)
+        embedding = prepared.embed(progress)
+        self._create_if_missing()
+        if prepared.space_id not in {space.space_id for space in self._store.spaces()}:
+            self._store.add_space(prepared.space_record())
+        return self._write_task(name, tags, prepared, embedding)
+
+    def embed(
+        self,
+        data: str,
+        *,
+        probe: str | None = None,
+        max_samples: int | None = None,
+        seed: int | None = None,
+        split: str | None = None,
+        device: str | None = None,
+        progress: Progress | None = None,
+    ) -> "TaskEmbedding":
+        """Embed a labelled dataset without remembering it; the arguments are those of ``add_task``.
+
+        Raises:
+            IngestError: If the data cannot be read or makes no task.
+            NotFoundError: If there is no such probe.
+        """
+        settings = ingest.make_settings(
+            probe=probe, max_samples=max_samples, seed=seed, split=split, device=device
+        )
+        return ingest.prepare_task(data, settings, progress).embed(progress)
+
+    def tasks(self, *, where: str | None = None) -> list[TaskRecord]:
+        """The latest version of every task, in order of name.
+
+        Args:
+            where: A filter such as ``num_classes < 20 and tags = 'medical'``, see ``registry.filters``.
+
+        Raises:
+            InvalidQueryError: If the filter does not parse.
+            StorageError: If there is no registry.
+        """
+        return self._opened().tasks(where=where, builtin=self.builtin)
+
+    def task(self, reference: str) -> TaskRecord:
+        """One task by ``name`` (its latest version) or ``name@version``.
+
+        Raises:
+            NotFoundError: If it is not there.
+            StorageError: If there is no registry.
+        """
+        return self._opened().task(reference)
+
+    def embeddings_of(self, reference: str) -> list[tuple[SpaceRecord, EmbeddingRecord]]:
+        """The embeddings of a task, one for each space that it was embedded in.
+
+        Raises:
+            NotFoundError: If there is no such task.
+        """
+        store = self._opened()
+        task = store.task(reference)
+        pairs = ((space, store.embedding(space.space_id, task.name, task.version)) for space in store.spaces())
+        return [(space, embedding) for space, embedding in pairs if embedding]
+
+    def remove_task(self, name: str) -> None:
+        """Take a task, with all its versions, out of every list and answer; its rows stay.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        self._opened().remove_task(name)
+
+    def tag_task(self, name: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> TaskRecord:
+        """Add and take away tags of a task.
+
+        Returns:
+            The task as it is now.
+
+        Raises:
+            NotFoundError: If it is not there.
+            InvalidRecordError: If a tag is not allowed.
+        """
+        store = self._opened()
+        with store.write_lock():
+            tags = (set(store.task(name).tags) | {checked_name("tag", tag) for tag in add}) - set(remove)
+            store.set_tags(name, tuple(sorted(tags)))
+        return store.task(name)
+
+    # Experts and results
+
+    def add_expert(
+        self,
+        loader: str,
+        *,
+        name: str | None = None,
+        source_task: str = "",
+        license: str = "",
+    ) -> ExpertRecord:
+        """Register a pretrained network; its size and cost are measured by loading it once.
+
+        Args:
+            loader: ``architecture.weights`` or ``architecture@FILE``, see ``indexer.probes``.
+            name: To be known by; what the loader suggests if ``None``.
+            source_task: Name of the task it was trained on, if known.
+            license: SPDX identifier, if known.
+
+        Raises:
+            NotFoundError: If there is no such network.
+            IngestError: If its weights cannot be read.
+            DuplicateError: If the name is taken.
+        """
+        if name is not None:
+            checked_name("expert", name)
+        self._store.check_place()
+        expert = ingest.describe_expert(name, loader, source_task=source_task, license=license)
+        self._create_if_missing()
+        self._store.add_experts([expert])
+        return expert
+
+    def import_experts(self, path: str | Path) -> int:
+        """Register the experts of a CSV file, all or none; see ``registry.csv_files``.
+
+        Returns:
+            How many.
+
+        Raises:
+            InvalidRecordError: If the file or a row is bad; every bad row is named.
+            DuplicateError: If a name is taken.
+        """
+        experts, problems = read_experts(Path(path))
+        if problems:
+            raise InvalidRecordError("; ".join(problems))
+        self._create_if_missing()
+        self._store.add_experts(experts)
+        return len(experts)
+
+    def experts(self) -> list[ExpertRecord]:
+        """Every expert, in order of name.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        return self._opened().experts(builtin=self.builtin)
+
+    def expert(self, name: str) -> ExpertRecord:
+        """One expert by name.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        return self._opened().expert(name)
+
+    def remove_expert(self, name: str) -> None:
+        """Take an expert out of every list and answer; its rows stay.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        self._opened().remove_expert(name)
+
+    def add_result(
+        self,
+        task: str,
+        expert: str,
+        *,
+        accuracy: float,
+        metric: str = "accuracy",
+        protocol: str = "unspecified",
+        seed: int | None = None,
+        source: str = "",
+    ) -> ResultRecord:
+        """Remember a measured score of an expert on a task.
+
+        Raises:
+            NotFoundError: If the task or the expert is not registered.
+            InvalidRecordError: If the accuracy is not from 0 to 1.
+        """
+        result = ResultRecord(task, expert, accuracy, metric, protocol, seed, source)
+        self._result_check()(result)
+        self._store.add_results([result])
+        return result
+
+    def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
+        """Remember the results of a CSV file; see ``registry.csv_files``.
+
+        Args:
+            path: Of the file.
+            skip_bad: Take the good rows and leave the bad ones; without it, all or none.
+
+        Returns:
+            How many were taken, and a sentence for every row that was not.
+
+        Raises:
+            InvalidRecordError: If the file is bad, or a row is and ``skip_bad`` is not set; every bad row is
+                named.
+            StorageError: If there is no registry.
+        """
+        results, problems = read_results(Path(path), self._result_check())
+        if problems and not skip_bad:
+            raise InvalidRecordError("; ".join(problems))
+        if results:
+            self._store.add_results(results)
+        return len(results), problems
+
+    def results(self, *, task: str | None = None, expert: str | None = None) -> list[ResultRecord]:
+        """Every result, of one task or expert if asked for.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        return self._opened().results(task=task, expert=expert, builtin=self.builtin)
+
+    def measure(
+        self,
+        task: str,
+        expert: str,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        record: bool = True,
+        progress: Progress | None = None,
+    ) -> Measurement:
+        """Load an expert, measure its linear-probe accuracy on a registered task, and remember the result.
+
+        Args:
+            task: Name of a task whose data is still where it was registered from. It is not checked to be
+                the same data still.
+            expert: Name of an expert.
+            seed: Of the sample and the draws.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            record: Whether to store the result.
+            progress: Called as ``progress(stage, done, total)``.
+
+        Raises:
+            NotFoundError: If there is no such task or expert.
+            IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
+        """
+        known_task, known_expert = self.task(task), self.expert(expert)
+        probe_result = ingest.measure_expert(
+            known_expert.loader, known_task, seed=seed, device=device, progress=progress
+        )
+        if record:
+            self.add_result(
+                known_task.name,
+                expert,
+                accuracy=probe_result.accuracy,
+                protocol=probe_result.protocol,
+                seed=seed,
+                source="t2v result measure",
+            )
+        return Measurement(
+            known_task.name,
+            expert,
+            probe_result.accuracy,
+            probe_result.deviation,
+            probe_result.protocol,
+            record,
+        )
+
+    # Questions
+
+    def nearest(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        distance: str = DEFAULT_DISTANCE,
+        where: str | None = None,
+        probe: str | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Query, list[Neighbor]]:
+        """The registered tasks that are most like a task.
+
+        Args:
+            query: Name of a registered task, or a data spec, which is embedded and not remembered.
+            k: Most neighbours returned, at least 1.
+            distance: Name in ``registry.distances.DISTANCES``; an asymmetric one is measured from the
+                registered task to the query.
+            where: Only among tasks that pass this filter, see ``registry.filters``.
+            probe: Loader of the probe in whose space to compare.
+            progress: Called as ``progress(stage, done, total)`` while data is embedded.
+
+        Returns:
+            What was asked, and its neighbours, nearest first, ties in order of name; never the query itself.
+
+        Raises:
+            InvalidQueryError: If ``k`` is below 1 or the filter does not parse.
+            NotFoundError: If there is no such task, data, distance or probe.
+            IngestError: If the data cannot be read.
+        """
+        neighbors.check_k(k)
+        kind = get_distance(distance)
+        view = self._view(probe, where)
+        point = self._locate(query, view, progress)
+        return point.query, view.nearest(point, k=k, distance=kind.name)
+
+    def distance(
+        self, source: str, target: str, *, name: str = DEFAULT_DISTANCE, probe: str | None = None
+    ) -> float:
+        """Distance from one task to another, each a registered name or a data spec.
+
+        Raises:
+            NotFoundError: If there is no such task, data, distance or probe.
+            IngestError: If data cannot be read.
+        """
+        kind = get_distance(name)
+        view = self._view(probe)
+        points = [self._locate(query, view, None) for query in (source, target)]
+        return view.distance(kind.name, *points)
+
+    def recommend(
+        self,
+        query: str,
+        *,
+        k: int = 5,
+        max_params: float | None = None,
+        max_flops: float | None = None,
+        licenses: Sequence[str] = (),
+        probe: str | None = None,
+        progress: Progress | None = None,
+    ) -> Recommendation:
+        """The experts to start from for a task, with expected accuracy, interval, evidence and baselines.
+
+        Args:
+            query: Name of a registered task, or a data spec, which is embedded and not remembered.
+            k: Most experts returned, at least 1.
+            max_params: Only experts known to have at most so many parameters.
+            max_flops: Only experts known to need at most so many multiply-adds for one image.
+            licenses: Only experts under one of these SPDX identifiers.
+            probe: Loader of the probe in whose space to compare.
+            progress: Called as ``progress(stage, done, total)`` while data is embedded.
+
+        Raises:
+            InvalidQueryError: If ``k`` is below 1.
+            NotFoundError: If there is no such task, data or probe.
+            IngestError: If the data cannot be read.
+        """
+        neighbors.check_k(k)
+        view = self._view(probe)
+        point = self._locate(query, view, progress)
+        experts = [expert for expert in self.experts() if _allowed(expert, max_params, max_flops, licenses)]
+        return view.recommend(point, experts, self.results(), k=k)
+
+    # Care
+
+    def verify(self, *, repair: bool = False) -> list[Problem]:
+        """Check every row of the registry, and mend what can be mended.
+
+        Raises:
+            StorageError: If there is no registry, or it cannot be read at all.
+        """
+        return self._opened().verify(repair=repair)
+
+    # How it is done
+
+    def _opened(self) -> Store:
+        if not self._store.database.is_present():
+            raise StorageError(f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task")
+        return self._store
+
+    def _create_if_missing(self) -> None:
+        if not self._store.exists:
+            self._store = Store.create(self.uri, populate)
+
+    def _view(self, probe: str | None, where: str | None = None) -> View:
+        probe = ingest.absolute_loader(probe) if probe else None
+        space = choose_space(self._opened().spaces(), probe, default=ingest.default_probe())
+        return View.open(self._store, space, builtin=self.builtin, where=where)
+
+    def _embedding(self, task: TaskRecord, prepared: ingest.PreparedTask) -> EmbeddingRecord | None:
+        return self._store.embedding(prepared.space_id, task.name, task.version)
+
+    def _write_task(
+        self, name: str, tags: Sequence[str], prepared: ingest.PreparedTask, embedding: "TaskEmbedding"
+    ) -> AddedTask:
+        """Write the embedding as one of the latest version or of the next one, as the content asks."""
+        with self._store.write_lock():
+            if known := self._same_content(name, prepared):
+                if present := self._embedding(known, prepared):  # another process was first
+                    return prepared.added(known, present, created=False)
+                record = ingest.embedding_record(name, known.version, embedding)
+                self._store.add_embedding(prepared.space_id, record)
+                return prepared.added(known, record, created=True)
+            latest = self._latest(name)
+            kept = latest.tags if latest else ()
+            task = prepared.task_record(name, self._store.next_version(name), (*kept, *tags))
+            record = ingest.embedding_record(name, task.version, embedding)
+            self._store.add_task(task, prepared.space_id, record)
+        return prepared.added(task, record, created=True)
+
+    def _latest(self, name: str) -> TaskRecord | None:
+        try:
+            return self._store.task(name)
+        except NotFoundError:
+            return None
+
+    def _same_content(self, name: str, prepared: ingest.PreparedTask) -> TaskRecord | None:
+        """The latest version of a task, if it is of the same data and settings."""
+        latest = self._latest(name)
+        same = latest and (latest.fingerprint, latest.settings) == (prepared.fingerprint, prepared.settings_key)
+        return latest if same else None
+
+    def _result_check(self) -> Callable[[ResultRecord], None]:
+        """Raises NotFoundError for a result of a task or expert that is not registered."""
+        store = self._opened()
+        known = {
+            "task": {task.name for task in store.tasks()},
+            "expert": {expert.name for expert in store.experts()},
+        }
+
+        def check(result: ResultRecord) -> None:
+            for kind, names in known.items():
+                if getattr(result, kind) not in names:
+                    raise NotFoundError(kind, getattr(result, kind), names)
+
+        return check
+
+    def _locate(self, query: str, view: View, progress: Progress | None) -> Point:
+        """The point of a registered task, or of data that is embedded now in the view's space.
+
+        A registered name goes before a folder of that name; ``./name`` is the folder.
+
+        Raises:
+            NotFoundError: If it is no registered task, and nothing that could be data.
+        """
+        try:
+            task = self._store.task(query)
+        except NotFoundError:
+            if not ingest.looks_like_data(query):
+                raise
+        else:
+            return view.point(task)
+        embedding = ingest.embed_in_space(query, view.space, progress)
+        return Point(Query(query, 0, view.space.space_id), embedding.fisher)
+
+
+def _expanded(uri: str) -> str:
+    """A place with ``~`` replaced; an URL stays as it is, for the store to refuse.
+
+    Raises:
+        StorageError: If ``~`` stands for the home of nobody.
+    """
+    try:
+        return uri if "://" in uri else str(Path(uri).expanduser())
+    except RuntimeError as err:
+        raise StorageError(f"{uri}: there is no such home folder; write the path out") from err
+
+
+def _allowed(
+    expert: ExpertRecord, max_params: float | None, max_flops: float | None, licenses: Sequence[str]
+) -> bool:
+    """Whether an expert keeps within the limits; one whose size, cost or licence is not known does not."""
+    for limit, value in ((max_params, expert.num_params), (max_flops, expert.flops)):
+        if limit is not None and (value is None or value > limit):
+            return False
+    return not licenses or expert.license in {license.lower() for license in licenses}

@@ -1,0 +1,167 @@
+"""CSV files of results and experts: rows become records, bad rows are named with their line."""
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from registry.errors import DuplicateError, InvalidRecordError, RegistryError
+from registry.records import ExpertRecord, ResultRecord
+
+Record = TypeVar("Record", ResultRecord, ExpertRecord)
+
+RESULT_COLUMNS = ("task", "expert", "accuracy", "metric", "protocol", "source")
+EXPERT_COLUMNS = ("expert", "loader", "source_task", "num_params", "flops", "input_size", "license")
+
+MAX_WHOLE = 2**53  # up to here a float is exact, so that 1.5e9 may stand for 1,500,000,000
+
+
+def read_results(path: Path, check: Callable[[ResultRecord], None]) -> tuple[list[ResultRecord], list[str]]:
+    """Results of a CSV file with the columns task, expert, accuracy and optionally metric, protocol, source.
+
+    Args:
+        path: Of the file.
+        check: Raises a ``RegistryError`` for a record that cannot be taken.
+
+    Returns:
+        The records of the good rows, and a sentence for each bad one.
+
+    Raises:
+        InvalidRecordError: If the file cannot be read or lacks a column.
+    """
+
+    def parse(row: dict[str, str]) -> ResultRecord:
+        result = _result(row)
+        check(result)
+        return result
+
+    return _read(path, RESULT_COLUMNS[:3], RESULT_COLUMNS[3:], parse)
+
+
+def read_experts(path: Path) -> tuple[list[ExpertRecord], list[str]]:
+    """Experts of a CSV file with the column expert and optionally the others of ``EXPERT_COLUMNS``.
+
+    Returns:
+        The records of the good rows, and a sentence for each bad one.
+
+    Raises:
+        InvalidRecordError: If the file cannot be read or lacks a column.
+    """
+    seen: set[str] = set()
+
+    def parse(row: dict[str, str]) -> ExpertRecord:
+        expert = _expert(row)
+        if expert.name in seen:
+            raise DuplicateError(f"expert {expert.name} is given twice")
+        seen.add(expert.name)
+        return expert
+
+    return _read(path, EXPERT_COLUMNS[:1], EXPERT_COLUMNS[1:], parse)
+
+
+def _result(row: dict[str, str]) -> ResultRecord:
+    try:
+        accuracy = float(row["accuracy"])
+    except ValueError as err:
+        raise InvalidRecordError(f"accuracy must be a number from 0 to 1, got {row['accuracy']!r}") from err
+    return ResultRecord(
+        row["task"],
+        row["expert"],
+        accuracy,
+        metric=row["metric"] or "accuracy",
+        protocol=row["protocol"] or "unspecified",
+        source=row["source"],
+    )
+
+
+def _expert(row: dict[str, str]) -> ExpertRecord:
+    def whole(column: str) -> int | None:
+        text = row[column]
+        if not text:
+            return None
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (number.is_integer() and abs(number) <= MAX_WHOLE):
+            raise InvalidRecordError(f"{column} must be a whole number up to 2**53, got {text!r}")
+        return int(number)
+
+    return ExpertRecord(
+        row["expert"],
+        row["loader"] or row["expert"],
+        source_task=row["source_task"],
+        num_params=whole("num_params"),
+        flops=whole("flops"),
+        input_size=whole("input_size"),
+        license=row["license"],
+    )
+
+
+def _read(
+    path: Path, required: tuple[str, ...], optional: tuple[str, ...], parse: Callable[[dict[str, str]], Record]
+) -> tuple[list[Record], list[str]]:
+    records: list[Record] = []
+    problems = []
+    for line, row in _rows(path, required, optional):
+        try:
+            records.append(parse(_cleaned(row, (*required, *optional))))
+        except RegistryError as err:
+            problems.append(f"{path}, line {line}: {err}")
+    return records, problems
+
+
+def _rows(
+    path: Path, required: tuple[str, ...], optional: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str | Any, str | Any]]]:
+    """Line number and fields of every row.
+
+    Raises:
+        InvalidRecordError: If the file cannot be read, or lacks a required column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            reader.fieldnames = _columns(path, reader.fieldnames or (), required, optional)
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as err:
+        raise InvalidRecordError(f"{path}: cannot be read as CSV: {_reason(err)}") from err
+
+
+def _columns(
+    path: Path, header: Sequence[str], required: tuple[str, ...], optional: tuple[str, ...]
+) -> list[str]:
+    """Names of the columns.
+
+    Raises:
+        InvalidRecordError: If a required one is missing.
+    """
+    present = [column.strip() for column in header]
+    if missing := [column for column in required if column not in present]:
+        raise InvalidRecordError(
+            f"{path}: there is no column {missing[0]}; expected {','.join(required)}[,{','.join(optional)}], "
+            f"found {','.join(present) or 'an empty file'}"
+        )
+    return present
+
+
+def _cleaned(row: dict[str | Any, str | Any], columns: tuple[str, ...]) -> dict[str, str]:
+    """The columns we know, without spaces around the values, blank where they are missing.
+
+    Raises:
+        InvalidRecordError: If the row is longer than the header, as a comma without quotes makes it.
+    """
+    if any(row.get(None, ())):  # where csv puts what is left over
+        raise InvalidRecordError("there are more fields than columns; put quotes around a field with a comma")
+    return {column: row.get(column, "").strip() for column in columns}
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, without numbers that only programs know."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)

@@ -1,0 +1,250 @@
+"""The tables of a registry folder: opened lazily, written under a lock, their errors told in one sentence.
+
+Knows rows, not records. What connects to the folder is given to it, so that one file alone imports LanceDB.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from registry import schema
+from registry.commits import FOREIGN_ERRORS, retried, storage_errors
+from registry.errors import SchemaVersionError, StorageError
+from registry.locks import folder_lock
+from registry.records import utc_now
+
+META_FOLDER = "meta.lance"
+STAGING_FOLDER = ".creating"
+
+PAGE_SIZE = 100  # tables listed per call
+MAX_FRAGMENTS = 64  # every write adds one; reading slows down with their number
+KEEP_VERSIONS = timedelta(minutes=10)  # longer than any read that may still use an old version
+
+
+class Database:
+    """The tables of one folder.
+
+    Attributes:
+        uri: The folder as it was given.
+        path: The same, absolute.
+    """
+
+    def __init__(self, uri: str | Path, connect: Callable[[Path], Any]) -> None:
+        """Remember the place.
+
+        Args:
+            uri: A local folder.
+            connect: Opens a LanceDB connection to a folder.
+
+        Raises:
+            StorageError: If ``uri`` is an URL: only local folders can be locked.
+        """
+        if "://" in str(uri):
+            raise StorageError(f"{uri}: a registry must be a local folder, not an URL")
+        self.uri = str(uri)
+        self.path = Path(uri).expanduser().absolute()
+        self._connect = connect
+        self._connection: Any = None
+        self._process_id = 0
+        self._open_tables: dict[str, Any] = {}
+        self._registry_id = ""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a registry; its ``meta`` table is made last."""
+        return (self.path / META_FOLDER).is_dir()
+
+    def is_present(self) -> bool:
+        """The same, but an error where something else or something broken is in its place.
+
+        Raises:
+            StorageError: If the place is a file, or a registry that lost its ``meta``.
+        """
+        if self.exists:
+            return True
+        if self.path.is_file():
+            raise StorageError(f"{self.uri} is a file, not the folder of a registry")
+        # While a registry is created, its tables appear before meta; exists is asked last for the moment after.
+        if self._has_folder("tasks.lance") and not self._has_folder(STAGING_FOLDER) and not self.exists:
+            raise StorageError(f"{self.uri}: table meta is missing; restore the folder from a copy")
+        return False
+
+    @contextmanager
+    def write_lock(self) -> Iterator[None]:
+        """Keep other writers out of a sequence of reads and writes; re-entrant.
+
+        Raises:
+            StorageError: If there is no registry, it is not writable, or another writer does not finish.
+        """
+        if not self.is_present():
+            raise StorageError(f"there is no registry at {self.uri}; create it with `t2v init`")
+        with folder_lock(self.path):
+            yield
+
+    def registry_id(self) -> str:
+        """A random text that tells this registry from any other."""
+        with self._read_errors("meta"):
+            self._table("meta")
+        return self._registry_id
+
+    def table_names(self) -> list[str]:
+        """Names of all tables, sorted; none where there is no registry."""
+        names: list[str] = []
+        token: str | None = None
+        with storage_errors(f"{self.uri}: the folder cannot be listed"):
+            while self.is_present():
+                page = self._database().list_tables(page_token=token, limit=PAGE_SIZE)
+                names += page.tables
+                token = page.page_token
+                if not token:
+                    break
+        return sorted(names)
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table is there, without opening it."""
+        return self.is_present() and self._has_folder(f"{name}.lance")
+
+    def is_hollow(self, name: str) -> bool:
+        """Whether a table's folder holds no version of it, as a kill during its creation leaves it."""
+        return not any((self.path / f"{name}.lance" / "_versions").glob("*.manifest"))
+
+    def table_version(self, name: str) -> int:
+        """A number that rises with every change of a table."""
+        with self._read_errors(name):
+            return int(self._table(name).version)
+
+    def read(
+        self, name: str, *, columns: list[str] | None = None, where: str = "", row_ids: bool = False
+    ) -> pa.Table:
+        """Rows of a table as they are now.
+
+        Args:
+            name: Of the table.
+            columns: Which ones; all unless told.
+            where: SQL condition; values in it must be ``quoted``.
+            row_ids: Whether to add the column ``_rowid``, for ``delete_rows``.
+
+        Returns:
+            The rows, in no order to rely on; none where there is no registry.
+        """
+        if not self.is_present():
+            return schema.TABLES[name].empty_table()
+        with self._read_errors(name):
+            query = self._table(name).search().with_row_id(row_ids)
+            query = query.where(where) if where else query
+            return (query.select(columns) if columns else query).to_arrow()
+
+    def append(self, name: str, records: Sequence[Any]) -> None:
+        """Add a row per record, all or none."""
+        if records:
+            self.commit(name, lambda table: table.add(schema.to_arrow(records, table.schema)))
+
+    def commit(self, name: str, operation: Callable[[Any], object]) -> None:
+        """Run one write on a table, under the lock, and compact the table if it has become scattered."""
+        with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be written"):
+            table = self._table(name)
+            retried(lambda: operation(table))
+            # The write is done, so a compaction that fails is no error of it; the next write tries again.
+            with suppress(*FOREIGN_ERRORS):
+                if table.stats()["fragment_stats"]["num_fragments"] > MAX_FRAGMENTS:
+                    table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+    def optimize(self, name: str) -> None:
+        """Compact a table and delete its old versions."""
+        self.commit(name, lambda table: table.optimize(cleanup_older_than=KEEP_VERSIONS))
+
+    def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
+        """Delete rows by the ids that ``read`` gave; they hold until the next write."""
+        if row_ids:
+            self.commit(name, lambda table: table.delete(f"_rowid in ({', '.join(map(str, row_ids))})"))
+
+    def create_table(self, name: str, columns: pa.Schema) -> None:
+        """Make an empty table, unless it is there."""
+        with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be created"):
+            self._database().create_table(name, schema=columns, exist_ok=True)
+
+    def drop_table(self, name: str) -> None:
+        """Delete a table for good."""
+        with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be dropped"):
+            self._database().drop_table(name)
+            self._open_tables.pop(name, None)
+
+    def lay_out(self) -> None:
+        """Make the tables of a new registry in this folder."""
+        meta = {
+            "schema_version": str(schema.SCHEMA_VERSION),
+            "registry_id": uuid.uuid4().hex,
+            "created_at": utc_now(),
+        }
+        with storage_errors(f"{self.uri}: a registry cannot be created here"):
+            for name, columns in schema.TABLES.items():
+                rows = [{"key": key, "value": value} for key, value in meta.items()] if name == "meta" else []
+                self._database().create_table(name, data=pa.Table.from_pylist(rows, schema=columns))
+
+    def _database(self) -> Any:
+        """The connection, made when first needed; a forked process has to ask for its own."""
+        if self._process_id != os.getpid():
+            self._connection = self._connect(self.path)
+            self._process_id = os.getpid()
+        return self._connection
+
+    def _open(self, name: str) -> Any:
+        database = self._database()
+        if name not in self._open_tables:
+            self._open_tables[name] = database.open_table(name)
+        return self._open_tables[name]
+
+    def _table(self, name: str) -> Any:
+        """A table of a registry whose schema version is known to be right."""
+        if not self._registry_id:
+            self._check_schema()
+        return self._open(name)
+
+    def _check_schema(self) -> None:
+        """Learn the registry's id; bring an older one up to date.
+
+        Raises:
+            StorageError: If ``meta`` is incomplete.
+            SchemaVersionError: If a newer version of this package wrote it.
+        """
+        meta = {row["key"]: row["value"] for row in self._open("meta").to_arrow().to_pylist()}
+        if not {"schema_version", "registry_id"} <= meta.keys():
+            raise StorageError(
+                f"{self.uri}: table meta lacks the schema version; restore the folder from a copy"
+            )
+        found = int(meta["schema_version"])
+        if found > schema.SCHEMA_VERSION:
+            raise SchemaVersionError(self.uri, found, schema.SCHEMA_VERSION)
+        if found < schema.SCHEMA_VERSION:
+            self._migrate()
+        self._registry_id = meta["registry_id"]
+
+    def _migrate(self) -> None:
+        """Run the pending migrations, recording each when it is done."""
+        with self.write_lock():
+            meta = self._open("meta")
+            where = "key = 'schema_version'"
+            # Read again, now under the lock: another process may have migrated meanwhile.
+            found = int(meta.search().where(where).to_arrow()["value"][0].as_py())
+            for version, migration in schema.pending_migrations(found):
+                migration(self._open)
+                meta.update(where=where, values={"value": str(version)})
+
+    def _has_folder(self, name: str) -> bool:
+        return (self.path / name).is_dir()
+
+    @contextmanager
+    def _read_errors(self, name: str) -> Iterator[None]:
+        with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` tells what is damaged"):
+            yield
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal: in single quotes, those inside doubled."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,385 @@
+"""Distances between embeddings by name, in plain numpy: the truth that every index is tested against.
+
+Axes: S source tasks, T target tasks, B sources of one block, D filters of the probe. An embedding h is the
+diagonal of a Fisher information, so a precision; v = 1/h is the variance that goes with it.
+
+A filter that a task never excites has h = 0, where 1/h, log h and 0/0 are not defined. Each formula
+therefore adds a floor of ``RELATIVE_EPSILON`` times the task's own mean: an absolute constant such as the
+1e-8 of the reference code is not small beside embeddings of 1e-8 to 1e-6. An embedding that is zero
+everywhere points nowhere: it is at 0 from another such embedding, and where a distance is a cosine, at 1
+from everything else.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from registry.errors import InvalidQueryError, NotFoundError
+
+RELATIVE_EPSILON = 1e-8
+DEFAULT_ALPHA = 0.15
+
+# Embeddings are stored as float32, so nothing larger is one; it also keeps every formula finite in float64.
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+# 256 KB of float32: the handful of temporaries of a kernel stay in the processor's cache.
+BLOCK_ELEMENTS = 2**16
+
+Array = NDArray[Any]
+Kernel = Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A way to compare two embeddings; it falls with likeness.
+
+    Attributes:
+        name: Key in ``DISTANCES``.
+        summary: One line for help texts and docs.
+        symmetric: Whether d(a, b) = d(b, a). Exactly these are also zero between an embedding and itself.
+        bounds: Lowest and highest value it can take; for an asymmetric one at ``DEFAULT_ALPHA``.
+        unit: Of the value.
+        function: ``[B, D]`` and ``[T, D]``, both checked, to ``[B, T]``. For an asymmetric distance the
+            symmetric term; ``pairwise`` subtracts the other one.
+    """
+
+    name: str
+    summary: str
+    symmetric: bool
+    bounds: tuple[float, float]
+    unit: str
+    function: Kernel
+
+
+def get_distance(name: str) -> Distance:
+    """Return the distance of that name.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    if name not in DISTANCES:
+        raise NotFoundError("distance", name, DISTANCES)
+    return DISTANCES[name]
+
+
+def list_distances() -> list[Distance]:
+    """All distances, in order of name."""
+    return [DISTANCES[name] for name in sorted(DISTANCES)]
+
+
+def pairwise(
+    name: str,
+    sources: ArrayLike,
+    targets: ArrayLike,
+    *,
+    trivial: ArrayLike | None = None,
+    alpha: float = DEFAULT_ALPHA,
+) -> NDArray[np.float64]:
+    """Distance from every source to every target.
+
+    An unknown name is a ``NotFoundError``. Works through blocks of sources, so memory stays at a few
+    megabytes beside the answer. The two ``task2vec`` distances compute in float32 where both inputs are
+    float32, as stored embeddings are, with an absolute error of about 1e-6; all else computes in float64.
+
+    Args:
+        name: Key in ``DISTANCES``.
+        sources: ``[S, D]``, finite, non-negative.
+        targets: ``[T, D]``, finite, non-negative.
+        trivial: ``[D]`` embedding of the trivial task t0; only asymmetric distances need it.
+        alpha: Weight of the distance to the trivial task, non-negative; only asymmetric distances use it.
+
+    Returns:
+        ``[S, T]``, in the unit of the distance; row i is about ``sources[i]``.
+
+    Raises:
+        InvalidQueryError: If an input is not as told above, or the widths differ.
+
+    Source:
+        Achille et al., 2019, arXiv:1902.03545, asymmetric distance: d(a -> b) = d(a, b) - alpha d(a, t0).
+
+    Example:
+        >>> pairwise("task2vec", [[1.0, 2.0]], [[2.0, 4.0], [2.0, 1.0]]).round(6).tolist()
+        [[0.0, 0.2]]
+    """
+    distance = get_distance(name)
+    source_rows, target_rows = checked_rows("sources", sources), checked_rows("targets", targets)
+    _check_widths("targets", target_rows, source_rows)
+    distances = _in_blocks(distance.function, source_rows, target_rows)
+    if distance.symmetric:
+        return distances
+    if not (math.isfinite(alpha) and alpha >= 0):
+        raise InvalidQueryError(f"alpha must be a finite number of at least 0, got {alpha}")
+    if trivial is None:
+        raise InvalidQueryError(
+            f"distance {name} needs the trivial embedding of the space; pass it as trivial, or use task2vec"
+        )
+    trivial_row = checked_rows("trivial", np.asarray(trivial)[None])
+    _check_widths("trivial", trivial_row, source_rows)
+    return distances - alpha * _in_blocks(distance.function, source_rows, trivial_row)
+
+
+def checked_rows(what: str, rows: ArrayLike) -> Array:
+    """Return ``rows`` as a float array ``[N, D]`` of valid embeddings.
+
+    Args:
+        what: How the sentence of an error names the array.
+        rows: ``[N, D]``; float32 is kept as it is, anything else becomes float64.
+
+    Raises:
+        InvalidQueryError: If it has not two axes, or a value is negative or does not fit a float32.
+    """
+    array = np.asarray(rows)
+    if array.dtype != np.float32:
+        array = array.astype(np.float64)
+    if array.ndim != 2 or array.shape[1] == 0:
+        shape = list(array.shape)
+        raise InvalidQueryError(
+            f"{what} must hold one embedding a row, as [N, D] with D at least 1; got shape {shape}"
+        )
+    with np.errstate(invalid="ignore"):
+        # Comparisons with NaN are false, so two passes without a temporary find every kind of bad value.
+        valid = array.size == 0 or (array.min() >= 0 and array.max() <= LARGEST)
+    if not valid:
+        row, column = np.argwhere(~((array >= 0) & (array <= LARGEST)))[0]
+        raise InvalidQueryError(
+            f"{what}: an embedding must be finite and non-negative, "
+            f"but row {row} has {array[row, column]} at filter {column}"
+        )
+    return array
+
+
+def _check_widths(what: str, rows: Array, sources: Array) -> None:
+    if rows.shape[1] != sources.shape[1]:
+        raise InvalidQueryError(
+            f"{what} has {rows.shape[1]} filters but sources has {sources.shape[1]}: "
+            "only embeddings of the same space can be compared"
+        )
+
+
+def _in_blocks(function: Kernel, sources: Array, targets: Array) -> NDArray[np.float64]:
+    """Apply a symmetric kernel to a block of rows of the longer side at a time."""
+    if len(targets) > len(sources):
+        return _in_blocks(function, targets, sources).T
+    distances = np.empty((len(sources), len(targets)))
+    size = max(1, BLOCK_ELEMENTS // sources.shape[1])
+    for start in range(0, len(sources), size):
+        distances[start : start + size] = function(sources[start : start + size], targets)
+    return distances
+
+
+def _floored(rows: Array) -> NDArray[np.float64]:
+    """Embeddings ``[N, D]`` in float64 with every filter above zero."""
+    precise = rows.astype(np.float64)
+    floor = RELATIVE_EPSILON * np.maximum(precise.mean(axis=1, keepdims=True), SMALLEST)
+    return np.asarray(precise + floor)
+
+
+def _norms_of_differences(sources: Array, targets: Array) -> Array:
+    distances = np.empty((len(sources), len(targets)))
+    for column, target in enumerate(targets):
+        difference = sources - target
+        distances[:, column] = np.sqrt(np.vecdot(difference, difference))
+    return distances
+
+
+def _cosine_distances(sources: Array, targets: Array) -> Array:
+    """1 - cos, where a row of zeros is a direction of its own."""
+    return np.asarray(np.clip(1 - _directions(sources) @ _directions(targets).T, 0, 2))
+
+
+def _directions(rows: Array) -> Array:
+    """Unit vectors ``[N, D + 1]``; the last axis is there for the rows that are zero, which point along it."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    zero = norms == 0
+    return np.hstack([rows / np.where(zero, 1, norms), zero])
+
+
+def euclidean(sources: Array, targets: Array) -> Array:
+    """||a - b||: follows the few filters with the largest values.
+
+    From 0, in the unit of the embedding. Symmetric; zero on itself.
+    """
+    return _norms_of_differences(sources.astype(np.float64), targets.astype(np.float64))
+
+
+def cosine(sources: Array, targets: Array) -> Array:
+    """1 - a.b / (||a|| ||b||): blind to the norm, follows the few filters with the largest values.
+
+    From 0 to 1, no unit. Symmetric; zero on itself.
+    """
+    return _cosine_distances(sources.astype(np.float64), targets.astype(np.float64))
+
+
+def correlation(sources: Array, targets: Array) -> Array:
+    """1 - Pearson correlation of the variances 1/a and 1/b.
+
+    From 0 to 2, no unit. Symmetric; zero on itself. Variances that are all the same correlate with nothing
+    but others of the kind. One filter at zero has so large a variance that it decides alone.
+
+    Source:
+        aws-cv-task2vec, task_similarity.py, ``correlation``, with a relative floor under h.
+    """
+    return _cosine_distances(_centred_variances(sources), _centred_variances(targets))
+
+
+def _centred_variances(rows: Array) -> Array:
+    variances = 1 / _floored(rows)
+    centred = variances - variances.mean(axis=1, keepdims=True)
+    # Rounding of the mean must not make a direction out of equal values.
+    return np.where(np.ptp(variances, axis=1, keepdims=True) > 0, centred, 0)
+
+
+def log_euclidean(sources: Array, targets: Array) -> Array:
+    """||log a - log b||: every filter counts by its ratio, whatever its size.
+
+    From 0, in nats. Symmetric; zero on itself.
+    """
+    return _norms_of_differences(np.log(_floored(sources)), np.log(_floored(targets)))
+
+
+def jensen_shannon(sources: Array, targets: Array) -> Array:
+    """Mean over filters of the mean divergence of N(0, 1/a) and N(0, 1/b) from N(0, m), m = (1/a + 1/b)/2.
+
+    With k(v, m) = (v/m - 1 + ln m - ln v)/2, the mean of k(1/a, m) and k(1/b, m) is half the log of the
+    arithmetic over the geometric mean of the variances: ln((a + b)/2)/2 - (ln a + ln b)/4.
+    From 0, in nats per filter. Symmetric; zero on itself.
+
+    Source:
+        aws-cv-task2vec, task_similarity.py, ``jsd``, with a relative floor under h. m is a Gaussian, not the
+        mixture of the textbook, so ln 2 is no bound.
+    """
+    sources, targets = _floored(sources), _floored(targets)
+    source_logs, target_logs = np.log(sources), np.log(targets)
+    distances = np.empty((len(sources), len(targets)))
+    for column, (target, logs) in enumerate(zip(targets, target_logs, strict=True)):
+        geometric = (source_logs + logs) / 2
+        distances[:, column] = (np.log((sources + target) / 2) - geometric).mean(axis=1) / 2
+    return np.maximum(distances, 0)
+
+
+def kl(sources: Array, targets: Array) -> Array:
+    """Sum over filters of the larger of the two Kullback-Leibler divergences of N(0, 1/a) and N(0, 1/b).
+
+    With q >= 1 the ratio of the two variances, the larger one is (q - 1 - ln q)/2.
+    From 0, in nats. Symmetric; zero on itself. A filter at zero in one of the two decides alone.
+
+    Source:
+        aws-cv-task2vec, task_similarity.py, ``kl``, with a relative floor under h.
+    """
+    sources, targets = _floored(sources), _floored(targets)
+    distances = np.empty((len(sources), len(targets)))
+    for column, target in enumerate(targets):
+        ratio = np.maximum(sources, target) / np.minimum(sources, target)
+        distances[:, column] = (ratio - 1 - np.log(ratio)).sum(axis=1) / 2
+    return np.maximum(distances, 0)
+
+
+def entropy(sources: Array, targets: Array) -> Array:
+    """Log of 2 minus the mean over filters of the entropy of a coin with bias a/(a + b).
+
+    From 0 to ln 2, in nats per filter. Symmetric; zero on itself.
+
+    Source:
+        aws-cv-task2vec, task_similarity.py, ``entropy``, with a relative floor under h.
+    """
+    sources, targets = _floored(sources), _floored(targets)
+    distances = np.empty((len(sources), len(targets)))
+    for column, target in enumerate(targets):
+        total = sources + target
+        heads, tails = sources / total, target / total
+        distances[:, column] = math.log(2) + (heads * np.log(heads) + tails * np.log(tails)).mean(axis=1)
+    return np.clip(distances, 0, math.log(2))
+
+
+def task2vec(sources: Array, targets: Array) -> Array:
+    """Cosine distance between a/(a + b) and b/(a + b), quotients filter by filter.
+
+    From 0 to 1, no unit. Symmetric; zero on itself and on any multiple of itself; unchanged when both are
+    multiplied by one factor.
+
+    Source:
+        Achille et al., 2019, arXiv:1902.03545; aws-cv-task2vec, task_similarity.py, ``cosine``. There 1e-8
+        is added to a + b; here 1e-8 times the sum of the two means. A cosine does not change when one side
+        or the common denominator is scaled, so each task is divided by its largest filter first and no
+        square leaves the range of a float32.
+    """
+    dtype = np.result_type(sources, targets)
+    sources, source_scales, source_means = _scaled(sources.astype(dtype, copy=False))
+    targets, target_scales, target_means = _scaled(targets.astype(dtype, copy=False))
+    distances = np.empty((len(sources), len(targets)))
+    for column, target in enumerate(targets):
+        total = source_scales + target_scales[column]
+        total[total == 0] = 1
+        # Each share by its own division: one minus the other would lose the digits of a small one.
+        source_share, target_share = source_scales / total, target_scales[column] / total
+        floor = RELATIVE_EPSILON * (source_share * source_means + target_share * target_means[column])
+        floor[floor == 0] = 1
+        of_source, of_target, small = (part.astype(dtype) for part in (source_share, target_share, floor))
+        weights = 1 / (of_source * sources + of_target * target + small)
+        distances[:, column] = _cosine_distance_of_rows(sources * weights, target * weights)
+    return distances
+
+
+def _scaled(rows: Array) -> tuple[Array, NDArray[np.float64], NDArray[np.float64]]:
+    """Rows divided by their largest value (zero rows left alone), that value and the mean, both ``[N, 1]``."""
+    scales = rows.max(axis=1, keepdims=True)
+    scaled = rows / np.where(scales > 0, scales, 1)
+    return scaled, scales.astype(np.float64), scaled.mean(axis=1, keepdims=True).astype(np.float64)
+
+
+def _cosine_distance_of_rows(left: Array, right: Array) -> NDArray[np.float64]:
+    """1 - cos between row i of both non-negative arrays ``[N, D]``: ``[N]``, 0 for two zero rows, 1 for one."""
+    inner, left_square, right_square = (
+        np.vecdot(one, other).astype(np.float64) for one, other in ((left, right), (left, left), (right, right))
+    )
+    product = left_square * right_square
+    distance = np.clip(1 - inner / np.sqrt(np.where(product > 0, product, 1)), 0, 1)
+    return np.asarray(np.where((left_square == 0) & (right_square == 0), 0, distance))
+
+
+_INFINITE = (0.0, math.inf)
+
+DISTANCES: dict[str, Distance] = {
+    distance.name: distance
+    for distance in (
+        Distance("euclidean", "norm of the difference", True, _INFINITE, "of the embedding", euclidean),
+        Distance("cosine", "one minus the cosine", True, (0, 1), "none", cosine),
+        Distance(
+            "correlation", "one minus the correlation of the variances", True, (0, 2), "none", correlation
+        ),
+        Distance("log_euclidean", "norm of the difference of logs", True, _INFINITE, "nats", log_euclidean),
+        Distance(
+            "jensen_shannon",
+            "divergence from the mean Gaussian",
+            True,
+            _INFINITE,
+            "nats per filter",
+            jensen_shannon,
+        ),
+        Distance("kl", "larger Kullback-Leibler divergence, filter by filter", True, _INFINITE, "nats", kl),
+        Distance(
+            "entropy",
+            "lack of doubt which task a filter serves",
+            True,
+            (0, math.log(2)),
+            "nats per filter",
+            entropy,
+        ),
+        Distance(
+            "task2vec", "cosine distance of the two shares of each filter", True, (0, 1), "none", task2vec
+        ),
+        Distance(
+            "task2vec_asymmetric",
+            "task2vec minus alpha times the source's distance to the trivial task",
+            False,
+            (-DEFAULT_ALPHA, 1),
+            "none",
+            task2vec,
+        ),
+    )
+}

@@ -1,0 +1,79 @@
+"""Errors of the registry.
+
+    RegistryError
+    ├── InvalidRecordError    (ValueError)    a record's value is out of its range (name, accuracy, ...)
+    ├── InvalidQueryError     (ValueError)    k, a filter or a limit that makes no query
+    ├── DuplicateError        (ValueError)    the name is taken
+    ├── NotFoundError         (LookupError)   no task, expert, distance or probe of that name
+    ├── IngestError           (ValueError)    the indexer refused the data; carries its sentence
+    ├── StorageError          (OSError)       the registry's place cannot be used: a file, read-only, locked
+    └── SchemaVersionError    (ValueError)    written by a newer version of this package
+
+Messages are one sentence or two: what, where, what was expected, what to do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RegistryError(Exception):
+    """Base of everything that a caller of the registry can cause."""
+
+
+class InvalidRecordError(RegistryError, ValueError):
+    """A value that a record cannot hold."""
+
+
+class InvalidQueryError(RegistryError, ValueError):
+    """A question that cannot be asked."""
+
+
+class DuplicateError(RegistryError, ValueError):
+    """A name that is taken."""
+
+
+class IngestError(RegistryError, ValueError):
+    """The indexer refused a dataset, a probe or an expert."""
+
+
+class StorageError(RegistryError, OSError):
+    """The place of the registry cannot be read or written."""
+
+
+class SchemaVersionError(RegistryError, ValueError):
+    """The registry was written by a newer version of this package."""
+
+    def __init__(self, where: str, found: int, supported: int) -> None:
+        super().__init__(
+            f"{where}: schema version {found} is newer than {supported}, the newest that this version "
+            "understands; upgrade task2vec-registry"
+        )
+        self.where = where
+        self.found = found
+        self.supported = supported
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, int]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.where, self.found, self.supported)
+
+
+class NotFoundError(RegistryError, LookupError):
+    """A name that is not there; the message offers the close ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.known = sorted(known)
+        close = difflib.get_close_matches(name, self.known, n=3)
+        if close:
+            hint = f"did you mean {' or '.join(close)}?"
+        elif self.known:
+            more = ", ..." if len(self.known) > 8 else ""
+            hint = f"known are {', '.join(self.known[:8])}{more}"
+        else:
+            hint = f"there is no {kind} yet"
+        super().__init__(f"no {kind} is named {name!r}; {hint}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.kind, self.name, self.known)

@@ -1,0 +1,383 @@
+"""What the registry stores and answers: frozen records that validate themselves.
+
+Axes: D filters of the probe, F features of the probe.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from registry.errors import InvalidRecordError
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def checked_name(kind: str, name: str) -> str:
+    """Return ``name`` if it may name a ``kind``.
+
+    Raises:
+        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise InvalidRecordError(
+            f"{name!r} cannot name {article} {kind}: allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
+        )
+    return name
+
+
+def utc_now() -> str:
+    """The current time in ISO 8601, UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat()
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One version of a registered task.
+
+    Attributes:
+        name: Allowed by ``NAME_PATTERN``.
+        version: From 1, rising.
+        data: The data spec it was read from.
+        num_classes: C.
+        num_samples: Samples in the dataset, before sampling.
+        class_names: In label order.
+        fingerprint: Content hash of the data, see ``indexer.records.DatasetDescription``.
+        settings: What the embedding depended on beside the data and the space, as one canonical string.
+        tags: Free words, sorted, each allowed by ``NAME_PATTERN``.
+        builtin: Whether it is starter content.
+        created_at: ISO 8601, UTC.
+        removed_at: The same, or empty while the task is there.
+    """
+
+    name: str
+    version: int
+    data: str
+    num_classes: int
+    num_samples: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+    settings: str
+    tags: tuple[str, ...] = ()
+    builtin: bool = False
+    created_at: str = field(default_factory=utc_now)
+    removed_at: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the name and tags.
+
+        Raises:
+            InvalidRecordError: If one is not allowed, or the version is below 1.
+        """
+        checked_name("task", self.name)
+        object.__setattr__(self, "tags", tuple(sorted({checked_name("tag", tag) for tag in self.tags})))
+        if self.version < 1:
+            raise InvalidRecordError(f"task {self.name}: version must be at least 1, got {self.version}")
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceRecord:
+    """An embedding space of the registry.
+
+    Attributes:
+        space_id: Hash of the description.
+        probe: ``architecture.weights``.
+        description: Canonical JSON of ``indexer.records.Space``.
+        probe_source: What loads the probe again: its name, or ``architecture@FILE``.
+        trivial: ``[D]`` float32, positive: embedding of the trivial task t0.
+        domain_dim: F.
+        builtin: Whether it is starter content.
+    """
+
+    space_id: str
+    probe: str
+    description: str
+    probe_source: str
+    trivial: np.ndarray = field(repr=False)
+    domain_dim: int
+    builtin: bool = False
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return len(self.trivial)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingRecord:
+    """The embedding of one version of a task in one space.
+
+    Attributes:
+        task: Name of the task.
+        version: Of the task.
+        fisher: ``[D]`` float32, finite, non-negative, not all zero.
+        standard_error: ``[D]`` float32, finite, non-negative.
+        domain: ``[F]`` float32, finite.
+        num_samples_used: At least 2.
+        head_accuracy: 0 to 1.
+        head_loss: In nats.
+        seed: Of the sample and the draws.
+        seconds: Wall time of the embedding.
+    """
+
+    task: str
+    version: int
+    fisher: np.ndarray = field(repr=False)
+    standard_error: np.ndarray = field(repr=False)
+    domain: np.ndarray = field(repr=False)
+    num_samples_used: int
+    head_accuracy: float
+    head_loss: float
+    seed: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InvalidRecordError: If a vector is not finite, or ``fisher`` is negative or zero everywhere.
+        """
+        for name in ("fisher", "standard_error", "domain"):
+            vector = np.asarray(getattr(self, name), dtype=np.float32)
+            object.__setattr__(self, name, vector)
+            if vector.ndim != 1 or not np.isfinite(vector).all():
+                raise InvalidRecordError(f"embedding of task {self.task}: {name} must be one finite vector")
+        if (self.fisher < 0).any() or not self.fisher.any():
+            raise InvalidRecordError(
+                f"embedding of task {self.task}: Fisher information must be non-negative, not zero everywhere"
+            )
+
+    @property
+    def norm(self) -> float:
+        """Euclidean norm of ``fisher``: how complex the task is for the probe."""
+        return float(np.linalg.norm(self.fisher))
+
+    @property
+    def relative_error(self) -> float:
+        """Median over filters of standard error divided by value; filters at zero are left out."""
+        used = self.fisher > 0
+        return float(np.median(self.standard_error[used] / self.fisher[used]))
+
+
+@dataclass(frozen=True)
+class ExpertRecord:
+    """A pretrained model that can be loaded.
+
+    Attributes:
+        name: ``architecture.weights``, allowed by ``NAME_PATTERN``.
+        loader: What ``indexer.probes.load_network`` takes: the name, or ``architecture@FILE``.
+        source_task: Name of the task it was trained on, or empty.
+        num_params: Number of parameters, positive, or ``None`` if not known.
+        flops: Multiply-adds of one forward pass at ``input_size``, or ``None`` if not known.
+        input_size: Side of the input in pixels, or ``None`` if not known.
+        license: SPDX identifier in lower case, or empty if not known.
+        builtin: Whether it is starter content.
+        created_at: ISO 8601, UTC.
+        removed_at: The same, or empty while the expert is there.
+    """
+
+    name: str
+    loader: str
+    source_task: str = ""
+    num_params: int | None = None
+    flops: int | None = None
+    input_size: int | None = None
+    license: str = ""
+    builtin: bool = False
+    created_at: str = field(default_factory=utc_now)
+    removed_at: str = ""
+
+    def __post_init__(self) -> None:
+        """Check name and numbers.
+
+        Raises:
+            InvalidRecordError: If the name is not allowed or a number is not positive.
+        """
+        checked_name("expert", self.name)
+        if self.source_task:
+            checked_name("task", self.source_task)
+        for name in ("num_params", "flops", "input_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidRecordError(f"expert {self.name}: {name} must be at least 1, got {value}")
+        object.__setattr__(self, "license", self.license.lower())
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """A measured score of one expert on one task.
+
+    Attributes:
+        task: Name of the task.
+        expert: Name of the expert.
+        accuracy: 0 to 1.
+        metric: What was measured, ``accuracy`` unless told.
+        protocol: How it was measured, such as ``linear_probe_20shot``.
+        seed: Of the measurement, or ``None``.
+        source: Who measured it: a paper, a person, a command.
+        builtin: Whether it is starter content.
+        created_at: ISO 8601, UTC.
+    """
+
+    task: str
+    expert: str
+    accuracy: float
+    metric: str = "accuracy"
+    protocol: str = "unspecified"
+    seed: int | None = None
+    source: str = ""
+    builtin: bool = False
+    created_at: str = field(default_factory=utc_now)
+
+    def __post_init__(self) -> None:
+        """Check names and range.
+
+        Raises:
+            InvalidRecordError: If a name is not allowed or the accuracy is not from 0 to 1.
+        """
+        checked_name("task", self.task)
+        checked_name("expert", self.expert)
+        checked_name("metric", self.metric)
+        checked_name("protocol", self.protocol)
+        if not (math.isfinite(self.accuracy) and 0 <= self.accuracy <= 1):
+            raise InvalidRecordError(
+                f"result of {self.expert} on {self.task}: "
+                f"{self.metric} must be from 0 to 1, got {self.accuracy}"
+            )
+
+
+@dataclass(frozen=True)
+class AddedTask:
+    """What adding a task did.
+
+    Attributes:
+        task: Its name.
+        version: Of the task, from 1.
+        created: Whether anything was written; false if this very data is registered with these settings.
+        space: The embedding space.
+        num_samples_used: Samples that were embedded.
+        head_accuracy: Held-out accuracy of the head, 0 to 1.
+        norm: Euclidean norm of the embedding.
+        relative_error: Median over filters of standard error divided by value.
+        skipped_files: Sampled files that could not be decoded.
+        seconds: Wall time.
+        warnings: What to be wary of, in sentences.
+    """
+
+    task: str
+    version: int
+    created: bool
+    space: str
+    num_samples_used: int
+    head_accuracy: float
+    norm: float
+    relative_error: float
+    skipped_files: int
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A linear-probe accuracy measured now: mean and standard deviation over draws, 0 to 1."""
+
+    task: str
+    expert: str
+    accuracy: float
+    deviation: float
+    protocol: str
+    recorded: bool
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One answer of *nearest*: rank from 1, distance rising, ties in order of name."""
+
+    rank: int
+    task: str
+    version: int
+    distance: float
+    num_classes: int
+    num_samples: int
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What was asked about: a registered task, or data that is not (``version`` 0, ``task`` the data spec)."""
+
+    task: str
+    version: int
+    space: str
+
+
+@dataclass(frozen=True)
+class EvidenceNeighbor:
+    """A task whose result moved the expected accuracy of an expert."""
+
+    task: str
+    distance: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why an expert stands where it stands.
+
+    Attributes:
+        neighbors: The results that weighed most, nearest first.
+        results: Number of results of the expert that were used.
+        trial: Score of the expert on the new data itself, ``None`` as nothing was tried.
+    """
+
+    neighbors: tuple[EvidenceNeighbor, ...]
+    results: int
+    trial: float | None = None
+
+
+@dataclass(frozen=True)
+class RecommendedExpert:
+    """One ranked expert: rank from 1; expected accuracy and its 90% interval, 0 to 1; regret in accuracy."""
+
+    rank: int
+    expert: str
+    expected_accuracy: float
+    interval: tuple[float, float]
+    expected_regret: float
+    num_params: int | None
+    license: str
+    load: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a simple rule would have picked; ``expert`` is ``None`` for the average over all."""
+
+    expert: str | None
+    expected_accuracy: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer of *recommend*: ranked experts, the baselines by name, and what to be wary of."""
+
+    query: Query
+    recommendations: tuple[RecommendedExpert, ...]
+    baselines: dict[str, Baseline]
+    warnings: tuple[str, ...] = ()
+
+
+def to_json(record: Any) -> Any:
+    """Plain JSON values of a record, a sequence of records or a plain value; arrays are left to the caller."""
+    if hasattr(record, "__dataclass_fields__"):
+        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
+    if isinstance(record, dict):
+        return {key: to_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(value) for value in record]
+    return record

@@ -1,0 +1,201 @@
+"""The tables of a registry: Arrow schemas, their version and migrations, rows to and from records.
+
+Columns are named as the fields of the records, so that one function converts each way for all of them.
+
+Axes: T embeddings, D filters of the probe, F features of the probe.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+# From version N - 1 to N, under key N; given a function that opens a table by name. Append only. A kill may
+# make one run again, so each must leave a table alone that it has already changed.
+Migration = Callable[[Callable[[str], Any]], None]
+MIGRATIONS: dict[int, Migration] = {}
+
+EMBEDDINGS_PREFIX = "embeddings__"
+EMBEDDING_KEY = ["task", "version"]
+
+Key = tuple[str, int]
+Record = TypeVar("Record")
+
+
+def _columns(**types: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+_TEXT, _WORDS, _INTEGER, _FLAG = pa.string(), pa.list_(pa.string()), pa.int64(), pa.bool_()
+
+META = _columns(key=_TEXT, value=_TEXT)
+SPACES = _columns(
+    space_id=_TEXT,
+    probe=_TEXT,
+    description=_TEXT,
+    probe_source=_TEXT,
+    trivial=pa.list_(pa.float32()),  # of variable width: D differs between spaces
+    domain_dim=_INTEGER,
+    builtin=_FLAG,
+)
+TASKS = _columns(
+    name=_TEXT,
+    version=_INTEGER,
+    data=_TEXT,
+    num_classes=_INTEGER,
+    num_samples=_INTEGER,
+    class_names=_WORDS,
+    fingerprint=_TEXT,
+    settings=_TEXT,
+    tags=_WORDS,
+    builtin=_FLAG,
+    created_at=_TEXT,
+    removed_at=_TEXT,
+)
+EXPERTS = pa.schema(
+    [
+        pa.field("name", _TEXT, nullable=False),
+        pa.field("loader", _TEXT, nullable=False),
+        pa.field("source_task", _TEXT, nullable=False),
+        pa.field("num_params", _INTEGER),
+        pa.field("flops", _INTEGER),
+        pa.field("input_size", _INTEGER),
+        pa.field("license", _TEXT, nullable=False),
+        pa.field("builtin", _FLAG, nullable=False),
+        pa.field("created_at", _TEXT, nullable=False),
+        pa.field("removed_at", _TEXT, nullable=False),
+    ]
+)
+RESULTS = pa.schema(
+    [
+        pa.field("task", _TEXT, nullable=False),
+        pa.field("expert", _TEXT, nullable=False),
+        pa.field("accuracy", pa.float64(), nullable=False),
+        pa.field("metric", _TEXT, nullable=False),
+        pa.field("protocol", _TEXT, nullable=False),
+        pa.field("seed", _INTEGER),
+        pa.field("source", _TEXT, nullable=False),
+        pa.field("builtin", _FLAG, nullable=False),
+        pa.field("created_at", _TEXT, nullable=False),
+    ]
+)
+TABLES: dict[str, pa.Schema] = {
+    "meta": META,
+    "spaces": SPACES,
+    "tasks": TASKS,
+    "experts": EXPERTS,
+    "results": RESULTS,
+}
+
+
+def embeddings_table_name(space_id: str) -> str:
+    """Name of the table that holds the embeddings of a space."""
+    return EMBEDDINGS_PREFIX + space_id
+
+
+def embeddings_schema(dim: int, domain_dim: int) -> pa.Schema:
+    """Columns of an embeddings table.
+
+    Args:
+        dim: D.
+        domain_dim: F.
+
+    Returns:
+        The schema; its vectors are float32 of fixed width.
+    """
+    return _columns(
+        task=_TEXT,
+        version=_INTEGER,
+        fisher=pa.list_(pa.float32(), dim),
+        standard_error=pa.list_(pa.float32(), dim),
+        domain=pa.list_(pa.float32(), domain_dim),
+        num_samples_used=_INTEGER,
+        head_accuracy=pa.float64(),
+        head_loss=pa.float64(),
+        seed=_INTEGER,
+        seconds=pa.float64(),
+    )
+
+
+def pending_migrations(found: int) -> list[tuple[int, Migration]]:
+    """What brings a registry of version ``found`` up to date: version reached and migration, in order."""
+    return [(version, MIGRATIONS[version]) for version in range(found + 1, SCHEMA_VERSION + 1)]
+
+
+def to_arrow(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """Rows of records.
+
+    Args:
+        records: Records whose fields are named as the columns.
+        schema: Of the table they go to.
+
+    Returns:
+        One row per record, in order.
+    """
+    columns = {name: [getattr(record, name) for record in records] for name in schema.names}
+    return pa.Table.from_pydict(columns, schema=schema)
+
+
+def from_arrow(record_type: type[Record], table: pa.Table) -> list[Record]:
+    """Records of rows, in order; the inverse of ``to_arrow``."""
+    columns = [_python_values(table[name]) for name in table.schema.names]
+    return [
+        record_type(**dict(zip(table.schema.names, values, strict=True)))
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def _python_values(column: pa.ChunkedArray) -> list[Any]:
+    """Values as the records hold them: lists of text as tuples, lists of numbers as float32 vectors."""
+    values: list[Any] = column.to_pylist()
+    if not hasattr(column.type, "value_type"):
+        return values
+    if pa.types.is_string(column.type.value_type):
+        return [tuple(value) for value in values]
+    return [np.asarray(value, dtype=np.float32) for value in values]
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of fixed-width vectors as one ``[T, width]`` array, without a Python object per value."""
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(values).reshape(len(column), column.type.list_size)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """The embeddings of one space.
+
+    Attributes:
+        keys: The T pairs of task name and version, rising.
+        fisher: ``[T, D]`` float32, rows in order of ``keys``.
+        domain: ``[T, F]`` float32, the same.
+    """
+
+    keys: tuple[Key, ...]
+    fisher: np.ndarray = field(repr=False)
+    domain: np.ndarray = field(repr=False)
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table, committed: Collection[Key]) -> "EmbeddingTable":
+        """Take the rows of committed task versions, sorted; of rows with the same key the last.
+
+        Args:
+            table: Columns ``task``, ``version``, ``fisher`` and ``domain``.
+            committed: Keys that may be shown; a set, for speed.
+
+        Returns:
+            The table of those rows.
+        """
+        rows = {key: row for row, key in enumerate(table_keys(table)) if key in committed}
+        keys = sorted(rows)
+        order = np.array([rows[key] for key in keys], dtype=np.int64)
+        return cls(tuple(keys), matrix(table["fisher"])[order], matrix(table["domain"])[order])
+
+
+def table_keys(table: pa.Table) -> list[Key]:
+    """The first two columns as pairs of name and version, in order of rows."""
+    return list(zip(table[0].to_pylist(), table[1].to_pylist(), strict=True))

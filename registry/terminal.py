@@ -1,0 +1,80 @@
+"""The two streams: answers go to stdout, everything else to stderr; colours and bars are for terminals only."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Where the reader is another program, lines are as long as their content.
+PIPE_WIDTH = 1000
+STAGES = {"decode": "Decoding images", "features": "Computing features", "fisher": "Measuring the task"}
+
+
+def say(text: str = "") -> None:
+    """A line of an answer; it may be copied, so it is never cut or wrapped."""
+    _write(text, sys.stdout)
+
+
+def message(text: str) -> None:
+    """A sentence to the person at the terminal, beside the data."""
+    _write(text, sys.stderr)
+
+
+def command(text: str) -> None:
+    """The command that does what is printed next."""
+    say()
+    say(f"$ {text}")
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """What to be wary of, a line each."""
+    for warning in warnings:
+        message(f"Warning: {warning}")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show ``progress(stage, done, total)`` as one bar a stage; gives ``None`` where nobody looks at stderr."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bars = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = bar.add_task(STAGES.get(stage, stage), total=total)
+            bar.update(bars[stage], completed=done, total=total)
+
+        yield show
+
+
+def stdout_console() -> "Console":
+    """Where tables go; plain text unless stdout is a terminal."""
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    return Console(
+        force_terminal=is_terminal,
+        width=None if is_terminal else PIPE_WIDTH,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which file names may hold, spelled out; terminals obey them."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    stream.write(printable(text) + "\n")
+    stream.flush()  # keeps the order of the two streams, and a closed pipe is noticed here

@@ -1,0 +1,45 @@
+"""Run command lines in this process, on small registries."""
+
+import json
+
+from builders import make_embedding, make_expert, make_result, make_space, make_task
+from click.testing import CliRunner
+
+from registry.cli import main
+from registry.store import Store
+
+TASKS = ("birds", "digits", "flowers", "letters", "trees")
+EXPERT = "resnet18.tv_in1k"
+
+
+def make_small_registry(folder):
+    """A registry of five tasks in a space of width 4, two experts and two results."""
+    store = Store.create(folder)
+    store.add_space(make_space())
+    entries = [
+        (make_task(name, tags=("plants",) if name in {"flowers", "trees"} else ()), make_embedding(name))
+        for name in TASKS
+    ]
+    store.add_tasks(entries, "space0")
+    store.add_experts([make_expert(), make_expert("small.mit", num_params=40_000, license="mit", flops=None)])
+    store.add_results([make_result("birds"), make_result("trees", accuracy=0.7)])
+    return folder
+
+
+def t2v(folder, *words):
+    """Run a command line in this process."""
+    return CliRunner().invoke(main, ["--registry", str(folder), *map(str, words)], catch_exceptions=False)
+
+
+def ok(folder, *words):
+    """The same, and it must succeed."""
+    done = t2v(folder, *words)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def answer(folder, *words):
+    """The JSON document of a command that says nothing else."""
+    done = ok(folder, *words, "--json")
+    assert done.stderr == ""
+    return json.loads(done.stdout)

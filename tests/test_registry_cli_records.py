@@ -1,0 +1,220 @@
+"""The commands that keep records, on small registries and on real images."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from builders import make_embedding, make_expert, make_space, make_task
+from builders_datasets import write_folder
+from click.testing import CliRunner
+from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
+
+from registry import TaskRegistry
+from registry.cli import main
+from registry.store import Store
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Class folders of 12 small images."""
+    return write_folder(tmp_path_factory.mktemp("data") / "images", {"no": 6, "yes": 6})
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """An empty registry."""
+    TaskRegistry(tmp_path / "empty").init(empty=True)
+    return tmp_path / "empty"
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory, images):
+    """A registry that holds the images as a task; tests only read it."""
+    folder = tmp_path_factory.mktemp("embedded")
+    registry = TaskRegistry(folder)
+    registry.init(empty=True)
+    registry.add_task("images", str(images))
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A registry of five tasks, to be changed."""
+    return make_small_registry(tmp_path / "small")
+
+
+def test_task_add_embeds_once_and_says_when_it_did_nothing(empty, images):
+    first = answer(empty, "task", "add", "images", images, "--tag", "noise", "--max-samples", 10)
+    assert list(first) == [
+        "task",
+        "version",
+        "created",
+        "space",
+        "num_samples_used",
+        "head_accuracy",
+        "norm",
+        "relative_error",
+        "skipped_files",
+        "seconds",
+        "warnings",
+    ]
+    assert (first["task"], first["version"], first["created"]) == ("images", 1, True)
+    assert (first["num_samples_used"], first["skipped_files"]) == (10, 0)
+    again = ok(empty, "task", "add", "images", images, "--max-samples", 10)
+    assert (
+        "images@1 is registered already, with this very data and these settings: nothing was written.\n"
+        in again.stderr
+    )
+    assert answer(empty, "task", "list")[0]["tags"] == ["noise"]
+
+
+def test_task_add_prints_a_card_and_warns(empty, images):
+    done = ok(empty, "task", "add", "images", images)
+    assert done.stderr.splitlines() == [
+        "Added images@1.",
+        "Warning: only 12 samples; below 100 an embedding is a rough guess",
+    ]
+    assert done.stdout.startswith("images@1\n")
+    assert "  samples used:   12\n" in done.stdout
+
+
+def test_embed_keeps_vectors_in_the_file_and_nothing_in_the_registry(embedded, images, tmp_path):
+    out = tmp_path / "vectors.bin"
+    document = answer(embedded, "embed", images, "--out", out)
+    registry = TaskRegistry(embedded)
+    [(space, stored)] = registry.embeddings_of("images")
+    with np.load(out, allow_pickle=False) as arrays:
+        assert sorted(arrays) == ["description", "domain", "fisher", "standard_error"]
+        assert (arrays["fisher"] == stored.fisher).all()
+        assert (arrays["standard_error"] == stored.standard_error).all()
+        assert (arrays["domain"] == stored.domain).all()
+        assert json.loads(str(arrays["description"])) == document
+    assert (document["space"], document["dim"]) == (space.space_id, len(stored.fisher))
+    assert document["norm"] == stored.norm
+    assert len(registry.tasks()) == 1
+
+
+def test_embed_says_that_the_vectors_are_gone(embedded, images):
+    done = ok(embedded, "embed", images, "--max-samples", 8)
+    assert "  samples used:   8\n" in done.stdout
+    assert done.stderr.endswith("The vectors were not kept; --out FILE.npz keeps them.\n")
+
+
+def test_nearest_of_data_finds_its_own_task(embedded, images):
+    document = answer(embedded, "nearest", images)
+    assert document["query"] | {"space": ""} == {"task": str(images), "version": 0, "space": ""}
+    assert [(it["task"], it["distance"]) for it in document["neighbors"]] == [
+        ("images", pytest.approx(0, abs=1e-6))
+    ]
+    assert f"Nearest to {images} by task2vec:\n" in ok(embedded, "nearest", images).stdout
+
+
+def test_expert_is_added_measured_shown_and_removed(empty, images):
+    ok(empty, "task", "add", "images", images)
+    loader = "resnet14w32.tiny_imagenet"
+    added = answer(
+        empty, "expert", "add", loader, "--name", "mine", "--source-task", "images", "--license", "MIT"
+    )
+    assert (added["expert"], added["loader"], added["license"]) == ("mine", loader, "mit")
+    assert added["num_params"] > 100_000
+    assert answer(empty, "expert", "show", "mine") == added
+    assert answer(empty, "expert", "list") == [added]
+    assert "  licence:        mit\n" in ok(empty, "expert", "show", "mine").stdout
+    measured = answer(empty, "result", "measure", "images", "mine", "--no-record")
+    assert (measured["protocol"], measured["recorded"]) == ("linear_probe_10shot", False)
+    assert answer(empty, "result", "list") == []
+    done = ok(empty, "result", "measure", "images", "mine")
+    assert done.stdout.startswith(f"mine on images: accuracy {measured['accuracy']:.3f} (")
+    assert [it["accuracy"] for it in answer(empty, "result", "list")] == [measured["accuracy"]]
+    assert ok(empty, "expert", "remove", "mine").stderr == "Removed expert mine.\n"
+    assert answer(empty, "expert", "list") == []
+
+
+def test_tags_are_added_and_taken_away(small):
+    done = ok(small, "task", "tag", "birds", "--add", "b", "--add", "a")
+    assert (done.stdout, done.stderr) == ("", "Tags of birds: a, b.\n")
+    assert (
+        ok(small, "task", "tag", "birds", "--remove", "a", "--remove", "b").stderr == "Tags of birds: none.\n"
+    )
+    nothing = t2v(small, "task", "tag", "birds")
+    assert nothing.exit_code == 2
+    assert nothing.stderr.endswith("\nError: nothing to change; give --add T or --remove T\n")
+
+
+def test_a_removed_task_is_gone_from_lists(small):
+    done = ok(small, "task", "remove", "birds")
+    assert (done.stdout, done.stderr) == ("", "Removed task birds.\n")
+    assert [it["task"] for it in answer(small, "task", "list")] == [name for name in TASKS if name != "birds"]
+
+
+def test_results_are_added_and_imported(small, tmp_path):
+    done = ok(
+        small, "result", "add", "birds", EXPERT, "--accuracy", 0.5, "--protocol", "full", "--source", "me"
+    )
+    assert done.stderr == f"Added the result of {EXPERT} on birds.\n"
+    table = tmp_path / "results.csv"
+    table.write_text(f"task,expert,accuracy\ntrees,{EXPERT},0.25\ntrees,{EXPERT},2\n")
+    refused = t2v(small, "result", "import", table)
+    sentence = f"{table}, line 3: result of {EXPERT} on trees: accuracy must be from 0 to 1, got 2.0"
+    assert (refused.exit_code, refused.stderr) == (1, f"Error: {sentence}\n")
+    assert (
+        ok(small, "result", "import", table, "--skip-bad").stderr == f"Warning: {sentence}\nAdded 1 result.\n"
+    )
+    found = answer(small, "result", "list")
+    assert [(it["task"], it["accuracy"], it["protocol"], it["source"]) for it in found] == [
+        ("birds", 0.5, "full", "me"),
+        ("birds", 0.9, "unspecified", ""),
+        ("trees", 0.7, "unspecified", ""),
+        ("trees", 0.25, "unspecified", ""),
+    ]
+
+
+def test_experts_are_imported(small, tmp_path):
+    table = tmp_path / "experts.csv"
+    table.write_text("expert,num_params\na.x,1000\nb.x,\n")
+    assert ok(small, "expert", "import", table).stderr == "Added 2 experts.\n"
+    shown = ok(small, "expert", "list").stdout
+    assert re.search(r"a\.x +- +1k +- +- +-", shown)
+    assert [it["num_params"] for it in answer(small, "expert", "list")] == [1000, None, 11_000_000, 40_000]
+
+
+@pytest.mark.parametrize("command", ["task", "expert"])
+def test_no_builtin_leaves_starter_content_out(tmp_path, command):
+    store = Store.create(tmp_path)
+    store.add_space(make_space())
+    store.add_task(make_task("birds", builtin=True), "space0", make_embedding("birds"))
+    store.add_experts([make_expert(builtin=True)])
+    assert len(answer(tmp_path, command, "list")) == 1
+    done = CliRunner().invoke(main, ["--no-builtin", "--registry", str(tmp_path), command, "list", "--json"])
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("task", "list"), "There is no task yet; add one with `t2v task add NAME DATA`."),
+        (("expert", "list"), "There is no expert yet; add one with `t2v expert add LOADER`."),
+        (
+            ("result", "list"),
+            (
+                "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
+                "or measure one with `t2v result measure TASK EXPERT`."
+            ),
+        ),
+        (
+            ("task", "list", "--where", "version = 1"),
+            "No task passes the filter; `t2v task list` shows them all.",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_list_says_what_to_do(empty, words, hint):
+    done = ok(empty, *words)
+    assert (done.stdout, done.stderr) == ("", hint + "\n")
+
+
+def test_nearest_without_neighbours_says_what_to_do(embedded):
+    done = ok(embedded, "nearest", "images")
+    hint = "There is no other task to compare with; add some with `t2v task add NAME DATA`.\n"
+    assert (done.stdout, done.stderr) == ("", hint)

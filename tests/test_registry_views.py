@@ -1,0 +1,335 @@
+"""What a question sees of a registry: which tasks may answer, in which space; the index changes no answer."""
+
+import re
+
+import numpy as np
+import pytest
+from builders import make_embedding, make_expert, make_result, make_space, make_task
+
+from registry import neighbors
+from registry.distances import DISTANCES, pairwise
+from registry.errors import InvalidQueryError, NotFoundError
+from registry.index import VectorIndex
+from registry.recommend import TaskDistances, recommend
+from registry.store import Store
+from registry.views import View, choose_space
+
+NAMES = [f"task{number:02}" for number in range(30)]
+BUILTIN = set(NAMES[::3])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Thirty tasks, a third of them built in; ``task05`` has two versions. Tests only read it."""
+    folder = tmp_path_factory.mktemp("registry")
+    store = Store.create(folder)
+    store.add_space(make_space())
+    store.add_tasks(
+        [entry(name, num_classes=2 + i, builtin=name in BUILTIN) for i, name in enumerate(NAMES)], "space0"
+    )
+    store.add_task(make_task("task05", 2), "space0", make_embedding("task05", 2))
+    return folder
+
+
+@pytest.fixture
+def store(folder):
+    return Store(folder)
+
+
+def entry(name, version=1, **changes):
+    return make_task(name, version, **changes), make_embedding(name, version)
+
+
+def view_of(store, **options):
+    return View.open(store, store.space("space0"), **options)
+
+
+def plain_nearest(query, others, distance, trivial):
+    """Slow twin: one distance after another, in order of distance and name."""
+    found = []
+    for name, version in others:
+        fisher = make_embedding(name, version).fisher
+        found.append((pairwise(distance, fisher[None], query[None], trivial=trivial)[0, 0], name))
+    return sorted(found)
+
+
+def latest(names):
+    return [(name, 2 if name == "task05" else 1) for name in names]
+
+
+def answers(found):
+    return [(neighbor.task, neighbor.version) for neighbor in found]
+
+
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+def test_nearest_is_the_plain_sort_of_the_latest_versions(store, distance):
+    view = view_of(store)
+    point = view.point(store.task("task04"))
+    found = view.nearest(point, k=40, distance=distance)
+    others = latest(name for name in NAMES if name != "task04")
+    expected = plain_nearest(point.fisher, others, distance, view.space.trivial)
+    assert [neighbor.task for neighbor in found] == [name for _, name in expected]
+    np.testing.assert_allclose(
+        [neighbor.distance for neighbor in found], [value for value, _ in expected], atol=1e-6
+    )
+    assert [neighbor.rank for neighbor in found] == list(range(1, 30))
+
+
+def test_nearest_tells_what_the_neighbours_are(store):
+    view = view_of(store, where="name = 'task07'")
+    [found] = view.nearest(view.point(store.task("task04")), k=5, distance="task2vec")
+    assert (found.task, found.version, found.num_classes, found.num_samples, found.tags) == (
+        "task07",
+        1,
+        9,
+        100,
+        (),
+    )
+
+
+def test_a_former_version_is_asked_about_but_never_an_answer(store):
+    view = view_of(store)
+    former, now = (view.point(store.task(reference)) for reference in ("task05@1", "task05"))
+    assert (former.query.version, now.query.version) == (1, 2)
+    assert not np.array_equal(former.fisher, now.fisher)
+    assert "task05" not in dict(answers(view.nearest(former, k=40, distance="cosine")))
+    assert ("task05", 2) in answers(view.nearest(view.point(store.task("task00")), k=40, distance="cosine"))
+
+
+def test_without_builtin_starter_tasks_are_no_answers_but_may_be_asked_about(store):
+    view = view_of(store, builtin=False)
+    found = view.nearest(view.point(store.task("task00")), k=40, distance="task2vec")
+    assert {neighbor.task for neighbor in found} == set(NAMES) - BUILTIN
+
+
+def test_a_filter_is_for_answers_only(store):
+    view = view_of(store, where="num_classes < 6")
+    found = view.nearest(view.point(store.task("task20")), k=40, distance="task2vec")
+    assert {neighbor.task for neighbor in found} == {*NAMES[:4], "task05"}  # its second version has two classes
+
+
+def test_distance_goes_from_source_to_target(store):
+    view = view_of(store)
+    source, target = (view.point(store.task(name)) for name in ("task01", "task02"))
+    name = "task2vec_asymmetric"
+    there, back = view.distance(name, source, target), view.distance(name, target, source)
+    expected = pairwise(name, source.fisher[None], target.fisher[None], trivial=view.space.trivial)[0, 0]
+    assert there == expected != back
+
+
+def test_a_task_of_another_space_is_not_found_in_this_one(tmp_path):
+    store = Store.create(tmp_path)
+    for number, name in enumerate(("birds", "trees")):
+        store.add_space(make_space(f"space{number}", probe=f"tiny.{number}"))
+        store.add_task(make_task(name), f"space{number}", make_embedding(name))
+    message = "no task embedded with tiny.0 is named 'trees'; known are birds"
+    with pytest.raises(NotFoundError, match=f"^{re.escape(message)}$"):
+        view_of(store).point(store.task("trees"))
+
+
+# Recommend
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Four tasks, of which ``a`` is built in; three experts, one of them without results."""
+    store = Store.create(tmp_path)
+    store.add_space(make_space())
+    store.add_tasks([entry(name, builtin=name == "a") for name in "abcd"], "space0")
+    store.add_experts(
+        [make_expert("x.b", source_task="b"), make_expert("y.none"), make_expert("z.c", source_task="c")]
+    )
+    store.add_results(
+        [
+            make_result(task, expert, accuracy, builtin=task == "a")
+            for task, expert, accuracy in [
+                ("a", "x.b", 0.9),
+                ("a", "y.none", 0.6),
+                ("b", "y.none", 0.7),
+                ("c", "x.b", 0.5),
+                ("c", "y.none", 0.8),
+            ]
+        ]
+    )
+    return store
+
+
+def plain_distances(name, view, tasks, point):
+    """Slow twin: every distance by itself."""
+    trivial = view.space.trivial
+
+    def one(source, target):
+        return pairwise(name, source[None], target[None], trivial=trivial)[0, 0]
+
+    fisher = {task: make_embedding(task).fisher for task in tasks}
+    matrix = np.array([[one(fisher[row], fisher[column]) for column in tasks] for row in tasks])
+    return TaskDistances(tuple(tasks), matrix, np.array([one(fisher[task], point.fisher) for task in tasks]))
+
+
+@pytest.mark.parametrize(("builtin", "tasks"), [(True, "abc"), (False, "bc")])
+def test_recommend_measures_what_has_results_or_is_a_source(measured, builtin, tasks):
+    view = view_of(measured, builtin=builtin)
+    point = view.point(measured.task("d"))
+    experts, results = measured.experts(), measured.results(builtin=builtin)
+    expected = recommend(
+        point.query,
+        experts,
+        results,
+        k=3,
+        distances=plain_distances("task2vec", view, tasks, point),
+        source_distances=plain_distances("task2vec_asymmetric", view, tasks, point),
+    )
+    found = view.recommend(point, experts, results, k=3)
+    assert [(it.rank, it.expert, it.interval) for it in found.recommendations] == [
+        (it.rank, it.expert, pytest.approx(it.interval, abs=1e-6)) for it in expected.recommendations
+    ]
+    assert {near.task for it in found.recommendations for near in it.evidence.neighbors} == set(tasks)
+    assert found.warnings == expected.warnings
+
+
+def test_recommend_without_any_result_ranks_by_source(measured):
+    view = view_of(measured)
+    point = view.point(measured.task("d"))
+    found = view.recommend(point, measured.experts(), [], k=3)
+    sources = plain_distances("task2vec_asymmetric", view, "bc", point).to_query
+    nearer = ["x.b", "z.c"] if sources[0] < sources[1] else ["z.c", "x.b"]
+    assert [it.expert for it in found.recommendations] == [*nearer, "y.none"]
+
+
+# The index beside the store
+
+
+@pytest.fixture
+def indexed(tmp_path, monkeypatch):
+    """Two hundred tasks, where from a hundred on the index makes a shortlist of twenty."""
+    store = Store.create(tmp_path)
+    store.add_space(make_space())
+    store.add_tasks([entry(f"t{number:03}") for number in range(200)], "space0")
+    monkeypatch.setattr(neighbors, "EXACT_BELOW", 100)
+    monkeypatch.setattr(neighbors, "SHORTLIST_SIZE", 20)
+    return store
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """The names of what is done to indexes, in order."""
+    seen = []
+    for name in ("build", "extend", "search"):
+        original = getattr(VectorIndex, name)
+
+        def spy(*args, name=name, original=original, **options):
+            seen.append(name)
+            return original(*args, **options)
+
+        monkeypatch.setattr(VectorIndex, name, spy)
+    return seen
+
+
+def ask(store, reference="t000", **options):
+    view = view_of(store, **options)
+    return view.nearest(view.point(store.task(reference)), k=1, distance="task2vec")
+
+
+def exactly(store, monkeypatch, **options):
+    with monkeypatch.context() as patch:
+        patch.setattr(neighbors, "EXACT_BELOW", 10_000)
+        return ask(store, **options)
+
+
+def test_the_index_is_made_once_beside_the_store_and_answers_as_without_it(indexed, events, monkeypatch):
+    expected = exactly(indexed, monkeypatch)
+    assert events == []
+    assert [ask(indexed), ask(indexed)] == [expected, expected]
+    assert events == ["build", "search", "search"]
+    assert sorted(path.suffix for path in (indexed.database.path / "index").iterdir()) == [".faiss", ".json"]
+    assert indexed.verify() == []
+
+
+def test_the_index_is_extended_by_what_was_added(indexed, events, monkeypatch):
+    ask(indexed)
+    twin = make_embedding("twin", fisher=make_embedding("t000").fisher)
+    indexed.add_task(make_task("twin"), "space0", twin)
+    del events[:]
+    assert [neighbor.task for neighbor in ask(indexed)] == ["twin"]
+    assert events == ["extend", "search"]
+    assert ask(indexed) == exactly(indexed, monkeypatch)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "missing"])
+@pytest.mark.parametrize("suffix", [".faiss", ".json"])
+def test_a_broken_index_is_built_again(indexed, events, monkeypatch, suffix, content):
+    ask(indexed)
+    [path] = (indexed.database.path / "index").glob(f"*{suffix}")
+    path.unlink() if content is None else path.write_bytes(content)
+    del events[:]
+    assert ask(indexed) == exactly(indexed, monkeypatch)
+    assert events == ["build", "search"]
+
+
+def test_removed_tasks_are_no_answers_of_the_index(indexed, monkeypatch):
+    [first] = ask(indexed)
+    indexed.remove_task(first.task)
+    assert ask(indexed) == exactly(indexed, monkeypatch) != [first]
+
+
+def test_few_answers_or_another_distance_need_no_index(indexed, events):
+    ask(indexed, where="name < 't050'")
+    view = view_of(indexed)
+    view.nearest(view.point(indexed.task("t000")), k=1, distance="euclidean")
+    assert events == []
+    assert not (indexed.database.path / "index").exists()
+
+
+# Choose a space
+
+
+SPACES = [
+    make_space("id0", probe="a.x"),
+    make_space("id1", probe="b.x", probe_source="b@/w.pt"),
+    make_space("id2", probe="b.x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("spaces", "probe", "expected"),
+    [
+        (SPACES, None, "id0"),
+        (SPACES[1:2], None, "id1"),
+        (SPACES, "a.x", "id0"),
+        (SPACES, "b@/w.pt", "id1"),
+        (SPACES, "id2", "id2"),
+    ],
+    ids=["default", "only", "name", "loader", "id"],
+)
+def test_choose_space(spaces, probe, expected):
+    assert choose_space(spaces, probe, default="a.x").space_id == expected
+
+
+@pytest.mark.parametrize(
+    ("spaces", "probe", "error", "message"),
+    [
+        (SPACES, "c.x", NotFoundError, "no probe with embedded tasks is named 'c.x'; did you mean b.x or a.x?"),
+        (
+            SPACES,
+            "b.x",
+            InvalidQueryError,
+            "several embedding spaces fit; name one as the probe: id1 (b.x), id2 (b.x)",
+        ),
+        (
+            SPACES[1:],
+            None,
+            InvalidQueryError,
+            "several embedding spaces fit; name one as the probe: id1 (b.x), id2 (b.x)",
+        ),
+        (
+            [],
+            None,
+            InvalidQueryError,
+            "there is no task to compare with yet; add one with `t2v task add NAME DATA`",
+        ),
+    ],
+    ids=["unknown", "ambiguous-name", "ambiguous-default", "none"],
+)
+def test_choose_space_refuses(spaces, probe, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        choose_space(spaces, probe, default="a.x")
