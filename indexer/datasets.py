@@ -73,7 +73,7 @@ def load_sample(
         TooFewSamplesError: If there are fewer than two classes, or a class has fewer than two samples.
         UnreadableFilesError: If more than a tenth of the sampled files cannot be decoded.
         SettingsError: If a number is out of its range.
-    """  # noqa: DOC502 (raised by what it calls)
+    """
     _check_settings(transform, max_samples, seed, threads)
     dataset = open_dataset(spec, split=split)
     _check_classes(dataset, dataset.labels, "sample")

@@ -16,14 +16,16 @@ import torch
 from indexer.datasets import Sample, load_sample
 from indexer.features import Progress, batches, extract_features, move_to_device
 from indexer.fisher import fisher_information
-from indexer.heads import fit_head, held_out_score
+from indexer.heads import FISHER_L2, fit_head, held_out_score
 from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import DatasetDescription, EmbeddingSettings, Space, TaskEmbedding
 
 TRIVIAL_SAMPLES = 64
 
 
-def embed_dataset(data: str, settings: EmbeddingSettings | None = None, *, progress: Progress | None = None) -> TaskEmbedding:
+def embed_dataset(
+    data: str, settings: EmbeddingSettings | None = None, *, progress: Progress | None = None
+) -> TaskEmbedding:
     """Embed a labelled dataset.
 
     Args:
@@ -44,7 +46,9 @@ def embed_dataset(data: str, settings: EmbeddingSettings | None = None, *, progr
     """
     settings = settings or EmbeddingSettings()
     probe = load_network(settings.probe)
-    return embed_sample(load_task_sample(data, probe, settings, progress=progress), probe, settings, progress=progress)
+    return embed_sample(
+        load_task_sample(data, probe, settings, progress=progress), probe, settings, progress=progress
+    )
 
 
 def load_task_sample(
@@ -78,7 +82,7 @@ def embed_sample(
     start = time.perf_counter()
     move_to_device(probe, settings.device)
     features = extract_features(probe, sample.images, batch_size=settings.batch_size, progress=progress)
-    head = fit_head(features, sample.labels)
+    head = fit_head(features, sample.labels, l2=FISHER_L2)
     score = held_out_score(features, sample.labels, settings.seed)
     estimate = fisher_information(
         probe.body,
@@ -111,6 +115,7 @@ def space_of(probe: PretrainedNetwork, settings: EmbeddingSettings) -> Space:
         estimator=settings.estimator,
         pooling="filter_mean+norm" if settings.norm_weights else "filter_mean",
         transform=probe.transform,
+        head=f"logistic_balanced_l2={FISHER_L2:g}",
     )
 
 

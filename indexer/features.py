@@ -28,7 +28,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as err:
         raise SettingsError(f"no device is named {name!r}; expected auto, cpu, cuda or cuda:N") from err
-    if device.type not in {"cpu", "cuda"} or (device.type == "cuda" and not torch.cuda.is_available()):
+    available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
+    if (device.index or 0) >= available:
         raise SettingsError(f"this machine has no device {name!r}; use auto or cpu")
     return device
 

@@ -9,8 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-L2 = 0.01
-"""Weight of the penalty ``l2/2 * ||w||^2`` beside the mean loss, on standardised features."""
+from indexer.errors import DataError
+
+L2 = 0.003
+"""Weight of the penalty ``l2/2 * ||w||^2`` beside the mean loss, for a head that predicts well."""
+
+FISHER_L2 = 1.0
+"""The same for the head that a task is embedded with. With ``L2`` most of the noise of an embedding was that of
+its head: log embeddings of two halves of cifar10 correlated .96 at .03 and .987 at 1, of mnist .982 and .996.
+"""
+
+MAX_STEPS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +51,9 @@ def fit_head(features: np.ndarray, labels: np.ndarray, *, l2: float = L2) -> Lin
     """Fit multinomial logistic regression to convergence.
 
     Every class weighs the same, whatever its number of samples. Deterministic: a convex problem from a
-    fixed start. Features are standardised for the fit and the scaling is folded back into the weights.
+    fixed start. For the fit, features are centred on their class-balanced mean and divided by one number, the
+    root of their mean variance; both are folded back into the weights. One scale for all features leaves those
+    of little variance, which are mostly noise, as small as they are.
 
     Args:
         features: ``[N, F]``.
@@ -51,19 +62,34 @@ def fit_head(features: np.ndarray, labels: np.ndarray, *, l2: float = L2) -> Lin
 
     Returns:
         The head, for features as given.
+
+    Raises:
+        DataError: If the fit does not converge.
     """
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     features = np.asarray(features, dtype=np.float64)
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale[scale == 0] = 1.0
-    regression = LogisticRegression(C=1 / (l2 * len(labels)), class_weight="balanced", max_iter=1000, tol=1e-5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
+    counts = np.bincount(labels)
+    share = 1 / (len(counts) * counts[labels])  # of a sample in the balanced mean
+    mean = share @ features
+    scale = float(np.sqrt((share @ (features - mean) ** 2).mean()))
+    if scale <= 1e-12 * np.abs(mean).max():  # constant, up to rounding
+        scale = 1.0
+    strength = 1 / (l2 * len(labels))
+    if len(counts) == 2:  # scikit-learn fits the difference d of the two weights: ||w||^2 is ||d||^2 / 2
+        strength *= 2
+    regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=MAX_STEPS, tol=1e-5)
+    # One thread: these matrices are small, and two were seen to take 40 times as long on a busy machine.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
+        warnings.simplefilter("ignore", UserWarning)  # of few samples a class, and of no convergence, see below
         regression.fit((features - mean) / scale, labels)
+    if regression.n_iter_.max() >= MAX_STEPS:
+        raise DataError(
+            "features", f"the head did not converge in {MAX_STEPS} steps; check the probe's weights"
+        )
     weight, bias = regression.coef_, regression.intercept_
-    if len(weight) == 1:  # two classes: scikit-learn keeps the difference of the two logits
+    if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / scale
     return LinearHead(weight, bias - weight @ mean)

@@ -95,7 +95,7 @@ def open_dataset(spec: str, *, split: str | None = None) -> Dataset:
     Raises:
         DataSpecError: If the spec names nothing of a supported kind.
         DataError: If the data is there but is not laid out as its kind asks, or has no such split.
-    """  # noqa: DOC502 (raised by what it calls)
+    """
     try:
         return _opener(spec)(spec, split)
     except OSError as error:

@@ -66,7 +66,8 @@ def score_features(features: np.ndarray, labels: np.ndarray, seed: int) -> Probe
     """The second half of ``measure_expert``: features ``[N, F]`` and labels ``[N]`` to accuracy."""
     accuracies = []
     for repeat in range(REPEATS):
-        train = choose_per_class(labels, lambda count: min(SHOTS, count // 2), seed + repeat)
+        draw = REPEATS * seed + repeat  # no two seeds share a draw
+        train = choose_per_class(labels, lambda count: min(SHOTS, count // 2), draw)
         head = fit_head(features[train], labels[train])
         accuracies.append(score_head(head, features[~train], labels[~train]).accuracy)
     return ProbeResult(float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)), PROTOCOL, seed)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -47,6 +46,12 @@ ARCHITECTURES = {
     "resnet56": Architecture(partial(SmallResNet, 56), _CIFAR),
 }
 """Architectures that torchvision does not have."""
+
+# Torchvision's first weights of these two were ported with another normalisation, which transform_input undoes.
+# Without init_weights, building them warns.
+_TORCHVISION_OPTIONS = {
+    name: {"transform_input": True, "init_weights": False} for name in ("googlenet", "inception_v3")
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +135,7 @@ def count_flops(network: PretrainedNetwork) -> int:
 
 
 def get_architecture(name: str) -> Architecture:
-    """One of ``ARCHITECTURES``, or a torchvision classification network with the transform of its first weights.
+    """One of ``ARCHITECTURES``, or torchvision's network of that name with the transform of its first weights.
 
     Raises:
         UnknownNameError: If neither has that name.
@@ -143,8 +148,10 @@ def get_architecture(name: str) -> Architecture:
     if name not in known:
         raise UnknownNameError("architecture", name, [*ARCHITECTURES, *known])
     first_weights = next(iter(models.get_model_weights(name)))
+    options = _TORCHVISION_OPTIONS.get(name, {})
     return Architecture(
-        lambda num_classes: models.get_model(name, num_classes=num_classes), _torchvision_transform(first_weights)
+        lambda num_classes: models.get_model(name, num_classes=num_classes, **options),
+        _torchvision_transform(first_weights),
     )
 
 
@@ -194,24 +201,33 @@ def _load_with_head(loader: str) -> tuple[nn.Module, str, InputTransform]:
     if at:
         path = Path(file).expanduser()
         weights = path.name.removesuffix(path.suffix).removeprefix(f"{architecture}.")
-        return _from_file(architecture, path), f"{architecture}.{weights}", get_architecture(architecture).transform
-    architecture, _, weights = loader.partition(".")
+        return (
+            _from_file(architecture, path),
+            f"{architecture}.{weights}",
+            get_architecture(architecture).transform,
+        )
     if loader in list_builtin():
+        architecture = loader.partition(".")[0]
         path = BUILTIN_FOLDER / f"{loader}.safetensors"
         return _from_file(architecture, path), loader, ARCHITECTURES[architecture].transform
-    network, transform = _from_torchvision(architecture, weights)
+    network, transform = _from_torchvision(loader)
     return network, loader, transform
 
 
 def _from_file(architecture: str, path: Path) -> nn.Module:
-    """Build an architecture for the number of classes that a weights file has, and load the file into it."""
+    """Build an architecture for the number of classes that a weights file has, and load the file into it.
+
+    Raises:
+        WeightsError: If the file does not fit.
+    """
     build = get_architecture(architecture).build
     state = _read_weights(path)
-    with torch.device("meta"):
-        head = _head_name(build(1000)) + ".weight"
-        if head not in state:
-            raise WeightsError(f"{path}: weights do not fit {architecture}: there is no {head}")
-        network = build(len(state[head]))
+    head = _head_name(_build_unfilled(build, 1000)) + ".weight"
+    num_classes = len(state[head]) if head in state and state[head].ndim else 0
+    if not num_classes:
+        problem = f"there is no {head} with a row per class"
+        raise WeightsError(f"{path}: weights do not fit {architecture}: {problem}")
+    network = _build_unfilled(build, num_classes)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
         network.load_state_dict(state, assign=True)
@@ -221,39 +237,65 @@ def _from_file(architecture: str, path: Path) -> nn.Module:
     return network
 
 
+def _build_unfilled(build: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
+    """A network whose weights are about to be replaced: without memory for them where that is possible."""
+    try:
+        with torch.device("meta"):
+            return build(num_classes)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        return build(num_classes)
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or of a PyTorch checkpoint; pickled objects are never executed."""
+    """Tensors of a safetensors file or of a PyTorch checkpoint; pickled objects are never executed.
+
+    Raises:
+        WeightsError: If it is neither.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; expected .safetensors or a PyTorch checkpoint")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as err:
+    except Exception as err:  # a damaged pickle raises nearly anything: IndexError, struct.error, UnicodeError
         raise WeightsError(f"{path}: not a safetensors file or a PyTorch checkpoint of plain tensors") from err
     if isinstance(state, dict):
         state = state.get("state_dict", state.get("model", state))
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise WeightsError(f"{path}: holds no state dict (a mapping from parameter names to tensors)")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _from_torchvision(architecture: str, weights: str) -> tuple[nn.Module, InputTransform]:
-    """Torchvision's network with one of its own weights, from its cache or the network."""
+def _from_torchvision(loader: str) -> tuple[nn.Module, InputTransform]:
+    """Torchvision's network with one of its own weights, from its cache or the network.
+
+    Raises:
+        UnknownNameError: If torchvision has no such network or weights.
+        WeightsError: If they cannot be downloaded, or what was downloaded is damaged.
+    """
     from indexer.vision import models
 
+    architecture, _, weights = loader.partition(".")
     if architecture not in models.list_models(module=models):
-        raise UnknownNameError("network", f"{architecture}.{weights}", [*list_builtin(), *list_torchvision()])
+        raise UnknownNameError("network", loader, [*list_builtin(), *list_torchvision()])
     entries = models.get_model_weights(architecture)
     if weights not in entries.__members__:
-        raise UnknownNameError("network", f"{architecture}.{weights}", [f"{architecture}.{entry.name}" for entry in entries])
+        raise UnknownNameError("network", loader, [f"{architecture}.{entry.name}" for entry in entries])
     entry = entries[weights]
     try:
         return models.get_model(architecture, weights=entry), _torchvision_transform(entry)
     except OSError as err:
         raise WeightsError(
-            f"{architecture}.{weights}: cannot download {entry.url} ({err}); "
+            f"{loader}: cannot download {entry.url} ({err}); "
             f"fetch it elsewhere and name the file as {architecture}@FILE"
+        ) from err
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as err:
+        raise WeightsError(
+            f"{loader}: the copy of {entry.url} in {torch.hub.get_dir()} is damaged ({err}); "
+            "delete it and try again"
         ) from err
 
 
@@ -275,6 +317,10 @@ def _remove_head(network: nn.Module) -> int:
     if isinstance(head, nn.Conv2d):  # SqueezeNet classifies every pixel, then averages; we average first
         network.classifier = nn.AdaptiveAvgPool2d(1)
         return head.in_channels
+    if hasattr(network, "aux_logits"):  # GoogLeNet and Inception return further logits in training mode
+        network.aux_logits = False  # type: ignore[assignment]  # a module's attributes are not typed
+        for auxiliary in {"aux1", "aux2", "AuxLogits"} & set(dict(network.named_children())):
+            setattr(network, auxiliary, None)
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, nn.Identity())
     return int(head.in_features)  # type: ignore[arg-type]  # a layer's attributes are not typed

@@ -13,6 +13,9 @@ from indexer.errors import SettingsError
 
 DEFAULT_PROBE = "resnet14w32.tiny_imagenet"
 
+MAX_SEED = 2**32 - 1
+"""What the random generators of numpy, torch and scikit-learn all take."""
+
 
 @dataclass(frozen=True)
 class InputTransform:
@@ -54,7 +57,7 @@ class Space:
     estimator: str
     pooling: str
     transform: InputTransform
-    head: str = "logistic_l2_balanced"
+    head: str
     sampling: str = "class_balanced"
 
     @property
@@ -73,7 +76,7 @@ class EmbeddingSettings:
         estimator: Name in ``indexer.fisher.ESTIMATORS``.
         norm_weights: Whether affine weights of normalisation layers are embedded too.
         max_samples: Most samples used, at least 2.
-        seed: Of the sample, of the held-out split and of the label draws.
+        seed: Of the sample, of the held-out split and of the label draws; 32 bits.
         batch_size: Samples per pass; changes speed and memory, and results only by rounding.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
@@ -97,6 +100,8 @@ class EmbeddingSettings:
         for name, low in (("max_samples", 2), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.seed > MAX_SEED:
+            raise SettingsError(f"seed must be at most {MAX_SEED}, got {self.seed}")
 
 
 @dataclass(frozen=True)

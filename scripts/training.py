@@ -83,7 +83,7 @@ def train(
     generator: torch.Generator,
     report: Callable[[nn.Module], str] = lambda network: "",
 ) -> None:
-    """Train a network in place on uint8 images ``[N, 3, H, W]`` and labels ``[N]``; a line an epoch on stderr."""
+    """Train a network in place on uint8 images ``[N, 3, H, W]`` and labels ``[N]``; tells of each epoch."""
     steps = max(1, len(labels) // recipe.batch_size)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -122,5 +122,8 @@ def train(
 def save_fp16(network: nn.Module, path: Path) -> None:
     """Write a network's tensors as safetensors, floating point ones in half precision."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    tensors = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)

@@ -1,0 +1,169 @@
+"""Who may import whom: the tables of docs/contributing.md, held against the syntax trees."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from markdown_pages import ROOT, table
+
+SOLE_IMPORTERS = {
+    "lancedb": {"registry/store.py"},
+    "faiss": {"registry/index.py"},
+    "indexer": {"registry/ingest.py"},
+    "torchvision": {"indexer/vision.py"},
+    "click": {f"registry/{name}.py" for name in ("cli", "cli_options", "cli_questions", "cli_records")},
+}
+"""Libraries and packages that only these files of the two packages may import."""
+
+ANYBODY = {"errors", "records"}
+"""Modules of either package that every module of it may import; ``records`` itself imports ``errors`` only."""
+
+ALLOWED = {
+    "indexer": {
+        "datasets": "images listings",
+        "embed": "datasets features fisher heads probes",
+        "features": "probes",
+        "fisher": "square_grads",
+        "heads": "",
+        "images": "",
+        "listings": "images",
+        "measure": "datasets features heads probes",
+        "networks": "",
+        "probes": "networks vision",
+        "square_grads": "",
+        "vision": "",
+    },
+    "registry": {
+        "cli": "cli_options cli_questions cli_records core demo display distances documents ingest terminal",
+        "cli_options": "core",
+        "cli_questions": "cli_options core display documents ingest terminal",
+        "cli_records": "cli_options core display documents terminal",
+        "commits": "",
+        "core": "csv_files distances ingest neighbors starter store views",
+        "creation": "commits database locks",
+        "csv_files": "",
+        "database": "commits locks schema",
+        "demo": "core display terminal",
+        "display": "distances store terminal",
+        "distances": "",
+        "documents": "distances ingest",
+        "filters": "",
+        "index": "neighbors",
+        "ingest": "",
+        "kernel_average": "",
+        "locks": "",
+        "neighbors": "distances",
+        "prior": "kernel_average result_table",
+        "recommend": "neighbors prior result_table",
+        "result_table": "",
+        "schema": "",
+        "starter": "store",
+        "store": "creation database filters schema verify",
+        "terminal": "",
+        "verify": "database schema",
+        "views": "distances index neighbors recommend store",
+    },
+}
+"""Module to the modules of its package that it imports, at any depth and under TYPE_CHECKING too."""
+
+
+def modules(package: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(source: str) -> set[str]:
+    """Full names of everything a source imports, at any depth and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def siblings(package: str, source: str) -> set[str]:
+    """Modules of the package that a source of it imports."""
+    known = {Path(path).stem for path in modules(package)}
+    names = (name.split(".") for name in imports(source))
+    return {parts[1] for parts in names if parts[0] == package and len(parts) > 1 and parts[1] in known}
+
+
+def graph(package: str) -> dict[str, set[str]]:
+    """Module to the modules of its package that it imports, but for the package itself."""
+    paths = [Path(path) for path in modules(package)]
+    return {
+        path.stem: siblings(package, (ROOT / path).read_text()) for path in paths if path.stem != "__init__"
+    }
+
+
+def violations(path: str, source: str) -> list[str]:
+    package = path.partition("/")[0]
+    top = {name.partition(".")[0] for name in imports(source)}
+    broken = [
+        f"{path} imports {library}"
+        for library, allowed in SOLE_IMPORTERS.items()
+        if library in top and path not in allowed and library != package
+    ]
+    if package == "indexer" and "registry" in top:
+        broken.append(f"{path} imports registry")
+    if package == "registry" and "torch" in top:
+        broken.append(f"{path} imports torch")
+    return broken
+
+
+@pytest.mark.parametrize("path", [*modules("indexer"), *modules("registry")])
+def test_libraries_are_imported_where_they_may_be(path):
+    assert violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_modules_import_exactly_what_the_table_says(package):
+    found = graph(package)
+    assert found.pop("errors") == set()
+    assert found.pop("records") == {"errors"}
+    expected = {module: set(names.split()) for module, names in ALLOWED[package].items()}
+    assert {module: names - ANYBODY for module, names in found.items()} == expected
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_the_table_has_no_circle(package):
+    left = {module: set(names.split()) for module, names in ALLOWED[package].items()}
+    while free := [module for module, names in left.items() if not names & left.keys()]:
+        for module in free:
+            del left[module]
+    assert left == {}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_contributing_shows_the_table(package):
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    assert {row[0]: row[2] for row in table(page, f"Modules of {package}")} == ALLOWED[package]
+
+
+def test_contributing_shows_who_imports_a_library():
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    shown = {row[0]: set(row[1].split(", ")) for row in table(page, "Libraries with one door")}
+    assert shown == SOLE_IMPORTERS
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("indexer/embed.py", "import registry.core"),
+        ("registry/core.py", "from indexer.embed import embed_dataset"),
+        ("registry/views.py", "def f():\n    import faiss"),
+        ("registry/ingest.py", "import torch"),
+        ("indexer/probes.py", "from torchvision import models"),
+        ("registry/creation.py", "import lancedb"),
+    ],
+)
+def test_a_forbidden_import_is_noticed(path, source):
+    assert len(violations(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["from registry import core", "import registry.core", "def f():\n    from registry.core import x"]
+)
+def test_every_form_of_import_is_seen(source):
+    assert siblings("registry", source) == {"core"}

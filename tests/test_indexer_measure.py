@@ -1,0 +1,100 @@
+"""indexer.measure: the few-shot linear probe on made features, and on real digits."""
+
+import numpy as np
+import pytest
+
+from indexer.heads import choose_per_class, fit_head
+from indexer.measure import PROTOCOL, REPEATS, SHOTS, measure_expert, score_features
+
+EXPERT = "resnet14w32.mnist"
+
+
+def blobs(sizes: list[int], distance: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Features ``[N, 12]`` of Gaussian classes, their means unit vectors times ``distance``."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    noise = np.random.default_rng(0).normal(size=(len(labels), 12))
+    return (noise + distance * np.eye(12)[labels]).astype(np.float32), labels
+
+
+def test_protocol_is_named():
+    assert PROTOCOL == "linear_probe_10shot"
+
+
+@pytest.mark.parametrize("sizes", [[30, 25, 40], [30, 5, 19], [2, 3, 40]], ids=str)
+def test_score_matches_a_plain_loop(sizes: list[int]):
+    """Fitted on 10 of each class, or half of a small one; scored on the rest, every class alike."""
+    features, labels = blobs(sizes)
+    accuracies = []
+    for repeat in range(REPEATS):
+        train = choose_per_class(labels, lambda count: SHOTS if count >= 2 * SHOTS else count // 2, 15 + repeat)
+        head = fit_head(features[train], labels[train])
+        guesses = [int(head.logits(row[None])[0].argmax()) for row in features]
+        shares = []
+        for label in range(len(sizes)):
+            rest = [row for row in np.flatnonzero(labels == label) if not train[row]]
+            shares.append(sum(guesses[row] == label for row in rest) / len(rest))
+        accuracies.append(sum(shares) / len(shares))
+    found = score_features(features, labels, seed=3)
+    assert found.accuracy == pytest.approx(np.mean(accuracies))
+    assert found.deviation == pytest.approx(np.std(accuracies, ddof=1))
+    assert (found.protocol, found.seed) == (PROTOCOL, 3)
+
+
+def test_neighbouring_seeds_share_no_draw(monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+
+    def spy(labels, number, seed):
+        drawn.append(seed)
+        return choose_per_class(labels, number, seed)
+
+    monkeypatch.setattr("indexer.measure.choose_per_class", spy)
+    for seed in range(4):
+        score_features(*blobs([6, 6]), seed=seed)
+    assert len(set(drawn)) == len(drawn) == 4 * REPEATS
+
+
+def test_separate_classes_are_told_apart():
+    found = score_features(*blobs([30, 30, 30], distance=50.0), seed=0)
+    assert (found.accuracy, found.deviation) == (1.0, 0.0)
+
+
+def test_labels_without_relation_are_guessed_by_chance():
+    features, labels = blobs([300, 300, 300])
+    shuffled = np.random.default_rng(1).permutation(labels)
+    assert score_features(features, shuffled, seed=0).accuracy == pytest.approx(1 / 3, abs=0.06)
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[int, tuple]:
+    """By seed: the result of an expert on digits, and what it told of its progress."""
+    found = {}
+    for seed in (0, 1):
+        told: list[tuple[str, int, int]] = []
+        result = measure_expert(
+            EXPERT,
+            "sklearn:digits",
+            max_samples=160,
+            seed=seed,
+            progress=lambda *report, told=told: told.append(report),
+        )
+        found[seed] = result, told
+    return found
+
+
+def test_expert_on_digits_is_far_above_chance(measured: dict[int, tuple]):
+    result, _ = measured[0]
+    assert 0.5 < result.accuracy <= 1
+    assert 0 < result.deviation < 0.2
+    assert (result.protocol, result.seed) == (PROTOCOL, 0)
+
+
+def test_same_seed_gives_the_same_result_and_another_seed_another(measured: dict[int, tuple]):
+    again = measure_expert(EXPERT, "sklearn:digits", max_samples=160, seed=0)
+    assert again == measured[0][0]
+    assert again.accuracy != measured[1][0].accuracy
+
+
+def test_progress_is_told_by_stage(measured: dict[int, tuple]):
+    _, told = measured[0]
+    assert [stage for stage, done, total in told if done == total] == ["decode", "features"]
+    assert {total for _, _, total in told} == {160}

@@ -1,0 +1,157 @@
+"""indexer.probes: torchvision's networks, from files, from its cache, and where there is no network."""
+
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from references_networks import check_body, random_images
+from torch import Tensor
+
+from indexer import probes
+from indexer.errors import WeightsError
+from indexer.probes import (
+    describe_networks,
+    get_architecture,
+    list_builtin,
+    list_torchvision,
+    load_expert,
+    load_network,
+)
+from indexer.records import DEFAULT_PROBE, InputTransform
+from indexer.vision import models
+
+
+def smallest_of_each_family() -> set[str]:
+    """One architecture of each of torchvision's modules."""
+    families: dict[str, list[str]] = {}
+    for name in models.list_models(module=models):
+        families.setdefault(models.get_model_builder(name).__module__, []).append(name)
+
+    def count_params(name: str) -> int:
+        return next(iter(models.get_model_weights(name))).meta["num_params"]
+
+    return {min(family, key=count_params) for family in families.values()}
+
+
+SMALLEST = smallest_of_each_family()
+ARCHITECTURES = [
+    pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow)
+    for name in models.list_models(module=models)
+]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_built_without_weights_and_has_a_head(name: str):
+    network = probes._build_unfilled(get_architecture(name).build, 5)
+    head = network.get_submodule(probes._head_name(network))
+    assert 5 in {getattr(head, "out_features", None), getattr(head, "out_channels", None)}
+    missing = [buffer for buffer, _ in network.named_buffers() if buffer not in network.state_dict()]
+    assert not missing, "a weights file would not fill these"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_features", "options"),
+    [
+        ("resnet18", 512, {}),
+        ("mobilenet_v3_small", 1024, {}),
+        ("regnet_y_400mf", 440, {}),  # cannot be built without memory
+        pytest.param(
+            "googlenet", 1024, {"transform_input": True, "init_weights": False}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_torchvision_network_loads_from_a_file(tmp_path: Path, name: str, num_features: int, options: dict):
+    torch.manual_seed(0)
+    network = models.get_model(name, num_classes=3, **options).eval()
+    torch.save(network.state_dict(), tmp_path / "mine.pt")
+    found = load_network(f"{name}@{tmp_path}/mine.pt")
+    assert (found.name, found.num_features, found.transform.crop) == (f"{name}.mine", num_features, 224)
+    assert found.num_params == sum(map(Tensor.numel, network.parameters()))
+    check_body(found.body, network, side=64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_expert_in_training_mode_returns_no_auxiliary_logits(tmp_path: Path, name: str):
+    torch.save(get_architecture(name).build(3).state_dict(), tmp_path / "mine.pt")
+    expert = load_expert(f"{name}@{tmp_path}/mine.pt", num_classes=4)
+    assert expert(random_images(96)).shape == (2, 4)
+
+
+def test_squeezenet_features_are_the_mean_over_pixels(shared: Path):
+    path = shared / "weights" / "squeezenet1_0.imagenet.fp16.safetensors"
+    network = load_network(f"squeezenet1_0@{path}")
+    assert (network.name, network.num_features) == ("squeezenet1_0.imagenet.fp16", 512)
+    assert network.num_params == models.SqueezeNet1_0_Weights.IMAGENET1K_V1.meta["num_params"]
+    expected = network.body.features(random_images(64)).mean(dim=(2, 3))
+    torch.testing.assert_close(network.body(random_images(64)), expected)
+
+
+def test_transform_of_torchvision_is_that_of_its_first_weights():
+    assert get_architecture("inception_v3").transform == InputTransform(342, 299)
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of torchvision's weights on a machine without a network; the folder that it fills."""
+
+    def fail(*_args, **_options):
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", fail)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.usefixtures("offline")
+def test_failed_download_says_what_to_do():
+    message = (
+        "resnet18.IMAGENET1K_V1: cannot download https://download.pytorch.org/models/resnet18-f37072fd.pth "
+        "(<urlopen error no route to host>); fetch it elsewhere and name the file as resnet18@FILE"
+    )
+    with pytest.raises(WeightsError, match=f"^{re.escape(message)}$"):
+        load_network("resnet18.IMAGENET1K_V1")
+
+
+def test_damaged_download_says_what_to_do(offline: Path):
+    (offline / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"")
+    message = (
+        "squeezenet1_1.IMAGENET1K_V1: the copy of "
+        f"https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth in {offline.parent} is damaged "
+        "(Ran out of input); delete it and try again"
+    )
+    with pytest.raises(WeightsError, match=f"^{re.escape(message)}$"):
+        load_network("squeezenet1_1.IMAGENET1K_V1")
+
+
+def test_torchvision_weights_load_from_its_cache(offline: Path):
+    network = models.squeezenet1_1().eval()
+    torch.save(network.state_dict(), offline / "squeezenet1_1-b8a52dc0.pth")
+    found = load_network("squeezenet1_1.IMAGENET1K_V1")
+    assert (found.name, found.loader) == ("squeezenet1_1.IMAGENET1K_V1",) * 2
+    assert (
+        found.weights_hash == load_network(f"squeezenet1_1@{offline}/squeezenet1_1-b8a52dc0.pth").weights_hash
+    )
+
+
+def test_description_of_networks_lists_builtin_and_torchvision():
+    described = describe_networks()
+    by_name = {network.name: network for network in described}
+    assert len(by_name) == len(described)
+    assert [network.name for network in described] == [*list_builtin(), *list_torchvision()]
+    probe, resnet, swag = (
+        by_name[DEFAULT_PROBE],
+        by_name["resnet18.IMAGENET1K_V1"],
+        "vit_b_16.IMAGENET1K_SWAG_E2E_V1",
+    )
+    assert (probe.source, probe.num_params, probe.input_size) == (
+        "builtin",
+        load_network(DEFAULT_PROBE).num_params,
+        64,
+    )
+    assert (resnet.source, resnet.num_params, resnet.input_size) == ("torchvision", 11_689_512, 224)
+    assert by_name[swag].input_size == 384
