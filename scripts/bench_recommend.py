@@ -15,16 +15,13 @@ Axes: T tasks, M experts.
 """
 
 import csv
-import json
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import click
 import numpy as np
+from machine import print_machine, save_figures
 from scipy.stats import weightedtau
 
 from registry.distances import pairwise
@@ -215,18 +212,6 @@ def show(title: str, summary: dict, names: tuple[str, ...]) -> None:
         print(f"{rule:24}" + "".join(f"{cell:>26}" for cell in cells))
 
 
-def machine() -> dict[str, str | int | None]:
-    """Where the figures were made."""
-    packages = {name: metadata.version(name) for name in ("numpy", "scipy")}
-    return {
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **packages,
-        "device": "cpu",
-    }
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer bootstrap draws.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the same figures here.")
@@ -239,8 +224,7 @@ def machine() -> dict[str, str | int | None]:
 )
 def main(quick: bool, json_path: Path | None, seed: int, tables: Path) -> None:
     """Print regret, rank agreement and calibration on every table there is."""
-    about = machine()
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    about = print_machine()
     benches = {name: read_table(tables / f"{name}.csv") for name in TABLES if (tables / f"{name}.csv").exists()}
     if not benches:
         print(f"no published tables in {tables}: skipped")
@@ -261,8 +245,7 @@ def main(quick: bool, json_path: Path | None, seed: int, tables: Path) -> None:
         )
         show(f"{name}: calibration of 90% intervals and of expected regret", calibrated, CALIBRATION)
         figures[name] = {"ranking": ranking, "calibration": calibrated}
-    if json_path is not None:
-        json_path.write_text(json.dumps({"about": about, "seed": seed, "figures": figures}, indent=1) + "\n")
+    save_figures(json_path, {"machine": about, "seed": seed, "figures": figures})
 
 
 if __name__ == "__main__":

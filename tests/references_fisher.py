@@ -42,7 +42,7 @@ def relative_errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Per value, |found - expected| / max(|expected|, 1e-3 of the layer's largest).
 
     A gradient is a sum over positions and rounded in proportion to its terms. Where these cancel, no float32
-    sum has a small relative error, torch.func's no more than ours; hence the floor.
+    sum has a small relative error, and ours has a larger one than torch.func; hence the floor.
     """
     floor = 1e-3 * np.abs(expected).max() + np.finfo(expected.dtype).tiny
     return np.abs(found - expected) / np.maximum(np.abs(expected), floor)
