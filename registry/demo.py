@@ -18,7 +18,7 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
     """Print the four steps, each under the command that does the same.
 
     Returns:
-        Rule, expected accuracy and measured accuracy of what the recommender and the static baseline pick.
+        Rule, expected accuracy and measured accuracy of what the recommender and simple rules pick.
     """
     with tempfile.TemporaryDirectory(prefix="t2v-demo-") as folder:
         registry = TaskRegistry(Path(folder) / "registry")
@@ -49,11 +49,11 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
 
 
 def picks(answer: Recommendation) -> list[tuple[str, str, float]]:
-    """What to measure: the recommended expert and, unless it is the same, the one that is best on average."""
-    best, static = answer.recommendations[0], answer.baselines["static"]
-    if static.expert in {best.expert, None}:
-        return [("recommended and static", best.expert, best.expected_accuracy)]
-    return [
-        ("recommended", best.expert, best.expected_accuracy),
-        ("static (best on average)", str(static.expert), static.expected_accuracy),
-    ]
+    """What to measure: the recommended expert, and what two simple rules pick; each expert once."""
+    best = answer.recommendations[0]
+    chosen = {best.expert: (["recommended"], best.expected_accuracy)}
+    for rule in ("static", "nearest"):
+        pick = answer.baselines[rule]
+        if pick.expert is not None:
+            chosen.setdefault(pick.expert, ([], pick.expected_accuracy))[0].append(rule)
+    return [(" and ".join(rules), expert, expected) for expert, (rules, expected) in chosen.items()]

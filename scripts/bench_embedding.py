@@ -4,7 +4,8 @@
 
 Prints (1) mean distance within and between kinds of tasks, for the Task2Vec distance and, as the peer, the
 cosine distance of mean features; (2) the correlation of log embeddings of two disjoint halves of a task's
-samples; (3) whether the same seed twice gives the same bytes; (4) seconds of each embedding.
+samples, once with the head of all samples, which is the noise of the Fisher information itself, and once embedded
+from nothing, each with a head of its own; (3) whether the same seed twice gives the same bytes; (4) seconds of each embedding.
 """
 
 import json
@@ -21,8 +22,10 @@ from machine import print_machine, save_figures
 
 from indexer.datasets import Sample, load_sample
 from indexer.embed import embed_sample
-from indexer.heads import choose_per_class
-from indexer.probes import load_network
+from indexer.features import batches, extract_features
+from indexer.fisher import fisher_information
+from indexer.heads import FISHER_L2, choose_per_class, fit_head
+from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import EmbeddingSettings, TaskEmbedding
 from registry.distances import pairwise
 
@@ -55,21 +58,27 @@ def main(
     figures: dict[str, Any] = {"machine": print_machine()}
     settings = EmbeddingSettings(seed=seed, estimator=estimator, max_samples=200 if quick else 2000)
     data = data[:8] if quick else data
-    whole, halves = {}, {}
+    whole, same_head, own_heads = {}, {}, {}
     for spec in data:
         probe = load_network(settings.probe)
         sample = load_sample(spec, probe.transform, max_samples=settings.max_samples, seed=seed)
         name = Path(spec).stem
         whole[name] = embed_sample(sample, probe, settings)
-        first, second = (embed_sample(half, probe, settings) for half in split(sample, seed))
-        halves[name] = log_correlation(first, second)
-        click.echo(f"{name:20} {describe(whole[name])}  halves correlate {halves[name]:.4f}")
+        halves = split(sample, seed)
+        same_head[name] = log_correlation(*fisher_of_halves(sample, halves, probe, settings))
+        own_heads[name] = log_correlation(*(embed_sample(half, probe, settings).fisher for half in halves))
+        click.echo(
+            f"{name:20} {describe(whole[name])}  halves correlate {same_head[name]:.4f}, "
+            f"own heads {own_heads[name]:.4f}"
+        )
     figures["kinds"] = kinds(whole, json.loads(tags.read_text()))
-    figures["halves"] = {"mean": statistics.mean(halves.values()), "least": min(halves.values())}
-    click.echo(
-        f"disjoint halves: log embeddings correlate {figures['halves']['mean']:.4f} on average "
-        f"over {len(halves)} tasks, least {figures['halves']['least']:.4f}"
-    )
+    for title, correlations in (("head of all samples", same_head), ("own heads", own_heads)):
+        mean, least = statistics.mean(correlations.values()), min(correlations.values())
+        figures[f"halves, {title}"] = {"mean": mean, "least": least}
+        click.echo(
+            f"disjoint halves, {title}: log embeddings correlate {mean:.4f} on average "
+            f"over {len(correlations)} tasks, least {least:.4f}"
+        )
     figures["same_bytes"] = same_bytes(data[0], settings)
     click.echo(f"same seed twice gives the same bytes: {figures['same_bytes']}")
     figures["seconds"] = {name: embedding.seconds for name, embedding in whole.items()}
@@ -77,7 +86,7 @@ def main(
     save_figures(json_path, figures)
 
 
-def split(sample: Sample, seed: int) -> tuple[Sample, Sample]:
+def split(sample: Sample, seed: int) -> tuple[Sample, ...]:
     """Two disjoint halves of a sample, class by class."""
     first = choose_per_class(sample.labels, lambda count: count // 2, seed)
     return tuple(
@@ -85,10 +94,27 @@ def split(sample: Sample, seed: int) -> tuple[Sample, Sample]:
     )
 
 
-def log_correlation(first: TaskEmbedding, second: TaskEmbedding) -> float:
-    """Pearson correlation of two log embeddings over the filters that neither has at zero."""
-    used = (first.fisher > 0) & (second.fisher > 0)
-    return float(np.corrcoef(np.log(first.fisher[used]), np.log(second.fisher[used]))[0, 1])
+def fisher_of_halves(
+    sample: Sample, halves: tuple[Sample, ...], probe: PretrainedNetwork, settings: EmbeddingSettings
+) -> list[np.ndarray]:
+    """Fisher information ``[D]`` of each half under the head of the whole sample."""
+    head = fit_head(extract_features(probe, sample.images), sample.labels, l2=FISHER_L2)
+    return [
+        fisher_information(
+            probe.body,
+            (torch.from_numpy(head.weight), torch.from_numpy(head.bias)),
+            batches(probe, half.images, settings.batch_size),
+            estimator=settings.estimator,
+            generator=torch.Generator().manual_seed(settings.seed + number),
+        ).mean
+        for number, half in enumerate(halves)
+    ]
+
+
+def log_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson correlation of the logs of two embeddings ``[D]`` over the filters that neither has at zero."""
+    used = (first > 0) & (second > 0)
+    return float(np.corrcoef(np.log(first[used]), np.log(second[used]))[0, 1])
 
 
 def describe(embedding: TaskEmbedding) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from indexer.embed import embed_dataset, embed_sample, embed_trivial, load_task_sample, space_of
 from indexer.errors import DataSpecError, SettingsError, UnknownNameError
 from indexer.fisher import ESTIMATORS
-from indexer.heads import fit_head, held_out_score
+from indexer.heads import FISHER_L2, fit_head, held_out_score
 from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import EmbeddingSettings, TaskEmbedding
 
@@ -100,7 +100,7 @@ def test_embedding_matches_its_parts_one_by_one(
     sample = load_task_sample(folder, probe, settings)
     inputs = probe.normalize(torch.from_numpy(sample.images))
     features = np.stack([probe.body(image[None])[0].numpy() for image in inputs])
-    head = fit_head(features, sample.labels)
+    head = fit_head(features, sample.labels, l2=FISHER_L2)
     logits = torch.from_numpy(head.logits(features)).float()
     directions = ESTIMATORS[estimator].directions(logits, torch.Generator().manual_seed(settings.seed))
     weight = torch.from_numpy(head.weight).float()

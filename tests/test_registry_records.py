@@ -67,11 +67,11 @@ def test_other_names_are_refused(name):
         ),
         (
             lambda: make_embedding("a", fisher=[1, -1]),
-            "embedding of task a: Fisher information must be non-negative and not zero everywhere",
+            "embedding of task a: Fisher information must be non-negative, not zero everywhere",
         ),
         (
             lambda: make_embedding("b", fisher=[0, 0]),
-            "embedding of task b: Fisher information must be non-negative and not zero everywhere",
+            "embedding of task b: Fisher information must be non-negative, not zero everywhere",
         ),
     ],
 )
