@@ -4,8 +4,9 @@
 
 Prints (1) mean distance within and between kinds of tasks, for the Task2Vec distance and, as the peer, the
 cosine distance of mean features; (2) the correlation of log embeddings of two disjoint halves of a task's
-samples, once with the head of all samples, which is the noise of the Fisher information itself, and once embedded
-from nothing, each with a head of its own; (3) whether the same seed twice gives the same bytes; (4) seconds of each embedding.
+samples, once with the head of all samples, which leaves the noise of the Fisher information itself, and once
+embedded from nothing, each half with a head of its own; (3) whether the same seed twice gives the same bytes;
+(4) seconds of each embedding.
 """
 
 import json
