@@ -140,10 +140,10 @@ def get_architecture(name: str) -> Architecture:
     Raises:
         UnknownNameError: If neither has that name.
     """
+    if name in ARCHITECTURES:  # before the import below, which takes seconds
+        return ARCHITECTURES[name]
     from indexer.vision import models
 
-    if name in ARCHITECTURES:
-        return ARCHITECTURES[name]
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownNameError("architecture", name, [*ARCHITECTURES, *known])

@@ -88,10 +88,9 @@ class View:
 
     def nearest(self, point: Point, *, k: int, distance: str) -> list[Neighbor]:
         """The k tasks nearest to a point, itself left out."""
-        others = [position for position, task in self.tasks.items() if task.name != point.query.task]
         allowed = np.zeros(len(self.table.keys), dtype=bool)
-        allowed[others] = True
-        indexed = distance in neighbors.SHORTLISTED_DISTANCES and len(others) >= neighbors.EXACT_BELOW
+        allowed[list(self.tasks)] = True
+        indexed = distance in neighbors.SHORTLISTED_DISTANCES and len(self.tasks) >= neighbors.EXACT_BELOW
         found = neighbors.nearest(
             point.fisher,
             self.table.keys,
@@ -99,6 +98,7 @@ class View:
             k=k,
             distance=distance,
             trivial=self.space.trivial,
+            exclude={point.query.task},
             allowed=allowed,
             shortlist=self._index() if indexed else None,
             exact_below=neighbors.EXACT_BELOW,

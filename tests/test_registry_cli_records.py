@@ -6,36 +6,12 @@ import re
 import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_space, make_task
-from builders_datasets import write_folder
 from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
 from registry import TaskRegistry
 from registry.cli import main
 from registry.store import Store
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Class folders of 12 small images."""
-    return write_folder(tmp_path_factory.mktemp("data") / "images", {"no": 6, "yes": 6})
-
-
-@pytest.fixture
-def empty(tmp_path):
-    """An empty registry."""
-    TaskRegistry(tmp_path / "empty").init(empty=True)
-    return tmp_path / "empty"
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory, images):
-    """A registry that holds the images as a task; tests only read it."""
-    folder = tmp_path_factory.mktemp("embedded")
-    registry = TaskRegistry(folder)
-    registry.init(empty=True)
-    registry.add_task("images", str(images))
-    return folder
 
 
 @pytest.fixture
