@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.errors import DataError
+from indexer.records import Kind
 
 L2 = 0.003
 """Weight of the penalty ``l2/2 * ||w||^2`` beside the mean loss, for a head that predicts well."""
@@ -24,10 +25,19 @@ MAX_STEPS = 1000
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """Logits are ``features @ weight.T + bias``; ``weight`` ``[C, F]`` and ``bias`` ``[C]`` are float64."""
+    """A linear classifier or regression on features.
+
+    Attributes:
+        weight: ``[C, F]`` float64; ``[T, F]`` of a regression.
+        bias: ``[C]`` float64: logits are ``features @ weight.T + bias``.
+        kind: What the logits are of: one class of C, C independent labels, or T standardised targets.
+        variance: ``[T]`` float64 of a regression: of the residuals, in units of the targets' variance.
+    """
 
     weight: np.ndarray
     bias: np.ndarray
+    kind: Kind = "single_label"
+    variance: np.ndarray | None = None
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Logits ``[N, C]`` of features ``[N, F]``."""

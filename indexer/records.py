@@ -5,7 +5,9 @@ Axes: D filters of the probe, F features of the probe (inputs of the head).
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +17,23 @@ DEFAULT_PROBE = "resnet14w32.tiny_imagenet"
 
 MAX_SEED = 2**32 - 1
 """What the random generators of numpy, torch and scikit-learn all take."""
+
+MIN_MEMORY_BUDGET = 16 * 2**20
+"""Below 16 MiB not even one small image could be embedded."""
+
+
+Kind = Literal["single_label", "multi_label", "regression"]
+"""What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""
+
+HEAD_METRICS: dict[Kind, str] = {
+    "single_label": "balanced accuracy",
+    "multi_label": "mean average precision",
+    "regression": "R²",
+}
+"""What ``TaskEmbedding.head_accuracy`` is, by kind of task."""
+
+CHANNEL_RULES = ("auto", "mean", "tile")
+"""Names of the ways to make RGB of other numbers of channels; indices such as ``3,2,1`` are a fourth."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,14 @@ class EmbeddingSettings:
         batch_size: Samples per pass; changes speed and memory, and results only by rounding.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
+        channels: How images become RGB: one of ``CHANNEL_RULES``, or three channel indices from 0 between
+            commas, see ``indexer.channels``.
+        value_range: Values of images of more than 8 bits that stand for black and white; ``None`` for the
+            range of their type.
+        tolerance: Stop the Fisher pass once the median relative standard error over filters is below this,
+            in (0, 1); ``None`` to use every sample.
+        memory_budget: Bytes that activations and temporaries of a pass may take; lowers ``batch_size`` where
+            it has to.
     """
 
     probe: str = DEFAULT_PROBE
@@ -90,6 +117,10 @@ class EmbeddingSettings:
     batch_size: int = 64
     device: str = "auto"
     split: str | None = None
+    channels: str = "auto"
+    value_range: tuple[float, float] | None = None
+    tolerance: float | None = None
+    memory_budget: int = 2**30
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -97,9 +128,22 @@ class EmbeddingSettings:
         Raises:
             SettingsError: If a number is out of its range.
         """
-        for name, low in (("max_samples", 2), ("batch_size", 1), ("seed", 0)):
+        limits = {"max_samples": 2, "batch_size": 1, "seed": 0, "memory_budget": MIN_MEMORY_BUDGET}
+        for name, low in limits.items():
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.tolerance is not None and not 0 < self.tolerance < 1:
+            raise SettingsError(f"tolerance must be between 0 and 1, got {self.tolerance:g}")
+        if self.value_range is not None and not (
+            np.isfinite(self.value_range).all() and self.value_range[0] < self.value_range[1]
+        ):
+            low, high = self.value_range
+            raise SettingsError(f"value_range must be two rising finite numbers, got {low:g} and {high:g}")
+        if self.channels not in CHANNEL_RULES and not re.fullmatch(r"\d{1,3},\d{1,3},\d{1,3}", self.channels):
+            raise SettingsError(
+                f"channels must be {', '.join(CHANNEL_RULES)} or three indices such as 3,2,1, "
+                f"got {self.channels!r}"
+            )
         if self.seed > MAX_SEED:
             raise SettingsError(f"seed must be at most {MAX_SEED}, got {self.seed}")
 
@@ -115,6 +159,9 @@ class DatasetDescription:
         fingerprint: blake2b over the sorted (name, size) listing and the bytes of the sampled files.
         num_skipped: Sampled files that could not be decoded.
         skipped_files: Names of the first few of them.
+        kind: What the labels are. Of a multi-label task the C classes are its labels, of a regression its T
+            targets.
+        class_sizes: Samples of the dataset that have each class or label; empty for a regression.
     """
 
     spec: str
@@ -123,10 +170,12 @@ class DatasetDescription:
     fingerprint: str
     num_skipped: int = 0
     skipped_files: tuple[str, ...] = ()
+    kind: Kind = "single_label"
+    class_sizes: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """C, or T."""
         return len(self.class_names)
 
 
@@ -143,9 +192,12 @@ class TaskEmbedding:
         standard_error: ``[D]`` float32, non-negative: standard error of ``fisher`` over samples.
         domain: ``[F]`` float32: mean feature of the probe, label-free.
         num_samples_used: Samples that went into ``fisher``.
-        head_accuracy: Class-balanced accuracy of a head on samples held out from it, 0 to 1.
-        head_loss: Cross-entropy of the same, in nats.
+        head_accuracy: Score of a head on samples held out from it, at most 1, by ``HEAD_METRICS``; of a
+            single-label task its class-balanced accuracy.
+        head_loss: Negative log likelihood of the same, in nats, mean over labels or targets where a sample has
+            several.
         seconds: Wall time of the embedding.
+        fallbacks: Layers of the probe without a rule of their own, which took a slow exact route.
     """
 
     space: Space
@@ -158,6 +210,7 @@ class TaskEmbedding:
     head_accuracy: float
     head_loss: float
     seconds: float
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
