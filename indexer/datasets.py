@@ -1,28 +1,35 @@
 """Datasets as the embedding needs them: a class-balanced sample, decoded, checked and fingerprinted.
 
-What a dataset may be is said in ``indexer.listings``. Only the sampled files are read, so a folder of a million
-images costs little more than one of a thousand.
+What a dataset may be is said in ``indexer.data_specs``. Only the sampled files are read, and a listing is not
+held, so a folder of a million images costs little more than one of a thousand, and no more memory.
 
-Axes: N samples of the dataset, n samples drawn, C classes.
+Axes: n samples drawn, C classes or labels, T targets.
 """
 
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexer.errors import SettingsError, TooFewSamplesError, UnreadableFilesError
+from indexer.channels import UnfitPixelsError
+from indexer.data_specs import open_dataset
+from indexer.errors import DataError, SettingsError, UnreadableFilesError
 from indexer.images import UnreadableImageError, decode_image, fit_image
-from indexer.listings import Dataset, open_dataset
-from indexer.records import DatasetDescription, InputTransform
+from indexer.labels import check_labels, check_max_samples, check_sizes, label_array
+from indexer.listings import Dataset, Entry, printable, reading
+from indexer.records import DatasetDescription, EmbeddingSettings, InputTransform
+from indexer.sampling import Survey, draw, survey
 
-__all__ = ["Dataset", "Sample", "load_sample", "open_dataset", "sample_balanced"]
+__all__ = ["Dataset", "Sample", "load_sample", "open_dataset"]
 
 NUM_NAMED = 5  # unreadable files named in descriptions and messages
+
+Decoder = Callable[[bytes | np.ndarray], np.ndarray]
+"""From the bytes of a file, or pixels, to ``[3, crop, crop]`` uint8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +38,9 @@ class Sample:
 
     Attributes:
         images: ``[n, 3, crop, crop]`` uint8, RGB.
-        labels: ``[n]`` int64, indices into ``description.class_names``; at least two of each class.
+        labels: By kind of task: ``[n]`` int64, indices into ``description.class_names``, at least two of each;
+            ``[n, C]`` uint8 of 0 and 1, at least two of each label; or ``[n, T]`` float32, finite, no target
+            constant.
         description: What is known of the whole dataset.
     """
 
@@ -47,119 +56,83 @@ def load_sample(
     max_samples: int,
     seed: int,
     split: str | None = None,
+    channels: str = "auto",
+    value_range: tuple[float, float] | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sample:
     """Draw a class-balanced sample of a dataset and decode it.
 
     Unreadable files among the sampled are skipped and counted. The result depends on the arguments and the
-    data only: not on the folder's place, nor on the number of threads.
+    data only: not on the folder's place, the order in which the system lists it, nor the number of threads.
 
     Args:
-        spec: A data spec, see ``indexer.listings``.
+        spec: A data spec, see ``indexer.data_specs``.
         transform: How an image becomes an input; mean and standard deviation are not applied here.
-        max_samples: Most samples drawn, at least 2 per class.
-        seed: Of the draw, not negative.
+        max_samples: Most samples drawn, at least 2 per class or label.
+        seed: Of the draw, 32 bits.
         split: As of ``open_dataset``.
+        channels: As of ``EmbeddingSettings``.
+        value_range: As of ``EmbeddingSettings``.
         threads: That decode; ``None`` for one per processor, at most 8.
         progress: Called as ``progress(done, total)`` after each sample, from the calling thread.
 
     Returns:
-        The decoded sample with at least two classes and at least two samples of each.
+        The decoded sample, from which a head can be learned.
 
     Raises:
         DataSpecError: If the spec names nothing of a supported kind.
-        DataError: If the data is there but is not laid out as its kind asks, or has no such split.
-        TooFewSamplesError: If there are fewer than two classes, or a class has fewer than two samples.
+        DataError: If the data is there but is not laid out as its kind asks, has no such split, has not the
+            channels or the range of values that are asked for, or a target that is constant.
+        TooFewSamplesError: If there are fewer than two classes or labels, or too few samples of one.
         UnreadableFilesError: If more than a tenth of the sampled files cannot be decoded.
-        SettingsError: If a number is out of its range.
+        SettingsError: If a setting is out of its range.
     """
-    _check_settings(transform, max_samples, seed, threads)
+    EmbeddingSettings(max_samples=max_samples, seed=seed, channels=channels, value_range=value_range)
+    _check_settings(transform, threads)
     dataset = open_dataset(spec, split=split)
-    _check_classes(dataset, dataset.labels, "sample")
-    _check_max_samples(dataset, max_samples)
-    chosen = sample_balanced(dataset.labels, max_samples, seed)
-    images, readable, digests = _decode(dataset, chosen, transform, threads, progress)
-    skipped = [dataset.names[index] for index in chosen[~readable]]
+    found, chosen = _draw_checked(dataset, max_samples, seed)
+    labels = label_array(dataset, chosen)
+    check_labels(dataset, labels, "drawn sample")
+
+    def decode(raw: bytes | np.ndarray) -> np.ndarray:
+        return fit_image(decode_image(raw, channels, value_range), transform)
+
+    images, readable, digests = _decode(dataset, chosen, decode, transform.crop, threads, progress)
+    skipped = [printable(entry.name) for entry, good in zip(chosen, readable, strict=True) if not good]
     _check_skipped(spec, skipped, len(chosen))
-    labels = dataset.labels[chosen[readable]]
-    _check_classes(dataset, labels, "readable sample")
+    if skipped:
+        images, labels = images[readable], labels[readable]
+        check_labels(dataset, labels, "readable sample")
     description = DatasetDescription(
         spec=spec,
-        num_samples=len(dataset.labels),
+        num_samples=found.num_samples,
         class_names=dataset.class_names,
-        fingerprint=_fingerprint(dataset, digests),
+        fingerprint=_fingerprint(dataset, found, digests),
         num_skipped=len(skipped),
         skipped_files=tuple(skipped[:NUM_NAMED]),
+        kind=dataset.kind,
+        class_sizes=found.sizes,
     )
-    return Sample(images[readable] if skipped else images, labels, description)
+    return Sample(images, labels, description)
 
 
-def sample_balanced(labels: np.ndarray, max_samples: int, seed: int) -> np.ndarray:
-    """Draw samples without replacement, as evenly over the classes as their sizes allow.
-
-    Small classes are used up and the others share what is left: two classes that are both not used up differ
-    by at most one.
-
-    Args:
-        labels: ``[N]`` integers.
-        max_samples: Most samples drawn.
-        seed: Not negative.
-
-    Returns:
-        ``[min(N, max_samples)]`` int64, indices into ``labels``, ascending.
-    """
-    if max_samples >= len(labels):
-        return np.arange(len(labels))
-    _, available = np.unique(labels, return_counts=True)
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(available)[:-1])
-    generator = np.random.default_rng(seed)
-    left, chosen = max_samples, []
-    # Smallest class first: what it cannot use of its equal share raises the share of those that follow.
-    for rank, label in enumerate(np.argsort(available, kind="stable")):
-        count = min(int(available[label]), left // (len(available) - rank))
-        chosen.append(generator.choice(members[label], count, replace=False))
-        left -= count
-    return np.sort(np.concatenate(chosen))
+def _draw_checked(dataset: Dataset, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
+    with reading(dataset.spec):
+        found = survey(dataset)
+        check_sizes(dataset, found.sizes, found.num_samples, "sample")
+        check_max_samples(dataset, max_samples)
+        return found, draw(dataset, found, max_samples, seed)
 
 
-def _check_settings(transform: InputTransform, max_samples: int, seed: int, threads: int | None) -> None:
-    for name, value, low in (
-        ("max_samples", max_samples, 2),
-        ("seed", seed, 0),
-        ("threads", threads, 1),
-        ("crop of the input transform", transform.crop, 1),
-    ):
-        if value is not None and value < low:
-            raise SettingsError(f"{name} must be at least {low}, got {value}")
+def _check_settings(transform: InputTransform, threads: int | None) -> None:
+    for name, value in (("threads", threads), ("crop of the input transform", transform.crop)):
+        if value is not None and value < 1:
+            raise SettingsError(f"{name} must be at least 1, got {value}")
     if transform.resize < transform.crop:
         raise SettingsError(
             f"resize of the input transform must be at least its crop, got resize {transform.resize} "
             f"and crop {transform.crop}"
-        )
-
-
-def _check_classes(dataset: Dataset, labels: np.ndarray, what: str) -> None:
-    if len(dataset.class_names) < 2:
-        raise TooFewSamplesError(
-            dataset.spec, f"has only the class {dataset.class_names[0]!r}; a task needs at least two classes"
-        )
-    counts = np.bincount(labels, minlength=len(dataset.class_names))
-    poorest = int(np.argmin(counts))
-    if counts[poorest] < 2:
-        raise TooFewSamplesError(
-            dataset.spec,
-            f"class {dataset.class_names[poorest]!r} has {'one' if counts[poorest] else 'no'} {what}; "
-            "every class needs at least two",
-        )
-
-
-def _check_max_samples(dataset: Dataset, max_samples: int) -> None:
-    num_classes = len(dataset.class_names)
-    if max_samples < 2 * num_classes:
-        raise SettingsError(
-            f"max_samples must be at least 2 per class, {2 * num_classes} for the {num_classes} classes of "
-            f"{dataset.spec}, got {max_samples}"
         )
 
 
@@ -175,23 +148,30 @@ def _check_skipped(spec: str, skipped: list[str], num_sampled: int) -> None:
 
 def _decode(
     dataset: Dataset,
-    chosen: np.ndarray,
-    transform: InputTransform,
+    chosen: Sequence[Entry],
+    decode: Decoder,
+    crop: int,
     threads: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
-    """Images ``[n, 3, crop, crop]``, which of them are readable ``[n]`` bool, and a digest of each file."""
-    images = np.zeros((len(chosen), 3, transform.crop, transform.crop), np.uint8)
+    """Images ``[n, 3, crop, crop]``, which of them are readable ``[n]`` bool, and a digest of each file.
+
+    Raises:
+        DataError: If pixels have not the channels or the range of values that are asked for.
+    """
+    images = np.zeros((len(chosen), 3, crop, crop), np.uint8)
 
     def decode_one(position: int) -> tuple[bool, bytes]:
         try:
-            raw = dataset.read(int(chosen[position]))
+            raw = dataset.read(chosen[position])
         except OSError:
             return False, b""
         try:
-            images[position] = fit_image(decode_image(raw), transform)
+            images[position] = decode(raw)
         except UnreadableImageError:
             return False, _digest(raw)
+        except UnfitPixelsError as error:
+            raise DataError(dataset.spec, f"sample {printable(chosen[position].name)} {error}") from error
         return True, _digest(raw)
 
     outcomes: list[tuple[bool, bytes]] = []
@@ -206,15 +186,14 @@ def _decode(
 
 
 def _digest(raw: bytes | np.ndarray) -> bytes:
-    content = raw if isinstance(raw, bytes) else repr(raw.shape).encode() + raw.tobytes()
+    content = raw if isinstance(raw, bytes) else f"{raw.dtype.str}{raw.shape}".encode() + raw.tobytes()
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _fingerprint(dataset: Dataset, digests: Iterable[bytes]) -> str:
-    """Hash of every sample's name, size and class, and of the content of the sampled ones."""
+def _fingerprint(dataset: Dataset, found: Survey, digests: Sequence[bytes]) -> str:
+    """Hash of every sample's name, size and labels, and of the content of the sampled ones."""
     total = hashlib.blake2b(digest_size=16)
-    for name, size, label in zip(dataset.names, dataset.sizes, dataset.labels, strict=True):
-        total.update(f"{name}\0{size}\0{dataset.class_names[label]}\n".encode())
+    total.update(f"{dataset.kind}\0{found.num_samples}\0{found.listing_hash:x}\n".encode())
     for digest in digests:
         total.update(digest)
     return total.hexdigest()

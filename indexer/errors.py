@@ -3,7 +3,7 @@
     IndexerError
     ├── DataError                (ValueError)   a dataset cannot be read or makes no task
     │   ├── DataSpecError                       the data spec itself is not understood
-    │   ├── TooFewSamplesError                  fewer than two classes, or a class with fewer than two samples
+    │   ├── TooFewSamplesError                  too few classes, or too few samples of one
     │   └── UnreadableFilesError                more than a tenth of the sampled files cannot be decoded
     ├── WeightsError             (ValueError)   a weights file does not fit its architecture
     ├── UnsupportedLayerError    (ValueError)   a layer with parameters has no Fisher rule
@@ -22,7 +22,7 @@ class IndexerError(Exception):
 
 
 class DataError(IndexerError, ValueError):
-    """A dataset cannot be read, or what was read makes no classification task."""
+    """A dataset cannot be read, or what was read makes no task."""
 
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
@@ -39,7 +39,7 @@ class DataSpecError(DataError):
 
 
 class TooFewSamplesError(DataError):
-    """Fewer than two classes, or a class with fewer than two samples."""
+    """Too few classes or labels, too few samples of one, or too few for a regression."""
 
 
 class UnreadableFilesError(DataError):

@@ -1,4 +1,4 @@
-"""Image files to network inputs: decode anything to RGB, then resize and crop.
+"""Image files and arrays to network inputs: decode anything to RGB, then resize and crop.
 
 Axes: H height, W width, C channels.
 """
@@ -8,6 +8,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
+from indexer.channels import channel_groups, rgb_planes
 from indexer.records import InputTransform
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -16,6 +17,9 @@ MAX_PIXELS = 100_000_000
 # Pillow goes by content, not by suffix. The other formats it knows stay closed: some start programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _MAX_ASPECT = 16
+
+Picture = Image.Image | list[Image.Image]
+"""A loaded image of mode RGB, or red, green and blue of mode F from 0 to 255; one where the three are equal."""
 
 
 class UnreadableImageError(ValueError):
@@ -27,37 +31,50 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def decode_image(raw: bytes | np.ndarray) -> Image.Image:
-    """Decode one image to 8-bit RGB, upright.
+def decode_image(
+    raw: bytes | np.ndarray, channels: str = "auto", value_range: tuple[float, float] | None = None
+) -> Picture:
+    """Decode one image to RGB, upright.
 
-    Orientation in EXIF is applied, colour profiles are not. The first frame of an animation or of a file of
-    several pages stands for it. Transparency is laid over white. 16-bit grey is divided by 257, so that
+    Of files: orientation in EXIF is applied, colour profiles are not. The first frame of an animation or of a
+    file of several pages stands for it. Transparency is laid over white. 16-bit grey is divided by 257, so that
     65,535 becomes 255. Integer or float grey that declares no range has its own minimum and maximum
-    stretched to 0 and 255; values that are not finite become 0.
+    stretched to 0 and 255; values that are not finite become 0. A declared range is that of 16-bit, integer and
+    float grey, but for PGM, which declares its own. What comes out has three channels, which ``channels``
+    may mix.
+
+    Of arrays: all channels are mixed by ``indexer.channels``, but four of 8 bits without a declared range are
+    red, green, blue and opacity under ``auto``, laid over white like those of files.
 
     Args:
-        raw: Content of a file, or decoded pixels ``[H, W]`` or ``[H, W, C]`` uint8 with C 1, 3 or 4.
-
-    Returns:
-        A loaded image of mode RGB.
+        raw: Content of a file, or pixels ``[H, W]`` or ``[H, W, C]``.
+        channels: As of ``EmbeddingSettings``.
+        value_range: As of ``EmbeddingSettings``.
 
     Raises:
         UnreadableImageError: If Pillow cannot decode it or it has more than ``MAX_PIXELS`` pixels.
+        UnfitPixelsError: If the channels or the values are not what ``channels`` and ``value_range`` ask for.
     """
+    if isinstance(raw, np.ndarray):
+        return _decode_array(raw, channels, value_range)
     try:
-        return _array_to_rgb(raw) if isinstance(raw, np.ndarray) else _file_to_rgb(raw)
+        picture = _decode_file(raw, value_range)
     except Exception as error:  # broken files make Pillow raise nearly anything, from OSError to struct.error
         raise UnreadableImageError(str(error)) from error
+    groups = channel_groups(channels, 3)
+    if isinstance(picture, list) or groups == ((0,), (1,), (2,)):
+        return picture  # grey is the same in every order
+    return _decode_array(np.asarray(picture), channels, None)
 
 
-def fit_image(image: Image.Image, transform: InputTransform) -> np.ndarray:
+def fit_image(picture: Picture, transform: InputTransform) -> np.ndarray:
     """Resize the shorter side to ``transform.resize`` and cut out the centre.
 
     Bilinear with antialiasing. Images longer than 16:1 lose their ends before, not after, being enlarged:
-    the crop never shows them, and a line of 1 by 100,000 pixels would fill the memory.
+    the crop never shows them, and a line of 1 by 100,000 pixels would fill the memory. Floats are rounded last.
 
     Args:
-        image: Of mode RGB.
+        picture: As of ``decode_image``.
         transform: With ``resize >= crop >= 1``; mean and standard deviation are left to the network.
 
     Returns:
@@ -66,6 +83,13 @@ def fit_image(image: Image.Image, transform: InputTransform) -> np.ndarray:
     Source:
         torchvision.transforms.Resize and CenterCrop, whose roundings it follows: the tests hold both equal.
     """
+    if isinstance(picture, Image.Image):
+        return np.asarray(_fit(picture, transform)).transpose(2, 0, 1)
+    planes = np.rint([np.asarray(_fit(plane, transform)) for plane in picture]).astype(np.uint8)
+    return np.broadcast_to(planes, (3, *planes.shape[1:]))
+
+
+def _fit(image: Image.Image, transform: InputTransform) -> Image.Image:
     width, height = (min(side, _MAX_ASPECT * min(image.size)) for side in image.size)
     if (width, height) != image.size:
         image = _centre(image, width, height)
@@ -73,7 +97,7 @@ def fit_image(image: Image.Image, transform: InputTransform) -> np.ndarray:
     image = image.resize(
         (transform.resize * width // short, transform.resize * height // short), Image.Resampling.BILINEAR
     )
-    return np.asarray(_centre(image, transform.crop, transform.crop)).transpose(2, 0, 1)
+    return _centre(image, transform.crop, transform.crop)
 
 
 def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -81,16 +105,27 @@ def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _array_to_rgb(pixels: np.ndarray) -> Image.Image:
-    return _to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+def _decode_array(pixels: np.ndarray, channels: str, value_range: tuple[float, float] | None) -> Picture:
+    eight_bit = pixels.dtype == np.uint8 and value_range is None
+    if eight_bit and channels == "auto" and pixels.shape[2:] == (4,):
+        return _to_rgb(Image.fromarray(pixels))
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    groups = channel_groups(channels, pixels.shape[2])
+    if eight_bit and all(len(group) == 1 for group in groups):  # nothing to compute, so nothing to round
+        return Image.fromarray(np.ascontiguousarray(pixels[..., [group[0] for group in groups]]))
+    return [Image.fromarray(plane) for plane in rgb_planes(pixels, groups, value_range)]
 
 
-def _file_to_rgb(content: bytes) -> Image.Image:
+def _decode_file(content: bytes, value_range: tuple[float, float] | None) -> Picture:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
         image.load()
-        return _to_rgb(_upright(image), image.format)
+        upright = _upright(image)
+        own_range = image.format == "PPM" and upright.mode == "I"  # what Pillow makes of PGM beyond 8 bits
+        if value_range and upright.mode.startswith(("I", "F")) and not own_range:
+            return _decode_array(np.asarray(upright), "auto", value_range)
+        return _to_rgb(upright, image.format)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -129,9 +129,9 @@ class EmbeddingSettings:
             SettingsError: If a number is out of its range.
         """
         limits = {"max_samples": 2, "batch_size": 1, "seed": 0, "memory_budget": MIN_MEMORY_BUDGET}
-        for name, low in limits.items():
-            if getattr(self, name) < low:
-                raise SettingsError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for name, least in limits.items():
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise SettingsError(f"tolerance must be between 0 and 1, got {self.tolerance:g}")
         if self.value_range is not None and not (
@@ -156,7 +156,8 @@ class DatasetDescription:
         spec: The data spec it was opened by.
         num_samples: Samples in the dataset, before sampling.
         class_names: Names of the C classes, in label order.
-        fingerprint: blake2b over the sorted (name, size) listing and the bytes of the sampled files.
+        fingerprint: blake2b over the names, sizes and labels of all samples in any order, and over the bytes of
+            those that were drawn.
         num_skipped: Sampled files that could not be decoded.
         skipped_files: Names of the first few of them.
         kind: What the labels are. Of a multi-label task the C classes are its labels, of a regression its T

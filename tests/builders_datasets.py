@@ -7,12 +7,17 @@ import struct
 import tarfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from indexer.datasets import open_dataset
+from indexer.labels import label_array
+from indexer.sampling import draw, survey
 
 
 def noise_image(seed: int, height: int = 12, width: int = 10) -> Image.Image:
@@ -83,6 +88,28 @@ def write_splits(root: Path) -> Path:
     write_folder(root / "train", {"cat": 4, "dog": 5})
     write_folder(root / "Test", {"cat": 2, "dog": 3})
     return root
+
+
+def listed(spec: object, **options) -> SimpleNamespace:
+    """A whole listing in order: its dataset, entries, names, sizes, labels and how to read one by its index."""
+    dataset = open_dataset(str(spec), **options)
+    entries = sorted(dataset.scan(), key=dataset.order)
+    return SimpleNamespace(
+        dataset=dataset,
+        kind=dataset.kind,
+        class_names=dataset.class_names,
+        entries=entries,
+        names=[entry.name for entry in entries],
+        sizes=[dataset.size(entry) for entry in entries],
+        labels=label_array(dataset, entries),
+        read=lambda index: dataset.read(entries[index]),
+    )
+
+
+def drawn_rows(found: SimpleNamespace, max_samples: int, seed: int = 0) -> list[int]:
+    """Indices of the drawn samples among the ``listed`` ones."""
+    chosen = draw(found.dataset, survey(found.dataset), max_samples, seed)
+    return [found.names.index(entry.name) for entry in chosen]
 
 
 def fails(error: type[Exception], spec: object, problem: str) -> pytest.RaisesExc:

@@ -1,5 +1,6 @@
-"""Listing, sampling and loading of whole datasets."""
+"""Loading of whole datasets: drawn, decoded, checked and fingerprinted."""
 
+import os
 import re
 import shutil
 import threading
@@ -8,75 +9,29 @@ import warnings
 import numpy as np
 import pytest
 from builders_datasets import (
+    drawn_rows,
     encoded,
     fails,
+    listed,
     noise_image,
     write_folder,
     write_manifest,
     write_npz,
     write_splits,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.datasets import load_sample, open_dataset, sample_balanced
-from indexer.errors import SettingsError, TooFewSamplesError, UnreadableFilesError
+from indexer.datasets import load_sample, open_dataset
+from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnreadableFilesError
 from indexer.images import decode_image, fit_image
 from indexer.records import InputTransform
+from indexer.sampling import draw
 
 SMALL = InputTransform(resize=9, crop=8)
 
 
 def sample_of(spec, *, transform=SMALL, max_samples=100, seed=0, **options):
     return load_sample(str(spec), transform, max_samples=max_samples, seed=seed, **options)
-
-
-# Sampling
-
-
-def slow_counts(available, max_samples):
-    """Hand out one sample at a time to a class that has least so far and is not used up."""
-    counts = [0] * len(available)
-    for _ in range(min(max_samples, sum(available))):
-        open_classes = [c for c in range(len(available)) if counts[c] < available[c]]
-        counts[min(open_classes, key=counts.__getitem__)] += 1
-    return counts
-
-
-class_sizes = st.lists(st.integers(1, 30), min_size=1, max_size=12)
-
-
-@settings(max_examples=150, deadline=None)
-@given(available=class_sizes, max_samples=st.integers(1, 200), seed=st.integers(0, 2**32))
-def test_sample_is_balanced_without_replacement(available, max_samples, seed):
-    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(available)), available))
-    chosen = sample_balanced(labels, max_samples, seed)
-    assert len(chosen) == min(max_samples, len(labels))
-    assert (np.diff(chosen) > 0).all()
-    counts = np.bincount(labels[chosen], minlength=len(available))
-    assert sorted(counts) == sorted(slow_counts(available, max_samples))
-    going_on = counts[counts < available]
-    assert going_on.size == 0 or counts.max() - going_on.min() <= 1
-    assert np.array_equal(chosen, sample_balanced(labels, max_samples, seed))
-
-
-def test_sample_takes_labels_that_are_not_consecutive():
-    labels = np.array([7, 7, 7, -2, -2, -2])
-    assert sorted(labels[sample_balanced(labels, 4, 0)]) == [-2, -2, 7, 7]
-
-
-def test_sample_of_everything_is_everything():
-    labels = np.array([0, 1, 1, 0, 2])
-    assert sample_balanced(labels, 5, 0).tolist() == [0, 1, 2, 3, 4]
-    assert sample_balanced(labels, 99, 0).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_sample_depends_on_the_seed_and_reaches_every_index():
-    labels = np.repeat([0, 1], 20)
-    draws = [sample_balanced(labels, 10, seed) for seed in range(40)]
-    assert len({tuple(draw) for draw in draws}) > 30
-    assert set(np.concatenate(draws).tolist()) == set(range(40))
 
 
 # Loading
@@ -100,25 +55,26 @@ def test_real_folder(shared):
 
 def test_load_decodes_what_was_drawn(tmp_path):
     root = write_folder(tmp_path, {"cat": 9, "dog": 7})
-    dataset = open_dataset(str(root))
-    chosen = sample_balanced(dataset.labels, 6, 3)
+    found = listed(root)
+    chosen = drawn_rows(found, 6, seed=3)
     sample = sample_of(root, max_samples=6, seed=3)
-    expected = [fit_image(decode_image(dataset.read(index)), SMALL) for index in chosen]
+    expected = [fit_image(decode_image(found.read(index)), SMALL) for index in chosen]
     assert np.array_equal(sample.images, expected)
     assert (sample.images.dtype, sample.images.shape) == (np.uint8, (6, 3, 8, 8))
-    assert np.array_equal(sample.labels, dataset.labels[chosen])
+    assert np.array_equal(sample.labels, found.labels[chosen])
+    assert np.bincount(sample.labels).tolist() == [3, 3]
     description = sample.description
     assert (description.spec, description.num_samples) == (str(root), 16)
+    assert (description.kind, description.class_sizes) == ("single_label", (9, 7))
     assert (description.num_skipped, description.skipped_files) == (0, ())
 
 
 def test_load_reads_only_what_was_drawn(tmp_path):
     """Of files that are not drawn the listing is enough: half of them may be rubbish."""
     root = write_folder(tmp_path, {"cat": 20, "dog": 20})
-    dataset = open_dataset(str(root))
-    drawn = set(sample_balanced(dataset.labels, 10, 0).tolist())
-    for index in set(range(40)) - drawn:
-        (root / dataset.names[index]).write_bytes(b"rubbish")
+    found = listed(root)
+    for index in set(range(40)) - set(drawn_rows(found, 10)):
+        (root / found.names[index]).write_bytes(b"rubbish")
     assert sample_of(root, max_samples=10).description.num_skipped == 0
 
 
@@ -154,7 +110,7 @@ def test_load_tells_its_progress(tmp_path):
 def test_load_stops_when_interrupted(tmp_path, monkeypatch):
     root = write_folder(tmp_path, {"cat": 30, "dog": 30})
     decoded = []
-    monkeypatch.setattr("indexer.datasets.decode_image", lambda raw: decoded.append(1) or decode_image(raw))
+    monkeypatch.setattr("indexer.datasets.decode_image", lambda *args: decoded.append(1) or decode_image(*args))
 
     def interrupt(done, total):
         raise KeyboardInterrupt("stop")
@@ -177,7 +133,7 @@ def test_load_skips_and_names_unreadable_files(tmp_path):
     for name, content in broken.items():
         (root / name).write_bytes(content)
     sample = sample_of(root)
-    kept = [index for index, name in enumerate(open_dataset(str(root)).names) if name not in broken]
+    kept = [index for index, name in enumerate(listed(root).names) if name not in broken]
     assert np.array_equal(sample.images, whole.images[kept])
     assert np.array_equal(sample.labels, whole.labels[kept])
     assert sample.description.num_skipped == 7
@@ -185,12 +141,40 @@ def test_load_skips_and_names_unreadable_files(tmp_path):
     assert sample.description.num_samples == 80
 
 
-def test_load_skips_files_that_cannot_be_opened(tmp_path, monkeypatch):
+def test_load_skips_files_that_are_gone_by_then(tmp_path, monkeypatch):
     root = write_folder(tmp_path, {"cat": 10, "dog": 10})
-    listed = open_dataset(str(root))
-    (root / "dog" / "004.png").unlink()
-    monkeypatch.setattr("indexer.datasets.open_dataset", lambda spec, split: listed)
+
+    def draw_and_lose(*args):
+        chosen = draw(*args)
+        (root / "dog" / "004.png").unlink()
+        return chosen
+
+    monkeypatch.setattr("indexer.datasets.draw", draw_and_lose)
     assert sample_of(root).description.skipped_files == ("dog/004.png",)
+
+
+def test_load_of_a_folder_that_goes_away_meanwhile(tmp_path, monkeypatch):
+    root = write_folder(tmp_path, {"cat": 2, "dog": 2})
+
+    def open_and_lose(spec, split):
+        dataset = open_dataset(spec, split=split)
+        shutil.rmtree(root / "dog")
+        return dataset
+
+    monkeypatch.setattr("indexer.datasets.open_dataset", open_and_lose)
+    with pytest.raises(DataError, match=f"^{re.escape(str(root))}: cannot be read: .*dog"):
+        sample_of(root)
+
+
+def test_load_names_undecodable_names_as_text(tmp_path):
+    """File names may hold bytes that are no Unicode; records may not."""
+    root = write_folder(tmp_path, {"cat": 6, "dog": 6})
+    try:
+        os.rename(root / "cat" / "000.png", os.fsencode(root) + b"/cat/caf\xe9.png")  # noqa: PTH104 (pathlib takes no bytes)
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    (root / "cat" / "caf\udce9.png").write_bytes(b"")
+    assert sample_of(root).description.skipped_files == ("cat/caf\\udce9.png",)
 
 
 def test_load_refuses_more_than_a_tenth_unreadable(tmp_path):
@@ -266,9 +250,11 @@ def test_load_refuses_a_class_that_skipping_emptied(tmp_path, broken, left):
             {"transform": InputTransform(8, 9)},
             "resize of the input transform must be at least its crop, got resize 8 and crop 9",
         ),
+        ({"channels": "red"}, "channels must be auto, mean, tile or three indices such as 3,2,1, got 'red'"),
+        ({"value_range": (1, 1)}, "value_range must be two rising finite numbers, got 1 and 1"),
         ({"max_samples": 5}, "max_samples must be at least 2 per class, 6 for the 3 classes of {root}, got 5"),
     ],
-    ids=["max_samples", "seed", "threads", "crop", "resize", "per class"],
+    ids=["max_samples", "seed", "threads", "crop", "resize", "channels", "value_range", "per class"],
 )
 def test_load_refuses_settings(tmp_path, options, problem):
     root = write_folder(tmp_path, {"a": 3, "b": 3, "c": 3})
@@ -331,6 +317,17 @@ def test_fingerprint_notices_labels_of_a_manifest(tmp_path):
     assert len(prints) == 3
 
 
+def test_fingerprint_notices_a_kind_of_labels(tmp_path):
+    """A class of each number, or numbers to predict."""
+    write_folder(tmp_path, {"x": 4})
+    rows = [(f"x/{number:03d}.png", f"{number % 2}.0") for number in range(4)]
+    prints = {
+        fingerprint(write_manifest(tmp_path / f"{column}.csv", rows, ("path", column)))
+        for column in ("label", "target")
+    }
+    assert len(prints) == 2
+
+
 def test_fingerprint_of_arrays_notices_pixels_labels_and_shape(tmp_path):
     pixels = np.arange(12 * 20, dtype=np.uint8).reshape(12, 5, 4)
     changed = pixels.copy()
@@ -339,14 +336,18 @@ def test_fingerprint_of_arrays_notices_pixels_labels_and_shape(tmp_path):
         {"images": pixels},
         {"images": changed},
         {"images": pixels.reshape(12, 4, 5)},
+        {"images": pixels.view(np.int8), "value_range": (0, 255)},
         {"images": pixels, "labels": np.array([20, 3, 100] * 4)},
     ]
-    prints = [fingerprint(write_npz(tmp_path / f"{i}.npz", **arrays)) for i, arrays in enumerate(variants)]
-    assert len(set(prints)) == 4
+    prints = []
+    for number, arrays in enumerate(variants):
+        value_range = arrays.pop("value_range", None)
+        prints.append(fingerprint(write_npz(tmp_path / f"{number}.npz", **arrays), value_range=value_range))
+    assert len(set(prints)) == 5
     assert fingerprint(write_npz(tmp_path / "again.npz", images=pixels)) == prints[0]
 
 
 def test_fingerprint_stays_the_same_between_versions(tmp_path):
     """Registered fingerprints must be found again: a change here needs a migration."""
     pixels = np.arange(12 * 20, dtype=np.uint8).reshape(12, 5, 4)
-    assert fingerprint(write_npz(tmp_path / "a.npz", images=pixels)) == "2a083551a03f9a0142249f0e3fa0a7c6"
+    assert fingerprint(write_npz(tmp_path / "a.npz", images=pixels)) == "88593f4370291bfcc26c88bf1f25f1d5"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexer import images
+from indexer.channels import UnfitPixelsError
 from indexer.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, fit_image, is_image_name
 from indexer.records import InputTransform
 
@@ -92,6 +93,118 @@ def test_decode_takes_pixels(shape):
 
 def test_decode_lays_transparent_pixels_over_white():
     assert pixel(decode_image(np.full((2, 2, 4), (255, 0, 0, 51), np.uint8))) == (255, 204, 204)
+
+
+def fitted(raw, channels="auto", value_range=None, side=None):
+    """Decoded and fitted; at its own size unless told."""
+    picture = decode_image(raw, channels, value_range)
+    size = picture.size if isinstance(picture, Image.Image) else picture[0].size
+    return fit_image(picture, InputTransform(side or min(size), side or min(size)))
+
+
+def numbers(*shape, low=0, high=256, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
+
+
+def test_decode_takes_four_channels_of_8_bits_for_opacity_only_if_nothing_else_is_said():
+    pixels = numbers(6, 6, 4)
+    over_white = fitted(encoded(Image.fromarray(pixels), "PNG"))
+    assert np.array_equal(fitted(pixels), over_white)
+    tiled = np.stack([pixels[..., [0, 3]].mean(axis=2), pixels[..., 1], pixels[..., 2]])
+    assert np.array_equal(fitted(pixels, "tile"), np.rint(tiled))
+    assert np.array_equal(fitted(pixels, "auto", (0, 255)), np.rint(tiled))
+    assert np.array_equal(fitted(pixels.astype(np.uint16) * 257), np.rint(tiled))
+    assert np.array_equal(fitted(pixels, "3,1,0"), pixels.transpose(2, 0, 1)[[3, 1, 0]])
+
+
+@pytest.mark.parametrize(("num_channels", "order"), [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2])])
+@pytest.mark.parametrize("rule", ["auto", "tile"])
+def test_8_bit_arrays_that_need_no_arithmetic_are_fitted_like_files(num_channels, order, rule):
+    pixels = numbers(20, 20, num_channels)
+    as_file = encoded(Image.fromarray(pixels[..., order]), "PNG")
+    assert np.array_equal(fitted(pixels, rule, side=7), fitted(as_file, side=7))
+
+
+@pytest.mark.parametrize(
+    ("rule", "mixed"),
+    [
+        ("auto", lambda rgb: rgb),
+        ("tile", lambda rgb: rgb),
+        ("2,1,0", lambda rgb: rgb[::-1]),
+        ("1,1,1", lambda rgb: rgb[[1, 1, 1]]),
+        ("mean", lambda rgb: np.rint(rgb.mean(axis=0, keepdims=True)).repeat(3, axis=0)),
+    ],
+)
+def test_rules_mix_the_colours_of_files(rule, mixed):
+    pixels = numbers(6, 6, 3)
+    content = encoded(Image.fromarray(pixels), "PNG")
+    assert np.array_equal(fitted(content, rule), mixed(pixels.transpose(2, 0, 1)))
+    grey = encoded(Image.fromarray(pixels[..., 0]), "PNG")
+    assert np.array_equal(fitted(grey, rule), np.stack([pixels[..., 0]] * 3))
+
+
+@pytest.mark.parametrize("value_range", [None, (0, 9)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16", "F"])
+def test_files_have_three_channels(mode, value_range):
+    content = encoded(plain(mode, 0), "TIFF")
+    problem = "has 3 channels, so there is no channel 3 to take; channels are counted from 0 to 2"
+    with pytest.raises(UnfitPixelsError, match=f"^{re.escape(problem)}$"):
+        decode_image(content, "3,2,1", value_range)
+
+
+DEEP = {
+    "16-bit png": ("PNG", numbers(6, 6, high=5000, dtype=np.uint16)),
+    "16-bit tiff": ("TIFF", numbers(6, 6, high=5000, dtype=np.uint16)),
+    "32-bit tiff": ("TIFF", numbers(6, 6, low=-5000, high=5000, dtype=np.int32)),
+    "pfm": ("PPM", numbers(6, 6, low=-5000, high=5000, dtype=np.float32) / 3),
+    "float tiff": ("TIFF", numbers(6, 6, low=-5000, high=5000, dtype=np.float32) / 3),
+}
+
+
+@pytest.mark.parametrize(("file_format", "pixels"), DEEP.values(), ids=DEEP.keys())
+def test_a_declared_range_holds_for_files_of_more_than_8_bits(file_format, pixels):
+    content = encoded(Image.fromarray(pixels), file_format)
+    for low, high in ((0, 4095), (-1000, 1000), (100.5, 200)):
+        expected = np.rint(np.clip((pixels.astype(float) - low) / (high - low), 0, 1) * 255)
+        assert np.abs(fitted(content, value_range=(low, high)) - expected).max() <= 1e-9
+
+
+def test_a_declared_range_makes_black_of_what_is_no_number():
+    values = np.array([[np.nan, np.inf], [-np.inf, 4.0]], np.float32)
+    content = encoded(Image.fromarray(values), "TIFF")
+    assert fitted(content, value_range=(0, 8))[0].tolist() == [[0, 255], [0, 128]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(noise_image(4, 6, 6), "PNG"),
+        encoded(noise_image(4, 6, 6), "JPEG"),
+        b"P5 2 2 1023\n" + b"".join(value.to_bytes(2, "big") for value in (0, 100, 512, 1023)),
+    ],
+    ids=["png", "jpeg", "10-bit pgm"],
+)
+def test_a_declared_range_is_not_that_of_files_that_have_their_own(content):
+    assert np.array_equal(fitted(content, value_range=(0, 100)), fitted(content))
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), side=st.integers(1, 20), seed=st.integers(0, 99))
+def test_deep_pixels_are_rounded_last(height, width, side, seed):
+    """Pillow rounds 8-bit images after each direction, so they are within a level of the same in 16 bits."""
+    if max(height, width) > 16 * min(height, width):
+        width = height
+    pixels = numbers(height, width, 3, seed=seed)
+    rounded_twice = fitted(pixels, side=side).astype(int)
+    deep = fitted(pixels.astype(np.uint16) * 257, side=side)
+    assert deep.dtype == np.uint8
+    assert np.abs(deep - rounded_twice).max() <= 1
+    planes = decode_image(pixels.astype(np.uint16) * 257)
+    short = min(height, width)
+    size = (side * width // short, side * height // short)
+    exact = np.stack([np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes])
+    top, left = round((size[1] - side) / 2), round((size[0] - side) / 2)
+    assert np.abs(deep - exact[:, top : top + side, left : left + side]).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)

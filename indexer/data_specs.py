@@ -1,0 +1,72 @@
+"""Data specs: from the name of a dataset to a listing of its samples.
+
+A data spec is one of
+
+    ./folder                     class folders of images; train/ val/ test/ that hold class folders are splits
+    ./manifest.csv|.parquet      columns path,label or path,target and optionally split
+    ./arrays.npz                 images [N, H, W] or [N, H, W, C] and labels
+    ./images.tar                 members <class>/<name>.jpg, read in place
+    sklearn:digits               1,797 handwritten digits that ship inside scikit-learn
+
+What each may hold is said where it is opened: ``indexer.folders``, ``indexer.manifests``, ``indexer.arrays``
+and ``indexer.archives``.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from indexer.archives import open_tar
+from indexer.arrays import open_digits, open_npz
+from indexer.errors import DataSpecError
+from indexer.folders import open_folder
+from indexer.listings import Dataset, reading
+from indexer.manifests import open_manifest
+
+Opener = Callable[[str, str | None], Dataset]
+
+FILE_OPENERS: dict[str, Opener] = {
+    ".csv": open_manifest,
+    ".parquet": open_manifest,
+    ".npz": open_npz,
+    ".tar": open_tar,
+}
+SUPPORTED_KINDS = (
+    "supported are a folder of class folders, a .csv or .parquet manifest, an .npz of images and labels, "
+    "a .tar with members <class>/<name>.jpg, and sklearn:digits"
+)
+
+
+def open_dataset(spec: str, *, split: str | None = None) -> Dataset:
+    """List the samples of a dataset without decoding any.
+
+    Args:
+        spec: A data spec, see the top of this file.
+        split: Which split, in any case; ``None`` for ``train`` if there are splits, else for everything.
+
+    Returns:
+        The listing, with at least one sample.
+
+    Raises:
+        DataSpecError: If the spec names nothing of a supported kind.
+        DataError: If the data is there but is not laid out as its kind asks, or has no such split.
+    """
+    with reading(spec):
+        return _opener(spec)(spec, split)
+
+
+def _opener(spec: str) -> Opener:
+    if spec == "sklearn:digits":
+        return open_digits
+    if not spec or re.match(r"[A-Za-z]\w+:", spec):  # one letter and a colon is a drive
+        raise DataSpecError(spec or "the empty data spec", f"is no supported kind of data; {SUPPORTED_KINDS}")
+    path = Path(spec)
+    if path.is_dir():
+        return open_folder
+    if not path.exists():
+        raise DataSpecError(spec, f"no such file or folder; {SUPPORTED_KINDS}")
+    if path.suffix.lower() in FILE_OPENERS:
+        return FILE_OPENERS[path.suffix.lower()]
+    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        raise DataSpecError(spec, "a compressed tar cannot be read in place; decompress it to a .tar first")
+    raise DataSpecError(spec, f"is no supported kind of data; {SUPPORTED_KINDS}")
