@@ -1,27 +1,39 @@
 """Diagonal Fisher information of a network's weights, averaged over each filter.
 
-    F = E_x E_{y~p(y|x)} [ (d log p(y|x) / dw)^2 ],  p = softmax(logits)
+    F = E_x E_{y~p(y|x)} [ (d log p(y|x) / dw)^2 ]
 
-with labels from the model, never from the data, and gradients squared for each sample on its own. As
-d log p(y|x) / d logits = e_y - p, whose covariance over y is diag(p) - p p^T, any random direction v in
-logit space with E[v v^T] = diag(p) - p p^T gives E[(d <v, logits> / dw)^2] = F; the estimators differ in v.
+with labels from the model, never from the data, and gradients squared for each sample on its own. Let J be the
+covariance over y of the score d log p(y|x) / d logits, see ``indexer.likelihoods``. Any random direction v in
+logit space with E[v v^T] = J gives E[(d <v, logits> / dw)^2] = F; the estimators differ in v. The draw adds no
+noise to ``exact``, and less to ``signed`` than to ``montecarlo`` if labels are independent (multi-label tasks,
+regressions) or predictions sure; between two classes near even odds it adds more.
 
-Axes: N samples, C classes, F features of the body, S directions a sample, D filters.
+Axes: N samples, C classes (labels, targets), F features of the body, D filters.
 
 Source:
     Achille et al. 2019, arXiv 1902.03545, section 3. Their code squares the mean gradient of a batch, so that
     its scale depends on the batch size; we square per sample, as their formula does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import TooFewSamplesError, UnknownNameError, WeightsError
+from indexer.errors import SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
+from indexer.heads import LinearHead
+from indexer.likelihoods import Likelihood, likelihood_of
 from indexer.square_grads import SquareGrads
+from indexer.variational import variational_information
+
+Directions = Callable[[Likelihood, Tensor, Tensor, torch.Generator], Iterator[Tensor]]
+
+MIN_SAMPLES_TO_STOP = 100
+"""A tolerance stops no pass before this many samples: squared gradients have long tails, and of fewer samples
+neither the mean nor its error is to be trusted, since both miss the rare large values together.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,39 +43,38 @@ class Estimator:
     Attributes:
         name: Key in ``ESTIMATORS``.
         summary: One line for people who choose.
-        directions: Logits ``[N, C]`` and a CPU generator to directions ``[S, N, C]``; the squared gradients
-            along them, summed over S, estimate F for each sample without bias.
+        directions: Likelihood, logits ``[N, C]``, labels of the dataset and a CPU generator to directions
+            ``[N, C]``; the squared gradients along them, summed, estimate F for each sample. ``None`` if the
+            estimator is not made of gradients of single samples.
     """
 
     name: str
     summary: str
-    directions: Callable[[Tensor, torch.Generator], Tensor]
+    directions: Directions | None
 
 
-def _montecarlo(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Score e_y - p of one label y drawn from p, by inverting the distribution function: ``[1, N, C]``."""
-    probs = logits.softmax(dim=1)
-    draws = torch.rand(len(logits), 1, generator=generator).to(probs)
-    labels = torch.searchsorted(probs.cumsum(dim=1), draws, right=True).squeeze(1)
-    labels = labels.clamp_max(probs.shape[1] - 1)  # rounding can leave the last sum below one
-    scores = -probs
-    scores[torch.arange(len(probs), device=probs.device), labels] += 1
-    return scores[None]
+def _montecarlo(
+    likelihood: Likelihood, logits: Tensor, _labels: Tensor, generator: torch.Generator
+) -> Iterator[Tensor]:
+    yield likelihood.sampled_score(logits, generator)
 
 
-def _signed(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Sum over classes of s_c sqrt(p_c) (e_c - p), with independent signs s_c: ``[1, N, C]``."""
-    probs = logits.softmax(dim=1)
-    signs = torch.randint(0, 2, logits.shape, generator=generator).to(probs) * 2 - 1
-    signed = signs * probs.sqrt()
-    return (signed - probs * signed.sum(dim=1, keepdim=True))[None]
+def _signed(
+    likelihood: Likelihood, logits: Tensor, _labels: Tensor, generator: torch.Generator
+) -> Iterator[Tensor]:
+    yield likelihood.signed_direction(logits, generator)
 
 
-def _exact(logits: Tensor, _generator: torch.Generator) -> Tensor:
-    """The scores of all classes, each times the root of its probability: ``[C, N, C]``."""
-    probs = logits.softmax(dim=1)
-    classes = torch.eye(logits.shape[1], dtype=probs.dtype, device=probs.device)
-    return probs.T.sqrt()[:, :, None] * (classes[:, None, :] - probs)
+def _exact(
+    likelihood: Likelihood, logits: Tensor, _labels: Tensor, _generator: torch.Generator
+) -> Iterator[Tensor]:
+    return likelihood.covariance_factors(logits)
+
+
+def _empirical(
+    likelihood: Likelihood, logits: Tensor, labels: Tensor, _generator: torch.Generator
+) -> Iterator[Tensor]:
+    yield likelihood.label_score(logits, labels)
 
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -73,7 +84,19 @@ ESTIMATORS: dict[str, Estimator] = {
         Estimator(
             "signed", "all classes at once with random signs; less noise where predictions are sure", _signed
         ),
-        Estimator("exact", "every class in turn; no noise from labels, one backward pass a class", _exact),
+        Estimator(
+            "exact", "every class in turn; no noise from labels, about one backward pass a class", _exact
+        ),
+        Estimator(
+            "empirical",
+            "labels of the dataset, not of the model; for comparison only, this is not Fisher information",
+            _empirical,
+        ),
+        Estimator(
+            "variational",
+            "how much noise each filter bears, learned over several epochs as in the paper; slow, and rougher",
+            None,
+        ),
     )
 }
 
@@ -96,88 +119,181 @@ class FisherEstimate:
     Attributes:
         mean: ``[D]`` float64, non-negative: mean over samples, and over the weights of each filter, in squared
             nats per squared unit of weight.
-        standard_error: ``[D]`` float64, non-negative: of ``mean``, over samples and label draws together.
-        num_samples: N.
-        slices: Layer name to its filters, in the order of the body's ``named_modules``.
+        standard_error: ``[D]`` float64, non-negative: of ``mean``, over samples and label draws together; of
+            ``variational`` see there.
+        num_samples: N, those that were used.
+        slices: Layer name to its filters, in the order of ``SquareGrads``.
+        fallbacks: Layers that took its slow route.
     """
 
     mean: np.ndarray = field(repr=False)
     standard_error: np.ndarray = field(repr=False)
     num_samples: int
     slices: dict[str, slice] = field(repr=False)
+    fallbacks: tuple[str, ...] = ()
 
 
 def fisher_information(
     body: nn.Module,
-    head: tuple[Tensor, Tensor],
-    batches: Iterable[Tensor],
+    head: LinearHead,
+    batches: Iterable[tuple[Tensor, Tensor]],
     *,
     estimator: str,
     generator: torch.Generator,
     norm_weights: bool = False,
+    tolerance: float | None = None,
+    memory_budget: int = 2**30,
     progress: Callable[[int], object] | None = None,
 ) -> FisherEstimate:
     """Estimate the Fisher information of the body's weights, the head being part of the model but not of F.
 
     Randomness is drawn sample by sample, so how the samples are cut into batches, and on which device the body
-    is, change results only by rounding. Errors of ``get_estimator`` and ``SquareGrads`` pass through; a result
-    that is not finite raises ``WeightsError``.
+    is, change results only by rounding; but ``variational`` takes a step of its descent for each batch. Errors
+    of ``get_estimator``, ``likelihood_of``, ``SquareGrads`` and ``variational_information`` pass through; a
+    result that is not finite raises ``WeightsError``.
+
+    A ``tolerance`` takes the first samples for all: they have to come in random order. Samples arrive class by
+    class unless the caller permutes them, and a pass that stops early would miss the last classes.
 
     Args:
         body: Network in eval mode, images to features ``[N, F]``.
-        head: Weight ``[C, F]`` and bias ``[C]``: logits are features @ weight.T + bias.
-        batches: Normalised images ``[N, 3, H, W]``; moved to the body's device and dtype.
+        head: Logits are features @ weight.T + bias; its kind says what the labels are.
+        batches: Normalised images ``[N, 3, H, W]`` and the dataset's labels, ``[N]`` classes, ``[N, C]`` of 0
+            and 1 or ``[N, T]`` targets, moved to the body's device. Only ``empirical`` and ``variational`` look
+            at labels; ``variational`` goes through all batches several times.
         estimator: Name in ``ESTIMATORS``.
         generator: On the CPU, whatever the body's device.
         norm_weights: Whether affine weights of normalisation layers are embedded too.
+        tolerance: Stop after the batch that brings the median over filters above zero of standard error over
+            mean below this, though not before ``MIN_SAMPLES_TO_STOP``; ``None`` to use every sample.
+        memory_budget: Bytes that temporaries of the layers' rules may take; ``variational`` has none.
         progress: Called after each batch with the number of samples done.
 
     Returns:
-        Mean and standard error over all samples.
+        Mean and standard error over all samples that were used.
 
     Raises:
+        SettingsError: If ``variational`` is to stop at a tolerance.
         TooFewSamplesError: If there are fewer than two samples, which have no standard error.
     """
     directions = get_estimator(estimator).directions
+    likelihood = likelihood_of(head)
+    square_grads = SquareGrads(body, norm_weights=norm_weights, memory_budget=memory_budget)
+    parameter = next(body.parameters())
+    weights = (torch.from_numpy(head.weight).to(parameter), torch.from_numpy(head.bias).to(parameter))
+    if directions is not None:
+        scores = _Scores(likelihood, weights, directions, generator)
+        mean, standard_error, count = _gather(
+            body, batches, square_grads, scores, tolerance=tolerance, progress=progress
+        )
+    elif tolerance is None:
+        mean, standard_error, count = variational_information(
+            body,
+            likelihood,
+            weights,
+            batches,
+            layers=square_grads.slices,
+            generator=generator,
+            progress=progress,
+        )
+    else:
+        raise SettingsError(
+            f"the estimator {estimator!r} cannot stop at a tolerance, because it goes through all samples "
+            "several times; leave the tolerance out"
+        )
+    _check_finite(mean, square_grads.slices)
+    return FisherEstimate(mean, standard_error, count, square_grads.slices, square_grads.fallbacks)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """From features to directions in feature space: what the estimators need of the model above the body."""
+
+    likelihood: Likelihood
+    head: tuple[Tensor, Tensor]
+    directions: Directions
+    generator: torch.Generator
+
+    def __call__(self, features: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """Directions ``[N, F]`` for features ``[N, F]``, one at a time."""
+        weight, bias = self.head
+        logits = features @ weight.T + bias
+        labels = labels.to(logits.device)
+        return (
+            direction @ weight for direction in self.directions(self.likelihood, logits, labels, self.generator)
+        )
+
+
+def _gather(
+    body: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    square_grads: SquareGrads,
+    scores: _Scores,
+    *,
+    tolerance: float | None,
+    progress: Callable[[int], object] | None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean ``[D]``, standard error ``[D]`` and number of the samples up to where the tolerance is met.
+
+    Raises:
+        TooFewSamplesError: If there are fewer than two samples.
+    """
+    parameter = next(body.parameters())
+    totals = torch.zeros(2, square_grads.dim, dtype=torch.float64, device=parameter.device)
     count = 0
-    with SquareGrads(body, norm_weights=norm_weights) as square_grads:
-        parameter = next(body.parameters())
-        weight, bias = (values.detach().to(parameter) for values in head)
-        totals = torch.zeros(2, square_grads.dim, dtype=torch.float64, device=parameter.device)
-        for images in batches:
+    with square_grads:
+        for images, labels in batches:
             features = body(images.to(parameter))
-            logits = features.detach() @ weight.T + bias
-            squares = _backward(features, directions(logits, generator) @ weight, square_grads)
+            squares = _backward(features, scores(features.detach(), labels), square_grads)
             totals += torch.stack([squares.sum(dim=0), squares.square().sum(dim=0)])
             count += len(images)
             if progress:
                 progress(count)
+            if tolerance and count >= MIN_SAMPLES_TO_STOP:
+                mean, standard_error = _moments(totals, count)
+                if _relative_error(mean, standard_error) < tolerance:
+                    break
     if count < 2:
         raise TooFewSamplesError("Fisher information", f"needs at least 2 samples for its error, got {count}")
-    sums, sums_of_squares = totals.cpu().numpy()
-    _check_finite(sums, square_grads.slices)
-    variance = np.maximum(sums_of_squares - sums**2 / count, 0) / (count - 1)
-    return FisherEstimate(sums / count, np.sqrt(variance / count), count, square_grads.slices)
+    return *_moments(totals, count), count
 
 
-def _backward(features: Tensor, directions: Tensor, square_grads: SquareGrads) -> Tensor:
-    """Sum over S of the squares ``[N, D]``, float64, along directions ``[S, N, F]`` in feature space."""
-    last = len(directions) - 1
+def _backward(features: Tensor, directions: Iterator[Tensor], square_grads: SquareGrads) -> Tensor:
+    """Sum of the squares ``[N, D]``, float64, along all directions ``[N, F]`` in feature space."""
     total = torch.zeros(len(features), square_grads.dim, dtype=torch.float64, device=features.device)
-    for index, direction in enumerate(directions):
-        features.backward(direction, retain_graph=index < last)  # type: ignore[no-untyped-call]
+    direction = next(directions, None)
+    while direction is not None:
+        following = next(directions, None)
+        # The last pass frees activations as it goes.
+        features.backward(direction, retain_graph=following is not None)  # type: ignore[no-untyped-call]
         total += square_grads.take()
+        direction = following
     return total
 
 
-def _check_finite(sums: np.ndarray, slices: dict[str, slice]) -> None:
+def _moments(totals: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and its standard error, of sums ``[2, D]`` of values and of their squares over samples."""
+    sums, sums_of_squares = totals.cpu().numpy()
+    variance = np.maximum(sums_of_squares - sums**2 / count, 0) / (count - 1)
+    return sums / count, np.sqrt(variance / count)
+
+
+def _relative_error(mean: np.ndarray, standard_error: np.ndarray) -> float:
+    """Median over filters above zero of error over mean; infinite if there are none."""
+    positive = mean > 0
+    if not positive.any():
+        return float("inf")
+    return float(np.median(standard_error[positive] / mean[positive]))
+
+
+def _check_finite(mean: np.ndarray, slices: dict[str, slice]) -> None:
     """Name the first layer that went wrong, if any.
 
     Raises:
-        WeightsError: If a sum is not finite.
+        WeightsError: If a value is not finite.
     """
     for name, columns in slices.items():
-        if not np.isfinite(sums[columns]).all():
+        if not np.isfinite(mean[columns]).all():
             raise WeightsError(
                 f"the Fisher information of layer {name!r} is not finite; check that the probe's weights and "
                 "the normalised images hold neither NaN nor huge values"

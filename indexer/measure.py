@@ -5,10 +5,12 @@ from functools import partial
 import numpy as np
 
 from indexer.datasets import load_sample
+from indexer.errors import DataError
 from indexer.features import Progress, extract_features, move_to_device
-from indexer.heads import choose_per_class, fit_head, score_head
+from indexer.heads import fit_head, score_head
 from indexer.probes import load_network
 from indexer.records import ProbeResult
+from indexer.scores import choose_per_class
 
 SHOTS = 10
 REPEATS = 5
@@ -22,10 +24,12 @@ def measure_expert(
     max_samples: int = 2000,
     seed: int = 0,
     split: str | None = None,
+    channels: str = "auto",
+    value_range: tuple[float, float] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> ProbeResult:
-    """Few-shot linear-probe accuracy of an expert on a dataset.
+    """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
     The head of ``indexer.heads`` is fitted on the frozen expert's features of 10 images a class (half of a
     class that has fewer than 20) and scored on the rest of the sample; this is repeated with 5 draws.
@@ -36,6 +40,8 @@ def measure_expert(
         max_samples: Most images used.
         seed: Of the sample and the draws; the same seed gives every expert the same images.
         split: Which split of the dataset, as of ``EmbeddingSettings``.
+        channels: As of ``EmbeddingSettings``.
+        value_range: As of ``EmbeddingSettings``.
         device: As of ``EmbeddingSettings``.
         progress: Called as ``progress(stage, done, total)``.
 
@@ -43,7 +49,7 @@ def measure_expert(
         Mean and standard deviation over the draws of the class-balanced accuracy.
 
     Raises:
-        DataError: If the data cannot be read or makes no task.
+        DataError: If the data cannot be read or makes no task, or its task is multi-label or a regression.
         UnknownNameError: If there is no such expert.
         WeightsError: If the expert's weights cannot be read.
         SettingsError: If the device does not exist.
@@ -56,8 +62,18 @@ def measure_expert(
         max_samples=max_samples,
         seed=seed,
         split=split,
+        channels=channels,
+        value_range=value_range,
         progress=partial(progress, "decode") if progress else None,
     )
+    kind = sample.description.kind
+    if kind != "single_label":
+        task = "a multi-label task" if kind == "multi_label" else "a regression"
+        raise DataError(
+            data,
+            f"is {task}, and {PROTOCOL} measures experts on single-label tasks only; measure with a metric of "
+            "your own from 0 to 1 and record it with `t2v result add`",
+        )
     features = extract_features(network, sample.images, progress=progress)
     return score_features(features, sample.labels, seed)
 

@@ -1,22 +1,25 @@
-"""indexer.heads: the fit against the stated objective, its invariances, scores, and splits."""
+"""indexer.heads: the fit of each kind of task against its stated objective, and its invariances."""
+
+import re
 
 import numpy as np
 import pytest
+from builders_heads import KINDS, blobs, many_classes, task
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from indexer.heads import L2, LinearHead, choose_per_class, fit_head, held_out_score, score_head
-
-
-def blobs(sizes: list[int], num_features: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Overlapping Gaussian classes, their features of different scales and offsets."""
-    generator = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    features = generator.normal(size=(len(labels), num_features))
-    features += generator.normal(size=(len(sizes), num_features))[labels]
-    return features * 10.0 ** np.arange(-2, num_features - 2) + np.arange(num_features), labels
+from indexer.errors import DataError
+from indexer.heads import (
+    FISHER_L2,
+    L2,
+    VARIANCE_FLOOR,
+    fit_head,
+    score_head,
+    standardise,
+)
+from indexer.records import Kind
 
 
 def balanced_mean(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -97,29 +100,36 @@ def test_duplicating_the_samples_of_a_class_changes_nothing(sizes: list[int]):
     np.testing.assert_allclose(more.logits(features), fit_head(features, labels).logits(features), atol=2e-3)
 
 
-@given(st.floats(1e-3, 1e3), st.floats(-100, 100), st.integers(0, 100))
-@hypothesis_settings(deadline=None, max_examples=20)
-def test_units_of_the_features_change_no_logit(scale: float, offset: float, seed: int):
-    features, labels = blobs([8, 12, 10], seed=seed)
+@given(st.sampled_from(KINDS), st.floats(1e-3, 1e3), st.floats(-100, 100), st.integers(0, 100))
+@hypothesis_settings(deadline=None, max_examples=30)
+def test_units_of_the_features_change_no_logit(kind: Kind, scale: float, offset: float, seed: int):
+    features, labels = task(kind, seed=seed)
     moved = features * scale + offset
-    found = fit_head(moved, labels).logits(moved)
-    np.testing.assert_allclose(found, fit_head(features, labels).logits(features), atol=5e-3)
+    found, expected = fit_head(moved, labels, kind), fit_head(features, labels, kind)
+    np.testing.assert_allclose(found.logits(moved), expected.logits(features), atol=5e-3)
+    if kind == "regression":
+        np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 7.3, -2e6])
-@pytest.mark.parametrize("count", [26, 50])
-def test_constant_feature_has_no_weight(count: int, value: float):
-    features, labels = blobs([count // 2, count - count // 2])
-    head = fit_head(np.column_stack([features, np.full(count, value)]), labels)
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_feature_has_no_weight(kind: Kind, value: float):
+    features, labels = task(kind)
+    head = fit_head(np.column_stack([features, np.full(len(labels), value)]), labels, kind)
     assert np.abs(head.weight[:, -1]).max() < 1e-9
+    assert np.abs(head.weight[:, :-1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 7.3, -2e6])
-def test_features_that_are_all_constant_tell_nothing_apart(value: float):
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_that_are_all_constant_tell_nothing_apart(kind: Kind, value: float):
     """Their standard deviation may be a rounding error rather than zero."""
-    features = np.full((26, 4), value)
-    logits = fit_head(features, np.arange(26) % 2).logits(features)
-    np.testing.assert_allclose(logits, 0, atol=1e-6)
+    _, labels = task(kind)
+    features = np.full((len(labels), 4), value)
+    head = fit_head(features, labels, kind)
+    np.testing.assert_allclose(head.logits(features), 0, atol=1e-6)
+    if kind == "regression":  # left out, each target is foretold by the mean of the others
+        np.testing.assert_allclose(head.variance, (len(labels) / (len(labels) - 1)) ** 2)
 
 
 def test_two_classes_have_opposite_rows():
@@ -138,76 +148,197 @@ def test_separable_classes_with_more_features_than_samples_converge():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_fit_is_deterministic_to_the_byte_and_leaves_its_arguments(dtype: type):
-    features, labels = blobs([9, 14, 11])
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_is_deterministic_to_the_byte_and_leaves_its_arguments(kind: Kind, dtype: type):
+    features, labels = task(kind)
     features = features.astype(dtype)
-    before = features.copy()
-    first, second = fit_head(features, labels), fit_head(features, labels)
+    before = features.copy(), labels.copy()
+    first, second = fit_head(features, labels, kind), fit_head(features, labels, kind)
     assert first.weight.dtype == first.bias.dtype == np.float64
     assert first.weight.tobytes() + first.bias.tobytes() == second.weight.tobytes() + second.bias.tobytes()
-    np.testing.assert_array_equal(features, before)
+    assert first.kind == kind
+    assert (first.variance is not None) == (kind == "regression")
+    np.testing.assert_array_equal(features, before[0])
+    np.testing.assert_array_equal(labels, before[1])
 
 
-def test_score_of_known_logits():
-    """Class 0: one of two right, losses ln 2 and ln 4. Class 1: right, loss ln 4/3; it weighs as much."""
-    head = LinearHead(np.eye(2), np.zeros(2))
-    features = np.log(np.array([[2.0, 2.0], [1.0, 3.0], [1.0, 3.0]]))
-    found = score_head(head, features, np.array([0, 0, 1]))
-    assert found.accuracy == 0.75
-    assert found.loss == pytest.approx(((np.log(2) + np.log(4)) / 2 + np.log(4 / 3)) / 2)
+def label_share(labels: np.ndarray) -> np.ndarray:
+    """Weights ``[N, C]``: for each label one half over the samples with it, one half over those without."""
+    share = np.empty(labels.shape)
+    for label, column in enumerate(labels.T):
+        for value in (0, 1):
+            share[column == value, label] = 1 / (2 * (column == value).sum())
+    return share
 
 
-def test_score_of_huge_logits_is_finite():
-    head = LinearHead(np.array([[1.0], [-1.0]]), np.zeros(2))
-    found = score_head(head, np.array([[1e4], [1e4]]), np.array([0, 1]))
-    assert (found.accuracy, found.loss) == (0.5, 1e4)
+@pytest.mark.parametrize("l2", [L2, FISHER_L2])
+@pytest.mark.parametrize("num_features", [3, 60], ids=["N>F", "N<F"])
+def test_multi_label_fit_minimises_the_stated_objective(num_features: int, l2: float):
+    features, labels = task("multi_label", num_samples=40, num_features=num_features)
+    share = label_share(labels)
+    centred = features - share.mean(axis=1) @ features
+    inputs = centred / np.sqrt((share.mean(axis=1) @ centred**2).mean())
+
+    def label_objective(table: np.ndarray, label: int) -> float:
+        logits = inputs @ table[:-1] + table[-1]
+        losses = np.where(labels[:, label], np.logaddexp(0, -logits), np.logaddexp(0, logits))
+        return float(share[:, label] @ losses + l2 / 2 * (table[:-1] ** 2).sum())
+
+    logits = fit_head(features, labels, "multi_label", l2=l2).logits(features)
+    for label in range(3):
+        slow = minimize(label_objective, np.zeros(num_features + 1), label, options={"gtol": 1e-6})
+        expected = inputs @ slow.x[:-1] + slow.x[-1]
+        found, wanted = (1 / (1 + np.exp(-values)) for values in (logits[:, label], expected))
+        np.testing.assert_allclose(found, wanted, atol=2e-3)
 
 
-LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array)
+def test_one_label_is_a_task_of_two_classes():
+    """The two weights of two classes are each half of their difference, so its penalty is half as strong."""
+    features, labels = blobs([14, 31])
+    two = fit_head(features, labels, l2=0.2).logits(features)
+    one = fit_head(features, labels[:, None], "multi_label", l2=0.1).logits(features)
+    np.testing.assert_allclose(one[:, 0], two[:, 1] - two[:, 0], atol=2e-3)
 
 
-@given(LABELS, st.integers(0, 2**32), st.integers(0, 10))
-@hypothesis_settings(deadline=None, max_examples=60)
-def test_choice_takes_that_many_of_every_class(labels: np.ndarray, seed: int, most: int):
-    chosen = choose_per_class(labels, lambda count: min(most, count // 2), seed)
-    assert (chosen.shape, chosen.dtype) == (labels.shape, np.bool_)
-    for label in set(labels.tolist()):
-        count = labels.tolist().count(label)
-        assert chosen[labels == label].sum() == min(most, count // 2)
-    np.testing.assert_array_equal(chosen, choose_per_class(labels, lambda count: min(most, count // 2), seed))
+def test_duplicating_the_samples_with_a_label_changes_nothing():
+    features, labels = blobs([14, 31])
+    copies = np.where(labels == 1, 3, 1)
+    more = fit_head(np.repeat(features, copies, axis=0), np.repeat(labels, copies)[:, None], "multi_label")
+    once = fit_head(features, labels[:, None], "multi_label")
+    np.testing.assert_allclose(more.logits(features), once.logits(features), atol=5e-3)
 
 
-def test_choice_is_uniform_and_differs_by_seed():
-    labels = np.array([0, 1, 0, 1, 0, 1, 0, 0])
-    chosen = np.array([choose_per_class(labels, lambda count: 1, seed) for seed in range(2000)])
-    np.testing.assert_allclose(chosen.mean(axis=0), np.where(labels == 0, 1 / 5, 1 / 3), atol=0.04)
+@pytest.mark.parametrize(("value", "where"), [(1, "all"), (0, "none")])
+def test_label_that_does_not_vary_is_refused(value: int, where: str):
+    features, labels = task("multi_label")
+    labels[:, 1] = value
+    message = (
+        f"labels: label 1 is on {where} of the 30 samples; a head needs samples with and without it, so leave "
+        "it out or add samples"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        fit_head(features, labels, "multi_label")
 
 
-@pytest.mark.parametrize("sizes", [[2, 2], [3, 9, 8], [40, 17]], ids=str)
-def test_held_out_score_is_of_a_quarter_that_the_head_did_not_see(
-    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+def slow_ridge(inputs: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
+    """``[F+1, T]``, the bias last, of least sum of squares plus ``penalty`` times the squared weights."""
+    ones = np.column_stack([inputs, np.ones(len(inputs))])
+    strengths = np.diag(np.append(np.full(inputs.shape[1], penalty), 0))
+    return np.linalg.solve(ones.T @ ones + strengths, ones.T @ targets)
+
+
+@given(
+    st.integers(3, 14),
+    st.integers(1, 20),
+    st.integers(1, 3),
+    st.sampled_from([L2, 0.1, FISHER_L2]),
+    st.integers(0, 1000),
+)
+@hypothesis_settings(deadline=None, max_examples=50)
+def test_regression_is_ridge_and_its_variance_that_of_refits_without_each_sample(
+    num_samples: int, num_features: int, num_targets: int, l2: float, seed: int
 ):
-    features, labels = blobs(sizes)
-    seen = {}
+    generator = np.random.default_rng(seed)
+    features = generator.normal(size=(num_samples, num_features)) * 3 + 5
+    targets = generator.normal(size=(num_samples, num_targets)) * 70 - 9
+    inputs = (features - features.mean(axis=0)) / np.sqrt(features.var(axis=0).mean())
+    standard = (targets - targets.mean(axis=0)) / targets.std(axis=0)
+    ones = np.column_stack([inputs, np.ones(num_samples)])
 
-    def spy(kind: str, function):
-        def call(*args, **options):
-            seen[kind] = args[-2], args[-1]
-            return function(*args, **options)
+    head = fit_head(features, targets, "regression", l2=l2)
+    expected = ones @ slow_ridge(inputs, standard, num_samples * l2)
+    np.testing.assert_allclose(head.logits(features), expected, atol=1e-8)
 
-        return call
-
-    monkeypatch.setattr("indexer.heads.fit_head", spy("fit", fit_head))
-    monkeypatch.setattr("indexer.heads.score_head", spy("score", score_head))
-    found = held_out_score(features, labels, 3)
-    (fitted, fitted_labels), (held_out, held_out_labels) = seen["fit"], seen["score"]
-    assert not {tuple(row) for row in fitted} & {tuple(row) for row in held_out}
-    assert len(fitted) + len(held_out) == len(labels)
-    assert np.bincount(held_out_labels).tolist() == [max(1, size // 4) for size in sizes]
-    assert found == score_head(fit_head(fitted, fitted_labels), held_out, held_out_labels)
-    assert found == held_out_score(features, labels, 3)
+    residuals = []
+    for left_out in range(num_samples):
+        kept = np.arange(num_samples) != left_out
+        table = slow_ridge(inputs[kept], standard[kept], num_samples * l2)
+        residuals.append(standard[left_out] - ones[left_out] @ table)
+    slow = np.maximum(np.square(residuals).mean(axis=0), VARIANCE_FLOOR)
+    np.testing.assert_allclose(head.variance, slow, rtol=1e-6)
 
 
-def test_held_out_score_depends_on_the_seed():
-    features, labels = blobs([20, 20])
-    assert len({held_out_score(features, labels, seed).loss for seed in range(4)}) == 4
+def test_unit_and_offset_of_the_targets_change_nothing():
+    features, labels = task("regression")
+    head = fit_head(features, labels, "regression")
+    moved = fit_head(features, labels.astype(np.float64) * [1e4, 1e-3] + [7, 1], "regression")
+    np.testing.assert_allclose(moved.weight, head.weight, atol=1e-9)
+    np.testing.assert_allclose(moved.variance, head.variance, rtol=1e-9)
+
+
+def test_variance_is_that_of_the_noise():
+    """Of y = a + b with a foretold by the features and b noise, b has three quarters of the variance."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(4000, 6))
+    targets = features[:, :1] + np.sqrt(3) * generator.normal(size=(4000, 1))
+    head = fit_head(features, targets, "regression")
+    np.testing.assert_allclose(head.variance, 0.75, rtol=0.05)
+
+
+def test_variance_of_more_features_than_samples_is_not_that_of_the_samples():
+    generator = np.random.default_rng(0)
+    features, targets = generator.normal(size=(30, 300)), generator.normal(size=(30, 1))
+    head = fit_head(features, targets, "regression")
+    inside = (head.logits(features) - standardise(targets, targets)).var()
+    assert inside < 1e-4
+    np.testing.assert_allclose(head.variance, 1.0, rtol=0.3)
+
+
+def test_variance_of_an_exact_fit_is_the_floor():
+    features = np.random.default_rng(0).normal(size=(100, 4))
+    head = fit_head(features, features @ np.ones((4, 1)), "regression", l2=1e-9)
+    np.testing.assert_array_equal(head.variance, VARIANCE_FLOOR)
+
+
+def test_constant_target_has_no_weight_and_variance_one():
+    features, labels = task("regression")
+    labels[:, 0] = 0.1
+    head = fit_head(features, labels, "regression")
+    assert np.abs(head.weight[0]).max() < 1e-12
+    assert head.variance[0] == 1.0 != head.variance[1]
+
+
+def test_two_samples_make_a_regression():
+    """Each left out is foretold as the other, which is two standard deviations away."""
+    head = fit_head(np.zeros((2, 3)), np.array([[1.0], [5.0]]), "regression")
+    np.testing.assert_allclose(head.variance, 4.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("l2", [L2, FISHER_L2])
+def test_more_features_than_samples_make_a_finite_head(kind: Kind, l2: float):
+    features, labels = task(kind, num_samples=16, num_features=300)
+    head = fit_head(features, labels, kind, l2=l2)
+    assert all(np.isfinite(values).all() for values in (head.weight, head.bias, head.logits(features)))
+
+
+@pytest.mark.parametrize("distance", [1.0, 3.0])
+def test_rare_class_is_found_as_well_as_a_frequent_one(distance: float):
+    """100 to 1; an unbalanced fit calls next to all of them frequent."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [3000, 30])
+    features = generator.normal(size=(3030, 4)) + distance * labels[:, None]
+    fresh = generator.normal(size=(3030, 4)) + distance * labels[:, None]
+    for head in (fit_head(features, labels), fit_head(features, labels[:, None], "multi_label")):
+        logits = head.logits(fresh)
+        guess = logits.argmax(axis=1) if head.kind == "single_label" else logits[:, 0] > 0
+        frequent, rare = (guess == labels)[:3000].mean(), (guess == labels)[3000:].mean()
+        assert abs(frequent - rare) < 0.12
+        assert min(frequent, rare) > 0.7
+
+
+@pytest.mark.parametrize("l2", [L2, FISHER_L2])
+@pytest.mark.parametrize("num_features", [64, pytest.param(512, marks=pytest.mark.slow)])
+def test_thousand_classes_of_two_samples_converge(num_features: int, l2: float):
+    features, labels = many_classes(1000, num_features)
+    head = fit_head(features, labels, l2=l2)
+    centred = features - features.mean(axis=0)
+    scale = np.sqrt((centred**2).mean())
+    logits = head.logits(features)
+    probs = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+    start, found = (
+        (guess - np.eye(1000)[labels]).T @ centred / scale / len(labels)
+        for guess in (np.full_like(probs, 1e-3), probs)
+    )
+    gradient = found + l2 * head.weight * scale
+    assert np.linalg.norm(gradient) < 0.03 * np.linalg.norm(start)

@@ -1,10 +1,16 @@
 """indexer.measure: the few-shot linear probe on made features, and on real digits."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
-from indexer.heads import choose_per_class, fit_head
+from indexer.errors import DataError
+from indexer.heads import fit_head
 from indexer.measure import PROTOCOL, REPEATS, SHOTS, measure_expert, score_features
+from indexer.scores import choose_per_class
 
 EXPERT = "resnet14w32.mnist"
 
@@ -98,3 +104,36 @@ def test_progress_is_told_by_stage(measured: dict[int, tuple]):
     _, told = measured[0]
     assert [stage for stage, done, total in told if done == total] == ["decode", "features"]
     assert {total for _, _, total in told} == {160}
+
+
+def test_channels_and_range_reach_the_images(tmp_path: Path):
+    """Digits as channel 2 of noise, of 16 bits, read as what they are."""
+    digits = load_digits()
+    grey = np.rint(digits.images[:80] * (255 / 16)).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 1000, (80, 8, 8, 4))
+    noise[..., 2] = 100 + 3 * grey.astype(int)
+    np.savez(tmp_path / "grey.npz", images=grey, labels=digits.target[:80])
+    np.savez(tmp_path / "deep.npz", images=noise.astype(np.uint16), labels=digits.target[:80])
+    plain = measure_expert(EXPERT, str(tmp_path / "grey.npz"), seed=3)
+    chosen = {"channels": "2,2,2", "value_range": (100, 865)}
+    assert measure_expert(EXPERT, str(tmp_path / "deep.npz"), seed=3, **chosen) == plain
+    assert measure_expert(EXPERT, str(tmp_path / "deep.npz"), seed=3).accuracy < plain.accuracy
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (np.arange(12)[:, None] % [2, 3] == 0, "a multi-label task"),
+        (np.arange(12) / 7, "a regression"),
+    ],
+    ids=["multi_label", "regression"],
+)
+def test_other_kinds_of_task_are_refused(labels: np.ndarray, task: str, tmp_path: Path):
+    data = str(tmp_path / "task.npz")
+    np.savez(data, images=np.zeros((12, 8, 8), np.uint8), labels=labels)
+    message = (
+        f"{data}: is {task}, and linear_probe_10shot measures experts on single-label tasks only; measure with "
+        "a metric of your own from 0 to 1 and record it with `t2v result add`"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        measure_expert(EXPERT, data)
