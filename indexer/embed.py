@@ -13,10 +13,11 @@ from functools import partial
 import numpy as np
 import torch
 
+from indexer.costs import fitting_batch_size
 from indexer.datasets import Sample, load_sample
-from indexer.features import Progress, batches, extract_features, move_to_device
+from indexer.features import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.fisher import fisher_information
-from indexer.heads import FISHER_L2, fit_head, held_out_score
+from indexer.heads import FISHER_L2, fit_head, held_out_score, standardise
 from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import DatasetDescription, EmbeddingSettings, Space, TaskEmbedding
 
@@ -65,6 +66,8 @@ def load_task_sample(
         max_samples=settings.max_samples,
         seed=settings.seed,
         split=settings.split,
+        channels=settings.channels,
+        value_range=settings.value_range,
         progress=partial(progress, "decode") if progress else None,
     )
 
@@ -81,18 +84,24 @@ def embed_sample(
     """
     start = time.perf_counter()
     move_to_device(probe, settings.device)
-    features = extract_features(probe, sample.images, batch_size=settings.batch_size, progress=progress)
-    head = fit_head(features, sample.labels, l2=FISHER_L2)
-    score = held_out_score(features, sample.labels, settings.seed)
-    estimate = fisher_information(
-        probe.body,
-        (torch.from_numpy(head.weight), torch.from_numpy(head.bias)),
-        batches(probe, sample.images, settings.batch_size),
-        estimator=settings.estimator,
-        generator=torch.Generator().manual_seed(settings.seed),
-        norm_weights=settings.norm_weights,
-        progress=(lambda done: progress("fisher", done, len(sample.images))) if progress else None,
-    )
+    batch_size = min(settings.batch_size, fitting_batch_size(probe, settings.memory_budget))
+    kind = sample.description.kind
+    with full_precision():
+        features = extract_features(probe, sample.images, batch_size=batch_size, progress=progress)
+        head = fit_head(features, sample.labels, kind, l2=FISHER_L2)
+        score = held_out_score(features, sample.labels, settings.seed, kind)
+        labels = standardise(sample.labels, sample.labels) if kind == "regression" else sample.labels
+        estimate = fisher_information(
+            probe.body,
+            head,
+            Batches(probe, sample.images, labels, batch_size, _order(len(labels), settings)),
+            estimator=settings.estimator,
+            generator=torch.Generator().manual_seed(settings.seed),
+            norm_weights=settings.norm_weights,
+            tolerance=settings.tolerance,
+            memory_budget=settings.memory_budget,
+            progress=(lambda done: progress("fisher", done, len(labels))) if progress else None,
+        )
     return TaskEmbedding(
         space=space_of(probe, settings),
         dataset=sample.description,
@@ -104,7 +113,18 @@ def embed_sample(
         head_accuracy=score.accuracy,
         head_loss=score.loss,
         seconds=time.perf_counter() - start,
+        fallbacks=estimate.fallbacks,
     )
+
+
+def _order(num_samples: int, settings: EmbeddingSettings) -> np.ndarray:
+    """Order of the Fisher pass: that of the sample, or a random one if the pass may stop early.
+
+    A sample lies class by class, so the start of it would stand for the first classes only.
+    """
+    if settings.tolerance is None:
+        return np.arange(num_samples)
+    return np.random.default_rng(settings.seed).permutation(num_samples)
 
 
 def space_of(probe: PretrainedNetwork, settings: EmbeddingSettings) -> Space:
@@ -135,5 +155,6 @@ def embed_trivial(probe: PretrainedNetwork, settings: EmbeddingSettings) -> np.n
     labels = np.arange(TRIVIAL_SAMPLES) % 2
     images = (generator.integers(0, 128, shape) + 128 * labels[:, None, None, None]).astype(np.uint8)
     description = DatasetDescription("trivial", TRIVIAL_SAMPLES, ("dark", "bright"), fingerprint="")
-    fisher = embed_sample(Sample(images, labels, description), probe, replace(settings, seed=0)).fisher
+    settings = replace(settings, seed=0, tolerance=None)
+    fisher = embed_sample(Sample(images, labels, description), probe, settings).fisher
     return np.asarray(fisher.clip(min=fisher[fisher > 0].min()))

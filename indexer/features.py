@@ -1,9 +1,11 @@
-"""Run a network over a sample: its features.
+"""Run a network over a sample: its batches and its features.
 
 Axes: N samples, F features, S pixels of the input's side.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,11 +45,43 @@ def move_to_device(network: PretrainedNetwork, name: str) -> None:
     network.body.to(choose_device(name)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def batches(network: PretrainedNetwork, images: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    """Normalised batches ``[<= batch_size, 3, S, S]`` on the network's device, of uint8 ``[N, 3, S, S]``."""
-    device = next(network.body.parameters()).device
-    for batch in torch.split(torch.from_numpy(images), batch_size):
-        yield network.normalize(batch.to(device)).contiguous(memory_format=torch.channels_last)
+def full_precision() -> contextlib.AbstractContextManager[None]:
+    """Keep convolutions on CUDA in float32 and deterministic, so that they give what CPUs give, each time."""
+    flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Normalised batches of images with their labels, as often as one goes through them.
+
+    Attributes:
+        network: Whose inputs they are; batches lie on its device.
+        images: uint8 ``[N, 3, S, S]``.
+        labels: ``[N, ...]``.
+        batch_size: Most samples in each.
+        order: Of the samples, as indices; as they are if ``None``.
+    """
+
+    network: PretrainedNetwork
+    images: np.ndarray
+    labels: np.ndarray
+    batch_size: int
+    order: np.ndarray | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images ``[B, 3, S, S]`` and labels ``[B, ...]``, in order."""
+        device = next(self.network.body.parameters()).device
+        order = np.arange(len(self.images)) if self.order is None else self.order
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            images, labels = torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows])
+            if device.type == "cuda":  # from pinned memory the copy runs beside the computation before it
+                images, labels = images.pin_memory(), labels.pin_memory()
+            images = self.network.normalize(images.to(device, non_blocking=True))
+            yield images.contiguous(memory_format=torch.channels_last), labels.to(device, non_blocking=True)
 
 
 def extract_features(
@@ -66,7 +100,7 @@ def extract_features(
     """
     features = []
     with torch.inference_mode():
-        for batch in batches(network, images, batch_size):
+        for batch, _ in Batches(network, images, np.zeros(len(images)), batch_size):
             features.append(network.body(batch).float().cpu().numpy())
             if progress:
                 progress("features", sum(map(len, features)), len(images))

@@ -23,11 +23,12 @@ from machine import print_machine, save_figures
 
 from indexer.datasets import Sample, load_sample
 from indexer.embed import embed_sample
-from indexer.features import batches, extract_features
+from indexer.features import Batches, extract_features
 from indexer.fisher import fisher_information
-from indexer.heads import FISHER_L2, choose_per_class, fit_head
+from indexer.heads import FISHER_L2, fit_head
 from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import EmbeddingSettings, TaskEmbedding
+from indexer.scores import choose_per_class
 from registry.distances import pairwise
 
 KINDS = {
@@ -103,8 +104,8 @@ def fisher_of_halves(
     return [
         fisher_information(
             probe.body,
-            (torch.from_numpy(head.weight), torch.from_numpy(head.bias)),
-            batches(probe, half.images, settings.batch_size),
+            head,
+            Batches(probe, half.images, half.labels, settings.batch_size),
             estimator=settings.estimator,
             generator=torch.Generator().manual_seed(settings.seed + number),
         ).mean

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from indexer.errors import SettingsError
-from indexer.features import batches, choose_device, extract_features, move_to_device
+from indexer.features import Batches, choose_device, extract_features, full_precision, move_to_device
 from indexer.images import fit_image
 from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import DEFAULT_PROBE, InputTransform
@@ -77,10 +77,28 @@ def test_input_is_that_of_torchvision(probe: PretrainedNetwork, transform: Input
 
 
 def test_batches_are_the_images_in_order(probe: PretrainedNetwork):
-    found = list(batches(probe, IMAGES, 3))
-    assert [len(batch) for batch in found] == [3, 3, 1]
-    assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in found)
-    torch.testing.assert_close(torch.cat(found), probe.normalize(torch.from_numpy(IMAGES)), rtol=0, atol=0)
+    batches = Batches(probe, IMAGES, np.arange(7), 3)
+    for _ in range(2):  # as often as one likes
+        images, labels = zip(*batches, strict=True)
+        assert [len(batch) for batch in images] == [3, 3, 1]
+        assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in images)
+        torch.testing.assert_close(torch.cat(images), probe.normalize(torch.from_numpy(IMAGES)), rtol=0, atol=0)
+        assert torch.cat(labels).tolist() == list(range(7))
+
+
+def test_batches_follow_an_order(probe: PretrainedNetwork):
+    order = np.array([4, 0, 6])
+    images, labels = zip(*Batches(probe, IMAGES, np.arange(7), 2, order), strict=True)
+    assert torch.cat(labels).tolist() == [4, 0, 6]
+    expected = probe.normalize(torch.from_numpy(IMAGES[order]))
+    torch.testing.assert_close(torch.cat(images), expected, rtol=0, atol=0)
+
+
+def test_full_precision_lasts_as_long_as_its_context():
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    with full_precision():
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == (False, True)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])

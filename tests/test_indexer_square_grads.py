@@ -7,20 +7,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references_fisher import check_layers, square_grads_one_by_one
+from references_fisher import check_layers, square_grads_of_parameters, square_grads_one_by_one
 from torch import Tensor, nn
 
-from indexer import square_grads
+from indexer import gradients
 from indexer.errors import UnsupportedLayerError
-from indexer.square_grads import ConvGeometry, SquareGrads, cheapest_form, matrix_costs
+from indexer.square_grads import SquareGrads
 from indexer.vision import models
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 
 
-def square_grads_of(network: nn.Module, images: Tensor, directions: Tensor, *, norm_weights: bool = False):
+def square_grads_of(network: nn.Module, images: Tensor, directions: Tensor, **options):
     """The fast side of each comparison: columns ``[N, D]`` summed over directions, and their slices."""
-    with SquareGrads(network, norm_weights=norm_weights) as grads:
+    with SquareGrads(network, **options) as grads:
         output = network(images)
         taken = []
         for direction in directions:
@@ -90,19 +90,65 @@ CONVOLUTIONS = {
     "circular_same": nn.Conv2d(3, 4, 4, padding="same", padding_mode="circular"),
     "no_bias": nn.Conv2d(3, 4, 3, bias=False),
     "kernel_as_large_as_input": nn.Conv2d(3, 4, (7, 6)),
+    "patches": nn.Conv2d(3, 4, 3, stride=3),
+    "padding_beyond_the_kernel": nn.Conv2d(3, 4, (1, 2), padding=(3, 2), stride=2),
+    "line": nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2),
+    "line_circular": nn.Conv1d(4, 6, 4, padding=1, padding_mode="circular"),
+    "line_same": nn.Conv1d(4, 6, 4, padding="same", groups=2),
+    "volume": nn.Conv3d(4, 2, (1, 3, 2), stride=(1, 2, 1), padding=(0, 1, 1), groups=2),
 }
+SIZES = {nn.Conv1d: (9,), nn.Conv2d: (7, 6), nn.Conv3d: (3, 5, 4)}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch warns of a slow path
-@pytest.mark.parametrize("form", ["direct", "gram", "shifted_gram", None])
+@pytest.mark.parametrize("form", ["direct", "shifted_gram", None])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_matches_one_by_one_in_every_form(name: str, form: str | None, monkeypatch):
     if form:
-        monkeypatch.setattr(square_grads, "cheapest_form", lambda _costs: form)
+        monkeypatch.setattr(gradients, "choose_form", lambda _costs, _max_elements: form)
     convolution = CONVOLUTIONS[name].double()
-    images = random_images(3, convolution.in_channels, 7, 6)
+    images = random_images(3, convolution.in_channels, *SIZES[type(convolution)])
     check_network(convolution, images)
-    check_network(convolution, images.to(memory_format=torch.channels_last))
+    if images.ndim == 4:
+        check_network(convolution, images.to(memory_format=torch.channels_last))
+
+
+TRANSPOSED = {
+    "line": (nn.ConvTranspose1d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (4, 5)),
+    "image": (nn.ConvTranspose2d(4, 6, (2, 3), stride=(1, 2), padding=(0, 1), dilation=(2, 1)), (4, 4, 3)),
+    "image_grouped": (nn.ConvTranspose2d(6, 9, 3, groups=3), (6, 3, 3)),
+    "volume": (nn.ConvTranspose3d(2, 3, 2, stride=2), (2, 2, 3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolution_matches_one_by_one(name: str):
+    layer, shape = TRANSPOSED[name]
+    check_network(layer.double(), random_images(3, *shape))
+
+
+class Tokens(nn.Module):
+    """Looks vectors up, then mixes the positions of a sample."""
+
+    def __init__(self, *, padding: int | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 3, padding_idx=padding)
+        self.mix = nn.Linear(3, 2)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        return self.mix(self.table(indices).cumsum(1).tanh()).sum(dim=1)
+
+
+@pytest.mark.parametrize("form", ["direct", "gram", None])
+@pytest.mark.parametrize("padding", [None, 2, -1])
+def test_embedding_matches_one_by_one(padding: int | None, form: str | None, monkeypatch):
+    if form:
+        monkeypatch.setattr(gradients, "choose_form", lambda _costs, _max_elements: form)
+    indices = torch.tensor([[1, 2, 2, 5], [6, 0, 6, 6], [2, 2, 2, 2]])
+    network = Tokens(padding=padding).double()
+    directions = random_images(2, 3, 2)
+    found, slices = square_grads_of(network, indices, directions)
+    check_layers(found, slices, square_grads_one_by_one(network, indices, directions), 1e-8)
 
 
 @settings(deadline=None, max_examples=40)
@@ -127,7 +173,7 @@ LINEARS = {"vectors": (5,), "tokens": (3, 5), "many_tokens": (40, 5), "grid": (2
 @pytest.mark.parametrize("name", LINEARS)
 def test_linear_matches_one_by_one(name: str, form: str | None, monkeypatch):
     if form:
-        monkeypatch.setattr(square_grads, "cheapest_form", lambda _costs: form)
+        monkeypatch.setattr(gradients, "choose_form", lambda _costs, _max_elements: form)
     check_network(nn.Linear(5, 4).double(), random_images(3, *LINEARS[name]))
 
 
@@ -139,6 +185,7 @@ NORMS = {
     "layer_norm_tokens": (nn.LayerNorm(6, bias=False), (5, 6)),
     "layer_norm_image": (nn.LayerNorm((6, 4, 3)), (6, 4, 3)),
     "group_norm": (nn.GroupNorm(3, 6), (6, 4, 3)),
+    "rms_norm": (nn.RMSNorm((4, 3)), (5, 4, 3)),
 }
 
 
@@ -158,12 +205,11 @@ def test_norm_weights_are_left_out_unless_asked_for():
     check_network(network, random_images(2, 3))
 
 
-def test_chunks_change_nothing(monkeypatch):
+def test_memory_budget_changes_nothing():
     network = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(96, 3))
     images, directions = random_images(5, 4, 6, 6), random_images(1, 5, 3)
     whole, _ = square_grads_of(network.double(), images, directions)
-    monkeypatch.setattr(square_grads, "MAX_TEMPORARY_BYTES", 3000)
-    chunked, _ = square_grads_of(network, images, directions)
+    chunked, _ = square_grads_of(network, images, directions, memory_budget=16 * 700)
     torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=0)
 
 
@@ -195,6 +241,7 @@ def test_network_is_left_as_found():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert torch.overrides._get_current_function_mode() is None
 
 
 class Branching(nn.Module):
@@ -247,25 +294,172 @@ def test_input_that_requires_grad_is_fine():
 
 
 class Reused(nn.Module):
-    """Applies one layer twice."""
+    """Applies a linear layer, a convolution and a norm several times, to inputs of different sizes."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.conv = nn.Conv1d(3, 3, 2, padding=1)
         self.layer = nn.Linear(3, 3)
+        self.norm = nn.LayerNorm(3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layer(self.layer(images))
+        hidden = self.conv(self.conv(images).tanh()).mT
+        return self.norm(self.layer(self.norm(self.layer(hidden.mean(1)).tanh())))
 
 
-class Folding(nn.Module):
-    """Moves tokens into the axis of samples."""
+def test_layer_used_several_times_adds_before_it_squares():
+    check_network(Reused().double(), random_images(3, 3, 4), norm_weights=True)
+
+
+def test_tied_weights_belong_to_the_first_layer():
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    network[2].weight = network[0].weight
+    images, directions = random_images(2, 3), random_images(2, 2, 2)
+    found, slices = square_grads_of(network, images, directions)
+    weights = {"0": network[0].weight, "4": network[4].weight}
+    check_layers(found, slices, square_grads_of_parameters(network, weights, images, directions), 1e-8)
+
+
+class Windows(nn.Module):
+    """Moves positions into the axis of samples, before it or behind it, as attention in windows does."""
+
+    def __init__(self, *, samples_first: bool) -> None:
+        super().__init__()
+        self.samples_first = samples_first
+        self.layer = nn.Linear(3, 3)
+        self.conv = nn.Conv1d(4, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 4, 4, 3]
+        hidden = self.conv(images.flatten(0, 1)).tanh().unflatten(0, images.shape[:2])
+        if not self.samples_first:
+            hidden = hidden.transpose(0, 1)
+        hidden = self.layer(hidden.flatten(1, 2) if self.samples_first else hidden.flatten(2)[..., :3])
+        return hidden.sum(dim=1 if self.samples_first else 0)
+
+
+@pytest.mark.parametrize("samples_first", [True, False])
+def test_axis_of_samples_is_found(samples_first: bool):
+    network = Windows(samples_first=samples_first).double()
+    images, directions = random_images(4, 4, 4, 3), random_images(2, 4, 3)
+    with SquareGrads(network) as grads:
+        network(images).backward(directions[0])
+        found = grads.take()
+    check_layers(found, grads.slices, square_grads_one_by_one(network, images, directions[:1]), 1e-8)
+    assert not grads.fallbacks
+
+
+class Attention(nn.Module):
+    """Self-attention, whose weights ``torch.nn.functional`` gets without their modules being called."""
+
+    def __init__(self, *, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=batch_first)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = images if self.batch_first else images.transpose(0, 1)
+        mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        return mixed.sum(dim=1 if self.batch_first else 0)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_has_rules_for_its_projections(batch_first: bool):
+    network = Attention(batch_first=batch_first).double().eval()
+    images, directions = random_images(4, 4, 6), random_images(1, 4, 6)
+    attention = network.attention
+    weights = {
+        "attention.in_proj_weight": attention.in_proj_weight,
+        "attention.out_proj": attention.out_proj.weight,
+    }
+    with SquareGrads(network) as grads:
+        network(images).backward(directions[0])
+        found = grads.take()
+    expected = square_grads_of_parameters(network, weights, images, directions)
+    check_layers(found, grads.slices, expected, 1e-8)
+    assert not grads.fallbacks
+
+
+class Bare(nn.Module):
+    """Holds parameters of its own: a layer scale, a token, a weight that is standardised before its use."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.class_token = nn.Parameter(torch.randn(1, 1, 3))
+        self.gamma = nn.Parameter(torch.rand(3))
+        self.scale = nn.Parameter(torch.rand(4, 1))
+        self.weight = nn.Parameter(torch.randn(2, 3))
+        self.bias_table = nn.Parameter(torch.randn(2, 2))
+
+    def forward(self, images: Tensor) -> Tensor:  # [N, 3, 3]
+        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), images], dim=1)
+        hidden = self.gamma * (tokens * self.scale).tanh()
+        weight = self.weight - self.weight.mean(dim=1, keepdim=True)
+        return nn.functional.linear(hidden, weight, self.bias_table[0]).tanh().sum(dim=1)
+
+
+def test_bare_parameters_are_embedded_but_not_what_is_added():
+    network = Bare().double()
+    images, directions = random_images(3, 3, 3), random_images(2, 3, 2)
+    found, slices = square_grads_of(network, images, directions, norm_weights=True)
+    weights = {name: network.get_parameter(name) for name in ("gamma", "scale", "weight")}
+    expected = square_grads_of_parameters(network, weights, images, directions)
+    check_layers(
+        found, slices, {"gamma": expected["gamma"], "scale": expected["scale"], "": expected["weight"]}, 1e-8
+    )
+    assert list(SquareGrads(network).slices) == [""]
+
+
+def test_what_no_rule_knows_takes_the_slow_route_and_is_named():
+    network = nn.Sequential(nn.Linear(3, 3), nn.Flatten(), Bare()).double()
+    network[1] = nn.Unflatten(1, (1, 3))
+    with SquareGrads(network) as grads:
+        assert grads.fallbacks == ()
+        network[2].scale = nn.Parameter(torch.rand(2, 1).double())
+        network(random_images(2, 3)).sum().backward()
+        assert grads.take().shape == (2, 5)
+        assert grads.fallbacks == ("2 (Bare)",)
+
+
+class SharedTable(nn.Module):
+    """Uses a weight on what is the same for all samples: its rows tell nothing of a single one."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("coordinates", torch.linspace(-1, 1, rows)[:, None])
+        self.table = nn.Linear(1, 3)
         self.layer = nn.Linear(3, 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layer(images.flatten(0, 1))
+        return self.layer(images * self.table(self.coordinates).tanh().sum(dim=0))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_weight_on_a_shared_input_takes_the_slow_route(rows: int):
+    network = SharedTable(rows).double()
+    check_network(network, random_images(2, 3))
+    with SquareGrads(network) as grads:
+        network(random_images(2, 3))
+        assert grads.fallbacks == ("table (Linear)",)
+
+
+def test_table_shared_with_a_linear_layer_takes_the_slow_route():
+    network = Tokens(padding=None).double()
+    network.mix = nn.Linear(3, 7).double()
+    network.mix.weight = network.table.weight
+    indices, directions = torch.tensor([[1, 2], [3, 3]]), random_images(1, 2, 7)
+    found, slices = square_grads_of(network, indices, directions)
+    expected = square_grads_of_parameters(network, {"table": network.table.weight}, indices, directions)
+    check_layers(found, slices, expected, 1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit, in favour of torch.export
+def test_torchscript_takes_the_slow_route():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)).double()
+    scripted = nn.Sequential(torch.jit.script(plain))
+    images, directions = random_images(2, 3, 4, 4), random_images(2, 2, 2)
+    found, slices = square_grads_of(scripted, images, directions)
+    expected = square_grads_one_by_one(plain, images, directions)
+    check_layers(found, slices, {f"0.{name}": rows for name, rows in expected.items()}, 1e-8)
 
 
 class Overwriting(nn.Module):
@@ -280,40 +474,44 @@ class Overwriting(nn.Module):
         return self.layer(hidden) + hidden.mul_(2)
 
 
-class ScaledLinear(nn.Linear):
-    """May compute anything, for all that a rule of Linear knows."""
+class Mixing(nn.Module):
+    """Gives every sample something of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images - images.mean(dim=0))
 
 
-def tied() -> nn.Module:
-    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    network[1].weight = network[0].weight
-    return network
+class Late(nn.Module):
+    """Uses a layer from the second batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.batches = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches += 1
+        return (self.second if self.batches > 1 else self.first)(images)
 
 
-NO_RULE = (
-    "holds parameters but has no rule for its squared gradients; use a probe made of layers that have one: "
-    "Conv2d, Linear, BatchNorm1d, BatchNorm2d, LayerNorm, GroupNorm"
-)
 BATCH_STATISTICS = (
     "normalises by statistics of the batch, which ties samples together; call eval() on the network, and keep "
     "track_running_stats on"
 )
-ADD_FIRST = (
-    "gradients of both would have to be added before squaring, which is not supported: give each layer its own"
-)
-ADD_FIRST_USE = (
-    "gradients of both uses would have to be added before squaring, which is not supported: give each use a "
-    "layer of its own"
-)
-FOLDED = "saw 8 rows for 2 samples; its first axis must be the samples for their gradients to be told apart"
 OVERWRITTEN = (
     "was overwritten in place after the layer had used it; make that operation out of place (inplace=False)"
 )
+MIXING = (
+    "the network gives each sample something of the others in its batch, so that their gradients "
+    "cannot be told apart; use a probe that treats samples on their own"
+)
+LATE = "was not used in the first forward pass; a network must use the same layers for every batch"
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "no_rule": (lambda: nn.Sequential(nn.Linear(3, 3), nn.Conv1d(3, 3, 1)), f"layer '1' (Conv1d) {NO_RULE}"),
-    "subclass": (lambda: nn.Sequential(ScaledLinear(3, 3)), f"layer '0' (ScaledLinear) {NO_RULE}"),
-    "tied": (tied, f"layer '1' (Linear) shares a parameter with layer '0'; {ADD_FIRST}"),
     "training": (
         lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),
         f"layer '1' (BatchNorm1d) {BATCH_STATISTICS}",
@@ -324,10 +522,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ).eval(),
         f"layer '1' (BatchNorm1d) {BATCH_STATISTICS}",
     ),
-    "nothing_to_embed": (nn.ReLU, "the network has no layer to embed, such as Conv2d or Linear"),
-    "reused": (Reused, f"layer 'layer' was used twice in one forward pass; {ADD_FIRST_USE}"),
-    "folding": (Folding, f"layer 'layer' {FOLDED}"),
+    "nothing_to_embed": (nn.ReLU, "the network has no weights to embed, such as those of Conv2d or Linear"),
+    "mixing": (Mixing, MIXING),
     "overwriting": (Overwriting, f"the input of layer 'layer' {OVERWRITTEN}"),
+    "late": (Late, f"layer 'second' {LATE}"),
 }
 
 
@@ -337,43 +535,6 @@ def test_unsupported_network_is_refused_by_name(name: str):
     network = build()
     with pytest.raises(UnsupportedLayerError, match=f"^{re.escape(message)}$"), SquareGrads(network):
         network(torch.ones(2, 4, 3)).sum().backward()
-
-
-def geometry(**sizes) -> ConvGeometry:
-    defaults = {"filters": 64, "channels": 64, "kernel": (3, 3), "stride": (1, 1), "dilation": (1, 1)}
-    return ConvGeometry(**(defaults | {"pixels": (8, 8), "padding": (1, 1, 1, 1)} | sizes))
-
-
-def test_costs_count_the_products_of_each_form():
-    costs = geometry().costs()
-    assert {form: cost.multiply_adds for form, cost in costs.items()} == {
-        "direct": 64 * 576 * 64,
-        "gram": 576 * 64**2 + 64 * 64**2,
-        "shifted_gram": 64 * 64**2 + 64 * 64**2,
-    }
-    assert costs["direct"].elements == 576 * 64 + 64 * 576
-    assert costs["gram"].elements == 576 * 64 + 64**2 + 64 * 64
-    assert costs["shifted_gram"].elements == 64**2 + 100**2 + 3 * 80**2 + 3 * 64**2 + 64 * 64
-
-
-@pytest.mark.parametrize(
-    ("sizes", "form"),
-    [
-        pytest.param(
-            {"channels": 3, "kernel": (7, 7), "stride": (2, 2), "pixels": (64, 64)}, "direct", id="stem"
-        ),
-        pytest.param({}, "shifted_gram", id="many_channels_few_positions"),
-        pytest.param({"pixels": (56, 56)}, "direct", id="many_positions"),
-        pytest.param({"stride": (4, 4), "pixels": (16, 16)}, "gram", id="few_positions_of_many_pixels"),
-    ],
-)
-def test_form_of_a_convolution_follows_its_shape(sizes, form: str):
-    assert cheapest_form(geometry(**sizes).costs()) == form
-
-
-@pytest.mark.parametrize(("positions", "form"), [(1, "gram"), (10_000, "direct")])
-def test_form_of_a_linear_layer_follows_its_shape(positions: int, form: str):
-    assert cheapest_form(matrix_costs(512, 512, positions)) == form
 
 
 @pytest.mark.gpu
