@@ -1,31 +1,30 @@
 """Pretrained networks by name: what measures tasks (probes) and what is recommended for them (experts).
 
-A network is named by its *loader*, one of
-
-    resnet14w32.tiny_imagenet      weights that ship with this package (``BUILTIN``)
-    resnet18.IMAGENET1K_V1         torchvision's weights, downloaded and cached by torchvision
-    resnet18@my.safetensors        any known architecture with weights from a local file
+How a network is named, its *loader*, is said in ``indexer.loaders``.
 
 Axes: N samples, F features, S pixels of the input's side.
 """
 
-import hashlib
+import math
 import pickle
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from indexer.bodies import Body, count_params, head_name, measure_features, remove_head
 from indexer.errors import UnknownNameError, WeightsError
+from indexer.loaders import Loader, parse_loader
 from indexer.networks import SmallResNet
 from indexer.records import InputTransform
+from indexer.weights import fill, hash_weights, misfit, read_shapes, read_weights
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
@@ -111,34 +110,56 @@ def list_torchvision() -> list[str]:
 
 
 def describe_networks() -> list[NetworkDescription]:
-    """Every network that has weights by name: the built-in ones, then torchvision's."""
+    """Every network that has weights by a name known here: the built-in ones, then torchvision's.
+
+    No weights are read. Those of timm and of the hub are too many to list, see ``indexer.loaders``.
+    """
     from indexer.vision import models
 
     found = []
     for name in list_builtin():
-        network = load_network(name)
-        found.append(NetworkDescription(name, "builtin", network.num_params, network.transform.crop))
+        architecture = ARCHITECTURES[name.partition(".")[0]]
+        path = BUILTIN_FOLDER / f"{name}.safetensors"
+        network = _build_unfilled(
+            architecture.build, _count_classes(architecture, read_shapes(path), path, name)
+        )
+        found.append(NetworkDescription(name, "builtin", count_params(network), architecture.transform.crop))
     for name in list_torchvision():
-        architecture, _, weights = name.partition(".")
-        entry = models.get_model_weights(architecture)[weights]
+        architecture_name, _, weights = name.partition(".")
+        entry = models.get_model_weights(architecture_name)[weights]
         size = _torchvision_transform(entry).crop
         found.append(NetworkDescription(name, "torchvision", entry.meta["num_params"], size))
     return found
 
 
 def count_flops(network: PretrainedNetwork) -> int:
-    """Multiply-adds of a network's body for one image."""
+    """Multiply-adds of a network's body for one image.
+
+    Attention is made of plain matrix products for it: fused kernels are not counted by ``FlopCounterMode``.
+    """
     size = network.transform.crop
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.body(torch.zeros(1, 3, size, size))
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.body(torch.zeros(1, 3, size, size))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two operations
 
 
-def get_architecture(name: str) -> Architecture:
-    """One of ``ARCHITECTURES``, or torchvision's network of that name with the transform of its first weights.
+def get_architecture(name: str, weights: str = "", image_size: int | None = None) -> Architecture:
+    """One of ``ARCHITECTURES``, or torchvision's network of that name.
+
+    Args:
+        name: Of the architecture.
+        weights: Name of torchvision's weights whose input transform it has; the first if empty. Those of
+            ``ARCHITECTURES`` have one each, whatever the weights.
+        image_size: Pixels of the input's side of a vision transformer, whose position embeddings depend on it;
+            without ``weights``, it has the transform of the first weights of that size.
 
     Raises:
-        UnknownNameError: If neither has that name.
+        UnknownNameError: If neither has that name, or torchvision has no such weights.
     """
     if name in ARCHITECTURES:  # before the import below, which takes seconds
         return ARCHITECTURES[name]
@@ -147,11 +168,18 @@ def get_architecture(name: str) -> Architecture:
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownNameError("architecture", name, [*ARCHITECTURES, *known])
-    first_weights = next(iter(models.get_model_weights(name)))
-    options = _TORCHVISION_OPTIONS.get(name, {})
+    entries = models.get_model_weights(name)
+    if weights and weights not in entries.__members__:
+        raise UnknownNameError("network", f"{name}.{weights}", [f"{name}.{entry.name}" for entry in entries])
+    transforms = [_torchvision_transform(entry) for entry in ([entries[weights]] if weights else entries)]
+    transform = next((found for found in transforms if found.crop == image_size), transforms[0])
+    options: dict[str, Any] = _TORCHVISION_OPTIONS.get(name, {})
+    if name.startswith("vit_"):
+        size = image_size or transform.crop
+        options = {"image_size": size}
+        transform = transform if transform.crop == size else replace(transform, resize=size, crop=size)
     return Architecture(
-        lambda num_classes: models.get_model(name, num_classes=num_classes, **options),
-        _torchvision_transform(first_weights),
+        lambda num_classes: models.get_model(name, num_classes=num_classes, **options), transform
     )
 
 
@@ -159,20 +187,22 @@ def load_network(loader: str) -> PretrainedNetwork:
     """Load a network by its loader, without its head, frozen and in evaluation mode.
 
     Args:
-        loader: ``architecture.weights`` or ``architecture@FILE``, see the module.
+        loader: One of the forms of ``indexer.loaders``.
 
     Returns:
         The network on the CPU in float32.
 
     Raises:
         UnknownNameError: If there is no such architecture or weights.
-        WeightsError: If the weights cannot be read, or do not fit the architecture.
+        WeightsError: If the weights cannot be read, do not fit the architecture, or make no network that maps
+            images to features.
     """
-    network, name, transform = _load_with_head(loader)
-    num_params = sum(parameter.numel() for parameter in network.parameters())
-    num_features = _remove_head(network)
-    network.eval().requires_grad_(requires_grad=False)
-    return PretrainedNetwork(name, loader, network, num_features, num_params, transform, _hash_weights(network))
+    body = _load_body(parse_loader(loader))
+    network = body.network.eval().requires_grad_(requires_grad=False)
+    num_features = measure_features(body, loader) if body.num_features is None else body.num_features
+    return PretrainedNetwork(
+        body.name, loader, network, num_features, body.num_params, body.transform, hash_weights(network)
+    )
 
 
 def load_expert(loader: str, num_classes: int | None = None) -> nn.Module:
@@ -195,81 +225,90 @@ def load_expert(loader: str, num_classes: int | None = None) -> nn.Module:
     return body if num_classes is None else nn.Sequential(body, nn.Linear(network.num_features, num_classes))
 
 
-def _load_with_head(loader: str) -> tuple[nn.Module, str, InputTransform]:
-    """A network as it was trained, its name, and its input transform."""
-    architecture, at, file = loader.partition("@")
-    if at:
-        path = Path(file).expanduser()
-        weights = path.name.removesuffix(path.suffix).removeprefix(f"{architecture}.")
-        return (
-            _from_file(architecture, path),
-            f"{architecture}.{weights}",
-            get_architecture(architecture).transform,
-        )
-    if loader in list_builtin():
-        architecture = loader.partition(".")[0]
-        path = BUILTIN_FOLDER / f"{loader}.safetensors"
-        return _from_file(architecture, path), loader, ARCHITECTURES[architecture].transform
-    network, transform = _from_torchvision(loader)
-    return network, loader, transform
+def _load_body(loader: Loader) -> Body:
+    """A network without its head, from the source that its loader names."""
+    if loader.source in {"timm", "hf"}:
+        from indexer.hub import load_hugging_face, load_timm
+
+        return load_timm(loader) if loader.source == "timm" else load_hugging_face(loader)
+    if loader.source in {"python", "torchscript"}:
+        from indexer.own_networks import load_python, load_torchscript
+
+        return load_python(loader) if loader.source == "python" else load_torchscript(loader)
+    if loader.file:
+        stem = loader.file.name.removesuffix(loader.file.suffix)
+        name = f"{loader.architecture}.{stem.removeprefix(f'{loader.architecture}.')}"
+        network, transform = _from_file(loader, loader.file)
+    elif loader.name in list_builtin():
+        name = loader.name
+        builtin = Loader(name, "named", loader.architecture)
+        network, transform = _from_file(builtin, BUILTIN_FOLDER / f"{name}.safetensors")
+    else:
+        name = loader.name
+        network, transform = _from_torchvision(loader)
+    num_params = count_params(network)
+    return Body(name, network, transform, num_params, remove_head(network))
 
 
-def _from_file(architecture: str, path: Path) -> nn.Module:
+def _from_file(loader: Loader, path: Path) -> tuple[nn.Module, InputTransform]:
     """Build an architecture for the number of classes that a weights file has, and load the file into it.
 
     Raises:
         WeightsError: If the file does not fit.
     """
-    build = get_architecture(architecture).build
-    state = _read_weights(path)
-    head = _head_name(_build_unfilled(build, 1000)) + ".weight"
-    num_classes = len(state[head]) if head in state and state[head].ndim else 0
+    name = loader.architecture
+    get_architecture(name, loader.weights)  # a wrong name is said first
+    state = read_weights(path)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    architecture = get_architecture(name, loader.weights, _image_size(shapes))
+    network = _build_unfilled(architecture.build, _count_classes(architecture, shapes, path, name))
+    fill(network, state, path, name)
+    return network, architecture.transform
+
+
+def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Side of the inputs of a vision transformer of torchvision: a position per patch, and one of the class."""
+    positions, patches = shapes.get("encoder.pos_embedding", ()), shapes.get("conv_proj.weight", ())
+    if len(positions) != 3 or len(patches) != 4:
+        return None
+    return math.isqrt(max(positions[1] - 1, 1)) * patches[-1]
+
+
+def _count_classes(
+    architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], path: Path, name: str
+) -> int:
+    """Rows of the head in a file.
+
+    Raises:
+        WeightsError: If it has no head of that architecture.
+    """
+    head = head_name(_build_unfilled(architecture.build, 1000)) + ".weight"
+    num_classes = shapes[head][0] if shapes.get(head) else 0
     if not num_classes:
-        problem = f"there is no {head} with a row per class"
-        raise WeightsError(f"{path}: weights do not fit {architecture}: {problem}")
-    network = _build_unfilled(build, num_classes)
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as err:
-        problem = textwrap.shorten(" ".join(str(err).splitlines()[1:]), 120, placeholder=" ...")
-        raise WeightsError(f"{path}: weights do not fit {architecture}: {problem}") from err
-    return network
+        raise WeightsError(misfit(path, name, f"there is no {head} with a row per class"))
+    return num_classes
+
+
+class _WithoutParameters(TorchFunctionMode):
+    """Gives no memory to what layers allocate for their parameters, unlike to the tensors that they compute."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Send ``torch.empty`` to the device without memory."""
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def _build_unfilled(build: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
-    """A network whose weights are about to be replaced: without memory for them where that is possible."""
-    try:
-        with torch.device("meta"):
-            return build(num_classes)
-    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+    """A network whose weights are about to be replaced: without memory for most of them."""
+    with _WithoutParameters():
         return build(num_classes)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or of a PyTorch checkpoint; pickled objects are never executed.
-
-    Raises:
-        WeightsError: If it is neither.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file; expected .safetensors or a PyTorch checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # a damaged pickle raises nearly anything: IndexError, struct.error, UnicodeError
-        raise WeightsError(f"{path}: not a safetensors file or a PyTorch checkpoint of plain tensors") from err
-    if isinstance(state, dict):
-        state = state.get("state_dict", state.get("model", state))
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise WeightsError(f"{path}: holds no state dict (a mapping from parameter names to tensors)")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _from_torchvision(loader: str) -> tuple[nn.Module, InputTransform]:
+def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
     """Torchvision's network with one of its own weights, from its cache or the network.
 
     Raises:
@@ -278,23 +317,22 @@ def _from_torchvision(loader: str) -> tuple[nn.Module, InputTransform]:
     """
     from indexer.vision import models
 
-    architecture, _, weights = loader.partition(".")
+    name, architecture = loader.name, loader.architecture
     if architecture not in models.list_models(module=models):
-        raise UnknownNameError("network", loader, [*list_builtin(), *list_torchvision()])
+        raise UnknownNameError("network", name, [*list_builtin(), *list_torchvision()])
     entries = models.get_model_weights(architecture)
-    if weights not in entries.__members__:
-        raise UnknownNameError("network", loader, [f"{architecture}.{entry.name}" for entry in entries])
-    entry = entries[weights]
+    if loader.weights not in entries.__members__:
+        raise UnknownNameError("network", name, [f"{architecture}.{entry.name}" for entry in entries])
+    entry = entries[loader.weights]
     try:
         return models.get_model(architecture, weights=entry), _torchvision_transform(entry)
     except OSError as err:
         raise WeightsError(
-            f"{loader}: cannot download {entry.url} ({err}); "
-            f"fetch it elsewhere and name the file as {architecture}@FILE"
+            f"{name}: cannot download {entry.url} ({err}); fetch it elsewhere and name the file as {name}@FILE"
         ) from err
     except (EOFError, RuntimeError, pickle.UnpicklingError) as err:
         raise WeightsError(
-            f"{loader}: the copy of {entry.url} in {torch.hub.get_dir()} is damaged ({err}); "
+            f"{name}: the copy of {entry.url} in {torch.hub.get_dir()} is damaged ({err}); "
             "delete it and try again"
         ) from err
 
@@ -302,33 +340,3 @@ def _from_torchvision(loader: str) -> tuple[nn.Module, InputTransform]:
 def _torchvision_transform(weights: Any) -> InputTransform:
     preset = weights.transforms()
     return InputTransform(preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
-
-
-def _head_name(network: nn.Module) -> str:
-    """Name of the layer that makes the logits: the last linear one, or SqueezeNet's last convolution."""
-    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
-    return layers[-1] if layers else "classifier.1"
-
-
-def _remove_head(network: nn.Module) -> int:
-    """Make a network return the inputs of its head; returns their number F."""
-    name = _head_name(network)
-    head = network.get_submodule(name)
-    if isinstance(head, nn.Conv2d):  # SqueezeNet classifies every pixel, then averages; we average first
-        network.classifier = nn.AdaptiveAvgPool2d(1)
-        return head.in_channels
-    if hasattr(network, "aux_logits"):  # GoogLeNet and Inception return further logits in training mode
-        network.aux_logits = False  # type: ignore[assignment]  # a module's attributes are not typed
-        for auxiliary in {"aux1", "aux2", "AuxLogits"} & set(dict(network.named_children())):
-            setattr(network, auxiliary, None)
-    parent, _, attribute = name.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, nn.Identity())
-    return int(head.in_features)  # type: ignore[arg-type]  # a layer's attributes are not typed
-
-
-def _hash_weights(network: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

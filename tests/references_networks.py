@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from indexer import probes
+from indexer.bodies import head_name
 
 
 def random_images(side: int = 32) -> Tensor:
@@ -15,6 +15,6 @@ def check_body(body: nn.Module, network: nn.Module, side: int = 32):
     """Expect the network without its head, frozen and in evaluation mode, whose features give the logits."""
     assert not any(module.training for module in body.modules())
     assert not any(parameter.requires_grad for parameter in body.parameters())
-    head = network.get_submodule(probes._head_name(network))
+    head = network.get_submodule(head_name(network))
     with torch.inference_mode():
         torch.testing.assert_close(head(body(random_images(side))), network(random_images(side)))

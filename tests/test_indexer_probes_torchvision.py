@@ -7,10 +7,12 @@ from urllib.error import URLError
 import pytest
 import torch
 from references_networks import check_body, random_images
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from indexer import probes
-from indexer.errors import WeightsError
+from indexer.bodies import count_params, head_name
+from indexer.errors import UnknownNameError, WeightsError
 from indexer.probes import (
     describe_networks,
     get_architecture,
@@ -21,6 +23,7 @@ from indexer.probes import (
 )
 from indexer.records import DEFAULT_PROBE, InputTransform
 from indexer.vision import models
+from indexer.weights import fill
 
 
 def smallest_of_each_family() -> set[str]:
@@ -45,7 +48,7 @@ ARCHITECTURES = [
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_is_built_without_weights_and_has_a_head(name: str):
     network = probes._build_unfilled(get_architecture(name).build, 5)
-    head = network.get_submodule(probes._head_name(network))
+    head = network.get_submodule(head_name(network))
     assert 5 in {getattr(head, "out_features", None), getattr(head, "out_channels", None)}
     missing = [buffer for buffer, _ in network.named_buffers() if buffer not in network.state_dict()]
     assert not missing, "a weights file would not fill these"
@@ -70,6 +73,116 @@ def test_torchvision_network_loads_from_a_file(tmp_path: Path, name: str, num_fe
     assert (found.name, found.num_features, found.transform.crop) == (f"{name}.mine", num_features, 224)
     assert found.num_params == sum(map(Tensor.numel, network.parameters()))
     check_body(found.body, network, side=64)
+
+
+def random_state(name: str, num_classes: int, **options) -> tuple[nn.Module, dict[str, Tensor]]:
+    """An architecture on the device without memory, and random weights for it."""
+    with probes._WithoutParameters():
+        network = models.get_model(name, num_classes=num_classes, **options)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(key: str, value: Tensor) -> Tensor:
+        if not value.is_meta:
+            return value
+        if key.endswith("running_var"):
+            return torch.ones(value.shape)
+        fan_in = max(value[0].numel(), 1) if value.ndim > 1 else 1
+        return torch.randn(value.shape, generator=generator) / fan_in**0.5
+
+    return network, {key: drawn(key, value) for key, value in network.state_dict().items()}
+
+
+SMALLEST_INPUT = {"maxvit_t": 224, "inception_v3": 96, "alexnet": 64}
+"""Pixels of the input's side, where 32 are too few; vision transformers know theirs."""
+
+
+HANDFUL = {
+    "mnasnet0_5",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in HANDFUL else pytest.mark.slow)
+        for name in models.list_models(module=models)
+    ],
+)
+def test_every_architecture_gives_features_for_weights_from_a_file(tmp_path: Path, name: str):
+    options = {"image_size": 56 if name == "vit_h_14" else 64} if name.startswith("vit_") else {}
+    options |= probes._TORCHVISION_OPTIONS.get(name, {})
+    network, state = random_state(name, 3, **options)
+    save_file(state, tmp_path / "mine.safetensors")
+    fill(network, state, tmp_path, name)
+    del state
+    found = load_network(f"{name}@{tmp_path}/mine.safetensors")
+    (tmp_path / "mine.safetensors").unlink()
+    side = options.get("image_size", SMALLEST_INPUT.get(name, 32))
+    if name.startswith("vit_"):
+        assert found.transform.crop == side
+    with torch.inference_mode():
+        features = found.body(random_images(side))
+        assert features.shape == (2, found.num_features)
+        assert features.isfinite().all()
+        assert found.num_params == count_params(network)
+        if not name.startswith("squeezenet"):  # which classifies pixels before it averages
+            logits = network.get_submodule(head_name(network))(features)
+            torch.testing.assert_close(logits, network.eval()(random_images(side)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "image_size", "transform"),
+    [
+        ("", 224, InputTransform(256, 224)),
+        ("", 384, InputTransform(384, 384)),
+        ("", 96, InputTransform(96, 96)),
+        (".IMAGENET1K_SWAG_E2E_V1", 384, InputTransform(384, 384)),
+        (".IMAGENET1K_SWAG_LINEAR_V1", 224, InputTransform(224, 224)),
+    ],
+)
+def test_input_of_a_vision_transformer_is_that_of_its_positions(
+    weights: str, image_size: int, transform: InputTransform
+):
+    found = get_architecture("vit_b_16", weights.removeprefix("."), image_size)
+    assert found.transform == transform
+    shapes = {
+        key: tuple(value.shape) for key, value in probes._build_unfilled(found.build, 2).state_dict().items()
+    }
+    assert probes._image_size(shapes) == image_size
+
+
+def test_vision_transformer_without_weights_is_built_for_its_first_weights():
+    found = get_architecture("vit_h_14")
+    shapes = {
+        key: tuple(value.shape) for key, value in probes._build_unfilled(found.build, 2).state_dict().items()
+    }
+    assert probes._image_size(shapes) == found.transform.crop == 518
+
+
+def test_weights_name_before_a_file_says_the_transform(tmp_path: Path):
+    network, state = random_state("regnet_y_400mf", 3)
+    save_file(state, tmp_path / "mine.safetensors")
+    found = load_network(f"regnet_y_400mf.IMAGENET1K_V2@{tmp_path}/mine.safetensors")
+    assert (found.name, found.transform) == ("regnet_y_400mf.mine", InputTransform(232, 224))
+    assert found.num_params == count_params(network)
+    with pytest.raises(UnknownNameError, match=r"did you mean regnet_y_400mf\.IMAGENET1K_V"):
+        load_network(f"regnet_y_400mf.IMAGENET1K_V3@{tmp_path}/mine.safetensors")
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "resnet18", "mnasnet0_5"])
+def test_operations_are_those_that_torchvision_states(name: str):
+    """Attention too, whose fused kernels are not counted; torchvision states billions with three decimals."""
+    torch.manual_seed(0)
+    entry = next(iter(models.get_model_weights(name)))
+    network = models.get_model(name).eval().requires_grad_(requires_grad=False)
+    described = probes.PretrainedNetwork(name, name, network, 0, 0, get_architecture(name).transform, "")
+    assert probes.count_flops(described) / 1e9 == pytest.approx(entry.meta["_ops"], abs=6e-4)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 @pytest.mark.slow
@@ -111,7 +224,8 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_failed_download_says_what_to_do():
     message = (
         "resnet18.IMAGENET1K_V1: cannot download https://download.pytorch.org/models/resnet18-f37072fd.pth "
-        "(<urlopen error no route to host>); fetch it elsewhere and name the file as resnet18@FILE"
+        "(<urlopen error no route to host>); fetch it elsewhere and name the file as "
+        "resnet18.IMAGENET1K_V1@FILE"
     )
     with pytest.raises(WeightsError, match=f"^{re.escape(message)}$"):
         load_network("resnet18.IMAGENET1K_V1")
@@ -136,6 +250,13 @@ def test_torchvision_weights_load_from_its_cache(offline: Path):
     assert (
         found.weights_hash == load_network(f"squeezenet1_1@{offline}/squeezenet1_1-b8a52dc0.pth").weights_hash
     )
+
+
+def test_networks_are_described_without_reading_weights(monkeypatch: pytest.MonkeyPatch):
+    expected = {name: load_network(name).num_params for name in list_builtin()}
+    monkeypatch.setattr(probes, "read_weights", None)
+    described = {found.name: found.num_params for found in describe_networks() if found.source == "builtin"}
+    assert described == expected
 
 
 def test_description_of_networks_lists_builtin_and_torchvision():

@@ -1,0 +1,91 @@
+"""Networks without their heads: what every source of networks gives, and how heads come off.
+
+Axes: N samples, F features, S pixels of the input's side.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from indexer.errors import WeightsError
+from indexer.records import InputTransform
+
+IMAGENET_TRANSFORM = InputTransform(resize=256, crop=224)
+"""What a network that says nothing of its input is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """What a source of networks gives.
+
+    Attributes:
+        name: ``architecture.weights``, made of characters that names in a registry may have.
+        network: Maps normalised images ``[N, 3, S, S]`` to features ``[N, F]``.
+        transform: How an image becomes an input.
+        num_params: Parameters including the head the network came with.
+        num_features: F; ``None`` if only running the network tells.
+    """
+
+    name: str
+    network: nn.Module
+    transform: InputTransform
+    num_params: int
+    num_features: int | None = None
+
+
+def count_params(network: nn.Module) -> int:
+    """Numbers in all parameters; those that several layers share count once."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def measure_features(body: Body, where: str) -> int:
+    """F, from a forward pass of two images and one of the first of them alone.
+
+    Args:
+        body: In evaluation mode.
+        where: What errors begin with.
+
+    Raises:
+        WeightsError: If the network gives no ``[N, F]`` for images of its transform, or if what it gives for an
+            image depends on the others of its batch.
+    """
+    size = body.transform.crop
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    expected = f"expected a network that maps [N, 3, {size}, {size}] to [N, features]"
+    try:
+        with torch.no_grad():
+            features, alone = body.network(images), body.network(images[:1])
+    except Exception as err:  # code of others may raise anything
+        problem = str(err).strip().splitlines()[-1:] or [type(err).__name__]
+        raise WeightsError(f"{where}: fails on images of {size} pixels ({problem[0]}); {expected}") from err
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise WeightsError(f"{where}: gives {found} for two images; {expected}")
+    if not torch.allclose(features[:1], alone, rtol=1e-2, atol=1e-3 * float(features.abs().max())):
+        raise WeightsError(
+            f"{where}: what it gives for an image changes with the rest of the batch or from call to call, "
+            "as by batch statistics or dropout; call eval() on the network before it is saved or traced"
+        )
+    return features.shape[1]
+
+
+def head_name(network: nn.Module) -> str:
+    """Name of the layer that makes the logits: the last linear one, or SqueezeNet's last convolution."""
+    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return layers[-1] if layers else "classifier.1"
+
+
+def remove_head(network: nn.Module) -> int:
+    """Make a network of torchvision or this package return the inputs of its head; returns their number F."""
+    name = head_name(network)
+    head = network.get_submodule(name)
+    if isinstance(head, nn.Conv2d):  # SqueezeNet classifies every pixel, then averages; we average first
+        network.classifier = nn.AdaptiveAvgPool2d(1)
+        return head.in_channels
+    if hasattr(network, "aux_logits"):  # GoogLeNet and Inception return further logits in training mode
+        network.aux_logits = False  # type: ignore[assignment]  # a module's attributes are not typed
+        for auxiliary in {"aux1", "aux2", "AuxLogits"} & set(dict(network.named_children())):
+            setattr(network, auxiliary, None)
+    network.set_submodule(name, nn.Identity())
+    return int(head.in_features)  # type: ignore[arg-type]  # a layer's attributes are not typed

@@ -1,0 +1,269 @@
+"""The one door to timm and to Hugging Face transformers, which come with the extra ``hub``.
+
+Nothing here runs code that comes with weights: remote code is refused, and weights are safetensors or, of
+timm's older files, checkpoints read without executing pickled objects. Downloads and their cache are the
+libraries' own; HF_HUB_OFFLINE=1 makes them look in the cache only.
+
+Axes: N samples, F features, L positions, H and W pixels.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from indexer.bodies import Body, count_params
+from indexer.errors import UnknownNameError, WeightsError
+from indexer.loaders import Loader
+from indexer.records import InputTransform
+from indexer.weights import misfit, read_weights
+
+_ELSEWHERE = "if it is not at hand, fetch it on a machine with a network and name the"
+
+
+def load_timm(loader: Loader) -> Body:
+    """A network of timm, with its own weights by name or with those of a file, without its head.
+
+    Raises:
+        UnknownNameError: If timm has no such architecture or weights.
+        WeightsError: If timm is not installed, or the weights cannot be had or do not fit.
+    """
+    timm = _import_timm()
+    if not timm.is_model(loader.architecture):
+        raise UnknownNameError("architecture of timm", loader.architecture, timm.list_models())
+    variants = timm.list_pretrained(f"{loader.architecture}.*")
+    if loader.weights and loader.name not in variants:
+        raise UnknownNameError("network of timm", loader.name, variants)
+    if loader.file:
+        network = _timm_from_file(timm, loader, loader.file)
+        weights = loader.file.stem.removeprefix(f"{loader.architecture}.")
+    else:
+        network = _timm_download(timm, loader)
+        weights = network.pretrained_cfg["tag"]  # that of the weights timm takes if none are named
+    transform = _timm_transform(timm.data.resolve_model_data_config(network), loader.text)
+    num_params = count_params(network)
+    network.reset_classifier(0)
+    return Body(f"{loader.architecture}.{weights}", network, transform, num_params)
+
+
+def load_hugging_face(loader: Loader) -> Body:
+    """An image model of the Hugging Face hub or of a local folder, without its head.
+
+    Of a checkpoint ``...ForImageClassification`` the features are the inputs of the last linear layer of its
+    classifier. Of any other they are what the model pools, if the checkpoint holds what pools; else the class
+    token, if there is one; else the mean over positions. Of a model of images and texts, such as CLIP, the part
+    for images is taken.
+
+    Raises:
+        WeightsError: If transformers is not installed, or the model cannot be had or takes no RGB images.
+    """
+    transformers = _import_transformers()
+    place = str(Path(loader.name).expanduser()) if loader.is_folder else loader.name
+    if loader.is_folder and not Path(place).is_dir():
+        raise WeightsError(
+            f"{loader.text}: no such folder; expected one with config.json and model.safetensors"
+        )
+    with _quiet(transformers), _translated(loader.text, "folder as hf:./FOLDER"):
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config = getattr(config, "vision_config", config)
+        headed = any(name.endswith("ForImageClassification") for name in config.architectures or ())
+        auto = transformers.AutoModelForImageClassification if headed else transformers.AutoModel
+        network, report = auto.from_pretrained(
+            place,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        processor = transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+    _drop_unfilled_pooler(network, report, loader.text)
+    name = Path(place).resolve().name if loader.is_folder else loader.name.replace("/", ".")
+    num_params = count_params(network)
+    return Body(name, HuggingFaceBody(network), _processor_transform(processor, loader.text), num_params)
+
+
+class HuggingFaceBody(nn.Module):
+    """An image model of transformers that maps images ``[N, 3, H, W]`` to features ``[N, F]``.
+
+    Args:
+        network: A bare model, or one with a ``classifier``, whose last linear layer is removed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        classifier = dict(network.named_children()).get("classifier", nn.Identity())
+        linear = [
+            name
+            for name, layer in classifier.named_modules(prefix="classifier")
+            if isinstance(layer, nn.Linear)
+        ]
+        if linear:
+            network.set_submodule(linear[-1], nn.Identity())
+        self._class_token = any(
+            name.endswith(("cls_token", "class_embedding")) for name, _ in network.named_parameters()
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``[N, 3, H, W]`` to features ``[N, F]``."""
+        outputs = self.network(pixel_values=images)
+        if outputs.get("logits") is not None:
+            logits: Tensor = outputs["logits"]  # the classifier's inputs, now that it has none of its own
+            return logits
+        if outputs.get("pooler_output") is not None:
+            pooled: Tensor = outputs["pooler_output"]  # [N, F], or [N, F, 1, 1] of convolutional networks
+            return pooled.flatten(1)
+        hidden: Tensor = outputs["last_hidden_state"]  # [N, L, F], or [N, F, H, W]
+        if hidden.ndim == 4:
+            return hidden.mean(dim=(2, 3))
+        return hidden[:, 0] if self._class_token else hidden.mean(dim=1)
+
+
+def _import_timm() -> ModuleType:
+    import indexer.vision  # noqa: F401  # timm imports torchvision, which must come through its door first
+
+    try:
+        import timm
+    except ImportError as err:
+        raise _not_installed("timm", err) from err
+    module: ModuleType = timm
+    return module
+
+
+def _import_transformers() -> ModuleType:
+    import indexer.vision  # noqa: F401  # as timm
+
+    try:
+        import transformers
+    except ImportError as err:
+        raise _not_installed("transformers", err) from err
+    module: ModuleType = transformers
+    return module
+
+
+def _not_installed(library: str, err: ImportError) -> WeightsError:
+    return WeightsError(f"{library} cannot be imported ({err}); install task2vec-registry[hub]")
+
+
+@contextmanager
+def _translated(where: str, alternative: str) -> Iterator[None]:
+    """Make what the libraries raise one sentence.
+
+    Raises:
+        WeightsError: If they raise anything: the hub's errors share no base but Exception.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as err:
+        problem = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        raise WeightsError(f"{where}: cannot be loaded ({problem}); {_ELSEWHERE} {alternative}") from err
+
+
+@contextmanager
+def _quiet(transformers: ModuleType) -> Iterator[None]:
+    """Keep transformers from printing progress and reports, which ours says in errors."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _timm_download(timm: ModuleType, loader: Loader) -> Any:
+    with _translated(loader.text, f"file as {loader.text}@FILE"):
+        return timm.create_model(loader.name, pretrained=True)
+
+
+def _timm_from_file(timm: ModuleType, loader: Loader, path: Path) -> Any:
+    """A network of timm for the number of classes that a file has, filled from it by timm's own conversion.
+
+    Raises:
+        WeightsError: If the file cannot be read, or does not fit.
+    """
+    state = read_weights(path)
+    heads = timm.get_pretrained_cfg_value(loader.name, "classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    num_classes = next((len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state), 0)
+    source = {"state_dict": state, "num_classes": num_classes, "label_offset": 0}
+    try:
+        network = timm.create_model(
+            loader.name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=source
+        )
+    except Exception as err:  # a conversion meant for other tensors may raise anything
+        lines = str(err).splitlines() or [type(err).__name__]
+        raise WeightsError(misfit(path, loader.architecture, " ".join(lines[1:] or lines))) from err
+    del network.pretrained_cfg["state_dict"]  # it would be kept beside the network
+    return network
+
+
+def _timm_transform(data_config: Mapping[str, Any], where: str) -> InputTransform:
+    channels, height, width = data_config["input_size"]
+    if channels != 3 or height != width:
+        raise WeightsError(
+            f"{where}: takes images of {channels}x{height}x{width}; expected square images of three channels"
+        )
+    resize = math.floor(height / data_config["crop_pct"])
+    return InputTransform(resize, height, tuple(data_config["mean"]), tuple(data_config["std"]))
+
+
+def _drop_unfilled_pooler(network: nn.Module, report: Mapping[str, Any], where: str) -> None:
+    """Remove a pooler that the checkpoint does not hold: transformers has filled it with random numbers.
+
+    Raises:
+        WeightsError: If anything else was not filled.
+    """
+    unfilled = sorted(str(name) for name in [*report["missing_keys"], *report["mismatched_keys"]])
+    pooler = [name for name in unfilled if "pooler." in name]
+    if len(pooler) < len(unfilled):
+        raise WeightsError(
+            f"{where}: the checkpoint holds no {next(name for name in unfilled if name not in pooler)} "
+            f"of the right shape, nor {len(unfilled) - len(pooler) - 1} others; expected all weights"
+        )
+    for name in {name.partition("pooler.")[0] + "pooler" for name in pooler}:
+        parent, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(parent), attribute, None)
+
+
+def _processor_transform(processor: Any, where: str) -> InputTransform:
+    """What an image processor of transformers does, without its stretching of images that are not square.
+
+    Raises:
+        WeightsError: If it makes other inputs than square RGB images.
+    """
+    for option in ("do_flip_channel_order", "rescale_offset"):
+        if getattr(processor, option, False):
+            raise WeightsError(f"{where}: its image processor uses {option}; expected normalised RGB images")
+    resize = crop = _side(processor.size, where)
+    if getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None):
+        crop = _side(processor.crop_size, where)
+    elif getattr(processor, "crop_pct", None) and crop < 384:  # as ConvNextImageProcessor.resize
+        resize = int(crop / processor.crop_pct)
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0  # of inputs to values of 0..1
+    normalised = bool(processor.do_normalize)
+    mean = processor.image_mean if normalised else (0.0, 0.0, 0.0)
+    std = processor.image_std if normalised else (1.0, 1.0, 1.0)
+    red_mean, green_mean, blue_mean = (value / scale for value in mean)
+    red_std, green_std, blue_std = (value / scale for value in std)
+    return InputTransform(
+        max(resize, crop), crop, (red_mean, green_mean, blue_mean), (red_std, green_std, blue_std)
+    )
+
+
+def _side(size: Any, where: str) -> int:
+    height, width, shortest = size.height, size.width, size.shortest_edge
+    if not shortest and not (height and height == width):
+        raise WeightsError(f"{where}: takes images of {height}x{width} pixels; expected square images")
+    return int(shortest or height)

@@ -1,0 +1,120 @@
+"""The grammar of loaders: what a text that names a network means. Loads no torch.
+
+resnet14w32.tiny_imagenet      weights that ship with this package
+resnet18.IMAGENET1K_V1         torchvision's weights, downloaded and cached by torchvision
+resnet18@my.safetensors        an architecture of this package or of torchvision, weights of a local file
+vit_h_14.NAME@my.safetensors   the same, with the input transform of torchvision's weights NAME
+timm:resnet18.a1_in1k          timm's weights, downloaded and cached by the Hugging Face hub
+timm:resnet18@my.safetensors   an architecture of timm, weights of a local file
+hf:google/vit-base-patch16-224 an image model of the Hugging Face hub, or ``hf:./folder`` of a local one
+my_package.my_module:build     a Python function that returns a network; importing it runs its code
+torchscript:my.pt              a network saved by ``torch.jit.save``
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from indexer.errors import UnknownNameError
+
+Source = Literal["named", "timm", "hf", "python", "torchscript"]
+
+LOADER_FORMS = {
+    "ARCHITECTURE.WEIGHTS": "weights that ship with this package, or torchvision's",
+    "ARCHITECTURE@FILE": "weights of a local file",
+    "timm:NAME": "timm's weights by name",
+    "timm:ARCHITECTURE@FILE": "timm's architecture, weights of a local file",
+    "hf:ORG/NAME": "image model of the Hugging Face hub",
+    "hf:./FOLDER": "image model in a local folder",
+    "MODULE:FUNCTION": "network that a Python function returns; importing it runs its code",
+    "torchscript:FILE": "network saved by torch.jit.save",
+}
+"""Every way to name a network, and what it stands for."""
+
+_PREFIX = re.compile(r"([A-Za-z][\w+-]+):(.+)", re.DOTALL)  # of two characters or more: C:\ is a drive
+_PYTHON = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_FOLDER = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A loader taken apart.
+
+    Attributes:
+        text: The loader itself.
+        source: Where the network comes from.
+        name: ``architecture`` or ``architecture.weights``, ``ORG/NAME`` of a hub, a folder,
+            ``module:function``, or a TorchScript file.
+        file: Weights that replace those of the source.
+    """
+
+    text: str
+    source: Source
+    name: str
+    file: Path | None = None
+
+    @property
+    def architecture(self) -> str:
+        """What comes before the first dot of the name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def weights(self) -> str:
+        """What comes after the first dot of the name; empty where there is none."""
+        return self.name.partition(".")[2]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether a Hugging Face name is that of a local folder: by how it is written, or since it is there."""
+        return bool(_FOLDER.match(self.name)) or Path(self.name).is_dir()
+
+
+def parse_loader(text: str) -> Loader:
+    """Take a loader apart; nothing is looked up, so that the network may still not exist.
+
+    A colon is that of a prefix only before any ``@``, and after two characters or more: paths may hold both.
+
+    Raises:
+        UnknownNameError: If it begins with a prefix that is none of ours and is no Python function.
+    """
+    before_file, at, _ = text.partition("@")
+    prefixed = _PREFIX.fullmatch(text)
+    prefix, rest = prefixed.groups() if prefixed else ("", text)
+    if prefix == "hf":
+        return Loader(text, "hf", rest)
+    if prefix == "torchscript":
+        return Loader(text, "torchscript", rest, Path(rest).expanduser())
+    if prefix == "timm":
+        return _with_file(text, "timm", rest)
+    if at and ":" not in before_file:
+        return _with_file(text, "named", text)
+    if _PYTHON.fullmatch(text):
+        return Loader(text, "python", text)
+    if prefix:
+        raise UnknownNameError(
+            "kind of loader", f"{prefix}:", ["hf:", "timm:", "torchscript:", "MODULE:FUNCTION"]
+        )
+    return Loader(text, "named", text)
+
+
+def absolute_loader(text: str) -> str:
+    """A loader that means the same from every working folder; of a Python function, itself.
+
+    Raises:
+        UnknownNameError: As ``parse_loader``.
+    """
+    loader = parse_loader(text)
+    if loader.source == "hf" and loader.is_folder:
+        return f"hf:{Path(loader.name).expanduser().resolve()}"
+    if loader.file is None:
+        return text
+    prefix = {"timm": f"timm:{loader.name}@", "torchscript": "torchscript:"}.get(
+        loader.source, f"{loader.name}@"
+    )
+    return f"{prefix}{loader.file.resolve()}"
+
+
+def _with_file(text: str, source: Source, rest: str) -> Loader:
+    name, at, file = rest.partition("@")
+    return Loader(text, source, name, Path(file).expanduser() if at else None)

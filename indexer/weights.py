@@ -1,0 +1,80 @@
+"""Weights as files and as tensors: read, fitted into a network, hashed. Pickled objects are never executed."""
+
+import hashlib
+import textwrap
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from indexer.errors import WeightsError
+
+_EXPECTED = "expected .safetensors or a PyTorch checkpoint"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a PyTorch checkpoint, floating-point ones as float32.
+
+    Raises:
+        WeightsError: If it is neither.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; {_EXPECTED}")
+    try:
+        if path.suffix == ".safetensors":
+            return _single_precision(load_file(path))
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # a damaged pickle raises nearly anything: IndexError, struct.error, UnicodeError
+        raise WeightsError(f"{path}: not a safetensors file or a PyTorch checkpoint of plain tensors") from err
+    if isinstance(state, dict):
+        state = state.get("state_dict", state.get("model", state))
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise WeightsError(f"{path}: holds no state dict (a mapping from parameter names to tensors)")
+    return _single_precision({name.removeprefix("module."): value for name, value in state.items()})
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file, from its header alone."""
+    with safe_open(path, framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, architecture: str) -> None:
+    """Make the tensors read from ``path`` the weights of a network, all of them and no others.
+
+    Raises:
+        WeightsError: If they do not fit.
+    """
+    versioned = OrderedDict(state)
+    # Files hold no version of the network's class; MNASNet asks for one, and without it does not load.
+    versioned._metadata = {"": {"version": network._version}}  # type: ignore[attr-defined]  # as Module.state_dict
+    try:
+        network.load_state_dict(versioned, assign=True)
+    except RuntimeError as err:
+        raise WeightsError(misfit(path, architecture, " ".join(str(err).splitlines()[1:]))) from err
+
+
+def misfit(path: Path, architecture: str, problem: str) -> str:
+    """What to say of weights that are those of another architecture, on one line."""
+    shortened = textwrap.shorten(problem, 120, placeholder=" ...")
+    return f"{path}: weights do not fit {architecture}: {shortened}"
+
+
+def hash_weights(network: nn.Module) -> str:
+    """blake2b over names, types, shapes and bytes of the tensors of a network, sorted by name; hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
