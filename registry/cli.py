@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import cli_questions, cli_records, display, documents, terminal
-from registry.cli_options import json_option, pass_registry
+from registry import cli_questions, cli_records, display_catalogues, documents, terminal
+from registry.cli_options import json_option, memory_budget_option, pass_registry
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ def main(ctx: click.Context, uri: str | None, no_builtin: bool) -> None:
 
     Ask which known task is like a new dataset, and which expert to start from.
 
-    DATA is a folder of class folders, a .csv or .parquet manifest with the columns path,label, an .npz with
-    images and labels, a .tar with members CLASS/NAME.jpg, or sklearn:digits.
+    DATA is a folder of class folders, a .csv or .parquet manifest with the columns path,label or path,target,
+    an .npz with images and labels, a .tar with members CLASS/NAME.jpg, or sklearn:digits. A sample has one
+    class, any number of labels (red|round), or numbers to predict.
 
     \b
     Example:
@@ -106,30 +107,88 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
     elif not problems:
         terminal.message(f"{registry.uri}: all is well.")
     else:
-        display.show_problems(problems)
+        display_catalogues.show_problems(problems)
         if remaining and not repair:
             terminal.message("`t2v verify --repair` mends what can be mended.")
     ctx.exit(1 if remaining else 0)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @json_option
-def probes(as_json: bool) -> None:
+@click.pass_context
+def probes(ctx: click.Context, as_json: bool) -> None:
     """List the networks that can be named as a probe or an expert.
 
-    Any architecture of the list also takes weights from a local file, as ARCHITECTURE@FILE.
+    A LOADER is a name of this list, ARCHITECTURE.WEIGHTS, or any of:
+
+    \b
+      ARCHITECTURE@FILE       weights of a local file
+      timm:NAME               timm's weights by name
+      timm:ARCHITECTURE@FILE  timm's architecture, weights of a local file
+      hf:ORG/NAME             image model of the Hugging Face hub
+      hf:./FOLDER             image model in a local folder
+      MODULE:FUNCTION         network that a Python function returns; importing it runs its code
+      torchscript:FILE        network saved by torch.jit.save
+
+    timm: and hf: need the extra hub.
 
     \b
     Example:
       t2v probes
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from registry.ingest import list_networks
 
     networks = [documents.of_network(network) for network in list_networks()]
     if as_json:
         click.echo(documents.to_text(networks))
     else:
-        display.show_networks(networks)
+        display_catalogues.show_networks(networks)
+
+
+@probes.command("show")
+@click.argument("loader")
+@click.option("--costs", is_flag=True, help="What each layer costs, and the batch that fits the memory budget.")
+@memory_budget_option
+@json_option
+def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: bool) -> None:
+    """Show the card of a network: its size, cost, input and weights.
+
+    LOADER is what `t2v probes --help` says.
+
+    \b
+    Example:
+      t2v probes show resnet14w32.tiny_imagenet
+      t2v probes show resnet14w32.tiny_imagenet --costs --memory-budget 500M
+    """
+    if memory_budget is not None and not costs:
+        raise click.UsageError("--memory-budget is of the costs; give --costs too")
+    from registry.ingest import describe_probe
+
+    probe = documents.of_probe(describe_probe(loader, costs=costs, memory_budget=memory_budget))
+    if as_json:
+        click.echo(documents.to_text(probe))
+    else:
+        display_catalogues.show_probe(probe)
+
+
+@main.command()
+@json_option
+def estimators(as_json: bool) -> None:
+    """List the estimators of Fisher information.
+
+    \b
+    Example:
+      t2v estimators
+    """
+    from registry.ingest import list_estimators
+
+    known = [documents.of_estimator(estimator) for estimator in list_estimators()]
+    if as_json:
+        click.echo(documents.to_text(known))
+    else:
+        display_catalogues.show_estimators(known)
 
 
 @main.command()
@@ -146,7 +205,7 @@ def distances(as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text([documents.of_distance(distance) for distance in list_distances()]))
     else:
-        display.show_distances(list_distances())
+        display_catalogues.show_distances(list_distances())
 
 
 @main.command()

@@ -47,6 +47,24 @@ class Size(click.ParamType[float]):
         return number
 
 
+class Range(click.ParamType[tuple[float, float]]):
+    """Two numbers with a comma between them, such as ``0,65535``."""
+
+    name = "range"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """The two numbers; whether they rise is checked where they are used."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no range; write two numbers with a comma, such as 0,65535", param, ctx)
+        return low, high
+
+
 class CommaList(click.ParamType[tuple[str, ...]]):
     """Words between commas."""
 
@@ -80,19 +98,51 @@ distance_option = click.option(
     "--distance", default="task2vec", show_default=True, metavar="NAME", help="See `t2v distances`."
 )
 probe_option = click.option(
-    "--probe", metavar="LOADER", help="Compare in the space of this probe. [default: the built-in one]"
+    "--probe",
+    metavar="LOADER",
+    help="Compare in the space of this probe, or of this id. [default: the built-in one]",
 )
 device_option = click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N. [default: auto]")
 # What the database can hold and every random generator takes.
 seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="[default: 0]")
+memory_budget_option = click.option(
+    "--memory-budget",
+    type=Size(),
+    metavar="SIZE",
+    help="Bytes that a pass may take, such as 500M. [default: 1024 MiB]",
+)
+data_options = together(
+    click.option("--max-samples", type=int, metavar="N", help="Most samples used. [default: 2000]"),
+    click.option(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="Stop once the relative error is below this, such as 0.1. [default: use all samples]",
+    ),
+    seed_option,
+    click.option("--split", metavar="S", help="Split of the dataset. [default: train, if there are splits]"),
+    click.option(
+        "--channels",
+        metavar="RULE",
+        help="How images become RGB: auto, mean, tile, or three channels such as 3,2,1. [default: auto]",
+    ),
+    click.option(
+        "--value-range",
+        type=Range(),
+        metavar="LOW,HIGH",
+        help="Black and white of images of more than 8 bits. [default: the range of their type]",
+    ),
+    memory_budget_option,
+    click.option("--batch-size", type=int, metavar="N", help="Samples per pass. [default: at most 64]"),
+    device_option,
+)
 embedding_options = together(
     click.option(
         "--probe",
         metavar="LOADER",
         help="Embed with this network, see `t2v probes`. [default: the built-in one]",
     ),
-    click.option("--max-samples", type=int, metavar="N", help="Most samples used. [default: 2000]"),
-    seed_option,
-    click.option("--split", metavar="S", help="Split of the dataset. [default: train, if there are splits]"),
-    device_option,
+    click.option("--estimator", metavar="NAME", help="See `t2v estimators`. [default: signed]"),
+    click.option("--norm-weights", is_flag=True, help="Embed the weights of normalisation layers too."),
+    data_options,
 )

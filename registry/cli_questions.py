@@ -9,6 +9,7 @@ from registry import display, documents, terminal
 from registry.cli_options import (
     CommaList,
     Size,
+    data_options,
     distance_option,
     embedding_options,
     json_option,
@@ -40,7 +41,7 @@ def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) 
 )
 @json_option
 @pass_registry
-def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: bool, **settings: Any) -> None:
+def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Embed a labelled dataset without remembering it.
 
     \b
@@ -48,7 +49,7 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
       t2v embed ./new-photos --out new-photos.npz
     """
     with terminal.progress_bar() as progress:
-        embedding = registry.embed(data, **settings, progress=progress)
+        embedding = registry.embed(data, **options, progress=progress)
     document = documents.of_embedding(embedding)
     if out:
         _save(embedding, document, out)
@@ -64,30 +65,23 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
 @distance_option
 @click.option("--where", metavar="FILTER", help="Only among these tasks, see `t2v task list --help`.")
 @probe_option
+@data_options
 @json_option
 @pass_registry
-def nearest(
-    registry: "TaskRegistry",
-    query: str,
-    k: int,
-    distance: str,
-    where: str | None,
-    probe: str | None,
-    as_json: bool,
-) -> None:
+def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: bool, **options: Any) -> None:
     """Find the registered tasks that are most like a task.
 
-    The task is a registered one, or data, which is embedded and not remembered. NAME@2 is version 2.
+    The task is a registered one, or data, which is embedded and not remembered. NAME@2 is version 2. The
+    options from --max-samples on say how data is read; the estimator is that of the space.
 
     \b
     Example:
       t2v nearest flowers -k 5
       t2v nearest ./new-photos --where "num_classes < 20"
+      t2v nearest ./scans --split test --channels 0,0,0 --value-range 0,4095
     """
     with terminal.progress_bar() as progress:
-        asked, neighbors = registry.nearest(
-            query, k=k, distance=distance, where=where, probe=probe, progress=progress
-        )
+        asked, neighbors = registry.nearest(query, distance=distance, **options, progress=progress)
     if as_json:
         click.echo(documents.to_text(documents.of_neighbors(asked, distance, neighbors)))
     elif neighbors:
@@ -101,20 +95,22 @@ def nearest(
 @click.argument("target", metavar="TARGET")
 @distance_option
 @probe_option
+@data_options
 @json_option
 @pass_registry
 def distance(
-    registry: "TaskRegistry", source: str, target: str, distance: str, probe: str | None, as_json: bool
+    registry: "TaskRegistry", /, source: str, target: str, distance: str, as_json: bool, **options: Any
 ) -> None:
     """Measure the distance from one task to another.
 
-    Each is a registered name, or data, which is embedded and not remembered.
+    Each is a registered name, or data, which is embedded and not remembered. The options from --max-samples on
+    say how data is read.
 
     \b
     Example:
       t2v distance flowers ./new-photos --distance task2vec_asymmetric
     """
-    value = registry.distance(source, target, name=distance, probe=probe)
+    value = registry.distance(source, target, name=distance, **options)
     if as_json:
         document = {"source": source, "target": target, "distance": distance, "value": value}
         click.echo(documents.to_text(document))
@@ -143,38 +139,23 @@ def distance(
     help="Only experts under one of these licences.",
 )
 @probe_option
+@data_options
 @json_option
 @pass_registry
-def recommend(
-    registry: "TaskRegistry",
-    query: str,
-    k: int,
-    max_params: float | None,
-    max_flops: float | None,
-    licenses: tuple[str, ...],
-    probe: str | None,
-    as_json: bool,
-) -> None:
+def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options: Any) -> None:
     """Rank the experts to start from for a task.
 
     The task is a registered one, or data, which is embedded and not remembered. Each expert comes with its
     expected accuracy, a 90% interval, the expected regret and the results that speak for it; beside them stands
     what simple rules would pick. An expert whose size, cost or licence is not known passes no limit on it.
+    The options from --max-samples on say how data is read.
 
     \b
     Example:
       t2v recommend ./new-photos --max-params 30M --license mit,apache-2.0
     """
     with terminal.progress_bar() as progress:
-        answer = registry.recommend(
-            query,
-            k=k,
-            max_params=max_params,
-            max_flops=max_flops,
-            licenses=licenses,
-            probe=probe,
-            progress=progress,
-        )
+        answer = registry.recommend(query, **options, progress=progress)
     if as_json:
         click.echo(documents.to_text(answer))
     else:

@@ -24,7 +24,7 @@ def task() -> None:
 @json_option
 @pass_registry
 def add_task(
-    registry: "TaskRegistry", /, name: str, data: str, tags: tuple[str, ...], as_json: bool, **settings: Any
+    registry: "TaskRegistry", /, name: str, data: str, tags: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Embed a labelled dataset and remember it.
 
@@ -33,9 +33,10 @@ def add_task(
     \b
     Example:
       t2v task add flowers ./flowers --tag plants
+      t2v task add fields ./fields.npz --channels 3,2,1 --value-range 0,10000 --tolerance 0.1
     """
     with terminal.progress_bar() as progress:
-        added = registry.add_task(name, data, tags=tags, **settings, progress=progress)
+        added = registry.add_task(name, data, tags=tags, **options, progress=progress)
     if as_json:
         click.echo(documents.to_text(added))
     else:
@@ -49,12 +50,14 @@ def add_task(
 def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> None:
     """List the latest version of every task.
 
-    A filter compares name, version, num_classes, num_samples, tags, builtin, created_at and data by =, !=, <,
-    <=, >, >=, in (...) and like '...%', joined by and, or, not and parentheses.
+    A filter compares name, version, kind, num_classes, num_samples, tags, builtin, created_at and data by
+    =, !=, <, <=, >, >=, in (...) and like '...%', joined by and, or, not and parentheses. The kinds are
+    single_label, multi_label and regression; num_classes of a regression is the number of its targets.
 
     \b
     Example:
       t2v task list --where "num_classes < 20 and tags = 'medical'"
+      t2v task list --where "kind = 'multi_label'"
     """
     tasks = registry.tasks(where=where)
     if as_json:
@@ -134,7 +137,8 @@ def add_expert(
 ) -> None:
     """Register a network that can be loaded; its size and cost are measured.
 
-    LOADER is a name of `t2v probes`, or ARCHITECTURE@FILE for weights in a local file.
+    LOADER is a name of `t2v probes`, ARCHITECTURE@FILE for weights in a local file, or another form that `t2v
+    probes --help` names.
 
     \b
     Example:

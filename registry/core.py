@@ -11,13 +11,14 @@ Axes: T tasks, D filters of the probe.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from registry import ingest, neighbors
 from registry.csv_files import read_experts, read_results
 from registry.distances import get_distance
-from registry.errors import InvalidRecordError, NotFoundError, StorageError
+from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
 from registry.ingest import Progress
+from registry.options import DataOptions, EmbeddingOptions
 from registry.records import (
     AddedTask,
     EmbeddingRecord,
@@ -82,12 +83,8 @@ class TaskRegistry:
         data: str,
         *,
         tags: Sequence[str] = (),
-        probe: str | None = None,
-        max_samples: int | None = None,
-        seed: int | None = None,
-        split: str | None = None,
-        device: str | None = None,
         progress: Progress | None = None,
+        **options: Unpack[EmbeddingOptions],
     ) -> AddedTask:
         """Embed a labelled dataset and remember it.
 
@@ -99,25 +96,19 @@ class TaskRegistry:
             name: Of the task.
             data: A data spec: class folders, a csv or parquet manifest, npz, tar, or ``sklearn:digits``.
             tags: Free words.
-            probe: Loader of the probe; the built-in one if ``None``.
-            max_samples: Most samples used; 2,000 if ``None``.
-            seed: Of sample and draws; 0 if ``None``.
-            split: Which split of the dataset.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             progress: Called as ``progress(stage, done, total)``.
+            **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``.
 
         Returns:
             What was done.
 
         Raises:
             InvalidRecordError: If the name or a tag is not allowed.
-            IngestError: If the data cannot be read or makes no task.
-            NotFoundError: If there is no such probe.
+            IngestError: If the data cannot be read or makes no task, or an option is out of its range.
+            NotFoundError: If there is no such probe or estimator.
             StorageError: If the registry cannot be written.
         """
-        settings = ingest.make_settings(
-            probe=probe, max_samples=max_samples, seed=seed, split=split, device=device
-        )
+        settings = ingest.make_settings(**options)
         for kind, word in (("task", name), *(("tag", tag) for tag in tags)):
             checked_name(kind, word)  # this and the place before the work, not after it
         self._store.check_place()
@@ -134,23 +125,16 @@ class TaskRegistry:
         self,
         data: str,
         *,
-        probe: str | None = None,
-        max_samples: int | None = None,
-        seed: int | None = None,
-        split: str | None = None,
-        device: str | None = None,
         progress: Progress | None = None,
+        **options: Unpack[EmbeddingOptions],
     ) -> "TaskEmbedding":
         """Embed a labelled dataset without remembering it; the arguments are those of ``add_task``.
 
         Raises:
-            IngestError: If the data cannot be read or makes no task.
-            NotFoundError: If there is no such probe.
+            IngestError: If the data cannot be read or makes no task, or an option is out of its range.
+            NotFoundError: If there is no such probe or estimator.
         """
-        settings = ingest.make_settings(
-            probe=probe, max_samples=max_samples, seed=seed, split=split, device=device
-        )
-        return ingest.prepare_task(data, settings, progress).embed(progress)
+        return ingest.prepare_task(data, ingest.make_settings(**options), progress).embed(progress)
 
     def tasks(self, *, where: str | None = None) -> list[TaskRecord]:
         """The latest version of every task, in order of name.
@@ -390,6 +374,7 @@ class TaskRegistry:
         where: str | None = None,
         probe: str | None = None,
         progress: Progress | None = None,
+        **options: Unpack[DataOptions],
     ) -> tuple[Query, list[Neighbor]]:
         """The registered tasks that are most like a task.
 
@@ -399,35 +384,45 @@ class TaskRegistry:
             distance: Name in ``registry.distances.DISTANCES``; an asymmetric one is measured from the
                 registered task to the query.
             where: Only among tasks that pass this filter, see ``registry.filters``.
-            probe: Loader of the probe in whose space to compare.
+            probe: Loader of the probe, or id of the space, in which to compare.
             progress: Called as ``progress(stage, done, total)`` while data is embedded.
+            **options: How data is read, see ``registry.options.DataOptions``; what makes an embedding
+                comparable, such as the estimator, is that of the space.
 
         Returns:
             What was asked, and its neighbours, nearest first, ties in order of name; never the query itself.
 
         Raises:
-            InvalidQueryError: If ``k`` is below 1 or the filter does not parse.
+            InvalidQueryError: If ``k`` is below 1, the filter does not parse, or options are given for a
+                registered task.
             NotFoundError: If there is no such task, data, distance or probe.
             IngestError: If the data cannot be read.
         """
         neighbors.check_k(k)
         kind = get_distance(distance)
         view = self._view(probe, where)
-        point = self._locate(query, view, progress)
+        (point,) = self._locate([query], view, options, progress)
         return point.query, view.nearest(point, k=k, distance=kind.name)
 
     def distance(
-        self, source: str, target: str, *, name: str = DEFAULT_DISTANCE, probe: str | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        name: str = DEFAULT_DISTANCE,
+        probe: str | None = None,
+        **options: Unpack[DataOptions],
     ) -> float:
         """Distance from one task to another, each a registered name or a data spec.
 
         Raises:
+            InvalidQueryError: If options are given for two registered tasks.
             NotFoundError: If there is no such task, data, distance or probe.
             IngestError: If data cannot be read.
         """
         kind = get_distance(name)
         view = self._view(probe)
-        points = [self._locate(query, view, None) for query in (source, target)]
+        points = self._locate([source, target], view, options, None)
         return view.distance(kind.name, *points)
 
     def recommend(
@@ -440,6 +435,7 @@ class TaskRegistry:
         licenses: Sequence[str] = (),
         probe: str | None = None,
         progress: Progress | None = None,
+        **options: Unpack[DataOptions],
     ) -> Recommendation:
         """The experts to start from for a task, with expected accuracy, interval, evidence and baselines.
 
@@ -449,17 +445,18 @@ class TaskRegistry:
             max_params: Only experts known to have at most so many parameters.
             max_flops: Only experts known to need at most so many multiply-adds for one image.
             licenses: Only experts under one of these SPDX identifiers.
-            probe: Loader of the probe in whose space to compare.
+            probe: Loader of the probe, or id of the space, in which to compare.
             progress: Called as ``progress(stage, done, total)`` while data is embedded.
+            **options: As of ``nearest``.
 
         Raises:
-            InvalidQueryError: If ``k`` is below 1.
+            InvalidQueryError: If ``k`` is below 1, or options are given for a registered task.
             NotFoundError: If there is no such task, data or probe.
             IngestError: If the data cannot be read.
         """
         neighbors.check_k(k)
         view = self._view(probe)
-        point = self._locate(query, view, progress)
+        (point,) = self._locate([query], view, options, progress)
         experts = [expert for expert in self.experts() if _allowed(expert, max_params, max_flops, licenses)]
         return view.recommend(point, experts, self.results(), k=k)
 
@@ -486,7 +483,12 @@ class TaskRegistry:
 
     def _view(self, probe: str | None, where: str | None = None) -> View:
         probe = ingest.absolute_loader(probe) if probe else None
-        space = choose_space(self._opened().spaces(), probe, default=ingest.default_probe())
+        space = choose_space(
+            self._opened().spaces(),
+            probe,
+            default_probe=ingest.default_probe(),
+            default_recipe=ingest.default_recipe(),
+        )
         return View.open(self._store, space, builtin=self.builtin, where=where)
 
     def _embedding(self, task: TaskRecord, prepared: ingest.PreparedTask) -> EmbeddingRecord | None:
@@ -502,13 +504,13 @@ class TaskRegistry:
                     return prepared.added(known, present, created=False)
                 record = ingest.embedding_record(name, known.version, embedding)
                 self._store.add_embedding(prepared.space_id, record)
-                return prepared.added(known, record, created=True)
+                return prepared.added(known, record, created=True, fallbacks=embedding.fallbacks)
             latest = self._latest(name)
             kept = latest.tags if latest else ()
             task = prepared.task_record(name, self._store.next_version(name), (*kept, *tags))
             record = ingest.embedding_record(name, task.version, embedding)
             self._store.add_task(task, prepared.space_id, record)
-        return prepared.added(task, record, created=True)
+        return prepared.added(task, record, created=True, fallbacks=embedding.fallbacks)
 
     def _latest(self, name: str) -> TaskRecord | None:
         try:
@@ -537,8 +539,29 @@ class TaskRegistry:
 
         return check
 
-    def _locate(self, query: str, view: View, progress: Progress | None) -> Point:
-        """The point of a registered task, or of data that is embedded now in the view's space.
+    def _locate(
+        self, queries: Sequence[str], view: View, options: DataOptions, progress: Progress | None
+    ) -> list[Point]:
+        """The points of registered tasks, and of data that is embedded now in the view's space.
+
+        Raises:
+            InvalidQueryError: If options are given, and there is no data for which they could hold.
+        """
+        tasks = [self._registered(query) for query in queries]
+        given = sorted(name for name, value in options.items() if value is not None)
+        if given and all(tasks):
+            raise InvalidQueryError(
+                f"{' and '.join(given)} would change nothing: {' and '.join(queries)} "
+                f"{'is a registered task' if len(queries) == 1 else 'are registered tasks'}, embedded already; "
+                "options say how data is read"
+            )
+        return [
+            view.point(task) if task else self._embedded(query, view.space, options, progress)
+            for query, task in zip(queries, tasks, strict=True)
+        ]
+
+    def _registered(self, query: str) -> TaskRecord | None:
+        """The task of that name, or ``None`` for data.
 
         A registered name goes before a folder of that name; ``./name`` is the folder.
 
@@ -546,14 +569,17 @@ class TaskRegistry:
             NotFoundError: If it is no registered task, and nothing that could be data.
         """
         try:
-            task = self._store.task(query)
+            return self._store.task(query)
         except NotFoundError:
             if not ingest.looks_like_data(query):
                 raise
-        else:
-            return view.point(task)
-        embedding = ingest.embed_in_space(query, view.space, progress)
-        return Point(Query(query, 0, view.space.space_id), embedding.fisher)
+            return None
+
+    def _embedded(
+        self, data: str, space: SpaceRecord, options: DataOptions, progress: Progress | None
+    ) -> Point:
+        embedding = ingest.embed_in_space(data, space, progress, **options)
+        return Point(Query(data, 0, space.space_id), embedding.fisher)
 
 
 def _expanded(uri: str) -> str:

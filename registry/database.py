@@ -222,11 +222,24 @@ class Database:
         if found > schema.SCHEMA_VERSION:
             raise SchemaVersionError(self.uri, found, schema.SCHEMA_VERSION)
         if found < schema.SCHEMA_VERSION:
-            self._migrate()
+            self._migrate(found)
         self._registry_id = meta["registry_id"]
 
-    def _migrate(self) -> None:
-        """Run the pending migrations, recording each when it is done."""
+    def _migrate(self, found: int) -> None:
+        """Run the pending migrations, recording each when it is done.
+
+        Raises:
+            StorageError: If they cannot be, because the registry cannot be written.
+        """
+        try:
+            self._run_migrations()
+        except StorageError as err:
+            raise StorageError(
+                f"{self.uri}: schema version {found} has to be brought up to {schema.SCHEMA_VERSION} once, by "
+                f"any command of somebody who can write there: {err}"
+            ) from err
+
+    def _run_migrations(self) -> None:
         with self.write_lock():
             meta = self._open("meta")
             where = "key = 'schema_version'"

@@ -1,18 +1,19 @@
-"""How answers look to a person: tables and cards."""
+"""How records and answers look to a person: tables and cards."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.terminal import message, printable, say, stdout_console, warn
+from registry.terminal import message, say, warn
+from registry.text_tables import card, share, short, size, table
 
 if TYPE_CHECKING:
-    from registry.distances import Distance
     from registry.records import (
         AddedTask,
         EmbeddingRecord,
         Evidence,
         ExpertRecord,
+        Kind,
         Measurement,
         Neighbor,
         Query,
@@ -22,17 +23,26 @@ if TYPE_CHECKING:
         SpaceRecord,
         TaskRecord,
     )
-    from registry.store import Problem
 
 NUM_CLASSES_SHOWN = 20
+GROUPS: "dict[Kind, str]" = {"single_label": "classes", "multi_label": "labels", "regression": "targets"}
+"""What the names of a task are names of."""
 
 
 def show_tasks(tasks: Sequence["TaskRecord"]) -> None:
     """The list of tasks."""
-    _table(
-        ("task", "version", ">classes", ">samples", "tags", "data"),
+    table(
+        ("task", "version", "kind", ">classes", ">samples", "tags", "data"),
         [
-            (task.name, task.version, task.num_classes, task.num_samples, ", ".join(task.tags), task.data)
+            (
+                task.name,
+                task.version,
+                task.kind,
+                task.num_classes,
+                task.num_samples,
+                ", ".join(task.tags),
+                task.data,
+            )
             for task in tasks
         ],
     )
@@ -41,28 +51,38 @@ def show_tasks(tasks: Sequence["TaskRecord"]) -> None:
 def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]) -> None:
     """The card of a task: what it is, then how it was measured in each space."""
     more = f", ... ({task.num_classes})" if task.num_classes > NUM_CLASSES_SHOWN else ""
-    _card(
+    card(
         f"{task.name}@{task.version}",
         {
             "data": task.data,
+            "kind": task.kind,
             "samples": task.num_samples,
-            "classes": ", ".join(task.class_names[:NUM_CLASSES_SHOWN]) + more,
+            GROUPS[task.kind]: ", ".join(task.class_names[:NUM_CLASSES_SHOWN]) + more,
             "tags": ", ".join(task.tags) or "none",
             "settings": task.settings,
             "fingerprint": task.fingerprint,
             "added": f"{task.created_at[:19]} UTC" + (" (starter content)" if task.builtin else ""),
         },
     )
-    _table(
-        ("probe", "space", ">samples used", ">head accuracy", ">norm", ">relative error"),
+    _show_embeddings(task, embeddings)
+
+
+def _show_embeddings(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]) -> None:
+    from registry.ingest import head_metric
+
+    tolerance = task.asked.get("tolerance")
+    score = f">{head_metric(task.kind)}"
+    table(
+        ("probe", "estimator", "pooling", "space", ">samples used", score, ">norm", ">relative error"),
         [
             (
                 space.probe,
+                *space.recipe,
                 space.space_id,
-                embedding.num_samples_used,
-                _share(embedding.head_accuracy),
-                _short(embedding.norm),
-                _share(embedding.relative_error),
+                _used(embedding.num_samples_used, task.num_samples_drawn, tolerance),
+                share(embedding.head_accuracy),
+                short(embedding.norm),
+                _reached(embedding.relative_error, tolerance),
             )
             for space, embedding in embeddings
         ],
@@ -76,14 +96,14 @@ def show_added(added: "AddedTask") -> None:
         message(f"Added {title}.")
     else:
         message(f"{title} is registered already, with this very data and these settings: nothing was written.")
-    _card(
+    card(
         title,
         {
             "space": added.space,
-            "samples used": added.num_samples_used,
-            "head accuracy": _share(added.head_accuracy),
-            "norm": _short(added.norm),
-            "relative error": _share(added.relative_error),
+            "samples used": _used(added.num_samples_used, added.num_samples_drawn, added.tolerance),
+            "head": f"{added.head_metric} {share(added.head_accuracy)}",
+            "norm": short(added.norm),
+            "relative error": _reached(added.relative_error, added.tolerance),
             "seconds": f"{added.seconds:.1f}",
         },
     )
@@ -92,18 +112,22 @@ def show_added(added: "AddedTask") -> None:
 
 def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
     """What ``documents.of_embedding`` tells of an embedding, and where its vectors went."""
-    _card(
+    card(
         document["data"],
         {
             "probe": document["probe"],
             "space": document["space"],
-            "classes": document["num_classes"],
+            "estimator": f"{document['estimator']}, {document['pooling']}",
+            "kind": document["kind"],
+            GROUPS[document["kind"]]: document["num_classes"],
             "samples": document["num_samples"],
-            "samples used": document["num_samples_used"],
+            "samples used": _used(
+                document["num_samples_used"], document["num_samples_drawn"], document["tolerance"]
+            ),
             "filters": document["dim"],
-            "head accuracy": _share(document["head_accuracy"]),
-            "norm": _short(document["norm"]),
-            "relative error": _share(document["relative_error"]),
+            "head": f"{document['head_metric']} {share(document['head_accuracy'])}",
+            "norm": short(document["norm"]),
+            "relative error": _reached(document["relative_error"], document["tolerance"]),
             "seconds": f"{document['seconds']:.1f}",
         },
     )
@@ -113,14 +137,14 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
 
 def show_experts(experts: Sequence["ExpertRecord"]) -> None:
     """The list of experts."""
-    _table(
+    table(
         ("expert", "source task", ">params", ">flops", ">input", "licence"),
         [
             (
                 expert.name,
                 expert.source_task or "-",
-                _size(expert.num_params),
-                _size(expert.flops),
+                size(expert.num_params),
+                size(expert.flops),
                 expert.input_size or "-",
                 expert.license or "-",
             )
@@ -131,13 +155,13 @@ def show_experts(experts: Sequence["ExpertRecord"]) -> None:
 
 def show_expert(expert: "ExpertRecord") -> None:
     """The card of an expert."""
-    _card(
+    card(
         expert.name,
         {
             "loader": expert.loader,
             "source task": expert.source_task or "not known",
-            "params": _size(expert.num_params),
-            "multiply-adds": _size(expert.flops),
+            "params": size(expert.num_params),
+            "multiply-adds": size(expert.flops),
             "input size": expert.input_size or "-",
             "licence": expert.license or "not known",
             "added": f"{expert.created_at[:19]} UTC" + (" (starter content)" if expert.builtin else ""),
@@ -147,13 +171,13 @@ def show_expert(expert: "ExpertRecord") -> None:
 
 def show_results(results: Sequence["ResultRecord"]) -> None:
     """The list of results."""
-    _table(
+    table(
         ("task", "expert", ">score", "metric", "protocol", "source", "added"),
         [
             (
                 result.task,
                 result.expert,
-                _share(result.accuracy),
+                share(result.accuracy),
                 result.metric,
                 result.protocol,
                 result.source or "-",
@@ -167,18 +191,18 @@ def show_results(results: Sequence["ResultRecord"]) -> None:
 def show_measurement(measured: "Measurement") -> None:
     """One line: who, on what, how good."""
     say(
-        f"{measured.expert} on {measured.task}: accuracy {_share(measured.accuracy)} "
-        f"(standard deviation {_share(measured.deviation)}, {measured.protocol})"
+        f"{measured.expert} on {measured.task}: accuracy {share(measured.accuracy)} "
+        f"(standard deviation {share(measured.deviation)}, {measured.protocol})"
     )
     message("Recorded." if measured.recorded else "Not recorded.")
 
 
 def show_expectations(measured: Sequence[tuple[str, float, "Measurement"]]) -> None:
     """Expected beside measured accuracy of what each rule picked."""
-    _table(
+    table(
         ("rule", "expert", ">expected", ">measured", ">deviation"),
         [
-            (rule, it.expert, _share(expected), _share(it.accuracy), _share(it.deviation))
+            (rule, it.expert, share(expected), share(it.accuracy), share(it.deviation))
             for rule, expected, it in measured
         ],
     )
@@ -187,13 +211,13 @@ def show_expectations(measured: Sequence[tuple[str, float, "Measurement"]]) -> N
 def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"]) -> None:
     """The answer of *nearest*."""
     say(f"Nearest to {_title(query)} by {distance}:")
-    _table(
+    table(
         (">rank", "task", ">distance", ">classes", ">samples", "tags"),
         [
             (
                 neighbor.rank,
                 f"{neighbor.task}@{neighbor.version}",
-                _short(neighbor.distance),
+                short(neighbor.distance),
                 neighbor.num_classes,
                 neighbor.num_samples,
                 ", ".join(neighbor.tags),
@@ -205,7 +229,7 @@ def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"
 
 def show_distance(distance: float) -> None:
     """One number."""
-    say(_short(distance))
+    say(short(distance))
 
 
 def show_recommendation(answer: "Recommendation") -> None:
@@ -214,7 +238,7 @@ def show_recommendation(answer: "Recommendation") -> None:
         warn(answer.warnings)
         return
     say(f"Experts for {_title(answer.query)}, best first, by expected accuracy with its 90% interval:")
-    _table(
+    table(
         (">rank", "expert", ">expected", "interval", ">regret", ">params", "licence"),
         [_recommended(expert) for expert in answer.recommendations],
     )
@@ -224,10 +248,10 @@ def show_recommendation(answer: "Recommendation") -> None:
         say(f"  {expert.rank}. {expert.expert}: {_evidence(expert.evidence)}")
     say()
     say("What simple rules would pick:")
-    _table(
+    table(
         ("rule", "expert", ">expected"),
         [
-            (rule, pick.expert or "(average of all)", _share(pick.expected_accuracy))
+            (rule, pick.expert or "(average of all)", share(pick.expected_accuracy))
             for rule, pick in answer.baselines.items()
         ],
     )
@@ -237,54 +261,15 @@ def show_recommendation(answer: "Recommendation") -> None:
     say(f"  {answer.recommendations[0].load}")
 
 
-def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:
-    """What may be a probe or an expert, as ``documents.of_network`` tells it."""
-    _table(
-        ("network", "source", ">params", ">input"),
-        [
-            (network["network"], network["source"], _size(network["num_params"]), network["input_size"])
-            for network in networks
-        ],
-    )
-
-
-def show_distances(distances: Sequence["Distance"]) -> None:
-    """The catalogue of distances."""
-    _table(
-        ("distance", "summary", "symmetric", "range", "unit"),
-        [
-            (
-                distance.name,
-                distance.summary,
-                "yes" if distance.symmetric else "no",
-                f"{distance.bounds[0]:g} to {distance.bounds[1]:g}",
-                distance.unit,
-            )
-            for distance in distances
-        ],
-    )
-
-
-def show_problems(problems: Sequence["Problem"]) -> None:
-    """What *verify* found."""
-    _table(
-        ("kind", "where", "problem", "repaired"),
-        [
-            (problem.kind, problem.where, problem.message, "yes" if problem.repaired else "no")
-            for problem in problems
-        ],
-    )
-
-
 def _recommended(expert: "RecommendedExpert") -> tuple[object, ...]:
     low, high = expert.interval
     return (
         expert.rank,
         expert.expert,
-        _share(expert.expected_accuracy),
+        share(expert.expected_accuracy),
         f"{low:.2f}-{high:.2f}",
-        _share(expert.expected_regret),
-        _size(expert.num_params),
+        share(expert.expected_regret),
+        size(expert.num_params),
         expert.license or "-",
     )
 
@@ -292,52 +277,20 @@ def _recommended(expert: "RecommendedExpert") -> tuple[object, ...]:
 def _evidence(evidence: "Evidence") -> str:
     """How much is known of an expert, and what of that is nearest."""
     count = f"{evidence.results} {'result' if evidence.results == 1 else 'results'}"
-    near = ", ".join(f"{it.task} {_share(it.accuracy)} at {it.distance:.3g}" for it in evidence.neighbors)
+    near = ", ".join(f"{it.task} {share(it.accuracy)} at {it.distance:.3g}" for it in evidence.neighbors)
     return f"{count}, nearest {near}" if near else count
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under their columns; a column whose name starts with ``>`` holds numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        table.add_column(
-            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(printable(str(cell)) for cell in row))
-    stdout_console().print(table)
-
-
-def _card(title: str, values: Mapping[str, object]) -> None:
-    """A title, then a line for each value."""
-    say(title)
-    for name, value in values.items():
-        say(f"  {name + ':':16}{value}")
 
 
 def _title(query: "Query") -> str:
     return f"{query.task}@{query.version}" if query.version else query.task
 
 
-def _share(value: float) -> str:
-    """A number from 0 to 1."""
-    return f"{value:.3f}"
+def _used(used: int, drawn: int, tolerance: float | None) -> str:
+    """How many samples went into an embedding; of how many, where a tolerance may have stopped it before."""
+    return f"{used}" if tolerance is None else f"{used} of {drawn}"
 
 
-def _short(value: float) -> str:
-    """A number of any scale."""
-    return f"{value:.4g}"
-
-
-def _size(value: int | None) -> str:
-    """A count as people write it: 11.2M."""
-    if value is None:
-        return "-"
-    rounded = float(f"{value:.3g}")
-    for suffix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if rounded >= factor:
-            return f"{rounded / factor:.15g}{suffix}"
-    return str(value)
+def _reached(relative_error: float, tolerance: float | None) -> str:
+    """How sure an embedding is, and how sure it was to be."""
+    asked = "" if tolerance is None else f" (tolerance {tolerance:g})"
+    return share(relative_error) + asked

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.distances import Distance
-    from registry.ingest import TaskEmbedding
+    from registry.ingest import ProbeDescription, TaskEmbedding
     from registry.records import EmbeddingRecord, ExpertRecord, Neighbor, Query, SpaceRecord, TaskRecord
 
 
@@ -22,10 +22,14 @@ def to_text(document: Any) -> str:
 
 
 def of_task(task: "TaskRecord") -> dict[str, Any]:
-    """A task in a list."""
+    """A task in a list; of a regression, ``num_classes`` is the number of targets."""
+    from registry.ingest import head_metric
+
     return {
         "task": task.name,
         "version": task.version,
+        "kind": task.kind,
+        "head_metric": head_metric(task.kind),
         "num_classes": task.num_classes,
         "num_samples": task.num_samples,
         "fingerprint": task.fingerprint,
@@ -44,10 +48,14 @@ def of_task_card(
         "settings": task.settings,
         "class_names": task.class_names,
         "builtin": task.builtin,
+        "num_samples_drawn": task.num_samples_drawn,
+        "tolerance": task.asked.get("tolerance"),
         "embeddings": [
             {
                 "space": space.space_id,
                 "probe": space.probe,
+                "estimator": space.recipe[0],
+                "pooling": space.recipe[1],
                 "num_samples_used": embedding.num_samples_used,
                 "head_accuracy": embedding.head_accuracy,
                 "head_loss": embedding.head_loss,
@@ -83,19 +91,27 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
     """What made an embedding and how sure it is; its vectors are left to a file."""
-    from registry.ingest import embedding_record, embedding_warnings
+    from registry.cautions import embedding_warnings
+    from registry.ingest import embedding_record, head_metric
 
-    dataset, record = embedding.dataset, embedding_record(embedding.dataset.spec, 0, embedding)
+    dataset, settings = embedding.dataset, embedding.settings
+    record = embedding_record(dataset.spec, 0, embedding)
     return {
         "data": dataset.spec,
         "space": embedding.space.space_id,
         "probe": embedding.space.probe,
+        "estimator": embedding.space.estimator,
+        "pooling": embedding.space.pooling,
+        "kind": dataset.kind,
         "fingerprint": dataset.fingerprint,
         "class_names": dataset.class_names,
         "num_classes": dataset.num_classes,
         "num_samples": dataset.num_samples,
+        "num_samples_drawn": min(dataset.num_samples, settings.max_samples),
+        "tolerance": settings.tolerance,
         "num_samples_used": record.num_samples_used,
         "dim": len(record.fisher),
+        "head_metric": head_metric(dataset.kind),
         "head_accuracy": record.head_accuracy,
         "head_loss": record.head_loss,
         "norm": record.norm,
@@ -103,7 +119,13 @@ def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
         "seed": record.seed,
         "skipped_files": dataset.num_skipped,
         "seconds": record.seconds,
-        "warnings": embedding_warnings(record.num_samples_used, dataset),
+        "warnings": embedding_warnings(
+            record,
+            dataset,
+            max_samples=settings.max_samples,
+            tolerance=settings.tolerance,
+            fallbacks=embedding.fallbacks,
+        ),
     }
 
 
@@ -115,6 +137,32 @@ def of_network(network: Any) -> dict[str, Any]:
         "num_params": network.num_params,
         "input_size": network.input_size,
     }
+
+
+def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
+    """The card of a network; ``costs`` is null unless they were asked for."""
+    from registry.records import to_json
+
+    network, costs = probe.network, probe.costs
+    return {
+        "network": network.name,
+        "loader": network.loader,
+        "num_params": network.num_params,
+        "flops": probe.flops,
+        "input_size": network.transform.crop,
+        "resize": network.transform.resize,
+        "mean": network.transform.mean,
+        "std": network.transform.std,
+        "num_features": network.num_features,
+        "dim": probe.dim,
+        "weights_hash": network.weights_hash,
+        "costs": {"memory_budget": probe.memory_budget, **to_json(costs)} if costs else None,
+    }
+
+
+def of_estimator(estimator: Any) -> dict[str, Any]:
+    """An estimator of the catalogue, from ``ingest.list_estimators``."""
+    return {"estimator": estimator.name, "summary": estimator.summary}
 
 
 def of_distance(distance: "Distance") -> dict[str, Any]:

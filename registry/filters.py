@@ -30,6 +30,7 @@ Predicate = Callable[[TaskRecord], bool]
 FIELDS: dict[str, str] = {
     "name": "text",
     "version": "number",
+    "kind": "text",
     "num_classes": "number",
     "num_samples": "number",
     "tags": "text",

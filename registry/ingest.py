@@ -8,28 +8,26 @@ Axes: D filters of the probe.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from registry.cautions import embedding_warnings
 from registry.errors import IngestError, NotFoundError
-from registry.records import AddedTask, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
+from registry.options import DataOptions, EmbeddingOptions
+from registry.records import AddedTask, EmbeddingRecord, ExpertRecord, Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
+    from indexer.costs import ProbeCosts
     from indexer.datasets import Sample
+    from indexer.fisher import Estimator
     from indexer.probes import NetworkDescription, PretrainedNetwork
-    from indexer.records import DatasetDescription, EmbeddingSettings, ProbeResult
+    from indexer.records import EmbeddingSettings, ProbeResult
     from indexer.records import TaskEmbedding as TaskEmbedding  # core and the faces name it in signatures
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
-
-SAMPLE_FLOOR = 100
-"""Below this many samples an embedding is warned about."""
-
-SAMPLES_PER_CLASS_FLOOR = 5
-"""Below this many samples a class its head is warned about."""
 
 DATA_SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".tar"})
 
@@ -38,6 +36,16 @@ NOT_SHIPPED = "not shipped: "
 
 NO_PATH = "sklearn:"
 """Start of the data specs that name no path."""
+
+POOLING, NORM_POOLING = "filter_mean", "filter_mean+norm"
+"""Of spaces without and with the affine weights of normalisation layers, see ``indexer.records.Space``."""
+
+KEY_SETTINGS = ("max_samples", "seed", "split")
+"""What every task remembers of its settings."""
+
+KEY_SETTINGS_IF_CHANGED = ("channels", "value_range", "tolerance")
+"""What a task remembers only if it is not the default: the settings of tasks that were added before these
+existed must stay what they are, byte by byte."""
 
 
 @contextlib.contextmanager
@@ -61,9 +69,15 @@ def is_there(data: str) -> bool:
 
 
 def absolute_loader(loader: str) -> str:
-    """A loader that means the same from every working folder."""
-    architecture, at, file = loader.partition("@")
-    return f"{architecture}@{Path(file).expanduser().resolve()}" if at else loader
+    """A loader that means the same from every working folder, see ``indexer.loaders``.
+
+    Raises:
+        NotFoundError: If there is no such kind of loader.
+    """
+    from indexer import loaders
+
+    with _translated():
+        return loaders.absolute_loader(loader)
 
 
 def _absolute_data(spec: str) -> str:
@@ -77,16 +91,33 @@ def default_probe() -> str:
     return DEFAULT_PROBE
 
 
-def make_settings(**values: Any) -> "EmbeddingSettings":
-    """Embedding settings; values of ``None`` stand for the defaults.
+def default_recipe() -> tuple[str, str]:
+    """Estimator and pooling of the space that tasks are embedded in unless another is asked for."""
+    return make_settings().estimator, POOLING
+
+
+def head_metric(kind: Kind) -> str:
+    """What the head of a task of that kind is scored by, in words."""
+    from indexer.records import HEAD_METRICS
+
+    return HEAD_METRICS[kind]
+
+
+def make_settings(**options: Unpack[EmbeddingOptions]) -> "EmbeddingSettings":
+    """Embedding settings; options of ``None`` stand for the defaults.
 
     Raises:
         IngestError: If a value is out of its range.
     """
+    values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "value_range" in values:  # whole numbers mean the same, and must make the same settings
+        values["value_range"] = tuple(map(float, values["value_range"]))
+    if "memory_budget" in values:
+        values["memory_budget"] = int(values["memory_budget"])
     with _translated():
         from indexer.records import EmbeddingSettings
 
-        return EmbeddingSettings(**{name: value for name, value in values.items() if value is not None})
+        return EmbeddingSettings(**values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +143,9 @@ class PreparedTask:
     @property
     def settings_key(self) -> str:
         """What the embedding depends on beside the data and the space, as one canonical string."""
-        values = asdict(self.settings)
-        return json.dumps({name: values[name] for name in ("max_samples", "seed", "split")}, sort_keys=True)
+        values, defaults = asdict(self.settings), asdict(make_settings())
+        changed = [name for name in KEY_SETTINGS_IF_CHANGED if values[name] != defaults[name]]
+        return json.dumps({name: values[name] for name in (*KEY_SETTINGS, *changed)}, sort_keys=True)
 
     def embed(self, progress: Progress | None = None) -> "TaskEmbedding":
         """Compute the embedding.
@@ -142,21 +174,33 @@ class PreparedTask:
             domain_dim=self.probe.num_features,
         )
 
-    def added(self, task: TaskRecord, embedding: EmbeddingRecord, *, created: bool) -> AddedTask:
-        """What adding it under a name and version did."""
+    def added(
+        self, task: TaskRecord, embedding: EmbeddingRecord, *, created: bool, fallbacks: Sequence[str] = ()
+    ) -> AddedTask:
+        """What adding it under a name and version did; ``fallbacks`` as of ``TaskEmbedding``."""
         dataset = self.sample.description
         return AddedTask(
             task=task.name,
             version=task.version,
             created=created,
+            kind=task.kind,
             space=self.space_id,
+            num_samples_drawn=task.num_samples_drawn,
             num_samples_used=embedding.num_samples_used,
+            tolerance=self.settings.tolerance,
+            head_metric=head_metric(task.kind),
             head_accuracy=embedding.head_accuracy,
             norm=embedding.norm,
             relative_error=embedding.relative_error,
             skipped_files=dataset.num_skipped,
             seconds=embedding.seconds,
-            warnings=embedding_warnings(embedding.num_samples_used, dataset),
+            warnings=embedding_warnings(
+                embedding,
+                dataset,
+                max_samples=self.settings.max_samples,
+                tolerance=self.settings.tolerance,
+                fallbacks=fallbacks,
+            ),
         )
 
     def task_record(self, name: str, version: int, tags: tuple[str, ...]) -> TaskRecord:
@@ -172,6 +216,7 @@ class PreparedTask:
             fingerprint=dataset.fingerprint,
             settings=self.settings_key,
             tags=tags,
+            kind=dataset.kind,
         )
 
 
@@ -184,20 +229,32 @@ def prepare_task(data: str, settings: "EmbeddingSettings", progress: Progress | 
     """
     with _translated():
         from indexer.embed import load_task_sample
+        from indexer.fisher import get_estimator
         from indexer.probes import load_network
 
+        get_estimator(settings.estimator)  # whether there is one is known before the images are decoded
         probe = load_network(settings.probe)
         return PreparedTask(load_task_sample(data, probe, settings, progress=progress), probe, settings)
 
 
-def embed_in_space(data: str, space: SpaceRecord, progress: Progress | None = None) -> "TaskEmbedding":
+def embed_in_space(
+    data: str, space: SpaceRecord, progress: Progress | None = None, **options: Unpack[DataOptions]
+) -> "TaskEmbedding":
     """Embed data so that it can be compared with the tasks of a space.
 
     Raises:
         IngestError: If the data or the probe cannot be read, or what this package makes of them now is not of
             that space.
+        NotFoundError: If there is no such estimator any more.
     """
-    prepared = prepare_task(data, make_settings(probe=space.probe_source), progress)
+    estimator, pooling = space.recipe
+    settings = make_settings(
+        probe=space.probe_source,
+        estimator=estimator or None,
+        norm_weights=pooling == NORM_POOLING,
+        **options,
+    )
+    prepared = prepare_task(data, settings, progress)
     if prepared.space_id != space.space_id:
         raise IngestError(
             f"{data} cannot be compared with the tasks of space {space.space_id}: the weights of "
@@ -221,26 +278,6 @@ def embedding_record(name: str, version: int, embedding: "TaskEmbedding") -> Emb
         seed=embedding.settings.seed,
         seconds=embedding.seconds,
     )
-
-
-def embedding_warnings(num_samples_used: int, dataset: "DatasetDescription") -> tuple[str, ...]:
-    """Sentences on what makes an embedding less sure than it looks."""
-    warnings = []
-    if num_samples_used < SAMPLE_FLOOR:
-        warnings.append(f"only {num_samples_used} samples; below {SAMPLE_FLOOR} an embedding is a rough guess")
-    elif num_samples_used < SAMPLES_PER_CLASS_FLOOR * dataset.num_classes:
-        warnings.append(
-            f"only {num_samples_used} samples for {dataset.num_classes} classes: the head is a rough guess"
-        )
-    if dataset.num_skipped:
-        more = ", ..." if dataset.num_skipped > len(dataset.skipped_files) else ""
-        counted = (
-            "1 unreadable file was"
-            if dataset.num_skipped == 1
-            else f"{dataset.num_skipped} unreadable files were"
-        )
-        warnings.append(f"{counted} skipped: {', '.join(dataset.skipped_files)}{more}")
-    return tuple(warnings)
 
 
 def looks_like_data(query: str) -> bool:
@@ -281,11 +318,13 @@ def measure_expert(
     """
     make_settings(seed=seed)  # a seed that embeds is one that measures, and that the store can hold
     _check_data_is_there(task)
-    split = json.loads(task.settings)["split"]
+    how = {name: value for name, value in task.asked.items() if name in {"split", "channels", "value_range"}}
+    if "value_range" in how:
+        how["value_range"] = tuple(how["value_range"])
     with _translated():
         from indexer.measure import measure_expert
 
-        return measure_expert(loader, task.data, split=split, seed=seed, device=device, progress=progress)
+        return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
 
 
 def _check_data_is_there(task: TaskRecord) -> None:
@@ -311,3 +350,49 @@ def list_networks() -> list["NetworkDescription"]:
     from indexer.probes import describe_networks
 
     return describe_networks()
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeDescription:
+    """A network as a probe.
+
+    Attributes:
+        network: As it was loaded.
+        flops: Multiply-adds of its body for one image.
+        dim: D, without the weights of normalisation layers.
+        memory_budget: Bytes, of the costs.
+        costs: What each layer costs, if that was asked for.
+    """
+
+    network: "PretrainedNetwork"
+    flops: int
+    dim: int
+    memory_budget: int
+    costs: "ProbeCosts | None"
+
+
+def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | None = None) -> ProbeDescription:
+    """Load a network and say what it is and, if asked for, what embedding with it costs.
+
+    Raises:
+        IngestError: If its weights cannot be read, or the memory budget is out of its range.
+        NotFoundError: If there is no such network.
+    """
+    budget = make_settings(memory_budget=memory_budget).memory_budget
+    with _translated():
+        from indexer.costs import probe_costs
+        from indexer.probes import count_flops, load_network
+        from indexer.square_grads import SquareGrads
+
+        network = load_network(loader)
+        with SquareGrads(network.body) as square_grads:
+            dim = square_grads.dim
+        found = probe_costs(network, memory_budget=budget) if costs else None
+        return ProbeDescription(network, count_flops(network), dim, budget, found)
+
+
+def list_estimators() -> list["Estimator"]:
+    """The estimators of Fisher information, in the order of their catalogue."""
+    from indexer.fisher import ESTIMATORS
+
+    return list(ESTIMATORS.values())

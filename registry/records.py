@@ -3,17 +3,23 @@
 Axes: D filters of the probe, F features of the probe.
 """
 
+import json
 import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from registry.errors import InvalidRecordError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+Kind = Literal["single_label", "multi_label", "regression"]
+"""What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -43,15 +49,16 @@ class TaskRecord:
         name: Allowed by ``NAME_PATTERN``.
         version: From 1, rising.
         data: The data spec it was read from.
-        num_classes: C.
+        num_classes: C; of a regression, the number T of its targets.
         num_samples: Samples in the dataset, before sampling.
-        class_names: In label order.
+        class_names: Of classes, labels or targets, in label order.
         fingerprint: Content hash of the data, see ``indexer.records.DatasetDescription``.
         settings: What the embedding depended on beside the data and the space, as one canonical string.
         tags: Free words, sorted, each allowed by ``NAME_PATTERN``.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
         removed_at: The same, or empty while the task is there.
+        kind: What the labels are.
     """
 
     name: str
@@ -66,9 +73,10 @@ class TaskRecord:
     builtin: bool = False
     created_at: str = field(default_factory=utc_now)
     removed_at: str = ""
+    kind: Kind = "single_label"
 
     def __post_init__(self) -> None:
-        """Check the name and tags.
+        """Check the name, tags and kind.
 
         Raises:
             InvalidRecordError: If one is not allowed, or the version is below 1.
@@ -77,6 +85,19 @@ class TaskRecord:
         object.__setattr__(self, "tags", tuple(sorted({checked_name("tag", tag) for tag in self.tags})))
         if self.version < 1:
             raise InvalidRecordError(f"task {self.name}: version must be at least 1, got {self.version}")
+        if self.kind not in KINDS:
+            raise InvalidRecordError(f"task {self.name}: kind must be {' or '.join(KINDS)}, got {self.kind!r}")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """``settings`` as values: ``max_samples``, ``seed``, ``split``, and others that are not the default."""
+        values: dict[str, Any] = json.loads(self.settings)
+        return values
+
+    @property
+    def num_samples_drawn(self) -> int:
+        """Size of the sample that was drawn: all there are, or as many as were asked for."""
+        return min(self.num_samples, int(self.asked["max_samples"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +127,12 @@ class SpaceRecord:
         """D."""
         return len(self.trivial)
 
+    @property
+    def recipe(self) -> tuple[str, str]:
+        """Estimator and pooling: what tells the spaces of one probe apart."""
+        description = json.loads(self.description)
+        return description.get("estimator", ""), description.get("pooling", "")
+
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingRecord:
@@ -118,7 +145,8 @@ class EmbeddingRecord:
         standard_error: ``[D]`` float32, finite, non-negative.
         domain: ``[F]`` float32, finite.
         num_samples_used: At least 2.
-        head_accuracy: 0 to 1.
+        head_accuracy: Held-out score of the head, at most 1: balanced accuracy, mean average precision, or the
+            R² of a regression, which may be negative.
         head_loss: In nats.
         seed: Of the sample and the draws.
         seconds: Wall time of the embedding.
@@ -258,9 +286,14 @@ class AddedTask:
         task: Its name.
         version: Of the task, from 1.
         created: Whether anything was written; false if this very data is registered with these settings.
+        kind: What the labels are.
         space: The embedding space.
-        num_samples_used: Samples that were embedded.
-        head_accuracy: Held-out accuracy of the head, 0 to 1.
+        num_samples_drawn: Samples that were drawn from the dataset.
+        num_samples_used: Samples that were embedded: those of them that can be read, or fewer that met the
+            tolerance.
+        tolerance: Relative error that was asked for, if any.
+        head_metric: What ``head_accuracy`` is, in words.
+        head_accuracy: Held-out score of the head, at most 1.
         norm: Euclidean norm of the embedding.
         relative_error: Median over filters of standard error divided by value.
         skipped_files: Sampled files that could not be decoded.
@@ -271,8 +304,12 @@ class AddedTask:
     task: str
     version: int
     created: bool
+    kind: Kind
     space: str
+    num_samples_drawn: int
     num_samples_used: int
+    tolerance: float | None
+    head_metric: str
     head_accuracy: float
     norm: float
     relative_error: float

@@ -12,12 +12,21 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+Migration = Callable[[Callable[[str], Any]], None]
+
+
+def _add_kind(open_table: Callable[[str], Any]) -> None:
+    """To version 2: every task has a kind; those known so far had one class a sample."""
+    tasks = open_table("tasks")
+    if "kind" not in tasks.schema.names:
+        tasks.add_columns({"kind": "'single_label'"})
+
 
 # From version N - 1 to N, under key N; given a function that opens a table by name. Append only. A kill may
 # make one run again, so each must leave a table alone that it has already changed.
-Migration = Callable[[Callable[[str], Any]], None]
-MIGRATIONS: dict[int, Migration] = {}
+MIGRATIONS: dict[int, Migration] = {2: _add_kind}
 
 EMBEDDINGS_PREFIX = "embeddings__"
 EMBEDDING_KEY = ["task", "version"]
@@ -55,6 +64,7 @@ TASKS = _columns(
     builtin=_FLAG,
     created_at=_TEXT,
     removed_at=_TEXT,
+    kind=_TEXT,
 )
 EXPERTS = pa.schema(
     [

@@ -148,13 +148,16 @@ class View:
         )
 
 
-def choose_space(spaces: Sequence[SpaceRecord], probe: str | None, *, default: str) -> SpaceRecord:
+def choose_space(
+    spaces: Sequence[SpaceRecord], probe: str | None, *, default_probe: str, default_recipe: tuple[str, str]
+) -> SpaceRecord:
     """The space that a probe stands for.
 
     Args:
         spaces: All there are.
         probe: Name of a probe, what loads it, or the id of a space.
-        default: Name of the probe that is meant if none is named and tasks were embedded with it.
+        default_probe: Name of the probe that is meant if none is named and tasks were embedded with it.
+        default_recipe: Estimator and pooling that are meant where a probe has several spaces.
 
     Returns:
         The one that fits; without a name, the only one if there is but one.
@@ -168,10 +171,18 @@ def choose_space(spaces: Sequence[SpaceRecord], probe: str | None, *, default: s
     if probe is not None:
         fitting = [space for space in spaces if probe in {space.probe, space.probe_source, space.space_id}]
     else:
-        fitting = [space for space in spaces if space.probe == default] or list(spaces)
+        fitting = [space for space in spaces if space.probe == default_probe] or list(spaces)
     if not fitting:
-        raise NotFoundError("probe with embedded tasks", probe or default, {space.probe for space in spaces})
+        known = {space.probe for space in spaces}
+        raise NotFoundError("probe with embedded tasks", probe or default_probe, known)
+    if len({space.probe for space in fitting}) == 1:
+        fitting = [space for space in fitting if space.recipe == default_recipe] or fitting
     if len(fitting) > 1:
-        found = ", ".join(f"{space.space_id} ({space.probe})" for space in fitting)
+        found = ", ".join(f"{space.space_id} ({_described(space)})" for space in fitting)
         raise InvalidQueryError(f"several embedding spaces fit; name one as the probe: {found}")
     return fitting[0]
+
+
+def _described(space: SpaceRecord) -> str:
+    """The probe of a space with what tells it from others of that probe."""
+    return ", ".join(filter(None, (space.probe, *space.recipe)))

@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from registry.cli import main
 from registry.store import Store
 
+SETTINGS = '{"max_samples": 2000, "seed": 0, "split": null}'
+RECIPE = '{"estimator": "signed", "pooling": "filter_mean", "probe": "tiny.test"}'
 TASKS = ("birds", "digits", "flowers", "letters", "trees")
 EXPERT = "resnet18.tv_in1k"
 
@@ -15,9 +17,12 @@ EXPERT = "resnet18.tv_in1k"
 def make_small_registry(folder):
     """A registry of five tasks in a space of width 4, two experts and two results."""
     store = Store.create(folder)
-    store.add_space(make_space())
+    store.add_space(make_space(description=RECIPE))
     entries = [
-        (make_task(name, tags=("plants",) if name in {"flowers", "trees"} else ()), make_embedding(name))
+        (
+            make_task(name, tags=("plants",) if name in {"flowers", "trees"} else (), settings=SETTINGS),
+            make_embedding(name),
+        )
         for name in TASKS
     ]
     store.add_tasks(entries, "space0")

@@ -20,9 +20,12 @@ def script():
 
 
 def leaf_commands(command=main, path="t2v"):
+    """Every command that does something: all but groups, and those groups that work alone too."""
     if not isinstance(command, click.Group):
         return [pytest.param(command, id=path)]
-    return [leaf for name, child in command.commands.items() for leaf in leaf_commands(child, f"{path} {name}")]
+    alone = [pytest.param(command, id=path)] if command.invoke_without_command else []
+    children = command.commands.items()
+    return alone + [leaf for name, child in children for leaf in leaf_commands(child, f"{path} {name}")]
 
 
 def examples(command):
@@ -36,6 +39,8 @@ def parse(line):
     command, words = main, shlex.split(line)[1:]
     while isinstance(command, click.Group):
         words = command.make_parser(context).parse_args(args=words)[1]
+        if not words and command.invoke_without_command:
+            return command
         command = command.get_command(context, words.pop(0))
     command.make_context(command.name, words, parent=context)
     return command

@@ -12,7 +12,7 @@ from builders import make_embedding
 from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
-from registry import TaskRegistry, display, terminal
+from registry import TaskRegistry, display_catalogues, terminal
 from registry.cli import main
 from registry.distances import DISTANCES, pairwise
 from registry.store import Problem
@@ -130,6 +130,8 @@ def test_task_list_is_the_contract(folder):
         {
             "task": name,
             "version": 1,
+            "kind": "single_label",
+            "head_metric": "balanced accuracy",
             "num_classes": 2,
             "num_samples": 100,
             "fingerprint": f"fingerprint-{name}-1",
@@ -144,10 +146,13 @@ def test_task_show_has_a_card_for_each_space(folder):
     document, done = answer(folder, "task", "show", "flowers@1"), ok(folder, "task", "show", "flowers")
     record = make_embedding("flowers")
     assert document["class_names"] == ["no", "yes"]
+    assert (document["num_samples_drawn"], document["tolerance"]) == (100, None)
     assert document["embeddings"] == [
         {
             "space": "space0",
             "probe": "tiny.test",
+            "estimator": "signed",
+            "pooling": "filter_mean",
             "num_samples_used": 100,
             "head_accuracy": 0.75,
             "head_loss": 0.5,
@@ -157,7 +162,7 @@ def test_task_show_has_a_card_for_each_space(folder):
             "seconds": 1.5,
         }
     ]
-    row = f"tiny.test  space0           100          0.750  {record.norm:.4g}           0.100"
+    row = f"tiny.test signed filter_mean space0 100 0.750 {record.norm:.4g} 0.100"
     assert row.split() in [line.split() for line in done.stdout.splitlines()]
 
 
@@ -178,7 +183,7 @@ def test_probes_lists_builtin_networks_first(folder, capsys):
     assert set(document[0]) == {"network", "source", "num_params", "input_size"}
     sources = [network["source"] for network in document]
     assert sources == sorted(sources)
-    display.show_networks(document)
+    display_catalogues.show_networks(document)
     assert re.search(r"resnet18\.IMAGENET1K_V1 +torchvision +11\.7M +224", capsys.readouterr().out)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 import pytest
 from builders import make_embedding, make_expert, make_space, make_task
-from command_lines import make_small_registry, ok, t2v
+from command_lines import SETTINGS, make_small_registry, ok, t2v
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import TaskRegistry, display, documents, terminal
+from registry import TaskRegistry, documents, terminal, text_tables
 from registry.cli import main
-from registry.cli_options import CommaList, Size
+from registry.cli_options import CommaList, Range, Size
 from registry.errors import InvalidQueryError
 from registry.store import Store
 
@@ -132,7 +132,7 @@ def test_tables_are_not_cut_where_stdout_is_no_terminal(tmp_path, monkeypatch):
 def test_control_characters_in_names_are_spelled_out(tmp_path):
     store = Store.create(tmp_path)
     store.add_space(make_space())
-    task = make_task(data="./a\x1b[31mb", class_names=("e\u0301t\u00e9", "\r\n"))
+    task = make_task(data="./a\x1b[31mb", class_names=("e\u0301t\u00e9", "\r\n"), settings=SETTINGS)
     store.add_task(task, "space0", make_embedding())
     shown = ok(tmp_path, "task", "show", "flowers").stdout
     assert "  data:           ./a\\x1b[31mb\n" in shown
@@ -196,7 +196,7 @@ def test_size_refuses_anything_else(text):
 @given(st.integers(1, 10**18))
 @settings(deadline=None)
 def test_shown_sizes_read_back_to_three_digits(value):
-    assert Size().convert(display._size(value), None, None) == pytest.approx(value, rel=0.005)
+    assert Size().convert(text_tables.size(value), None, None) == pytest.approx(value, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,20 @@ def test_shown_sizes_read_back_to_three_digits(value):
     ],
 )
 def test_sizes_are_rounded(value, shown):
-    assert display._size(value) == shown
+    assert text_tables.size(value) == shown
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+@settings(deadline=None)
+def test_range_reads_two_numbers(low, high):
+    assert Range().convert(f"{low!r},{high!r}", None, None) == (low, high)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,", "1,2,3", "a,b", "0-255", "0;1"])
+def test_range_refuses_anything_else(text):
+    sentence = f"{text!r} is no range; write two numbers with a comma, such as 0,65535"
+    with pytest.raises(click.BadParameter, match=re.escape(sentence)):
+        Range().convert(text, None, None)
 
 
 def test_comma_list_drops_spaces_and_refuses_nothing():

@@ -12,7 +12,7 @@ from registry.filters import FIELDS, MAX_DEPTH, parse_where
 FLOWERS = make_task(
     "flowers", 2, num_classes=5, num_samples=100, tags=("medical", "plants"), data="./it's", builtin=True
 )
-FIELD_LIST = "fields are name, version, num_classes, num_samples, tags, builtin, created_at, data"
+FIELD_LIST = "fields are name, version, kind, num_classes, num_samples, tags, builtin, created_at, data"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,9 @@ FIELD_LIST = "fields are name, version, num_classes, num_samples, tags, builtin,
         ("data = './it''s'", True),
         ("data like '*it?s'", False),
         ("data like '%[it]%'", False),
+        ("kind = 'single_label'", True),
+        ("kind in ('multi_label', 'regression')", False),
+        ("kind not like 'reg%' and num_classes = 5", True),
         ("builtin = true", True),
         ("builtin != TRUE", False),
         ("builtin in (false)", False),
@@ -77,6 +80,7 @@ def test_filter_tells_whether_a_task_passes(text, passes):
         ('name = "flowers"', 8, "a field, an operator or a value, got '\"'"),
         ("name = 'flowers", 8, 'a field, an operator or a value, got "\'"'),
         ("name = 3", 8, "a text in single quotes, got '3'"),
+        ("kind = multi_label", 8, "a text in single quotes, got 'multi_label'"),
         ("builtin = 1", 11, "true or false, got '1'"),
         ("version like '2%'", 14, "a field of text before 'like', not version, got \"'2%'\""),
         ("name like 3", 11, "a text in single quotes, got '3'"),

@@ -1,9 +1,11 @@
 """The bridge to the indexer: what a spec means from anywhere, its records, and its errors in our words."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders import make_space, make_task
 from builders_datasets import write_folder
@@ -11,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.measure import PROTOCOL, measure_expert
-from indexer.records import DEFAULT_PROBE, MAX_SEED, DatasetDescription, EmbeddingSettings
+from indexer.records import DEFAULT_PROBE, HEAD_METRICS, MAX_SEED, EmbeddingSettings
 from registry import ingest
 from registry.errors import IngestError, NotFoundError
+from registry.options import EmbeddingOptions
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +89,78 @@ def test_settings_left_out_are_the_defaults():
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
         ({"max_samples": 1}, "max_samples must be at least 2, got 1"),
+        ({"tolerance": 1.0}, "tolerance must be between 0 and 1, got 1"),
+        ({"memory_budget": 1e6}, "memory_budget must be at least 16777216, got 1000000"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"value_range": (3, 2)}, "value_range must be two rising finite numbers, got 3 and 2"),
+        ({"channels": "grey"}, "channels must be auto, mean, tile or three indices such as 3,2,1, got 'grey'"),
     ],
 )
 def test_a_setting_out_of_range_is_an_error_of_ours(values, message):
     with fails(IngestError, f"{message}"):
         ingest.make_settings(**values)
+
+
+def test_options_are_the_settings_of_the_indexer():
+    assert set(EmbeddingOptions.__annotations__) == {it.name for it in dataclasses.fields(EmbeddingSettings)}
+
+
+def test_the_default_recipe_is_that_of_the_default_settings(prepared):
+    description = json.loads(prepared.space_record().description)
+    assert ingest.default_recipe() == (description["estimator"], description["pooling"])
+
+
+def test_head_metrics_are_named_by_kind():
+    assert {kind: ingest.head_metric(kind) for kind in HEAD_METRICS} == HEAD_METRICS
+
+
+def test_estimators_are_listed_with_a_summary():
+    found = {estimator.name: estimator.summary for estimator in ingest.list_estimators()}
+    assert {"montecarlo", "signed", "exact", "empirical", "variational"} <= set(found)
+    assert all(found.values())
+
+
+def test_an_unknown_estimator_is_refused_before_the_work(images):
+    settings = ingest.make_settings(estimator="sined")
+    with fails(NotFoundError, "no estimator is named 'sined'; did you mean signed?"):
+        ingest.prepare_task(str(images), settings, lambda *event: pytest.fail("it has begun to work"))
+
+
+# What a task remembers of its settings
+
+
+def key_of(**options):
+    return ingest.PreparedTask(None, None, ingest.make_settings(**options)).settings_key
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({}, '{"max_samples": 2000, "seed": 0, "split": null}'),
+        ({"max_samples": 50}, '{"max_samples": 50, "seed": 0, "split": null}'),
+        ({"seed": 3, "split": "test"}, '{"max_samples": 2000, "seed": 3, "split": "test"}'),
+        (
+            {"channels": "auto", "tolerance": None, "value_range": None},
+            '{"max_samples": 2000, "seed": 0, "split": null}',
+        ),
+        (
+            {"batch_size": 8, "memory_budget": 2**29, "device": "cpu", "estimator": "exact"},
+            '{"max_samples": 2000, "seed": 0, "split": null}',
+        ),
+        ({"channels": "3,2,1"}, '{"channels": "3,2,1", "max_samples": 2000, "seed": 0, "split": null}'),
+        (
+            {"tolerance": 0.1, "value_range": (0, 4095)},
+            ('{"max_samples": 2000, "seed": 0, "split": null, "tolerance": 0.1, "value_range": [0.0, 4095.0]}'),
+        ),
+    ],
+)
+def test_the_settings_of_a_task_are_these_very_bytes(options, key):
+    """Registered tasks are found again by this text: the first two are what version 1 wrote."""
+    assert key_of(**options) == key
+
+
+def test_whole_numbers_mean_the_same_range():
+    assert key_of(value_range=(0, 255)) == key_of(value_range=(0.0, 255.0))
 
 
 # Tasks
@@ -141,29 +211,6 @@ def test_the_space_depends_on_the_probe_but_not_on_data_and_seed(images, prepare
     assert (expert.fingerprint, expert.settings_key) == (prepared.fingerprint, prepared.settings_key)
 
 
-@pytest.mark.parametrize(
-    ("used", "classes", "skipped", "expected"),
-    [
-        (100, 20, 0, []),
-        (99, 2, 0, ["only 99 samples; below 100 an embedding is a rough guess"]),
-        (100, 21, 0, ["only 100 samples for 21 classes: the head is a rough guess"]),
-        (100, 2, 1, ["1 unreadable file was skipped: f0"]),
-        (100, 2, 5, ["5 unreadable files were skipped: f0, f1, f2, f3, f4"]),
-        (100, 2, 6, ["6 unreadable files were skipped: f0, f1, f2, f3, f4, ..."]),
-        (
-            99,
-            2,
-            1,
-            ["only 99 samples; below 100 an embedding is a rough guess", "1 unreadable file was skipped: f0"],
-        ),
-    ],
-)
-def test_warnings(used, classes, skipped, expected):
-    names = tuple(f"f{number}" for number in range(min(skipped, 5)))
-    dataset = DatasetDescription("x", 500, tuple(map(str, range(classes))), "", skipped, names)
-    assert ingest.embedding_warnings(used, dataset) == tuple(expected)
-
-
 def test_errors_of_the_indexer_become_ours(images, tmp_path):
     with fails(IngestError, f"{tmp_path}: holds no class folders") as caught:
         ingest.prepare_task(str(tmp_path), ingest.make_settings())
@@ -183,6 +230,29 @@ def test_a_space_that_is_made_no_more_cannot_be_compared_with(images, prepared):
         ingest.embed_in_space(str(images), former)
 
 
+@pytest.mark.parametrize(
+    "recipe", [{"estimator": "exact"}, {"norm_weights": True}], ids=["estimator", "pooling"]
+)
+def test_data_is_embedded_as_the_space_was(images, recipe):
+    made = ingest.prepare_task(str(images), ingest.make_settings(max_samples=8, **recipe))
+    space = made.space_record()
+    assert space.recipe != ingest.default_recipe()
+    embedding = ingest.embed_in_space(str(images), space, max_samples=8)
+    assert embedding.space.space_id == space.space_id
+    np.testing.assert_array_equal(embedding.fisher, made.embed().fisher)
+
+
+def test_data_is_read_as_the_options_say(tmp_path, prepared):
+    folder = write_folder(tmp_path / "train", {"no": 5, "yes": 4}) and write_folder(
+        tmp_path / "test", {"no": 3, "yes": 3}
+    )
+    embedding = ingest.embed_in_space(
+        str(folder.parent), prepared.space_record(), split="test", max_samples=5, seed=1
+    )
+    assert (embedding.num_samples_used, embedding.settings.seed) == (5, 1)
+    assert embedding.dataset.num_samples == 6
+
+
 # Experts
 
 
@@ -199,6 +269,22 @@ def test_an_expert_is_described_by_what_is_measured(monkeypatch, shared):
 def task_of(data, split=None):
     settings = json.dumps({"max_samples": 2000, "seed": 0, "split": split})
     return make_task("noise", data=str(data), settings=settings)
+
+
+def test_an_expert_is_measured_on_the_data_as_the_task_reads_it(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("indexer.measure.measure_expert", lambda *words, **options: seen.update(options))
+    settings = {"max_samples": 9, "seed": 5, "split": "test", "channels": "2,1,0", "value_range": [0.0, 9.0]}
+    task = make_task(data=str(tmp_path), settings=json.dumps(settings | {"tolerance": 0.1}))
+    measured(task)
+    assert seen == {
+        "split": "test",
+        "channels": "2,1,0",
+        "value_range": (0.0, 9.0),
+        "seed": 0,
+        "device": "cpu",
+        "progress": None,
+    }
 
 
 def measured(task, **options):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
+from indexer.records import HEAD_METRICS
 from registry import errors
 from registry.errors import (
     DuplicateError,
@@ -17,7 +18,16 @@ from registry.errors import (
     SchemaVersionError,
     StorageError,
 )
-from registry.records import Baseline, Evidence, EvidenceNeighbor, Query, Recommendation, to_json, utc_now
+from registry.records import (
+    KINDS,
+    Baseline,
+    Evidence,
+    EvidenceNeighbor,
+    Query,
+    Recommendation,
+    to_json,
+    utc_now,
+)
 
 ALLOWED = "allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
 
@@ -37,6 +47,10 @@ def test_other_names_are_refused(name):
     ("make", "message"),
     [
         (lambda: make_task(version=0), "task flowers: version must be at least 1, got 0"),
+        (
+            lambda: make_task(kind="binary"),
+            "task flowers: kind must be single_label or multi_label or regression, got 'binary'",
+        ),
         (lambda: make_task(tags=("ok", "not ok")), f"'not ok' cannot name a tag: {ALLOWED}"),
         (lambda: make_expert("a b"), f"'a b' cannot name an expert: {ALLOWED}"),
         (lambda: make_expert(source_task="s t"), f"'s t' cannot name a task: {ALLOWED}"),
@@ -91,6 +105,30 @@ def test_records_normalise_themselves():
     embedding = make_embedding(fisher=[1.0, 2.0])
     assert (embedding.fisher.dtype, embedding.fisher.tolist()) == (np.float32, [1.0, 2.0])
     assert make_space(dim=6).dim == 6
+
+
+def test_kinds_and_their_metrics_are_those_of_the_indexer():
+    assert set(KINDS) == set(HEAD_METRICS)
+    assert {make_task(kind=kind).kind for kind in KINDS} == set(KINDS)
+
+
+@pytest.mark.parametrize(("num_samples", "drawn"), [(30, 30), (40, 40), (50, 40)])
+def test_a_task_knows_how_many_samples_were_drawn(num_samples, drawn):
+    task = make_task(num_samples=num_samples, settings='{"max_samples": 40, "seed": 3, "split": null}')
+    assert task.asked == {"max_samples": 40, "seed": 3, "split": None}
+    assert task.num_samples_drawn == drawn
+
+
+def test_a_space_knows_its_recipe():
+    assert make_space(description='{"estimator": "exact", "pooling": "filter_mean+norm"}').recipe == (
+        "exact",
+        "filter_mean+norm",
+    )
+    assert make_space().recipe == ("", "")
+
+
+def test_the_score_of_a_regression_may_be_negative():
+    assert make_embedding(head_accuracy=-0.5).head_accuracy == -0.5
 
 
 def test_utc_now_is_an_aware_time():

@@ -194,7 +194,7 @@ def set_schema_version(store, version):
 def test_newer_schema_is_refused(store):
     set_schema_version(store, 7)
     message = (
-        f"{store.uri}: schema version 7 is newer than 1, the newest that this version understands; "
+        f"{store.uri}: schema version 7 is newer than 2, the newest that this version understands; "
         "upgrade task2vec-registry"
     )
     with pytest.raises(SchemaVersionError, match=re.escape(message)):
@@ -204,37 +204,37 @@ def test_newer_schema_is_refused(store):
 
 def test_older_schema_is_migrated_step_by_step_once(store, monkeypatch):
     calls = []
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
         {
-            2: lambda open_table: calls.append((2, open_table("tasks").count_rows())),
-            3: lambda open_table: (
-                open_table("experts").add_columns({"note": "'old'"}) and calls.append((3, "note"))
+            3: lambda open_table: calls.append((3, open_table("tasks").count_rows())),
+            4: lambda open_table: (
+                open_table("experts").add_columns({"note": "'old'"}) and calls.append((4, "note"))
             ),
         },
     )
     assert Store(store.uri).database.read("experts").schema.names[-1] == "note"
     assert Store(store.uri).tasks() == []
-    assert calls == [(2, 0), (3, "note")]
-    assert {"key": "schema_version", "value": "3"} in store.database.read("meta").to_pylist()
+    assert calls == [(3, 0), (4, "note")]
+    assert {"key": "schema_version", "value": "4"} in store.database.read("meta").to_pylist()
 
 
 def test_interrupted_migration_goes_on_where_it_stopped(store, monkeypatch):
     calls = []
 
     def fail_once(open_table):
-        calls.append(3)
-        if calls.count(3) == 1:
+        calls.append(4)
+        if calls.count(4) == 1:
             raise KeyboardInterrupt("killed")
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(schema, "MIGRATIONS", {2: lambda open_table: calls.append(2), 3: fail_once})
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 4)
+    monkeypatch.setattr(schema, "MIGRATIONS", {3: lambda open_table: calls.append(3), 4: fail_once})
     with pytest.raises(KeyboardInterrupt, match=r"^killed$"):
         Store(store.uri).tasks()
     assert Store(store.uri).tasks() == []
-    assert calls == [2, 3, 3]
+    assert calls == [3, 4, 4]
 
 
 # Tasks and embeddings
@@ -834,7 +834,7 @@ def test_verify_reports_missing_tables_and_wrong_columns(store):
 
 def test_verify_reports_a_space_whose_width_is_not_its_tables(store):
     store.database.commit("spaces", lambda table: table.update(values={"domain_dim": 8}))
-    message = "the columns are not those of schema version 1"
+    message = "the columns are not those of schema version 2"
     assert store.verify() == [Problem("columns", "embeddings__space0", message)]
 
 

@@ -1,5 +1,6 @@
 """What a question sees of a registry: which tasks may answer, in which space; the index changes no answer."""
 
+import json
 import re
 
 import numpy as np
@@ -289,6 +290,20 @@ SPACES = [
     make_space("id2", probe="b.x"),
 ]
 
+RECIPES = [
+    make_space(space_id, probe="a.x", description=json.dumps({"estimator": estimator, "pooling": pooling}))
+    for space_id, estimator, pooling in (
+        ("id3", "signed", "mean"),
+        ("id4", "exact", "mean"),
+        ("id5", "signed", "mean+norm"),
+    )
+]
+"""Three spaces of one probe."""
+
+
+def choose(spaces, probe):
+    return choose_space(spaces, probe, default_probe="a.x", default_recipe=("signed", "mean"))
+
 
 @pytest.mark.parametrize(
     ("spaces", "probe", "expected"),
@@ -298,11 +313,25 @@ SPACES = [
         (SPACES, "a.x", "id0"),
         (SPACES, "b@/w.pt", "id1"),
         (SPACES, "id2", "id2"),
+        (RECIPES, None, "id3"),
+        (RECIPES, "a.x", "id3"),
+        (RECIPES, "id4", "id4"),
+        (RECIPES[1:2], None, "id4"),
     ],
-    ids=["default", "only", "name", "loader", "id"],
+    ids=[
+        "default",
+        "only",
+        "name",
+        "loader",
+        "id",
+        "default-recipe",
+        "name-recipe",
+        "id-recipe",
+        "only-recipe",
+    ],
 )
 def test_choose_space(spaces, probe, expected):
-    assert choose_space(spaces, probe, default="a.x").space_id == expected
+    assert choose(spaces, probe).space_id == expected
 
 
 @pytest.mark.parametrize(
@@ -322,14 +351,23 @@ def test_choose_space(spaces, probe, expected):
             "several embedding spaces fit; name one as the probe: id1 (b.x), id2 (b.x)",
         ),
         (
+            RECIPES[1:],
+            None,
+            InvalidQueryError,
+            (
+                "several embedding spaces fit; name one as the probe: id4 (a.x, exact, mean), "
+                "id5 (a.x, signed, mean+norm)"
+            ),
+        ),
+        (
             [],
             None,
             InvalidQueryError,
             "there is no task to compare with yet; add one with `t2v task add NAME DATA`",
         ),
     ],
-    ids=["unknown", "ambiguous-name", "ambiguous-default", "none"],
+    ids=["unknown", "ambiguous-name", "ambiguous-default", "none", "other-recipes"],
 )
 def test_choose_space_refuses(spaces, probe, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        choose_space(spaces, probe, default="a.x")
+        choose(spaces, probe)

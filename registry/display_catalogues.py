@@ -1,0 +1,99 @@
+"""How catalogues look to a person: networks and what they cost, estimators, distances, problems found."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from registry.terminal import say
+from registry.text_tables import card, short, size, table
+
+if TYPE_CHECKING:
+    from registry.distances import Distance
+    from registry.store import Problem
+
+
+def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:
+    """What may be a probe or an expert, as ``documents.of_network`` tells it."""
+    table(
+        ("network", "source", ">params", ">input"),
+        [
+            (network["network"], network["source"], size(network["num_params"]), network["input_size"])
+            for network in networks
+        ],
+    )
+
+
+def show_probe(probe: Mapping[str, Any]) -> None:
+    """The card of a network and its costs, as ``documents.of_probe`` tells them."""
+    card(
+        probe["network"],
+        {
+            "loader": probe["loader"],
+            "params": size(probe["num_params"]),
+            "multiply-adds": size(probe["flops"]),
+            "input size": f"{probe['input_size']}, cut from a shorter side of {probe['resize']}",
+            "mean": ", ".join(map(short, probe["mean"])),
+            "std": ", ".join(map(short, probe["std"])),
+            "features": probe["num_features"],
+            "filters": probe["dim"],
+            "weights hash": probe["weights_hash"],
+        },
+    )
+    if costs := probe["costs"]:
+        _show_costs(costs)
+
+
+def _show_costs(costs: Mapping[str, Any]) -> None:
+    """What the squared gradients of each layer cost for one sample."""
+    say()
+    table(
+        ("layer", "class", ">filters", ">weights", ">positions", "form", ">multiply-adds", ">bytes"),
+        [
+            (
+                layer["name"],
+                layer["kind"],
+                layer["filters"],
+                layer["weights"],
+                layer["positions"],
+                layer["form"],
+                size(layer["multiply_adds"]),
+                size(layer["temporary_bytes"]),
+            )
+            for layer in costs["layers"]
+        ],
+    )
+    say()
+    needed, budget, batch = (size(costs[key]) for key in ("bytes_per_sample", "memory_budget", "batch_size"))
+    say(f"Activations of a sample take {needed} bytes: batches of {batch} fit a budget of {budget}.")
+
+
+def show_estimators(estimators: Sequence[Mapping[str, Any]]) -> None:
+    """The catalogue of estimators, as ``documents.of_estimator`` tells it."""
+    table(("estimator", "summary"), [(it["estimator"], it["summary"]) for it in estimators])
+
+
+def show_distances(distances: Sequence["Distance"]) -> None:
+    """The catalogue of distances."""
+    table(
+        ("distance", "summary", "symmetric", "range", "unit"),
+        [
+            (
+                distance.name,
+                distance.summary,
+                "yes" if distance.symmetric else "no",
+                f"{distance.bounds[0]:g} to {distance.bounds[1]:g}",
+                distance.unit,
+            )
+            for distance in distances
+        ],
+    )
+
+
+def show_problems(problems: Sequence["Problem"]) -> None:
+    """What *verify* found."""
+    table(
+        ("kind", "where", "problem", "repaired"),
+        [
+            (problem.kind, problem.where, problem.message, "yes" if problem.repaired else "no")
+            for problem in problems
+        ],
+    )

@@ -1,0 +1,46 @@
+"""What may be said about embedding data, by name; what is left out or ``None`` is as by default.
+
+The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings``.
+"""
+
+from typing import TypedDict
+
+
+class DataOptions(TypedDict, total=False):
+    """How data is read and computed with; any of it goes with any space.
+
+    Attributes:
+        max_samples: Most samples used, at least 2; 2,000 unless told.
+        seed: Of sample and draws; 0 unless told.
+        split: Which split of the dataset; its train split, if it has splits, unless told.
+        channels: How images become RGB: ``auto``, ``mean``, ``tile``, or three indices such as ``3,2,1``.
+        value_range: Values of images of more than 8 bits that stand for black and white.
+        tolerance: Stop once the relative error of the embedding is below this, between 0 and 1.
+        memory_budget: Bytes that a pass may take; 2**30 unless told.
+        batch_size: Samples per pass; 64, or fewer if the memory budget asks for it, unless told.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+
+    max_samples: int | None
+    seed: int | None
+    split: str | None
+    channels: str | None
+    value_range: tuple[float, float] | None
+    tolerance: float | None
+    memory_budget: float | None
+    batch_size: int | None
+    device: str | None
+
+
+class EmbeddingOptions(DataOptions, total=False):
+    """The same, and what makes the space.
+
+    Attributes:
+        probe: Loader of the probe; the built-in one unless told.
+        estimator: Name of the estimator of Fisher information, see ``t2v estimators``; ``signed`` unless told.
+        norm_weights: Whether the affine weights of normalisation layers are embedded too.
+    """
+
+    probe: str | None
+    estimator: str | None
+    norm_weights: bool | None
