@@ -14,7 +14,7 @@ from markdown_pages import ROOT, anchors, code_lines, fences, inline_code, links
 import indexer.errors
 import registry.errors
 from indexer.fisher import ESTIMATORS
-from indexer.square_grads import NORM_RULES, RULES
+from indexer.layer_rules import MULTIPLICATIONS, RULES
 from registry import TaskRegistry
 from registry.cli import main
 from registry.distances import DISTANCES
@@ -203,8 +203,8 @@ def test_method_lists_every_distance():
 def test_method_lists_every_estimator_and_layer():
     text = read("docs/method.md")
     assert [row[0] for row in table(text, "Estimators")] == list(ESTIMATORS)
-    layers = {layer for row in table(text, "Layers") for layer in row[0].split(", ")}
-    assert layers == {kind.__name__ for kind in RULES | NORM_RULES}
+    functions = {"mul" if function in MULTIPLICATIONS else function.__name__ for function in RULES}
+    assert functions == {name for row in table(text, "Layers") for name in row[0].split(", ")}
 
 
 def test_python_guide_names_every_method():
