@@ -96,7 +96,8 @@ class SquareGrads:
             self.dim += block.num_filters
         self._network = network
         self._blocks = {block.parameter: block for block in blocks}
-        self._max_temporary = memory_budget // TEMPORARY_SHARE
+        element_size = torch.promote_types(blocks[0].parameter.dtype, torch.float32).itemsize
+        self._max_elements = memory_budget // TEMPORARY_SHARE // element_size
         self._restore, self._watching = ExitStack(), ExitStack()
         self._axes: dict[FilterBlock, SampleAxis | None] = {}  # None: the slow route
         self._traced = False
@@ -247,9 +248,9 @@ class SquareGrads:
     def _square(self, block: FilterBlock, gradients: Sequence[Gradient]) -> Tensor:
         """Mean over each filter's weights of the square of a sum of gradients: ``[N, O]``."""
         if len(gradients) == 1:
-            squares = sum_of_squares(gradients[0], self._max_temporary)
+            squares = sum_of_squares(gradients[0], self._max_elements)
         else:
-            squares = sum_of_squares_together(gradients, self._max_temporary)
+            squares = sum_of_squares_together(gradients, self._max_elements)
         if squares.shape[1] != block.num_filters:  # a row for each weight
             squares = block.by_filter(squares.reshape(-1, *block.parameter.shape)).sum(dim=2)
         return squares / block.num_weights
@@ -257,7 +258,7 @@ class SquareGrads:
     def _square_slowly(self, blocks: Sequence[FilterBlock], output_grads: Tensor) -> dict[FilterBlock, Tensor]:
         self._busy = True
         try:
-            return sample_square_grads(self._network, blocks, self._images, output_grads, self._max_temporary)
+            return sample_square_grads(self._network, blocks, self._images, output_grads, self._max_elements)
         finally:
             self._busy = False
 
