@@ -70,6 +70,7 @@ class _NoisyLayer:
     Attributes:
         log_variance: ``[O]``: log Λ of each filter.
         log_prior: Scalar: log λ².
+        used: Whether the layer has been called.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
@@ -77,6 +78,7 @@ class _NoisyLayer:
         weight = layer.weight.detach()
         self.layer = layer
         self.num_weights = weight[0].numel()
+        self.used = False
         power = weight.square().mean().clamp_min(torch.finfo(weight.dtype).tiny)
         self._squared_norm = weight.square().sum()
         self.log_prior = power.log().requires_grad_()
@@ -84,6 +86,7 @@ class _NoisyLayer:
 
     def add_noise(self, inputs: Tensor, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Outputs plus noise of the variance that noise in the weights would give each of them."""
+        self.used = True
         noise = torch.randn(outputs.shape, generator=generator).to(outputs)
         deviation = (self.log_variance / 2).exp()
         if isinstance(self.layer, nn.Linear):
@@ -158,7 +161,7 @@ def variational_information(
     counts = torch.zeros(NUM_MEANS, 1)
     with _noise_attached(body, noisy, generator):
         epochs = chain.from_iterable(repeat(batches, num_epochs))
-        steps = _descend(body, likelihood, head, epochs, list(noisy.values()), num_samples / len(sizes))
+        steps = _descend(body, likelihood, head, epochs, noisy, num_samples / len(sizes))
         for step, information in enumerate(steps):
             if step >= first:
                 part = (step - first) * NUM_MEANS // (num_steps - first)
@@ -217,7 +220,7 @@ def _descend(
     likelihood: Likelihood,
     head: tuple[Tensor, Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
-    noisy: list[_NoisyLayer],
+    noisy: dict[str, _NoisyLayer],
     batch_size: float,
 ) -> Iterator[Tensor]:
     """Take a step of Adam for each batch, and give the information F ``[D]``, float64 on the CPU, after it.
@@ -225,14 +228,29 @@ def _descend(
     ``batch_size`` is the mean one; the sum over a batch is divided by it, so that every sample counts the same.
     """
     weight, bias = head
-    beta = NOISE_COST / sum(layer.num_weights * len(layer.log_variance) for layer in noisy)
-    parameters = [parameter for layer in noisy for parameter in (layer.log_variance, layer.log_prior)]
+    beta = NOISE_COST / sum(layer.num_weights * len(layer.log_variance) for layer in noisy.values())
+    parameters = [parameter for layer in noisy.values() for parameter in (layer.log_variance, layer.log_prior)]
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     for images, labels in batches:
         logits = body(images.to(weight)) @ weight.T + bias
+        _check_used(noisy)
         losses = likelihood.negative_log_likelihood(logits, labels.to(weight.device))
-        divergence = torch.stack([layer.divergence() for layer in noisy]).sum()
+        divergence = torch.stack([layer.divergence() for layer in noisy.values()]).sum()
         optimiser.zero_grad()
         (losses.sum() / batch_size + beta * divergence).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        yield beta * torch.cat([layer.information() for layer in noisy]).double().cpu()
+        yield beta * torch.cat([layer.information() for layer in noisy.values()]).double().cpu()
+
+
+def _check_used(noisy: dict[str, _NoisyLayer]) -> None:
+    """Refuse a layer whose weight the network hands to a function without calling the layer.
+
+    Raises:
+        UnsupportedLayerError: If a layer added no noise in a forward pass.
+    """
+    for name, layer in noisy.items():
+        if not layer.used:
+            raise UnsupportedLayerError(
+                f"the estimator 'variational' cannot add noise to layer {name!r}, which the network does not "
+                "call; use another estimator"
+            )

@@ -270,3 +270,22 @@ def test_parameters_that_are_no_layers_are_refused():
     message = "only, not for layer '0.parametrizations.weight.original1' (a parameter); use another estimator"
     with pytest.raises(UnsupportedLayerError, match=re.escape(message)):
         estimate(body, LinearHead(np.eye(4), np.zeros(4)), batches)
+
+
+class HandingOver(nn.Module):
+    """Gives the weight of a layer to a function, and never calls the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(inputs, self.layer.weight)
+
+
+def test_layers_that_are_not_called_are_refused():
+    batches = [(torch.zeros(2, 6), torch.zeros(2, dtype=torch.int64))]
+    with pytest.raises(
+        UnsupportedLayerError, match="cannot add noise to layer 'layer', which the network does not"
+    ):
+        estimate(HandingOver(), LinearHead(np.eye(4), np.zeros(4)), batches)
