@@ -3,7 +3,6 @@
 Axes: N samples, K weights of a filter, P positions of a layer's output.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,10 +151,9 @@ def activation_bytes(network: PretrainedNetwork) -> int:
         return output if output.requires_grad else attach(output)
 
     blocks = {block.parameter: block for block in find_filters(network.body, norm_weights=False)}
-    identity: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
     with (
         torch.enable_grad(),
-        saved_tensors_hooks(keep, identity),
+        saved_tensors_hooks(keep, lambda tensor: tensor),
         WeightUses(blocks, on_use, lambda _block: None),
     ):
         network.body(_blank(network))

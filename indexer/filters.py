@@ -77,13 +77,17 @@ def find_filters(network: nn.Module, *, norm_weights: bool) -> list[FilterBlock]
     blocks = []
     for name, parameter, module in _owned_parameters(network):
         attribute = name.rpartition(".")[2]
-        if _OFFSETS.search(attribute) or not parameter.numel() or not parameter.is_floating_point():
+        # A table of positions is an Embedding with an innocent "weight".
+        title = (
+            name.removesuffix(".weight").rpartition(".")[2] if isinstance(module, nn.Embedding) else attribute
+        )
+        if _OFFSETS.search(title) or not parameter.numel() or not parameter.is_floating_point():
             continue
         layout = _layout(module, attribute, parameter)
         if layout != "each" or norm_weights:
-            title = name.removesuffix(".weight") if name != "weight" else ""
+            layer = name.removesuffix(".weight") if name != "weight" else ""
             groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
-            blocks.append(FilterBlock(title, name, parameter, type(module).__name__, layout, groups))
+            blocks.append(FilterBlock(layer, name, parameter, type(module).__name__, layout, groups))
     return blocks
 
 

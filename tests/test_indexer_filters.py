@@ -83,3 +83,8 @@ def test_values_are_gathered_by_filter(layer: nn.Module, filter_of_weight):
     gathered = block.by_filter(owners[None].float())[0]
     assert gathered.shape == (block.num_filters, block.num_weights)
     assert (gathered == torch.arange(block.num_filters)[:, None]).all()
+
+
+def test_tables_of_positions_are_left_out():
+    network = nn.ModuleDict({"position_embedding": nn.Embedding(4, 3), "token_mixer": nn.Linear(3, 3)})
+    assert list(found(network)) == ["token_mixer"]
