@@ -38,7 +38,7 @@ from indexer.records import EmbeddingSettings
 from indexer.square_grads import SquareGrads
 
 MOST_SAMPLES = 1500
-SAMPLES = (45, 64, 91, 128, 181, 256, 362, 512, 724, 1024)
+SAMPLES = tuple(round(64 * 2 ** (step / 4)) for step in range(-2, 17))
 """Sizes of ours that are tried in turn while there are more samples; then all, at most ``MOST_SAMPLES``."""
 
 
