@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from indexer.vision import models
 
 LINKS_PER_FILE = 30_000  # ext4 allows 65,000
+LEAST_COPIES = 50  # so that all classes have some
 
 Figures = dict[str, float]
 
@@ -50,7 +51,8 @@ def link_folder(data: Path, folder: Path, count: int) -> Path:
     """A folder of ``count`` hard links to copies of images of ``data``, in the classes of their originals."""
     originals = sorted(path for path in data.glob("*/*") if path.is_file())
     copies = []
-    for number, original in enumerate(originals[:: max(1, len(originals) * LINKS_PER_FILE // count)]):
+    num_copies = max(LEAST_COPIES, count // LINKS_PER_FILE + 1)
+    for number, original in enumerate(originals[:: max(1, len(originals) // num_copies)]):
         copy = folder.parent / f"copy{number}{original.suffix}"
         copy.write_bytes(original.read_bytes())
         copies.append((copy, folder / original.parent.name))
