@@ -14,9 +14,10 @@ Axes: N samples, G groups, O filters, K weights of a filter, C channels of a gro
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,25 +39,37 @@ class Cost(NamedTuple):
         return self.multiply_adds + MOVE_COST * self.elements + CALL_COST * self.calls
 
 
-class Gradient(Protocol):
-    """The gradient of one weight for each of N samples, as factors."""
+@dataclass(frozen=True, eq=False)
+class Gradient(ABC):
+    """The gradient of one weight for each of N samples, as factors.
+
+    Attributes:
+        grads: ``[N, O, ...]``: gradients in the output, of the O filters of all groups.
+    """
+
+    grads: Tensor
 
     @property
     def num_samples(self) -> int:
         """N."""
+        return len(self.grads)
 
     @property
+    @abstractmethod
     def sizes(self) -> tuple[int, int, int]:
         """(filters O of all groups, weights K of each, positions P)."""
 
+    @abstractmethod
     def costs(self) -> dict[str, Cost]:
         """What each form costs for one sample."""
 
+    @abstractmethod
     def full(self, rows: slice) -> Tensor:
         """The gradients of these samples, multiplied out: ``[n, O, K]``."""
 
     def quadratic(self, rows: slice) -> Tensor:
-        """Sums over K of the squares of these samples through a Gram matrix: ``[n, O]``."""
+        """Sums over K of the squares of these samples, ``[n, O]``: through a Gram matrix where there is one."""
+        return self.full(rows).square_().sum(dim=2)
 
 
 def choose_form(costs: dict[str, Cost], max_elements: int) -> str:
@@ -104,16 +117,10 @@ def _quadratic_form(grads: Tensor, gram: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixGradient:
+class MatrixGradient(Gradient):
     """Of a linear layer: output gradients ``[N, O, P]`` and inputs ``[N, K, P]``."""
 
-    grads: Tensor
     inputs: Tensor
-
-    @property
-    def num_samples(self) -> int:
-        """N."""
-        return len(self.grads)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -139,22 +146,16 @@ class MatrixGradient:
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingGradient:
+class EmbeddingGradient(Gradient):
     """Of a lookup table: output gradients ``[N, O, P]`` and indices ``[N, P]`` of K rows.
 
     A lookup is a linear layer on one-hot vectors. Two of them have the product 1 where their indices are the
     same, so the Gram matrix needs no products. ``padding`` is the index whose row takes no gradient.
     """
 
-    grads: Tensor
     indices: Tensor
     num_rows: int
     padding: int | None = None
-
-    @property
-    def num_samples(self) -> int:
-        """N."""
-        return len(self.grads)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -186,32 +187,21 @@ class EmbeddingGradient:
 
 
 @dataclass(frozen=True, eq=False)
-class ScaleGradient:
-    """Of a factor that all positions of a channel share: ``values`` ``[N, O]``, one weight a filter."""
-
-    values: Tensor
-
-    @property
-    def num_samples(self) -> int:
-        """N."""
-        return len(self.values)
+class ScaleGradient(Gradient):
+    """Of a factor that all positions of a channel share: ``grads`` ``[N, O]`` in it, one weight a filter."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """(O, 1, 1)."""
-        return self.values.shape[1], 1, 1
+        return self.grads.shape[1], 1, 1
 
     def costs(self) -> dict[str, Cost]:
         """There is nothing left to multiply."""
-        return {"direct": Cost(0, self.values.shape[1])}
+        return {"direct": Cost(0, self.grads.shape[1])}
 
     def full(self, rows: slice) -> Tensor:
         """``[n, O, 1]``."""
-        return self.values[rows, :, None].clone()
-
-    def quadratic(self, rows: slice) -> Tensor:
-        """``[n, O]``."""
-        return self.values[rows].square()
+        return self.grads[rows, :, None].clone()
 
 
 @dataclass(frozen=True)
@@ -239,17 +229,11 @@ class ConvGeometry:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvGradient:
+class ConvGradient(Gradient):
     """Of a convolution: output gradients ``[N, G * O, *positions]`` and inputs ``[N, G * C, *pixels]``."""
 
-    grads: Tensor
     inputs: Tensor
     geometry: ConvGeometry
-
-    @property
-    def num_samples(self) -> int:
-        """N."""
-        return len(self.grads)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -297,28 +281,12 @@ class ConvGradient:
 
 
 @dataclass(frozen=True, eq=False)
-class TransposedConvGradient:
+class TransposedConvGradient(ConvGradient):
     """Of a transposed convolution: output gradients ``[N, G * O, *pixels]``, inputs ``[N, G * C, *positions]``.
 
     It is the adjoint of the convolution that ``geometry`` describes, so its weight takes the gradient of that
     convolution with input and output gradient swapped; that has a row per channel, which we turn round.
     """
-
-    grads: Tensor
-    inputs: Tensor
-    geometry: ConvGeometry
-
-    @property
-    def num_samples(self) -> int:
-        """N."""
-        return len(self.grads)
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """(G * O, K, P)."""
-        channels = self.inputs.shape[1] // self.geometry.groups
-        weights = channels * math.prod(self.geometry.kernel)
-        return self.grads.shape[1], weights, math.prod(self.geometry.positions)
 
     def costs(self) -> dict[str, Cost]:
         """Of ``direct``, the only one."""
@@ -333,8 +301,8 @@ class TransposedConvGradient:
         return grouped.transpose(2, 3).reshape(len(swapped), filters, -1)
 
     def quadratic(self, rows: slice) -> Tensor:
-        """``[n, G * O]``."""
-        return self.full(rows).square_().sum(dim=2)
+        """``[n, G * O]``, by ``direct``: there is no other form."""
+        return Gradient.quadratic(self, rows)
 
 
 def _weight_grad(grad: Tensor, pixels: Tensor, shape: tuple[int, ...], geometry: ConvGeometry) -> Tensor:
