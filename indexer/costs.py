@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from indexer.filters import FilterBlock, find_filters
-from indexer.gradients import choose_form
+from indexer.gradients import Gradient, ScaleGradient, choose_form
 from indexer.layer_rules import Rule
 from indexer.probes import PretrainedNetwork
-from indexer.square_grads import DEFAULT_MEMORY_BUDGET, TEMPORARY_SHARE
+from indexer.records import DEFAULT_MEMORY_BUDGET
+from indexer.square_grads import TEMPORARY_SHARE
 from indexer.weight_uses import WeightUses, attach, find_sample_axes
 
 MAX_BATCH = 64
@@ -79,48 +80,45 @@ def probe_costs(
     image = _blank(network)
     blocks = {block.parameter: block for block in find_filters(network.body, norm_weights=norm_weights)}
     axes = find_sample_axes(network.body, blocks, image)
-    uses: dict[FilterBlock, list[LayerCost]] = {}
-    max_elements = memory_budget // TEMPORARY_SHARE // 4
+    gradients: dict[FilterBlock, list[Gradient]] = {}
 
     def on_use(block: FilterBlock, rule: Rule, arguments: dict[str, Any], output: Tensor) -> Tensor:
         if axis := axes[block]:
             arguments = arguments | {"input": axis.rows(arguments["input"], 1)}
-            for gradient in rule.gradients(axis.rows(output, 1), 1, **arguments):
-                costs = gradient.costs()
-                form = choose_form(costs, max_elements)
-                uses.setdefault(block, []).append(
-                    LayerCost(
-                        block.name,
-                        block.kind,
-                        block.num_filters,
-                        block.num_weights,
-                        gradient.sizes[2],
-                        "elementwise" if rule.layout == "each" else form,
-                        costs[form].multiply_adds,
-                        costs[form].elements * image.element_size(),
-                    )
-                )
+            # Costs follow from shapes, so the output may stand for its gradient.
+            gradients.setdefault(block, []).extend(rule.gradients(axis.rows(output, 1), 1, **arguments))
         return output
 
     with torch.no_grad(), WeightUses(blocks, on_use, lambda _block: None):
         network.body(image)
-    layers = tuple(_together(block, uses.get(block, []), slow=block in axes) for block in blocks.values())
+    layers = tuple(
+        _layer_cost(block, gradients.get(block, []), memory_budget, image.element_size(), slow=block in axes)
+        for block in blocks.values()
+    )
     needed = activation_bytes(network)
     return ProbeCosts(_fitting(needed, memory_budget), needed, layers)
 
 
-def _together(block: FilterBlock, uses: list[LayerCost], *, slow: bool) -> LayerCost:
-    """The cost of a layer of all its uses, whose gradients are added before they are squared."""
-    form = uses[0].form if len(uses) == 1 else "direct" if uses else "fallback" if slow else "unused"
+def _layer_cost(
+    block: FilterBlock, gradients: list[Gradient], memory_budget: int, element_size: int, *, slow: bool
+) -> LayerCost:
+    """The cost of a layer, of several uses together: these are added in full before they are squared."""
+    if not gradients:
+        form = "fallback" if slow else "unused"
+    elif len(gradients) > 1:
+        form = "direct"
+    else:
+        form = choose_form(gradients[0].costs(), memory_budget // TEMPORARY_SHARE // element_size)
+    costs = [gradient.costs()[form] for gradient in gradients]
     return LayerCost(
         block.name,
         block.kind,
         block.num_filters,
         block.num_weights,
-        sum(use.positions for use in uses),
-        form,
-        sum(use.multiply_adds for use in uses),
-        max((use.temporary_bytes for use in uses), default=0),
+        sum(gradient.sizes[2] for gradient in gradients),
+        "elementwise" if gradients and isinstance(gradients[0], ScaleGradient) else form,
+        sum(cost.multiply_adds for cost in costs),
+        max((cost.elements * element_size for cost in costs), default=0),
     )
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from indexer.errors import SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
 from indexer.heads import LinearHead
 from indexer.likelihoods import Likelihood, likelihood_of
+from indexer.records import DEFAULT_MEMORY_BUDGET
 from indexer.square_grads import SquareGrads
 from indexer.variational import variational_information
 
@@ -142,7 +143,7 @@ def fisher_information(
     generator: torch.Generator,
     norm_weights: bool = False,
     tolerance: float | None = None,
-    memory_budget: int = 2**30,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
     progress: Callable[[int], object] | None = None,
 ) -> FisherEstimate:
     """Estimate the Fisher information of the body's weights, the head being part of the model but not of F.

@@ -18,6 +18,9 @@ DEFAULT_PROBE = "resnet14w32.tiny_imagenet"
 MAX_SEED = 2**32 - 1
 """What the random generators of numpy, torch and scikit-learn all take."""
 
+DEFAULT_MEMORY_BUDGET = 2**30
+"""Bytes that a pass may take unless told."""
+
 MIN_MEMORY_BUDGET = 16 * 2**20
 """Below 16 MiB not even one small image could be embedded."""
 
@@ -120,7 +123,7 @@ class EmbeddingSettings:
     channels: str = "auto"
     value_range: tuple[float, float] | None = None
     tolerance: float | None = None
-    memory_budget: int = 2**30
+    memory_budget: int = DEFAULT_MEMORY_BUDGET
 
     def __post_init__(self) -> None:
         """Check the ranges.

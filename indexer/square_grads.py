@@ -21,10 +21,10 @@ from indexer.errors import UnsupportedLayerError
 from indexer.filters import FilterBlock, find_filters
 from indexer.gradients import Gradient, sum_of_squares, sum_of_squares_together
 from indexer.layer_rules import Rule
-from indexer.sample_grads import is_scripted, sample_square_grads
+from indexer.records import DEFAULT_MEMORY_BUDGET
+from indexer.sample_grads import sample_square_grads
 from indexer.weight_uses import SampleAxis, WeightUses, attach, find_sample_axes
 
-DEFAULT_MEMORY_BUDGET = 2**30
 TEMPORARY_SHARE = 4  # temporaries of a rule may take a quarter of the budget; activations have most of the rest
 
 
@@ -171,8 +171,6 @@ class SquareGrads:
         self._watching.enter_context(self._watch)
 
     def _find_axes(self, network: nn.Module) -> dict[FilterBlock, SampleAxis | None]:
-        if is_scripted(network):
-            return dict.fromkeys(self._blocks.values())
         self._busy = True
         try:
             return find_sample_axes(network, self._blocks, self._images)

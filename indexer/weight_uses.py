@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from indexer.errors import UnsupportedLayerError
 from indexer.filters import FilterBlock
 from indexer.layer_rules import COMPOSED, MULTIPLICATIONS, RULES, Rule
+from indexer.sample_grads import is_scripted
 
 OnUse = Callable[[FilterBlock, Rule, dict[str, Any], Tensor], Tensor]
 """Called as ``on_use(block, rule, arguments, output)``; gives the output that the network goes on with."""
@@ -122,12 +123,14 @@ def find_sample_axes(
         images: ``[N, ...]``, of which the first is used.
 
     Returns:
-        By block that was used; ``None`` where no rule knows the use, where no axis holds the samples, or where
-        two uses differ in either.
+        By block that was used; ``None`` for all of TorchScript, where no rule knows the use, where no axis holds
+        the samples, or where two uses differ in either.
 
     Raises:
         UnsupportedLayerError: If the network mixes samples.
     """
+    if is_scripted(network):
+        return dict.fromkeys(blocks.values())
     pair = torch.cat([images[:1], images[:1]])
     if pair.is_floating_point():
         pair[1] = torch.nan

@@ -54,7 +54,7 @@ ALLOWED = {
         "square_grads": "filters gradients layer_rules sample_grads weight_uses",
         "variational": "likelihoods",
         "vision": "",
-        "weight_uses": "filters layer_rules",
+        "weight_uses": "filters layer_rules sample_grads",
         "weights": "",
     },
     "registry": {

@@ -89,3 +89,9 @@ def test_network_is_left_as_found(probe: PretrainedNetwork):
     probe_costs(probe)
     assert not any(parameter.requires_grad for parameter in probe.body.parameters())
     assert torch.overrides._get_current_function_mode() is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit, in favour of torch.export
+def test_torchscript_takes_the_slow_route_for_all_layers():
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
+    assert [layer.form for layer in probe_costs(network_of(nn.Sequential(scripted))).layers] == ["fallback"]
