@@ -123,8 +123,8 @@ def find_sample_axes(
         images: ``[N, ...]``, of which the first is used.
 
     Returns:
-        By block that was used; ``None`` for all of TorchScript, where no rule knows the use, where no axis holds
-        the samples, or where two uses differ in either.
+        By block that was used; ``None`` for all of TorchScript, where no rule knows the use, where no axis
+        holds the samples, or where two uses differ in either.
 
     Raises:
         UnsupportedLayerError: If the network mixes samples.
