@@ -17,7 +17,10 @@ FIRST_WAIT_SECONDS = 0.05
 # What LanceDB and pyarrow raise for a missing file, a full disk, a damaged table or a lost race alike.
 FOREIGN_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 
+# What a damaged file can make of Rust code. It derives from BaseException and cannot be imported.
+_PANIC = "PanicException"
 _CONFLICT = re.compile(r"commit conflict|too many concurrent writers", re.IGNORECASE)
+_VANISHED = re.compile(r"not found", re.IGNORECASE)
 _RUST_PREFIX = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, )+")
 _RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
 
@@ -44,6 +47,25 @@ def retried(operation: Callable[[], Answer]) -> Answer:
     return operation()
 
 
+def reread(operation: Callable[[], Answer], attempts: int) -> Answer:
+    """Run a read; where the files of its version were deleted meanwhile, run it again on the newest.
+
+    Args:
+        operation: A read that looks for the newest version.
+        attempts: How often at most.
+
+    Returns:
+        Its answer. Its error is passed on if it is another one, or after so many attempts.
+    """
+    for _ in range(attempts - 1):
+        try:
+            return operation()
+        except FOREIGN_ERRORS as error:
+            if not _VANISHED.search(str(error)):
+                raise
+    return operation()
+
+
 @contextmanager
 def storage_errors(what: str, hint: str = "") -> Iterator[None]:
     """Turn errors of the database and the operating system into one sentence of ours.
@@ -53,7 +75,7 @@ def storage_errors(what: str, hint: str = "") -> Iterator[None]:
         hint: End of the sentence: what to do about it.
 
     Raises:
-        StorageError: If the block raises any of ``FOREIGN_ERRORS``.
+        StorageError: If the block raises any of ``FOREIGN_ERRORS``, or the database's own code panics.
     """
     try:
         yield
@@ -61,6 +83,10 @@ def storage_errors(what: str, hint: str = "") -> Iterator[None]:
         if isinstance(error, RegistryError):
             raise
         raise StorageError(f"{what}: {_reason(error)}{hint and '; '}{hint}") from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise StorageError(f"{what}: its files make no sense{hint and '; '}{hint}") from error
 
 
 def _reason(error: Exception) -> str:

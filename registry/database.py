@@ -1,54 +1,49 @@
-"""The tables of a registry folder: opened lazily, written under a lock, their errors told in one sentence.
+"""The tables of a registry: opened lazily, written under a lock, their errors told in one sentence.
 
-Knows rows, not records. What connects to the folder is given to it, so that one file alone imports LanceDB.
+Knows rows, not records. What connects to the place is given to it, so that one file alone imports LanceDB.
 """
 
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from registry import schema
-from registry.commits import FOREIGN_ERRORS, retried, storage_errors
+from registry.commits import FOREIGN_ERRORS, reread, retried, storage_errors
 from registry.errors import SchemaVersionError, StorageError
-from registry.locks import folder_lock
+from registry.places import META_TABLE, Place
 from registry.records import utc_now
 
-META_FOLDER = "meta.lance"
-STAGING_FOLDER = ".creating"
-
 PAGE_SIZE = 100  # tables listed per call
-MAX_FRAGMENTS = 64  # every write adds one; reading slows down with their number
-KEEP_VERSIONS = timedelta(minutes=10)  # longer than any read that may still use an old version
+MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
+KEEP_VERSIONS = timedelta(minutes=1)  # a reader whose files are deleted meanwhile starts over
+READ_ATTEMPTS = 3
+CHECKED_BYTES = 2**26  # larger data files are checked row by row, or whole by a read of all they hold
 
 
 class Database:
-    """The tables of one folder.
+    """The tables of one place.
 
     Attributes:
-        uri: The folder as it was given.
-        path: The same, absolute.
+        place: Where they lie.
+        uri: The same, as it was given.
     """
 
-    def __init__(self, uri: str | Path, connect: Callable[[Path], Any]) -> None:
+    def __init__(self, place: Place, connect: Callable[[Place], Any]) -> None:
         """Remember the place.
 
         Args:
-            uri: A local folder.
-            connect: Opens a LanceDB connection to a folder.
-
-        Raises:
-            StorageError: If ``uri`` is an URL: only local folders can be locked.
+            place: Of the registry.
+            connect: Opens a LanceDB connection to a place.
         """
-        if "://" in str(uri):
-            raise StorageError(f"{uri}: a registry must be a local folder, not an URL")
-        self.uri = str(uri)
-        self.path = Path(uri).expanduser().absolute()
+        self.place = place
+        self.uri = place.uri
         self._connect = connect
         self._connection: Any = None
         self._process_id = 0
@@ -58,21 +53,20 @@ class Database:
     @property
     def exists(self) -> bool:
         """Whether there is a registry; its ``meta`` table is made last."""
-        return (self.path / META_FOLDER).is_dir()
+        return self.place.has_table(META_TABLE)
 
     def is_present(self) -> bool:
         """The same, but an error where something else or something broken is in its place.
 
         Raises:
-            StorageError: If the place is a file, or a registry that lost its ``meta``.
+            StorageError: If the place is a registry that lost its ``meta``, or no place for one.
         """
         if self.exists:
             return True
-        if self.path.is_file():
-            raise StorageError(f"{self.uri} is a file, not the folder of a registry")
         # While a registry is created, its tables appear before meta; exists is asked last for the moment after.
-        if self._has_folder("tasks.lance") and not self._has_folder(STAGING_FOLDER) and not self.exists:
-            raise StorageError(f"{self.uri}: table meta is missing; restore the folder from a copy")
+        if self.place.has_table("tasks") and not self.place.is_being_created() and not self.exists:
+            raise StorageError(f"{self.uri}: table meta is missing; restore the registry from a copy")
+        self.place.check_kind()
         return False
 
     @contextmanager
@@ -84,7 +78,7 @@ class Database:
         """
         if not self.is_present():
             raise StorageError(f"there is no registry at {self.uri}; create it with `t2v init`")
-        with folder_lock(self.path):
+        with self.place.lock():
             yield
 
     def registry_id(self) -> str:
@@ -108,19 +102,26 @@ class Database:
 
     def has_table(self, name: str) -> bool:
         """Whether a table is there, without opening it."""
-        return self.is_present() and self._has_folder(f"{name}.lance")
-
-    def is_hollow(self, name: str) -> bool:
-        """Whether a table's folder holds no version of it, as a kill during its creation leaves it."""
-        return not any((self.path / f"{name}.lance" / "_versions").glob("*.manifest"))
+        return self.is_present() and self.place.has_table(name)
 
     def table_version(self, name: str) -> int:
         """A number that rises with every change of a table."""
         with self._read_errors(name):
             return int(self._table(name).version)
 
+    def count_rows(self, name: str) -> int:
+        """How many rows a table has now."""
+        with self._read_errors(name):
+            return int(self._table(name).count_rows())
+
     def read(
-        self, name: str, *, columns: list[str] | None = None, where: str = "", row_ids: bool = False
+        self,
+        name: str,
+        *,
+        columns: list[str] | None = None,
+        where: str = "",
+        row_ids: bool = False,
+        trust_large_files: bool = False,
     ) -> pa.Table:
         """Rows of a table as they are now.
 
@@ -129,6 +130,8 @@ class Database:
             columns: Which ones; all unless told.
             where: SQL condition; values in it must be ``quoted``.
             row_ids: Whether to add the column ``_rowid``, for ``delete_rows``.
+            trust_large_files: Whether data files above ``CHECKED_BYTES`` are read without having been compared
+                with their checksums; for a caller that reads few rows and checks each.
 
         Returns:
             The rows, in no order to rely on; none where there is no registry.
@@ -136,9 +139,13 @@ class Database:
         if not self.is_present():
             return schema.TABLES[name].empty_table()
         with self._read_errors(name):
-            query = self._table(name).search().with_row_id(row_ids)
-            query = query.where(where) if where else query
-            return (query.select(columns) if columns else query).to_arrow()
+            self.place.check_seals(name, largest=CHECKED_BYTES if trust_large_files else None)
+            return reread(lambda: self._query(name, columns, where, row_ids), READ_ATTEMPTS)
+
+    def _query(self, name: str, columns: list[str] | None, where: str, row_ids: bool) -> pa.Table:
+        query = self._table(name).search().with_row_id(row_ids)
+        query = query.where(where) if where else query
+        return (query.select(columns) if columns else query).to_arrow()
 
     def append(self, name: str, records: Sequence[Any]) -> None:
         """Add a row per record, all or none."""
@@ -148,16 +155,24 @@ class Database:
     def commit(self, name: str, operation: Callable[[Any], object]) -> None:
         """Run one write on a table, under the lock, and compact the table if it has become scattered."""
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be written"):
+            self.place.check_seals(name, largest=CHECKED_BYTES)
             table = self._table(name)
+            self.place.check_lock()
             retried(lambda: operation(table))
-            # The write is done, so a compaction that fails is no error of it; the next write tries again.
+            # The write is done: whatever cannot be tidied now is no error of it, and is done at the next one.
             with suppress(*FOREIGN_ERRORS):
-                if table.stats()["fragment_stats"]["num_fragments"] > MAX_FRAGMENTS:
-                    table.optimize(cleanup_older_than=KEEP_VERSIONS)
+                fragments = table.stats()["fragment_stats"]["num_fragments"]
+                if fragments > max(MAX_FRAGMENTS, math.isqrt(table.count_rows())):
+                    self._compact(table)
+            with suppress(*FOREIGN_ERRORS):
+                self.place.seal(name)
 
     def optimize(self, name: str) -> None:
         """Compact a table and delete its old versions."""
-        self.commit(name, lambda table: table.optimize(cleanup_older_than=KEEP_VERSIONS))
+        self.commit(name, self._compact)
+
+    def _compact(self, table: Any) -> None:
+        table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
     def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows by the ids that ``read`` gave; they hold until the next write."""
@@ -167,16 +182,19 @@ class Database:
     def create_table(self, name: str, columns: pa.Schema) -> None:
         """Make an empty table, unless it is there."""
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be created"):
+            self.place.check_lock()
             self._database().create_table(name, schema=columns, exist_ok=True)
+            self.place.seal(name)
 
     def drop_table(self, name: str) -> None:
         """Delete a table for good."""
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be dropped"):
             self._database().drop_table(name)
             self._open_tables.pop(name, None)
+            self.place.forget(name)
 
     def lay_out(self) -> None:
-        """Make the tables of a new registry in this folder."""
+        """Make the tables of a new registry in this place."""
         meta = {
             "schema_version": str(schema.SCHEMA_VERSION),
             "registry_id": uuid.uuid4().hex,
@@ -184,19 +202,23 @@ class Database:
         }
         with storage_errors(f"{self.uri}: a registry cannot be created here"):
             for name, columns in schema.TABLES.items():
-                rows = [{"key": key, "value": value} for key, value in meta.items()] if name == "meta" else []
+                rows = (
+                    [{"key": key, "value": value} for key, value in meta.items()] if name == META_TABLE else []
+                )
                 self._database().create_table(name, data=pa.Table.from_pylist(rows, schema=columns))
+                self.place.seal(name)
 
     def _database(self) -> Any:
         """The connection, made when first needed; a forked process has to ask for its own."""
         if self._process_id != os.getpid():
-            self._connection = self._connect(self.path)
+            self._connection = self._connect(self.place)
             self._process_id = os.getpid()
         return self._connection
 
     def _open(self, name: str) -> Any:
         database = self._database()
         if name not in self._open_tables:
+            self.place.check_seals(name, largest=CHECKED_BYTES)
             self._open_tables[name] = database.open_table(name)
         return self._open_tables[name]
 
@@ -216,7 +238,7 @@ class Database:
         meta = {row["key"]: row["value"] for row in self._open("meta").to_arrow().to_pylist()}
         if not {"schema_version", "registry_id"} <= meta.keys():
             raise StorageError(
-                f"{self.uri}: table meta lacks the schema version; restore the folder from a copy"
+                f"{self.uri}: table meta lacks the schema version; restore the registry from a copy"
             )
         found = int(meta["schema_version"])
         if found > schema.SCHEMA_VERSION:
@@ -246,16 +268,30 @@ class Database:
             # Read again, now under the lock: another process may have migrated meanwhile.
             found = int(meta.search().where(where).to_arrow()["value"][0].as_py())
             for version, migration in schema.pending_migrations(found):
-                migration(self._open)
+                migration(_Migrated(self))
                 meta.update(where=where, values={"value": str(version)})
-
-    def _has_folder(self, name: str) -> bool:
-        return (self.path / name).is_dir()
+            for name in self.table_names():
+                self.place.seal(name)
 
     @contextmanager
     def _read_errors(self, name: str) -> Iterator[None]:
         with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` tells what is damaged"):
             yield
+
+
+@dataclass(frozen=True)
+class _Migrated:
+    """What a migration may do with the tables."""
+
+    database: Database
+
+    def open(self, name: str) -> Any:
+        """The table of a name."""
+        return self.database._open(name)
+
+    def create(self, name: str, columns: pa.Schema) -> None:
+        """Make an empty table, unless it is there."""
+        self.database._database().create_table(name, schema=columns, exist_ok=True)
 
 
 def quoted(text: str) -> str:

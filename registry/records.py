@@ -11,10 +11,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 import numpy as np
+import xxhash
 
 from registry.errors import InvalidRecordError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+LATEST = "latest"
+"""``name@latest`` is the latest version, as ``name`` alone is."""
 
 Kind = Literal["single_label", "multi_label", "regression"]
 """What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""
@@ -34,6 +38,20 @@ def checked_name(kind: str, name: str) -> str:
             f"{name!r} cannot name {article} {kind}: allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
         )
     return name
+
+
+def checked_alias(alias: str) -> str:
+    """Return ``alias`` if it may name a version of a task, as in ``name@alias``.
+
+    Raises:
+        InvalidRecordError: If it could not name a task, or could be taken for a version.
+    """
+    checked_name("alias", alias)
+    if alias.isdecimal() or alias == LATEST:
+        raise InvalidRecordError(
+            f"{alias!r} cannot be an alias: name@{alias} is a version; use a word of your own"
+        )
+    return alias
 
 
 def utc_now() -> str:
@@ -59,6 +77,7 @@ class TaskRecord:
         created_at: ISO 8601, UTC.
         removed_at: The same, or empty while the task is there.
         kind: What the labels are.
+        aliases: Movable names of this version, sorted; no two versions of a task share one.
     """
 
     name: str
@@ -74,15 +93,17 @@ class TaskRecord:
     created_at: str = field(default_factory=utc_now)
     removed_at: str = ""
     kind: Kind = "single_label"
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the name, tags and kind.
+        """Check the name, tags, aliases and kind.
 
         Raises:
             InvalidRecordError: If one is not allowed, or the version is below 1.
         """
         checked_name("task", self.name)
         object.__setattr__(self, "tags", tuple(sorted({checked_name("tag", tag) for tag in self.tags})))
+        object.__setattr__(self, "aliases", tuple(sorted(set(map(checked_alias, self.aliases)))))
         if self.version < 1:
             raise InvalidRecordError(f"task {self.name}: version must be at least 1, got {self.version}")
         if self.kind not in KINDS:
@@ -150,6 +171,8 @@ class EmbeddingRecord:
         head_loss: In nats.
         seed: Of the sample and the draws.
         seconds: Wall time of the embedding.
+        checksum: Of all the others, from 1 to 2**63 - 1; made unless given. 0 is that of a row which was
+            written before there were any.
     """
 
     task: str
@@ -162,12 +185,14 @@ class EmbeddingRecord:
     head_loss: float
     seed: int
     seconds: float
+    checksum: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
 
         Raises:
-            InvalidRecordError: If a vector is not finite, or ``fisher`` is negative or zero everywhere.
+            InvalidRecordError: If a vector is not finite, ``fisher`` is negative or zero everywhere, or the
+                checksum is not that of the rest.
         """
         for name in ("fisher", "standard_error", "domain"):
             vector = np.asarray(getattr(self, name), dtype=np.float32)
@@ -178,6 +203,18 @@ class EmbeddingRecord:
             raise InvalidRecordError(
                 f"embedding of task {self.task}: Fisher information must be non-negative, not zero everywhere"
             )
+        made = self._made_checksum()
+        if self.checksum is None:
+            object.__setattr__(self, "checksum", made)
+        elif self.checksum not in {0, made}:
+            raise InvalidRecordError(f"embedding of task {self.task}: it is not what its checksum was made of")
+
+    def _made_checksum(self) -> int:
+        scalars = (self.num_samples_used, self.head_accuracy, self.head_loss, self.seed, self.seconds)
+        digest = xxhash.xxh3_64(repr((self.task, self.version, *scalars)).encode())
+        for vector in (self.fisher, self.standard_error, self.domain):
+            digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
+        return digest.intdigest() >> 1 or 1
 
     @property
     def norm(self) -> float:
@@ -276,6 +313,34 @@ class ResultRecord:
                 f"result of {self.expert} on {self.task}: "
                 f"{self.metric} must be from 0 to 1, got {self.accuracy}"
             )
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """A line on who wrote what; there is one for each task, expert, result or space of each write.
+
+    It is written before the write that it tells of, so no write is without one; the last line of a process that
+    was killed may tell of a write that did not happen.
+
+    Attributes:
+        action: Such as ``task.add``, ``task.tag``, ``result.add``.
+        subject: What was written: ``flowers@2``, the name of an expert, ``expert on task``.
+        details: What of it, as canonical JSON.
+        actor: ``$T2V_USER``, or the name of the user who ran it.
+        host: Name of the machine.
+        process_id: On that machine.
+        versions: Of this package and the libraries that decide about what is written, as canonical JSON.
+        at: ISO 8601, UTC.
+    """
+
+    action: str
+    subject: str
+    details: str
+    actor: str
+    host: str
+    process_id: int
+    versions: str
+    at: str = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True)

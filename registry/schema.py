@@ -7,26 +7,52 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
-
-Migration = Callable[[Callable[[str], Any]], None]
+SCHEMA_VERSION = 3
 
 
-def _add_kind(open_table: Callable[[str], Any]) -> None:
+class Tables(Protocol):
+    """What a migration can do: open a table as LanceDB knows it, and make one unless it is there."""
+
+    def open(self, name: str) -> Any:
+        """The table of a name."""
+
+    def create(self, name: str, columns: pa.Schema) -> None:
+        """Make an empty table, unless it is there."""
+
+
+Migration = Callable[[Tables], None]
+
+
+def _add_kind(tables: Tables) -> None:
     """To version 2: every task has a kind; those known so far had one class a sample."""
-    tasks = open_table("tasks")
+    tasks = tables.open("tasks")
     if "kind" not in tasks.schema.names:
         tasks.add_columns({"kind": "'single_label'"})
 
 
-# From version N - 1 to N, under key N; given a function that opens a table by name. Append only. A kill may
-# make one run again, so each must leave a table alone that it has already changed.
-MIGRATIONS: dict[int, Migration] = {2: _add_kind}
+def _add_history(tables: Tables) -> None:
+    """To version 3: aliases of tasks, checksums of embeddings, and a table that says who wrote what.
+
+    Embeddings of before have the checksum 0, which is that of none.
+    """
+    tasks = tables.open("tasks")
+    if "aliases" not in tasks.schema.names:
+        tasks.add_columns({"aliases": "arrow_cast(make_array(), 'List(Utf8)')"})
+    for space in tables.open("spaces").search().select(["space_id"]).to_arrow()["space_id"].to_pylist():
+        embeddings = tables.open(embeddings_table_name(space))
+        if "checksum" not in embeddings.schema.names:
+            embeddings.add_columns({"checksum": "cast(0 as bigint)"})
+    tables.create("audit", AUDIT)
+
+
+# From version N - 1 to N, under key N. Append only. A kill may make one run again, so each must leave a table
+# alone that it has already changed.
+MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history}
 
 EMBEDDINGS_PREFIX = "embeddings__"
 EMBEDDING_KEY = ["task", "version"]
@@ -65,6 +91,7 @@ TASKS = _columns(
     created_at=_TEXT,
     removed_at=_TEXT,
     kind=_TEXT,
+    aliases=_WORDS,
 )
 EXPERTS = pa.schema(
     [
@@ -93,12 +120,23 @@ RESULTS = pa.schema(
         pa.field("created_at", _TEXT, nullable=False),
     ]
 )
+AUDIT = _columns(
+    at=_TEXT,
+    actor=_TEXT,
+    host=_TEXT,
+    process_id=_INTEGER,
+    action=_TEXT,
+    subject=_TEXT,
+    details=_TEXT,
+    versions=_TEXT,
+)
 TABLES: dict[str, pa.Schema] = {
     "meta": META,
     "spaces": SPACES,
     "tasks": TASKS,
     "experts": EXPERTS,
     "results": RESULTS,
+    "audit": AUDIT,
 }
 
 
@@ -128,6 +166,7 @@ def embeddings_schema(dim: int, domain_dim: int) -> pa.Schema:
         head_loss=pa.float64(),
         seed=_INTEGER,
         seconds=pa.float64(),
+        checksum=_INTEGER,
     )
 
 

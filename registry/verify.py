@@ -4,8 +4,6 @@ What repair deletes is what no query could show or use: embeddings without a tas
 the former of two rows with one key, embeddings that are no embeddings. It never touches what it cannot read.
 """
 
-import os
-import shutil
 from collections import Counter, defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from registry import schema
-from registry.database import STAGING_FOLDER, Database
+from registry.database import Database
 from registry.errors import SchemaVersionError, StorageError
+from registry.places import STAGING_FOLDER
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def verify_database(database: Database, *, repair: bool) -> list[Problem]:
         return [Problem("unreadable", "meta", str(error))]
     # Under the lock, so that a write in progress is not taken for a broken one; but a registry that
     # cannot be written, such as one on a read-only disk, can be verified too.
-    locked = repair or os.access(database.path, os.W_OK)
+    locked = repair or database.place.is_writable()
     with database.write_lock() if locked else nullcontext():
         return _Check(database, repair=repair).run()
 
@@ -94,11 +93,10 @@ class _Check:
         return self._problems
 
     def _check_staging(self) -> None:
-        staging = self._database.path / STAGING_FOLDER
-        if staging.exists():
+        if self._database.place.is_being_created():
             self._report("stale", STAGING_FOLDER, "a creation of this registry was cut short at its end")
             if self._repair:
-                shutil.rmtree(staging)
+                self._database.place.remove_staging()
 
     def _load(self, name: str, columns: pa.Schema) -> None:
         """Read a table for the checks that follow, if it can be read and has the right columns."""
@@ -132,7 +130,7 @@ class _Check:
     def _check_stranger(self, name: str) -> None:
         """A table of no space: the trace of a killed ``add_space`` if it is empty, else somebody's data."""
         try:
-            empty = self._database.is_hollow(name) or not len(self._database.read(name))
+            empty = self._database.place.is_hollow(name) or not len(self._database.read(name))
         except StorageError as error:
             self._report("unreadable", name, str(error), repaired=False)
             return
@@ -215,6 +213,6 @@ class _Check:
 def _key_columns(name: str, table: pa.Table) -> list[str]:
     """The columns that tell rows of a table apart; of results, which are only appended, all."""
     keys = {"meta": ["key"], "spaces": ["space_id"], "tasks": ["name", "version"], "experts": ["name"]}
-    if name == "results":
+    if name in {"results", "audit"}:
         return [column for column in table.schema.names if column != "_rowid"]
     return keys.get(name, schema.EMBEDDING_KEY)

@@ -113,7 +113,7 @@ class View:
         """The FAISS index beside the store, brought up to date with the table of this view."""
         from registry.index import open_index
 
-        folder = self.store.database.path / "index"
+        folder = self.store.database.place.cache_folder(self.store.database.registry_id())
         return open_index(folder, self.space.space_id, self.version, self.table.keys, self.table.fisher)
 
     def distance(self, name: str, source: Point, target: Point) -> float:

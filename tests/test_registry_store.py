@@ -161,14 +161,14 @@ def test_url_is_refused():
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_registry_can_be_read_and_verified_but_not_written(store):
     add(store, "flowers")
-    store.database.path.chmod(0o500)
+    store.database.place.path.chmod(0o500)
     try:
         assert keys(Store(store.uri)) == [("flowers", 1)]
         assert store.verify() == []
         with pytest.raises(StorageError, match=re.escape(f"{store.uri} cannot be written: Permission denied")):
             add(store, "birds")
     finally:
-        store.database.path.chmod(0o700)
+        store.database.place.path.chmod(0o700)
 
 
 def test_registry_may_be_moved(store, tmp_path):

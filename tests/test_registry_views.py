@@ -242,7 +242,7 @@ def test_the_index_is_made_once_beside_the_store_and_answers_as_without_it(index
     assert events == []
     assert [ask(indexed), ask(indexed)] == [expected, expected]
     assert events == ["build", "search", "search"]
-    assert sorted(path.suffix for path in (indexed.database.path / "index").iterdir()) == [".faiss", ".json"]
+    assert sorted(path.suffix for path in (indexed.database.place.path / "index").iterdir()) == [".faiss", ".json"]
     assert indexed.verify() == []
 
 
@@ -260,7 +260,7 @@ def test_the_index_is_extended_by_what_was_added(indexed, events, monkeypatch):
 @pytest.mark.parametrize("suffix", [".faiss", ".json"])
 def test_a_broken_index_is_built_again(indexed, events, monkeypatch, suffix, content):
     ask(indexed)
-    [path] = (indexed.database.path / "index").glob(f"*{suffix}")
+    [path] = (indexed.database.place.path / "index").glob(f"*{suffix}")
     path.unlink() if content is None else path.write_bytes(content)
     del events[:]
     assert ask(indexed) == exactly(indexed, monkeypatch)
@@ -278,7 +278,7 @@ def test_few_answers_or_another_distance_need_no_index(indexed, events):
     view = view_of(indexed)
     view.nearest(view.point(indexed.task("t000")), k=1, distance="euclidean")
     assert events == []
-    assert not (indexed.database.path / "index").exists()
+    assert not (indexed.database.place.path / "index").exists()
 
 
 # Choose a space

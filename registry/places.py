@@ -1,0 +1,212 @@
+"""Where a registry lies: a local folder, or a prefix of an object store.
+
+A place knows files, not tables: whether a table's files are there, how writers keep out of each other's way,
+and where the rebuildable index of the registry goes.
+"""
+
+import os
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from registry.errors import StorageError
+from registry.locks import HOLDER_FILE, LOCK_FILE, folder_lock
+from registry.seals import SEALS_FOLDER, Seals
+
+META_TABLE = "meta"
+STAGING_FOLDER = ".creating"
+TABLE_SUFFIX = ".lance"
+
+
+class Place(Protocol):
+    """What the database asks of the place it lies in.
+
+    Attributes:
+        uri: As the user gave it.
+        connect_target: What LanceDB connects to.
+        storage_options: How LanceDB reaches it.
+        staging_uri: Where a new registry is built before it is published.
+    """
+
+    uri: str
+    connect_target: str
+    storage_options: dict[str, str]
+    staging_uri: str
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table's files are there, without opening it."""
+
+    def is_hollow(self, name: str) -> bool:
+        """Whether no version of a table is there, as a kill during its creation leaves it."""
+
+    def is_being_created(self) -> bool:
+        """Whether a creation is under way, or was cut short."""
+
+    def check_kind(self) -> None:
+        """Fail where there cannot be a registry, such as at a file."""
+
+    def check(self) -> None:
+        """Fail where a registry neither is nor can be made."""
+
+    def is_writable(self) -> bool:
+        """Whether a lock can be taken here."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other writers out; re-entrant within a thread."""
+
+    def check_lock(self) -> None:
+        """Fail if the lock that this thread holds has been lost."""
+
+    def prepare(self) -> None:
+        """Make the place itself, so that a lock can be taken."""
+
+    def publish(self) -> None:
+        """Move what was built in the staging place here, ``meta`` last."""
+
+    def remove_staging(self) -> None:
+        """Remove the staging place."""
+
+    def remove_leftovers(self) -> None:
+        """Remove what a creation that was cut short left, staged or moved."""
+
+    def cache_folder(self, registry_id: str) -> Path:
+        """The local folder where the index goes; need not be there."""
+
+    def seal(self, name: str) -> None:
+        """Remember what the files of a table hold, after a write."""
+
+    def check_seals(self, name: str, *, largest: int | None = None) -> None:
+        """Fail if a file of a table is not what was written; pass over data files above ``largest`` bytes."""
+
+    def damaged_files(self, name: str) -> list[str]:
+        """Every file of a table that is not what was written, by comparing all of them."""
+
+    def forget(self, name: str) -> None:
+        """Drop what is remembered of a table that was dropped."""
+
+
+def place_of(uri: str | Path) -> Place:
+    """The place that a URI names: a folder, or an object store such as ``s3://bucket/prefix``."""
+    if "://" in str(uri):
+        from registry.object_places import ObjectPlace
+
+        return ObjectPlace(str(uri))
+    return LocalPlace(uri)
+
+
+class LocalPlace:
+    """A folder on this machine.
+
+    Attributes:
+        path: The folder, absolute.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        self.uri = str(uri)
+        self.path = Path(uri).expanduser().absolute()
+        self.connect_target = str(self.path)
+        self.storage_options: dict[str, str] = {}
+        self.staging_uri = str(self.path / STAGING_FOLDER)
+        self._seals = Seals(self.path)
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table's folder is there."""
+        return self._table_path(name).is_dir()
+
+    def is_hollow(self, name: str) -> bool:
+        """Whether a table's folder holds no version of it."""
+        return not any((self._table_path(name) / "_versions").glob("*.manifest"))
+
+    def is_being_created(self) -> bool:
+        """Whether the folder of a creation is there."""
+        return (self.path / STAGING_FOLDER).is_dir()
+
+    def check_kind(self) -> None:
+        """Fail at a file.
+
+        Raises:
+            StorageError: If the place is one.
+        """
+        if self.path.is_file():
+            raise StorageError(f"{self.uri} is a file; a registry needs a folder of its own")
+
+    def check(self) -> None:
+        """Fail where a registry neither is nor can be made.
+
+        Raises:
+            StorageError: If the place is a file or a folder of something else.
+        """
+        self.check_kind()
+        # In this order: a registry that appears in between is then not taken for something else.
+        if self.path.is_dir() and not self._is_ours() and not self.has_table(META_TABLE):
+            raise StorageError(f"{self.uri} is not empty and holds no registry; give a new or empty folder")
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is empty but for the lock, or holds what a killed creation left."""
+        names = {child.name for child in self.path.iterdir()}
+        return STAGING_FOLDER in names or names <= {LOCK_FILE, HOLDER_FILE}
+
+    def is_writable(self) -> bool:
+        """Whether this process may write in the folder; false on a disk that is mounted read-only."""
+        return os.access(self.path, os.W_OK)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The lock of the folder."""
+        return folder_lock(self.path)
+
+    def check_lock(self) -> None:
+        """The operating system takes no lock away, so there is nothing to find out."""
+
+    def prepare(self) -> None:
+        """Make the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def publish(self) -> None:
+        """Rename the tables and their seals one by one, ``meta`` last."""
+        staging = Path(self.staging_uri)
+        meta = f"{META_TABLE}{TABLE_SUFFIX}"
+        for child in sorted(staging.iterdir(), key=lambda child: child.name == meta):
+            if child.name == SEALS_FOLDER or child.suffix == TABLE_SUFFIX:
+                child.rename(self.path / child.name)
+
+    def remove_staging(self) -> None:
+        """Remove the staging folder."""
+        shutil.rmtree(self.staging_uri, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a creation that was cut short left."""
+        for leftover in (self.path / SEALS_FOLDER, *self.path.glob(f"*{TABLE_SUFFIX}")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.remove_staging()
+
+    def cache_folder(self, registry_id: str) -> Path:
+        """Beside the tables."""
+        return self.path / "index"
+
+    def seal(self, name: str) -> None:
+        """Remember checksums of the files of a table."""
+        self._seals.seal(self._table_path(name))
+
+    def check_seals(self, name: str, *, largest: int | None = None) -> None:
+        """Compare the files of a table with what was written.
+
+        Args:
+            name: Of the table.
+            largest: Data files above this many bytes are passed over.
+
+        Raises:
+            StorageError: If one differs.
+        """
+        self._seals.check(self._table_path(name), largest=largest)
+
+    def damaged_files(self, name: str) -> list[str]:
+        """Every file of a table that is not what was written."""
+        return self._seals.damaged_files(self._table_path(name))
+
+    def forget(self, name: str) -> None:
+        """Remove the checksums of a table."""
+        self._seals.forget(self._table_path(name))
+
+    def _table_path(self, name: str) -> Path:
+        return self.path / f"{name}{TABLE_SUFFIX}"

@@ -1,0 +1,172 @@
+"""Checksums of the files that tables consist of, so that a damaged file is told and never believed.
+
+LanceDB keeps no checksums: a bit that flips in a data file is read as if it had been written. Its files are
+never changed once they are written, though, only added and, when they are old, deleted. So after each write the
+new files are sealed: a line ``checksum size path line-checksum`` goes to ``seals/<table>``. A file without a
+line, as a kill between write and seal leaves it, is taken as it is, and sealed by the next write.
+
+Object stores keep checksums themselves; seals are for local folders.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import xxhash
+
+from registry.errors import StorageError
+
+SEALS_FOLDER = "seals"
+SEALED_FOLDERS = ("_versions", "data", "_deletions", "_indices")
+DATA_FOLDER, VERSIONS_FOLDER = "data", "_versions"
+CHUNK_BYTES = 2**20
+
+# Named by the newest of them and rewritten in place: a hint that LanceDB checks itself.
+UNSEALED = frozenset({"latest_version_hint.json"})
+
+
+@dataclass
+class _Table:
+    """What is known of the seals of one table in this process."""
+
+    stamp: tuple[int, int, int] = (0, 0, 0)
+    seals: dict[str, tuple[str, int]] = field(default_factory=dict)
+    verified: set[str] = field(default_factory=set)
+    num_lines: int = 0
+
+
+class Seals:
+    """The seals of one registry folder. Sealing needs the write lock, checking does not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tables: dict[str, _Table] = {}
+
+    def seal(self, table_path: Path) -> None:
+        """Add a line for every file of a table that has none; rewrite the list when most of it is history."""
+        known = self._load(table_path)
+        present = dict(_files(table_path))
+        lines = []
+        for name in sorted(present.keys() - known.seals.keys()):
+            checksum, size = _file_checksum(present[name])
+            lines.append(_line(checksum, size, name))
+            known.verified.add(name)
+        path = self._seals_path(table_path)
+        path.parent.mkdir(exist_ok=True)
+        if known.num_lines > 64 + 2 * len(present):
+            kept = [_line(*known.seals[name], name) for name in sorted(known.seals.keys() & present.keys())]
+            temporary = path.with_name(f"{path.name}.tmp")
+            temporary.write_text("".join(kept + lines), encoding="utf-8")
+            temporary.replace(path)
+        elif lines:
+            _append(path, "".join(lines))
+
+    def check(self, table_path: Path, *, largest: int | None = None) -> None:
+        """Compare every file that this process has not yet compared.
+
+        Args:
+            table_path: Folder of the table.
+            largest: Data files above this many bytes are passed over.
+
+        Raises:
+            StorageError: If a file is not what was written, or the newest version of the table is missing.
+        """
+        known = self._load(table_path)
+        unverified = known.seals.keys() - known.verified
+        for name in unverified:
+            checksum, size = known.seals[name]
+            if largest is not None and size > largest and name.startswith(DATA_FOLDER):
+                continue
+            if (found := _checksum_if_there(table_path / name)) is not None and found != (checksum, size):
+                raise StorageError(
+                    f"table {table_path.stem} is damaged: its file {name} is not what was written; "
+                    "restore the registry from a copy"
+                )
+            known.verified.add(name)
+        versions = [name for name in known.seals if name.startswith(VERSIONS_FOLDER)]
+        if unverified and versions and not (table_path / min(versions)).exists():
+            self._tables.pop(str(table_path), None)
+            raise StorageError(
+                f"table {table_path.stem} is damaged: its newest version, {min(versions)}, is missing; "
+                "restore the registry from a copy"
+            )
+
+    def forget(self, table_path: Path) -> None:
+        """Drop the seals of a table that was dropped."""
+        self._seals_path(table_path).unlink(missing_ok=True)
+        self._tables.pop(str(table_path), None)
+
+    def damaged_files(self, table_path: Path) -> list[str]:
+        """Every sealed file that is there and is not what was written, by comparing all of them again."""
+        known = self._load(table_path)
+        found = ((name, _checksum_if_there(table_path / name)) for name in sorted(known.seals))
+        return [name for name, checksum in found if checksum is not None and checksum != known.seals[name]]
+
+    def _load(self, table_path: Path) -> _Table:
+        """The seals as they are in the file now; read only if it has changed."""
+        known = self._tables.setdefault(str(table_path), _Table())
+        path = self._seals_path(table_path)
+        try:
+            status = path.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if stamp != known.stamp:
+                lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+                seals = dict(parsed for line in lines if (parsed := _parse(line)))
+                known.seals, known.stamp, known.num_lines = seals, stamp, len(lines)
+        except FileNotFoundError:
+            self._tables[str(table_path)] = known = _Table()
+        return known
+
+    def _seals_path(self, table_path: Path) -> Path:
+        return self._folder / SEALS_FOLDER / table_path.stem
+
+
+def _files(table_path: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a table that are sealed, by their path within it."""
+    for folder in SEALED_FOLDERS:
+        for root, _, names in os.walk(table_path / folder):
+            for name in names:
+                if name not in UNSEALED:
+                    path = Path(root) / name
+                    yield path.relative_to(table_path).as_posix(), path
+
+
+def _checksum_if_there(path: Path) -> tuple[str, int] | None:
+    """Checksum and size; ``None`` where the file is gone, as old ones go."""
+    try:
+        return _file_checksum(path)
+    except FileNotFoundError:
+        return None
+
+
+def _file_checksum(path: Path) -> tuple[str, int]:
+    digest, size = xxhash.xxh3_64(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _line(checksum: str, size: int, name: str) -> str:
+    content = f"{checksum} {size} {name}"
+    return f"{content} {xxhash.xxh3_64_hexdigest(content.encode())}\n"
+
+
+def _parse(line: str) -> tuple[str, tuple[str, int]] | None:
+    """Path, checksum and size of a line; ``None`` for one that is cut off or damaged."""
+    content, _, checksum = line.rpartition(" ")
+    if xxhash.xxh3_64_hexdigest(content.encode()) != checksum:
+        return None
+    of_file, size, name = content.split(" ", 2)
+    return name, (of_file, int(size))
+
+
+def _append(path: Path, text: str) -> None:
+    """Add lines after the last whole one."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            text = text if file.read(1) == b"\n" else f"\n{text}"
+        file.write(text.encode())
