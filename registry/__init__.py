@@ -8,31 +8,21 @@ Names are imported when they are first used, so that ``t2v --help`` does not wai
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from registry.answers import AddedTask, Measurement, Neighbor, Query, Recommendation
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
-    from registry.records import (
-        AddedTask,
-        EmbeddingRecord,
-        ExpertRecord,
-        Measurement,
-        Neighbor,
-        Query,
-        Recommendation,
-        ResultRecord,
-        SpaceRecord,
-        TaskRecord,
-    )
+    from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 
 _HOMES = {
     "TaskRegistry": "registry.core",
     "RegistryError": "registry.errors",
-    "AddedTask": "registry.records",
+    "AddedTask": "registry.answers",
     "EmbeddingRecord": "registry.records",
     "ExpertRecord": "registry.records",
-    "Measurement": "registry.records",
-    "Neighbor": "registry.records",
-    "Query": "registry.records",
-    "Recommendation": "registry.records",
+    "Measurement": "registry.answers",
+    "Neighbor": "registry.answers",
+    "Query": "registry.answers",
+    "Recommendation": "registry.answers",
     "ResultRecord": "registry.records",
     "SpaceRecord": "registry.records",
     "TaskRecord": "registry.records",

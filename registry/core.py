@@ -14,24 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from registry import ingest, neighbors
+from registry.answers import AddedTask, Measurement, Neighbor, Query, Recommendation
 from registry.csv_files import read_experts, read_results
 from registry.distances import get_distance
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
 from registry.ingest import Progress
 from registry.options import DataOptions, EmbeddingOptions
-from registry.records import (
-    AddedTask,
-    EmbeddingRecord,
-    ExpertRecord,
-    Measurement,
-    Neighbor,
-    Query,
-    Recommendation,
-    ResultRecord,
-    SpaceRecord,
-    TaskRecord,
-    checked_name,
-)
+from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord, checked_name
 from registry.starter import populate
 from registry.store import Problem, Store
 from registry.views import Point, View, choose_space

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from registry import display, terminal
+from registry.answers import Measurement, Recommendation
 from registry.core import TaskRegistry
-from registry.records import Measurement, Recommendation
 
 TASK, DATA = "digits", "sklearn:digits"
 

@@ -8,21 +8,16 @@ from registry.terminal import message, say, warn
 from registry.text_tables import card, share, short, size, table
 
 if TYPE_CHECKING:
-    from registry.records import (
+    from registry.answers import (
         AddedTask,
-        EmbeddingRecord,
         Evidence,
-        ExpertRecord,
-        Kind,
         Measurement,
         Neighbor,
         Query,
         Recommendation,
         RecommendedExpert,
-        ResultRecord,
-        SpaceRecord,
-        TaskRecord,
     )
+    from registry.records import EmbeddingRecord, ExpertRecord, Kind, ResultRecord, SpaceRecord, TaskRecord
 
 NUM_CLASSES_SHOWN = 20
 GROUPS: "dict[Kind, str]" = {"single_label": "classes", "multi_label": "labels", "regression": "targets"}

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from registry.answers import Neighbor, Query
     from registry.distances import Distance
     from registry.ingest import ProbeDescription, TaskEmbedding
-    from registry.records import EmbeddingRecord, ExpertRecord, Neighbor, Query, SpaceRecord, TaskRecord
+    from registry.records import EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
 
 
 def to_text(document: Any) -> str:

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from registry.answers import AddedTask
 from registry.cautions import embedding_warnings
 from registry.errors import IngestError, NotFoundError
 from registry.options import DataOptions, EmbeddingOptions
-from registry.records import AddedTask, EmbeddingRecord, ExpertRecord, Kind, SpaceRecord, TaskRecord
+from registry.records import EmbeddingRecord, ExpertRecord, Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
     from indexer.costs import ProbeCosts

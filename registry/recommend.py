@@ -12,19 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from registry.answers import Baseline, Evidence, EvidenceNeighbor, Query, Recommendation, RecommendedExpert
 from registry.errors import InvalidRecordError
 from registry.neighbors import check_k
 from registry.prior import MIN_INTERVAL_TASKS, Prediction, Prior, condition, fit_prior
-from registry.records import (
-    Baseline,
-    Evidence,
-    EvidenceNeighbor,
-    ExpertRecord,
-    Query,
-    Recommendation,
-    RecommendedExpert,
-    ResultRecord,
-)
+from registry.records import ExpertRecord, ResultRecord
 from registry.result_table import Gathered, gather
 
 MEASUREMENT_SD = 0.01

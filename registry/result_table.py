@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from registry.answers import Query
 from registry.errors import InvalidRecordError
-from registry.records import ExpertRecord, Query, ResultRecord
+from registry.records import ExpertRecord, ResultRecord
 
 Way = tuple[str, str]
 """How a result was measured: metric and protocol."""

@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from registry import neighbors
+from registry.answers import Neighbor, Query, Recommendation
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
-from registry.records import (
-    ExpertRecord,
-    Neighbor,
-    Query,
-    Recommendation,
-    ResultRecord,
-    SpaceRecord,
-    TaskRecord,
-)
+from registry.records import ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.store import EmbeddingTable, Store
 
 if TYPE_CHECKING:

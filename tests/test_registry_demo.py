@@ -2,8 +2,8 @@
 
 import pytest
 
+from registry.answers import Baseline, Evidence, Query, Recommendation, RecommendedExpert
 from registry.demo import picks, run_demo
-from registry.records import Baseline, Evidence, Query, Recommendation, RecommendedExpert
 
 
 def test_demo_does_the_main_job(capsys):

@@ -10,9 +10,9 @@ from builders import make_expert, make_result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.answers import Query
 from registry.errors import InvalidQueryError, InvalidRecordError
 from registry.recommend import TaskDistances, load_line, recommend
-from registry.records import Query
 from registry.result_table import ResultTable
 
 NEW = Query(task="./photos", version=0, space="s")

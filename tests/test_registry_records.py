@@ -8,6 +8,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 
 from indexer.records import HEAD_METRICS
 from registry import errors
+from registry.answers import Baseline, Evidence, EvidenceNeighbor, Query, Recommendation
 from registry.errors import (
     DuplicateError,
     IngestError,
@@ -18,16 +19,7 @@ from registry.errors import (
     SchemaVersionError,
     StorageError,
 )
-from registry.records import (
-    KINDS,
-    Baseline,
-    Evidence,
-    EvidenceNeighbor,
-    Query,
-    Recommendation,
-    to_json,
-    utc_now,
-)
+from registry.records import KINDS, to_json, utc_now
 
 ALLOWED = "allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
 
