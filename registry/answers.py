@@ -1,0 +1,136 @@
+"""What the registry answers and never stores."""
+
+from dataclasses import dataclass
+
+from registry.records import Kind
+
+
+@dataclass(frozen=True)
+class AddedTask:
+    """What adding a task did.
+
+    Attributes:
+        task: Its name.
+        version: Of the task, from 1.
+        created: Whether anything was written; false if this very data is registered with these settings.
+        kind: What the labels are.
+        space: The embedding space.
+        num_samples_drawn: Samples that were drawn from the dataset.
+        num_samples_used: Samples that were embedded: those of them that can be read, or fewer that met the
+            tolerance.
+        tolerance: Relative error that was asked for, if any.
+        head_metric: What ``head_accuracy`` is, in words.
+        head_accuracy: Held-out score of the head, at most 1.
+        norm: Euclidean norm of the embedding.
+        relative_error: Median over filters of standard error divided by value.
+        skipped_files: Sampled files that could not be decoded.
+        seconds: Wall time.
+        warnings: What to be wary of, in sentences.
+    """
+
+    task: str
+    version: int
+    created: bool
+    kind: Kind
+    space: str
+    num_samples_drawn: int
+    num_samples_used: int
+    tolerance: float | None
+    head_metric: str
+    head_accuracy: float
+    norm: float
+    relative_error: float
+    skipped_files: int
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A linear-probe accuracy measured now: mean and standard deviation over draws, 0 to 1."""
+
+    task: str
+    expert: str
+    accuracy: float
+    deviation: float
+    protocol: str
+    recorded: bool
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One answer of *nearest*: rank from 1, distance rising, ties in order of name."""
+
+    rank: int
+    task: str
+    version: int
+    distance: float
+    num_classes: int
+    num_samples: int
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What was asked about: a registered task, or data that is not (``version`` 0, ``task`` the data spec)."""
+
+    task: str
+    version: int
+    space: str
+
+
+@dataclass(frozen=True)
+class EvidenceNeighbor:
+    """A task whose result moved the expected accuracy of an expert."""
+
+    task: str
+    distance: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why an expert stands where it stands.
+
+    Attributes:
+        neighbors: The results that weighed most, nearest first.
+        results: Number of results of the expert that were used.
+        trial: Score of the expert on the new data itself, ``None`` as nothing was tried.
+    """
+
+    neighbors: tuple[EvidenceNeighbor, ...]
+    results: int
+    trial: float | None = None
+
+
+@dataclass(frozen=True)
+class RecommendedExpert:
+    """One ranked expert: rank from 1; expected accuracy and its 90% interval, 0 to 1; regret in accuracy."""
+
+    rank: int
+    expert: str
+    expected_accuracy: float
+    interval: tuple[float, float]
+    expected_regret: float
+    num_params: int | None
+    license: str
+    load: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a simple rule would have picked; ``expert`` is ``None`` for the average over all."""
+
+    expert: str | None
+    expected_accuracy: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer of *recommend*: ranked experts, the baselines by name, and what to be wary of."""
+
+    query: Query
+    recommendations: tuple[RecommendedExpert, ...]
+    baselines: dict[str, Baseline]
+    warnings: tuple[str, ...] = ()
