@@ -86,15 +86,6 @@ class Place(Protocol):
         """Drop what is remembered of a table that was dropped."""
 
 
-def place_of(uri: str | Path) -> Place:
-    """The place that a URI names: a folder, or an object store such as ``s3://bucket/prefix``."""
-    if "://" in str(uri):
-        from registry.object_places import ObjectPlace
-
-        return ObjectPlace(str(uri))
-    return LocalPlace(uri)
-
-
 class LocalPlace:
     """A folder on this machine.
 

@@ -24,7 +24,8 @@ from registry.creation import check_place, create_registry
 from registry.database import Database, quoted
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError, StorageError
 from registry.filters import parse_where
-from registry.places import Place, place_of
+from registry.locations import place_of
+from registry.places import Place
 from registry.records import (
     LATEST,
     AuditRecord,

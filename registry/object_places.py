@@ -1,0 +1,270 @@
+"""A registry under a prefix of an object store, such as ``s3://bucket/prefix``.
+
+The one door to obstore, which reaches the stores by the same code as LanceDB. Endpoint, region and credentials
+come from the environment, under the names that the store's own tools use (``AWS_ACCESS_KEY_ID``, ...); they are
+neither stored nor printed.
+
+Objects cannot be moved, so a new registry is built under ``.creating`` and copied into place, ``meta`` last.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from registry.errors import StorageError
+from registry.leases import Lease, Version
+from registry.locks import LOCK_FILE
+from registry.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX
+
+try:
+    import obstore
+    from obstore import exceptions
+    from obstore.store import from_url
+except ImportError as error:
+    raise StorageError(
+        "a registry in an object store needs obstore; install it with `pip install 'task2vec-registry[s3]'`"
+    ) from error
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "gs", "az")
+RETRY_SECONDS = 10.0  # below the time that a lock lives without being renewed
+MAX_RETRIES = 4
+
+# Processes that reached a store, here or before a fork; the threads of obstore and LanceDB do not survive one.
+_PROCESSES: set[int] = set()
+
+# One lock per registry, so that all stores of this process share it.
+_LEASES: dict[str, Lease] = {}
+
+_REQUEST = re.compile(r"^.*?Error performing .*? - ", re.DOTALL)
+
+
+class ObjectPlace:
+    """A prefix of a bucket; see ``registry.places.Place``."""
+
+    def __init__(self, uri: str) -> None:
+        """Remember the place; nothing is reached yet.
+
+        Args:
+            uri: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
+
+        Raises:
+            StorageError: If it is another URL.
+        """
+        parts = urlsplit(uri)
+        if "@" in parts.netloc:  # what stands before it may be a password
+            shown = f"{parts.scheme}://...@{parts.netloc.rpartition('@')[2]}"
+            raise StorageError(f"{shown}: a URL must not hold credentials; set them in the environment")
+        if parts.scheme not in SCHEMES or not parts.netloc or parts.query or parts.fragment:
+            known = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
+            raise StorageError(f"{uri}: a registry lies in a local folder or at one of {known}")
+        self.uri = uri
+        self.connect_target = f"{parts.scheme}://{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
+        self.storage_options = {
+            "client_max_retries": str(MAX_RETRIES),
+            "client_retry_timeout": f"{RETRY_SECONDS:.0f}",
+            **({"allow_http": "true"} if _endpoint_is_plain() else {}),
+        }
+        self.staging_uri = f"{self.connect_target}/{STAGING_FOLDER}"
+        self._is_there = False
+
+    def has_table(self, name: str) -> bool:
+        """Whether a version of a table is there. A registry that was there is taken to be there still."""
+        if name == META_TABLE and self._is_there:
+            return True
+        found = not self.is_hollow(name)
+        self._is_there |= found and name == META_TABLE
+        return found
+
+    def is_hollow(self, name: str) -> bool:
+        """Whether no version of a table is there."""
+        return not any(path.endswith(".manifest") for path in self._list(f"{name}{TABLE_SUFFIX}/_versions"))
+
+    def is_being_created(self) -> bool:
+        """Whether there are objects of a creation."""
+        return any(True for _ in self._list(STAGING_FOLDER))
+
+    def check_kind(self) -> None:
+        """A prefix is never of a wrong kind."""
+
+    def check(self) -> None:
+        """Fail where a registry neither is nor can be made.
+
+        Raises:
+            StorageError: If the bucket cannot be reached, or something else lies under the prefix.
+        """
+        # In this order: a registry that appears in between is then not taken for something else.
+        names = {path.partition("/")[0] for path in self._list()}
+        if STAGING_FOLDER not in names and not names <= {LOCK_FILE} and not self.has_table(META_TABLE):
+            raise StorageError(f"{self.uri} is not empty and holds no registry; give a new or empty prefix")
+
+    def is_writable(self) -> bool:
+        """Whether this process may write; asked by a write whose condition never holds."""
+        try:
+            _LockSlot(self).replace(b"", {"e_tag": '"never"', "version": "1"})
+        except StorageError:
+            return False
+        return True
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The lock of this registry."""
+        self._reached()
+        return self._lease.hold()
+
+    def check_lock(self) -> None:
+        """Make sure that the lock is still held.
+
+        Raises:
+            StorageError: If another process has taken over.
+        """
+        self._lease.check()
+
+    def prepare(self) -> None:
+        """A prefix needs no making."""
+
+    def publish(self) -> None:
+        """Copy the tables into place, the manifest of ``meta`` last."""
+        meta = f"{STAGING_FOLDER}/{META_TABLE}{TABLE_SUFFIX}/"
+        staged = [path for path in self._list(STAGING_FOLDER) if path.split("/")[1].endswith(TABLE_SUFFIX)]
+        *others, last = sorted(staged, key=lambda path: (path.startswith(meta), path.endswith(".manifest")))
+        with self._told("cannot be written"):
+            for path in others:
+                obstore.copy(self._reached(), path, path.partition("/")[2])
+            self.check_lock()
+            obstore.copy(self._reached(), last, last.partition("/")[2])
+
+    def remove_staging(self) -> None:
+        """Delete what lies under the staging prefix."""
+        self._delete(list(self._list(STAGING_FOLDER)))
+
+    def remove_leftovers(self) -> None:
+        """Delete what a creation that was cut short left.
+
+        The staging prefix goes last: while it is there, the rest is known to be ours.
+        """
+        self._delete([path for path in self._list() if path.partition("/")[0].endswith(TABLE_SUFFIX)])
+        self.remove_staging()
+
+    def cache_folder(self, registry_id: str) -> Path:
+        """A folder of this registry in the user's cache."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        return cache / "task2vec" / registry_id
+
+    def seal(self, name: str) -> None:
+        """Object stores keep checksums themselves."""
+
+    def check_seals(self, name: str, *, largest: int | None = None) -> None:
+        """Object stores keep checksums themselves."""
+
+    def damaged_files(self, name: str) -> list[str]:
+        """None: object stores keep checksums themselves."""
+        return []
+
+    def forget(self, name: str) -> None:
+        """Nothing is remembered."""
+
+    @property
+    def _lease(self) -> Lease:
+        return _LEASES.setdefault(self.connect_target, Lease(self.uri, _LockSlot(self)))
+
+    @cached_property
+    def _store(self) -> "ObjectStore":
+        with self._told("cannot be opened"):
+            return from_url(
+                self.connect_target,
+                client_options={"allow_http": _endpoint_is_plain()},
+                retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+            )
+
+    def _reached(self) -> "ObjectStore":
+        """The store, unless this process was forked from one that had reached it.
+
+        Raises:
+            StorageError: If it was.
+        """
+        if _PROCESSES - {os.getpid()}:
+            raise StorageError(
+                f"{self.uri} cannot be opened in a process forked from one that had opened a registry; "
+                "start processes by 'spawn' (multiprocessing.get_context('spawn'))"
+            )
+        _PROCESSES.add(os.getpid())
+        return self._store
+
+    def _list(self, prefix: str = "") -> Iterator[str]:
+        """Paths of all objects under a prefix, relative to the registry."""
+        with self._told("cannot be read"):
+            for objects in obstore.list(self._reached(), prefix or None):
+                yield from (found["path"] for found in objects)
+
+    def _delete(self, paths: list[str]) -> None:
+        if paths:
+            with self._told("cannot be written"):
+                obstore.delete(self._reached(), paths)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn errors of the store into one sentence.
+
+        Raises:
+            StorageError: If the block raises one.
+        """
+        try:
+            yield
+        except StorageError:
+            raise
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.uri} {what}: there is no such bucket") from error
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise StorageError(
+                f"{self.uri} {what}: access is denied; credentials are taken from the environment"
+            ) from error
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            reason = _REQUEST.sub("", str(error).partition("\n")[0])
+            raise StorageError(f"{self.uri} {what}: {reason}") from error
+
+
+class _LockSlot:
+    """The object that names the holder of the lock; see ``registry.leases.Slot``."""
+
+    def __init__(self, place: ObjectPlace) -> None:
+        self._place = place
+
+    def read(self) -> tuple[bytes, Version] | None:
+        """Content and version, or ``None`` if there is no object."""
+        with self._place._told("cannot be read"):
+            try:
+                found = obstore.get(self._place._reached(), LOCK_FILE)
+            except FileNotFoundError:  # of the object, or of the bucket, which the write that follows finds out
+                return None
+            return bytes(found.bytes()), _version(found.meta)
+
+    def replace(self, content: bytes, version: Version | None) -> Version | None:
+        """Write it, if its version still is this one."""
+        mode: Any = version or "create"
+        # An object that is to be replaced may be gone; where none is expected, it is the bucket that is.
+        gone = () if version is None else (FileNotFoundError,)
+        with self._place._told("cannot be written"):
+            try:
+                written = obstore.put(self._place._reached(), LOCK_FILE, content, mode=mode)
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError, *gone):
+                return None
+            return _version(written)
+
+
+def _version(found: Any) -> Version:
+    """What tells a version of an object from others; some stores have one of the two."""
+    return {key: found[key] for key in ("e_tag", "version") if found.get(key)}
+
+
+def _endpoint_is_plain() -> bool:
+    """Whether the user named an endpoint that is not encrypted, such as a test server."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return any(os.environ.get(name, "").startswith("http://") for name in names)

@@ -1,0 +1,85 @@
+"""An S3 server on this machine: moto's, over real HTTP, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable
+from typing import Any
+
+ACCESS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""Environment of its clients, besides the endpoint; the server takes any credentials."""
+
+
+class S3Server:
+    """The server as a process; what it holds is gone when it stops."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        assert self.url, "the server did not start"
+        self._num_buckets = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs."""
+        return ACCESS | {"AWS_ENDPOINT_URL": self.url}
+
+    def new_bucket(self) -> str:
+        """Make a bucket; its name."""
+        self._num_buckets += 1
+        name = f"bucket{os.getpid()}-{self._num_buckets}"
+        request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 200
+        return name
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class _Atomic:
+    """An application whose writes come one after the other, as S3's conditional writes need; moto's do not."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
+            return self._application(environ, start_response)
+        with self._lock:
+            return list(self._application(environ, start_response))
+
+
+def serve() -> None:
+    """Serve on a free port, whose URL is printed first."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Handler(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections are kept open
+
+        def log(self, type: str, message: str, *args: Any) -> None:
+            pass
+
+    application = _Atomic(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
+    sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve()
