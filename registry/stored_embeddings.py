@@ -1,0 +1,118 @@
+"""Embedding spaces and the embeddings in them, as the store keeps them.
+
+Axes: T embeddings, D filters of the probe, F features of the probe.
+"""
+
+from collections.abc import Sequence
+
+from registry import schema
+from registry.database import quoted
+from registry.errors import InvalidRecordError, NotFoundError, StorageError
+from registry.records import EmbeddingRecord, SpaceRecord, checked_name
+from registry.schema import EmbeddingTable, Key
+from registry.stored_rows import PRESENT, StoredRows, among, lookup
+
+
+class StoredEmbeddings(StoredRows):
+    """The spaces and the embeddings in them."""
+
+    def add_space(self, space: SpaceRecord) -> None:
+        """Register a space and make its table; nothing happens if its id is registered."""
+        checked_name("space", space.space_id)
+        with self.write_lock():
+            if space.space_id in {known.space_id for known in self.spaces()}:
+                return
+            name = schema.embeddings_table_name(space.space_id)
+            self.database.create_table(name, schema.embeddings_schema(space.dim, space.domain_dim))
+            self._note("space.add", [space.space_id], probe=space.probe)
+            self.database.append("spaces", [space])
+
+    def spaces(self) -> list[SpaceRecord]:
+        """All spaces, sorted by id."""
+        spaces = {space.space_id: space for space in self._records(SpaceRecord, "spaces")}
+        return [spaces[space_id] for space_id in sorted(spaces)]
+
+    def space(self, space_id: str) -> SpaceRecord:
+        """The space of an id; ``NotFoundError`` if there is none."""
+        return lookup("space", space_id, {space.space_id: space for space in self.spaces()})
+
+    def embedding(self, space_id: str, task: str, version: int) -> EmbeddingRecord | None:
+        """The embedding of a task version, or ``None`` where task, space or embedding is not there.
+
+        Raises:
+            StorageError: If it is not what its checksum was made of.
+        """
+        if not self.database.has_table(schema.embeddings_table_name(space_id)):
+            return None
+        if not self._task_keys(where=f"name = {quoted(task)} and version = {version} and {PRESENT}"):
+            return None
+        name = schema.embeddings_table_name(space_id)
+        where = f"task = {quoted(task)} and version = {version}"
+        # One row of a file that may be huge: the row is checked instead, unless there seems to be none.
+        rows = self.database.read(name, where=where, trust_large_files=True)
+        rows = rows if len(rows) else self.database.read(name, where=where)
+        try:
+            found = schema.from_arrow(EmbeddingRecord, rows)
+        except InvalidRecordError as err:
+            raise StorageError(
+                f"{self.database.uri}: table {name} is damaged: {err}; restore the registry from a copy"
+            ) from err
+        return found[-1] if found else None
+
+    def embeddings(self, space_id: str) -> EmbeddingTable:
+        """Embeddings of all versions of the tasks that are not removed, in one space.
+
+        Row order is that of ``keys``. A space that is not there is a ``NotFoundError``.
+        """
+        name = self._embeddings_table(space_id)
+        # The tasks are read first: one that is added meanwhile is left out, not shown without its embedding.
+        committed = set(self._task_keys())
+        columns = [*schema.EMBEDDING_KEY, "fisher", "domain"]
+        return EmbeddingTable.from_arrow(self.database.read(name, columns=columns), committed)
+
+    def embeddings_version(self, space_id: str) -> str:
+        """A text that changes whenever the answer of ``embeddings`` may have; no two registries share one."""
+        name = self._embeddings_table(space_id)
+        versions = [self.database.table_version(table) for table in ("tasks", name)]
+        return f"{self.database.registry_id()}-{versions[0]}-{versions[1]}"
+
+    def _embeddings_table(self, space_id: str) -> str:
+        """Name of the embeddings table of a space.
+
+        Raises:
+            NotFoundError: If there is no such space.
+        """
+        name = schema.embeddings_table_name(space_id)
+        if not self.database.has_table(name):
+            raise NotFoundError("space", space_id, (space.space_id for space in self.spaces()))
+        return name
+
+    def _check_widths(self, space_id: str, embeddings: Sequence[EmbeddingRecord]) -> None:
+        """Check that embeddings fit a space.
+
+        Raises:
+            InvalidRecordError: If one does not.
+        """
+        space = self.space(space_id)
+        expected = (space.dim, space.dim, space.domain_dim)
+        for it in embeddings:
+            found = (len(it.fisher), len(it.standard_error), len(it.domain))
+            if found != expected:
+                raise InvalidRecordError(
+                    f"embedding of task {it.task}: the widths of fisher, standard_error and domain must be "
+                    f"{expected} in space {space_id}, got {found}"
+                )
+
+    def _remove_embeddings(self, keys: set[Key]) -> None:
+        """Delete the embeddings of keys in every space: what a killed writer left, or what is purged."""
+        where = among("task", {name for name, _ in keys})
+        for space in self.spaces():
+            name = schema.embeddings_table_name(space.space_id)
+            rows = self.database.read(name, columns=schema.EMBEDDING_KEY, where=where, row_ids=True)
+            row_ids = rows["_rowid"].to_pylist()
+            self.database.delete_rows(
+                name, [row for key, row in zip(schema.table_keys(rows), row_ids, strict=True) if key in keys]
+            )
+
+    def _task_keys(self, where: str = PRESENT) -> list[Key]:
+        return schema.table_keys(self.database.read("tasks", columns=["name", "version"], where=where))

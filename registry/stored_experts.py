@@ -1,0 +1,61 @@
+"""Experts and results, as the store keeps them."""
+
+from collections.abc import Sequence
+
+from registry.database import quoted
+from registry.records import ExpertRecord, ResultRecord, utc_now
+from registry.stored_rows import NOT_BUILTIN, StoredRows, listed, lookup, refuse_duplicates
+
+
+class StoredExperts(StoredRows):
+    """The experts, and what was measured of them."""
+
+    def add_experts(self, experts: Sequence[ExpertRecord]) -> None:
+        """Register experts, all or none; a name that is registered or given twice is a ``DuplicateError``."""
+        with self.write_lock():
+            known = {expert.name for expert in self.experts()}
+            names = [expert.name for expert in experts]
+            refuse_duplicates("expert", names, known)
+            self._note("expert.add", names)
+            self.database.append("experts", experts)
+
+    def experts(self, *, builtin: bool = True) -> list[ExpertRecord]:
+        """Experts that are not removed, sorted by name; starter content only if ``builtin``."""
+        found = {expert.name: expert for expert in self._records(ExpertRecord, "experts", listed(builtin))}
+        return [found[name] for name in sorted(found)]
+
+    def expert(self, name: str) -> ExpertRecord:
+        """The expert of a name; ``NotFoundError`` if there is none."""
+        return lookup("expert", name, {expert.name: expert for expert in self.experts()})
+
+    def remove_expert(self, name: str) -> None:
+        """Hide an expert; results of it stay."""
+        with self.write_lock():
+            self.expert(name)
+            self._note("expert.remove", [name])
+            self._mark_removed("experts", name, utc_now())
+
+    def purge_expert(self, name: str) -> None:
+        """Delete an expert, hidden or not, and the results of it for good."""
+        with self.write_lock():
+            names = self.database.read("experts", columns=["name"])["name"].to_pylist()
+            lookup("expert", name, dict.fromkeys(names))
+            self._note("expert.purge", [name])
+            self._delete("experts", f"name = {quoted(name)}")
+            self._delete("results", f"expert = {quoted(name)}")
+
+    def add_results(self, results: Sequence[ResultRecord]) -> None:
+        """Append measured scores; a score that was measured again is kept beside the former."""
+        with self.write_lock():
+            self._note("result.add", [f"{result.expert} on {result.task}" for result in results])
+            self.database.append("results", results)
+
+    def results(
+        self, *, task: str | None = None, expert: str | None = None, builtin: bool = True
+    ) -> list[ResultRecord]:
+        """Results, of one task or expert if given; sorted by task, expert, metric, protocol and time."""
+        conditions = [] if builtin else [NOT_BUILTIN]
+        conditions += [f"task = {quoted(task)}"] if task is not None else []
+        conditions += [f"expert = {quoted(expert)}"] if expert is not None else []
+        found = self._records(ResultRecord, "results", " and ".join(conditions))
+        return sorted(found, key=lambda it: (it.task, it.expert, it.metric, it.protocol, it.created_at))

@@ -1,0 +1,83 @@
+"""What the parts of the store share: records of rows, rows marked and deleted, and the audit of each write."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from registry import schema
+from registry.audit import audit_lines
+from registry.database import Database, quoted
+from registry.errors import DuplicateError, NotFoundError
+
+PRESENT = "removed_at = ''"
+REMOVED = "removed_at != ''"
+NOT_BUILTIN = "builtin = false"
+
+LONGEST_LIST = 1000  # names in a condition
+
+Record = TypeVar("Record")
+
+
+class StoredRows:
+    """Rows of the tables of one registry.
+
+    Attributes:
+        database: Its tables.
+    """
+
+    database: Database
+
+    def write_lock(self) -> AbstractContextManager[None]:
+        """Keep other writers out of a sequence of reads and writes; re-entrant."""
+        return self.database.write_lock()
+
+    def _note(self, action: str, subjects: Sequence[str], **details: Any) -> None:
+        """Write the audit of a write that comes next."""
+        self.database.append("audit", audit_lines(action, subjects, **details))
+
+    def _records(self, record_type: type[Record], name: str, where: str = "") -> list[Record]:
+        return schema.from_arrow(record_type, self.database.read(name, where=where))
+
+    def _mark_removed(self, name: str, of_name: str, removed_at: str) -> None:
+        where = f"name = {quoted(of_name)} and {PRESENT if removed_at else REMOVED}"
+        self.database.commit(name, lambda table: table.update(where=where, values={"removed_at": removed_at}))
+
+    def _delete(self, name: str, where: str) -> None:
+        self.database.commit(name, lambda table: table.delete(where))
+
+
+def among(column: str, values: Collection[str]) -> str:
+    """Condition that a column is one of some texts; none where all rows are read as fast."""
+    if len(values) > LONGEST_LIST:
+        return ""
+    return f"{column} in ({', '.join(map(quoted, sorted(values)))})"
+
+
+def listed(builtin: bool) -> str:
+    """Condition of the rows that a list shows."""
+    return PRESENT if builtin else f"{PRESENT} and {NOT_BUILTIN}"
+
+
+def lookup(kind: str, name: str, records: Mapping[str, Record]) -> Record:
+    """The record of a name.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    if name not in records:
+        raise NotFoundError(kind, name, records)
+    return records[name]
+
+
+def refuse_duplicates(kind: str, names: Sequence[str], known: set[str]) -> None:
+    """Check that all names are new.
+
+    Raises:
+        DuplicateError: If one is known or there twice.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DuplicateError(f"{kind} {name} is given twice")
+        if name in known:
+            raise DuplicateError(f"{kind} {name} is registered already; remove it first or choose another name")

@@ -1,0 +1,186 @@
+"""Versions of tasks, as the store keeps them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from registry import schema
+from registry.database import quoted
+from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
+from registry.filters import parse_where
+from registry.records import LATEST, EmbeddingRecord, TaskRecord, checked_alias, utc_now
+from registry.stored_embeddings import StoredEmbeddings
+from registry.stored_rows import REMOVED, among, listed, lookup, refuse_duplicates
+
+
+class StoredTasks(StoredEmbeddings):
+    """The versions of tasks."""
+
+    def next_version(self, name: str) -> int:
+        """The version that a task of this name would get; versions of removed tasks are not given again."""
+        versions = self.database.read("tasks", where=f"name = {quoted(name)}")["version"].to_pylist()
+        return max(versions, default=0) + 1
+
+    def add_task(self, task: TaskRecord, space_id: str, embedding: EmbeddingRecord) -> None:
+        """Register one version of a task with its embedding; see ``add_tasks``."""
+        self.add_tasks([(task, embedding)], space_id)
+
+    def add_tasks(self, entries: Sequence[tuple[TaskRecord, EmbeddingRecord]], space_id: str) -> None:
+        """Register task versions with their embeddings, all or none.
+
+        A version that is registered, even if it was removed, or is given twice is a ``DuplicateError``.
+
+        Args:
+            entries: Each a task and its embedding.
+            space_id: The space of the embeddings.
+
+        Raises:
+            InvalidRecordError: If an embedding is of another task, or its widths are not those of the space.
+        """
+        embeddings = [embedding for _, embedding in entries]
+        for task, embedding in entries:
+            if (task.name, task.version) != (embedding.task, embedding.version):
+                raise InvalidRecordError(
+                    f"task {task.name}@{task.version} came with the embedding of "
+                    f"{embedding.task}@{embedding.version}"
+                )
+        with self.write_lock():
+            self._check_widths(space_id, embeddings)
+            keys = [f"{task.name}@{task.version}" for task, _ in entries]
+            where = among("name", {task.name for task, _ in entries})
+            known = {f"{name}@{version}" for name, version in self._task_keys(where)}
+            refuse_duplicates("task", keys, known)
+            self._remove_embeddings({(task.name, task.version) for task, _ in entries})
+            self.database.append(schema.embeddings_table_name(space_id), embeddings)
+            self._note("task.add", keys, space=space_id)
+            self.database.append("tasks", [task for task, _ in entries])
+
+    def add_embedding(self, space_id: str, embedding: EmbeddingRecord) -> None:
+        """Embed a registered task version in a further space.
+
+        Raises:
+            DuplicateError: If it has an embedding in that space.
+        """
+        with self.write_lock():
+            self._check_widths(space_id, [embedding])
+            key = f"{embedding.task}@{embedding.version}"
+            self.task(key)
+            if self.embedding(space_id, embedding.task, embedding.version) is not None:
+                raise DuplicateError(f"task {key} has an embedding in space {space_id} already")
+            self._note("task.embed", [key], space=space_id)
+            self.database.append(schema.embeddings_table_name(space_id), [embedding])
+
+    def tasks(self, *, where: str | None = None, builtin: bool = True, latest: bool = True) -> list[TaskRecord]:
+        """Registered tasks, sorted by name and version.
+
+        Args:
+            where: A filter, see ``registry.filters``; it chooses among the versions that ``latest`` leaves.
+            builtin: Whether starter content is listed.
+            latest: Whether only the latest version of each name is.
+
+        Returns:
+            Tasks that are not removed.
+        """
+        passes = parse_where(where) if where is not None else None
+        rows = self._records(TaskRecord, "tasks", listed(builtin))
+        found = {(task.name, task.version): task for task in rows}
+        tasks = [found[key] for key in sorted(found)]
+        if latest:
+            tasks = list({task.name: task for task in tasks}.values())
+        return [task for task in tasks if passes is None or passes(task)]
+
+    def task(self, reference: str) -> TaskRecord:
+        """The task of a reference.
+
+        Args:
+            reference: A name, for its latest version, or ``name@version`` or ``name@alias``.
+
+        Returns:
+            A task that is not removed.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        name, _, wanted = reference.partition("@")
+        versions = self.versions(name)
+        if versions and (reference == name or wanted == LATEST):
+            return versions[-1]
+        for task in versions:
+            if wanted == str(task.version) or wanted in task.aliases:
+                return task
+        known = [f"{name}@{word}" for task in versions for word in (task.version, *task.aliases)]
+        raise NotFoundError("task", reference, known or {known for known, _ in self._task_keys()})
+
+    def versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
+        """All versions of a task, rising; those that are removed if asked for, and only those."""
+        where = f"name = {quoted(name)} and removed_at {'!=' if removed else '='} ''"
+        found = {task.version: task for task in self._records(TaskRecord, "tasks", where)}
+        return [found[version] for version in sorted(found)]
+
+    def remove_task(self, name: str) -> None:
+        """Hide all versions of a task; their rows stay, and so do results on it."""
+        with self.write_lock():
+            lookup("task", name, dict(self._task_keys()))
+            self._note("task.remove", [name])
+            self._mark_removed("tasks", name, utc_now())
+
+    def restore_task(self, name: str) -> None:
+        """Show all versions of a task that was removed again."""
+        with self.write_lock():
+            lookup("removed task", name, dict(self._task_keys(REMOVED)))
+            self._note("task.restore", [name])
+            self._mark_removed("tasks", name, "")
+
+    def purge_task(self, name: str) -> None:
+        """Delete all versions of a task, hidden or not, its embeddings and the results on it for good."""
+        with self.write_lock():
+            lookup("task", name, dict(self._task_keys(where="")))
+            keys = set(self._task_keys(f"name = {quoted(name)}"))
+            self._note("task.purge", [name], versions=sorted(version for _, version in keys))
+            self._delete("tasks", f"name = {quoted(name)}")
+            self._remove_embeddings(keys)
+            self._delete("results", f"task = {quoted(name)}")
+
+    def set_tags(self, name: str, tags: Sequence[str]) -> None:
+        """Replace the tags of all versions of a task."""
+        with self.write_lock():
+            lookup("task", name, dict(self._task_keys()))
+            self._note("task.tag", [name], tags=sorted(tags))
+            self._update_tasks([replace(task, tags=tuple(tags)) for task in self.versions(name)])
+
+    def set_alias(self, reference: str, alias: str) -> None:
+        """Let an alias name the version of a reference, and no other version of that task."""
+        checked_alias(alias)
+        with self.write_lock():
+            named = self.task(reference)
+            self._note("task.alias", [f"{named.name}@{named.version}"], alias=alias)
+            self._move_alias(named.name, alias, to_version=named.version)
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Let an alias of a task name nothing.
+
+        Raises:
+            NotFoundError: If there is no such task, or it names none of its versions.
+        """
+        with self.write_lock():
+            named = self.task(f"{name}@{alias}")
+            if alias not in named.aliases:
+                raise NotFoundError("alias", alias, (word for it in self.versions(name) for word in it.aliases))
+            self._note("task.unalias", [f"{name}@{named.version}"], alias=alias)
+            self._move_alias(name, alias, to_version=None)
+
+    def _move_alias(self, name: str, alias: str, *, to_version: int | None) -> None:
+        """In one commit, so that nobody sees an alias twice or not at all while it moves."""
+        changed = []
+        for task in self.versions(name):
+            others = tuple(word for word in task.aliases if word != alias)
+            aliases = (*others, alias) if task.version == to_version else others
+            changed.append(replace(task, aliases=aliases))
+        self._update_tasks(changed)
+
+    def _update_tasks(self, tasks: Sequence[TaskRecord]) -> None:
+        """Replace the rows of task versions that are there, in one commit."""
+        rows = schema.to_arrow(tasks, schema.TASKS)
+        self.database.commit(
+            "tasks",
+            lambda table: table.merge_insert(["name", "version"]).when_matched_update_all().execute(rows),
+        )
