@@ -74,14 +74,14 @@ class _Claim:
                 released=bool(values["released"]),
             )
         except (ValueError, TypeError, LookupError):
-            return _Claim(token="", host="an unknown machine", pid=0)
+            return _Claim(token="", host="", pid=0)
 
     def to_bytes(self) -> bytes:
         """As JSON; no two are the same, so that a version may be a hash."""
         return json.dumps(asdict(self)).encode()
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}" if self.pid else "another process"
 
 
 class Lease:
@@ -140,7 +140,7 @@ class Lease:
             self._renew()
         if self._held is None or self._process_id != os.getpid() or self._age() > TTL_SECONDS:
             raise StorageError(
-                f"{self.where}: this process was held up for over {TTL_SECONDS:g} seconds and lost the lock; "
+                f"{self.where}: this process was held up for longer than {TTL_SECONDS:g} s and lost the lock; "
                 "nothing more was written, try again"
             )
 

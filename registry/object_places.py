@@ -42,7 +42,7 @@ MAX_RETRIES = 4
 _PROCESSES: set[int] = set()
 
 # One lock per registry, so that all stores of this process share it.
-_LEASES: dict[str, Lease] = {}
+_LEASES: dict[tuple[str, str], Lease] = {}
 
 _REQUEST = re.compile(r"^.*?Error performing .*? - ", re.DOTALL)
 
@@ -68,10 +68,12 @@ class ObjectPlace:
             raise StorageError(f"{uri}: a registry lies in a local folder or at one of {known}")
         self.uri = uri
         self.connect_target = f"{parts.scheme}://{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
+        self._endpoint = _endpoint()
+        self._is_plain = self._endpoint.startswith("http://")
         self.storage_options = {
             "client_max_retries": str(MAX_RETRIES),
             "client_retry_timeout": f"{RETRY_SECONDS:.0f}",
-            **({"allow_http": "true"} if _endpoint_is_plain() else {}),
+            **({"allow_http": "true"} if self._is_plain else {}),
         }
         self.staging_uri = f"{self.connect_target}/{STAGING_FOLDER}"
         self._is_there = False
@@ -173,14 +175,15 @@ class ObjectPlace:
 
     @property
     def _lease(self) -> Lease:
-        return _LEASES.setdefault(self.connect_target, Lease(self.uri, _LockSlot(self)))
+        key = (self._endpoint, self.connect_target)
+        return _LEASES.setdefault(key, Lease(self.uri, _LockSlot(self)))
 
     @cached_property
     def _store(self) -> "ObjectStore":
         with self._told("cannot be opened"):
             return from_url(
                 self.connect_target,
-                client_options={"allow_http": _endpoint_is_plain()},
+                client_options={"allow_http": self._is_plain},
                 retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
             )
 
@@ -220,15 +223,8 @@ class ObjectPlace:
             yield
         except StorageError:
             raise
-        except FileNotFoundError as error:
-            raise StorageError(f"{self.uri} {what}: there is no such bucket") from error
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise StorageError(
-                f"{self.uri} {what}: access is denied; credentials are taken from the environment"
-            ) from error
         except (exceptions.BaseError, OSError, ValueError) as error:
-            reason = _REQUEST.sub("", str(error).partition("\n")[0])
-            raise StorageError(f"{self.uri} {what}: {reason}") from error
+            raise StorageError(f"{self.uri} {what}: {_reason(error)}") from error
 
 
 class _LockSlot:
@@ -264,7 +260,18 @@ def _version(found: Any) -> Version:
     return {key: found[key] for key in ("e_tag", "version") if found.get(key)}
 
 
-def _endpoint_is_plain() -> bool:
-    """Whether the user named an endpoint that is not encrypted, such as a test server."""
+def _reason(error: Exception) -> str:
+    """What went wrong, in words; listing tells by status what other requests tell by the kind of error."""
+    text = _REQUEST.sub("", str(error).partition("\n")[0])
+    if isinstance(error, FileNotFoundError) or "404 Not Found" in text:
+        return "there is no such bucket"
+    denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+    if isinstance(error, denied) or "401 Unauthorized" in text or "403 Forbidden" in text:
+        return "access is denied; credentials are taken from the environment"
+    return text
+
+
+def _endpoint() -> str:
+    """The server that the user named instead of the store's own, such as one for tests."""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    return any(os.environ.get(name, "").startswith("http://") for name in names)
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")

@@ -1,12 +1,16 @@
 """Fixtures that several test modules share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders import make_space
 from builders_datasets import write_folder
+from s3_server import S3Server
 
 import registry
+from registry.store import Store
 
 
 def shared_folder() -> Path:
@@ -36,6 +40,12 @@ def empty(tmp_path: Path) -> Path:
     return tmp_path / "empty"
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A registry with one space and nothing else."""
+    return Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
+
+
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     """A registry that holds the images as a task; tests only read it."""
@@ -44,3 +54,19 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     tasks.init(empty=True)
     tasks.add_task("images", str(images))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server on this machine."""
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a new bucket that this process and those it starts can reach."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.new_bucket()}"

@@ -18,10 +18,16 @@ ACCESS = {
 
 
 class S3Server:
-    """The server as a process; what it holds is gone when it stops."""
+    """The server as a process; what it holds is gone when it stops.
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+    Args:
+        settings: Environment of the server, see moto.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        environment = os.environ | settings
+        command = [sys.executable, __file__]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         assert self.url, "the server did not start"
@@ -40,6 +46,12 @@ class S3Server:
         with urllib.request.urlopen(request) as answer:
             assert answer.status == 200
         return name
+
+    def __enter__(self) -> "S3Server":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """End the process."""
