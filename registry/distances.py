@@ -11,16 +11,16 @@ from everything else.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from registry.blocks import Kernel, in_blocks
 from registry.errors import InvalidQueryError, NotFoundError
+from registry.task2vec_kernel import RELATIVE_EPSILON, task2vec
 
-RELATIVE_EPSILON = 1e-8
 DEFAULT_ALPHA = 0.15
 
 # Embeddings are stored as float32, so nothing larger is one; it also keeps every formula finite in float64.
@@ -29,9 +29,10 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 # 256 KB of float32: the handful of temporaries of a kernel stay in the processor's cache.
 BLOCK_ELEMENTS = 2**16
+# That kernel sees to the cache itself, and has work to do for every block.
+TASK2VEC_BLOCK_ELEMENTS = 2**20
 
 Array = NDArray[Any]
-Kernel = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Distance:
         unit: Of the value.
         function: ``[B, D]`` and ``[T, D]``, both checked, to ``[B, T]``. For an asymmetric distance the
             symmetric term; ``pairwise`` subtracts the other one.
+        block_elements: Numbers in the ``[B, D]`` that ``function`` is given at a time, about.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Distance:
     bounds: tuple[float, float]
     unit: str
     function: Kernel
+    block_elements: int = BLOCK_ELEMENTS
 
 
 def get_distance(name: str) -> Distance:
@@ -79,22 +82,28 @@ def pairwise(
     *,
     trivial: ArrayLike | None = None,
     alpha: float = DEFAULT_ALPHA,
+    selection: ArrayLike | None = None,
+    checked: bool = False,
 ) -> NDArray[np.float64]:
     """Distance from every source to every target.
 
     An unknown name is a ``NotFoundError``. Works through blocks of sources, so memory stays at a few
-    megabytes beside the answer. The two ``task2vec`` distances compute in float32 where both inputs are
-    float32, as stored embeddings are, with an absolute error of about 1e-6; all else computes in float64.
+    megabytes a core beside the answer, and takes every core where there is enough to do; the answer does not
+    depend on their number. The two ``task2vec`` distances compute in float32 where both inputs are float32,
+    as stored embeddings are, with an absolute error of about 1e-6; all else computes in float64.
 
     Args:
         name: Key in ``DISTANCES``.
-        sources: ``[S, D]``, finite, non-negative.
+        sources: ``[S, D]``, finite, non-negative; may be mapped from a file.
         targets: ``[T, D]``, finite, non-negative.
         trivial: ``[D]`` embedding of the trivial task t0; only asymmetric distances need it.
         alpha: Weight of the distance to the trivial task, non-negative; only asymmetric distances use it.
+        selection: Positions of the sources that are meant, from 0; all if not given.
+        checked: Whether ``checked_rows`` has seen these sources before. Looking at every number once more
+            takes a third of the time of the distances.
 
     Returns:
-        ``[S, T]``, in the unit of the distance; row i is about ``sources[i]``.
+        ``[S, T]``, in the unit of the distance; row i is about ``sources[i]``, or ``sources[selection[i]]``.
 
     Raises:
         InvalidQueryError: If an input is not as told above, or the widths differ.
@@ -107,11 +116,17 @@ def pairwise(
         [[0.0, 0.2]]
     """
     distance = get_distance(name)
-    source_rows, target_rows = checked_rows("sources", sources), checked_rows("targets", targets)
+    source_rows = np.asarray(sources) if checked else checked_rows("sources", sources)
+    target_rows = checked_rows("targets", targets)
     _check_widths("targets", target_rows, source_rows)
-    distances = _in_blocks(distance.function, source_rows, target_rows)
+    positions = None if selection is None else _checked_selection(selection, len(source_rows))
+
+    def to(others: Array) -> NDArray[np.float64]:
+        elements = distance.block_elements
+        return in_blocks(distance.function, source_rows, others, block_elements=elements, selection=positions)
+
     if distance.symmetric:
-        return distances
+        return to(target_rows)
     if not (math.isfinite(alpha) and alpha >= 0):
         raise InvalidQueryError(f"alpha must be a finite number of at least 0, got {alpha}")
     if trivial is None:
@@ -120,7 +135,22 @@ def pairwise(
         )
     trivial_row = checked_rows("trivial", np.asarray(trivial)[None])
     _check_widths("trivial", trivial_row, source_rows)
-    return distances - alpha * _in_blocks(distance.function, source_rows, trivial_row)
+    return to(target_rows) - alpha * to(trivial_row)
+
+
+def _checked_selection(selection: ArrayLike, num_sources: int) -> NDArray[np.int64]:
+    """Positions of sources.
+
+    Raises:
+        InvalidQueryError: If one is no whole number, or of no source.
+    """
+    positions = np.asarray(selection)
+    whole = positions.ndim == 1 and (positions.dtype.kind in "iu" or positions.size == 0)
+    if not whole or (positions.size and not 0 <= positions.min() <= positions.max() < num_sources):
+        raise InvalidQueryError(
+            f"selection must be positions of the {num_sources} sources, whole numbers from 0, one axis"
+        )
+    return positions.astype(np.int64)
 
 
 def checked_rows(what: str, rows: ArrayLike) -> Array:
@@ -159,17 +189,6 @@ def _check_widths(what: str, rows: Array, sources: Array) -> None:
             f"{what} has {rows.shape[1]} filters but sources has {sources.shape[1]}: "
             "only embeddings of the same space can be compared"
         )
-
-
-def _in_blocks(function: Kernel, sources: Array, targets: Array) -> NDArray[np.float64]:
-    """Apply a symmetric kernel to a block of rows of the longer side at a time."""
-    if len(targets) > len(sources):
-        return _in_blocks(function, targets, sources).T
-    distances = np.empty((len(sources), len(targets)))
-    size = max(1, BLOCK_ELEMENTS // sources.shape[1])
-    for start in range(0, len(sources), size):
-        distances[start : start + size] = function(sources[start : start + size], targets)
-    return distances
 
 
 def _floored(rows: Array) -> NDArray[np.float64]:
@@ -296,52 +315,6 @@ def entropy(sources: Array, targets: Array) -> Array:
     return np.clip(distances, 0, math.log(2))
 
 
-def task2vec(sources: Array, targets: Array) -> Array:
-    """Cosine distance between a/(a + b) and b/(a + b), quotients filter by filter.
-
-    From 0 to 1, no unit. Symmetric; zero on itself and on any multiple of itself; unchanged when both are
-    multiplied by one factor.
-
-    Source:
-        Achille et al., 2019, arXiv:1902.03545; aws-cv-task2vec, task_similarity.py, ``cosine``. There 1e-8
-        is added to a + b; here 1e-8 times the sum of the two means. A cosine does not change when one side
-        or the common denominator is scaled, so each task is divided by its largest filter first and no
-        square leaves the range of a float32.
-    """
-    dtype = np.result_type(sources, targets)
-    sources, source_scales, source_means = _scaled(sources.astype(dtype, copy=False))
-    targets, target_scales, target_means = _scaled(targets.astype(dtype, copy=False))
-    distances = np.empty((len(sources), len(targets)))
-    for column, target in enumerate(targets):
-        total = source_scales + target_scales[column]
-        total[total == 0] = 1
-        # Each share by its own division: one minus the other would lose the digits of a small one.
-        source_share, target_share = source_scales / total, target_scales[column] / total
-        floor = RELATIVE_EPSILON * (source_share * source_means + target_share * target_means[column])
-        floor[floor == 0] = 1
-        of_source, of_target, small = (part.astype(dtype) for part in (source_share, target_share, floor))
-        weights = 1 / (of_source * sources + of_target * target + small)
-        distances[:, column] = _cosine_distance_of_rows(sources * weights, target * weights)
-    return distances
-
-
-def _scaled(rows: Array) -> tuple[Array, NDArray[np.float64], NDArray[np.float64]]:
-    """Rows divided by their largest value (zero rows left alone), that value and the mean, both ``[N, 1]``."""
-    scales = rows.max(axis=1, keepdims=True)
-    scaled = rows / np.where(scales > 0, scales, 1)
-    return scaled, scales.astype(np.float64), scaled.mean(axis=1, keepdims=True).astype(np.float64)
-
-
-def _cosine_distance_of_rows(left: Array, right: Array) -> NDArray[np.float64]:
-    """1 - cos between row i of both non-negative arrays ``[N, D]``: ``[N]``, 0 for two zero rows, 1 for one."""
-    inner, left_square, right_square = (
-        np.vecdot(one, other).astype(np.float64) for one, other in ((left, right), (left, left), (right, right))
-    )
-    product = left_square * right_square
-    distance = np.clip(1 - inner / np.sqrt(np.where(product > 0, product, 1)), 0, 1)
-    return np.asarray(np.where((left_square == 0) & (right_square == 0), 0, distance))
-
-
 _INFINITE = (0.0, math.inf)
 
 DISTANCES: dict[str, Distance] = {
@@ -371,7 +344,13 @@ DISTANCES: dict[str, Distance] = {
             entropy,
         ),
         Distance(
-            "task2vec", "cosine distance of the two shares of each filter", True, (0, 1), "none", task2vec
+            "task2vec",
+            "cosine distance of the two shares of each filter",
+            True,
+            (0, 1),
+            "none",
+            task2vec,
+            TASK2VEC_BLOCK_ELEMENTS,
         ),
         Distance(
             "task2vec_asymmetric",
@@ -380,6 +359,7 @@ DISTANCES: dict[str, Distance] = {
             (-DEFAULT_ALPHA, 1),
             "none",
             task2vec,
+            TASK2VEC_BLOCK_ELEMENTS,
         ),
     )
 }

@@ -62,6 +62,7 @@ ALLOWED = {
     "registry": {
         "answers": "",
         "audit": "",
+        "blocks": "",
         "cautions": "",
         "cli": "cli_options cli_questions cli_records core demo display_catalogues distances documents ingest "
         "terminal",
@@ -76,7 +77,7 @@ ALLOWED = {
         "demo": "answers core display terminal",
         "display": "answers ingest terminal text_tables",
         "display_catalogues": "distances store terminal text_tables",
-        "distances": "",
+        "distances": "blocks task2vec_kernel",
         "documents": "answers cautions distances ingest",
         "filters": "",
         "index": "neighbors",
@@ -100,6 +101,7 @@ ALLOWED = {
         "stored_experts": "database stored_rows",
         "stored_rows": "audit database schema",
         "stored_tasks": "database filters schema stored_embeddings stored_rows",
+        "task2vec_kernel": "",
         "terminal": "",
         "text_tables": "terminal",
         "verify": "database places schema",

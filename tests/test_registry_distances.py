@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references_distances import ASYMMETRIC, SYMMETRIC, reference, reference_code_cosine
 
-from registry import distances
 from registry.distances import DISTANCES, get_distance, list_distances, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 
@@ -136,7 +136,7 @@ def test_zero_embedding_is_at_one_from_others_and_at_zero_from_itself():
 @pytest.mark.parametrize("name", DISTANCES)
 @pytest.mark.parametrize(("num_sources", "num_targets"), [(50, 3), (3, 50), (0, 2), (2, 0)])
 def test_blocks_and_orientation_do_not_change_distances(name, num_sources, num_targets, generator, monkeypatch):
-    monkeypatch.setattr(distances, "BLOCK_ELEMENTS", 100)
+    monkeypatch.setitem(DISTANCES, name, replace(DISTANCES[name], block_elements=100))
     sources, targets = log_normal(generator, num_sources, 15), log_normal(generator, num_targets, 15)
     trivial = np.full(15, 1e-7)
     found = pairwise(name, sources, targets, trivial=trivial, alpha=ALPHA)
@@ -191,6 +191,10 @@ def test_bad_value_is_named_with_its_place(bad, what):
             "sources must hold one embedding a row, as [N, D] with D at least 1; got shape [4]",
         ),
         ({"sources": np.ones((2, 0))}, "with D at least 1; got shape [2, 0]"),
+        ({"selection": [0, 2]}, "selection must be positions of the 2 sources, whole numbers from 0, one axis"),
+        ({"selection": [-1]}, "selection must be positions of the 2 sources"),
+        ({"selection": [True, False]}, "selection must be positions of the 2 sources"),
+        ({"selection": [[0]]}, "selection must be positions of the 2 sources"),
         ({"alpha": -0.1}, "alpha must be a finite number of at least 0, got -0.1"),
         ({"alpha": math.nan}, "alpha must be a finite number of at least 0, got nan"),
         ({"trivial": None}, "distance task2vec_asymmetric needs the trivial embedding of the space"),

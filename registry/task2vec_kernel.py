@@ -1,0 +1,154 @@
+"""The task2vec distance: the cosine distance of a/(a + b) and b/(a + b), quotients filter by filter.
+
+Axes: S source tasks, T target tasks, B sources that fit the cache, D filters of the probe.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+RELATIVE_EPSILON = 1e-8
+
+# 256 KB of float32: a block and the three arrays of its size that it needs fit the cache of a core (1 MB).
+CACHE_ELEMENTS = 2**16
+
+# With means in this range and no further apart, no sum or square of the plain formula leaves a float32's.
+SMALLEST_MEAN = 1e-30
+LARGEST_MEAN = 1e30
+LARGEST_RATIO = 1e6
+
+
+def task2vec(sources: Array, targets: Array) -> Array:
+    """Cosine distance between a/(a + b) and b/(a + b), quotients filter by filter.
+
+    From 0 to 1, no unit. Symmetric; zero on itself and on any multiple of itself; unchanged when both are
+    multiplied by one factor. Computed in float32 where both are.
+
+    Args:
+        sources: ``[S, D]``, finite, non-negative.
+        targets: ``[T, D]``, finite, non-negative.
+
+    Returns:
+        ``[S, T]``.
+
+    Source:
+        Achille et al., 2019, arXiv:1902.03545; aws-cv-task2vec, task_similarity.py, ``cosine``. There 1e-8
+        is added to a + b; here 1e-8 times the sum of the two means.
+    """
+    dtype = np.result_type(sources, targets)
+    sources, targets = sources.astype(dtype, copy=False), targets.astype(dtype, copy=False)
+    size = max(1, min(CACHE_ELEMENTS // sources.shape[1], len(sources)))
+    distances = np.empty((len(sources), len(targets)))
+    for column, target in enumerate(targets):
+        plain = _Plain(target, size)
+        means, products = plain.means_and_products(sources)
+        distances[:, column] = _cosine_distances(products)
+        others = np.flatnonzero(~_in_range(means, plain.target_mean))
+        for start in range(0, len(others), size):
+            rows = others[start : start + size]
+            distances[rows, column] = _cosine_distances(_scaled_products(sources[rows], target[None]))
+    return distances
+
+
+class _Plain:
+    """The formula as it is written, for one target, in memory that every block of sources uses again.
+
+    numpy takes twice as long over a row or column that it has to repeat as over arrays of one shape. That is
+    why the target is repeated once, and why the sum of target and floor is a product of matrices.
+    """
+
+    def __init__(self, target: Array, num_rows: int) -> None:
+        """Make room for blocks of up to ``num_rows``."""
+        ones = np.ones_like(target)
+        self._uniform = ones / target.size
+        with np.errstate(over="ignore"):
+            self.target_mean = float(np.vecdot(target, self._uniform))
+        floor = RELATIVE_EPSILON * self.target_mean
+        self._target_and_ones = np.stack([target + target.dtype.type(floor), ones])
+        self._ones_and_floors = np.ones((num_rows, 2), target.dtype)
+        self._targets, self._totals, self._quotients = _workspace((3, num_rows, target.size), target.dtype)
+        self._targets[:] = target
+
+    def means_and_products(self, sources: Array) -> tuple[Array, Array]:
+        """Means of the sources ``[S]`` and, of the two quotients, ``[3, S]``: a.b, a.a and b.b."""
+        size = len(self._targets)
+        means, products = np.empty(len(sources), sources.dtype), np.empty((3, len(sources)), sources.dtype)
+        # What overflows here or is 0/0 is not in range.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(sources), size):
+                part = slice(start, start + size)
+                self._block(sources[part], means[part], products[:, part])
+        return means, products
+
+    def _block(self, sources: Array, means: Array, products: Array) -> None:
+        """The same for one block, into ``means`` and ``products``."""
+        count = len(sources)
+        np.vecdot(sources, self._uniform, out=means)
+        np.multiply(means, RELATIVE_EPSILON, out=self._ones_and_floors[:count, 1])
+        totals = np.matmul(self._ones_and_floors[:count], self._target_and_ones, out=self._totals[:count])
+        np.add(sources, totals, out=totals)
+        of_source = np.divide(sources, totals, out=self._quotients[:count])
+        of_target = np.divide(self._targets[:count], totals, out=totals)
+        np.vecdot(of_source, of_target, out=products[0])
+        np.vecdot(of_source, of_source, out=products[1])
+        np.vecdot(of_target, of_target, out=products[2])
+
+
+_OF_THREAD = threading.local()
+
+
+def _workspace(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array that this thread used before, if it was of that shape: new memory costs as much as the sums."""
+    array: Array | None = getattr(_OF_THREAD, "array", None)
+    if array is None or array.shape != shape or array.dtype != dtype:
+        array = _OF_THREAD.array = np.empty(shape, dtype)
+    return array
+
+
+def _in_range(means: Array, target_mean: float) -> NDArray[np.bool_]:
+    """Which means of sources ``[S]`` the plain formula takes, with this mean of the target."""
+    if not SMALLEST_MEAN <= target_mean <= LARGEST_MEAN:
+        return np.zeros(len(means), dtype=bool)
+    lowest = max(SMALLEST_MEAN, target_mean / LARGEST_RATIO)
+    highest = min(LARGEST_MEAN, target_mean * LARGEST_RATIO)
+    return np.asarray((means >= lowest) & (means <= highest))
+
+
+def _scaled_products(sources: Array, target: Array) -> Array:
+    """a.b, a.a and b.b ``[3, B]`` of the quotients with a target ``[1, D]``, for any scales.
+
+    A cosine does not change when one side or the common denominator is scaled, so each task is divided by its
+    largest filter first and no square leaves the range of a float32.
+    """
+    dtype = sources.dtype
+    sources, source_scales, source_means = _scaled(sources)
+    target, target_scale, target_mean = _scaled(target)
+    total = source_scales + target_scale
+    total[total == 0] = 1
+    # Each share by its own division: one minus the other would lose the digits of a small one.
+    source_share, target_share = source_scales / total, target_scale / total
+    floor = RELATIVE_EPSILON * (source_share * source_means + target_share * target_mean)
+    floor[floor == 0] = 1
+    of_source, of_target, small = (part.astype(dtype) for part in (source_share, target_share, floor))
+    weights = 1 / (of_source * sources + of_target * target + small)
+    left, right = sources * weights, target * weights
+    return np.stack([np.vecdot(left, right), np.vecdot(left, left), np.vecdot(right, right)])
+
+
+def _scaled(rows: Array) -> tuple[Array, NDArray[np.float64], NDArray[np.float64]]:
+    """Rows divided by their largest value (zero rows left alone), that value and the mean, both ``[N, 1]``."""
+    scales = rows.max(axis=1, keepdims=True)
+    scaled = rows / np.where(scales > 0, scales, 1)
+    return scaled, scales.astype(np.float64), scaled.mean(axis=1, keepdims=True).astype(np.float64)
+
+
+def _cosine_distances(products: Array) -> NDArray[np.float64]:
+    """1 - a.b / (||a|| ||b||) of rows of a.b, a.a and b.b: 0 where both are zero, 1 where one is."""
+    inner, left_square, right_square = products.astype(np.float64)
+    product = left_square * right_square
+    distance = np.clip(1 - inner / np.sqrt(np.where(product > 0, product, 1)), 0, 1)
+    return np.asarray(np.where((left_square == 0) & (right_square == 0), 0, distance))
