@@ -41,8 +41,9 @@ class StoredExperts(StoredRows):
             names = self.database.read("experts", columns=["name"])["name"].to_pylist()
             lookup("expert", name, dict.fromkeys(names))
             self._note("expert.purge", [name])
-            self._delete("experts", f"name = {quoted(name)}")
+            # Last what makes the rest visible: a kill in between leaves an expert that can be purged again.
             self._delete("results", f"expert = {quoted(name)}")
+            self._delete("experts", f"name = {quoted(name)}")
 
     def add_results(self, results: Sequence[ResultRecord]) -> None:
         """Append measured scores; a score that was measured again is kept beside the former."""

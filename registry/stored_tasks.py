@@ -136,9 +136,10 @@ class StoredTasks(StoredEmbeddings):
             lookup("task", name, dict(self._task_keys(where="")))
             keys = set(self._task_keys(f"name = {quoted(name)}"))
             self._note("task.purge", [name], versions=sorted(version for _, version in keys))
+            # After a kill in between the task can be purged again, or has left embeddings that no one sees.
+            self._delete("results", f"task = {quoted(name)}")
             self._delete("tasks", f"name = {quoted(name)}")
             self._remove_embeddings(keys)
-            self._delete("results", f"task = {quoted(name)}")
 
     def set_tags(self, name: str, tags: Sequence[str]) -> None:
         """Replace the tags of all versions of a task."""
