@@ -11,22 +11,26 @@ Axes: T tasks, D filters of the probe.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from registry import ingest, neighbors
 from registry.answers import AddedTask, Measurement, Neighbor, Query, Recommendation
 from registry.csv_files import read_experts, read_results
 from registry.distances import get_distance
+from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
 from registry.ingest import Progress
 from registry.options import DataOptions, EmbeddingOptions
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord, checked_name
+from registry.snapshots import Snapshots
 from registry.starter import populate
 from registry.store import Problem, Store
 from registry.views import Point, View, choose_space
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
+
+Answer = TypeVar("Answer")
 
 DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
@@ -49,7 +53,7 @@ class TaskRegistry:
         """
         self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_URI))
         self.builtin = builtin
-        self._store = Store(self.uri)
+        self._use(Store(self.uri))
 
     def init(self, *, empty: bool = False) -> None:
         """Create the registry.
@@ -62,7 +66,7 @@ class TaskRegistry:
         """
         if self._store.exists:
             raise StorageError(f"{self.uri}: there is a registry already")
-        self._store = Store.create(self.uri, None if empty else populate)
+        self._use(Store.create(self.uri, None if empty else populate))
 
     # Tasks
 
@@ -389,9 +393,12 @@ class TaskRegistry:
         """
         neighbors.check_k(k)
         kind = get_distance(distance)
-        view = self._view(probe, where)
-        (point,) = self._locate([query], view, options, progress)
-        return point.query, view.nearest(point, k=k, distance=kind.name)
+
+        def ask(view: View) -> tuple[Query, list[Neighbor]]:
+            (point,) = self._locate([query], view, options, progress)
+            return point.query, view.nearest(point, k=k, distance=kind.name)
+
+        return self._answer(ask, probe, where)
 
     def distance(
         self,
@@ -410,9 +417,11 @@ class TaskRegistry:
             IngestError: If data cannot be read.
         """
         kind = get_distance(name)
-        view = self._view(probe)
-        points = self._locate([source, target], view, options, None)
-        return view.distance(kind.name, *points)
+
+        def ask(view: View) -> float:
+            return view.distance(kind.name, *self._locate([source, target], view, options, None))
+
+        return self._answer(ask, probe)
 
     def recommend(
         self,
@@ -444,10 +453,13 @@ class TaskRegistry:
             IngestError: If the data cannot be read.
         """
         neighbors.check_k(k)
-        view = self._view(probe)
-        (point,) = self._locate([query], view, options, progress)
         experts = [expert for expert in self.experts() if _allowed(expert, max_params, max_flops, licenses)]
-        return view.recommend(point, experts, self.results(), k=k)
+
+        def ask(view: View) -> Recommendation:
+            (point,) = self._locate([query], view, options, progress)
+            return view.recommend(point, experts, self.results(), k=k)
+
+        return self._answer(ask, probe)
 
     # Care
 
@@ -468,17 +480,27 @@ class TaskRegistry:
 
     def _create_if_missing(self) -> None:
         if not self._store.exists:
-            self._store = Store.create(self.uri, populate)
+            self._use(Store.create(self.uri, populate))
 
-    def _view(self, probe: str | None, where: str | None = None) -> View:
+    def _use(self, store: Store) -> None:
+        """Work with a store from now on."""
+        self._store, self._snapshots = store, Snapshots(store)
+
+    def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
+        """Answer a question in the space of a probe; once more if the index turns out to be damaged."""
+        self._opened()
         probe = ingest.absolute_loader(probe) if probe else None
         space = choose_space(
-            self._opened().spaces(),
+            self._snapshots.spaces(),
             probe,
             default_probe=ingest.default_probe(),
             default_recipe=ingest.default_recipe(),
         )
-        return View.open(self._store, space, builtin=self.builtin, where=where)
+        try:
+            return ask(View.open(self._snapshots, space, builtin=self.builtin, where=where))
+        except DamagedIndexError as err:
+            self._snapshots.discard_index(space, str(err))
+            return ask(View.open(self._snapshots, space, builtin=self.builtin, where=where))
 
     def _embedding(self, task: TaskRecord, prepared: ingest.PreparedTask) -> EmbeddingRecord | None:
         return self._store.embedding(prepared.space_id, task.name, task.version)
@@ -516,10 +538,7 @@ class TaskRegistry:
     def _result_check(self) -> Callable[[ResultRecord], None]:
         """Raises NotFoundError for a result of a task or expert that is not registered."""
         store = self._opened()
-        known = {
-            "task": {task.name for task in store.tasks()},
-            "expert": {expert.name for expert in store.experts()},
-        }
+        known = {"task": store.task_names(), "expert": {expert.name for expert in store.experts()}}
 
         def check(result: ResultRecord) -> None:
             for kind, names in known.items():
@@ -536,33 +555,29 @@ class TaskRegistry:
         Raises:
             InvalidQueryError: If options are given, and there is no data for which they could hold.
         """
-        tasks = [self._registered(query) for query in queries]
+        positions = [self._registered(query, view) for query in queries]
         given = sorted(name for name, value in options.items() if value is not None)
-        if given and all(tasks):
+        if given and None not in positions:
             raise InvalidQueryError(
                 f"{' and '.join(given)} would change nothing: {' and '.join(queries)} "
                 f"{'is a registered task' if len(queries) == 1 else 'are registered tasks'}, embedded already; "
                 "options say how data is read"
             )
         return [
-            view.point(task) if task else self._embedded(query, view.space, options, progress)
-            for query, task in zip(queries, tasks, strict=True)
+            self._embedded(query, view.space, options, progress) if position is None else view.point(position)
+            for query, position in zip(queries, positions, strict=True)
         ]
 
-    def _registered(self, query: str) -> TaskRecord | None:
-        """The task of that name, or ``None`` for data.
+    def _registered(self, query: str, view: View) -> int | None:
+        """Position of the task of that name in the catalogue, or ``None`` for data.
 
-        A registered name goes before a folder of that name; ``./name`` is the folder.
-
-        Raises:
-            NotFoundError: If it is no registered task, and nothing that could be data.
+        A registered name goes before a folder of that name; ``./name`` is the folder. What is no registered
+        task, and nothing that could be data, is a ``NotFoundError``.
         """
-        try:
-            return self._store.task(query)
-        except NotFoundError:
-            if not ingest.looks_like_data(query):
-                raise
-            return None
+        position = view.find(query)
+        if position is None and not ingest.looks_like_data(query):
+            self._store.task(query)  # says what is known instead
+        return position
 
     def _embedded(
         self, data: str, space: SpaceRecord, options: DataOptions, progress: Progress | None

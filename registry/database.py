@@ -142,6 +142,14 @@ class Database:
             self.place.check_seals(name, largest=CHECKED_BYTES if trust_large_files else None)
             return reread(lambda: self._query(name, columns, where, row_ids), READ_ATTEMPTS)
 
+    def read_batches(self, name: str, *, columns: list[str], batch_rows: int) -> Iterator[pa.Table]:
+        """All rows of a table as they are now, with ``_rowid``, some at a time."""
+        with self._read_errors(name):
+            self.place.check_seals(name)
+            query = self._table(name).search().with_row_id(True).select(columns)
+            for batch in query.to_batches(batch_rows):
+                yield pa.Table.from_batches([batch])
+
     def _query(self, name: str, columns: list[str] | None, where: str, row_ids: bool) -> pa.Table:
         query = self._table(name).search().with_row_id(row_ids)
         query = query.where(where) if where else query

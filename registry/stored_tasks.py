@@ -88,6 +88,10 @@ class StoredTasks(StoredEmbeddings):
             tasks = list({task.name: task for task in tasks}.values())
         return [task for task in tasks if passes is None or passes(task)]
 
+    def task_names(self) -> set[str]:
+        """Names of all tasks that are not removed."""
+        return {name for name, _ in self._task_keys()}
+
     def task(self, reference: str) -> TaskRecord:
         """The task of a reference.
 

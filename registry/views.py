@@ -5,23 +5,23 @@ Axes: T tasks, D filters of the probe.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry import neighbors
 from registry.answers import Neighbor, Query, Recommendation
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
-from registry.records import ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
-from registry.store import EmbeddingTable, Store
-
-if TYPE_CHECKING:
-    from registry.index import VectorIndex
+from registry.records import ExpertRecord, ResultRecord, SpaceRecord
+from registry.schema import Key
+from registry.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
 
 RECOMMEND_DISTANCE = "task2vec"
 SOURCE_DISTANCE = "task2vec_asymmetric"
+SHOWN = ["name", "version", "num_classes", "num_samples", "tags"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,77 +37,79 @@ class View:
     """What a question can see.
 
     Attributes:
-        store: Where everything is.
         space: The space in which tasks are compared.
-        version: Of the embeddings; a text that changes when they do.
-        table: All embeddings of the space, of any version of a task.
-        tasks: The tasks that may be answers, by the position of their embedding in ``table``.
+        snapshot: Its tasks and embeddings.
+        answerable: Rows that may be answers ``[R]``.
     """
 
-    store: Store
     space: SpaceRecord
-    version: str
-    table: EmbeddingTable
-    tasks: dict[int, TaskRecord]
+    snapshot: Snapshot
+    answerable: NDArray[np.bool_]
 
     @classmethod
-    def open(cls, store: Store, space: SpaceRecord, *, builtin: bool = True, where: str | None = None) -> Self:
+    def open(
+        cls, snapshots: Snapshots, space: SpaceRecord, *, builtin: bool = True, where: str | None = None
+    ) -> Self:
         """Look at the latest version of every task in one space.
 
         Args:
-            store: Of the tasks.
+            snapshots: Of the registry.
             space: In which to compare.
             builtin: Whether starter tasks may be answers and evidence.
             where: A filter that answers must pass, see ``registry.filters``.
         """
-        version = store.embeddings_version(space.space_id)  # before the table: a stale token only costs time
-        table = store.embeddings(space.space_id)
-        positions = {key: position for position, key in enumerate(table.keys)}
-        latest = store.tasks(where=where, builtin=builtin)
-        tasks = {positions[key]: task for task in latest if (key := (task.name, task.version)) in positions}
-        return cls(store, space, version, table, tasks)
+        snapshot = snapshots.of(space)
+        return cls(space, snapshot, snapshot.answerable(builtin=builtin, where=where))
 
-    def point(self, task: TaskRecord) -> Point:
+    def find(self, reference: str) -> int | None:
+        """Position of a registered task in the catalogue, by ``name``, ``name@version`` or ``name@alias``."""
+        return self.snapshot.catalogue.find(reference)
+
+    def point(self, position: int) -> Point:
         """A registered task as a point.
 
         Raises:
             NotFoundError: If it was not embedded in this space.
         """
-        embedding = self.store.embedding(self.space.space_id, task.name, task.version)
-        if embedding is None:
-            embedded = (record.name for record in self.tasks.values())
-            raise NotFoundError(f"task embedded with {self.space.probe}", task.name, embedded)
-        return Point(Query(task.name, task.version, self.space.space_id), embedding.fisher)
+        name, version = self.snapshot.catalogue.key(position)
+        row = self.snapshot.row_of[position]
+        if row == NOT_EMBEDDED:
+            embedded = (self._key(row)[0] for row in np.flatnonzero(self.answerable).tolist())
+            raise NotFoundError(f"task embedded with {self.space.probe}", name, embedded)
+        query = Query(name, version, self.space.space_id)
+        return Point(query, self.snapshot.rows.take(np.array([row]))[0])
 
     def nearest(self, point: Point, *, k: int, distance: str) -> list[Neighbor]:
         """The k tasks nearest to a point, itself left out."""
-        allowed = np.zeros(len(self.table.keys), dtype=bool)
-        allowed[list(self.tasks)] = True
-        indexed = distance in neighbors.SHORTLISTED_DISTANCES and len(self.tasks) >= neighbors.EXACT_BELOW
+        own = self.snapshot.catalogue.latest.get(point.query.task) if point.query.version else None
         found = neighbors.nearest(
             point.fisher,
-            self.table.keys,
-            self.table.fisher,
+            self.snapshot.rows,
             k=k,
             distance=distance,
             trivial=self.space.trivial,
-            exclude={point.query.task},
-            allowed=allowed,
-            shortlist=self._index() if indexed else None,
-            exact_below=neighbors.EXACT_BELOW,
+            allowed=self.answerable,
+            exclude=None if own is None else int(self.snapshot.row_of[own]),
+            key_of=self._key,
         )
+        positions = self.snapshot.position_of[[row for row, _ in found]]
+        tasks = self.snapshot.catalogue.rows.select(SHOWN).take(positions).to_pylist()
         return [
-            Neighbor(rank, task.name, task.version, value, task.num_classes, task.num_samples, task.tags)
-            for rank, (position, value) in enumerate(found, start=1)
-            for task in (self.tasks[position],)
+            Neighbor(
+                rank=rank,
+                task=task["name"],
+                version=task["version"],
+                distance=value,
+                num_classes=task["num_classes"],
+                num_samples=task["num_samples"],
+                tags=tuple(task["tags"]),
+            )
+            for rank, ((_, value), task) in enumerate(zip(found, tasks, strict=True), start=1)
         ]
 
-    def _index(self) -> "VectorIndex":
-        """The FAISS index beside the store, brought up to date with the table of this view."""
-        from registry.index import open_index
-
-        folder = self.store.database.place.cache_folder(self.store.database.registry_id())
-        return open_index(folder, self.space.space_id, self.version, self.table.keys, self.table.fisher)
+    def _key(self, row: int) -> Key:
+        """Name and version of the task in a row."""
+        return self.snapshot.catalogue.key(int(self.snapshot.position_of[row]))
 
     def distance(self, name: str, source: Point, target: Point) -> float:
         """Distance from one point to another."""
@@ -123,13 +125,13 @@ class View:
         results is placed by the asymmetric distance from its source task, which favours rich sources.
         """
         wanted = {result.task for result in results} | {expert.source_task for expert in experts}
-        seen = {task.name: position for position, task in self.tasks.items() if task.name in wanted}
-        fisher = self.table.fisher[list(seen.values())]
+        rows = self._rows_of(wanted)
+        fisher = self.snapshot.rows.take(np.fromiter(rows.values(), np.int64, len(rows)))
 
         def measure(distance: str) -> TaskDistances:
             matrix = pairwise(distance, fisher, fisher, trivial=self.space.trivial)
             to_query = pairwise(distance, fisher, point.fisher[None], trivial=self.space.trivial)
-            return TaskDistances(tuple(seen), matrix, to_query[:, 0])
+            return TaskDistances(tuple(rows), matrix, to_query[:, 0])
 
         return recommend(
             point.query,
@@ -139,6 +141,12 @@ class View:
             distances=measure(RECOMMEND_DISTANCE),
             source_distances=measure(SOURCE_DISTANCE),
         )
+
+    def _rows_of(self, names: set[str]) -> dict[str, int]:
+        """Rows of the latest version of some tasks, in order of name, as far as they may be answers."""
+        latest = self.snapshot.catalogue.latest
+        rows = {name: int(self.snapshot.row_of[latest[name]]) for name in sorted(names & latest.keys())}
+        return {name: row for name, row in rows.items() if row != NOT_EMBEDDED and self.answerable[row]}
 
 
 def choose_space(

@@ -1,0 +1,136 @@
+"""The registered tasks as columns in memory, brought up to date when another process writes.
+
+Axes: T versions of tasks.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from registry.database import Database
+from registry.filters import parse_where
+from registry.records import LATEST
+from registry.schema import Key
+
+TABLE = "tasks"
+COLUMNS = [
+    "name",
+    "version",
+    "kind",
+    "num_classes",
+    "num_samples",
+    "tags",
+    "aliases",
+    "builtin",
+    "created_at",
+    "data",
+    "removed_at",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """The versions of tasks that are not removed; immutable.
+
+    Attributes:
+        rows: T rows of ``COLUMNS``.
+        latest: Position of the latest version of each name.
+        token: State of the table.
+    """
+
+    rows: pa.Table = field(repr=False)
+    latest: dict[str, int] = field(repr=False)
+    token: int
+
+    def __len__(self) -> int:
+        """T."""
+        return len(self.rows)
+
+    @property
+    def keys(self) -> pa.ChunkedArray:
+        """``name@version`` of each row."""
+        return row_keys(self.rows["name"], self.rows["version"])
+
+    def find(self, reference: str) -> int | None:
+        """Position of what ``name``, ``name@version`` or ``name@alias`` names; ``None`` if it is not there."""
+        name, _, wanted = reference.partition("@")
+        latest = self.latest.get(name)
+        if latest is None or reference == name or wanted == LATEST:
+            return latest
+        of_name = pc.equal(self.rows["name"], name).combine_chunks().to_numpy(zero_copy_only=False)
+        for position in np.flatnonzero(of_name).tolist():
+            if wanted == str(self.key(position)[1]) or wanted in self.rows["aliases"][position].as_py():
+                return position
+        return None
+
+    def key(self, position: int) -> Key:
+        """Name and version of a row."""
+        return self.rows["name"][position].as_py(), self.rows["version"][position].as_py()
+
+    def answerable(self, *, builtin: bool, where: str | None) -> NDArray[np.bool_]:
+        """Which rows may be answers ``[T]``: latest versions that pass a filter, see ``registry.filters``."""
+        mask = np.zeros(len(self.rows), dtype=bool)
+        mask[np.fromiter(self.latest.values(), np.int64, len(self.latest))] = True
+        if not builtin:
+            mask &= ~self.rows["builtin"].combine_chunks().to_numpy(zero_copy_only=False)
+        return mask if where is None else mask & parse_where(where).mask(self.rows)
+
+
+class CatalogueCache:
+    """Keeps a catalogue and refreshes it; its owner lets one thread at a time in."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._current: Catalogue | None = None
+        self._last_row_id = -1
+        self._num_rows = 0
+
+    def refresh(self) -> Catalogue:
+        """The catalogue as of now: the kept one, or that with the rows that were added, or read anew."""
+        token = self._database.table_version(TABLE)  # before the rows: a stale token only costs time
+        if self._current is None or self._current.token != token:
+            self._current = (self._current and self._extended(self._current, token)) or self._read(token)
+        return self._current
+
+    def _read(self, token: int) -> Catalogue:
+        rows = self._database.read(TABLE, columns=COLUMNS, row_ids=True).combine_chunks()
+        self._remember(rows, 0)
+        rows = rows.filter(pc.equal(rows["removed_at"], ""))
+        return Catalogue(rows, _latest(rows, {}), token)
+
+    def _extended(self, known: Catalogue, token: int) -> Catalogue | None:
+        """The known rows and those added since; ``None`` where a known one was changed, moved or deleted."""
+        where = f"_rowid > {self._last_row_id}"
+        added = self._database.read(TABLE, columns=COLUMNS, where=where, row_ids=True)
+        if (
+            self._num_rows + len(added) != self._database.count_rows(TABLE)
+            or pc.any(pc.not_equal(added["removed_at"], "")).as_py()
+        ):
+            return None
+        self._remember(added, self._num_rows)
+        rows = pa.concat_tables([known.rows, added]).combine_chunks()
+        return Catalogue(rows, _latest(rows, known.latest, len(known)), token)
+
+    def _remember(self, rows: pa.Table, num_known: int) -> None:
+        """What tells rows that are added later from these."""
+        self._num_rows = num_known + len(rows)
+        highest = pc.max(rows["_rowid"]).as_py()
+        self._last_row_id = self._last_row_id if highest is None else highest
+
+
+def row_keys(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> pa.ChunkedArray:
+    """``name@version`` of each row; ``@`` is part of no name."""
+    return pc.binary_join_element_wise(names, pc.cast(versions, pa.string()), "@")
+
+
+def _latest(rows: pa.Table, known: dict[str, int], first: int = 0) -> dict[str, int]:
+    """Position of the latest version of every name, where those of the rows before ``first`` are known."""
+    latest = dict(known)
+    versions = rows["version"].to_pylist()
+    for position, name in enumerate(rows["name"][first:].to_pylist(), first):
+        if name not in latest or versions[position] >= versions[latest[name]]:
+            latest[name] = position
+    return latest

@@ -1,0 +1,359 @@
+"""The embeddings of one space as rows of numbers, kept up to date with the table, indexed where they are many.
+
+Below ``EXACT_BELOW`` rows all are in memory. Above, those that the index files hold are mapped from there, and
+only what was added since is in memory, until it is enough to be worth a save. A row is never changed: of an
+embedding that was deleted the row stays behind, without a key, and one that replaced another is a further row.
+
+Axes: R rows, M of them in memory, N further rows, D filters of the probe.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from registry import neighbors, schema
+from registry.catalogue import row_keys
+from registry.database import Database
+from registry.distances import pairwise
+from registry.errors import StorageError
+from registry.index import VectorIndex
+from registry.index_files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
+from registry.records import SpaceRecord
+
+Float32 = NDArray[np.float32]
+Positions = NDArray[np.int64]
+
+KEY_COLUMNS = [*schema.EMBEDDING_KEY, "checksum"]
+COLUMNS = [*KEY_COLUMNS, "fisher"]
+BATCH_ROWS = 4096
+MAX_GROWTH = 2  # the index is built again once the rows have doubled
+SAVE_ROWS = 5000  # rows in memory that are worth a save
+SAVE_SHARE = 0.02  # or, where that is more, this share of the rows of the index
+NO_KEY = ""
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedIndexError(Exception):
+    """A mapped row is not what was written; caught by who owns the rows, who then builds the index again."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingRows:
+    """R embeddings of one space; immutable.
+
+    Attributes:
+        keys: ``name@version`` of each row, or ``NO_KEY``.
+        memory: ``[M, D]`` float32: all rows, or those after the rows of the index.
+        saved: The index over the rows before those, if there are so many.
+        projected: ``[M, P]``, rows in memory as the index compares them.
+        token: State of the table.
+    """
+
+    keys: pa.StringArray = field(repr=False)
+    memory: Float32 = field(repr=False)
+    saved: SavedIndex | None = field(repr=False)
+    projected: Float32 | None = field(repr=False)
+    token: int
+
+    def __len__(self) -> int:
+        """R."""
+        return len(self.keys)
+
+    @property
+    def num_mapped(self) -> int:
+        """R - M."""
+        return len(self.saved.vectors) if self.saved else 0
+
+    def take(self, rows: Positions) -> Float32:
+        """Embeddings ``[N, D]`` of some rows.
+
+        Raises:
+            DamagedIndexError: If a mapped one is not what was written.
+        """
+        if self.saved is None:
+            return self.memory[rows]
+        mapped = rows < self.num_mapped
+        self._check(rows[mapped])
+        found = np.empty((len(rows), self.memory.shape[1]), np.float32)
+        found[mapped] = self.saved.vectors[rows[mapped]]
+        found[~mapped] = self.memory[rows[~mapped] - self.num_mapped]
+        return found
+
+    def distances(
+        self, name: str, query: Float32, rows: Positions, *, trivial: Float32 | None, alpha: float
+    ) -> NDArray[np.float64]:
+        """Distance from each of some rows to a query ``[D]``; see ``registry.distances.pairwise``.
+
+        Raises:
+            DamagedIndexError: If a mapped one is not what was written.
+        """
+        found = np.empty(len(rows))
+        mapped = rows < self.num_mapped
+        parts = [(~mapped, self.memory, self.num_mapped)]
+        if self.saved is not None:
+            self._check(rows[mapped])
+            parts.append((mapped, self.saved.vectors, 0))
+        for part, table, first in parts:
+            selection = rows[part] - first
+            whole = len(selection) == len(table) and np.array_equal(selection, np.arange(len(table)))
+            found[part] = pairwise(
+                name,
+                table,
+                query[None],
+                trivial=trivial,
+                alpha=alpha,
+                selection=None if whole else selection,
+                checked=True,
+            )[:, 0]
+        return found
+
+    def shortlist(self, query: Float32, k: int, allowed: NDArray[np.bool_]) -> Positions:
+        """Up to k of the allowed rows ``[R]`` that are likely the nearest to a query ``[D]``, in no order.
+
+        Without an index, all that are allowed.
+        """
+        if self.saved is None or self.projected is None:
+            return np.flatnonzero(allowed)
+        index, size = self.saved.index, self.num_mapped
+        projected = index.project(query[None])[0]
+        found, gaps = index.search(projected, k, allowed=None if allowed[:size].all() else allowed[:size])
+        further = np.flatnonzero(allowed[size:])
+        differences = self.projected[further] - projected
+        found = np.concatenate([found, further + size])
+        gaps = np.concatenate([gaps, np.vecdot(differences, differences)])
+        return found[np.argpartition(gaps, k - 1)[:k]] if len(found) > k else found
+
+    def _check(self, rows: Positions) -> None:
+        """Compare mapped rows with their checksums, each once.
+
+        Raises:
+            DamagedIndexError: If one differs.
+        """
+        if self.saved is None:
+            return
+        unseen = rows[~self.saved.verified[rows]]
+        for start in range(0, len(unseen), BATCH_ROWS):
+            part = unseen[start : start + BATCH_ROWS]
+            if (row := self.saved.damaged_row(part)) is not None:
+                raise DamagedIndexError(f"row {row} is not what was written")
+            self.saved.verified[part] = True
+
+
+class EmbeddingCache:
+    """Keeps the rows of one space and refreshes them; its owner lets one thread at a time in."""
+
+    def __init__(self, database: Database, space: SpaceRecord) -> None:
+        self._database = database
+        self._table = schema.embeddings_table_name(space.space_id)
+        self._dim = space.dim
+        self._files = IndexFiles(database.place.cache_folder(database.registry_id()), space.space_id)
+        self._current: EmbeddingRows | None
+        self._saved: SavedIndex | None
+        self._forget()
+
+    def refresh(self) -> EmbeddingRows:
+        """The rows as of now; a ``StorageError`` if the table cannot be read or holds what is no embedding."""
+        token = self._database.table_version(self._table)  # before the rows: a stale token only costs time
+        if self._current is None or self._current.token != token:
+            if self._current is None:
+                self._open_index()
+            if not self._take_added():
+                self._reconcile()
+            self._tend_index()
+            self._current = self._snapshot(token)
+        return self._current
+
+    def discard_index(self, reason: str) -> None:
+        """Delete the index files, so that the next ``refresh`` builds them again."""
+        logger.warning("the index of %s is built again: %s", self._table, reason)
+        try:
+            with self._files.writing(wait=True):
+                self._files.remove()
+        except (OSError, BusyIndexError) as err:
+            logger.warning("the index files of %s cannot be removed: %s", self._table, err)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Know no row, as in the beginning."""
+        self._current = self._saved = None
+        self._identities = self._keys = pa.array([], pa.string())
+        self._memory = np.empty((0, self._dim), np.float32)
+        self._last_row_id, self._num_rows = -1, 0
+
+    def _snapshot(self, token: int) -> EmbeddingRows:
+        projected = self._saved.index.project(self._memory) if self._saved else None
+        return EmbeddingRows(self._keys, self._memory, self._saved, projected, token)
+
+    # Reading the table
+
+    def _take_added(self) -> bool:
+        """Take the rows that were added; false where known ones were moved, changed or deleted too."""
+        if self._num_rows == 0:
+            return False
+        added = self._database.read(
+            self._table, columns=COLUMNS, where=f"_rowid > {self._last_row_id}", row_ids=True
+        )
+        if self._num_rows + len(added) != self._database.count_rows(self._table):
+            return False
+        self._add([added])
+        self._remember(added, self._num_rows)
+        return True
+
+    def _reconcile(self) -> None:
+        """Compare what is known with all keys of the table: take what is missing, drop keys of what is gone."""
+        listed = self._database.read(self._table, columns=KEY_COLUMNS, row_ids=True, trust_large_files=True)
+        identities = identities_of(listed)
+        gone = pc.invert(pc.is_in(self._identities, value_set=identities))
+        self._keys = pc.if_else(gone, NO_KEY, keys_of(self._identities))
+        missing = listed.filter(pc.invert(pc.is_in(identities, value_set=self._identities)))
+        self._add(list(self._batches(missing, len(listed))))
+        self._remember(listed, 0)
+
+    def _batches(self, missing: pa.Table, num_rows: int) -> Iterator[pa.Table]:
+        """The embeddings of listed rows; where most are missing, all are read."""
+        row_ids = missing["_rowid"].combine_chunks()
+        if 2 * len(row_ids) > num_rows:
+            for batch in self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS):
+                yield batch.filter(pc.is_in(batch["_rowid"], value_set=row_ids))
+            return
+        for start in range(0, len(row_ids), BATCH_ROWS):
+            chosen = ", ".join(map(str, row_ids[start : start + BATCH_ROWS].to_pylist()))
+            where = f"_rowid in ({chosen})"
+            yield self._database.read(self._table, columns=COLUMNS, where=where, row_ids=True)
+
+    def _add(self, batches: Sequence[pa.Table]) -> None:
+        """Append rows in memory."""
+        vectors = [self._valid(batch) for batch in batches if len(batch)]
+        if vectors:
+            identities = pa.chunked_array([self._identities, *map(identities_of, batches)]).combine_chunks()
+            further = keys_of(identities[len(self._identities) :])
+            self._keys = pa.chunked_array([self._keys, further]).combine_chunks()
+            self._identities = identities
+            self._memory = np.concatenate([self._memory, *vectors])
+
+    def _valid(self, rows: pa.Table) -> Float32:
+        """Embeddings ``[N, D]`` of rows.
+
+        Raises:
+            StorageError: If one is none.
+        """
+        fisher = schema.matrix(rows["fisher"])
+        valid = np.isfinite(fisher).all(axis=1) & (fisher >= 0).all(axis=1)
+        if not valid.all():
+            bad = keys_of(identities_of(rows))[int(np.flatnonzero(~valid)[0])]
+            raise StorageError(
+                f"{self._database.uri}: table {self._table}: the embedding of task {bad} must be finite and "
+                "non-negative; run `t2v verify --repair`"
+            )
+        return fisher
+
+    def _remember(self, rows: pa.Table, num_known: int) -> None:
+        """What tells rows that are added later from these."""
+        self._num_rows = num_known + len(rows)
+        highest = pc.max(rows["_rowid"]).as_py()
+        self._last_row_id = self._last_row_id if highest is None else highest
+
+    # The index
+
+    def _open_index(self) -> None:
+        """Take the rows of the saved index, or build one where there are many rows."""
+        try:
+            self._adopt(self._files.load())
+        except UnusableIndexError as err:
+            if self._database.count_rows(self._table) >= neighbors.EXACT_BELOW:
+                self._build(str(err))
+
+    def _adopt(self, saved: SavedIndex) -> None:
+        """Know the rows of an index and no others.
+
+        Raises:
+            UnusableIndexError: If they are of another width.
+        """
+        if saved.vectors.shape[1] != self._dim:
+            raise UnusableIndexError(f"of {saved.vectors.shape[1]} filters")
+        self._forget()
+        self._saved, self._identities, self._keys = saved, saved.identities, keys_of(saved.identities)
+
+    def _build(self, reason: str) -> None:
+        """Write the vectors of the whole table to a file and index them; nothing where there can be no file."""
+        logger.info("the index of %s is built, not loaded: the saved one is %s", self._table, reason)
+        with self._index_errors(), self._files.writing(wait=True):
+            with suppress(UnusableIndexError):
+                self._adopt(self._files.load())  # another process built it while this one waited
+                return
+            writer, identities = self._files.new_vectors(self._dim), []
+            for batch in self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS):
+                writer.append(self._valid(batch))
+                identities.append(identities_of(batch))
+            index = VectorIndex.build(writer.mapped())
+            self._files.save(index, pa.chunked_array(identities), writer, built_rows=len(index))
+            self._adopt(self._files.load())
+
+    @contextmanager
+    def _index_errors(self) -> Iterator[None]:
+        """Go on without what cannot be read or written of the index.
+
+        Raises:
+            StorageError: If it is the table that cannot be read.
+        """
+        try:
+            yield
+        except StorageError:
+            raise
+        except (OSError, BusyIndexError, UnusableIndexError) as err:
+            logger.warning("the index of %s is not kept: %s", self._table, err or "another process writes it")
+
+    def _tend_index(self) -> None:
+        """Build the index once there are many rows, again once they have doubled; save what was added."""
+        num_rows, in_memory = len(self._keys), len(self._memory)
+        if self._saved is None:
+            if num_rows >= neighbors.EXACT_BELOW:
+                self._index_memory()
+        elif num_rows > MAX_GROWTH * self._saved.built_rows:
+            self.discard_index("its directions were fitted on half of the rows")
+            self._build("outgrown")
+            self._reconcile()
+        elif in_memory >= max(SAVE_ROWS, SAVE_SHARE * num_rows):
+            self._save_added()
+
+    def _index_memory(self) -> None:
+        """Move the rows in memory under an index: for a table that grew while it was open, or has no folder."""
+        rows, checksums = self._memory, np.zeros(len(self._memory), np.uint64)
+        index = VectorIndex.build(rows)
+        verified = np.ones(len(rows), dtype=bool)
+        self._saved = SavedIndex(rows, self._identities, checksums, index, len(rows), "", verified)
+        self._memory = np.empty((0, self._dim), np.float32)
+
+    def _save_added(self) -> None:
+        """Append the rows in memory to the files, unless somebody else does."""
+        saved = self._saved
+        if saved is None or not saved.generation:
+            return
+        with self._index_errors(), self._files.writing(wait=False):
+            if self._files.generation() == f"{saved.generation}:{len(saved.vectors)}":
+                writer = self._files.further_vectors(saved)
+                writer.append(self._memory)
+                index = saved.index.extended(self._memory)
+                identities = pa.chunked_array([self._identities])
+                self._files.save(index, identities, writer, built_rows=saved.built_rows)
+            self._adopt(self._files.load())
+            self._reconcile()
+
+
+def identities_of(rows: pa.Table) -> pa.StringArray:
+    """``name@version:checksum`` of rows: two rows with one identity hold the same."""
+    keys = row_keys(rows["task"], rows["version"])
+    joined = pc.binary_join_element_wise(keys, pc.cast(rows["checksum"], pa.string()), ":")
+    return joined.combine_chunks()
+
+
+def keys_of(identities: pa.StringArray) -> pa.StringArray:
+    """``name@version`` of identities."""
+    return pc.replace_substring_regex(identities, ":[0-9]*$", "")

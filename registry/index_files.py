@@ -1,0 +1,289 @@
+"""The files of a vector index: a cache beside the tables, trusted only where its checksums say so.
+
+Of a space there are four: the vectors as they are, which are mapped into memory and read a row at a time; the
+identity and checksum of each row; the faiss index; and a manifest that names the three. The manifest's rename
+is the commit. Vectors are only ever appended, behind those that the manifest counts.
+
+Axes: R rows, D filters of the probe.
+"""
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from registry.index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
+
+# Part of every manifest: an index made in another way is not extended but built again.
+FORMAT = {"version": 2, "num_components": NUM_COMPONENTS, "log_floor": LOG_FLOOR}
+LOCK_FILE = "lock"
+BUILD_TIMEOUT_SECONDS = 600.0
+ROW_COLUMNS = pa.schema([("identity", pa.string()), ("checksum", pa.uint64())])
+
+Float32 = NDArray[np.float32]
+
+
+class UnusableIndexError(Exception):
+    """Why index files cannot be used; caught by whoever builds them again."""
+
+
+class BusyIndexError(Exception):
+    """Another process is writing the index files."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedIndex:
+    """What the files of an index hold.
+
+    Attributes:
+        vectors: ``[R, D]`` float32, mapped; a row is what was written only if its checksum says so.
+        identities: Of each row, in text.
+        checksums: ``[R]`` uint64, of each row of ``vectors``.
+        index: Over all rows.
+        built_rows: Rows that the principal directions were fitted on; the others were added later.
+        generation: Names the file of the vectors; empty where they are in no file.
+        verified: ``[R]`` bool, the rows that were compared with their checksums; all of those in memory.
+    """
+
+    vectors: Float32 = field(repr=False)
+    identities: pa.StringArray = field(repr=False)
+    checksums: NDArray[np.uint64] = field(repr=False)
+    index: VectorIndex = field(repr=False)
+    built_rows: int
+    generation: str
+    verified: NDArray[np.bool_] = field(repr=False)
+
+    def damaged_row(self, rows: NDArray[np.int64]) -> int | None:
+        """The first of some rows that is not what was written; ``None`` if all are."""
+        wrong = np.flatnonzero(row_checksums(self.vectors[rows]) != self.checksums[rows])
+        return int(rows[wrong[0]]) if len(wrong) else None
+
+
+class IndexFiles:
+    """The index files of one space in one folder, which need not be there nor be writable."""
+
+    def __init__(self, folder: Path, space_id: str) -> None:
+        self._folder = folder
+        self._space_id = space_id
+
+    @contextmanager
+    def writing(self, *, wait: bool) -> Iterator[None]:
+        """Keep other writers of this index out.
+
+        Args:
+            wait: Whether to wait for another one, who may be building what is wanted.
+
+        Raises:
+            BusyIndexError: If another process holds it.
+            OSError: If the folder cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._folder / LOCK_FILE, timeout=BUILD_TIMEOUT_SECONDS if wait else 0):
+                yield
+        except Timeout as err:
+            raise BusyIndexError from err
+
+    def load(self) -> SavedIndex:
+        """Read what ``save`` wrote, trusting nothing.
+
+        Raises:
+            UnusableIndexError: If it is missing, damaged, or of another format.
+        """
+        seen = self.generation()
+        try:
+            return self._load()
+        except UnusableIndexError:
+            if seen == self.generation():
+                raise
+            return self._load()  # another process saved, and removed the files of before, in the middle of it
+
+    def _load(self) -> SavedIndex:
+        """The same, if nobody saves meanwhile.
+
+        Raises:
+            UnusableIndexError: If it is missing, damaged, or of another format.
+        """
+        try:
+            manifest = self._manifest()
+            rows = pa.ipc.open_file(self._checked(manifest, "rows")).read_all().combine_chunks()
+            index = VectorIndex.from_bytes(self._checked(manifest, "faiss"))
+            shape = (manifest["num_rows"], manifest["dim"])
+            vectors = np.memmap(self._vectors_path(manifest["generation"]), "<f4", "r", shape=shape)
+        except FileNotFoundError:
+            raise UnusableIndexError("missing") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as err:
+            raise UnusableIndexError(f"unreadable ({err})") from err
+        return SavedIndex(
+            vectors,
+            rows["identity"].combine_chunks(),
+            rows["checksum"].combine_chunks().to_numpy(),
+            index,
+            manifest["built_rows"],
+            manifest["generation"],
+            np.zeros(len(rows), dtype=bool),
+        )
+
+    def generation(self) -> str | None:
+        """That of the files that are there now, with their number of rows; ``None`` if there are none."""
+        try:
+            manifest = self._manifest()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UnusableIndexError):
+            return None
+        return f"{manifest['generation']}:{manifest['num_rows']}"
+
+    def new_vectors(self, dim: int) -> "VectorsWriter":
+        """A file for the vectors of a new generation; call within ``writing``."""
+        return VectorsWriter(self, uuid.uuid4().hex[:16], dim, 0)
+
+    def further_vectors(self, saved: SavedIndex) -> "VectorsWriter":
+        """The same file, for rows behind those that are counted; call within ``writing``."""
+        writer = VectorsWriter(self, saved.generation, saved.vectors.shape[1], len(saved.vectors))
+        writer.checksums.append(saved.checksums)
+        return writer
+
+    def save(
+        self, index: VectorIndex, identities: pa.ChunkedArray, vectors: "VectorsWriter", *, built_rows: int
+    ) -> None:
+        """Write index and manifest, and remove the files of before; call within ``writing``.
+
+        Args:
+            index: Over all rows.
+            identities: Of all rows.
+            vectors: Holds the checksums of all rows, and wrote those that no manifest counts yet.
+            built_rows: As of ``SavedIndex``.
+        """
+        rows = pa.table({"identity": identities, "checksum": np.concatenate(vectors.checksums)}, ROW_COLUMNS)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, ROW_COLUMNS) as writer:
+            writer.write_table(rows)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "space_id": self._space_id,
+            "generation": vectors.generation,
+            "num_rows": len(rows),
+            "dim": index.dim,
+            "built_rows": built_rows,
+            "files": {},
+        }
+        for kind, payload in (("rows", sink.getvalue().to_pybytes()), ("faiss", index.to_bytes())):
+            checksum = xxhash.xxh3_64_hexdigest(payload)
+            manifest["files"][kind] = checksum
+            _write_atomically(self._path(f"{checksum}.{kind}"), payload)
+        manifest["checksum"] = xxhash.xxh3_64_hexdigest(_canonical(manifest))
+        _write_atomically(self._manifest_path, _canonical(manifest))
+        self._remove_others(manifest)
+
+    def remove(self) -> None:
+        """Delete every file of the index, to be built again when it is next needed."""
+        for path in self._folder.glob(f"{self._space_id}.*"):
+            path.unlink(missing_ok=True)
+
+    def _manifest(self) -> dict[str, Any]:
+        """The manifest, if it is whole and of this space and format.
+
+        Raises:
+            UnusableIndexError: If it is not.
+        """
+        manifest: dict[str, Any] = json.loads(self._manifest_path.read_bytes())
+        checksum = manifest.pop("checksum")
+        if checksum != xxhash.xxh3_64_hexdigest(_canonical(manifest)):
+            raise UnusableIndexError("damaged (its manifest is not what was written)")
+        if (manifest["format"], manifest["space_id"]) != (FORMAT, self._space_id):
+            raise UnusableIndexError("of another format or space")
+        return manifest
+
+    def _checked(self, manifest: dict[str, Any], kind: str) -> bytes:
+        """Content of a file that the manifest names.
+
+        Raises:
+            UnusableIndexError: If it is not what was written.
+        """
+        checksum = manifest["files"][kind]
+        payload = self._path(f"{checksum}.{kind}").read_bytes()
+        if xxhash.xxh3_64_hexdigest(payload) != checksum:
+            raise UnusableIndexError(f"damaged (its {kind} file is not what was written)")
+        return payload
+
+    def _remove_others(self, manifest: dict[str, Any]) -> None:
+        """Remove what no manifest names any more, and what killed writers left."""
+        kept = {self._manifest_path, self._vectors_path(manifest["generation"])}
+        kept |= {self._path(f"{checksum}.{kind}") for kind, checksum in manifest["files"].items()}
+        for path in self._folder.glob(f"{self._space_id}.*"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self._path("json")
+
+    def _vectors_path(self, generation: str) -> Path:
+        return self._path(f"{generation}.vectors")
+
+    def _path(self, end: str) -> Path:
+        return self._folder / f"{self._space_id}.{end}"
+
+
+class VectorsWriter:
+    """Appends vectors to the file of a generation, behind those that are counted."""
+
+    def __init__(self, files: IndexFiles, generation: str, dim: int, num_rows: int) -> None:
+        self.generation = generation
+        self.checksums: list[NDArray[np.uint64]] = []
+        self._path = files._vectors_path(generation)
+        self._row_bytes = 4 * dim
+        self._num_rows = num_rows
+
+    def append(self, rows: Float32) -> None:
+        """Write rows ``[N, D]`` after the last ones, over what a killed writer may have left there."""
+        values = np.ascontiguousarray(rows, dtype="<f4")
+        with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+            file.seek(self._num_rows * self._row_bytes)
+            file.write(values.data)
+        self._num_rows += len(values)
+        self.checksums.append(row_checksums(values))
+
+    def mapped(self) -> Float32:
+        """All rows so far, mapped from the file."""
+        dim = self._row_bytes // 4
+        return np.memmap(self._path, "<f4", "r", shape=(self._num_rows, dim))
+
+
+def row_checksums(rows: Float32) -> NDArray[np.uint64]:
+    """Checksum of each row of ``[N, D]``, ``[N]``."""
+    values = np.ascontiguousarray(rows, dtype="<f4")
+    return np.fromiter((xxhash.xxh3_64_intdigest(row.data) for row in values), np.uint64, len(values))
+
+
+def _canonical(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write beside ``path`` and rename, so that nobody ever sees half a file.
+
+    Raises:
+        OSError: If the folder cannot be written; nothing is left behind then.
+    """
+    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

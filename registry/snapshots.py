@@ -1,0 +1,101 @@
+"""What one process knows of a registry: tasks and embeddings in memory, read again where another one wrote.
+
+Asking costs a look at the state of each table; only what has changed since is read. Threads may share it.
+
+Axes: T versions of tasks, R rows of embeddings.
+"""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from registry.catalogue import Catalogue, CatalogueCache
+from registry.embedding_rows import EmbeddingCache, EmbeddingRows
+from registry.records import SpaceRecord
+from registry.store import Store
+
+NOT_EMBEDDED = -1
+MASKS_KEPT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The tasks and embeddings of one space as they were at one moment; but for its masks, immutable.
+
+    Attributes:
+        catalogue: T tasks.
+        rows: R embeddings.
+        row_of: ``[T]`` row of each task, or ``NOT_EMBEDDED``.
+        position_of: ``[R]`` position of the task in each row; that of no task in particular where it has none.
+    """
+
+    catalogue: Catalogue
+    rows: EmbeddingRows
+    row_of: NDArray[np.int64] = field(repr=False)
+    position_of: NDArray[np.int64] = field(repr=False)
+    masks: dict[tuple[bool, str | None], NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, rows: EmbeddingRows) -> "Snapshot":
+        """Find the row of each task; of rows with the same key, the last."""
+        backwards = rows.keys[::-1]
+        found = pc.index_in(catalogue.keys, value_set=backwards).combine_chunks()
+        indices = pc.fill_null(found, len(rows)).to_numpy().astype(np.int64)
+        row_of = np.where(indices < len(rows), len(rows) - 1 - indices, NOT_EMBEDDED)
+        embedded = row_of != NOT_EMBEDDED
+        position_of = np.zeros(len(rows), np.int64)
+        position_of[row_of[embedded]] = np.flatnonzero(embedded)
+        return cls(catalogue, rows, row_of, position_of)
+
+    def answerable(self, *, builtin: bool, where: str | None) -> NDArray[np.bool_]:
+        """Rows ``[R]`` of the latest versions that pass a filter, see ``registry.filters``."""
+        key = (builtin, where)
+        if key not in self.masks:
+            of_tasks = self.catalogue.answerable(builtin=builtin, where=where)
+            mask = np.zeros(len(self.rows), dtype=bool)
+            mask[self.row_of[of_tasks & (self.row_of != NOT_EMBEDDED)]] = True
+            if len(self.masks) >= MASKS_KEPT:
+                self.masks.clear()
+            self.masks[key] = mask
+        return self.masks[key]
+
+
+class Snapshots:
+    """Gives the snapshot of a space as of now."""
+
+    def __init__(self, store: Store) -> None:
+        self._database = store.database
+        self._store = store
+        self._lock = threading.Lock()
+        self._catalogue = CatalogueCache(store.database)
+        self._embeddings: dict[str, EmbeddingCache] = {}
+        self._snapshots: dict[str, Snapshot] = {}
+        self._spaces: tuple[int, list[SpaceRecord]] | None = None
+
+    def spaces(self) -> list[SpaceRecord]:
+        """All spaces, sorted by id."""
+        token = self._database.table_version("spaces")
+        known = self._spaces
+        if known is None or known[0] != token:
+            self._spaces = known = (token, self._store.spaces())
+        return known[1]
+
+    def of(self, space: SpaceRecord) -> Snapshot:
+        """The tasks and embeddings of a space as of now, with all that was acknowledged before."""
+        with self._lock:
+            # The tasks first: one that is added meanwhile is left out, not shown without its embedding.
+            catalogue = self._catalogue.refresh()
+            cache = self._embeddings.setdefault(space.space_id, EmbeddingCache(self._database, space))
+            rows = cache.refresh()
+            known = self._snapshots.get(space.space_id)
+            if known is None or known.catalogue is not catalogue or known.rows is not rows:
+                self._snapshots[space.space_id] = known = Snapshot.of(catalogue, rows)
+            return known
+
+    def discard_index(self, space: SpaceRecord, reason: str) -> None:
+        """Have the index of a space built again, since its files are damaged."""
+        with self._lock:
+            self._embeddings[space.space_id].discard_index(reason)
