@@ -22,6 +22,7 @@ _PANIC = "PanicException"
 _CONFLICT = re.compile(r"commit conflict|too many concurrent writers", re.IGNORECASE)
 _VANISHED = re.compile(r"not found", re.IGNORECASE)
 _RUST_PREFIX = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, )+")
+_RUST_REQUEST = re.compile(r"Generic \w+ error: (?:.*? - )+")
 _RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
 
 Answer = TypeVar("Answer")
@@ -90,7 +91,8 @@ def storage_errors(what: str, hint: str = "") -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The message of a foreign error without the places in Rust source files."""
+    """The message of a foreign error without requests and places in Rust source files."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return _RUST_LOCATION.sub("", _RUST_PREFIX.sub("", str(error))) or type(error).__name__
+    text = _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error)))
+    return _RUST_LOCATION.sub("", text) or type(error).__name__

@@ -165,8 +165,7 @@ class Database:
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be written"):
             self.place.check_seals(name, largest=CHECKED_BYTES)
             table = self._table(name)
-            self.place.check_lock()
-            retried(lambda: operation(table))
+            retried(lambda: self._guarded(operation, table))
             # The write is done: whatever cannot be tidied now is no error of it, and is done at the next one.
             with suppress(*FOREIGN_ERRORS):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
@@ -174,6 +173,11 @@ class Database:
                     self._compact(table)
             with suppress(*FOREIGN_ERRORS):
                 self.place.seal(name)
+
+    def _guarded(self, operation: Callable[[Any], object], table: Any) -> None:
+        """Try a write, unless the lock was lost while waiting for this try."""
+        self.place.check_lock()
+        operation(table)
 
     def optimize(self, name: str) -> None:
         """Compact a table and delete its old versions."""
@@ -187,6 +191,10 @@ class Database:
         if row_ids:
             self.commit(name, lambda table: table.delete(f"_rowid in ({', '.join(map(str, row_ids))})"))
 
+    def replace_rows(self, name: str, key: list[str], rows: pa.Table) -> None:
+        """Write rows in place of those with the same key, in one commit; rows of a new key are left out."""
+        self.commit(name, lambda table: table.merge_insert(key).when_matched_update_all().execute(rows))
+
     def create_table(self, name: str, columns: pa.Schema) -> None:
         """Make an empty table, unless it is there."""
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be created"):
@@ -197,6 +205,7 @@ class Database:
     def drop_table(self, name: str) -> None:
         """Delete a table for good."""
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be dropped"):
+            self.place.check_lock()
             self._database().drop_table(name)
             self._open_tables.pop(name, None)
             self.place.forget(name)
@@ -276,6 +285,7 @@ class Database:
             # Read again, now under the lock: another process may have migrated meanwhile.
             found = int(meta.search().where(where).to_arrow()["value"][0].as_py())
             for version, migration in schema.pending_migrations(found):
+                self.place.check_lock()
                 migration(_Migrated(self))
                 meta.update(where=where, values={"value": str(version)})
             for name in self.table_names():
