@@ -82,6 +82,9 @@ class Place(Protocol):
     def damaged_files(self, name: str) -> list[str]:
         """Every file of a table that is not what was written, by comparing all of them."""
 
+    def seals_are_whole(self, name: str) -> bool:
+        """Whether what is remembered of the files of a table is there and can be read."""
+
     def forget(self, name: str) -> None:
         """Drop what is remembered of a table that was dropped."""
 
@@ -194,6 +197,10 @@ class LocalPlace:
     def damaged_files(self, name: str) -> list[str]:
         """Every file of a table that is not what was written."""
         return self._seals.damaged_files(self._table_path(name))
+
+    def seals_are_whole(self, name: str) -> bool:
+        """Whether the checksums of a table are there and none is damaged."""
+        return self._seals.are_whole(self._table_path(name))
 
     def forget(self, name: str) -> None:
         """Remove the checksums of a table."""

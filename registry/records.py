@@ -6,6 +6,7 @@ Axes: D filters of the probe, F features of the probe.
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -52,6 +53,25 @@ def checked_alias(alias: str) -> str:
             f"{alias!r} cannot be an alias: name@{alias} is a version; use a word of your own"
         )
     return alias
+
+
+def embedding_checksum(
+    task: str,
+    version: int,
+    num_samples_used: int,
+    head_accuracy: float,
+    head_loss: float,
+    seed: int,
+    seconds: float,
+    *,
+    vectors: Iterable[np.ndarray],
+) -> int:
+    """Checksum from 1 to 2**63 - 1 of the fields of an embedding; vectors in the order of the record."""
+    numbers = (int(num_samples_used), float(head_accuracy), float(head_loss), int(seed), float(seconds))
+    digest = xxhash.xxh3_64(repr((task, int(version), *numbers)).encode())
+    for vector in vectors:
+        digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
+    return digest.intdigest() >> 1 or 1
 
 
 def utc_now() -> str:
@@ -203,18 +223,14 @@ class EmbeddingRecord:
             raise InvalidRecordError(
                 f"embedding of task {self.task}: Fisher information must be non-negative, not zero everywhere"
             )
-        made = self._made_checksum()
+        scalars = (self.num_samples_used, self.head_accuracy, self.head_loss, self.seed, self.seconds)
+        made = embedding_checksum(
+            self.task, self.version, *scalars, vectors=(self.fisher, self.standard_error, self.domain)
+        )
         if self.checksum is None:
             object.__setattr__(self, "checksum", made)
         elif self.checksum not in {0, made}:
             raise InvalidRecordError(f"embedding of task {self.task}: it is not what its checksum was made of")
-
-    def _made_checksum(self) -> int:
-        scalars = (self.num_samples_used, self.head_accuracy, self.head_loss, self.seed, self.seconds)
-        digest = xxhash.xxh3_64(repr((self.task, self.version, *scalars)).encode())
-        for vector in (self.fisher, self.standard_error, self.domain):
-            digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
-        return digest.intdigest() >> 1 or 1
 
     @property
     def norm(self) -> float:

@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from registry.records import embedding_checksum
+
 SCHEMA_VERSION = 3
 
 
@@ -36,10 +38,7 @@ def _add_kind(tables: Tables) -> None:
 
 
 def _add_history(tables: Tables) -> None:
-    """To version 3: aliases of tasks, checksums of embeddings, and a table that says who wrote what.
-
-    Embeddings of before have the checksum 0, which is that of none.
-    """
+    """To version 3: aliases of tasks, checksums of embeddings, and a table that says who wrote what."""
     tasks = tables.open("tasks")
     if "aliases" not in tasks.schema.names:
         tasks.add_columns({"aliases": "arrow_cast(make_array(), 'List(Utf8)')"})
@@ -47,7 +46,22 @@ def _add_history(tables: Tables) -> None:
         embeddings = tables.open(embeddings_table_name(space))
         if "checksum" not in embeddings.schema.names:
             embeddings.add_columns({"checksum": "cast(0 as bigint)"})
+        _fill_checksums(embeddings)
     tables.create("audit", AUDIT)
+
+
+def _fill_checksums(embeddings: Any) -> None:
+    """Make the checksums of rows that have none, in one commit that rewrites that column only."""
+    made: dict[Key, int] = {}  # of rows with the same key, that of the last
+    for batch in embeddings.search().where("checksum = 0").to_batches():
+        rows = pa.Table.from_batches([batch])
+        made.update(zip(table_keys(rows.select(EMBEDDING_KEY)), made_checksums(rows), strict=True))
+    if made:
+        columns = [*zip(*made, strict=True), list(made.values())]
+        fields = [embeddings.schema.field(name) for name in (*EMBEDDING_KEY, "checksum")]
+        arrays = [pa.array(values, of.type) for values, of in zip(columns, fields, strict=True)]
+        rows = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+        embeddings.merge_insert(EMBEDDING_KEY).when_matched_update_all().execute(rows)
 
 
 # From version N - 1 to N, under key N. Append only. A kill may make one run again, so each must leave a table
@@ -55,7 +69,10 @@ def _add_history(tables: Tables) -> None:
 MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history}
 
 EMBEDDINGS_PREFIX = "embeddings__"
+TASK_KEY = ["name", "version"]
 EMBEDDING_KEY = ["task", "version"]
+EMBEDDING_NUMBERS = ["num_samples_used", "head_accuracy", "head_loss", "seed", "seconds"]
+EMBEDDING_VECTORS = ["fisher", "standard_error", "domain"]
 
 Key = tuple[str, int]
 Record = TypeVar("Record")
@@ -212,6 +229,13 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
     """A column of fixed-width vectors as one ``[T, width]`` array, without a Python object per value."""
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return np.asarray(values).reshape(len(column), column.type.list_size)
+
+
+def made_checksums(embeddings: pa.Table) -> list[int]:
+    """What the checksum of each row of an embeddings table should be; see ``registry.records``."""
+    values = zip(*(embeddings[name].to_pylist() for name in [*EMBEDDING_KEY, *EMBEDDING_NUMBERS]), strict=True)
+    vectors = zip(*(matrix(embeddings[name]) for name in EMBEDDING_VECTORS), strict=True)
+    return [embedding_checksum(*row, vectors=of_row) for row, of_row in zip(values, vectors, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

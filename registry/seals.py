@@ -54,7 +54,7 @@ class Seals:
             known.verified.add(name)
         path = self._seals_path(table_path)
         path.parent.mkdir(exist_ok=True)
-        if known.num_lines > 64 + 2 * len(present):
+        if known.num_lines > 64 + 2 * len(present) or known.num_lines != len(known.seals):
             kept = [_line(*known.seals[name], name) for name in sorted(known.seals.keys() & present.keys())]
             temporary = path.with_name(f"{path.name}.tmp")
             temporary.write_text("".join(kept + lines), encoding="utf-8")
@@ -79,18 +79,17 @@ class Seals:
             if largest is not None and size > largest and name.startswith(DATA_FOLDER):
                 continue
             if (found := _checksum_if_there(table_path / name)) is not None and found != (checksum, size):
-                raise StorageError(
-                    f"table {table_path.stem} is damaged: its file {name} is not what was written; "
-                    "restore the registry from a copy"
-                )
+                raise self._damage(table_path, f"its file {name} is not what was written")
             known.verified.add(name)
         versions = [name for name in known.seals if name.startswith(VERSIONS_FOLDER)]
         if unverified and versions and not (table_path / min(versions)).exists():
             self._tables.pop(str(table_path), None)
-            raise StorageError(
-                f"table {table_path.stem} is damaged: its newest version, {min(versions)}, is missing; "
-                "restore the registry from a copy"
-            )
+            raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
+
+    def are_whole(self, table_path: Path) -> bool:
+        """Whether there is a list of seals, and every line of it can be read."""
+        known = self._load(table_path)
+        return bool(known.seals) and known.num_lines == len(known.seals)
 
     def forget(self, table_path: Path) -> None:
         """Drop the seals of a table that was dropped."""
@@ -100,8 +99,10 @@ class Seals:
     def damaged_files(self, table_path: Path) -> list[str]:
         """Every sealed file that is there and is not what was written, by comparing all of them again."""
         known = self._load(table_path)
-        found = ((name, _checksum_if_there(table_path / name)) for name in sorted(known.seals))
-        return [name for name, checksum in found if checksum is not None and checksum != known.seals[name]]
+        found = {name: _checksum_if_there(table_path / name) for name in sorted(known.seals)}
+        damaged = [name for name, seal in found.items() if seal is not None and seal != known.seals[name]]
+        known.verified = {name for name, seal in found.items() if seal == known.seals[name]}
+        return damaged
 
     def _load(self, table_path: Path) -> _Table:
         """The seals as they are in the file now; read only if it has changed."""
@@ -117,6 +118,11 @@ class Seals:
         except FileNotFoundError:
             self._tables[str(table_path)] = known = _Table()
         return known
+
+    def _damage(self, table_path: Path, what: str) -> StorageError:
+        return StorageError(
+            f"{self._folder}: table {table_path.stem} is damaged: {what}; restore the registry from a copy"
+        )
 
     def _seals_path(self, table_path: Path) -> Path:
         return self._folder / SEALS_FOLDER / table_path.stem

@@ -150,7 +150,7 @@ class StoredTasks(StoredEmbeddings):
         with self.write_lock():
             lookup("task", name, dict(self._task_keys()))
             self._note("task.tag", [name], tags=sorted(tags))
-            self._update_tasks([replace(task, tags=tuple(tags)) for task in self.versions(name)])
+            self.update_tasks([replace(task, tags=tuple(tags)) for task in self.versions(name)])
 
     def set_alias(self, reference: str, alias: str) -> None:
         """Let an alias name the version of a reference, and no other version of that task."""
@@ -180,12 +180,8 @@ class StoredTasks(StoredEmbeddings):
             others = tuple(word for word in task.aliases if word != alias)
             aliases = (*others, alias) if task.version == to_version else others
             changed.append(replace(task, aliases=aliases))
-        self._update_tasks(changed)
+        self.update_tasks(changed)
 
-    def _update_tasks(self, tasks: Sequence[TaskRecord]) -> None:
+    def update_tasks(self, tasks: Sequence[TaskRecord]) -> None:
         """Replace the rows of task versions that are there, in one commit."""
-        rows = schema.to_arrow(tasks, schema.TASKS)
-        self.database.commit(
-            "tasks",
-            lambda table: table.merge_insert(["name", "version"]).when_matched_update_all().execute(rows),
-        )
+        self.database.replace_rows("tasks", schema.TASK_KEY, schema.to_arrow(tasks, schema.TASKS))

@@ -1,21 +1,30 @@
 """Check the tables of a registry against each other, and repair what a kill or a foreign hand left.
 
 What repair deletes is what no query could show or use: embeddings without a task, tasks without an embedding,
-the former of two rows with one key, embeddings that are no embeddings. It never touches what it cannot read.
+the former of two rows with one key, rows that are no records. It never touches what it cannot read, nor a table
+of which a file is damaged, since then anything in it may look wrong.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from registry import schema
+from registry.audit import audit_lines
+from registry.commits import storage_errors
 from registry.database import Database
-from registry.errors import SchemaVersionError, StorageError
+from registry.errors import InvalidRecordError, SchemaVersionError, StorageError
 from registry.places import STAGING_FOLDER
+from registry.records import ExpertRecord, ResultRecord, TaskRecord
+
+RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
+MOST_NAMED = 5  # rows or files in a message
 
 
 @dataclass(frozen=True)
@@ -23,9 +32,9 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: One of ``unreadable``, ``schema``, ``stale``, ``columns``, ``invalid``, ``duplicate``, ``orphan``,
-            ``incomplete`` and ``dangling``. The last one is a warning: results on tasks and of experts
-            that are not registered are allowed, but may be misspelt.
+        kind: One of ``unreadable``, ``damaged``, ``schema``, ``stale``, ``columns``, ``invalid``,
+            ``duplicate``, ``orphan``, ``incomplete`` and ``dangling``. The last one is a warning: results on
+            tasks and of experts that are not registered are allowed, but may be misspelt.
         where: The table, or the folder.
         message: One sentence: what, and how many.
         repaired: Whether it has been.
@@ -54,7 +63,7 @@ def verify_database(database: Database, *, repair: bool) -> list[Problem]:
     except SchemaVersionError as error:
         return [Problem("schema", "meta", str(error))]
     except StorageError as error:
-        return [Problem("unreadable", "meta", str(error))]
+        return [_damage(database, "meta") or Problem("unreadable", "meta", str(error))]
     # Under the lock, so that a write in progress is not taken for a broken one; but a registry that
     # cannot be written, such as one on a read-only disk, can be verified too.
     locked = repair or database.place.is_writable()
@@ -72,6 +81,7 @@ class _Check:
         self._tables: dict[str, pa.Table] = {}
         self._spaces_are_whole = True
         self._doomed: dict[str, set[int]] = defaultdict(set)
+        self._ambiguous: dict[int, set[str]] = defaultdict(set)
 
     def run(self) -> list[Problem]:
         """Look at one thing after another; rows found at fault are not there for the later ones."""
@@ -79,6 +89,8 @@ class _Check:
         for name, columns in schema.TABLES.items():
             self._load(name, columns)
         self._load_embeddings()
+        for name in RECORDS:
+            self._check_records(name)
         for name in self._tables:
             self._check_duplicates(name)
         embeddings = [name for name in self._tables if name.startswith(schema.EMBEDDINGS_PREFIX)]
@@ -86,11 +98,34 @@ class _Check:
             self._check_vectors(name)
         if "tasks" in self._tables:
             self._check_commits(embeddings)
+            self._check_aliases()
         self._check_references()
         if self._repair:
-            for name, row_ids in self._doomed.items():
-                self._database.delete_rows(name, sorted(row_ids))
+            self._mend()
         return self._problems
+
+    def _mend(self) -> None:
+        """Delete the rows at fault, then aliases. The audit is told before, if it can be read."""
+        faults = {name: len(row_ids) for name, row_ids in self._doomed.items() if row_ids}
+        if "audit" in self._tables:
+            for name, count in faults.items():
+                self._database.append("audit", audit_lines("repair", [name], deleted_rows=count))
+        for name in faults:
+            self._database.delete_rows(name, sorted(self._doomed[name]))
+        if self._ambiguous:
+            self._take_aliases()
+
+    def _take_aliases(self) -> None:
+        """Rewrite the tasks that have an alias which a later version has too, without it."""
+        tasks = self._tables["tasks"]
+        rows = tasks.filter(pc.is_in(tasks["_rowid"], value_set=pa.array(self._ambiguous, pa.uint64())))
+        aliases = [
+            [alias for alias in row["aliases"] if alias not in self._ambiguous[row["_rowid"]]]
+            for row in rows.select(["_rowid", "aliases"]).to_pylist()
+        ]
+        position, column = rows.schema.get_field_index("aliases"), schema.TASKS.field("aliases")
+        rows = rows.set_column(position, column, pa.array(aliases, column.type)).drop_columns("_rowid")
+        self._database.replace_rows("tasks", schema.TASK_KEY, rows)
 
     def _check_staging(self) -> None:
         if self._database.place.is_being_created():
@@ -99,9 +134,15 @@ class _Check:
                 self._database.place.remove_staging()
 
     def _load(self, name: str, columns: pa.Schema) -> None:
-        """Read a table for the checks that follow, if it can be read and has the right columns."""
+        """Read a table for the checks that follow, if it can be read, is whole and has the right columns."""
         try:
+            if damage := _damage(self._database, name):
+                self._problems.append(damage)
+                return
             table = self._database.read(name, row_ids=True)
+            with storage_errors(f"{self._database.uri}: table {name} makes no sense"):
+                table.validate(full=True)
+            self._check_seals(name)
         except StorageError as error:
             self._report("unreadable", name, str(error), repaired=False)
             return
@@ -111,6 +152,14 @@ class _Check:
         else:
             message = f"the columns are not those of schema version {schema.SCHEMA_VERSION}"
             self._report("columns", name, message, repaired=False)
+
+    def _check_seals(self, name: str) -> None:
+        """Checksums that are lost are no loss of data: what is there now, and was just read, is sealed."""
+        if not self._database.place.seals_are_whole(name):
+            self._report("stale", name, "the checksums of its files are missing or damaged")
+            if self._repair:
+                with storage_errors(f"{self._database.uri}: the checksums of table {name} cannot be written"):
+                    self._database.place.seal(name)
 
     def _load_embeddings(self) -> None:
         """Read the table of every space, and look for tables of no space."""
@@ -138,8 +187,23 @@ class _Check:
         if self._repair and empty:
             self._database.drop_table(name)
 
+    def _check_records(self, name: str) -> None:
+        """Every row must make a record; one that does not would make every list of them fail."""
+        if name not in self._tables:
+            return
+        table = self._tables[name].drop_columns("_rowid")
+        try:
+            schema.from_arrow(RECORDS[name], table)
+        except InvalidRecordError:
+            rows = self._rows(name, _key_columns(name, table))
+            bad = [index for index in range(len(table)) if not _makes(RECORDS[name], table.slice(index, 1))]
+            ids = self._tables[name]["_rowid"].take(bad).to_pylist()
+            self._doom("invalid", name, {row_id: rows[row_id] for row_id in ids}, "that cannot be a record")
+
     def _check_duplicates(self, name: str) -> None:
-        """Of rows with the same key, all but the last are at fault."""
+        """Of rows with the same key, all but the last are at fault; lines of the audit have none."""
+        if name == "audit":
+            return
         rows = self._rows(name, _key_columns(name, self._tables[name]))
         if name == "experts":
             removed = self._rows(name, ["removed_at"])
@@ -149,7 +213,7 @@ class _Check:
         self._doom("duplicate", name, doubled, "with a key that another row has")
 
     def _check_vectors(self, name: str) -> None:
-        """Embeddings must be finite, and Fisher information positive somewhere and negative nowhere."""
+        """Vectors must be finite, Fisher information positive somewhere, negative nowhere, checksums right."""
         table = self._tables[name]
         fisher = schema.matrix(table["fisher"])
         bad = (fisher < 0).any(axis=1) | ~fisher.any(axis=1)
@@ -159,6 +223,14 @@ class _Check:
         rows = self._rows(name, schema.EMBEDDING_KEY)
         invalid = {row_id: rows[row_id] for row_id in ids if row_id in rows}
         self._doom("invalid", name, invalid, "with a vector that is not finite, negative or zero everywhere")
+        stored, made = table["checksum"].to_pylist(), schema.made_checksums(table)
+        ids = [
+            row_id
+            for row_id, *pair in zip(table["_rowid"].to_pylist(), stored, made, strict=True)
+            if pair[0] not in {0, pair[1]}
+        ]
+        changed = {row_id: rows[row_id] for row_id in ids if row_id in rows.keys() - invalid.keys()}
+        self._doom("invalid", name, changed, "that is not what its checksum was made of")
 
     def _check_commits(self, embeddings: list[str]) -> None:
         """Every embedding needs its task, every task an embedding."""
@@ -174,6 +246,25 @@ class _Check:
         if self._spaces_are_whole:
             incomplete = {row_id: key for row_id, key in tasks.items() if key not in embedded}
             self._doom("incomplete", "tasks", incomplete, "without an embedding in any space")
+
+    def _check_aliases(self) -> None:
+        """An alias names one version of a task; of several, the latest keeps it."""
+        holders: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+        columns = ["name", "version", "aliases", "removed_at"]
+        for row_id, (name, version, aliases, removed_at) in self._rows("tasks", columns).items():
+            for alias in aliases if not removed_at else ():
+                holders[name, alias][version] = row_id
+        shared = {key: versions for key, versions in holders.items() if len(versions) > 1}
+        for (_, alias), versions in shared.items():
+            for version in sorted(versions)[:-1]:
+                self._ambiguous[versions[version]].add(alias)
+        if shared:
+            shown = _shown(f"{name}@{alias}" for name, alias in shared)
+            self._report(
+                "duplicate",
+                "tasks",
+                f"{_counted(len(shared), 'alias names', 'aliases name')} several versions of a task: {shown}",
+            )
 
     def _check_references(self) -> None:
         """Warn of names that nothing has; removed tasks and experts still have theirs."""
@@ -201,18 +292,51 @@ class _Check:
     def _doom(self, kind: str, name: str, rows: dict[int, tuple[Any, ...]], what: str) -> None:
         """Report rows at fault, and have them deleted if this run repairs."""
         if rows:
-            keys = sorted({"@".join(map(str, key[:2])) for key in rows.values()})
-            shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
-            self._report(kind, name, f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} {what}: {shown}")
+            shown = _shown({"@".join(map(str, key[:2])) for key in rows.values()})
+            self._report(kind, name, f"{_counted(len(rows), 'row', 'rows')} {what}: {shown}")
             self._doomed[name] |= rows.keys()
 
     def _report(self, kind: str, where: str, message: str, *, repaired: bool | None = None) -> None:
         self._problems.append(Problem(kind, where, message, self._repair if repaired is None else repaired))
 
 
+def _damage(database: Database, name: str) -> Problem | None:
+    """The files of a table that are not what was written, as one problem.
+
+    Raises:
+        StorageError: If they cannot be read.
+    """
+    with storage_errors(f"{database.uri}: the files of table {name} cannot be compared with their checksums"):
+        files = database.place.damaged_files(name)
+    if not files:
+        return None
+    what = _counted(len(files), "file is", "files are")
+    return Problem(
+        "damaged", name, f"{what} not what was written: {_shown(files)}; restore the registry from a copy"
+    )
+
+
+def _makes(record_type: type, row: pa.Table) -> bool:
+    try:
+        schema.from_arrow(record_type, row)
+    except InvalidRecordError:
+        return False
+    return True
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The first names, in order."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:MOST_NAMED]) + (", ..." if len(ordered) > MOST_NAMED else "")
+
+
 def _key_columns(name: str, table: pa.Table) -> list[str]:
     """The columns that tell rows of a table apart; of results, which are only appended, all."""
     keys = {"meta": ["key"], "spaces": ["space_id"], "tasks": ["name", "version"], "experts": ["name"]}
-    if name in {"results", "audit"}:
+    if name == "results":
         return [column for column in table.schema.names if column != "_rowid"]
     return keys.get(name, schema.EMBEDDING_KEY)

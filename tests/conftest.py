@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from builders import make_space
@@ -10,7 +11,9 @@ from builders_datasets import write_folder
 from s3_server import S3Server
 
 import registry
-from registry.store import Store
+
+if TYPE_CHECKING:
+    from registry.store import Store
 
 
 def shared_folder() -> Path:
@@ -41,8 +44,10 @@ def empty(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> "Store":
     """A registry with one space and nothing else."""
+    from registry.store import Store  # here, as tests of indexer need no database
+
     return Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
 
 

@@ -1,0 +1,61 @@
+"""Numbered migrations run once, in order, and go on where they stopped."""
+
+import re
+
+import lancedb
+import pytest
+
+from registry import schema
+from registry.errors import SchemaVersionError
+from registry.store import Problem, Store
+
+
+def set_schema_version(store, version):
+    table = lancedb.connect(store.uri).open_table("meta")
+    table.update(where="key = 'schema_version'", values={"value": str(version)})
+
+
+def test_newer_schema_is_refused(store):
+    set_schema_version(store, 7)
+    message = (
+        f"{store.uri}: schema version 7 is newer than 3, the newest that this version understands; "
+        "upgrade task2vec-registry"
+    )
+    with pytest.raises(SchemaVersionError, match=re.escape(message)):
+        Store(store.uri).tasks()
+    assert Store(store.uri).verify() == [Problem("schema", "meta", message)]
+
+
+def test_older_schema_is_migrated_step_by_step_once(store, monkeypatch):
+    calls = []
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
+    monkeypatch.setattr(
+        schema,
+        "MIGRATIONS",
+        {
+            4: lambda tables: calls.append((4, tables.open("tasks").count_rows())),
+            5: lambda tables: (
+                tables.open("experts").add_columns({"note": "'old'"}) and calls.append((5, "note"))
+            ),
+        },
+    )
+    assert Store(store.uri).database.read("experts").schema.names[-1] == "note"
+    assert Store(store.uri).tasks() == []
+    assert calls == [(4, 0), (5, "note")]
+    assert {"key": "schema_version", "value": "5"} in store.database.read("meta").to_pylist()
+
+
+def test_interrupted_migration_goes_on_where_it_stopped(store, monkeypatch):
+    calls = []
+
+    def fail_once(tables):
+        calls.append(5)
+        if calls.count(5) == 1:
+            raise KeyboardInterrupt("killed")
+
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
+    monkeypatch.setattr(schema, "MIGRATIONS", {4: lambda tables: calls.append(4), 5: fail_once})
+    with pytest.raises(KeyboardInterrupt, match=r"^killed$"):
+        Store(store.uri).tasks()
+    assert Store(store.uri).tasks() == []
+    assert calls == [4, 5, 5]
