@@ -104,7 +104,7 @@ ALLOWED = {
         "task2vec_kernel": "",
         "terminal": "",
         "text_tables": "terminal",
-        "verify": "database places schema",
+        "verify": "audit commits database places schema",
         "views": "distances index neighbors recommend store",
     },
 }
