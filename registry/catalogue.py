@@ -92,7 +92,8 @@ class CatalogueCache:
         """The catalogue as of now: the kept one, or that with the rows that were added, or read anew."""
         token = self._database.table_version(TABLE)  # before the rows: a stale token only costs time
         if self._current is None or self._current.token != token:
-            self._current = (self._current and self._extended(self._current, token)) or self._read(token)
+            known = self._current
+            self._current = (self._extended(known, token) if known else None) or self._read(token)
         return self._current
 
     def _read(self, token: int) -> Catalogue:
@@ -102,11 +103,15 @@ class CatalogueCache:
         return Catalogue(rows, _latest(rows, {}), token)
 
     def _extended(self, known: Catalogue, token: int) -> Catalogue | None:
-        """The known rows and those added since; ``None`` where a known one was changed, moved or deleted."""
+        """The known rows and those added since; ``None`` where a known one was changed, moved or deleted.
+
+        Also where the table changed meanwhile: rows and their count of two moments may agree by chance.
+        """
         where = f"_rowid > {self._last_row_id}"
         added = self._database.read(TABLE, columns=COLUMNS, where=where, row_ids=True)
         if (
             self._num_rows + len(added) != self._database.count_rows(TABLE)
+            or self._database.table_version(TABLE) != token
             or pc.any(pc.not_equal(added["removed_at"], "")).as_py()
         ):
             return None

@@ -499,7 +499,7 @@ class TaskRegistry:
         try:
             return ask(View.open(self._snapshots, space, builtin=self.builtin, where=where))
         except DamagedIndexError as err:
-            self._snapshots.discard_index(space, str(err))
+            self._snapshots.discard_index(space, err)
             return ask(View.open(self._snapshots, space, builtin=self.builtin, where=where))
 
     def _embedding(self, task: TaskRecord, prepared: ingest.PreparedTask) -> EmbeddingRecord | None:

@@ -40,8 +40,18 @@ NO_KEY = ""
 logger = logging.getLogger(__name__)
 
 
-class DamagedIndexError(Exception):
+class DamagedIndexError(StorageError):
     """A mapped row is not what was written; caught by who owns the rows, who then builds the index again."""
+
+    def __init__(self, path: str, generation: str, row: int) -> None:
+        super().__init__(f"{path}: row {row} is not what was written, once more; check the disk for errors")
+        self.path = path
+        self.generation = generation
+        self.row = row
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, int]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.path, self.generation, self.row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +152,8 @@ class EmbeddingRows:
         for start in range(0, len(unseen), BATCH_ROWS):
             part = unseen[start : start + BATCH_ROWS]
             if (row := self.saved.damaged_row(part)) is not None:
-                raise DamagedIndexError(f"row {row} is not what was written")
+                path = str(getattr(self.saved.vectors, "filename", ""))
+                raise DamagedIndexError(path, self.saved.generation, row)
             self.saved.verified[part] = True
 
 
@@ -153,7 +164,12 @@ class EmbeddingCache:
         self._database = database
         self._table = schema.embeddings_table_name(space.space_id)
         self._dim = space.dim
-        self._files = IndexFiles(database.place.cache_folder(database.registry_id()), space.space_id)
+        registry_id = database.registry_id()
+        self._files = IndexFiles(database.place.cache_folder(registry_id), registry_id, space.space_id)
+        self._refused = ""  # generation of files that are damaged or outgrown
+        self._outgrown_rows = (
+            0  # when the index was last found outgrown, whether or not it could be built again
+        )
         self._current: EmbeddingRows | None
         self._saved: SavedIndex | None
         self._forget()
@@ -170,15 +186,13 @@ class EmbeddingCache:
             self._current = self._snapshot(token)
         return self._current
 
-    def discard_index(self, reason: str) -> None:
-        """Delete the index files, so that the next ``refresh`` builds them again."""
-        logger.warning("the index of %s is built again: %s", self._table, reason)
-        try:
-            with self._files.writing(wait=True):
-                self._files.remove()
-        except (OSError, BusyIndexError) as err:
-            logger.warning("the index files of %s cannot be removed: %s", self._table, err)
-        self._forget()
+    def discard_index(self, damage: DamagedIndexError) -> None:
+        """Have the next ``refresh`` build the index again, unless that was done since the damage was met."""
+        logger.warning("the index of %s is built again: row %d is damaged", self._table, damage.row)
+        # Refused by name: the files may be in use elsewhere, built again there already, or not be writable.
+        self._refused = damage.generation
+        if self._saved is not None and self._saved.generation == damage.generation:
+            self._forget()
 
     def _forget(self) -> None:
         """Know no row, as in the beginning."""
@@ -213,16 +227,21 @@ class EmbeddingCache:
         gone = pc.invert(pc.is_in(self._identities, value_set=identities))
         self._keys = pc.if_else(gone, NO_KEY, keys_of(self._identities))
         missing = listed.filter(pc.invert(pc.is_in(identities, value_set=self._identities)))
-        self._add(list(self._batches(missing, len(listed))))
+        self._add(self._embeddings_of(missing, len(listed)))
         self._remember(listed, 0)
 
-    def _batches(self, missing: pa.Table, num_rows: int) -> Iterator[pa.Table]:
-        """The embeddings of listed rows; where most are missing, all are read."""
-        row_ids = missing["_rowid"].combine_chunks()
-        if 2 * len(row_ids) > num_rows:
-            for batch in self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS):
-                yield batch.filter(pc.is_in(batch["_rowid"], value_set=row_ids))
-            return
+    def _embeddings_of(self, missing: pa.Table, num_rows: int) -> list[pa.Table]:
+        """The embeddings of listed rows that are still there; where most are missing, all are read."""
+        if 2 * len(missing) <= num_rows:
+            found = list(self._chosen_batches(missing["_rowid"].combine_chunks()))
+            if sum(map(len, found)) == len(missing):
+                return found
+        # Or they were moved since they were listed, so that their ids are others now.
+        wanted = identities_of(missing)
+        batches = self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS)
+        return [batch.filter(pc.is_in(identities_of(batch), value_set=wanted)) for batch in batches]
+
+    def _chosen_batches(self, row_ids: pa.UInt64Array) -> Iterator[pa.Table]:
         for start in range(0, len(row_ids), BATCH_ROWS):
             chosen = ", ".join(map(str, row_ids[start : start + BATCH_ROWS].to_pylist()))
             where = f"_rowid in ({chosen})"
@@ -265,17 +284,20 @@ class EmbeddingCache:
     def _open_index(self) -> None:
         """Take the rows of the saved index, or build one where there are many rows."""
         try:
-            self._adopt(self._files.load())
+            self._adopt_files()
         except UnusableIndexError as err:
             if self._database.count_rows(self._table) >= neighbors.EXACT_BELOW:
                 self._build(str(err))
 
-    def _adopt(self, saved: SavedIndex) -> None:
-        """Know the rows of an index and no others.
+    def _adopt_files(self) -> None:
+        """Know the rows of the index files and no others.
 
         Raises:
-            UnusableIndexError: If they are of another width.
+            UnusableIndexError: If they cannot be used, are of another width, or are refused.
         """
+        saved = self._files.load()
+        if saved.generation == self._refused:
+            raise UnusableIndexError("damaged or outgrown")
         if saved.vectors.shape[1] != self._dim:
             raise UnusableIndexError(f"of {saved.vectors.shape[1]} filters")
         self._forget()
@@ -286,7 +308,7 @@ class EmbeddingCache:
         logger.info("the index of %s is built, not loaded: the saved one is %s", self._table, reason)
         with self._index_errors(), self._files.writing(wait=True):
             with suppress(UnusableIndexError):
-                self._adopt(self._files.load())  # another process built it while this one waited
+                self._adopt_files()  # another process built it while this one waited
                 return
             writer, identities = self._files.new_vectors(self._dim), []
             for batch in self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS):
@@ -294,7 +316,7 @@ class EmbeddingCache:
                 identities.append(identities_of(batch))
             index = VectorIndex.build(writer.mapped())
             self._files.save(index, pa.chunked_array(identities), writer, built_rows=len(index))
-            self._adopt(self._files.load())
+            self._adopt_files()
 
     @contextmanager
     def _index_errors(self) -> Iterator[None]:
@@ -316,12 +338,23 @@ class EmbeddingCache:
         if self._saved is None:
             if num_rows >= neighbors.EXACT_BELOW:
                 self._index_memory()
-        elif num_rows > MAX_GROWTH * self._saved.built_rows:
-            self.discard_index("its directions were fitted on half of the rows")
-            self._build("outgrown")
-            self._reconcile()
+        elif num_rows > MAX_GROWTH * max(self._saved.built_rows, self._outgrown_rows):
+            self._outgrown_rows = num_rows
+            self._replace_outgrown(self._saved)
         elif in_memory >= max(SAVE_ROWS, SAVE_SHARE * num_rows):
             self._save_added()
+
+    def _replace_outgrown(self, saved: SavedIndex) -> None:
+        """Build the index again; where there can be no file, one in memory, or go on with the saved one."""
+        before, self._refused = self._refused, saved.generation
+        self._build("outgrown")
+        if self._saved is not saved:
+            self._reconcile()
+            return
+        self._refused = before
+        if not saved.generation:
+            self._memory = np.concatenate([saved.vectors, self._memory])
+            self._index_memory()
 
     def _index_memory(self) -> None:
         """Move the rows in memory under an index: for a table that grew while it was open, or has no folder."""
@@ -343,7 +376,7 @@ class EmbeddingCache:
                 index = saved.index.extended(self._memory)
                 identities = pa.chunked_array([self._identities])
                 self._files.save(index, identities, writer, built_rows=saved.built_rows)
-            self._adopt(self._files.load())
+            self._adopt_files()
             self._reconcile()
 
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from registry.index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
 FORMAT = {"version": 2, "num_components": NUM_COMPONENTS, "log_floor": LOG_FLOOR}
 LOCK_FILE = "lock"
 BUILD_TIMEOUT_SECONDS = 600.0
+
+# What a file that was not written by this module may raise.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
 ROW_COLUMNS = pa.schema([("identity", pa.string()), ("checksum", pa.uint64())])
 
 Float32 = NDArray[np.float32]
@@ -73,8 +76,9 @@ class SavedIndex:
 class IndexFiles:
     """The index files of one space in one folder, which need not be there nor be writable."""
 
-    def __init__(self, folder: Path, space_id: str) -> None:
+    def __init__(self, folder: Path, registry_id: str, space_id: str) -> None:
         self._folder = folder
+        self._registry_id = registry_id
         self._space_id = space_id
 
     @contextmanager
@@ -84,6 +88,8 @@ class IndexFiles:
         Args:
             wait: Whether to wait for another one, who may be building what is wanted.
 
+        Whatever the block leaves unfinished by an error, such as that of a full disk, is removed.
+
         Raises:
             BusyIndexError: If another process holds it.
             OSError: If the folder cannot be written.
@@ -91,7 +97,12 @@ class IndexFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._folder / LOCK_FILE, timeout=BUILD_TIMEOUT_SECONDS if wait else 0):
-                yield
+                try:
+                    yield
+                except BaseException:
+                    with suppress(OSError):
+                        self._remove_others()
+                    raise
         except Timeout as err:
             raise BusyIndexError from err
 
@@ -123,7 +134,7 @@ class IndexFiles:
             vectors = np.memmap(self._vectors_path(manifest["generation"]), "<f4", "r", shape=shape)
         except FileNotFoundError:
             raise UnusableIndexError("missing") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as err:
+        except UNREADABLE as err:
             raise UnusableIndexError(f"unreadable ({err})") from err
         return SavedIndex(
             vectors,
@@ -139,7 +150,7 @@ class IndexFiles:
         """That of the files that are there now, with their number of rows; ``None`` if there are none."""
         try:
             manifest = self._manifest()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UnusableIndexError):
+        except (*UNREADABLE, UnusableIndexError):
             return None
         return f"{manifest['generation']}:{manifest['num_rows']}"
 
@@ -170,6 +181,7 @@ class IndexFiles:
             writer.write_table(rows)
         manifest: dict[str, Any] = {
             "format": FORMAT,
+            "registry_id": self._registry_id,
             "space_id": self._space_id,
             "generation": vectors.generation,
             "num_rows": len(rows),
@@ -183,15 +195,11 @@ class IndexFiles:
             _write_atomically(self._path(f"{checksum}.{kind}"), payload)
         manifest["checksum"] = xxhash.xxh3_64_hexdigest(_canonical(manifest))
         _write_atomically(self._manifest_path, _canonical(manifest))
-        self._remove_others(manifest)
-
-    def remove(self) -> None:
-        """Delete every file of the index, to be built again when it is next needed."""
-        for path in self._folder.glob(f"{self._space_id}.*"):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # the next save tries again
+            self._remove_others()
 
     def _manifest(self) -> dict[str, Any]:
-        """The manifest, if it is whole and of this space and format.
+        """The manifest, if it is whole and of this registry, space and format.
 
         Raises:
             UnusableIndexError: If it is not.
@@ -200,8 +208,10 @@ class IndexFiles:
         checksum = manifest.pop("checksum")
         if checksum != xxhash.xxh3_64_hexdigest(_canonical(manifest)):
             raise UnusableIndexError("damaged (its manifest is not what was written)")
-        if (manifest["format"], manifest["space_id"]) != (FORMAT, self._space_id):
-            raise UnusableIndexError("of another format or space")
+        if manifest["format"] != FORMAT:
+            raise UnusableIndexError("of another format")
+        if (manifest["registry_id"], manifest["space_id"]) != (self._registry_id, self._space_id):
+            raise UnusableIndexError("of another registry or space")
         return manifest
 
     def _checked(self, manifest: dict[str, Any], kind: str) -> bytes:
@@ -216,10 +226,13 @@ class IndexFiles:
             raise UnusableIndexError(f"damaged (its {kind} file is not what was written)")
         return payload
 
-    def _remove_others(self, manifest: dict[str, Any]) -> None:
-        """Remove what no manifest names any more, and what killed writers left."""
-        kept = {self._manifest_path, self._vectors_path(manifest["generation"])}
-        kept |= {self._path(f"{checksum}.{kind}") for kind, checksum in manifest["files"].items()}
+    def _remove_others(self) -> None:
+        """Remove what the manifest does not name, or no longer, and what killed writers left."""
+        kept = set()
+        with suppress(*UNREADABLE, UnusableIndexError):
+            manifest = self._manifest()
+            kept = {self._manifest_path, self._vectors_path(manifest["generation"])}
+            kept |= {self._path(f"{checksum}.{kind}") for kind, checksum in manifest["files"].items()}
         for path in self._folder.glob(f"{self._space_id}.*"):
             if path not in kept:
                 path.unlink(missing_ok=True)

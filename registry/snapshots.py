@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry.catalogue import Catalogue, CatalogueCache
-from registry.embedding_rows import EmbeddingCache, EmbeddingRows
+from registry.embedding_rows import DamagedIndexError, EmbeddingCache, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.store import Store
 
@@ -53,14 +53,15 @@ class Snapshot:
     def answerable(self, *, builtin: bool, where: str | None) -> NDArray[np.bool_]:
         """Rows ``[R]`` of the latest versions that pass a filter, see ``registry.filters``."""
         key = (builtin, where)
-        if key not in self.masks:
+        mask = self.masks.get(key)
+        if mask is None:
             of_tasks = self.catalogue.answerable(builtin=builtin, where=where)
             mask = np.zeros(len(self.rows), dtype=bool)
             mask[self.row_of[of_tasks & (self.row_of != NOT_EMBEDDED)]] = True
             if len(self.masks) >= MASKS_KEPT:
                 self.masks.clear()
             self.masks[key] = mask
-        return self.masks[key]
+        return mask  # not looked up again: another thread may have cleared the masks meanwhile
 
 
 class Snapshots:
@@ -88,14 +89,15 @@ class Snapshots:
         with self._lock:
             # The tasks first: one that is added meanwhile is left out, not shown without its embedding.
             catalogue = self._catalogue.refresh()
-            cache = self._embeddings.setdefault(space.space_id, EmbeddingCache(self._database, space))
-            rows = cache.refresh()
+            if space.space_id not in self._embeddings:
+                self._embeddings[space.space_id] = EmbeddingCache(self._database, space)
+            rows = self._embeddings[space.space_id].refresh()
             known = self._snapshots.get(space.space_id)
             if known is None or known.catalogue is not catalogue or known.rows is not rows:
                 self._snapshots[space.space_id] = known = Snapshot.of(catalogue, rows)
             return known
 
-    def discard_index(self, space: SpaceRecord, reason: str) -> None:
+    def discard_index(self, space: SpaceRecord, damage: DamagedIndexError) -> None:
         """Have the index of a space built again, since its files are damaged."""
         with self._lock:
-            self._embeddings[space.space_id].discard_index(reason)
+            self._embeddings[space.space_id].discard_index(damage)
