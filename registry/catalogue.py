@@ -16,6 +16,7 @@ from registry.records import LATEST
 from registry.schema import Key
 
 TABLE = "tasks"
+MAX_CHUNKS = 32  # pieces of a column, one for each time that rows were added
 COLUMNS = [
     "name",
     "version",
@@ -38,12 +39,16 @@ class Catalogue:
     Attributes:
         rows: T rows of ``COLUMNS``.
         latest: Position of the latest version of each name.
+        is_latest: ``[T]`` bool, the same.
         token: State of the table.
+        extends: Token of the catalogue that these rows begin with, if they begin with one.
     """
 
     rows: pa.Table = field(repr=False)
     latest: dict[str, int] = field(repr=False)
+    is_latest: NDArray[np.bool_] = field(repr=False)
     token: int
+    extends: int | None = None
 
     def __len__(self) -> int:
         """T."""
@@ -72,10 +77,9 @@ class Catalogue:
 
     def answerable(self, *, builtin: bool, where: str | None) -> NDArray[np.bool_]:
         """Which rows may be answers ``[T]``: latest versions that pass a filter, see ``registry.filters``."""
-        mask = np.zeros(len(self.rows), dtype=bool)
-        mask[np.fromiter(self.latest.values(), np.int64, len(self.latest))] = True
+        mask = self.is_latest
         if not builtin:
-            mask &= ~self.rows["builtin"].combine_chunks().to_numpy(zero_copy_only=False)
+            mask = mask & ~self.rows["builtin"].combine_chunks().to_numpy(zero_copy_only=False)
         return mask if where is None else mask & parse_where(where).mask(self.rows)
 
 
@@ -100,7 +104,8 @@ class CatalogueCache:
         rows = self._database.read(TABLE, columns=COLUMNS, row_ids=True).combine_chunks()
         self._remember(rows, 0)
         rows = rows.filter(pc.equal(rows["removed_at"], ""))
-        return Catalogue(rows, _latest(rows, {}), token)
+        latest, is_latest = _latest(rows, 0, {}, np.zeros(0, dtype=bool))
+        return Catalogue(rows, latest, is_latest, token)
 
     def _extended(self, known: Catalogue, token: int) -> Catalogue | None:
         """The known rows and those added since; ``None`` where a known one was changed, moved or deleted.
@@ -116,8 +121,10 @@ class CatalogueCache:
         ):
             return None
         self._remember(added, self._num_rows)
-        rows = pa.concat_tables([known.rows, added]).combine_chunks()
-        return Catalogue(rows, _latest(rows, known.latest, len(known)), token)
+        rows = pa.concat_tables([known.rows, added])
+        rows = rows.combine_chunks() if rows["name"].num_chunks > MAX_CHUNKS else rows
+        latest, is_latest = _latest(rows, len(known), known.latest, known.is_latest)
+        return Catalogue(rows, latest, is_latest, token, extends=known.token)
 
     def _remember(self, rows: pa.Table, num_known: int) -> None:
         """What tells rows that are added later from these."""
@@ -131,11 +138,20 @@ def row_keys(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> pa.ChunkedArr
     return pc.binary_join_element_wise(names, pc.cast(versions, pa.string()), "@")
 
 
-def _latest(rows: pa.Table, known: dict[str, int], first: int = 0) -> dict[str, int]:
-    """Position of the latest version of every name, where those of the rows before ``first`` are known."""
-    latest = dict(known)
-    versions = rows["version"].to_pylist()
-    for position, name in enumerate(rows["name"][first:].to_pylist(), first):
-        if name not in latest or versions[position] >= versions[latest[name]]:
-            latest[name] = position
-    return latest
+def _latest(
+    rows: pa.Table, first: int, known: dict[str, int], known_mask: NDArray[np.bool_]
+) -> tuple[dict[str, int], NDArray[np.bool_]]:
+    """Positions and mask of the latest versions of all names, given those of the rows before ``first``."""
+    latest, versions = dict(known), rows["version"]
+    best: dict[str, int] = {}
+    added = zip(rows["name"][first:].to_pylist(), versions[first:].to_pylist(), strict=True)
+    for position, (name, version) in enumerate(added, first):
+        if name not in best:
+            best[name] = versions[latest[name]].as_py() if name in latest else 0
+        if version >= best[name]:
+            best[name], latest[name] = version, position
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[:first] = known_mask
+    mask[[known[name] for name in best if name in known]] = False
+    mask[[latest[name] for name in best]] = True
+    return latest, mask

@@ -64,6 +64,7 @@ class EmbeddingRows:
         saved: The index over the rows before those, if there are so many.
         projected: ``[M, P]``, rows in memory as the index compares them.
         token: State of the table.
+        extends: Token of the rows that these begin with, if they begin with some.
     """
 
     keys: pa.StringArray = field(repr=False)
@@ -71,6 +72,7 @@ class EmbeddingRows:
     saved: SavedIndex | None = field(repr=False)
     projected: Float32 | None = field(repr=False)
     token: int
+    extends: int | None = None
 
     def __len__(self) -> int:
         """R."""
@@ -178,12 +180,15 @@ class EmbeddingCache:
         """The rows as of now; a ``StorageError`` if the table cannot be read or holds what is no embedding."""
         token = self._database.table_version(self._table)  # before the rows: a stale token only costs time
         if self._current is None or self._current.token != token:
-            if self._current is None:
+            known = self._current
+            if known is None:
                 self._open_index()
-            if not self._take_added():
+            only_added = self._take_added()
+            if not only_added:
                 self._reconcile()
             self._tend_index()
-            self._current = self._snapshot(token)
+            grown = known if only_added and known and known.saved is self._saved else None
+            self._current = self._snapshot(token, extends=grown.token if grown else None)
         return self._current
 
     def discard_index(self, damage: DamagedIndexError) -> None:
@@ -201,9 +206,9 @@ class EmbeddingCache:
         self._memory = np.empty((0, self._dim), np.float32)
         self._last_row_id, self._num_rows = -1, 0
 
-    def _snapshot(self, token: int) -> EmbeddingRows:
+    def _snapshot(self, token: int, *, extends: int | None) -> EmbeddingRows:
         projected = self._saved.index.project(self._memory) if self._saved else None
-        return EmbeddingRows(self._keys, self._memory, self._saved, projected, token)
+        return EmbeddingRows(self._keys, self._memory, self._saved, projected, token, extends)
 
     # Reading the table
 
@@ -330,7 +335,7 @@ class EmbeddingCache:
         except StorageError:
             raise
         except (OSError, BusyIndexError, UnusableIndexError) as err:
-            logger.warning("the index of %s is not kept: %s", self._table, err or "another process writes it")
+            logger.warning("the index of %s is not kept: %s", self._table, err)
 
     def _tend_index(self) -> None:
         """Build the index once there are many rows, again once they have doubled; save what was added."""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry.catalogue import Catalogue, CatalogueCache
+from registry.catalogue import Catalogue, CatalogueCache, row_keys
 from registry.embedding_rows import DamagedIndexError, EmbeddingCache, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.store import Store
@@ -49,6 +49,28 @@ class Snapshot:
         position_of = np.zeros(len(rows), np.int64)
         position_of[row_of[embedded]] = np.flatnonzero(embedded)
         return cls(catalogue, rows, row_of, position_of)
+
+    def followed_by(self, catalogue: Catalogue, rows: EmbeddingRows) -> "Snapshot":
+        """The snapshot of a later moment; where tasks were only added with their rows, from this one."""
+        further = self._further(catalogue, rows)
+        if further is None:
+            return Snapshot.of(catalogue, rows)
+        positions = np.arange(len(self.catalogue), len(catalogue))
+        position_of = np.zeros(len(rows), np.int64)
+        position_of[: len(self.rows)] = self.position_of
+        position_of[further] = positions
+        return Snapshot(catalogue, rows, np.concatenate([self.row_of, further]), position_of)
+
+    def _further(self, catalogue: Catalogue, rows: EmbeddingRows) -> NDArray[np.int64] | None:
+        """Rows of the tasks behind those of this snapshot; ``None`` where more than that has changed."""
+        if catalogue.extends != self.catalogue.token or rows.extends != self.rows.token:
+            return None
+        added = rows.keys[len(self.rows) :]
+        names, versions = (catalogue.rows[column][len(self.catalogue) :] for column in ("name", "version"))
+        found = pc.index_in(row_keys(names, versions), value_set=added).combine_chunks()
+        if found.null_count or not len(found) == len(pc.unique(found)) == len(added):
+            return None
+        return np.asarray(found.to_numpy(), np.int64) + len(self.rows)
 
     def answerable(self, *, builtin: bool, where: str | None) -> NDArray[np.bool_]:
         """Rows ``[R]`` of the latest versions that pass a filter, see ``registry.filters``."""
@@ -94,7 +116,8 @@ class Snapshots:
             rows = self._embeddings[space.space_id].refresh()
             known = self._snapshots.get(space.space_id)
             if known is None or known.catalogue is not catalogue or known.rows is not rows:
-                self._snapshots[space.space_id] = known = Snapshot.of(catalogue, rows)
+                known = known.followed_by(catalogue, rows) if known else Snapshot.of(catalogue, rows)
+                self._snapshots[space.space_id] = known
             return known
 
     def discard_index(self, space: SpaceRecord, damage: DamagedIndexError) -> None:
