@@ -287,9 +287,10 @@ class Database:
             for version, migration in schema.pending_migrations(found):
                 self.place.check_lock()
                 migration(_Migrated(self))
+                for name in self.table_names():
+                    self.place.seal(name)
                 meta.update(where=where, values={"value": str(version)})
-            for name in self.table_names():
-                self.place.seal(name)
+            self.place.seal(META_TABLE)
 
     @contextmanager
     def _read_errors(self, name: str) -> Iterator[None]:

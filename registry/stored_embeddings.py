@@ -52,12 +52,12 @@ class StoredEmbeddings(StoredRows):
         rows = self.database.read(name, where=where, trust_large_files=True)
         rows = rows if len(rows) else self.database.read(name, where=where)
         try:
-            found = schema.from_arrow(EmbeddingRecord, rows)
+            found = schema.from_arrow(EmbeddingRecord, rows.slice(max(len(rows) - 1, 0)))
         except InvalidRecordError as err:
             raise StorageError(
                 f"{self.database.uri}: table {name} is damaged: {err}; restore the registry from a copy"
             ) from err
-        return found[-1] if found else None
+        return found[0] if found else None
 
     def embeddings(self, space_id: str) -> EmbeddingTable:
         """Embeddings of all versions of the tasks that are not removed, in one space.
