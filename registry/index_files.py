@@ -31,7 +31,7 @@ LOCK_FILE = "lock"
 BUILD_TIMEOUT_SECONDS = 600.0
 
 # What a file that was not written by this module may raise.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException)
 ROW_COLUMNS = pa.schema([("identity", pa.string()), ("checksum", pa.uint64())])
 
 Float32 = NDArray[np.float32]
@@ -104,7 +104,7 @@ class IndexFiles:
                         self._remove_others()
                     raise
         except Timeout as err:
-            raise BusyIndexError from err
+            raise BusyIndexError("another process writes them") from err
 
     def load(self) -> SavedIndex:
         """Read what ``save`` wrote, trusting nothing.
