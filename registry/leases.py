@@ -25,7 +25,9 @@ from registry.errors import StorageError
 TTL_SECONDS = 15.0
 RENEWALS_PER_TTL = 3
 FIRST_WAIT_SECONDS = 0.05
-LONGEST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 0.2
+TURN_SECONDS = 0.1
+"""How long a process that released the lock leaves it to others, who only ask for it now and then."""
 
 # A clock that goes on while the machine sleeps, where there is one: a lease runs out all the same.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
@@ -101,6 +103,7 @@ class Lease:
         self._held: _Claim | None = None
         self._version: Version | None = None
         self._renewed_at = 0.0
+        self._released_at = 0.0
         self._released = threading.Event()
         self._heart: threading.Thread | None = None
         self._process_id = os.getpid()
@@ -110,19 +113,19 @@ class Lease:
         """Hold the lock; re-entrant within a thread, exclusive between threads, processes and machines.
 
         Args:
-            timeout_seconds: How long to wait for another holder, ``locks.TIMEOUT_SECONDS`` unless told.
+            timeout_seconds: How long to wait for one holder, ``locks.TIMEOUT_SECONDS`` unless told.
 
         Raises:
             StorageError: If the store cannot be written, or another holder does not finish in time.
         """
         timeout = locks.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
-        deadline = _now() + timeout
         if not self._thread_lock.acquire(timeout=timeout):
             raise self._timed_out(_Claim(), timeout)
         self._depth += 1
         try:
             if self._depth == 1:
-                self._acquire(deadline, timeout)
+                time.sleep(max(0.0, self._released_at + TURN_SECONDS - _now()))
+                self._acquire(timeout)
             yield
         finally:
             self._depth -= 1
@@ -144,22 +147,26 @@ class Lease:
                 "nothing more was written, try again"
             )
 
-    def _acquire(self, deadline: float, timeout: float) -> None:
+    def _acquire(self, timeout: float) -> None:
         """Wait until the lock is free or its holder dead, and take it.
 
         Raises:
-            StorageError: If that takes longer than ``timeout``.
+            StorageError: If one holder keeps it for longer than ``timeout``.
         """
         claim = _Claim()
+        holder: _Claim | None = None
         seen: Version | None = None
-        seen_at = 0.0
+        seen_at = deadline = 0.0
         wait = FIRST_WAIT_SECONDS
         while True:
             asked_at = _now()
             content, version = self._slot.read() or (None, None)
-            holder = _Claim.from_bytes(content) if content is not None else replace(claim, released=True)
+            found = _Claim.from_bytes(content) if content is not None else replace(claim, released=True)
+            if holder is None or found.token != holder.token:
+                deadline = asked_at + timeout
             if version != seen:
                 seen, seen_at = version, _now()
+            holder = found
             if holder.released or asked_at - seen_at >= holder.ttl_seconds:
                 if self._take(claim, version):
                     return
@@ -219,6 +226,7 @@ class Lease:
         if held is not None:
             with suppress(StorageError):
                 self._write(replace(held, released=True), self._version)
+        self._released_at = _now()
 
     def _age(self) -> float:
         return _now() - self._renewed_at

@@ -49,6 +49,13 @@ for _ in range(10):
         obstore.put(place._store, "count", str(count + 1).encode())
 """
 
+GREEDY = """
+while True:
+    with place.lock():
+        print("held", flush=True)
+        time.sleep(0.5)
+"""
+
 FORK = """
 with place.lock():
     child = os.fork()
@@ -118,7 +125,7 @@ def hold(lease, timeout_seconds):
 
 def test_lock_excludes_processes(place):
     obstore.put(place._store, "count", b"0")
-    processes = [start(COUNT, place) for _ in range(4)]
+    processes = [start(COUNT, place, ttl_seconds=60) for _ in range(4)]
     assert [process.communicate(timeout=60) for process in processes] == [("", None)] * 4
     assert obstore.get(place._store, "count").bytes() == b"40"
 
@@ -139,6 +146,16 @@ def test_lock_excludes_threads(place):
     for thread in threads:
         thread.join()
     assert counts == [20]
+
+
+def test_greedy_process_leaves_the_lock_to_others(place):
+    with start(GREEDY, place) as process:
+        process.stdout.readline()
+        started_at = time.monotonic()
+        for _ in range(3):
+            hold(place._lease, 60)
+        assert time.monotonic() - started_at < 5
+        process.kill()
 
 
 def test_lock_is_reentrant_and_released_once(place):
@@ -190,8 +207,8 @@ def test_waiting_in_vain_for_another_thread_names_this_process(place, monkeypatc
 
 
 def test_lock_is_renewed_while_it_is_held(place):
-    with holder(place), pytest.raises(StorageError, match="is being written by process"):
-        hold(new_lease(place), 2 * TTL_SECONDS)
+    with holder(place, ttl_seconds=2.0), pytest.raises(StorageError, match="is being written by process"):
+        hold(new_lease(place), 3.0)
 
 
 def test_lock_of_a_killed_holder_is_taken_over(place):
