@@ -46,21 +46,23 @@ class Seals:
     def seal(self, table_path: Path) -> None:
         """Add a line for every file of a table that has none; rewrite the list when most of it is history."""
         known = self._load(table_path)
-        present = dict(_files(table_path))
-        lines = []
-        for name in sorted(present.keys() - known.seals.keys()):
-            checksum, size = _file_checksum(present[name])
-            lines.append(_line(checksum, size, name))
-            known.verified.add(name)
+        present = set(_file_names(str(table_path)))
+        added = {name: _file_checksum(table_path / name) for name in sorted(present - known.seals.keys())}
         path = self._seals_path(table_path)
         path.parent.mkdir(exist_ok=True)
-        if known.num_lines > 64 + 2 * len(present) or known.num_lines != len(known.seals):
-            kept = [_line(*known.seals[name], name) for name in sorted(known.seals.keys() & present.keys())]
+        history = known.num_lines > 64 + 2 * len(present)
+        if history or known.num_lines != len(known.seals):
+            known.seals = {name: known.seals[name] for name in sorted(known.seals.keys() & present)} | added
             temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_text("".join(kept + lines), encoding="utf-8")
+            temporary.write_text(_lines(known.seals), encoding="utf-8")
             temporary.replace(path)
-        elif lines:
-            _append(path, "".join(lines))
+            known.num_lines = len(known.seals)
+        elif added:
+            _append(path, _lines(added))
+            known.seals = known.seals | added  # anew: another thread may be going through them
+            known.num_lines += len(added)
+        known.verified = known.verified | added.keys()
+        known.stamp = _stamp(path)
 
     def check(self, table_path: Path, *, largest: int | None = None) -> None:
         """Compare every file that this process has not yet compared.
@@ -82,7 +84,8 @@ class Seals:
                 raise self._damage(table_path, f"its file {name} is not what was written")
             known.verified.add(name)
         versions = [name for name in known.seals if name.startswith(VERSIONS_FOLDER)]
-        if unverified and versions and not (table_path / min(versions)).exists():
+        # A kill in the middle of a compaction leaves a newer version without a seal, and perhaps none older.
+        if unverified and versions and _newest_version(table_path) > min(versions):
             self._tables.pop(str(table_path), None)
             raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
 
@@ -109,8 +112,7 @@ class Seals:
         known = self._tables.setdefault(str(table_path), _Table())
         path = self._seals_path(table_path)
         try:
-            status = path.stat()
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            stamp = _stamp(path)
             if stamp != known.stamp:
                 lines = path.read_bytes().decode("utf-8", "replace").splitlines()
                 seals = dict(parsed for line in lines if (parsed := _parse(line)))
@@ -128,14 +130,27 @@ class Seals:
         return self._folder / SEALS_FOLDER / table_path.stem
 
 
-def _files(table_path: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a table that are sealed, by their path within it."""
+def _file_names(table_path: str) -> Iterator[str]:
+    """Paths within a table of its files that are sealed; in plain text, as there may be thousands."""
     for folder in SEALED_FOLDERS:
-        for root, _, names in os.walk(table_path / folder):
-            for name in names:
-                if name not in UNSEALED:
-                    path = Path(root) / name
-                    yield path.relative_to(table_path).as_posix(), path
+        for root, _, names in os.walk(f"{table_path}/{folder}"):
+            within = root[len(table_path) + 1 :].replace(os.sep, "/")
+            yield from (f"{within}/{name}" for name in names if name not in UNSEALED)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file does; zeros where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _newest_version(table_path: Path) -> str:
+    """Path within a table of the manifest of its newest version; they are numbered downwards."""
+    names = [path.name for path in (table_path / VERSIONS_FOLDER).glob("*.manifest")]
+    return f"{VERSIONS_FOLDER}/{min(names, default='~')}"
 
 
 def _checksum_if_there(path: Path) -> tuple[str, int] | None:
@@ -153,6 +168,10 @@ def _file_checksum(path: Path) -> tuple[str, int]:
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def _lines(seals: dict[str, tuple[str, int]]) -> str:
+    return "".join(_line(checksum, size, name) for name, (checksum, size) in seals.items())
 
 
 def _line(checksum: str, size: int, name: str) -> str:
