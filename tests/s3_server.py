@@ -61,16 +61,14 @@ class S3Server:
         self.process.stdout.close()
 
 
-class _Atomic:
-    """An application whose writes come one after the other, as S3's conditional writes need; moto's do not."""
+class _OneByOne:
+    """An application that answers one request after the other: moto's conditional writes are not atomic."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
-            return self._application(environ, start_response)
         with self._lock:
             return list(self._application(environ, start_response))
 
@@ -86,7 +84,7 @@ def serve() -> None:
         def log(self, type: str, message: str, *args: Any) -> None:
             pass
 
-    application = _Atomic(DomainDispatcherApplication(create_backend_app))
+    application = _OneByOne(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
     sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
     sys.stdout.flush()
