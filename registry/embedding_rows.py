@@ -216,10 +216,15 @@ class EmbeddingCache:
         """Take the rows that were added; false where known ones were moved, changed or deleted too."""
         if self._num_rows == 0:
             return False
-        added = self._database.read(
-            self._table, columns=COLUMNS, where=f"_rowid > {self._last_row_id}", row_ids=True
+        where = f"_rowid > {self._last_row_id}"
+        # Their keys first: after a compaction these are all rows of the table, whose vectors are known.
+        listed = self._database.read(
+            self._table, columns=KEY_COLUMNS, where=where, row_ids=True, trust_large_files=True
         )
-        if self._num_rows + len(added) != self._database.count_rows(self._table):
+        if self._num_rows + len(listed) != self._database.count_rows(self._table):
+            return False
+        added = self._database.read(self._table, columns=COLUMNS, where=where, row_ids=True)
+        if len(added) != len(listed):
             return False
         self._add([added])
         self._remember(added, self._num_rows)
