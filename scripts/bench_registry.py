@@ -53,7 +53,7 @@ from registry.starter import load_starter
 BUILTIN = "builtin"
 SELECTIVITIES = (0.5, 0.01, 0.0001)
 SPACING_QUERIES = 50
-BYTES_PER_VALUE = 16  # Fisher information, its error, our table of the truth and a LanceDB table of logs
+BYTES_PER_VALUE = 20  # Fisher information, its error, its copy in the index; the truth; LanceDB's own table
 DISK_SHARE = 0.6
 Figures = dict[str, Any]
 

@@ -103,7 +103,7 @@ def kth_distances(path: Path, rows: Array, trivial: Array) -> dict[str, Array]:
         rows: ``[Q]`` the tasks that are asked for; a task is no neighbour of its own.
         trivial: ``[D]`` trivial task of the space.
     """
-    table = np.load(path, mmap_mode="r")
+    table = np.load(path, mmap_mode="r", allow_pickle=False)
     parts = [_nearest_of_part(table, rows, trivial, start) for start in range(0, len(table), PART_ROWS)]
     return {
         name: np.sort(np.concatenate([part[name] for part in parts], axis=1), axis=1)[:, K - 1]
@@ -190,7 +190,7 @@ def optimised_copy(source: Path, target: Path) -> float:
 
 def index_costs(path: Path, file: Path) -> dict[str, float]:
     """Seconds to build the FAISS index of a table, to write it to a file and to read it back."""
-    table = np.load(path, mmap_mode="r")
+    table = np.load(path, mmap_mode="r", allow_pickle=False)
     times = [time.perf_counter()]
     index = VectorIndex.build(table)
     times.append(time.perf_counter())

@@ -77,7 +77,7 @@ class Contest:
     @property
     def table(self) -> Array:
         """``[N, D]``, mapped."""
-        return np.load(self.path, mmap_mode="r")
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def judge(self, series: Series) -> dict[str, float]:
         """Latency and recall of some of the queries."""
@@ -98,12 +98,14 @@ def brute_force(contest: Contest) -> dict[str, float]:
 
 
 def closest(table: Array, candidates: Array | None, row: int) -> Array:
-    """The K candidates, all if ``None``, nearest to a row by the exact distance; the row itself comes last."""
-    distances = pairwise("task2vec", table, table[row][None], selection=candidates, checked=True)[:, 0]
-    numbers = np.arange(len(table)) if candidates is None else candidates
-    distances[numbers == row] = np.inf
-    few = np.argpartition(distances, min(K, len(distances)) - 1)[:K]
-    return np.asarray(numbers[few[np.argsort(distances[few])]])
+    """Up to K candidates, all rows if ``None``, nearest to a row by the exact distance; never itself."""
+    others = None if candidates is None else candidates[candidates != row]
+    distances = pairwise("task2vec", table, table[row][None], selection=others, checked=True)[:, 0]
+    if others is None:
+        distances[row] = np.inf
+    few = np.argpartition(distances, K - 1)[:K] if len(distances) > K else np.arange(len(distances))
+    few = few[np.argsort(distances[few])]
+    return few if others is None else np.asarray(others[few])
 
 
 def centred_logs(rows: Array) -> Array:
@@ -204,20 +206,25 @@ def _best(
         return contest.judge(timed(answer, count, contest.budget)) | {"setting": describe(setting)}
 
     everyone, few = len(contest.rows), min(SCANNED_QUERIES, len(contest.rows))
-    tried: list[dict[str, Any]] = []
+    most = min(SHORTLISTS[-1], len(table))
+    reached: list[dict[str, Any]] = []
+    failed: list[tuple[float, Setting]] = []
     for effort in efforts:
-        most = min(SHORTLISTS[-1], len(table))
-        if ask(Setting(most, **effort), few)["recall"] < contest.wanted:
-            tried.append(ask(Setting(most, **effort), everyone))
+        found = ask(Setting(most, **effort), few)["recall"]
+        if found < contest.wanted:
+            failed.append((found, Setting(most, **effort)))
             continue
         for shortlist in (*(size for size in SHORTLISTS if size < most), most):
-            tried.append(ask(Setting(shortlist, **effort), everyone))
-            if tried[-1]["recall"] >= contest.wanted:
+            figures = ask(Setting(shortlist, **effort), everyone)
+            if figures["recall"] >= contest.wanted:
+                reached.append(figures)
                 break
-    reached = [figures for figures in tried if figures["recall"] >= contest.wanted]
+        else:
+            failed.append((figures["recall"], Setting(most, **effort)))
     if reached:
         return min(reached, key=lambda figures: figures["p50_ms"]) | {"reached": True}
-    return max(tried, key=lambda figures: figures["recall"]) | {"reached": False}
+    _, setting = max(failed, key=lambda it: it[0])
+    return ask(setting, everyone) | {"reached": False}
 
 
 def describe(setting: Setting) -> str:

@@ -186,7 +186,7 @@ def write_table(tasks: SyntheticTasks, count: int, path: Path) -> Array:
     for chunk in tasks.chunks(count):
         table[chunk.first : chunk.first + len(chunk.fisher)] = chunk.fisher
     table.flush()
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def nearest_distances(fisher: Array, queries: Array | None = None) -> dict[str, list[float]]:
