@@ -83,7 +83,7 @@ class Seals:
             if (found := _checksum_if_there(table_path / name)) is not None and found != (checksum, size):
                 raise self._damage(table_path, f"its file {name} is not what was written")
             known.verified.add(name)
-        versions = [name for name in known.seals if name.startswith(VERSIONS_FOLDER)]
+        versions = [name for name in known.seals if name.startswith(VERSIONS_FOLDER) and not _is_passing(name)]
         # A kill in the middle of a compaction leaves a newer version without a seal, and perhaps none older.
         if unverified and versions and _newest_version(table_path) > min(versions):
             self._tables.pop(str(table_path), None)
@@ -135,7 +135,13 @@ def _file_names(table_path: str) -> Iterator[str]:
     for folder in SEALED_FOLDERS:
         for root, _, names in os.walk(f"{table_path}/{folder}"):
             within = root[len(table_path) + 1 :].replace(os.sep, "/")
-            yield from (f"{within}/{name}" for name in names if name not in UNSEALED)
+            yield from (f"{within}/{name}" for name in names if not _is_passing(name))
+
+
+def _is_passing(name: str) -> bool:
+    """Whether a file is none that lasts: the hint, or what LanceDB had not finished when it was killed."""
+    base = name.rpartition("/")[2]
+    return base in UNSEALED or base.startswith(".")
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
