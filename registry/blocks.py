@@ -6,6 +6,7 @@ Axes: S rows, T others, B rows of one block, D numbers of a row.
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,11 @@ def in_blocks(
 
     num_threads = _num_threads(found.size * rows.shape[1], -(-num_rows // size))
     if num_threads > 1:
-        with ThreadPoolExecutor(num_threads - 1) as pool:
-            helpers = [pool.submit(work) for _ in range(num_threads - 1)]
-            work()
-            for helper in helpers:
-                helper.result()
+        pool = _helpers(os.getpid(), num_threads - 1)
+        others_at_work = [pool.submit(work) for _ in range(num_threads - 1)]
+        work()
+        for other in others_at_work:
+            other.result()
     else:
         work()
     return found
@@ -73,6 +74,12 @@ def _blocks(
         positions = selection[start : start + size]
         # The mode is there because numpy makes a copy more where it has to raise half way.
         yield start, rows.take(positions, axis=0, out=buffer[: len(positions)], mode="clip")
+
+
+@cache
+def _helpers(process: int, count: int) -> ThreadPoolExecutor:
+    """Threads beside the one that asks, kept with the memory they work in; a forked process has none yet."""
+    return ThreadPoolExecutor(count, f"blocks-{process}")
 
 
 def _num_threads(num_elements: int, num_blocks: int) -> int:
