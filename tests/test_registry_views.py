@@ -1,4 +1,4 @@
-"""What a question sees of a registry: which tasks may answer, in which space; the index changes no answer."""
+"""What a question sees of a registry: which tasks may answer, in which space."""
 
 import json
 import re
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import neighbors
+from registry.answers import Query
 from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.index import VectorIndex
 from registry.recommend import TaskDistances, recommend
+from registry.snapshots import Snapshots
 from registry.store import Store
 from registry.views import View, choose_space
 
@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
         [entry(name, num_classes=2 + i, builtin=name in BUILTIN) for i, name in enumerate(NAMES)], "space0"
     )
     store.add_task(make_task("task05", 2), "space0", make_embedding("task05", 2))
+    store.set_alias("task05@1", "old")
     return folder
 
 
@@ -42,7 +43,11 @@ def entry(name, version=1, **changes):
 
 
 def view_of(store, **options):
-    return View.open(store, store.space("space0"), **options)
+    return View.open(Snapshots(store), store.space("space0"), **options)
+
+
+def point_of(view, reference):
+    return view.point(view.find(reference))
 
 
 def plain_nearest(query, others, distance, trivial):
@@ -65,7 +70,7 @@ def answers(found):
 @pytest.mark.parametrize("distance", sorted(DISTANCES))
 def test_nearest_is_the_plain_sort_of_the_latest_versions(store, distance):
     view = view_of(store)
-    point = view.point(store.task("task04"))
+    point = point_of(view, "task04")
     found = view.nearest(point, k=40, distance=distance)
     others = latest(name for name in NAMES if name != "task04")
     expected = plain_nearest(point.fisher, others, distance, view.space.trivial)
@@ -78,7 +83,7 @@ def test_nearest_is_the_plain_sort_of_the_latest_versions(store, distance):
 
 def test_nearest_tells_what_the_neighbours_are(store):
     view = view_of(store, where="name = 'task07'")
-    [found] = view.nearest(view.point(store.task("task04")), k=5, distance="task2vec")
+    [found] = view.nearest(point_of(view, "task04"), k=5, distance="task2vec")
     assert (found.task, found.version, found.num_classes, found.num_samples, found.tags) == (
         "task07",
         1,
@@ -90,28 +95,46 @@ def test_nearest_tells_what_the_neighbours_are(store):
 
 def test_a_former_version_is_asked_about_but_never_an_answer(store):
     view = view_of(store)
-    former, now = (view.point(store.task(reference)) for reference in ("task05@1", "task05"))
+    former, now = (point_of(view, reference) for reference in ("task05@1", "task05"))
     assert (former.query.version, now.query.version) == (1, 2)
     assert not np.array_equal(former.fisher, now.fisher)
     assert "task05" not in dict(answers(view.nearest(former, k=40, distance="cosine")))
-    assert ("task05", 2) in answers(view.nearest(view.point(store.task("task00")), k=40, distance="cosine"))
+    assert ("task05", 2) in answers(view.nearest(point_of(view, "task00"), k=40, distance="cosine"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"),
+    [("task05", 2), ("task05@latest", 2), ("task05@2", 2), ("task05@1", 1), ("task05@old", 1), ("task00", 1)],
+)
+def test_tasks_are_found_by_name_version_and_alias(store, reference, version):
+    view = view_of(store)
+    assert view.snapshot.catalogue.key(view.find(reference)) == (reference.partition("@")[0], version)
+    assert point_of(view, reference).query == Query(reference.partition("@")[0], version, "space0")
+    np.testing.assert_array_equal(
+        point_of(view, reference).fisher, make_embedding(reference.partition("@")[0], version).fisher
+    )
+
+
+@pytest.mark.parametrize("reference", ["task99", "task05@3", "task05@01", "task05@", "@1", "", "task05@old@1"])
+def test_what_is_not_registered_is_not_found(store, reference):
+    assert view_of(store).find(reference) is None
 
 
 def test_without_builtin_starter_tasks_are_no_answers_but_may_be_asked_about(store):
     view = view_of(store, builtin=False)
-    found = view.nearest(view.point(store.task("task00")), k=40, distance="task2vec")
+    found = view.nearest(point_of(view, "task00"), k=40, distance="task2vec")
     assert {neighbor.task for neighbor in found} == set(NAMES) - BUILTIN
 
 
 def test_a_filter_is_for_answers_only(store):
     view = view_of(store, where="num_classes < 6")
-    found = view.nearest(view.point(store.task("task20")), k=40, distance="task2vec")
+    found = view.nearest(point_of(view, "task20"), k=40, distance="task2vec")
     assert {neighbor.task for neighbor in found} == {*NAMES[:4], "task05"}  # its second version has two classes
 
 
 def test_distance_goes_from_source_to_target(store):
     view = view_of(store)
-    source, target = (view.point(store.task(name)) for name in ("task01", "task02"))
+    source, target = (point_of(view, name) for name in ("task01", "task02"))
     name = "task2vec_asymmetric"
     there, back = view.distance(name, source, target), view.distance(name, target, source)
     expected = pairwise(name, source.fisher[None], target.fisher[None], trivial=view.space.trivial)[0, 0]
@@ -125,7 +148,7 @@ def test_a_task_of_another_space_is_not_found_in_this_one(tmp_path):
         store.add_task(make_task(name), f"space{number}", make_embedding(name))
     message = "no task embedded with tiny.0 is named 'trees'; known are birds"
     with pytest.raises(NotFoundError, match=f"^{re.escape(message)}$"):
-        view_of(store).point(store.task("trees"))
+        point_of(view_of(store), "trees")
 
 
 # Recommend
@@ -170,7 +193,7 @@ def plain_distances(name, view, tasks, point):
 @pytest.mark.parametrize(("builtin", "tasks"), [(True, "abc"), (False, "bc")])
 def test_recommend_measures_what_has_results_or_is_a_source(measured, builtin, tasks):
     view = view_of(measured, builtin=builtin)
-    point = view.point(measured.task("d"))
+    point = point_of(view, "d")
     experts, results = measured.experts(), measured.results(builtin=builtin)
     expected = recommend(
         point.query,
@@ -190,95 +213,11 @@ def test_recommend_measures_what_has_results_or_is_a_source(measured, builtin, t
 
 def test_recommend_without_any_result_ranks_by_source(measured):
     view = view_of(measured)
-    point = view.point(measured.task("d"))
+    point = point_of(view, "d")
     found = view.recommend(point, measured.experts(), [], k=3)
     sources = plain_distances("task2vec_asymmetric", view, "bc", point).to_query
     nearer = ["x.b", "z.c"] if sources[0] < sources[1] else ["z.c", "x.b"]
     assert [it.expert for it in found.recommendations] == [*nearer, "y.none"]
-
-
-# The index beside the store
-
-
-@pytest.fixture
-def indexed(tmp_path, monkeypatch):
-    """Two hundred tasks, where from a hundred on the index makes a shortlist of twenty."""
-    store = Store.create(tmp_path)
-    store.add_space(make_space())
-    store.add_tasks([entry(f"t{number:03}") for number in range(200)], "space0")
-    monkeypatch.setattr(neighbors, "EXACT_BELOW", 100)
-    monkeypatch.setattr(neighbors, "SHORTLIST_SIZE", 20)
-    return store
-
-
-@pytest.fixture
-def events(monkeypatch):
-    """The names of what is done to indexes, in order."""
-    seen = []
-    for name in ("build", "extend", "search"):
-        original = getattr(VectorIndex, name)
-
-        def spy(*args, name=name, original=original, **options):
-            seen.append(name)
-            return original(*args, **options)
-
-        monkeypatch.setattr(VectorIndex, name, spy)
-    return seen
-
-
-def ask(store, reference="t000", **options):
-    view = view_of(store, **options)
-    return view.nearest(view.point(store.task(reference)), k=1, distance="task2vec")
-
-
-def exactly(store, monkeypatch, **options):
-    with monkeypatch.context() as patch:
-        patch.setattr(neighbors, "EXACT_BELOW", 10_000)
-        return ask(store, **options)
-
-
-def test_the_index_is_made_once_beside_the_store_and_answers_as_without_it(indexed, events, monkeypatch):
-    expected = exactly(indexed, monkeypatch)
-    assert events == []
-    assert [ask(indexed), ask(indexed)] == [expected, expected]
-    assert events == ["build", "search", "search"]
-    assert sorted(path.suffix for path in (indexed.database.place.path / "index").iterdir()) == [".faiss", ".json"]
-    assert indexed.verify() == []
-
-
-def test_the_index_is_extended_by_what_was_added(indexed, events, monkeypatch):
-    ask(indexed)
-    twin = make_embedding("twin", fisher=make_embedding("t000").fisher)
-    indexed.add_task(make_task("twin"), "space0", twin)
-    del events[:]
-    assert [neighbor.task for neighbor in ask(indexed)] == ["twin"]
-    assert events == ["extend", "search"]
-    assert ask(indexed) == exactly(indexed, monkeypatch)
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "missing"])
-@pytest.mark.parametrize("suffix", [".faiss", ".json"])
-def test_a_broken_index_is_built_again(indexed, events, monkeypatch, suffix, content):
-    ask(indexed)
-    [path] = (indexed.database.place.path / "index").glob(f"*{suffix}")
-    path.unlink() if content is None else path.write_bytes(content)
-    del events[:]
-    assert ask(indexed) == exactly(indexed, monkeypatch)
-    assert events == ["build", "search"]
-
-
-def test_removed_tasks_are_no_answers_of_the_index(indexed, monkeypatch):
-    [first] = ask(indexed)
-    indexed.remove_task(first.task)
-    assert ask(indexed) == exactly(indexed, monkeypatch) != [first]
-
-
-def test_few_answers_or_another_distance_need_no_index(indexed, events):
-    ask(indexed, where="name < 't050'")
-    view = view_of(indexed)
-    view.nearest(view.point(indexed.task("t000")), k=1, distance="euclidean")
-    assert events == []
-    assert not (indexed.database.place.path / "index").exists()
 
 
 # Choose a space
