@@ -8,7 +8,15 @@ Names are imported when they are first used, so that ``t2v --help`` does not wai
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.answers import AddedTask, Measurement, Neighbor, Query, Recommendation
+    from registry.answers import (
+        AddedTask,
+        ExportSummary,
+        ImportSummary,
+        Measurement,
+        Neighbor,
+        Query,
+        Recommendation,
+    )
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
@@ -19,6 +27,8 @@ _HOMES = {
     "AddedTask": "registry.answers",
     "EmbeddingRecord": "registry.records",
     "ExpertRecord": "registry.records",
+    "ExportSummary": "registry.answers",
+    "ImportSummary": "registry.answers",
     "Measurement": "registry.answers",
     "Neighbor": "registry.answers",
     "Query": "registry.answers",
@@ -32,6 +42,8 @@ __all__ = [
     "AddedTask",
     "EmbeddingRecord",
     "ExpertRecord",
+    "ExportSummary",
+    "ImportSummary",
     "Measurement",
     "Neighbor",
     "Query",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from registry.records import Kind
+from registry.records import AuditRecord, Kind, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -134,3 +134,83 @@ class Recommendation:
     recommendations: tuple[RecommendedExpert, ...]
     baselines: dict[str, Baseline]
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was exported.
+
+    Attributes:
+        path: Of the file.
+        bytes: Its size.
+        checksum: Of all that is in it, hexadecimal; the same content has the same.
+        spaces: Number of embedding spaces.
+        tasks: Of versions of tasks.
+        embeddings: Of embeddings.
+        experts: Of experts.
+        results: Of results.
+        audit_lines: Of lines on who wrote what.
+    """
+
+    path: str
+    bytes: int
+    checksum: str
+    spaces: int
+    tasks: int
+    embeddings: int
+    experts: int
+    results: int
+    audit_lines: int
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What was imported, and what was not.
+
+    Attributes:
+        path: Of the file.
+        checksum: Of all that is in it, hexadecimal.
+        created: Whether there was no registry before.
+        spaces: Number of embedding spaces that were added.
+        tasks: Of versions of tasks that were added.
+        embeddings: Of embeddings that were added.
+        experts: Of experts that were added or replaced.
+        results: Of results that were added.
+        audit_lines: Of lines on who wrote what that were added; the lines on this import are not counted.
+        tagged: Of versions that were there and got tags or aliases.
+        renumbered: Versions that were added under another number, as ``flowers@1 as flowers@3``.
+        conflicts: What the file and the registry disagreed on, in sentences.
+    """
+
+    path: str
+    checksum: str
+    created: bool
+    spaces: int
+    tasks: int
+    embeddings: int
+    experts: int
+    results: int
+    audit_lines: int
+    tagged: int
+    renumbered: tuple[str, ...]
+    conflicts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TaskHistory:
+    """All versions of a task, rising, removed ones too; and who wrote what of it, in order of time."""
+
+    task: str
+    versions: tuple[TaskRecord, ...]
+    audit: tuple[AuditRecord, ...]
+
+
+@dataclass(frozen=True)
+class OptimizedTable:
+    """A table, with the number and the total bytes of its files before and after."""
+
+    table: str
+    files_before: int
+    bytes_before: int
+    files: int
+    bytes: int

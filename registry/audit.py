@@ -20,7 +20,8 @@ def audit_lines(action: str, subjects: Iterable[str], **details: Any) -> list[Au
     text = json.dumps(details, sort_keys=True)
     now, who, where = utc_now(), _actor(), socket.gethostname()
     return [
-        AuditRecord(action, subject, text, who, where, os.getpid(), _versions(), now) for subject in subjects
+        AuditRecord(action, subject, text, who, where, os.getpid(), installed_versions(), now)
+        for subject in subjects
     ]
 
 
@@ -33,7 +34,7 @@ def _actor() -> str:
 
 
 @functools.cache
-def _versions() -> str:
+def installed_versions() -> str:
     """Versions of the libraries that are installed, without importing them."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import cli_questions, cli_records, display_catalogues, documents, terminal
+from registry import cli_care, cli_questions, cli_records, display_catalogues, documents, terminal
 from registry.cli_options import json_option, memory_budget_option, pass_registry
 from registry.errors import RegistryError
 
@@ -224,6 +224,8 @@ def demo() -> None:
     run_demo()
 
 
+for care in (cli_care.export_registry, cli_care.import_file):
+    main.add_command(care)
 for group in (cli_records.task, cli_records.expert, cli_records.result):
     main.add_command(group)
 for question in (cli_questions.embed, cli_questions.nearest, cli_questions.distance, cli_questions.recommend):

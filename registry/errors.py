@@ -4,6 +4,8 @@
     ├── InvalidRecordError    (ValueError)    a record's value is out of its range (name, accuracy, ...)
     ├── InvalidQueryError     (ValueError)    k, a filter or a limit that makes no query
     ├── DuplicateError        (ValueError)    the name is taken
+    ├── ConflictError         (ValueError)    a file to import and the registry say different things of a name
+    ├── BundleError           (ValueError)    a file to import is not what `t2v export` writes, or is damaged
     ├── NotFoundError         (LookupError)   no task, expert, distance or probe of that name
     ├── IngestError           (ValueError)    the indexer refused the data; carries its sentence
     ├── StorageError          (OSError)       the registry's place cannot be used: a file, read-only, locked
@@ -30,6 +32,30 @@ class InvalidQueryError(RegistryError, ValueError):
 
 class DuplicateError(RegistryError, ValueError):
     """A name that is taken."""
+
+
+class BundleError(RegistryError, ValueError):
+    """A file that is no bundle, or not as a bundle should be."""
+
+
+class ConflictError(RegistryError, ValueError):
+    """Names that stand for other things in a bundle than in the registry; ``conflicts`` has them all."""
+
+    MAX_SHOWN = 100
+
+    def __init__(self, where: str, conflicts: Iterable[str]) -> None:
+        self.where = where
+        self.conflicts = list(conflicts)
+        more = len(self.conflicts) - self.MAX_SHOWN
+        shown = "; ".join(self.conflicts[: self.MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        super().__init__(
+            f"{where}: nothing was imported, as it differs from the registry: {shown}; say which goes before "
+            "with --on-conflict keep or --on-conflict take"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.where, self.conflicts)
 
 
 class IngestError(RegistryError, ValueError):

@@ -3,7 +3,7 @@
 The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings``.
 """
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class DataOptions(TypedDict, total=False):
@@ -44,3 +44,13 @@ class EmbeddingOptions(DataOptions, total=False):
     probe: str | None
     estimator: str | None
     norm_weights: bool | None
+
+
+Policy = Literal["fail", "keep", "take"]
+
+POLICIES: dict[Policy, str] = {
+    "fail": "import nothing",
+    "keep": "keep what is here; take nothing of the tasks and experts that differ",
+    "take": "take what the file has: a task as its next version, an expert in place of the one here",
+}
+"""What an import does where the file and the registry say different things of one name."""

@@ -10,6 +10,8 @@ from indexer.records import HEAD_METRICS
 from registry import errors
 from registry.answers import Baseline, Evidence, EvidenceNeighbor, Query, Recommendation
 from registry.errors import (
+    BundleError,
+    ConflictError,
     DuplicateError,
     IngestError,
     InvalidQueryError,
@@ -151,6 +153,8 @@ ERRORS = {
     InvalidRecordError("a value"): ValueError,
     InvalidQueryError("a question"): ValueError,
     DuplicateError("a name"): ValueError,
+    ConflictError("./file", ["a task", "an expert"]): ValueError,
+    BundleError("a file"): ValueError,
     IngestError("a dataset"): ValueError,
     StorageError("a place"): OSError,
     SchemaVersionError("./here", 3, 1): ValueError,

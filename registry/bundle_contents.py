@@ -1,0 +1,277 @@
+"""The records of a bundle, each checked: nothing is written before all of them are known to be right.
+
+A pass over the whole bundle keeps, of each task version, only what tells whether the registry has it too.
+
+Axes: T embeddings, D filters of the probe, F features of the probe.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from registry import schema
+from registry.bundle_reader import Bundle
+from registry.bundles import member_name
+from registry.errors import BundleError, RegistryError
+from registry.records import (
+    AuditRecord,
+    EmbeddingRecord,
+    ExpertRecord,
+    ResultRecord,
+    SpaceRecord,
+    TaskRecord,
+    checked_name,
+)
+from registry.schema import Key
+
+MAX_WIDTH = 2**20  # of a vector
+MAX_NUMBER = 2**31 - 1  # of versions, so that there is always a next one
+
+Record = TypeVar("Record")
+
+
+@dataclass
+class Contents:
+    """What a bundle holds.
+
+    Attributes:
+        spaces: All of them, by id.
+        tasks: Content digest of each task version, in order of keys.
+        checksums: Of each embedding, by space.
+        experts: All of them, by name.
+        result_names: Names of tasks and of experts that results are of, as ``(kind, name)``.
+    """
+
+    spaces: dict[str, SpaceRecord] = field(default_factory=dict)
+    tasks: dict[Key, bytes] = field(default_factory=dict)
+    checksums: dict[str, dict[Key, int]] = field(default_factory=dict)
+    experts: dict[str, ExpertRecord] = field(default_factory=dict)
+    result_names: set[tuple[str, str]] = field(default_factory=set)
+
+
+def read_contents(bundle: Bundle) -> Contents:
+    """Read a bundle from end to end; whatever in it is not right is a ``BundleError``."""
+    contents = Contents()
+    bundle.check("spaces", schema.SPACES)
+    contents.spaces = _spaces(bundle)
+    for name in ("tasks", "experts", "results", "audit"):
+        bundle.check(name, schema.TABLES[name])
+    for space in contents.spaces.values():
+        columns = schema.embeddings_schema(space.dim, space.domain_dim)
+        bundle.check(schema.embeddings_table_name(space.space_id), columns)
+    contents.tasks = _tasks(bundle)
+    for space_id in contents.spaces:
+        contents.checksums[space_id] = _checksums(bundle, space_id, contents.tasks)
+    _refuse_tasks_without_embedding(bundle, contents)
+    contents.experts = _experts(bundle)
+    for result in _each(bundle, "results", ResultRecord):
+        contents.result_names |= {("task", result.task), ("expert", result.expert)}
+    with _told_of(bundle, "audit"):
+        for line in _each(bundle, "audit", AuditRecord):
+            _check_line(line)
+    return contents
+
+
+def records(bundle: Bundle, table: str, record_type: type[Record]) -> Iterator[list[Record]]:
+    """Records of a table, a row group at a time; vectors are not for this, see ``embeddings``."""
+    with _told_of(bundle, table):
+        for rows in bundle.row_groups(table):
+            yield schema.from_arrow(record_type, rows)
+
+
+def embeddings(bundle: Bundle, space_id: str) -> Iterator[list[EmbeddingRecord]]:
+    """The embeddings in a space, a row group at a time; each is what its checksum was made of."""
+    table = schema.embeddings_table_name(space_id)
+    with _told_of(bundle, table):
+        for rows in bundle.row_groups(table):
+            yield embedding_records(rows)
+
+
+def embedding_records(rows: pa.Table) -> list[EmbeddingRecord]:
+    """Records of rows, without a Python object for each number of a vector."""
+    vectors = {
+        name: schema.matrix(rows[name]) for name in rows.schema.names if hasattr(rows[name].type, "value_type")
+    }
+    scalars = [name for name in rows.schema.names if name not in vectors]
+    columns = zip(*(rows[name].to_pylist() for name in scalars), strict=True)
+    return [
+        EmbeddingRecord(
+            **dict(zip(scalars, values, strict=True)),
+            **{name: vector[row] for name, vector in vectors.items()},
+        )
+        for row, values in enumerate(columns)
+    ]
+
+
+def task_digest(fingerprint: str, settings: str) -> bytes:
+    """What tells whether two task versions are of the same data and settings."""
+    return hashlib.blake2b(f"{len(fingerprint)} {fingerprint}{settings}".encode(), digest_size=16).digest()
+
+
+def _each(bundle: Bundle, table: str, record_type: type[Record]) -> Iterator[Record]:
+    for batch in records(bundle, table, record_type):
+        yield from batch
+
+
+@contextmanager
+def _told_of(bundle: Bundle, table: str) -> Iterator[None]:
+    """Tell of which member a complaint is.
+
+    Raises:
+        BundleError: If there is one.
+    """
+    try:
+        yield
+    except BundleError:
+        raise
+    except (RegistryError, ValueError, TypeError, RecursionError) as err:
+        raise bundle.error(member_name(table), str(err).rstrip(".")) from err
+
+
+def _require(condition: bool, what: str) -> None:
+    """State what has to hold.
+
+    Raises:
+        ValueError: If it does not; ``_told_of`` says where.
+    """
+    if not condition:
+        raise ValueError(what)
+
+
+def _check_time(time: str) -> None:
+    datetime.fromisoformat(time)
+
+
+def _check_object(text: str, what: str) -> dict[str, Any]:
+    """The JSON object in a text."""
+    values = json.loads(text)
+    _require(isinstance(values, dict), f"{what} must be a JSON object")
+    return dict(values)
+
+
+def _check_order(last: Any, key: Any) -> None:
+    _require(last is None or last < key, f"rows must be in order of their keys, each once; {key} is not")
+
+
+def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
+    """The spaces, which must be those that have a member.
+
+    Raises:
+        BundleError: If they are not.
+    """
+    found: dict[str, SpaceRecord] = {}
+    with _told_of(bundle, "spaces"):
+        for space in _each(bundle, "spaces", SpaceRecord):
+            _check_order(next(reversed(found), None), space.space_id)
+            _check_space(space)
+            found[space.space_id] = space
+    if list(found) != bundle.space_ids:
+        odd = min(found.keys() ^ set(bundle.space_ids))
+        raise BundleError(
+            f"{bundle.path}: space {odd} must have a row and a member of its own; nothing was imported"
+        )
+    return found
+
+
+def _check_space(space: SpaceRecord) -> None:
+    checked_name("space", space.space_id)
+    _check_object(space.description, "description")
+    _require(1 <= space.domain_dim <= MAX_WIDTH, f"domain_dim must be from 1 to {MAX_WIDTH}")
+    _require(1 <= space.dim <= MAX_WIDTH, f"the trivial task must have 1 to {MAX_WIDTH} numbers")
+    _require(
+        bool(np.isfinite(space.trivial).all() and (space.trivial > 0).all()),
+        f"the trivial task of space {space.space_id} must be finite and positive",
+    )
+
+
+def _tasks(bundle: Bundle) -> dict[Key, bytes]:
+    """Digests of the tasks, by key."""
+    found: dict[Key, bytes] = {}
+    last: Key | None = None
+    aliases: set[str] = set()
+    with _told_of(bundle, "tasks"):
+        for task in _each(bundle, "tasks", TaskRecord):
+            _check_order(last, (task.name, task.version))
+            _check_task(task)
+            aliases = aliases if last and last[0] == task.name else set()
+            _require(aliases.isdisjoint(task.aliases), f"an alias of task {task.name} names two versions")
+            aliases |= set(task.aliases)
+            last = task.name, task.version
+            found[last] = task_digest(task.fingerprint, task.settings)
+    return found
+
+
+def _check_task(task: TaskRecord) -> None:
+    name = f"task {task.name}@{task.version}"
+    _require(task.version <= MAX_NUMBER, f"{name}: versions end at {MAX_NUMBER}")
+    _require(min(task.num_classes, task.num_samples) >= 1, f"{name} must have classes and samples")
+    _require(not task.removed_at, f"{name} is removed")
+    _check_time(task.created_at)
+    most = _check_object(task.settings, f"{name}: settings").get("max_samples")
+    _require(type(most) is int and most >= 1, f"{name}: max_samples must be a whole number from 1 on")
+
+
+def _checksums(bundle: Bundle, space_id: str, tasks: dict[Key, bytes]) -> dict[Key, int]:
+    """Checksums of the embeddings in a space, by key."""
+    found: dict[Key, int] = {}
+    last: Key | None = None
+    with _told_of(bundle, schema.embeddings_table_name(space_id)):
+        for batch in embeddings(bundle, space_id):
+            for embedding in batch:
+                key = embedding.task, embedding.version
+                _check_order(last, key)
+                _check_embedding(embedding, known=key in tasks)
+                found[key] = embedding.checksum or 0
+                last = key
+    return found
+
+
+def _check_embedding(embedding: EmbeddingRecord, *, known: bool) -> None:
+    name = f"{embedding.task}@{embedding.version}"
+    _require(known, f"{name} is no task of this file")
+    _require(bool(embedding.checksum), f"the embedding of {name} has no checksum")
+    _require(not (embedding.standard_error < 0).any(), f"the standard error of {name} must not be negative")
+
+
+def _refuse_tasks_without_embedding(bundle: Bundle, contents: Contents) -> None:
+    """Check that every task would be one that `verify` finds whole.
+
+    Raises:
+        BundleError: If one has no embedding in any space.
+    """
+    for name, version in contents.tasks:
+        if not any((name, version) in known for known in contents.checksums.values()):
+            raise BundleError(
+                f"{bundle.path}: task {name}@{version} has no embedding in any space; nothing was imported"
+            )
+
+
+def _check_line(line: AuditRecord) -> None:
+    _check_time(line.at)
+    details = _check_object(line.details, "details")
+    _check_object(line.versions, "versions")
+    if line.action == "task.purge":  # versions that were purged are not given again
+        versions = details.get("versions")
+        _require(
+            isinstance(versions, list) and all(type(it) is int and 1 <= it <= MAX_NUMBER for it in versions),
+            f"the purge of {line.subject} must tell its versions",
+        )
+
+
+def _experts(bundle: Bundle) -> dict[str, ExpertRecord]:
+    """The experts, by name."""
+    found: dict[str, ExpertRecord] = {}
+    with _told_of(bundle, "experts"):
+        for expert in _each(bundle, "experts", ExpertRecord):
+            _check_order(next(reversed(found), None), expert.name)
+            _require(not expert.removed_at, f"expert {expert.name} is removed")
+            _check_time(expert.created_at)
+            found[expert.name] = expert
+    return found

@@ -1,0 +1,338 @@
+"""Read a bundle that anybody may have made: its outside is checked before anything in it is believed.
+
+What is refused: members that the manifest does not name, or twice, or with another size or checksum; members
+that are links, folders, encrypted or compressed; bytes between or after the members; Parquet files of other
+columns, of more rows or of another form than a bundle has; what would take far more memory than it takes in the
+file.
+"""
+
+import io
+import json
+import re
+import stat
+import struct
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from registry import bundles, schema
+from registry.bundles import MANIFEST, Member, member_name
+from registry.commits import FOREIGN_ERRORS
+from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
+from registry.parquet_footers import RowGroup, read_footer
+from registry.records import NAME_PATTERN
+
+MAX_MANIFEST_BYTES = 2**24
+MAX_GROUP_BYTES = 2**28  # of a row group, in memory
+MAX_TOTAL_BYTES = 2**38  # of all that a bundle holds, in memory
+MAX_RATIO = 200  # of the size of a member in memory to that in the file,
+RATIO_FROM_BYTES = 2**26  # from this size in memory on
+
+_CHUNK_BYTES = 2**20
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"  # of what ends an archive, if no comment follows
+_ENCRYPTED = 1
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, *FOREIGN_ERRORS)
+_EMBEDDINGS_MEMBER = re.compile(rf"{schema.EMBEDDINGS_PREFIX}({NAME_PATTERN.pattern})\.parquet")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` says, checked; ``digest`` is the checksum of all of it."""
+
+    schema_version: int
+    members: dict[str, Member]
+    digest: str
+
+
+class Bundle:
+    """An open bundle, whose members are those of its manifest.
+
+    Attributes:
+        path: Of the file.
+        manifest: Of the bundle.
+        space_ids: Spaces that have a member.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], manifest: Manifest, offsets: dict[str, int]) -> None:
+        self.path = path
+        self.manifest = manifest
+        names = map(_EMBEDDINGS_MEMBER.fullmatch, sorted(manifest.members))
+        self.space_ids = [match[1] for match in names if match]
+        self._file, self._offsets = file, offsets
+        self._total_bytes = 0
+        self._groups: dict[str, list[RowGroup]] = {}
+
+    def check(self, table: str, columns: pa.Schema) -> None:
+        """Check the form of a table by its footer, nothing decoded.
+
+        Args:
+            table: Name of the table.
+            columns: Which it should have, now.
+
+        Raises:
+            BundleError: If it is not what ``bundles`` would have written.
+        """
+        name, member = member_name(table), self.manifest.members[member_name(table)]
+        try:
+            groups = read_footer(self._window(name), member.bytes)
+        except ValueError as err:
+            raise self.error(name, str(err)) from err
+        if (rows := sum(group.rows for group in groups)) != member.rows:
+            raise self.error(name, f"it has {rows} rows, the manifest says {member.rows}")
+        limit = bundles.group_rows(columns)
+        if any(group.rows > limit or group.bytes > MAX_GROUP_BYTES for group in groups):
+            raise self.error(name, f"row groups may have {limit} rows and {MAX_GROUP_BYTES} bytes at most")
+        self._check_size(name, member, sum(group.bytes for group in groups))
+        expected = bundles.columns_at(self.manifest.schema_version, table, columns)
+        with self._parquet(name) as parquet:
+            if not parquet.schema_arrow.equals(expected):
+                raise self.error(name, _difference(expected, parquet.schema_arrow))
+        self._groups[table] = groups
+
+    def _check_size(self, name: str, member: Member, in_memory: int) -> None:
+        """Refuse what would grow out of proportion.
+
+        Raises:
+            BundleError: If a member or all of them together do.
+        """
+        self._total_bytes += in_memory
+        if in_memory > max(RATIO_FROM_BYTES, MAX_RATIO * member.bytes):
+            raise self.error(name, f"it grows by more than {MAX_RATIO} times in memory, as bombs do")
+        if self._total_bytes > MAX_TOTAL_BYTES:
+            raise self.error(name, f"all members together take more than {MAX_TOTAL_BYTES} bytes in memory")
+
+    def row_groups(self, table: str) -> Iterator[pa.Table]:
+        """Rows of a table, in the columns of today, a row group at a time; ``check`` comes first.
+
+        Raises:
+            BundleError: If they cannot be read, or are not as many as the footer says.
+        """
+        name = member_name(table)
+        with self._parquet(name) as parquet:
+            for number, group in enumerate(self._groups[table]):
+                rows = parquet.read_row_group(number, use_threads=False)
+                rows.validate(full=True)
+                if len(rows) != group.rows or rows.nbytes > MAX_GROUP_BYTES:
+                    raise self.error(name, "its rows are not as many or as large as it says")
+                if _has_gaps(rows):
+                    raise self.error(name, "a value is missing")
+                yield bundles.upgraded(self.manifest.schema_version, table, rows)
+
+    def error(self, name: str, what: str) -> BundleError:
+        """The error that a member is not as it should be."""
+        return BundleError(f"{self.path}: {name} is not right: {what}; nothing was imported")
+
+    def _window(self, name: str) -> io.BufferedReader:
+        return io.BufferedReader(_Window(self._file, self._offsets[name], self.manifest.members[name].bytes))
+
+    @contextmanager
+    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        try:
+            yield pq.ParquetFile(pa.PythonFile(self._window(name), mode="r"), pre_buffer=False)
+        except FOREIGN_ERRORS as err:
+            if isinstance(err, RegistryError):
+                raise
+            raise self.error(name, f"it cannot be read as Parquet ({str(err).splitlines()[0]})") from err
+
+
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """Open a bundle, checking its members against its manifest, byte for byte.
+
+    Raises:
+        BundleError: If it is none, or damaged.
+        StorageError: If the file cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as err:
+        raise StorageError(f"{path}: the file cannot be read: {err.strerror or err}") from err
+    with file:
+        offsets, sizes, content = _read_archive(path, file)
+        manifest = _parse_manifest(path, content)
+        _check_members(path, manifest, sizes)
+        for name, member in manifest.members.items():
+            if _checksum(_Window(file, offsets[name], member.bytes)) != member.blake2b:
+                raise BundleError(f"{path}: {name} is not what its checksum was made of; nothing was imported")
+        yield Bundle(path, file, manifest, offsets)
+
+
+def _read_archive(path: Path, file: IO[bytes]) -> tuple[dict[str, int], dict[str, int], bytes]:
+    """Where the members begin, their sizes, and the content of the manifest.
+
+    Raises:
+        BundleError: If the file is no zip archive of the form that a bundle has.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            offsets = _offsets(path, file, entries, archive.start_dir)
+            if MANIFEST not in offsets:
+                raise BundleError(f"{path}: there is no {MANIFEST} in it, so it is no bundle")
+            if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+                raise BundleError(f"{path}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
+            content = archive.read(MANIFEST)  # compares it with the checksum of the archive
+    except _ZIP_ERRORS as err:
+        if isinstance(err, RegistryError):
+            raise
+        raise BundleError(
+            f"{path} is no bundle, or is damaged or cut off ({err}); nothing was imported"
+        ) from err
+    return offsets, {entry.orig_filename: entry.file_size for entry in entries}, content
+
+
+def _offsets(path: Path, file: IO[bytes], entries: list[zipfile.ZipInfo], end: int) -> dict[str, int]:
+    """Where the content of each member begins; members must be plain files that fill the archive.
+
+    Raises:
+        BundleError: If they are not, or do not.
+    """
+    twice = [name for name, count in Counter(entry.orig_filename for entry in entries).items() if count > 1]
+    if twice:
+        raise BundleError(f"{path}: {twice[0]!r} is in it twice; nothing was imported")
+    offsets, position = {}, 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        file.seek(position)
+        signature, *_, name_size, extra_size = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        name = file.read(name_size)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if entry.is_dir() or kind not in {0, stat.S_IFREG}:
+            raise BundleError(f"{path}: {entry.orig_filename!r} is no plain file; nothing was imported")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
+            raise BundleError(
+                f"{path}: {entry.orig_filename!r} is compressed or encrypted, which members of a bundle are not"
+            )
+        begins_here = signature == _LOCAL_SIGNATURE and entry.header_offset == position
+        if not begins_here or name != entry.orig_filename.encode():
+            raise BundleError(f"{path}: there is something between its members; nothing was imported")
+        offsets[entry.orig_filename] = position + _LOCAL_HEADER.size + name_size + extra_size
+        position = offsets[entry.orig_filename] + entry.file_size
+    file.seek(-_END_BYTES, io.SEEK_END)
+    if position != end or not file.read(_END_BYTES).startswith(_END_SIGNATURE):
+        raise BundleError(f"{path}: its members do not fill it; nothing was imported")
+    return offsets
+
+
+def _parse_manifest(path: Path, content: bytes) -> Manifest:
+    """The manifest of a bundle that this version understands.
+
+    Raises:
+        BundleError: If it is none, or of a format this version does not know.
+        SchemaVersionError: If its records are of a newer schema.
+    """
+    try:
+        values = json.loads(content)
+        found = values["format"], values["format_version"], values["schema_version"]
+        members = {name: Member(**_typed(member)) for name, member in values["members"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+        raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported") from err
+    kind, format_version, schema_version = found
+    if kind != bundles.FORMAT or type(format_version) is not int or type(schema_version) is not int:
+        raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported")
+    if format_version > bundles.FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format version {format_version} is newer than {bundles.FORMAT_VERSION}, the newest that "
+            "this version understands; upgrade task2vec-registry"
+        )
+    if schema_version > schema.SCHEMA_VERSION:
+        raise SchemaVersionError(str(path), schema_version, schema.SCHEMA_VERSION)
+    if format_version < 1 or schema_version < bundles.OLDEST_SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: format version {format_version} with schema version {schema_version} was never written; "
+            f"the oldest are 1 and {bundles.OLDEST_SCHEMA_VERSION}"
+        )
+    return Manifest(schema_version, members, bundles.checksum(content))
+
+
+def _typed(member: dict[str, Any]) -> dict[str, Any]:
+    """The same, of the types that ``Member`` has.
+
+    Raises:
+        TypeError: If a value is of another.
+    """
+    for field in fields(Member):
+        if type(member[field.name]) is not field.type:
+            raise TypeError(field.name)
+    return member
+
+
+def _check_members(path: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
+    """Check that there is what the manifest names, and that it names what a bundle has.
+
+    Raises:
+        BundleError: If there is more, or less.
+    """
+    required = set(map(member_name, bundles.RECORD_TABLES))
+    spaces = {name for name in manifest.members if _EMBEDDINGS_MEMBER.fullmatch(name)}
+    foreign = manifest.members.keys() - required - spaces | sizes.keys() - manifest.members.keys() - {MANIFEST}
+    if foreign:
+        raise BundleError(f"{path}: {min(foreign)!r} has no place in a bundle; nothing was imported")
+    missing = required - manifest.members.keys() | manifest.members.keys() - sizes.keys()
+    if missing:
+        raise BundleError(f"{path}: {min(missing)} is missing; nothing was imported")
+    for name, member in manifest.members.items():
+        if member.bytes != sizes[name]:
+            raise BundleError(f"{path}: {name} has {sizes[name]} bytes, the manifest says {member.bytes}")
+
+
+def _has_gaps(rows: pa.Table) -> bool:
+    """Whether a value is null that may not be, in a column or within a list."""
+    for field, column in zip(rows.schema, rows.columns, strict=True):
+        if column.null_count and not field.nullable:
+            return True
+        if hasattr(field.type, "value_type") and any(chunk.flatten().null_count for chunk in column.chunks):
+            return True
+    return False
+
+
+def _difference(expected: pa.Schema, found: pa.Schema) -> str:
+    """What is wrong about columns, in words."""
+    for one, other in zip(expected, found, strict=False):
+        if one != other:
+            return f"its column {one.name} must be {one.type}, got {other.name} of {other.type}"
+    return f"it has {len(found)} columns, expected are {len(expected)}"
+
+
+def _checksum(window: "_Window") -> str:
+    digest = bundles.new_digest()
+    while chunk := window.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+class _Window(io.RawIOBase):
+    """The bytes of one member, read as a file of their own."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._position = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        content = self._file.read(wanted)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)

@@ -1,0 +1,239 @@
+"""A bundle: one file that carries a registry, or some of it, elsewhere. What it is, and how it is written.
+
+It is a zip archive whose members are stored as they are, one right after the other, and nothing else:
+
+    spaces.parquet  tasks.parquet  experts.parquet  results.parquet  audit.parquet
+    embeddings__<space_id>.parquet     one for each space
+    manifest.json                      format, schema version, and checksum, bytes and rows of each other member
+
+Members hold the columns of ``registry.schema``, compressed by zstd inside Parquet, rows in order of their key.
+There is no index and nothing that runs. The same content makes the same bytes: nothing in a bundle tells when
+or under which name it was written.
+"""
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from registry import schema
+from registry.audit import installed_versions
+from registry.commits import storage_errors
+
+FORMAT = "task2vec-registry bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+COMPRESSION = "zstd"
+
+RECORD_TABLES = ("spaces", "tasks", "experts", "results", "audit")
+
+# A row group is what is in memory at once, here and where the bundle is read.
+GROUP_ROWS = 4096
+GROUP_BYTES = 2**26
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip member
+_UNIX, _FILE_MODE = 3, 0o100644 << 16
+
+
+@dataclass(frozen=True)
+class Member:
+    """What the manifest says of a member: its checksum in hexadecimal, its size, and how many rows it has."""
+
+    blake2b: str
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What one schema version changed in bundles.
+
+    Attributes:
+        former_columns: From a table and its columns in the new version, its columns before.
+        upgraded: From a table and rows of the former version, the same in the new one.
+    """
+
+    former_columns: Callable[[str, pa.Schema], pa.Schema]
+    upgraded: Callable[[str, pa.Table], pa.Table]
+
+
+OLDEST_SCHEMA_VERSION = 3
+# From version N - 1 to N, under key N, as in ``registry.schema.MIGRATIONS``; one for each from the oldest on.
+UPGRADES: dict[int, Upgrade] = {}
+
+
+def member_name(table: str) -> str:
+    """Name of the member that holds a table."""
+    return f"{table}.parquet"
+
+
+def columns_at(version: int, table: str, columns: pa.Schema) -> pa.Schema:
+    """Columns of a table as a bundle of an older schema version holds them."""
+    for reached in range(schema.SCHEMA_VERSION, version, -1):
+        columns = UPGRADES[reached].former_columns(table, columns)
+    return columns
+
+
+def upgraded(version: int, table: str, rows: pa.Table) -> pa.Table:
+    """Rows of a bundle of an older schema version as they are now."""
+    for reached in range(version + 1, schema.SCHEMA_VERSION + 1):
+        rows = UPGRADES[reached].upgraded(table, rows)
+    return rows
+
+
+def row_width(columns: pa.Schema) -> int:
+    """Bytes of the vectors of one row."""
+    return sum(4 * kind.list_size for kind in columns.types if pa.types.is_fixed_size_list(kind))
+
+
+def group_rows(columns: pa.Schema) -> int:
+    """How many rows a row group has at most."""
+    return max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, row_width(columns))))
+
+
+def groups(rows: pa.Table) -> Iterator[pa.Table]:
+    """Rows in parts that are fit for row groups: the vectors by their width, long texts by their size."""
+    size = group_rows(rows.schema)
+    for start in range(0, len(rows), size):
+        yield from _halved(rows.slice(start, size))
+
+
+def _halved(rows: pa.Table) -> Iterator[pa.Table]:
+    if len(rows) > 1 and rows.nbytes > 2 * GROUP_BYTES:
+        yield from _halved(rows.slice(0, len(rows) // 2))
+        yield from _halved(rows.slice(len(rows) // 2))
+    else:
+        yield rows
+
+
+class BundleWriter:
+    """Writes the members of one bundle, one after the other.
+
+    Attributes:
+        members: What has been written, by name.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.members: dict[str, Member] = {}
+        self._archive = archive
+
+    def add(self, table: str, columns: pa.Schema, parts: Iterable[pa.Table]) -> int:
+        """Write a table, a row group for each part; nothing but one part is in memory.
+
+        Returns:
+            The number of rows.
+        """
+        name, rows = member_name(table), 0
+        with self._archive.open(_entry(name), "w", force_zip64=True) as file:
+            sink = _Hashed(file)
+            with pq.ParquetWriter(
+                pa.PythonFile(sink, mode="w"),
+                columns,
+                compression=COMPRESSION,
+                use_dictionary=False,  # so that the sizes in the footer are those in memory
+                write_statistics=False,
+            ) as writer:
+                for part in parts:
+                    writer.write_table(part, row_group_size=max(1, len(part)))
+                    rows += len(part)
+        self.members[name] = Member(sink.digest.hexdigest(), sink.size, rows)
+        return rows
+
+    def finish(self, *, registry_id: str, as_of: str) -> str:
+        """Write the manifest.
+
+        Args:
+            registry_id: Where the records are from.
+            as_of: Time of the newest of them.
+
+        Returns:
+            Checksum of the manifest, and by it of everything.
+        """
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "schema_version": schema.SCHEMA_VERSION,
+            "registry_id": registry_id,
+            "as_of": as_of,
+            "versions": json.loads(installed_versions()),
+            "members": {name: asdict(self.members[name]) for name in sorted(self.members)},
+        }
+        content = json.dumps(manifest, indent=1, sort_keys=True).encode()
+        self._archive.writestr(_entry(MANIFEST), content)
+        return checksum(content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BundleWriter]:
+    """Write a bundle that appears at its path at once, whole, in place of a former one, or not at all.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    with storage_errors(f"{path}: the file cannot be written"):
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    yield BundleWriter(archive)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def checksum(content: bytes) -> str:
+    """The checksum of a manifest or another member, in hexadecimal."""
+    return new_digest(content).hexdigest()
+
+
+def new_digest(content: bytes = b"") -> "hashlib.blake2b":
+    """What makes the checksum of a member."""
+    return hashlib.blake2b(content, digest_size=32)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """A member of which everything but its name and content is always the same."""
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.create_system, entry.external_attr = _UNIX, _FILE_MODE
+    return entry
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Hashed(io.RawIOBase):
+    """Passes on what is written, counting it and making its checksum."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.size, self.digest = 0, new_digest()
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def write(self, content: Any) -> int:
+        self._file.write(content)
+        self.digest.update(content)
+        self.size += len(content)
+        return len(content)

@@ -1,0 +1,278 @@
+"""Bring the records of a bundle into a registry.
+
+Everything in the file is checked, then compared with the registry, and only then is anything written, in the
+order spaces, embeddings, experts, results, tasks: an embedding is seen by nobody before its task is there. An
+import that was killed is finished by importing again: what is there already is not written twice.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from registry import bundle_contents, schema
+from registry.answers import ImportSummary
+from registry.audit import audit_lines
+from registry.bundle_contents import Contents, read_contents
+from registry.bundle_reader import Bundle, open_bundle
+from registry.database import quoted
+from registry.merging import Plan, make_plan
+from registry.options import Policy
+from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord
+from registry.schema import Key
+from registry.store import Store
+
+_SLICE_ROWS = 4096
+
+Record = TypeVar("Record", AuditRecord, ResultRecord)
+
+
+def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
+    """Import a bundle.
+
+    Args:
+        store: The registry; made, empty, if there is none.
+        path: Of the file.
+        policy: What to do where file and registry disagree.
+
+    Returns:
+        What was written. Where the file is not right or a conflict stands in the way, that is an error, and
+        nothing was.
+    """
+    store.check_place()
+    with open_bundle(path) as bundle:
+        contents = read_contents(bundle)
+        created = not store.exists
+        if created:
+            make_plan(store, contents, policy, str(path))  # what is wrong is told before anything is made
+            Store.create(store.uri)
+        with store.write_lock():
+            plan = make_plan(store, contents, policy, str(path))
+            return _Import(store, bundle, contents, plan, policy).run(created=created)
+
+
+class _Import:
+    """One import, under the lock; counts what it writes."""
+
+    def __init__(self, store: Store, bundle: Bundle, contents: Contents, plan: Plan, policy: Policy) -> None:
+        self._store, self._bundle, self._contents, self._plan = store, bundle, contents, plan
+        self._policy = policy
+        self._counts: dict[str, int] = defaultdict(int)
+        self._noted = False
+        self._claimed: list[tuple[str, str]] = []  # references and aliases that another version has here
+
+    def run(self, *, created: bool) -> ImportSummary:
+        """Write everything, in order."""
+        self._add_history()
+        for space in self._plan.new_spaces:
+            self._begin()
+            self._store.add_space(space)
+        for space in self._store.spaces():
+            present = self._prepare_space(space.space_id)
+            if space.space_id in self._contents.spaces:
+                self._add_embeddings(space.space_id, present)
+        self._add_experts()
+        self._add_results()
+        self._add_tasks()
+        for reference, alias in self._claimed:
+            self._begin()
+            self._store.set_alias(reference, alias)
+        renumbered = [
+            f"{name}@{version} as {name}@{here}"
+            for (name, version), here in self._plan.new.items()
+            if here != version
+        ]
+        return ImportSummary(
+            path=str(self._bundle.path),
+            checksum=self._bundle.manifest.digest,
+            created=created,
+            spaces=len(self._plan.new_spaces),
+            tasks=self._counts["tasks"],
+            embeddings=self._counts["embeddings"],
+            experts=len(self._plan.new_experts) + len(self._plan.replaced_experts),
+            results=self._counts["results"],
+            audit_lines=self._counts["audit"],
+            tagged=self._counts["tagged"],
+            renumbered=tuple(renumbered),
+            conflicts=tuple(self._plan.conflicts),
+        )
+
+    def _begin(self) -> None:
+        """Note this import, before its first write."""
+        if not self._noted:
+            about = {"checksum": self._bundle.manifest.digest, "on_conflict": self._policy}
+            self._store.database.append("audit", audit_lines("import", [self._bundle.path.name], **about))
+            self._noted = True
+
+    def _note(self, lines: Sequence[AuditRecord]) -> None:
+        """Write the audit of a write that comes next."""
+        if lines:
+            self._begin()
+            self._store.database.append("audit", lines)
+
+    def _lines(self, action: str, subjects: Sequence[str], **details: Any) -> list[AuditRecord]:
+        return audit_lines(action, subjects, file=self._bundle.path.name, **details)
+
+    def _add_history(self) -> None:
+        """Append the lines of the audit that are not here."""
+        known = self._digests("audit", AuditRecord)
+        for batch in bundle_contents.records(self._bundle, "audit", AuditRecord):
+            lines = _unknown(batch, known)
+            self._note(lines)
+            self._counts["audit"] += len(lines)
+
+    def _prepare_space(self, space_id: str) -> set[Key]:
+        """Which embeddings need not be written; of versions that will be added, others are deleted first.
+
+        Nobody sees them: a killed writer or import left them. What this very file left is kept.
+        """
+        table = schema.embeddings_table_name(space_id)
+        rows = self._store.database.read(table, columns=[*schema.EMBEDDING_KEY, "checksum"], row_ids=True)
+        keys = schema.table_keys(rows)
+        checksums, row_ids = rows["checksum"].to_pylist(), rows["_rowid"].to_pylist()
+        theirs = self._contents.checksums.get(space_id, {})
+        expected = {
+            (name, here): theirs.get((name, version)) if here == version else None
+            for (name, version), here in self._plan.new.items()
+        }
+        present, doomed = set(), []
+        for key, checksum, row_id in zip(keys, checksums, row_ids, strict=True):
+            if key in expected and (expected[key] != checksum or key in present):
+                doomed.append(row_id)
+            else:
+                present.add(key)
+        if doomed:
+            self._begin()
+            self._store.database.delete_rows(table, doomed)
+        return present
+
+    def _add_embeddings(self, space_id: str, present: set[Key]) -> None:
+        """Append the embeddings that are not present, a row group a commit."""
+        table = schema.embeddings_table_name(space_id)
+        for batch in bundle_contents.embeddings(self._bundle, space_id):
+            added, further = [], []
+            for embedding in batch:
+                key = embedding.task, embedding.version
+                here = self._plan.new.get(key) or self._plan.same.get(key)
+                if here is None or (embedding.task, here) in present:
+                    continue
+                present.add((embedding.task, here))
+                added.append(_renumbered(embedding, here))
+                if key in self._plan.same:
+                    further.append(f"{embedding.task}@{here}")
+            self._note(self._lines("task.embed", further, space=space_id))
+            if added:
+                self._begin()
+            self._store.database.append(table, added)
+            self._counts["embeddings"] += len(added)
+
+    def _add_experts(self) -> None:
+        new, replaced = self._plan.new_experts, self._plan.replaced_experts
+        self._note(self._lines("expert.import", [expert.name for expert in new]))
+        self._store.database.append("experts", new)
+        self._note(self._lines("expert.import", [expert.name for expert in replaced], replaced=True))
+        if replaced:
+            rows = schema.to_arrow(replaced, schema.EXPERTS)
+            key = ["name", "removed_at"]
+            self._store.database.commit(
+                "experts", lambda table: table.merge_insert(key).when_matched_update_all().execute(rows)
+            )
+
+    def _add_results(self) -> None:
+        """Append the results that are not here, but for those of what was left."""
+        known = self._digests("results", ResultRecord)
+        for batch in bundle_contents.records(self._bundle, "results", ResultRecord):
+            taken = [
+                result
+                for result in batch
+                if result.task not in self._plan.left_tasks and result.expert not in self._plan.left_experts
+            ]
+            results = _unknown(taken, known)
+            self._note(self._lines("result.import", [f"{it.expert} on {it.task}" for it in results]))
+            self._store.database.append("results", results)
+            self._counts["results"] += len(results)
+
+    def _add_tasks(self) -> None:
+        """Append the versions that are new, and give those that are here the tags and aliases they lack."""
+        for batch in bundle_contents.records(self._bundle, "tasks", TaskRecord):
+            new, lines = [], []
+            lacking: dict[Key, _Words] = defaultdict(_Words)
+            for task in batch:
+                key = task.name, task.version
+                if (here := self._plan.new.get(key)) is not None:
+                    new.append(replace(task, version=here, aliases=self._free_aliases(task, here)))
+                    was = {} if here == task.version else {"was": f"{task.name}@{task.version}"}
+                    lines += self._lines("task.import", [f"{task.name}@{here}"], **was)
+                elif (here := self._plan.same.get(key)) is not None:
+                    self._collect_lacking(task, here, lacking[task.name, here])
+            self._note(lines)
+            self._store.database.append("tasks", new)
+            self._counts["tasks"] += len(new)
+            self._give_words({key: words for key, words in lacking.items() if words.tags or words.aliases})
+
+    def _free_aliases(self, task: TaskRecord, here: int) -> tuple[str, ...]:
+        """Aliases that are free here; those that another version has are claimed if the file goes before."""
+        versions = self._plan.known.get(task.name, {}).items()
+        taken = {word: version for version, known in versions if not known.removed for word in known.aliases}
+        if self._policy == "take":
+            others = [alias for alias in task.aliases if taken.get(alias, here) != here]
+            self._claimed += [(f"{task.name}@{here}", alias) for alias in others]
+        return tuple(alias for alias in task.aliases if alias not in taken)
+
+    def _collect_lacking(self, task: TaskRecord, here: int, words: "_Words") -> None:
+        """Which tags and aliases a version that is here should get."""
+        words.tags |= set(task.tags) - set(self._plan.known[task.name][here].tags)
+        words.aliases |= set(self._free_aliases(task, here))
+
+    def _give_words(self, lacking: Mapping[Key, "_Words"]) -> None:
+        """Add tags and aliases to versions, in one commit."""
+        if not lacking:
+            return
+        among = ", ".join(sorted({quoted(name) for name, _ in lacking}))
+        rows = self._store.database.read("tasks", where=f"removed_at = '' and name in ({among})")
+        changed = []
+        for task in schema.from_arrow(TaskRecord, rows):
+            if words := lacking.get((task.name, task.version)):
+                tags, aliases = (*task.tags, *words.tags), (*task.aliases, *words.aliases)
+                changed.append(replace(task, tags=tags, aliases=aliases))
+        self._note(self._lines("task.tag", [f"{task.name}@{task.version}" for task in changed]))
+        self._store.update_tasks(changed)
+        self._counts["tagged"] += len(changed)
+
+    def _digests(self, table: str, record_type: type[Record]) -> set[bytes]:
+        """Of every row of a table that is here."""
+        rows = self._store.database.read(table)
+        slices = (rows.slice(start, _SLICE_ROWS) for start in range(0, len(rows), _SLICE_ROWS))
+        return {_digest(record) for part in slices for record in schema.from_arrow(record_type, part)}
+
+
+@dataclass
+class _Words:
+    """Tags and aliases to add."""
+
+    tags: set[str] = field(default_factory=set)
+    aliases: set[str] = field(default_factory=set)
+
+
+def _renumbered(embedding: EmbeddingRecord, version: int) -> EmbeddingRecord:
+    """The same embedding under another version, with the checksum of that."""
+    same = embedding.version == version
+    return embedding if same else replace(embedding, version=version, checksum=None)
+
+
+def _unknown(records: Iterable[Record], known: set[bytes]) -> list[Record]:
+    """The records that are not known, each once; they are known from then on."""
+    found = []
+    for record in records:
+        digest = _digest(record)
+        if digest not in known:
+            known.add(digest)
+            found.append(record)
+    return found
+
+
+def _digest(record: Record) -> bytes:
+    """What tells two records apart, in few bytes."""
+    return hashlib.blake2b(repr(record).encode(), digest_size=16).digest()

@@ -1,0 +1,202 @@
+"""Decide what becomes of each record of a bundle in a registry that has records of its own.
+
+A version of a task is the same where name, version, fingerprint and settings are; an expert where all but the
+time of its registration is. The same is not written again. A task or an expert of the same name that is not
+the same, or that was removed here, is a conflict; see ``registry.options.POLICIES``. No version is overwritten.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from registry.bundle_contents import Contents, task_digest
+from registry.errors import BundleError, ConflictError
+from registry.options import Policy
+from registry.records import ExpertRecord, SpaceRecord
+from registry.schema import Key
+from registry.store import Store
+
+TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently
+
+_COLUMNS = ["name", "version", "fingerprint", "settings", "removed_at", "tags", "aliases"]
+_EXPERT_FIELDS = ("loader", "source_task", "num_params", "flops", "input_size", "license")
+
+
+class KnownTask(NamedTuple):
+    """What the registry has of a task version."""
+
+    digest: bytes
+    removed: bool
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """What becomes of the records of a bundle.
+
+    Attributes:
+        new: Versions of tasks to add, by their key in the bundle: under which version.
+        same: Versions that are here, likewise.
+        left_tasks: Names of tasks of which nothing is taken.
+        new_experts: To add.
+        replaced_experts: To write in place of those here.
+        left_experts: Names of experts of which nothing is taken.
+        new_spaces: To add.
+        conflicts: In sentences.
+        known: What the registry has of the tasks of these names, by name and version.
+    """
+
+    new: dict[Key, int] = field(default_factory=dict)
+    same: dict[Key, int] = field(default_factory=dict)
+    left_tasks: set[str] = field(default_factory=set)
+    new_experts: list[ExpertRecord] = field(default_factory=list)
+    replaced_experts: list[ExpertRecord] = field(default_factory=list)
+    left_experts: set[str] = field(default_factory=set)
+    new_spaces: list[SpaceRecord] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    known: dict[str, dict[int, KnownTask]] = field(default_factory=dict)
+
+
+def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> Plan:
+    """Compare a bundle with a registry; under the lock, if the plan is to be carried out.
+
+    Args:
+        store: The registry; it need not exist.
+        contents: Of the bundle.
+        policy: What to do about conflicts.
+        where: The file, for messages.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConflictError: If there are conflicts and the policy is ``fail``.
+    """
+    plan = Plan(new_spaces=_new_spaces(store, contents, where))
+    plan.known = _known_tasks(store, {name for name, _ in contents.tasks})
+    for name, group in groupby(contents.tasks, key=lambda key: key[0]):
+        _plan_task(plan, store, name, {key: contents.tasks[key] for key in group}, policy)
+    _plan_experts(plan, store, contents, policy)
+    if plan.conflicts and policy == "fail":
+        raise ConflictError(where, plan.conflicts)
+    _check_results(store, contents, where)
+    return plan
+
+
+def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecord]:
+    """Spaces that are not here yet.
+
+    Raises:
+        BundleError: If one that is here is another one there.
+    """
+    known = {space.space_id: space for space in store.spaces()}
+    for space_id in contents.spaces.keys() & known.keys():
+        ours, theirs = known[space_id], contents.spaces[space_id]
+        same = (ours.description, ours.dim, ours.domain_dim) == (
+            theirs.description,
+            theirs.dim,
+            theirs.domain_dim,
+        )
+        if not (same and np.allclose(ours.trivial, theirs.trivial, rtol=TRIVIAL_TOLERANCE, atol=0)):
+            raise BundleError(
+                f"{where}: space {space_id} is another one here: its description or its trivial task differs, "
+                "so one of the two is damaged; nothing was imported"
+            )
+    return [space for space_id, space in contents.spaces.items() if space_id not in known]
+
+
+def _known_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, KnownTask]]:
+    """What the registry has under some names, hidden versions too."""
+    rows = store.database.read("tasks", columns=_COLUMNS)
+    rows = rows.filter(pc.is_in(rows["name"], value_set=pa.array(sorted(names), pa.string())))
+    known: dict[str, dict[int, KnownTask]] = {}
+    columns = (rows[name].to_pylist() for name in _COLUMNS)
+    for name, version, fingerprint, settings, removed_at, tags, aliases in zip(*columns, strict=True):
+        digest = task_digest(fingerprint, settings)
+        known.setdefault(name, {})[version] = KnownTask(digest, bool(removed_at), tuple(tags), tuple(aliases))
+    return known
+
+
+def _plan_task(plan: Plan, store: Store, name: str, digests: dict[Key, bytes], policy: Policy) -> None:
+    """Decide about all versions of one task together, so that their order stays."""
+    ours = plan.known.get(name, {})
+    differing = [key for key, digest in digests.items() if _differs(ours.get(key[1]), digest)]
+    if not differing:
+        for key in digests:
+            (plan.same if key[1] in ours else plan.new)[key] = key[1]
+        return
+    for _, version in differing:
+        what = "was removed here" if ours[version].removed else "is of other data or settings here"
+        plan.conflicts.append(f"task {name}@{version} {what}")
+    if policy == "keep":
+        plan.left_tasks.add(name)
+    elif policy == "take":
+        _append_versions(plan, ours, digests, set(differing), store.next_version(name))
+
+
+def _differs(ours: KnownTask | None, digest: bytes) -> bool:
+    return ours is not None and (ours.removed or ours.digest != digest)
+
+
+def _append_versions(
+    plan: Plan,
+    ours: dict[int, KnownTask],
+    digests: dict[Key, bytes],
+    differing: set[Key],
+    next_version: int,
+) -> None:
+    """Take versions as the next ones, but for those that were taken before, whatever their number."""
+    here = {task.digest: version for version, task in sorted(ours.items()) if not task.removed}
+    for key, digest in digests.items():
+        if key[1] in ours and key not in differing:
+            plan.same[key] = key[1]
+        elif digest in here:
+            plan.same[key] = here[digest]
+        else:
+            plan.new[key] = next_version
+            next_version += 1
+
+
+def _plan_experts(plan: Plan, store: Store, contents: Contents, policy: Policy) -> None:
+    present = {expert.name: expert for expert in store.experts()}
+    removed = set(store.database.read("experts", columns=["name"])["name"].to_pylist()) - present.keys()
+    for name, expert in contents.experts.items():
+        ours = present.get(name)
+        other = [it for it in _EXPERT_FIELDS if ours and getattr(ours, it) != getattr(expert, it)]
+        if other or name in removed:
+            what = f"has another {' and '.join(other)} here" if other else "was removed here"
+            plan.conflicts.append(f"expert {name} {what}")
+        if (other or name in removed) and policy == "keep":
+            plan.left_experts.add(name)
+        elif other:
+            plan.replaced_experts.append(expert)
+        elif ours is None:
+            plan.new_experts.append(expert)
+
+
+def _check_results(store: Store, contents: Contents, where: str) -> None:
+    """Check that results are of tasks and experts that are in the bundle, or here.
+
+    Raises:
+        BundleError: If one is not.
+    """
+    there = {"task": {name for name, _ in contents.tasks}, "expert": contents.experts.keys()}
+    lacking = {(kind, name) for kind, name in contents.result_names if name not in there[kind]}
+    if not lacking:
+        return
+    here: dict[str, Iterable[str]] = {
+        "task": store.database.read("tasks", columns=["name"])["name"].to_pylist(),
+        "expert": store.database.read("experts", columns=["name"])["name"].to_pylist(),
+    }
+    for kind in ("task", "expert"):
+        if unknown := {name for of, name in lacking if of == kind} - set(here[kind]):
+            raise BundleError(
+                f"{where}: it has results of the {kind} {min(unknown)}, which is neither in it nor in the "
+                f"registry; import that {kind} first, or export without --no-experts and --no-builtin"
+            )
