@@ -179,9 +179,9 @@ class Database:
         self.place.check_lock()
         operation(table)
 
-    def optimize(self, name: str) -> None:
-        """Compact a table and delete its old versions."""
-        self.commit(name, self._compact)
+    def optimize(self, name: str, *, keep: timedelta = KEEP_VERSIONS) -> None:
+        """Compact a table and delete its versions that are older than ``keep``."""
+        self.commit(name, lambda table: table.optimize(cleanup_older_than=keep))
 
     def _compact(self, table: Any) -> None:
         table.optimize(cleanup_older_than=KEEP_VERSIONS)

@@ -44,7 +44,7 @@ _PROCESSES: set[int] = set()
 # One lock per registry, so that all stores of this process share it.
 _LEASES: dict[tuple[str, str], Lease] = {}
 
-_REQUEST = re.compile(r"^.*?Error performing .*? - ", re.DOTALL)
+_REQUEST = re.compile(r"^Generic \w+ error: (.*?Error performing .*? - )?", re.DOTALL)
 
 
 class ObjectPlace:
@@ -169,6 +169,13 @@ class ObjectPlace:
     def damaged_files(self, name: str) -> list[str]:
         """None: object stores keep checksums themselves."""
         return []
+
+    def table_size(self, name: str) -> tuple[int, int]:
+        """Number of objects of a table, and their bytes in total."""
+        with self._told("cannot be read"):
+            pages = obstore.list(self._reached(), f"{name}{TABLE_SUFFIX}")
+            sizes = [found["size"] for page in pages for found in page]
+        return len(sizes), sum(sizes)
 
     def seals_are_whole(self, name: str) -> bool:
         """Object stores keep checksums themselves."""

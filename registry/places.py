@@ -82,6 +82,9 @@ class Place(Protocol):
     def damaged_files(self, name: str) -> list[str]:
         """Every file of a table that is not what was written, by comparing all of them."""
 
+    def table_size(self, name: str) -> tuple[int, int]:
+        """Number of files of a table, and their bytes in total."""
+
     def seals_are_whole(self, name: str) -> bool:
         """Whether what is remembered of the files of a table is there and can be read."""
 
@@ -197,6 +200,11 @@ class LocalPlace:
     def damaged_files(self, name: str) -> list[str]:
         """Every file of a table that is not what was written."""
         return self._seals.damaged_files(self._table_path(name))
+
+    def table_size(self, name: str) -> tuple[int, int]:
+        """Number of files of a table, and their bytes in total."""
+        sizes = [path.stat().st_size for path in self._table_path(name).rglob("*") if path.is_file()]
+        return len(sizes), sum(sizes)
 
     def seals_are_whole(self, name: str) -> bool:
         """Whether the checksums of a table are there and none is damaged."""

@@ -358,6 +358,26 @@ class AuditRecord:
     versions: str
     at: str = field(default_factory=utc_now)
 
+    def __post_init__(self) -> None:
+        """Check the JSON.
+
+        Raises:
+            InvalidRecordError: If the details or the versions are no object.
+        """
+        for name in ("details", "versions"):
+            try:
+                is_object = isinstance(json.loads(getattr(self, name)), dict)
+            except (ValueError, RecursionError):
+                is_object = False
+            if not is_object:
+                raise InvalidRecordError(f"audit of {self.subject}: {name} must be a JSON object")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """``details`` as values."""
+        values: dict[str, Any] = json.loads(self.details)
+        return values
+
 
 def to_json(record: Any) -> Any:
     """Plain JSON values of a record, a sequence of records or a plain value; arrays are left to the caller."""

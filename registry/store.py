@@ -15,8 +15,9 @@ from typing import Any
 
 import lancedb
 
+from registry.answers import OptimizedTable
 from registry.creation import check_place, create_registry
-from registry.database import Database, quoted
+from registry.database import KEEP_VERSIONS, Database, quoted
 from registry.errors import StorageError
 from registry.locations import place_of
 from registry.places import Place
@@ -90,10 +91,21 @@ class Store(StoredTasks, StoredExperts):
         """Check every table against the others; see ``registry.verify``."""
         return verify_database(self.database, repair=repair)
 
-    def optimize(self) -> None:
-        """Compact all tables; writes do so by themselves when a table has become scattered."""
+    def optimize(self, *, keep: timedelta = KEEP_VERSIONS) -> list[OptimizedTable]:
+        """Compact all tables; writes do so by themselves when a table has become scattered.
+
+        Args:
+            keep: Versions of the tables that are older are deleted.
+
+        Returns:
+            Every table with its files before and after.
+        """
+        sizes = []
         for name in self.database.table_names():
-            self.database.optimize(name)
+            before = self.database.place.table_size(name)
+            self.database.optimize(name, keep=keep)
+            sizes.append(OptimizedTable(name, *before, *self.database.place.table_size(name)))
+        return sizes
 
 
 # The process that connected to a registry, here or before a fork.

@@ -4,6 +4,7 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from registry import schema
 from registry.database import quoted
@@ -113,6 +114,13 @@ class StoredEmbeddings(StoredRows):
             self.database.delete_rows(
                 name, [row for key, row in zip(schema.table_keys(rows), row_ids, strict=True) if key in keys]
             )
+
+    def _drop_caches(self) -> None:
+        """Delete the index files on this machine, which hold embeddings that are gone; they are built again."""
+        folder = self.database.place.cache_folder(self.database.registry_id())
+        for path in folder.glob("*.*"):  # all but the lock
+            with suppress(OSError):
+                path.unlink()
 
     def _task_keys(self, where: str = PRESENT) -> list[Key]:
         return schema.table_keys(self.database.read("tasks", columns=["name", "version"], where=where))

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from registry.database import quoted
-from registry.records import ExpertRecord, ResultRecord, utc_now
-from registry.stored_rows import NOT_BUILTIN, StoredRows, listed, lookup, refuse_duplicates
+from registry.records import ExpertRecord, ResultRecord
+from registry.stored_rows import NOT_BUILTIN, REMOVED, StoredRows, listed, lookup, refuse_duplicates
 
 
 class StoredExperts(StoredRows):
@@ -33,7 +33,18 @@ class StoredExperts(StoredRows):
         with self.write_lock():
             self.expert(name)
             self._note("expert.remove", [name])
-            self._mark_removed("experts", name, utc_now())
+            self._mark_removed("experts", name)
+
+    def restore_expert(self, name: str) -> None:
+        """Show the expert of a name that was removed last; ``DuplicateError`` if another has the name now."""
+        with self.write_lock():
+            removed = self._records(ExpertRecord, "experts", REMOVED)
+            lookup("removed expert", name, {expert.name: expert for expert in removed})
+            refuse_duplicates("expert", [name], {expert.name for expert in self.experts()})
+            last = max(expert.removed_at for expert in removed if expert.name == name)
+            self._note("expert.restore", [name])
+            where = f"name = {quoted(name)} and removed_at = {quoted(last)}"
+            self.database.commit("experts", lambda table: table.update(where=where, values={"removed_at": ""}))
 
     def purge_expert(self, name: str) -> None:
         """Delete an expert, hidden or not, and the results of it for good."""

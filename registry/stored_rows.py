@@ -9,6 +9,7 @@ from registry import schema
 from registry.audit import audit_lines
 from registry.database import Database, quoted
 from registry.errors import DuplicateError, NotFoundError
+from registry.records import utc_now
 
 PRESENT = "removed_at = ''"
 REMOVED = "removed_at != ''"
@@ -39,8 +40,8 @@ class StoredRows:
     def _records(self, record_type: type[Record], name: str, where: str = "") -> list[Record]:
         return schema.from_arrow(record_type, self.database.read(name, where=where))
 
-    def _mark_removed(self, name: str, of_name: str, removed_at: str) -> None:
-        where = f"name = {quoted(of_name)} and {PRESENT if removed_at else REMOVED}"
+    def _mark_removed(self, name: str, of_name: str) -> None:
+        where, removed_at = f"name = {quoted(of_name)} and {PRESENT}", utc_now()
         self.database.commit(name, lambda table: table.update(where=where, values={"removed_at": removed_at}))
 
     def _delete(self, name: str, where: str) -> None:

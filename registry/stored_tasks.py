@@ -7,7 +7,7 @@ from registry import schema
 from registry.database import quoted
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.filters import parse_where
-from registry.records import LATEST, EmbeddingRecord, TaskRecord, checked_alias, utc_now
+from registry.records import LATEST, AuditRecord, EmbeddingRecord, TaskRecord, checked_alias
 from registry.stored_embeddings import StoredEmbeddings
 from registry.stored_rows import REMOVED, among, listed, lookup, refuse_duplicates
 
@@ -16,9 +16,15 @@ class StoredTasks(StoredEmbeddings):
     """The versions of tasks."""
 
     def next_version(self, name: str) -> int:
-        """The version that a task of this name would get; versions of removed tasks are not given again."""
-        versions = self.database.read("tasks", where=f"name = {quoted(name)}")["version"].to_pylist()
-        return max(versions, default=0) + 1
+        """The version that a task of this name would get; one that was removed or purged is not given again."""
+        versions = [version for _, version in self._task_keys(f"name = {quoted(name)}")]
+        return max([*versions, *self._purged_versions(name)], default=0) + 1
+
+    def _purged_versions(self, name: str) -> list[int]:
+        """Versions of a task that are gone: ``name@version`` must not come to mean something else."""
+        where = f"action = 'task.purge' and subject = {quoted(name)}"
+        purges = self._records(AuditRecord, "audit", where)
+        return [version for purge in purges for version in purge.told["versions"]]
 
     def add_task(self, task: TaskRecord, space_id: str, embedding: EmbeddingRecord) -> None:
         """Register one version of a task with its embedding; see ``add_tasks``."""
@@ -80,13 +86,13 @@ class StoredTasks(StoredEmbeddings):
         Returns:
             Tasks that are not removed.
         """
-        passes = parse_where(where) if where is not None else None
+        chosen = parse_where(where) if where is not None else None
         rows = self._records(TaskRecord, "tasks", listed(builtin))
         found = {(task.name, task.version): task for task in rows}
         tasks = [found[key] for key in sorted(found)]
         if latest:
             tasks = list({task.name: task for task in tasks}.values())
-        return [task for task in tasks if passes is None or passes(task)]
+        return tasks if chosen is None else chosen.passing(tasks)
 
     def task_names(self) -> set[str]:
         """Names of all tasks that are not removed."""
@@ -125,14 +131,20 @@ class StoredTasks(StoredEmbeddings):
         with self.write_lock():
             lookup("task", name, dict(self._task_keys()))
             self._note("task.remove", [name])
-            self._mark_removed("tasks", name, utc_now())
+            self._mark_removed("tasks", name)
 
     def restore_task(self, name: str) -> None:
-        """Show all versions of a task that was removed again."""
+        """Show all versions of a removed task again; an alias stays with the version that has it now."""
         with self.write_lock():
             lookup("removed task", name, dict(self._task_keys(REMOVED)))
+            taken = {alias for task in self.versions(name) for alias in task.aliases}
+            restored = []
+            for task in reversed(self.versions(name, removed=True)):
+                free = tuple(alias for alias in task.aliases if alias not in taken)
+                restored.append(replace(task, removed_at="", aliases=free))
+                taken.update(free)
             self._note("task.restore", [name])
-            self._mark_removed("tasks", name, "")
+            self.update_tasks(restored)
 
     def purge_task(self, name: str) -> None:
         """Delete all versions of a task, hidden or not, its embeddings and the results on it for good."""
@@ -144,6 +156,7 @@ class StoredTasks(StoredEmbeddings):
             self._delete("results", f"task = {quoted(name)}")
             self._delete("tasks", f"name = {quoted(name)}")
             self._remove_embeddings(keys)
+            self._drop_caches()
 
     def set_tags(self, name: str, tags: Sequence[str]) -> None:
         """Replace the tags of all versions of a task."""
