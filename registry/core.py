@@ -25,6 +25,7 @@ from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceR
 from registry.snapshots import Snapshots
 from registry.starter import populate
 from registry.store import Problem, Store
+from registry.transfer import Transfer
 from registry.views import Point, View, choose_space
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
 
 
-class TaskRegistry:
+class TaskRegistry(Transfer):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:
@@ -142,7 +143,7 @@ class TaskRegistry:
         return self._opened().tasks(where=where, builtin=self.builtin)
 
     def task(self, reference: str) -> TaskRecord:
-        """One task by ``name`` (its latest version) or ``name@version``.
+        """One task by ``name`` (its latest version), ``name@version`` or ``name@alias``.
 
         Raises:
             NotFoundError: If it is not there.
@@ -160,14 +161,6 @@ class TaskRegistry:
         task = store.task(reference)
         pairs = ((space, store.embedding(space.space_id, task.name, task.version)) for space in store.spaces())
         return [(space, embedding) for space, embedding in pairs if embedding]
-
-    def remove_task(self, name: str) -> None:
-        """Take a task, with all its versions, out of every list and answer; its rows stay.
-
-        Raises:
-            NotFoundError: If it is not there.
-        """
-        self._opened().remove_task(name)
 
     def tag_task(self, name: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> TaskRecord:
         """Add and take away tags of a task.
@@ -248,14 +241,6 @@ class TaskRegistry:
             NotFoundError: If it is not there.
         """
         return self._opened().expert(name)
-
-    def remove_expert(self, name: str) -> None:
-        """Take an expert out of every list and answer; its rows stay.
-
-        Raises:
-            NotFoundError: If it is not there.
-        """
-        self._opened().remove_expert(name)
 
     def add_result(
         self,
@@ -472,11 +457,6 @@ class TaskRegistry:
         return self._opened().verify(repair=repair)
 
     # How it is done
-
-    def _opened(self) -> Store:
-        if not self._store.database.is_present():
-            raise StorageError(f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task")
-        return self._store
 
     def _create_if_missing(self) -> None:
         if not self._store.exists:

@@ -84,10 +84,14 @@ def test_the_place_is_the_argument_the_environment_or_the_home(monkeypatch, tmp_
     assert not (tmp_path / "mine").exists()
 
 
-def test_an_url_is_refused_as_it_was_written(monkeypatch, tmp_path):
+def test_another_url_is_refused_as_it_was_written(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with fails(StorageError, "s3://bucket/place: a registry must be a local folder, not an URL"):
-        TaskRegistry("s3://bucket/place")
+    message = (
+        "ftp://host/place: a registry lies in a local folder or at one of s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
+        "az://BUCKET/PREFIX"
+    )
+    with fails(StorageError, message):
+        TaskRegistry("ftp://host/place")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,7 +125,7 @@ def test_what_needs_a_registry_says_that_there_is_none_and_makes_none(tmp_path, 
     with fails(StorageError, f"{missing}: there is no registry yet; make one with `t2v init`, or add a task"):
         ask(TaskRegistry(missing))
     file.touch()
-    with fails(StorageError, f"{file} is a file, not the folder of a registry"):
+    with fails(StorageError, f"{file} is a file; a registry needs a folder of its own"):
         ask(TaskRegistry(file))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
