@@ -1,113 +1,242 @@
-"""A registry survives ``kill -9`` at any moment, and several processes that write at once."""
+"""A registry survives ``kill -9`` at every step of every operation, a full disk and one that cannot be written.
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
-import pytest
-from builders import make_embedding
-
-from registry.store import Store
-
-SPACE = "space0"
-ROOT = Path(__file__).parents[1]
-
-# Adds tasks PREFIX0, PREFIX1, ... until COUNT or a kill, and prints every name when it is stored. With several
-# names a commit, and a low threshold, creation, batches and compactions are under way at some of the kills.
-WRITER = """
-import sys
-from builders import make_embedding, make_space, make_task
-from registry import database
-from registry.errors import DuplicateError
-from registry.store import Store
-
-uri, prefix, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-database.MAX_FRAGMENTS = 4
-print("ready", flush=True)
-store = Store.create(uri, lambda new: new.add_space(make_space()))
-for start in range(0, count, 2):
-    for names in ([f"{prefix}{start}", f"{prefix}{start}-twin"], [f"shared{start}"]):
-        try:
-            store.add_tasks([(make_task(name), make_embedding(name)) for name in names], "space0")
-        except DuplicateError:
-            continue
-        print(*names, sep="\\n", flush=True)
+By default a few points of each operation are tried, chosen by a seed; ``-m slow`` tries all of them.
 """
 
+import random
+import subprocess
 
-def start_writer(uri, prefix, count=1_000_000):
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(uri), prefix, str(count)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+import kill_points
+import pytest
+from builders import make_embedding, make_expert, make_result, make_space, make_task
+from kill_points import CASES, SPACE, Point
 
+from registry import embedding_rows, neighbors
+from registry.errors import DuplicateError, RegistryError
+from registry.store import Store
 
-def kill_after(writer, seconds):
-    """Wait until a writer is about to write, let it for a while, kill it; return the names it acknowledged."""
-    assert writer.stdout.readline() == "ready\n", writer.stderr.read()
-    time.sleep(seconds)
-    writer.send_signal(signal.SIGKILL)
-    output, _ = writer.communicate(timeout=60)
-    assert writer.returncode == -signal.SIGKILL
-    return output.split("\n")[:-1]  # what follows the last line end is empty or cut off
+DISK_BYTES = 2 * 2**20
 
 
-def check_whole(uri, acknowledged):
-    """Everything acknowledged is there, and at most orphans have to be repaired."""
-    store = Store(uri)
-    assert store.exists or not acknowledged
-    before = {task.name for task in store.tasks()}
-    assert before >= set(acknowledged)
-    assert {problem.kind for problem in store.verify()} <= {"orphan", "stale"}
-    store.verify(repair=True)
-    assert store.verify() == []
-    store = Store.create(uri)
-    assert {task.name for task in store.tasks()} == before
-    for name in acknowledged:
-        assert store.embedding(SPACE, name, 1).fisher.tolist() == make_embedding(name).fisher.tolist()
-    if before:
-        assert [name for name, _ in store.embeddings(SPACE).keys] == sorted(before)
+@pytest.fixture(scope="module")
+def server():
+    """Makes processes that have everything imported and nothing opened."""
+    return kill_points.start_server()
 
 
-def test_kill_loses_nothing_acknowledged(tmp_path):
-    """Six writers on six registries, for their start-up to overlap; killed at once to after some writes."""
-    generator = random.Random(0)
-    writers = [start_writer(tmp_path / str(number), "task") for number in range(6)]
-    for number, writer in enumerate(writers):
-        acknowledged = kill_after(writer, generator.uniform(0, 0.12) * number)
-        check_whole(tmp_path / str(number), acknowledged)
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory):
+    """Builds the registry that an operation is done to once, to be copied."""
+    folder, built = tmp_path_factory.mktemp("templates"), {}
+
+    def template(case):
+        if case.build not in built:
+            built[case.build] = folder / str(len(built))
+            case.build(built[case.build])
+        return built[case.build]
+
+    return template
+
+
+@pytest.fixture
+def indexed(monkeypatch):
+    """The few tasks of these tests have an index."""
+    monkeypatch.setattr(neighbors, "EXACT_BELOW", kill_points.INDEXED_FROM)
+    monkeypatch.setattr(embedding_rows, "SAVE_ROWS", 1)
+    monkeypatch.setattr(embedding_rows, "SAVE_SHARE", 0.0)
+
+
+class Operation:
+    """An operation run to its end once, to know its steps and what it leads to."""
+
+    def __init__(self, name, server, template, folder):
+        self.name, self.case, self.server, self.template = name, CASES[name], server, template
+        self.folder = folder / "registry"
+        whole = kill_points.run(server, name, self.fresh())
+        assert not whole.killed
+        self.steps = whole.steps
+        self.after = kill_points.snapshot(self.folder)
+        self.answer = self.nearest()
+        # A snapshot of an old registry would migrate it; what it holds is what the migrated one shows.
+        migrates = name.startswith("migrate")
+        self.before = self.after if migrates else kill_points.snapshot(template)
+
+    def fresh(self):
+        return kill_points.copy(self.template, self.folder)
+
+    def check_killed_at(self, point):
+        """Kill at a point; whether it was reached.
+
+        Each list is as before or as after, what is left is what may be, repair mends it, and the operation can
+        be run again.
+        """
+        result = kill_points.run(self.server, self.name, self.fresh(), point)
+        where = f"{self.name} killed at {point}, after {list(result.steps[-2:])}"
+        self.check_each_is_before_or_after(where)
+        if not result.killed:
+            assert kill_points.snapshot(self.folder) == self.after, where
+            return False
+        assert self.nearest() == self.answer, where
+        self.repair(self.case.faults, where)
+        kill_points.run_again(self.case, self.folder)
+        self.repair(self.case.faults | {"duplicate"}, where)  # results are appended again, to the last field
+        assert kill_points.snapshot(self.folder) == self.after, where
+        return True
+
+    def nearest(self):
+        """What the index answers, where it is what is written."""
+        return kill_points.ask(self.folder) if self.name.startswith("index") else None
+
+    def repair(self, expected, where):
+        """Mend what verify finds, which must be nothing else than expected, and all."""
+        found = Store(self.folder).verify(repair=True)
+        assert {problem.kind for problem in found} <= expected | {"dangling"}, (where, found)
+        assert {problem.kind for problem in Store(self.folder).verify()} <= {"dangling"}, where
+
+    def check_each_is_before_or_after(self, where):
+        found = kill_points.snapshot(self.folder)
+        for part in found:
+            allowed = [state[part] for state in (self.before, self.after) if part in state]
+            empty = [[(), [], []]] if part.startswith("embeddings") else []  # a space that is new
+            assert found[part] in allowed + empty, (where, part)
+
+
+@pytest.fixture
+def operation(request, server, templates, tmp_path, indexed):
+    return Operation(request.param, server, templates(CASES[request.param]), tmp_path)
+
+
+@pytest.mark.parametrize("operation", CASES, indirect=True)
+def test_a_kill_at_a_step_loses_and_doubles_nothing(operation):
+    generator = random.Random(operation.name)
+    points = kill_points.points_of(operation.steps)
+    assert operation.check_killed_at(generator.choice(points))
+    operation.check_killed_at(Point(generator.randrange(12), "change"))
 
 
 @pytest.mark.slow
-def test_many_kills_on_one_registry_lose_nothing_acknowledged(tmp_path):
-    generator = random.Random(1)
-    acknowledged = []
-    for number in range(24):
-        acknowledged += kill_after(start_writer(tmp_path / "one", f"round{number}-"), generator.uniform(0, 0.6))
-        check_whole(tmp_path / "one", acknowledged)
-    assert len(acknowledged) > 24
+@pytest.mark.parametrize("operation", CASES, indirect=True)
+def test_a_kill_at_every_step_loses_and_doubles_nothing(operation):
+    for point in kill_points.points_of(operation.steps):
+        assert operation.check_killed_at(point), point
 
 
-def test_three_writers_store_every_name_once(tmp_path):
-    """They race for the creation too; each has names of its own, and all want the shared ones."""
-    writers = [start_writer(tmp_path / "one", prefix, 8) for prefix in "abc"]
-    outputs = [writer.communicate(timeout=120) for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0, 0], outputs
-    acknowledged = [name for output, _ in outputs for name in output.split() if name != "ready"]
-    shared = {f"shared{start}" for start in range(0, 8, 2)}
-    own = {f"{prefix}{start}{twin}" for prefix in "abc" for start in range(0, 8, 2) for twin in ("", "-twin")}
-    assert sorted(acknowledged) == sorted(shared | own)
-    store = Store(tmp_path / "one")
-    assert [task.name for task in store.tasks()] == sorted(acknowledged)
-    assert (
-        len(store.database.read("tasks")) == len(store.database.read("embeddings__space0")) == len(acknowledged)
-    )
-    assert store.verify() == []
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", CASES, indirect=True)
+def test_a_kill_at_every_change_of_a_file_loses_and_doubles_nothing(operation):
+    """Inside LanceDB; how far it got when the kernel told is a matter of microseconds."""
+    number = 0
+    while operation.check_killed_at(Point(number, "change")):
+        number += 1
+    assert number
+
+
+# Disks
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own, in memory; only root may make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here; root can")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path, leave):
+    """Write a file until only so many bytes are free; to the last byte if 0."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(2**12))
+        except OSError:
+            file.truncate(max(0, file.tell() - leave))
+
+
+def refused(operation):
+    """Whether an operation was refused, in one line; ``DuplicateError`` counts as done."""
+    try:
+        operation()
+    except DuplicateError:
+        return False
+    except RegistryError as err:
+        error = str(err)
+    else:
+        return False
+    assert len(error.splitlines()) == 1
+    assert "cannot be written" in error or "cannot be created" in error
+    return True
+
+
+@pytest.mark.parametrize("leave", [0, 3 * 2**12, 12 * 2**12])
+def test_a_full_disk_loses_nothing_and_doubles_nothing(disk, leave):
+    folder, ballast = disk / "registry", disk / "ballast"
+    store = Store.create(folder, lambda new: new.add_space(make_space()))
+    writes = {
+        f"task{number}": lambda name=f"task{number}": store.add_task(
+            make_task(name), SPACE, make_embedding(name)
+        )
+        for number in range(12)
+    }
+    writes |= {"expert": lambda: store.add_experts([make_expert("one.test")])}
+    writes |= {"result": lambda: store.add_results([make_result("task0", "one.test")])}
+    writes["task0"]()
+    fill(ballast, leave)
+    later = {name for name, write in writes.items() if refused(write)}
+    assert later
+    check_shown(folder, writes.keys() - later)
+    ballast.unlink()
+    check_shown(folder, writes.keys() - later)
+    assert not any(refused(writes[name]) for name in later)
+    assert {problem.kind for problem in Store(folder).verify(repair=True)} <= {"orphan", "duplicate"}
+    assert Store(folder).verify() == []
+    check_shown(folder, writes.keys())
+
+
+def check_shown(folder, names):
+    """Everything acknowledged is there, and nothing else."""
+    store = Store(folder)
+    shown = [task.name for task in store.tasks(latest=False)]
+    assert shown == sorted(name for name in names if name.startswith("task"))
+    assert [name for name, _ in store.embeddings(SPACE).keys] == shown
+    for name in shown:
+        assert store.embedding(SPACE, name, 1).fisher.tolist() == make_embedding(name).fisher.tolist()
+    assert len(store.experts()) == ("expert" in names)
+    assert len(store.results()) == ("result" in names)
+
+
+def test_no_registry_is_left_where_one_does_not_fit(disk):
+    folder, ballast = disk / "registry", disk / "ballast"
+    for leave in (0, 2**13, 2**15):
+        fill(ballast, leave)
+        assert refused(lambda: Store.create(folder, kill_points.populate))
+        assert not Store(folder).exists
+        ballast.unlink()
+    Store.create(folder, lambda new: new.add_space(make_space()))
+    assert Store(folder).verify() == []
+
+
+def test_a_registry_that_cannot_be_written_is_read_asked_and_verified(disk, indexed):
+    folder = disk / "registry"
+    kill_points.build(folder)
+    right = kill_points.ask(folder)
+    kill_points.add_task(folder)  # so that the index lacks a task, and cannot be saved
+    before = kill_points.snapshot(folder)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert kill_points.snapshot(folder) == before
+    assert len(kill_points.ask(folder)) == len(right)
+    assert {problem.kind for problem in Store(folder).verify()} <= {"dangling"}
+    for write in (
+        lambda: kill_points.add_version(folder),
+        lambda: Store(folder).set_tags("a", ["red"]),
+        lambda: Store(folder).remove_task("a"),
+        lambda: Store(folder).optimize(),
+        lambda: Store(folder).verify(repair=True),
+        lambda: Store.create(disk / "another"),
+    ):
+        assert refused(write)
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert not refused(lambda: kill_points.add_version(folder))
