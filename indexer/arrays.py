@@ -6,34 +6,49 @@ integer or boolean type, and targets of a regression if they are floats ``[N]`` 
 Axes: N samples, H height, W width, C channels of an image or labels, T targets.
 """
 
+import math
+import os
+import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 
 from indexer.errors import DataError
 from indexer.listings import Dataset, Entry, choose_split, target_names
 from indexer.records import Kind
+
+MAX_RATIO = 200
+"""How many times its size in the file an array may have; deflate makes 1,000 of zeros, images make 10."""
+
+ALWAYS_ALLOWED_BYTES = 2**26
+"""Arrays up to this size may be of any ratio."""
+
+MAX_LABELS = 100_000
+"""Labels or targets of a sample."""
 
 
 def open_npz(spec: str, split: str | None) -> Dataset:
     """List an .npz file that holds ``images`` and ``labels``.
 
     Raises:
-        DataError: If it is none, the arrays are of a wrong type or shape, or a split is asked for.
+        DataError: If it is none, the arrays are of a wrong type or shape, would not fit the memory or are far
+            larger than the file, or a split is asked for.
+        OSError: If it cannot be read.
     """
     try:
-        with Path(spec).open("rb") as file:  # np.load leaves a broken file open
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
+        with Path(spec).open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
                 raise DataError(spec, "holds one unnamed array; expected images and labels, as np.savez writes")
-            images, labels = (_npz_array(spec, loaded, name) for name in ("images", "labels"))
-    except DataError:
+            with zipfile.ZipFile(file) as archive:
+                images, labels = (_npz_array(spec, archive, name) for name in ("images", "labels"))
+    except (DataError, OSError):
         raise
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # damaged zips and headers raise nearly anything, such as tokenize.TokenError
         raise DataError(spec, f"is not an .npz file of plain number arrays: {error}") from error
     _check_arrays(spec, images, labels)
     return _array_listing(spec, images, labels, split)
@@ -52,11 +67,47 @@ def open_digits(spec: str, split: str | None) -> Dataset:
     return _array_listing(spec, grey, digits.target, split)
 
 
-def _npz_array(spec: str, loaded: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in loaded:
-        found = ", ".join(loaded) or "none"
+def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an .npz file, once its header is known to be true and its size to be harmless.
+
+    Raises:
+        DataError: If it is missing, or one of the two is not so.
+    """
+    names = archive.namelist()
+    if f"{name}.npy" not in names:
+        found = ", ".join(other.removesuffix(".npy") for other in names) or "none"
         raise DataError(spec, f"array {name!r} is missing; expected images and labels, got {found}")
-    return loaded[name]
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        read_header = {(1, 0): npy.read_array_header_1_0}.get(npy.read_magic(file), npy.read_array_header_2_0)
+        shape, _, dtype = read_header(file)
+        expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and expected != member.file_size:
+        raise DataError(
+            spec, f"array {name!r} claims the shape {list(shape)} of {dtype}, which is not what the file holds"
+        )
+    ratio = member.file_size / max(1, min(member.compress_size, Path(spec).stat().st_size))
+    if member.file_size > ALWAYS_ALLOWED_BYTES and ratio > MAX_RATIO:
+        raise DataError(
+            spec,
+            f"array {name!r} is {ratio:.0f} times larger than in the file, more than {MAX_RATIO}, as in files "
+            "that are made to fill the memory; write it with np.savez, uncompressed, if it is meant",
+        )
+    if member.file_size > _memory_bytes():
+        raise DataError(
+            spec, f"array {name!r} of {member.file_size} bytes is larger than the memory; use image files"
+        )
+    with archive.open(member) as file:
+        array: np.ndarray = npy.read_array(file, allow_pickle=False)
+        return array
+
+
+def _memory_bytes() -> float:
+    """Of this machine; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def _check_arrays(spec: str, images: np.ndarray, labels: np.ndarray) -> None:
@@ -70,6 +121,8 @@ def _check_arrays(spec: str, images: np.ndarray, labels: np.ndarray) -> None:
             "labels must be [N] classes or targets, [N, C] of 0 and 1 or [N, T] targets, "
             f"got shape {list(labels.shape)}",
         )
+    if labels.ndim == 2 and labels.shape[1] > MAX_LABELS:
+        raise DataError(spec, f"labels have {labels.shape[1]} columns; at most {MAX_LABELS} are possible")
     if labels.dtype.kind not in ("uif" if labels.ndim == 1 else "uifb"):
         raise DataError(
             spec, f"labels must be integers, or floats of a regression, got {labels.dtype}; number the classes"

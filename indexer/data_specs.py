@@ -65,6 +65,8 @@ def _opener(spec: str) -> Opener:
         return open_folder
     if not path.exists():
         raise DataSpecError(spec, f"no such file or folder; {SUPPORTED_KINDS}")
+    if not path.is_file():  # reading a pipe would wait for somebody to write
+        raise DataSpecError(spec, f"is neither a file nor a folder; {SUPPORTED_KINDS}")
     if path.suffix.lower() in FILE_OPENERS:
         return FILE_OPENERS[path.suffix.lower()]
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):

@@ -8,7 +8,6 @@ Axes: n samples drawn, C classes or labels, T targets.
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import numpy as np
 from indexer.channels import UnfitPixelsError
 from indexer.data_specs import open_dataset
 from indexer.errors import DataError, SettingsError, UnreadableFilesError
-from indexer.images import UnreadableImageError, decode_image, fit_image
+from indexer.images import UnreadableImageError, image_input
 from indexer.labels import check_labels, check_max_samples, check_sizes, label_array
 from indexer.listings import Dataset, Entry, printable, reading
 from indexer.records import DatasetDescription, EmbeddingSettings, InputTransform
@@ -96,7 +95,7 @@ def load_sample(
     check_labels(dataset, labels, "drawn sample")
 
     def decode(raw: bytes | np.ndarray) -> np.ndarray:
-        return fit_image(decode_image(raw, channels, value_range), transform)
+        return image_input(raw, transform, channels, value_range)
 
     images, readable, digests = _decode(dataset, chosen, decode, transform.crop, threads, progress)
     skipped = [printable(entry.name) for entry, good in zip(chosen, readable, strict=True) if not good]
@@ -175,9 +174,7 @@ def _decode(
         return True, _digest(raw)
 
     outcomes: list[tuple[bool, bytes]] = []
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
-        # Pillow warns of oddities in files that it reads all the same.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
         for outcome in pool.map(decode_one, range(len(chosen))):
             outcomes.append(outcome)
             if progress:

@@ -16,9 +16,22 @@ Messages are one sentence or two: what, where, what was expected, what to do.
 import difflib
 from collections.abc import Iterable
 
+MAX_MESSAGE = 1000
+"""Characters of a message. Foreign files decide what some of them quote, and have cells of megabytes."""
+
+
+def one_line(text: str) -> str:
+    """The text as terminals can show it: on one line, control characters spelled out, cut if it is long."""
+    line = " ".join(text.splitlines())
+    safe = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    return safe if len(safe) <= MAX_MESSAGE else f"{safe[: MAX_MESSAGE - 305]} ... {safe[-300:]}"
+
 
 class IndexerError(Exception):
-    """Base of everything that a caller of the indexer can cause."""
+    """Base of everything that a caller of the indexer can cause; its message is one line that prints safely."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class DataError(IndexerError, ValueError):

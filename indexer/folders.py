@@ -10,7 +10,7 @@ from pathlib import Path
 
 from indexer.errors import DataError
 from indexer.images import IMAGE_SUFFIXES, is_image_name
-from indexer.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable
+from indexer.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable, read_file
 
 
 def open_folder(spec: str, split: str | None) -> Dataset:
@@ -47,7 +47,7 @@ def open_folder(spec: str, split: str | None) -> Dataset:
         class_names=tuple(printable(folder.name) for folder in folders),
         scan=scan,
         size=lambda entry: int(entry.where.stat().st_size),
-        read=lambda entry: Path(entry.where.path).read_bytes(),
+        read=lambda entry: read_file(entry.where),
     )
 
 

@@ -4,6 +4,10 @@ Axes: H height, W width, C channels.
 """
 
 import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,6 +21,7 @@ MAX_PIXELS = 100_000_000
 # Pillow goes by content, not by suffix. The other formats it knows stay closed: some start programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _MAX_ASPECT = 16
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 
 Picture = Image.Image | list[Image.Image]
 """A loaded image of mode RGB, or red, green and blue of mode F from 0 to 255; one where the three are equal."""
@@ -24,6 +29,60 @@ Picture = Image.Image | list[Image.Image]
 
 class UnreadableImageError(ValueError):
     """Bytes that are no image, or a broken one; ``indexer.datasets`` counts and skips it."""
+
+
+class _Decoding:
+    """Keeps the memory of several threads to that of one large image, and what Pillow warns of to itself.
+
+    Both are of the process. Pixels wait until those of other threads are done; no image has more than
+    ``MAX_PIXELS``, so each has its turn. The filters of warnings are changed by the first that comes and put
+    back by the last that goes.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pixels = 0
+        self._quiet = 0
+        self._filters = warnings.catch_warnings()
+
+    @contextmanager
+    def room_for(self, pixels: int) -> Iterator[None]:
+        """Wait for room, and hold it.
+
+        Raises:
+            ValueError: If there never is.
+        """
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"{pixels} pixels are more than {MAX_PIXELS}")
+        with self._changed:
+            self._changed.wait_for(lambda: self._pixels + pixels <= MAX_PIXELS)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Without the warnings that Pillow gives of odd files that it reads all the same."""
+        with self._changed:
+            if not self._quiet:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._quiet += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._quiet -= 1
+                if not self._quiet:
+                    self._filters.__exit__(None, None, None)
+
+
+_DECODING = _Decoding()
 
 
 def is_image_name(name: str) -> bool:
@@ -55,10 +114,43 @@ def decode_image(
         UnreadableImageError: If Pillow cannot decode it or it has more than ``MAX_PIXELS`` pixels.
         UnfitPixelsError: If the channels or the values are not what ``channels`` and ``value_range`` ask for.
     """
+    with ExitStack() as held:
+        return _decode(raw, channels, value_range, held)
+
+
+def image_input(
+    raw: bytes | np.ndarray,
+    transform: InputTransform,
+    channels: str = "auto",
+    value_range: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """``fit_image`` of ``decode_image``; threads that do this at once take the memory of one large image.
+
+    Raises:
+        UnreadableImageError: As ``decode_image``.
+        UnfitPixelsError: As ``decode_image``.
+    """
+    with ExitStack() as held:
+        return fit_image(_decode(raw, channels, value_range, held), transform)
+
+
+def _decode(
+    raw: bytes | np.ndarray, channels: str, value_range: tuple[float, float] | None, held: ExitStack
+) -> Picture:
+    """``decode_image``, with room for the pixels that is given back when ``held`` is closed.
+
+    Raises:
+        UnreadableImageError: As ``decode_image``.
+    """
     if isinstance(raw, np.ndarray):
+        try:
+            held.enter_context(_DECODING.room_for(raw.shape[0] * raw.shape[1]))
+        except ValueError as error:
+            raise UnreadableImageError(str(error)) from error
         return _decode_array(raw, channels, value_range)
     try:
-        picture = _decode_file(raw, value_range)
+        with _DECODING.quietly():
+            picture = _decode_file(raw, value_range, held)
     except Exception as error:  # broken files make Pillow raise nearly anything, from OSError to struct.error
         raise UnreadableImageError(str(error)) from error
     groups = channel_groups(channels, 3)
@@ -116,16 +208,21 @@ def _decode_array(pixels: np.ndarray, channels: str, value_range: tuple[float, f
     return [Image.fromarray(plane) for plane in rgb_planes(pixels, groups, value_range)]
 
 
-def _decode_file(content: bytes, value_range: tuple[float, float] | None) -> Picture:
+def _decode_file(content: bytes, value_range: tuple[float, float] | None, held: ExitStack) -> Picture:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+        held.enter_context(_DECODING.room_for(max(image.width * image.height, _tile_pixels(image))))
         image.load()
         upright = _upright(image)
         own_range = image.format == "PPM" and upright.mode == "I"  # what Pillow makes of PGM beyond 8 bits
         if value_range and upright.mode.startswith(("I", "F")) and not own_range:
             return _decode_array(np.asarray(upright), "auto", value_range)
         return _to_rgb(upright, image.format)
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Pixels of a tile of a TIFF, which are decoded whole even where the image is smaller; else 0."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
 
 
 def _upright(image: Image.Image) -> Image.Image:

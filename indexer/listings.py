@@ -5,9 +5,12 @@ makes of it in passing decides the memory.
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +20,8 @@ from indexer.records import Kind
 
 SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
 DEFAULT_SPLIT = "train"
+MAX_FILE_BYTES = 2**30
+"""Of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
 
 T = TypeVar("T")
 
@@ -51,7 +56,8 @@ class Dataset:
         scan: Start going over the samples, in any order; may be called again, and meets at least one sample.
         size: Bytes of a sample: of its file, or of its pixels in memory.
         read: The bytes of a sample's file, or its pixels ``[H, W]`` or ``[H, W, C]`` of any numbers. May be
-            called from several threads; raises OSError where the file is gone.
+            called from several threads; raises OSError where the file is gone, or has more than
+            ``MAX_FILE_BYTES``.
         order: What samples are sorted by.
     """
 
@@ -96,6 +102,21 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
+def read_file(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
+    """Content of a file, or ``size`` bytes of it from ``offset`` on.
+
+    Raises:
+        OSError: If it cannot be read, or if that is more than ``MAX_FILE_BYTES``.
+    """
+    with Path(path).open("rb") as file:  # a handle per read: threads share no position
+        if size is None:
+            size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise OSError(errno.EFBIG, f"{size} bytes are more than {MAX_FILE_BYTES}", str(path))
+        file.seek(offset)
+        return file.read(size)
+
+
 @contextlib.contextmanager
 def reading(spec: str) -> Iterator[None]:
     """Turn what the system says of a file or folder into a sentence.
@@ -106,4 +127,4 @@ def reading(spec: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(spec, f"cannot be read: {error}") from error
+        raise DataError(spec, f"cannot be read: {error.strerror or error}") from error

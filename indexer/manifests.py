@@ -13,16 +13,28 @@ import math
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
 from indexer.errors import DataError
-from indexer.listings import Dataset, Entry, choose_split, printable, target_names
+from indexer.listings import Dataset, Entry, choose_split, printable, read_file, target_names
 from indexer.records import Kind
 
 SEPARATOR = "|"
 MAX_TARGET = float(np.finfo(np.float32).max)
+MAX_ROWS = 20_000_000
+MAX_LINE = 2**20
+"""Characters of a line of CSV."""
+
+MAX_PARQUET_BYTES = 2**31
+"""Of the columns that are read, as the file itself states them, decompressed."""
+
+MAX_CELL = 131_072
+"""Characters of a cell: as many as the csv module takes."""
+
+_BATCH_ROWS = 1024
+_MAX_THRIFT = 100_000  # columns, row groups and the like in the footer of a Parquet file
 EXPECTED = "expected path,label or path,target and optionally split"
 
 
@@ -49,13 +61,9 @@ def open_manifest(spec: str, split: str | None) -> Dataset:
             twice or does not exist, or there is no such split.
     """
     kind, by_split = _rows_by_split(spec)
-    rows = choose_split(spec, by_split, split)
-    files: dict[str, _File] = {}
-    for row in rows:
-        name = PurePosixPath(row.path).as_posix()
-        if name in files:
-            raise DataError(spec, f"{row.place}: path {row.path!r} is listed before; list each file once")
-        files[name] = _listed_file(spec, row)
+    by_name = choose_split(spec, by_split, split)
+    files = {name: _listed_file(spec, row) for name, row in by_name.items()}
+    rows = list(by_name.values())
     if kind == "regression":
         class_names, entries = _with_targets(spec, files, rows)
     else:
@@ -66,20 +74,25 @@ def open_manifest(spec: str, split: str | None) -> Dataset:
         class_names=class_names,
         scan=lambda: entries,
         size=lambda entry: int(entry.where.size),
-        read=lambda entry: bytes(entry.where.path.read_bytes()),
+        read=lambda entry: read_file(entry.where.path),
     )
 
 
-def _rows_by_split(spec: str) -> tuple[Kind, dict[str, list[_Row]]]:
-    """What the labels of the whole file are, and its rows by split ("" for none).
+def _rows_by_split(spec: str) -> tuple[Kind, dict[str, dict[str, _Row]]]:
+    """What the labels of the whole file are, and its rows by split ("" for none) and path.
 
     Raises:
-        DataError: If there are no rows or a cell is empty.
+        DataError: If there are no rows, a cell is empty, or a split lists a file twice.
     """
-    by_split: dict[str, list[_Row]] = {}
+    by_split: dict[str, dict[str, _Row]] = {}
+    shared: dict[str, str] = {}  # a label is held once, however many rows and bytes it has
     without_label: list[str] = []
     kind: Kind = "single_label"
-    for place, cells in _csv_rows(spec) if spec.lower().endswith(".csv") else _parquet_rows(spec):
+    for number, (place, cells) in enumerate(
+        _csv_rows(spec) if spec.lower().endswith(".csv") else _parquet_rows(spec)
+    ):
+        if number >= MAX_ROWS:
+            raise DataError(spec, f"lists more than {MAX_ROWS} samples; split it")
         texts = {column: "" if cell is None else str(cell).strip() for column, cell in cells.items()}
         for column, text in texts.items():
             if not text and column != "label":
@@ -90,8 +103,13 @@ def _rows_by_split(spec: str) -> tuple[Kind, dict[str, list[_Row]]]:
             kind = "multi_label"
         elif not texts["label"]:
             without_label.append(place)
-        row = _Row(place, texts["path"], texts["target" if kind == "regression" else "label"])
-        by_split.setdefault(texts.get("split", "").lower(), []).append(row)
+        value = texts["target" if kind == "regression" else "label"]
+        row = _Row(place, texts["path"], shared.setdefault(value, value))
+        of_split = by_split.setdefault(texts.get("split", "").lower(), {})
+        name = PurePosixPath(row.path).as_posix()
+        if name in of_split:
+            raise DataError(spec, f"{row.place}: path {row.path!r} is listed before; list each file once")
+        of_split[name] = row
     if not by_split:
         raise DataError(spec, "lists no samples; expected a row with path and label for each")
     if without_label and kind == "single_label":
@@ -105,6 +123,8 @@ def _listed_file(spec: str, row: _Row) -> _File:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character
         raise DataError(spec, f"{row.place}: file {row.path!r} does not exist beside the manifest") from error
+    except OSError as error:  # such as a name that is too long
+        raise DataError(spec, f"{row.place}: file {row.path!r} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise DataError(spec, f"{row.place}: {row.path!r} is not a file")
     return _File(path, status.st_size)
@@ -177,13 +197,17 @@ def _manifest_columns(spec: str, found: Sequence[str]) -> list[str]:
         raise DataError(spec, f"column 'label' is missing; {got}")
     if "label" in found and "target" in found:
         raise DataError(spec, "has both a column 'label' and a column 'target'; keep the one that is the task")
-    return [column for column in ("path", "label", "target", "split") if column in found]
+    columns = [column for column in ("path", "label", "target", "split") if column in found]
+    for column in columns:
+        if found.count(column) > 1:
+            raise DataError(spec, f"has {found.count(column)} columns {column!r}; keep the one that is meant")
+    return columns
 
 
 def _csv_rows(spec: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with Path(spec).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            reader = csv.DictReader(_lines(file), skipinitialspace=True)
             columns = _manifest_columns(spec, reader.fieldnames or ())
             for row in reader:
                 place = f"line {reader.line_num}"
@@ -194,15 +218,88 @@ def _csv_rows(spec: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(spec, f"is not a CSV file in UTF-8: {error}") from error
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """Lines of a file, none of which fills the memory.
+
+    Raises:
+        Error: Of the csv module, if one is too long.
+    """
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise csv.Error(f"a line is longer than {MAX_LINE} characters")
+        yield line
+
+
 def _parquet_rows(spec: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        with pyarrow.parquet.ParquetFile(spec) as file:
+        with pyarrow.parquet.ParquetFile(spec, thrift_container_size_limit=_MAX_THRIFT) as file:
             columns = _manifest_columns(spec, file.schema_arrow.names)
-            table = file.read(columns=columns)
-    except pyarrow.ArrowException as error:
+            texts = _check_parquet(spec, file, columns)
+        # Dictionaries stay as they are in the file: decoded, a row of two bits may be a text of any length.
+        with pyarrow.parquet.ParquetFile(spec, metadata=file.metadata, read_dictionary=texts) as file:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                cells = [_cells(spec, column, batch.column(column)) for column in columns]
+                for values in zip(*cells, strict=True):
+                    number += 1
+                    yield f"row {number}", dict(zip(columns, values, strict=True))
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise DataError(spec, f"is not a Parquet file: {error}") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"row {number}", {column: row[column] for column in columns}
+
+
+def _check_parquet(spec: str, file: Any, columns: Sequence[str]) -> list[str]:
+    """Refuse a Parquet file by its footer, before anything of it is decompressed; gives the columns of text.
+
+    Raises:
+        DataError: If a column is of a wrong type, or it would fill the memory.
+    """
+    from pyarrow import types
+
+    plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)
+    texts = []
+    for column in columns:
+        held = file.schema_arrow.field(column).type
+        value = held.value_type if types.is_dictionary(held) else held
+        if types.is_string(value) or types.is_large_string(value):
+            texts.append(column)
+        elif not any(kind(value) for kind in plain):
+            raise DataError(spec, f"column {column!r} is of type {held}; expected text or numbers")
+    footer = file.metadata
+    size = sum(
+        group.column(index).total_uncompressed_size
+        for group in map(footer.row_group, range(footer.num_row_groups))
+        for index in range(footer.num_columns)
+        if group.column(index).path_in_schema in columns
+    )
+    if footer.num_rows > MAX_ROWS or size > MAX_PARQUET_BYTES:
+        raise DataError(
+            spec,
+            f"claims {footer.num_rows} rows of {size} bytes; at most {MAX_ROWS} rows and "
+            f"{MAX_PARQUET_BYTES} bytes are read",
+        )
+    return texts
+
+
+def _cells(spec: str, column: str, values: Any) -> list[Any]:
+    """The cells of a column, equal ones of a dictionary as one object.
+
+    Raises:
+        DataError: If a text is too long.
+    """
+    import pyarrow.compute
+    from pyarrow import types
+
+    distinct = values.dictionary if types.is_dictionary(values.type) else values
+    if types.is_string(distinct.type) or types.is_large_string(distinct.type):
+        longest = pyarrow.compute.max(pyarrow.compute.binary_length(distinct)).as_py() or 0
+        if longest > MAX_CELL:
+            raise DataError(
+                spec, f"column {column!r} holds a text of {longest} bytes; at most {MAX_CELL} are read"
+            )
+    if distinct is values:
+        return list(values.to_pylist())
+    texts = distinct.to_pylist()
+    return [None if index is None else texts[index] for index in values.indices.to_pylist()]

@@ -6,8 +6,9 @@ Axes: N samples, F features, S pixels of the input's side.
 """
 
 import math
-import pickle
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -325,16 +326,32 @@ def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
         raise UnknownNameError("network", name, [f"{architecture}.{entry.name}" for entry in entries])
     entry = entries[loader.weights]
     try:
-        return models.get_model(architecture, weights=entry), _torchvision_transform(entry)
+        with _without_pickled_objects():
+            return models.get_model(architecture, weights=entry), _torchvision_transform(entry)
     except OSError as err:
         raise WeightsError(
             f"{name}: cannot download {entry.url} ({err}); fetch it elsewhere and name the file as {name}@FILE"
         ) from err
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as err:
+    except Exception as err:  # a damaged pickle raises nearly anything
         raise WeightsError(
-            f"{name}: the copy of {entry.url} in {torch.hub.get_dir()} is damaged ({err}); "
-            "delete it and try again"
+            f"{name}: the copy of {entry.url} in {torch.hub.get_dir()} is damaged "
+            f"({type(err).__name__}); delete it and try again"
         ) from err
+
+
+@contextmanager
+def _without_pickled_objects() -> Iterator[None]:
+    """Make torch execute no pickled objects: torchvision does not ask for that of files in its cache."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def _torchvision_transform(weights: Any) -> InputTransform:

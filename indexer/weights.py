@@ -2,6 +2,7 @@
 
 import hashlib
 import textwrap
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from indexer.errors import WeightsError
 
+_MAX_GROWTH = 4  # times its size that a file may have unpacked; torch.save does not compress
 _EXPECTED = "expected .safetensors or a PyTorch checkpoint"
 
 
@@ -28,16 +30,41 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _single_precision(load_file(path))
+        _check_growth(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # a damaged pickle raises nearly anything: IndexError, struct.error, UnicodeError
         raise WeightsError(f"{path}: not a safetensors file or a PyTorch checkpoint of plain tensors") from err
     if isinstance(state, dict):
         state = state.get("state_dict", state.get("model", state))
     if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+        isinstance(name, str) and _is_plain(value, path) for name, value in state.items()
     ):
         raise WeightsError(f"{path}: holds no state dict (a mapping from parameter names to tensors)")
     return _single_precision({name.removeprefix("module."): value for name, value in state.items()})
+
+
+def _check_growth(path: Path) -> None:
+    """Refuse an archive that is compressed as only one is that is made to fill the memory.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _MAX_GROWTH * path.stat().st_size:
+            raise ValueError(f"unpacks to {unpacked} bytes")
+
+
+def _is_plain(value: object, path: Path) -> bool:
+    """Whether it is a tensor whose numbers are in the file: dense, not quantised, not one number repeated."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= path.stat().st_size
+    )
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -279,16 +279,15 @@ def test_decode_refuses(content, reason):
         decode_image(content)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_decode_refuses_what_pillow_only_warns_of():
-    with pytest.raises(UnreadableImageError, match=re.escape("11000x10000 pixels are more than 100000000")):
+    with pytest.raises(UnreadableImageError, match=re.escape("110000000 pixels are more than 100000000")):
         decode_image(png_header(11_000, 10_000))
 
 
 def test_decode_takes_images_up_to_the_limit(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 6)
     assert decode_image(encoded(plain("L", 0, (3, 2)), "PNG")).size == (3, 2)
-    with pytest.raises(UnreadableImageError, match="7x1 pixels are more than 6"):
+    with pytest.raises(UnreadableImageError, match="7 pixels are more than 6"):
         decode_image(encoded(plain("L", 0, (7, 1)), "PNG"))
 
 

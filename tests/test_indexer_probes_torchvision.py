@@ -236,7 +236,7 @@ def test_damaged_download_says_what_to_do(offline: Path):
     message = (
         "squeezenet1_1.IMAGENET1K_V1: the copy of "
         f"https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth in {offline.parent} is damaged "
-        "(Ran out of input); delete it and try again"
+        "(EOFError); delete it and try again"
     )
     with pytest.raises(WeightsError, match=f"^{re.escape(message)}$"):
         load_network("squeezenet1_1.IMAGENET1K_V1")
