@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import cli_care, cli_questions, cli_records, display_catalogues, documents, terminal
+from registry import (
+    cli_care,
+    cli_questions,
+    cli_records,
+    cli_tasks,
+    display_catalogues,
+    display_history,
+    documents,
+    terminal,
+)
 from registry.cli_options import json_option, memory_budget_option, pass_registry
 from registry.errors import RegistryError
 
@@ -31,7 +40,7 @@ class CommandLine(click.Group):
         try:
             return super().invoke(ctx)
         except RegistryError as error:
-            raise click.ClickException(" ".join(str(error).splitlines())) from error
+            raise click.ClickException(terminal.printable(" ".join(str(error).splitlines()))) from error
         except KeyboardInterrupt as error:
             terminal.message("Interrupted.")
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from error
@@ -111,6 +120,50 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
         if remaining and not repair:
             terminal.message("`t2v verify --repair` mends what can be mended.")
     ctx.exit(1 if remaining else 0)
+
+
+@main.command()
+@json_option
+@pass_registry
+def optimize(registry: "TaskRegistry", as_json: bool) -> None:
+    """Put every table into few files, and delete all files that no row is read from any more.
+
+    Writes do the first by themselves where a table has become scattered. After a purge this deletes what the
+    files of before still hold.
+
+    \b
+    Example:
+      t2v optimize
+    """
+    tables = registry.optimize()
+    if as_json:
+        click.echo(documents.to_text(tables))
+    else:
+        display_history.show_sizes(tables)
+
+
+@main.command()
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Only the last so many."
+)
+@json_option
+@pass_registry
+def history(registry: "TaskRegistry", limit: int, as_json: bool) -> None:
+    """List who wrote what, and when, in order of time.
+
+    The JSON also tells the machine, the process and the versions of the libraries.
+
+    \b
+    Example:
+      t2v history --limit 10
+    """
+    lines = registry.audit(limit=limit)
+    if as_json:
+        click.echo(documents.to_text([documents.of_audit_line(line) for line in lines]))
+    elif lines:
+        display_history.show_audit(lines)
+    else:
+        terminal.message("Nothing was written since this registry keeps a history.")
 
 
 @main.group(invoke_without_command=True)
@@ -226,7 +279,7 @@ def demo() -> None:
 
 for care in (cli_care.export_registry, cli_care.import_file):
     main.add_command(care)
-for group in (cli_records.task, cli_records.expert, cli_records.result):
+for group in (cli_tasks.task, cli_records.expert, cli_records.result):
     main.add_command(group)
 for question in (cli_questions.embed, cli_questions.nearest, cli_questions.distance, cli_questions.recommend):
     main.add_command(question)

@@ -102,6 +102,7 @@ probe_option = click.option(
     metavar="LOADER",
     help="Compare in the space of this probe, or of this id. [default: the built-in one]",
 )
+purge_option = click.option("--purge", is_flag=True, help="Delete it for good.")
 device_option = click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N. [default: auto]")
 # What the database can hold and every random generator takes.
 seed_option = click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="[default: 0]")

@@ -1,123 +1,14 @@
-"""The commands that keep records: task, expert, result."""
+"""The commands that keep what is known of networks: expert, result."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry import display, documents, terminal
-from registry.cli_options import device_option, embedding_options, json_option, pass_registry, seed_option
+from registry.cli_options import device_option, json_option, pass_registry, purge_option, seed_option
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
-
-
-@click.group()
-def task() -> None:
-    """Tasks: datasets as learning problems, registered under a name."""
-
-
-@task.command("add")
-@click.argument("name")
-@click.argument("data")
-@click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
-@embedding_options
-@json_option
-@pass_registry
-def add_task(
-    registry: "TaskRegistry", /, name: str, data: str, tags: tuple[str, ...], as_json: bool, **options: Any
-) -> None:
-    """Embed a labelled dataset and remember it.
-
-    The same data again with the same settings writes nothing; changed data makes the next version.
-
-    \b
-    Example:
-      t2v task add flowers ./flowers --tag plants
-      t2v task add fields ./fields.npz --channels 3,2,1 --value-range 0,10000 --tolerance 0.1
-    """
-    with terminal.progress_bar() as progress:
-        added = registry.add_task(name, data, tags=tags, **options, progress=progress)
-    if as_json:
-        click.echo(documents.to_text(added))
-    else:
-        display.show_added(added)
-
-
-@task.command("list")
-@click.option("--where", metavar="FILTER", help="Only the tasks that pass.")
-@json_option
-@pass_registry
-def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> None:
-    """List the latest version of every task.
-
-    A filter compares name, version, kind, num_classes, num_samples, tags, builtin, created_at and data by
-    =, !=, <, <=, >, >=, in (...) and like '...%', joined by and, or, not and parentheses. The kinds are
-    single_label, multi_label and regression; num_classes of a regression is the number of its targets.
-
-    \b
-    Example:
-      t2v task list --where "num_classes < 20 and tags = 'medical'"
-      t2v task list --where "kind = 'multi_label'"
-    """
-    tasks = registry.tasks(where=where)
-    if as_json:
-        click.echo(documents.to_text([documents.of_task(task) for task in tasks]))
-    elif tasks:
-        display.show_tasks(tasks)
-    elif where is not None:
-        terminal.message("No task passes the filter; `t2v task list` shows them all.")
-    else:
-        terminal.message("There is no task yet; add one with `t2v task add NAME DATA`.")
-
-
-@task.command("show")
-@click.argument("name")
-@json_option
-@pass_registry
-def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
-    """Show the card of a task; NAME@2 is version 2.
-
-    \b
-    Example:
-      t2v task show flowers
-    """
-    record, embeddings = registry.task(name), registry.embeddings_of(name)
-    if as_json:
-        click.echo(documents.to_text(documents.of_task_card(record, embeddings)))
-    else:
-        display.show_task(record, embeddings)
-
-
-@task.command("remove")
-@click.argument("name")
-@pass_registry
-def remove_task(registry: "TaskRegistry", name: str) -> None:
-    """Take a task with all its versions out of every list and answer.
-
-    \b
-    Example:
-      t2v task remove flowers
-    """
-    registry.remove_task(name)
-    terminal.message(f"Removed task {name}.")
-
-
-@task.command("tag")
-@click.argument("name")
-@click.option("--add", multiple=True, metavar="T", help="A tag to add; give it again for more.")
-@click.option("--remove", multiple=True, metavar="T", help="A tag to take away; give it again for more.")
-@pass_registry
-def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: tuple[str, ...]) -> None:
-    """Add and take away tags of a task.
-
-    \b
-    Example:
-      t2v task tag flowers --add plants --remove draft
-    """
-    if not (add or remove):
-        raise click.UsageError("nothing to change; give --add T or --remove T")
-    record = registry.tag_task(name, add=add, remove=remove)
-    terminal.message(f"Tags of {name}: {', '.join(record.tags) or 'none'}.")
 
 
 @click.group()
@@ -207,16 +98,33 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 
 @expert.command("remove")
 @click.argument("name")
+@purge_option
 @pass_registry
-def remove_expert(registry: "TaskRegistry", name: str) -> None:
-    """Take an expert out of every list and answer; results of it stay.
+def remove_expert(registry: "TaskRegistry", name: str, purge: bool) -> None:
+    """Take an expert out of every list and answer; `t2v expert restore` brings it back.
+
+    Results of it stay, unless it is purged: then it is deleted for good, with the results of it.
 
     \b
     Example:
       t2v expert remove resnet18.birds
     """
-    registry.remove_expert(name)
-    terminal.message(f"Removed expert {name}.")
+    registry.remove_expert(name, purge=purge)
+    terminal.message(f"Purged expert {name}." if purge else f"Removed expert {name}.")
+
+
+@expert.command("restore")
+@click.argument("name")
+@pass_registry
+def restore_expert(registry: "TaskRegistry", name: str) -> None:
+    """Bring back an expert that was removed.
+
+    \b
+    Example:
+      t2v expert restore resnet18.birds
+    """
+    registry.restore_expert(name)
+    terminal.message(f"Restored expert {name}.")
 
 
 @click.group()

@@ -54,6 +54,7 @@ def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "Emb
             "samples": task.num_samples,
             GROUPS[task.kind]: ", ".join(task.class_names[:NUM_CLASSES_SHOWN]) + more,
             "tags": ", ".join(task.tags) or "none",
+            "aliases": ", ".join(task.aliases) or "none",
             "settings": task.settings,
             "fingerprint": task.fingerprint,
             "added": f"{task.created_at[:19]} UTC" + (" (starter content)" if task.builtin else ""),

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.answers import Neighbor, Query
+    from registry.answers import Neighbor, Query, TaskHistory
     from registry.distances import Distance
     from registry.ingest import ProbeDescription, TaskEmbedding
-    from registry.records import EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
+    from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
 
 
 def to_text(document: Any) -> str:
@@ -35,6 +35,7 @@ def of_task(task: "TaskRecord") -> dict[str, Any]:
         "num_samples": task.num_samples,
         "fingerprint": task.fingerprint,
         "tags": task.tags,
+        "aliases": task.aliases,
         "created_at": task.created_at,
     }
 
@@ -67,6 +68,38 @@ def of_task_card(
             }
             for space, embedding in embeddings
         ],
+    }
+
+
+def of_history(history: "TaskHistory") -> dict[str, Any]:
+    """All versions of a task, and who wrote what of it."""
+    return {
+        "task": history.task,
+        "versions": [
+            {
+                **of_task(task),
+                "data": task.data,
+                "settings": task.settings,
+                "builtin": task.builtin,
+                "removed_at": task.removed_at or None,
+            }
+            for task in history.versions
+        ],
+        "audit": [of_audit_line(line) for line in history.audit],
+    }
+
+
+def of_audit_line(line: "AuditRecord") -> dict[str, Any]:
+    """Who wrote what, when, with which versions of the libraries."""
+    return {
+        "at": line.at,
+        "actor": line.actor,
+        "host": line.host,
+        "process_id": line.process_id,
+        "action": line.action,
+        "subject": line.subject,
+        "details": line.told,
+        "versions": json.loads(line.versions),
     }
 
 

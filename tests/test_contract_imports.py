@@ -16,7 +16,8 @@ SOLE_IMPORTERS = {
     "transformers": {"indexer/hub.py"},
     "xxhash": {f"registry/{name}.py" for name in ("index_files", "records", "seals")},
     "click": {
-        f"registry/{name}.py" for name in ("cli", "cli_care", "cli_options", "cli_questions", "cli_records")
+        f"registry/{name}.py"
+        for name in ("cli", "cli_care", "cli_options", "cli_questions", "cli_records", "cli_tasks")
     },
 }
 """Libraries and packages that only these files of the two packages may import."""
@@ -70,12 +71,13 @@ ALLOWED = {
         "bundles": "audit commits schema",
         "catalogue": "database filters schema",
         "cautions": "",
-        "cli": "cli_care cli_options cli_questions cli_records core demo display_catalogues distances documents "
-        "ingest terminal",
+        "cli": "cli_care cli_options cli_questions cli_records cli_tasks core demo display_catalogues "
+        "display_history distances documents ingest terminal",
         "cli_care": "cli_options core documents options terminal",
         "cli_options": "core",
         "cli_questions": "cli_options core display documents ingest terminal",
         "cli_records": "cli_options core display documents terminal",
+        "cli_tasks": "cli_options core display display_history documents terminal",
         "commits": "",
         "core": "answers csv_files distances embedding_rows ingest neighbors options snapshots starter "
         "store transfer views",
@@ -85,6 +87,7 @@ ALLOWED = {
         "demo": "answers core display terminal",
         "display": "answers ingest terminal text_tables",
         "display_catalogues": "distances store terminal text_tables",
+        "display_history": "answers terminal text_tables",
         "distances": "blocks task2vec_kernel",
         "documents": "answers cautions distances ingest",
         "embedding_rows": "catalogue database distances index index_files neighbors schema",

@@ -87,8 +87,8 @@ def test_the_place_is_the_argument_the_environment_or_the_home(monkeypatch, tmp_
 def test_another_url_is_refused_as_it_was_written(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     message = (
-        "ftp://host/place: a registry lies in a local folder or at one of s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
-        "az://BUCKET/PREFIX"
+        "ftp://host/place: a registry lies in a local folder or at one of s3://BUCKET/PREFIX, "
+        "gs://BUCKET/PREFIX, az://BUCKET/PREFIX"
     )
     with fails(StorageError, message):
         TaskRegistry("ftp://host/place")
