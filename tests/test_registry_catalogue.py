@@ -9,6 +9,7 @@ from small_stores import SPACE, add
 
 from registry import catalogue
 from registry.catalogue import CatalogueCache
+from registry.database import Database
 from registry.store import Store
 
 
@@ -130,6 +131,34 @@ def test_brought_up_to_date_it_is_as_read_at_once(store, monkeypatch, max_chunks
             assert contents(cache.refresh()) == contents(cache_of(store).refresh())
     expected = sorted((task.name, task.version) for task in store.tasks())
     assert sorted(contents(cache.refresh())[1].values()) == expected
+
+
+@pytest.mark.parametrize("change", ["purge", "tag"])
+def test_a_change_that_an_addition_during_the_read_makes_up_for_is_seen(store, monkeypatch, change):
+    """The added rows and the number of all, which are of two moments, agree by chance."""
+    cache = cache_of(store)
+    for name in "abc":
+        add(store, name)
+    cache.refresh()
+    if change == "purge":
+        store.purge_task("a")
+    else:
+        store.set_tags("a", ["red"])
+    read, met = Database.read, []
+
+    def adding(self, name, **options):
+        rows = read(self, name, **options)
+        if self is not store.database and not met:
+            met.append(name)
+            add(store, "d")
+        return rows
+
+    monkeypatch.setattr(Database, "read", adding)
+    known = cache.refresh()
+    assert met == ["tasks"]
+    assert sorted(known.keys.to_pylist())[-3:] == ["b@1", "c@1", "d@1"]
+    assert len(known) == (3 if change == "purge" else 4)
+    assert contents(known) == contents(cache_of(store).refresh())
 
 
 def test_a_catalogue_that_only_grew_says_what_it_grew_from(store):
