@@ -183,7 +183,7 @@ def test_two_writers_store_every_name_once(uri):
 
 @pytest.mark.slow
 def test_four_writers_store_every_name_once(uri):
-    check_writers(uri, "abcd", 20)
+    check_writers(uri, "abcd", 10)
 
 
 def test_killed_writers_lose_nothing_acknowledged(uri):
