@@ -141,8 +141,11 @@ class Bench:
         self._tell("index", **costs.value, peak_mb=costs.peak_bytes / 1e6)
 
     def _open(self, rows: np.ndarray) -> None:
-        """The first question of all, which may build the index, the next process's first one, and `t2v`."""
-        for title in ("first question", "first question again"):
+        """The first question of all, which builds the index if there is one; the next one then; and `t2v`."""
+        titles = (
+            ("first question", "first question again") if self._size >= EXACT_BELOW else ("first question",)
+        )
+        for title in titles:
             asked = run_alone(first_question, self._uri, task_name(int(rows[0])))
             self._tell(title, **asked.value, peak_mb=asked.peak_bytes / 1e6)
         self._tell("cold", **cold_ratio(self._uri, int(rows[0]), 1 if self._options["quick"] else 5))
