@@ -27,7 +27,9 @@ class S3Server:
     def __init__(self, **settings: str) -> None:
         environment = os.environ | settings
         command = [sys.executable, __file__]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         assert self.url, "the server did not start"
@@ -56,9 +58,8 @@ class S3Server:
     def stop(self) -> None:
         """End the process."""
         self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        with self.process:  # closes its pipes
+            pass
 
 
 class _OneByOne:
@@ -88,7 +89,8 @@ def serve() -> None:
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
     sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
     sys.stdout.flush()
-    server.serve_forever()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()  # ends when the process that started this one does, however it ends
 
 
 if __name__ == "__main__":
