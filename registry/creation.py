@@ -35,6 +35,11 @@ def create_registry(database: Database, make: Callable[[str], None]) -> None:
             make(place.staging_uri)
             with storage_errors(f"{database.uri}: a registry cannot be created here"):
                 place.publish()
+        except BaseException:
+            # Some tables may have been moved already, and would be taken for a registry that lost its meta.
+            if not database.exists:
+                place.remove_leftovers()
+            raise
         finally:
             place.remove_staging()
 

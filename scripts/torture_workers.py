@@ -7,6 +7,7 @@ it is acknowledged, or be cut short.
 """
 
 import json
+import logging
 import os
 import random
 import time
@@ -48,7 +49,8 @@ def make_registry(folder: Path) -> None:
 
 
 def use_small_index() -> None:
-    """Have an index, and save it often, with few tasks already."""
+    """Have an index, and save it often, with few tasks already; that two save at once is no news here."""
+    logging.getLogger("registry").setLevel(logging.ERROR)
     neighbors.EXACT_BELOW = INDEXED_FROM
     embedding_rows.SAVE_ROWS, embedding_rows.SAVE_SHARE = BATCH, 0.0
 

@@ -4,6 +4,7 @@ By default a few points of each operation are tried, chosen by a seed; ``-m slow
 """
 
 import random
+import re
 import subprocess
 
 import kill_points
@@ -12,7 +13,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from kill_points import CASES, SPACE, Point
 
 from registry import embedding_rows, neighbors
-from registry.errors import DuplicateError, RegistryError
+from registry.errors import DuplicateError, RegistryError, StorageError
 from registry.store import Store
 
 DISK_BYTES = 2 * 2**20
@@ -130,6 +131,18 @@ def test_a_kill_at_every_change_of_a_file_loses_and_doubles_nothing(operation):
     while operation.check_killed_at(Point(number, "change")):
         number += 1
     assert number
+
+
+def test_a_creation_that_fails_while_it_is_published_leaves_no_registry(tmp_path):
+    """Some tables have been moved by then."""
+
+    def obstruct(new):
+        (tmp_path / "spaces.lance" / "in the way").mkdir(parents=True)
+
+    with pytest.raises(StorageError, match=re.escape(f"{tmp_path}: a registry cannot be created here: ")):
+        Store.create(tmp_path, obstruct)
+    assert not Store(tmp_path).exists
+    assert Store.create(tmp_path).verify() == []
 
 
 # Disks
