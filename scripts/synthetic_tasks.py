@@ -226,13 +226,18 @@ def within_variances(fisher: Array, logs: Array) -> Array:
 
 def outside_share(logs: Array) -> float:
     """Part of a real task's square, around the mean of the others, that no linear mix of the others has."""
+    products = logs @ logs.T  # all that is needed of D, so that a process can start with it at little cost
     outside = whole = 0.0
     for left_out in range(len(logs)):
-        others = np.delete(logs, left_out, axis=0)
-        deviations, deviation = others - others.mean(axis=0), logs[left_out] - others.mean(axis=0)
-        directions = np.linalg.svd(deviations, full_matrices=False)[2][: len(others) - 1]
-        outside += np.square(deviation - deviation @ directions.T @ directions).sum()
-        whole += np.square(deviation).sum()
+        others = np.flatnonzero(np.arange(len(logs)) != left_out)
+        from_mean = np.eye(len(logs))
+        from_mean[:, others] -= 1 / len(others)
+        around = from_mean @ products @ from_mean.T
+        with_others = around[others, left_out]
+        # Deviations from a mean depend on each other, hence the pseudo-inverse.
+        inverse = np.linalg.pinv(around[np.ix_(others, others)], rcond=1e-9, hermitian=True)
+        outside += around[left_out, left_out] - with_others @ inverse @ with_others
+        whole += around[left_out, left_out]
     return float(outside / whole)
 
 
