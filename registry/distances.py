@@ -84,6 +84,7 @@ def pairwise(
     alpha: float = DEFAULT_ALPHA,
     selection: ArrayLike | None = None,
     checked: bool = False,
+    to_trivial: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Distance from every source to every target.
 
@@ -101,6 +102,8 @@ def pairwise(
         selection: Positions of the sources that are meant, from 0; all if not given.
         checked: Whether ``checked_rows`` has seen these sources before. Looking at every number once more
             takes a third of the time of the distances.
+        to_trivial: ``[S]`` from ``trivial_distances``, where a caller keeps them; half of the work of an
+            asymmetric distance.
 
     Returns:
         ``[S, T]``, in the unit of the distance; row i is about ``sources[i]``, or ``sources[selection[i]]``.
@@ -133,9 +136,21 @@ def pairwise(
         raise InvalidQueryError(
             f"distance {name} needs the trivial embedding of the space; pass it as trivial, or use task2vec"
         )
+    if to_trivial is not None:
+        kept = np.asarray(to_trivial)[:, None]
+        return to(target_rows) - alpha * (kept if positions is None else kept[positions])
     trivial_row = checked_rows("trivial", np.asarray(trivial)[None])
     _check_widths("trivial", trivial_row, source_rows)
     return to(target_rows) - alpha * to(trivial_row)
+
+
+def trivial_distances(name: str, sources: Array, trivial: Array) -> NDArray[np.float64]:
+    """Distance ``[S]`` of sources ``[S, D]``, which are not checked, to the trivial task ``[D]``.
+
+    It is that of the symmetric term of an asymmetric distance; it depends on the source alone and can be kept.
+    """
+    distance = get_distance(name)
+    return in_blocks(distance.function, sources, trivial[None], block_elements=distance.block_elements)[:, 0]
 
 
 def _checked_selection(selection: ArrayLike, num_sources: int) -> NDArray[np.int64]:

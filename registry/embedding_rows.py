@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from registry import neighbors, schema
 from registry.catalogue import row_keys
 from registry.database import Database
-from registry.distances import pairwise
+from registry.distances import get_distance, pairwise, trivial_distances
 from registry.errors import StorageError
 from registry.index import VectorIndex
 from registry.index_files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
@@ -35,6 +35,7 @@ BATCH_ROWS = 4096
 MAX_GROWTH = 2  # the index is built again once the rows have doubled
 SAVE_ROWS = 5000  # rows in memory that are worth a save
 SAVE_SHARE = 0.02  # or, where that is more, this share of the rows of the index
+MOST_ROWS = 0.9  # from this share on, all rows are compared and those that are asked for are taken
 NO_KEY = ""
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class EmbeddingRows:
         projected: ``[M, P]``, rows in memory as the index compares them.
         token: State of the table.
         extends: Token of the rows that these begin with, if they begin with some.
+        to_trivial: Of an asymmetric distance, ``[M]`` from each row in memory to the trivial task, once asked.
     """
 
     keys: pa.StringArray = field(repr=False)
@@ -73,6 +75,7 @@ class EmbeddingRows:
     projected: Float32 | None = field(repr=False)
     token: int
     extends: int | None = None
+    to_trivial: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """R."""
@@ -108,23 +111,36 @@ class EmbeddingRows:
         """
         found = np.empty(len(rows))
         mapped = rows < self.num_mapped
-        parts = [(~mapped, self.memory, self.num_mapped)]
+        parts: list[tuple[NDArray[np.bool_], Float32, int, NDArray[np.float64] | None]] = [
+            (~mapped, self.memory, self.num_mapped, self._kept(name, trivial))
+        ]
         if self.saved is not None:
             self._check(rows[mapped])
-            parts.append((mapped, self.saved.vectors, 0))
-        for part, table, first in parts:
+            parts.append((mapped, self.saved.vectors, 0, None))
+        for part, table, first, to_trivial in parts:
             selection = rows[part] - first
-            whole = len(selection) == len(table) and np.array_equal(selection, np.arange(len(table)))
-            found[part] = pairwise(
+            # Rows that lie side by side are read faster, even a few too many.
+            most = len(selection) > MOST_ROWS * len(table)
+            of_rows = pairwise(
                 name,
                 table,
                 query[None],
                 trivial=trivial,
                 alpha=alpha,
-                selection=None if whole else selection,
+                selection=None if most else selection,
                 checked=True,
+                to_trivial=to_trivial,
             )[:, 0]
+            found[part] = of_rows[selection] if most else of_rows
         return found
+
+    def _kept(self, name: str, trivial: Float32 | None) -> NDArray[np.float64] | None:
+        """Distances from the rows in memory to the trivial task, if the distance has such a term."""
+        if trivial is None or get_distance(name).symmetric:
+            return None
+        if name not in self.to_trivial:
+            self.to_trivial[name] = trivial_distances(name, self.memory, trivial)
+        return self.to_trivial[name]
 
     def shortlist(self, query: Float32, k: int, allowed: NDArray[np.bool_]) -> Positions:
         """Up to k of the allowed rows ``[R]`` that are likely the nearest to a query ``[D]``, in no order.
