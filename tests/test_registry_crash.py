@@ -113,7 +113,11 @@ def test_a_kill_at_a_step_loses_and_doubles_nothing(operation):
     generator = random.Random(operation.name)
     points = kill_points.points_of(operation.steps)
     assert operation.check_killed_at(generator.choice(points))
-    operation.check_killed_at(Point(generator.randrange(12), "change"))
+
+
+@pytest.mark.parametrize("operation", ["add-task", "purge-task", "optimize", "index-extend"], indirect=True)
+def test_a_kill_inside_of_lancedb_loses_and_doubles_nothing(operation):
+    assert operation.check_killed_at(Point(random.Random(operation.name).randrange(8), "change"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ process that asks, with bounded memory and time, so that one that dies or hangs 
 
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -16,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import lancedb
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from click.testing import CliRunner
@@ -230,6 +232,36 @@ def test_no_damage_to_any_file_makes_an_answer_wrong(tmp_path, indexed):
     tried, refused, faults = try_damages(tmp_path, 0)
     assert faults == []
     assert tried > refused > 1000
+
+
+def versions_of(folder, table):
+    """The manifests of a table, newest first: they are numbered downwards."""
+    return sorted((folder / f"{table}.lance" / "_versions").glob("*.manifest"))
+
+
+def test_a_version_that_a_killed_writer_did_not_seal_stands_for_the_ones_before(tmp_path):
+    """As after a kill in the middle of a compaction, which deletes old versions before its own is sealed."""
+    store = Store.create(tmp_path)
+    store.add_experts([make_expert("one.test")])
+    sealed = versions_of(tmp_path, "experts")
+    lancedb.connect(tmp_path).open_table("experts").delete("name = ''")
+    for path in sealed:
+        path.unlink()
+    assert [expert.name for expert in Store(tmp_path).experts()] == ["one.test"]
+    assert Store(tmp_path).verify() == []
+    versions_of(tmp_path, "experts")[0].unlink()
+    with pytest.raises(RegistryError, match=re.escape("table experts is damaged: its newest version, ")):
+        Store(tmp_path).experts()
+
+
+def test_what_lancedb_had_not_finished_is_not_missed(tmp_path):
+    store = Store.create(tmp_path)
+    unfinished = tmp_path / "experts.lance" / "_versions" / ".tmpAbCdEf"
+    unfinished.write_bytes(b"half")
+    store.add_experts([make_expert("one.test")])
+    unfinished.unlink()
+    assert [expert.name for expert in Store(tmp_path).experts()] == ["one.test"]
+    assert Store(tmp_path).verify() == []
 
 
 if __name__ == "__main__":
