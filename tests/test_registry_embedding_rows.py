@@ -11,6 +11,7 @@ from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
 from registry import TaskRegistry, embedding_rows, index_files, neighbors
+from registry.distances import DISTANCES
 from registry.embedding_rows import NO_KEY, DamagedIndexError, EmbeddingCache
 from registry.errors import StorageError
 from registry.index import VectorIndex
@@ -286,6 +287,18 @@ def test_a_damaged_row_is_met_when_it_is_used(store, events, caplog):
     cache.refresh()
     assert events[4:] == []
     assert_rows_are_those_of_the_table(cache.refresh(), store)
+
+
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+def test_garbage_in_a_row_that_is_no_answer_is_not_noticed(store, distance):
+    """The row of a removed task is compared with nothing, whatever became of it."""
+    cache_of(store).refresh()
+    store.remove_task("t007")
+    with path_of(store, "vectors").open("r+b") as file:
+        file.seek(16 * 7)
+        file.write(b"\xff" * 16)
+    found = TaskRegistry(store.uri).nearest("t000", k=10, distance=distance)[1]
+    assert_nearest(found, plain_nearest(store, SPACE, "t000", distance=distance), 10)
 
 
 def test_threads_share_what_was_compared(store):
