@@ -120,7 +120,6 @@ def alias_task(registry: "TaskRegistry", name: str, alias: str, remove: bool) ->
     \b
     Example:
       t2v task alias flowers@2 champion
-      t2v nearest flowers@champion
       t2v task alias flowers champion --remove
     """
     if remove:

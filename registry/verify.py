@@ -33,8 +33,8 @@ class Problem:
 
     Attributes:
         kind: One of ``unreadable``, ``damaged``, ``schema``, ``stale``, ``columns``, ``invalid``,
-            ``duplicate``, ``orphan``, ``incomplete`` and ``dangling``. The last one is a warning: results on
-            tasks and of experts that are not registered are allowed, but may be misspelt.
+            ``duplicate``, ``orphan``, ``incomplete``, ``index`` and ``dangling``. The last one is a warning:
+            results on tasks and of experts that are not registered are allowed, but may be misspelt.
         where: The table, or the folder.
         message: One sentence: what, and how many.
         repaired: Whether it has been.
@@ -89,6 +89,7 @@ class _Check:
         for name, columns in schema.TABLES.items():
             self._load(name, columns)
         self._load_embeddings()
+        self._check_indexes()
         for name in RECORDS:
             self._check_records(name)
         for name in self._tables:
@@ -160,6 +161,20 @@ class _Check:
             if self._repair:
                 with storage_errors(f"{self._database.uri}: the checksums of table {name} cannot be written"):
                     self._database.place.seal(name)
+
+    def _check_indexes(self) -> None:
+        """An index is a cache: one that cannot be used is built again by whoever needs it, or deleted here."""
+        registry_id = self._database.registry_id()
+        folder = self._database.place.cache_folder(registry_id)
+        if not folder.is_dir():
+            return
+        from registry.verify_index import index_damage, remove_index  # they bring faiss
+
+        for name in [name for name in self._tables if name.startswith(schema.EMBEDDINGS_PREFIX)]:
+            place = (folder, registry_id, name.removeprefix(schema.EMBEDDINGS_PREFIX))
+            if damage := index_damage(*place):
+                message = f"the saved index is {damage}; it is built again when it is needed"
+                self._report("index", name, message, repaired=self._repair and remove_index(*place))
 
     def _load_embeddings(self) -> None:
         """Read the table of every space, and look for tables of no space."""

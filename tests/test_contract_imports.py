@@ -124,7 +124,8 @@ ALLOWED = {
         "terminal": "",
         "text_tables": "terminal",
         "transfer": "answers exporting importing lifecycle options",
-        "verify": "audit commits database places schema",
+        "verify": "audit commits database places schema verify_index",
+        "verify_index": "index_files",
         "views": "answers distances neighbors recommend schema snapshots",
     },
 }

@@ -10,7 +10,7 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from small_stores import SPACE, add, insert, keys, same_embedding
 
-from registry import schema
+from registry import TaskRegistry, neighbors, schema
 from registry.errors import (
     StorageError,
 )
@@ -244,6 +244,40 @@ def test_verify_finds_and_repairs(store, damage, kind, where):
     assert store.task("kept") == make_task("kept")
     assert same_embedding(store.embedding(SPACE, "kept", 1), make_embedding("kept"))
     assert len(store.experts()) == len(store.results()) == 1
+
+
+@pytest.fixture
+def indexed(store, monkeypatch):
+    """A registry with a saved index, and its files by how their names end."""
+    monkeypatch.setattr(neighbors, "EXACT_BELOW", 50)
+    entries = [(make_task(f"task{number}"), make_embedding(f"task{number}")) for number in range(60)]
+    store.add_tasks(entries, SPACE)
+    TaskRegistry(store.uri).nearest("task0", k=1)
+    folder = store.database.place.cache_folder(store.database.registry_id())
+    return store, {path.suffix: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", [".json", ".rows", ".faiss", ".vectors"])
+def test_damaged_index_is_told_and_removed(indexed, kind):
+    store, files = indexed
+    assert store.verify() == []
+    flip(files[kind], 40)
+    (problem,) = store.verify()
+    assert (problem.kind, problem.where) == ("index", "embeddings__space0")
+    assert problem.message.startswith("the saved index is ")
+    assert store.verify(repair=True) == [replace(problem, repaired=True)]
+    assert store.verify() == []
+    assert not any(path.exists() for path in files.values() if path.suffix)
+    assert len(TaskRegistry(store.uri).nearest("task0", k=2)[1]) == 2
+
+
+def test_index_that_is_behind_or_gone_is_no_problem(indexed):
+    store, files = indexed
+    add(store, "later")
+    assert store.verify() == []
+    for path in files.values():
+        path.unlink()
+    assert store.verify() == []
 
 
 def test_verify_counts_and_names_the_rows(store):
