@@ -210,6 +210,24 @@ def test_a_deleted_row_stays_behind_without_a_key(store):
     assert_rows_are_those_of_the_table(cache_of(store).refresh(), store)
 
 
+def test_a_process_goes_on_when_its_files_are_deleted(store):
+    """As by a purge, or by hand; what the next process builds is taken over."""
+    cache = cache_of(store)
+    cache.refresh()
+    for name in files(store):
+        (folder_of(store) / name).unlink()
+    add(store, *"abcde")
+    rows = cache.refresh()
+    assert (rows.num_mapped, len(rows.memory)) == (60, 5)
+    assert_rows_are_those_of_the_table(rows, store)
+    assert files(store) == ["lock"]
+    built = cache_of(store).refresh()
+    add(store, "f")
+    rows = cache.refresh()
+    assert (rows.saved.generation, rows.num_mapped) == (built.saved.generation, 65)
+    assert_rows_are_those_of_the_table(rows, store)
+
+
 def test_an_older_registry_with_a_newer_index_answers_from_its_tables(store, tmp_path):
     """A copy that was restored: some rows of the index are of no task, some tasks have no row."""
     cache_of(store).refresh()
