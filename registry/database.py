@@ -316,6 +316,6 @@ class _Migrated:
 def quoted(text: str) -> str:
     """A text as an SQL literal: in single quotes, those inside doubled.
 
-    Bytes that are no Unicode, which come from the command line as surrogates, are spelled out; no record has any.
+    Bytes that are no Unicode come from the command line as surrogates. They are spelled out; no record has any.
     """
     return "'" + text.encode(errors="backslashreplace").decode().replace("'", "''") + "'"
