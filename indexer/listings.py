@@ -127,4 +127,5 @@ def reading(spec: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(spec, f"cannot be read: {error.strerror or error}") from error
+        inside = f"{error.filename}: " if error.filename not in (None, spec) else ""
+        raise DataError(spec, f"cannot be read: {inside}{error.strerror or error}") from error
