@@ -157,14 +157,14 @@ class Torture:
             **found,
             "failed_opens": found["failed_opens"] + known.counts["failed open"],
             "failed_writes": known.counts["failed write"],
-            "wrong_reads": known.counts["wrong read"],
+            "wrong_reads": found["wrong_reads"] + known.counts["wrong read"],
             "crashed_workers": self.crashed,
         }
 
 
 def compare(folder: Path, known: Acknowledged) -> dict[str, int]:
     """Open a registry that nobody writes any more, and count what differs from what was acknowledged."""
-    counts = Counter(dict.fromkeys(("lost", "doubled", "failed_opens", "repaired", "dirty_after_repair"), 0))
+    counts = Counter(dict.fromkeys((*FAULTS, "repaired"), 0))
     try:
         store, registry = Store(folder / "registry"), TaskRegistry(folder / "registry")
         faults = known.faults_at_the_end(store)
@@ -172,7 +172,7 @@ def compare(folder: Path, known: Acknowledged) -> dict[str, int]:
         for task in visible[-3:]:
             faults += torture_workers.nearest_faults(registry, store, *task)
         show(faults)
-        counts.update(kind if kind in counts else "lost" for kind, _ in faults)
+        counts.update(kind if kind in counts else "wrong_reads" for kind, _ in faults)
         problems = [problem for problem in store.verify(repair=True) if problem.kind != "dangling"]
         counts["repaired"] = len(problems)
         left = [problem for problem in Store(folder / "registry").verify() if problem.kind != "dangling"]

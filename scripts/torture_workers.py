@@ -69,13 +69,14 @@ class Journal:
     """A file of one worker, to which a line is added and synced after each call that returned."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
 
     def add(self, kind: str, *words: Any) -> None:
         """Acknowledge."""
-        self._file.write(json.dumps([kind, *words]) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([kind, *words]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_journals(folder: Path) -> Iterator[list[Any]]:
