@@ -126,7 +126,7 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
 @json_option
 @pass_registry
 def optimize(registry: "TaskRegistry", as_json: bool) -> None:
-    """Put every table into few files, and delete all files that no row is read from any more.
+    """Put every table into few files, and delete those that no row is read from.
 
     Writes do the first by themselves where a table has become scattered. After a purge this deletes what the
     files of before still hold.

@@ -245,7 +245,7 @@ def test_a_command_line_that_does_not_parse_would_be_noticed(block, message):
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
-        ("t2v optimize", ["optimize"]),
+        ("t2v optimise", ["optimise"]),
         ("t2v task addd NAME", ["addd"]),
         ("t2v --registry ./team task add NAME DATA --nonesuch 3", ["--nonesuch"]),
         ("t2v task add NAME DATA --max-samples 3", []),

@@ -136,6 +136,7 @@ def test_task_list_is_the_contract(folder):
             "num_samples": 100,
             "fingerprint": f"fingerprint-{name}-1",
             "tags": ["plants"],
+            "aliases": [],
             "created_at": "2024-05-06T07:08:09+00:00",
         }
         for name in ("flowers", "trees")
