@@ -27,8 +27,8 @@ MAX_ROWS = 20_000_000
 MAX_LINE = 2**20
 """Characters of a line of CSV."""
 
-MAX_PARQUET_BYTES = 2**31
-"""Of the columns that are read, as the file itself states them, decompressed."""
+MAX_TEXT = 2**31
+"""Characters of all cells that are held, equal labels once; Parquet compresses without limit."""
 
 MAX_CELL = 131_072
 """Characters of a cell: as many as the csv module takes."""
@@ -85,36 +85,53 @@ def _rows_by_split(spec: str) -> tuple[Kind, dict[str, dict[str, _Row]]]:
         DataError: If there are no rows, a cell is empty, or a split lists a file twice.
     """
     by_split: dict[str, dict[str, _Row]] = {}
-    shared: dict[str, str] = {}  # a label is held once, however many rows and bytes it has
     without_label: list[str] = []
     kind: Kind = "single_label"
-    for number, (place, cells) in enumerate(
-        _csv_rows(spec) if spec.lower().endswith(".csv") else _parquet_rows(spec)
-    ):
-        if number >= MAX_ROWS:
-            raise DataError(spec, f"lists more than {MAX_ROWS} samples; split it")
-        texts = {column: "" if cell is None else str(cell).strip() for column, cell in cells.items()}
-        for column, text in texts.items():
-            if not text and column != "label":
-                raise DataError(spec, f"{place}: {column} is empty")
+    for place, texts in _texts(spec):
         if "target" in texts:
             kind = "regression"
         elif SEPARATOR in texts["label"]:
             kind = "multi_label"
         elif not texts["label"]:
             without_label.append(place)
-        value = texts["target" if kind == "regression" else "label"]
-        row = _Row(place, texts["path"], shared.setdefault(value, value))
+        row = _Row(place, texts["path"], texts["target" if kind == "regression" else "label"])
         of_split = by_split.setdefault(texts.get("split", "").lower(), {})
         name = PurePosixPath(row.path).as_posix()
         if name in of_split:
-            raise DataError(spec, f"{row.place}: path {row.path!r} is listed before; list each file once")
+            raise DataError(spec, f"{place}: path {row.path!r} is listed before; list each file once")
         of_split[name] = row
     if not by_split:
         raise DataError(spec, "lists no samples; expected a row with path and label for each")
     if without_label and kind == "single_label":
         raise DataError(spec, f"{without_label[0]}: label is empty")
     return kind, by_split
+
+
+def _texts(spec: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Place and cells of every row as text, equal ones as one object.
+
+    Raises:
+        DataError: If a cell is empty, or they are more than should be held.
+    """
+    shared: dict[str, str] = {}
+    held = 0
+    rows = _csv_rows(spec) if spec.lower().endswith(".csv") else _parquet_rows(spec)
+    for number, (place, cells) in enumerate(rows):
+        texts = {column: "" if cell is None else str(cell).strip() for column, cell in cells.items()}
+        for column, text in texts.items():
+            if not text and column != "label":
+                raise DataError(spec, f"{place}: {column} is empty")
+            if column == "path":
+                held += len(text)
+            elif text not in shared:
+                shared[text] = text
+                held += len(text)
+        if number >= MAX_ROWS or held > MAX_TEXT:
+            raise DataError(
+                spec,
+                f"{place}: more than {MAX_ROWS} rows or {MAX_TEXT} characters are not held; split the file",
+            )
+        yield place, {column: shared.get(text, text) for column, text in texts.items()}
 
 
 def _listed_file(spec: str, row: _Row) -> _File:
@@ -254,7 +271,7 @@ def _check_parquet(spec: str, file: Any, columns: Sequence[str]) -> list[str]:
     """Refuse a Parquet file by its footer, before anything of it is decompressed; gives the columns of text.
 
     Raises:
-        DataError: If a column is of a wrong type, or it would fill the memory.
+        DataError: If a column is of a wrong type, or there are too many rows.
     """
     from pyarrow import types
 
@@ -267,19 +284,9 @@ def _check_parquet(spec: str, file: Any, columns: Sequence[str]) -> list[str]:
             texts.append(column)
         elif not any(kind(value) for kind in plain):
             raise DataError(spec, f"column {column!r} is of type {held}; expected text or numbers")
-    footer = file.metadata
-    size = sum(
-        group.column(index).total_uncompressed_size
-        for group in map(footer.row_group, range(footer.num_row_groups))
-        for index in range(footer.num_columns)
-        if group.column(index).path_in_schema in columns
-    )
-    if footer.num_rows > MAX_ROWS or size > MAX_PARQUET_BYTES:
-        raise DataError(
-            spec,
-            f"claims {footer.num_rows} rows of {size} bytes; at most {MAX_ROWS} rows and "
-            f"{MAX_PARQUET_BYTES} bytes are read",
-        )
+    # Sizes of columns are not asked for: pyarrow 26 ends the process where a damaged footer contradicts itself.
+    if file.metadata.num_rows > MAX_ROWS:
+        raise DataError(spec, f"claims {file.metadata.num_rows} rows; at most {MAX_ROWS} are read")
     return texts
 
 
@@ -287,19 +294,23 @@ def _cells(spec: str, column: str, values: Any) -> list[Any]:
     """The cells of a column, equal ones of a dictionary as one object.
 
     Raises:
-        DataError: If a text is too long.
+        DataError: If a text is too long, or an index is none of the dictionary's.
     """
     import pyarrow.compute
     from pyarrow import types
 
-    distinct = values.dictionary if types.is_dictionary(values.type) else values
+    distinct, rows = values, None
+    if types.is_dictionary(values.type):  # of which a batch uses a small part
+        indices = values.indices.unique().drop_null()
+        bounds = pyarrow.compute.min_max(indices).as_py()
+        if len(indices) and not 0 <= bounds["min"] <= bounds["max"] < len(values.dictionary):
+            raise DataError(spec, f"column {column!r} is damaged: a cell is none of its dictionary")
+        distinct, rows = values.dictionary.take(indices), pyarrow.compute.index_in(values.indices, indices)
     if types.is_string(distinct.type) or types.is_large_string(distinct.type):
         longest = pyarrow.compute.max(pyarrow.compute.binary_length(distinct)).as_py() or 0
         if longest > MAX_CELL:
             raise DataError(
                 spec, f"column {column!r} holds a text of {longest} bytes; at most {MAX_CELL} are read"
             )
-    if distinct is values:
-        return list(values.to_pylist())
-    texts = distinct.to_pylist()
-    return [None if index is None else texts[index] for index in values.indices.to_pylist()]
+    cells = list(distinct.to_pylist())
+    return cells if rows is None else [None if row is None else cells[row] for row in rows.to_pylist()]
