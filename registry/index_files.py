@@ -8,6 +8,7 @@ Axes: R rows, D filters of the probe.
 """
 
 import json
+import mmap
 import os
 import tempfile
 import uuid
@@ -131,7 +132,7 @@ class IndexFiles:
             rows = pa.ipc.open_file(self._checked(manifest, "rows")).read_all().combine_chunks()
             index = VectorIndex.from_bytes(self._checked(manifest, "faiss"))
             shape = (manifest["num_rows"], manifest["dim"])
-            vectors = np.memmap(self._vectors_path(manifest["generation"]), "<f4", "r", shape=shape)
+            vectors = _mapped(self._vectors_path(manifest["generation"]), shape)
         except FileNotFoundError:
             raise UnusableIndexError("missing") from None
         except UNREADABLE as err:
@@ -270,7 +271,19 @@ class VectorsWriter:
     def mapped(self) -> Float32:
         """All rows so far, mapped from the file."""
         dim = self._row_bytes // 4
-        return np.memmap(self._path, "<f4", "r", shape=(self._num_rows, dim))
+        return np.memmap(self._path, "<f4", "r", shape=(self._num_rows, dim))  # read through, once
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> Float32:
+    """Vectors ``[R, D]`` in a file, of which a row here and there is read.
+
+    The system is told so: left to itself it reads the pages around each, and soon the whole file is in memory.
+    """
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(memory, "madvise"):
+        memory.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(memory, "<f4", count=shape[0] * shape[1]).reshape(shape)
 
 
 def row_checksums(rows: Float32) -> NDArray[np.uint64]:

@@ -13,6 +13,7 @@ BANDWIDTHS = (0.125, 0.25, 0.5, 1.0)
 SHRINKAGES = (0.25, 1.0, 4.0, 16.0)
 """kappa, in results at distance d0."""
 STATIC_WEIGHT = 0.5
+SMALLEST_UNIT = 1e-12  # of a difference of distances; below it is rounding
 MAX_EXPONENT = 30.0
 
 
@@ -35,8 +36,8 @@ class Kernel:
         nearest = known.min(axis=0)
         origin = float(np.median(nearest[np.isfinite(nearest)]))
         unit = float(np.median(finite)) - origin
-        if unit <= 0:  # all tasks are equally far: any unit will do, as long as it is one of these distances
-            unit = max(abs(origin), 1e-12)
+        if unit < SMALLEST_UNIT:  # all tasks are equally far: any unit will do, as long as it is of their size
+            unit = max(abs(origin), SMALLEST_UNIT)
         return cls(origin, tuple(unit * bandwidth for bandwidth in BANDWIDTHS))
 
     def weights(self, distances: np.ndarray) -> list[np.ndarray]:

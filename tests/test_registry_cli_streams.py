@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def test_an_error_of_ours_is_one_line_on_stderr(monkeypatch, folder):
-    def fail(self, name):
+    def fail(self, name, **options):
         raise InvalidQueryError("first\nsecond")
 
     monkeypatch.setattr(TaskRegistry, "remove_task", fail)
@@ -40,7 +40,7 @@ def test_an_error_of_ours_is_one_line_on_stderr(monkeypatch, folder):
 
 
 def test_an_interrupt_exits_with_130_and_no_traceback(monkeypatch, folder):
-    def interrupt(self, name):
+    def interrupt(self, name, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TaskRegistry, "remove_task", interrupt)
@@ -49,7 +49,7 @@ def test_an_interrupt_exits_with_130_and_no_traceback(monkeypatch, folder):
 
 
 def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch, folder):
-    def fail(self, name):
+    def fail(self, name, **options):
         raise ZeroDivisionError("a fault")
 
     monkeypatch.setattr(TaskRegistry, "remove_task", fail)
