@@ -279,11 +279,11 @@ def _mapped(path: Path, shape: tuple[int, int]) -> Float32:
 
     The system is told so: left to itself it reads the pages around each, and soon the whole file is in memory.
     """
-    with path.open("rb") as file:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    vectors = np.memmap(path, "<f4", "r", shape=shape)
+    memory = getattr(vectors, "_mmap", None)  # numpy has no public way to what it mapped
     if hasattr(memory, "madvise"):
         memory.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(memory, "<f4", count=shape[0] * shape[1]).reshape(shape)
+    return vectors
 
 
 def row_checksums(rows: Float32) -> NDArray[np.uint64]:

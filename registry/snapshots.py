@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry.catalogue import Catalogue, CatalogueCache, row_keys
-from registry.embedding_rows import DamagedIndexError, EmbeddingCache, EmbeddingRows
+from registry.embedding_cache import EmbeddingCache
+from registry.embedding_rows import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.store import Store
 

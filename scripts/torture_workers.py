@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from registry import TaskRegistry, database, embedding_rows, neighbors
+from registry import TaskRegistry, database, embedding_cache, neighbors
 from registry.errors import DuplicateError, NotFoundError, RegistryError
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.store import Store
@@ -52,7 +52,7 @@ def use_small_index() -> None:
     """Have an index, and save it often, with few tasks already; that two save at once is no news here."""
     logging.getLogger("registry").setLevel(logging.ERROR)
     neighbors.EXACT_BELOW = INDEXED_FROM
-    embedding_rows.SAVE_ROWS, embedding_rows.SAVE_SHARE = BATCH, 0.0
+    embedding_cache.SAVE_ROWS, embedding_cache.SAVE_SHARE = BATCH, 0.0
 
 
 def make_task(name: str, version: int) -> tuple[TaskRecord, EmbeddingRecord]:

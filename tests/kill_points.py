@@ -32,7 +32,7 @@ from typing import Any
 import pyarrow as pa
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import TaskRegistry, embedding_rows, neighbors
+from registry import TaskRegistry, embedding_cache, neighbors
 from registry.errors import DuplicateError, NotFoundError
 from registry.locks import HOLDER_FILE, LOCK_FILE
 from registry.schema import embeddings_table_name
@@ -127,7 +127,7 @@ def add_in_space(folder: Path) -> None:
 def ask(folder: Path) -> Any:
     """Makes the index, or extends it, and saves it."""
     neighbors.EXACT_BELOW = INDEXED_FROM
-    embedding_rows.SAVE_ROWS, embedding_rows.SAVE_SHARE = 1, 0.0
+    embedding_cache.SAVE_ROWS, embedding_cache.SAVE_SHARE = 1, 0.0
     return TaskRegistry(folder).nearest("b", probe=SPACE)[1]
 
 

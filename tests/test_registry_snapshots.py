@@ -11,7 +11,7 @@ import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
-from registry import TaskRegistry, embedding_rows, neighbors, snapshots
+from registry import TaskRegistry, embedding_cache, neighbors, snapshots
 from registry.database import Database
 from registry.errors import NotFoundError
 from registry.store import Store
@@ -39,7 +39,7 @@ def create(folder, num_tasks):
 def indexed(monkeypatch):
     """From thirty rows on there is an index, which is saved with every fifth further row."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", 30)
-    monkeypatch.setattr(embedding_rows, "SAVE_ROWS", 5)
+    monkeypatch.setattr(embedding_cache, "SAVE_ROWS", 5)
 
 
 @pytest.fixture

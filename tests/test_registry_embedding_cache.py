@@ -1,4 +1,4 @@
-"""registry.embedding_rows: the index is made once, loaded, extended, replaced, whatever its files hold."""
+"""registry.embedding_cache: the index is made once, loaded, extended, replaced, whatever its files hold."""
 
 import os
 import subprocess
@@ -10,9 +10,10 @@ import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
-from registry import TaskRegistry, embedding_rows, index_files, neighbors
+from registry import TaskRegistry, embedding_cache, index_files, neighbors
 from registry.distances import DISTANCES
-from registry.embedding_rows import NO_KEY, DamagedIndexError, EmbeddingCache
+from registry.embedding_cache import EmbeddingCache
+from registry.embedding_rows import NO_KEY, DamagedIndexError
 from registry.errors import StorageError
 from registry.index import VectorIndex
 from registry.store import Store
@@ -32,7 +33,7 @@ def add(store, *names):
 def store(tmp_path, monkeypatch):
     """Sixty tasks, where from fifty on there is an index, which is saved with every fifth further row."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", 50)
-    monkeypatch.setattr(embedding_rows, "SAVE_ROWS", 5)
+    monkeypatch.setattr(embedding_cache, "SAVE_ROWS", 5)
     store = Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
     add(store, *(f"t{number:03}" for number in range(60)))
     return store
@@ -419,11 +420,11 @@ def test_a_read_only_folder_costs_no_answer(store):
 BUILDER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from registry import embedding_rows, neighbors
+from registry import embedding_cache, neighbors
 from registry.store import Store
-import test_registry_embedding_rows as tests
+import test_registry_embedding_cache as tests
 
-neighbors.EXACT_BELOW, embedding_rows.SAVE_ROWS = 50, 5
+neighbors.EXACT_BELOW, embedding_cache.SAVE_ROWS = 50, 5
 store = Store(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

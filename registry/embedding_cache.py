@@ -1,0 +1,274 @@
+"""Keeps the embeddings of one space up to date with their table, and indexed where they are many.
+
+Below ``EXACT_BELOW`` rows all are in memory. Above, those that the index files hold are mapped from there, and
+only what was added since is in memory, until it is enough to be worth a save. A row is never changed: of an
+embedding that was deleted the row stays behind, without a key, and one that replaced another is a further row.
+
+Axes: R rows, N further rows, D filters of the probe.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from registry import neighbors, schema
+from registry.catalogue import row_keys
+from registry.database import Database
+from registry.embedding_rows import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
+from registry.errors import StorageError
+from registry.index import VectorIndex
+from registry.index_files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
+from registry.records import SpaceRecord
+
+KEY_COLUMNS = [*schema.EMBEDDING_KEY, "checksum"]
+COLUMNS = [*KEY_COLUMNS, "fisher"]
+MAX_GROWTH = 2  # the index is built again once the rows have doubled
+SAVE_ROWS = 5000  # rows in memory that are worth a save
+SAVE_SHARE = 0.02  # or, where that is more, this share of the rows of the index
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddingCache:
+    """Keeps the rows of one space and refreshes them; its owner lets one thread at a time in."""
+
+    def __init__(self, database: Database, space: SpaceRecord) -> None:
+        self._database = database
+        self._table = schema.embeddings_table_name(space.space_id)
+        self._dim = space.dim
+        registry_id = database.registry_id()
+        self._files = IndexFiles(database.place.cache_folder(registry_id), registry_id, space.space_id)
+        self._refused = ""  # generation of files that are damaged or outgrown
+        self._outgrown_rows = 0  # when the index was last found outgrown, built again or not
+        self._current: EmbeddingRows | None
+        self._saved: SavedIndex | None
+        self._forget()
+
+    def refresh(self) -> EmbeddingRows:
+        """The rows as of now; a ``StorageError`` if the table cannot be read or holds what is no embedding."""
+        token = self._database.table_version(self._table)  # before the rows: a stale token only costs time
+        if self._current is None or self._current.token != token:
+            known = self._current
+            if known is None:
+                self._open_index()
+            only_added = self._take_added()
+            if not only_added:
+                self._reconcile()
+            self._tend_index()
+            grown = known if only_added and known and known.saved is self._saved else None
+            self._current = self._snapshot(token, extends=grown.token if grown else None)
+        return self._current
+
+    def discard_index(self, damage: DamagedIndexError) -> None:
+        """Have the next ``refresh`` build the index again, unless that was done since the damage was met."""
+        logger.warning("the index of %s is built again: row %d is damaged", self._table, damage.row)
+        # Refused by name: the files may be in use elsewhere, built again there already, or not be writable.
+        self._refused = damage.generation
+        if self._saved is not None and self._saved.generation == damage.generation:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Know no row, as in the beginning."""
+        self._current = self._saved = None
+        self._identities = self._keys = pa.array([], pa.string())
+        self._memory = np.empty((0, self._dim), np.float32)
+        self._last_row_id, self._num_rows = -1, 0
+
+    def _snapshot(self, token: int, *, extends: int | None) -> EmbeddingRows:
+        projected = self._saved.index.project(self._memory) if self._saved else None
+        return EmbeddingRows(self._keys, self._memory, self._saved, projected, token, extends)
+
+    # Reading the table
+
+    def _take_added(self) -> bool:
+        """Take the rows that were added; false where known ones were moved, changed or deleted too."""
+        if self._num_rows == 0:
+            return False
+        where = f"_rowid > {self._last_row_id}"
+        # Their keys first: after a compaction these are all rows of the table, whose vectors are known.
+        listed = self._database.read(
+            self._table, columns=KEY_COLUMNS, where=where, row_ids=True, trust_large_files=True
+        )
+        if self._num_rows + len(listed) != self._database.count_rows(self._table):
+            return False
+        added = self._database.read(self._table, columns=COLUMNS, where=where, row_ids=True)
+        if len(added) != len(listed):
+            return False
+        self._add([added])
+        self._remember(added, self._num_rows)
+        return True
+
+    def _reconcile(self) -> None:
+        """Compare what is known with all keys of the table: take what is missing, drop keys of what is gone."""
+        listed = self._database.read(self._table, columns=KEY_COLUMNS, row_ids=True, trust_large_files=True)
+        identities = identities_of(listed)
+        gone = pc.invert(pc.is_in(self._identities, value_set=identities))
+        self._keys = pc.if_else(gone, NO_KEY, keys_of(self._identities))
+        missing = listed.filter(pc.invert(pc.is_in(identities, value_set=self._identities)))
+        self._add(self._embeddings_of(missing, len(listed)))
+        self._remember(listed, 0)
+
+    def _embeddings_of(self, missing: pa.Table, num_rows: int) -> list[pa.Table]:
+        """The embeddings of listed rows that are still there; where most are missing, all are read."""
+        if 2 * len(missing) <= num_rows:
+            found = list(self._chosen_batches(missing["_rowid"].combine_chunks()))
+            if sum(map(len, found)) == len(missing):
+                return found
+        # Or they were moved since they were listed, so that their ids are others now.
+        wanted = identities_of(missing)
+        batches = self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS)
+        return [batch.filter(pc.is_in(identities_of(batch), value_set=wanted)) for batch in batches]
+
+    def _chosen_batches(self, row_ids: pa.UInt64Array) -> Iterator[pa.Table]:
+        for start in range(0, len(row_ids), BATCH_ROWS):
+            chosen = ", ".join(map(str, row_ids[start : start + BATCH_ROWS].to_pylist()))
+            where = f"_rowid in ({chosen})"
+            yield self._database.read(self._table, columns=COLUMNS, where=where, row_ids=True)
+
+    def _add(self, batches: Sequence[pa.Table]) -> None:
+        """Append rows in memory."""
+        vectors = [self._valid(batch) for batch in batches if len(batch)]
+        if vectors:
+            identities = pa.chunked_array([self._identities, *map(identities_of, batches)]).combine_chunks()
+            further = keys_of(identities[len(self._identities) :])
+            self._keys = pa.chunked_array([self._keys, further]).combine_chunks()
+            self._identities = identities
+            self._memory = np.concatenate([self._memory, *vectors])
+
+    def _valid(self, rows: pa.Table) -> Float32:
+        """Embeddings ``[N, D]`` of rows.
+
+        Raises:
+            StorageError: If one is none.
+        """
+        fisher = schema.matrix(rows["fisher"])
+        valid = np.isfinite(fisher).all(axis=1) & (fisher >= 0).all(axis=1)
+        if not valid.all():
+            bad = keys_of(identities_of(rows))[int(np.flatnonzero(~valid)[0])]
+            raise StorageError(
+                f"{self._database.uri}: table {self._table}: the embedding of task {bad} must be finite and "
+                "non-negative; run `t2v verify --repair`"
+            )
+        return fisher
+
+    def _remember(self, rows: pa.Table, num_known: int) -> None:
+        """What tells rows that are added later from these."""
+        self._num_rows = num_known + len(rows)
+        highest = pc.max(rows["_rowid"]).as_py()
+        self._last_row_id = self._last_row_id if highest is None else highest
+
+    # The index
+
+    def _open_index(self) -> None:
+        """Take the rows of the saved index, or build one where there are many rows."""
+        try:
+            self._adopt_files()
+        except UnusableIndexError as err:
+            if self._database.count_rows(self._table) >= neighbors.EXACT_BELOW:
+                self._build(str(err))
+
+    def _adopt_files(self) -> None:
+        """Know the rows of the index files and no others.
+
+        Raises:
+            UnusableIndexError: If they cannot be used, are of another width, or are refused.
+        """
+        saved = self._files.load()
+        if saved.generation == self._refused:
+            raise UnusableIndexError("damaged or outgrown")
+        if saved.vectors.shape[1] != self._dim:
+            raise UnusableIndexError(f"of {saved.vectors.shape[1]} filters")
+        self._forget()
+        self._saved, self._identities, self._keys = saved, saved.identities, keys_of(saved.identities)
+
+    def _build(self, reason: str) -> None:
+        """Write the vectors of the whole table to a file and index them; nothing where there can be no file."""
+        logger.info("the index of %s is built, not loaded: the saved one is %s", self._table, reason)
+        with self._index_errors(), self._files.writing(wait=True):
+            with suppress(UnusableIndexError):
+                self._adopt_files()  # another process built it while this one waited
+                return
+            writer, identities = self._files.new_vectors(self._dim), []
+            for batch in self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS):
+                writer.append(self._valid(batch))
+                identities.append(identities_of(batch))
+            index = VectorIndex.build(writer.mapped())
+            self._files.save(index, pa.chunked_array(identities), writer, built_rows=len(index))
+            self._adopt_files()
+
+    @contextmanager
+    def _index_errors(self) -> Iterator[None]:
+        """Go on without what cannot be read or written of the index.
+
+        Raises:
+            StorageError: If it is the table that cannot be read.
+        """
+        try:
+            yield
+        except StorageError:
+            raise
+        except (OSError, BusyIndexError, UnusableIndexError) as err:
+            logger.warning("the index of %s is not kept: %s", self._table, err)
+
+    def _tend_index(self) -> None:
+        """Build the index once there are many rows, again once they have doubled; save what was added."""
+        num_rows, in_memory = len(self._keys), len(self._memory)
+        if self._saved is None:
+            if num_rows >= neighbors.EXACT_BELOW:
+                self._index_memory()
+        elif num_rows > MAX_GROWTH * max(self._saved.built_rows, self._outgrown_rows):
+            self._outgrown_rows = num_rows
+            self._replace_outgrown(self._saved)
+        elif in_memory >= max(SAVE_ROWS, SAVE_SHARE * num_rows):
+            self._save_added()
+
+    def _replace_outgrown(self, saved: SavedIndex) -> None:
+        """Build the index again; where there can be no file, one in memory, or go on with the saved one."""
+        before, self._refused = self._refused, saved.generation
+        self._build("outgrown")
+        if self._saved is not saved:
+            self._reconcile()
+            return
+        self._refused = before
+        if not saved.generation:
+            self._memory = np.concatenate([saved.vectors, self._memory])
+            self._index_memory()
+
+    def _index_memory(self) -> None:
+        """Move the rows in memory under an index: for a table that grew while it was open, or has no folder."""
+        rows, checksums = self._memory, np.zeros(len(self._memory), np.uint64)
+        index = VectorIndex.build(rows)
+        verified = np.ones(len(rows), dtype=bool)
+        self._saved = SavedIndex(rows, self._identities, checksums, index, len(rows), "", verified)
+        self._memory = np.empty((0, self._dim), np.float32)
+
+    def _save_added(self) -> None:
+        """Append the rows in memory to the files, unless somebody else does."""
+        saved = self._saved
+        if saved is None or not saved.generation:
+            return
+        with self._index_errors(), self._files.writing(wait=False):
+            if self._files.generation() == f"{saved.generation}:{len(saved.vectors)}":
+                writer = self._files.further_vectors(saved)
+                writer.append(self._memory)
+                index = saved.index.extended(self._memory)
+                identities = pa.chunked_array([self._identities])
+                self._files.save(index, identities, writer, built_rows=saved.built_rows)
+            self._adopt_files()
+            self._reconcile()
+
+
+def identities_of(rows: pa.Table) -> pa.StringArray:
+    """``name@version:checksum`` of rows: two rows with one identity hold the same."""
+    keys = row_keys(rows["task"], rows["version"])
+    joined = pc.binary_join_element_wise(keys, pc.cast(rows["checksum"], pa.string()), ":")
+    return joined.combine_chunks()
+
+
+def keys_of(identities: pa.StringArray) -> pa.StringArray:
+    """``name@version`` of identities."""
+    return pc.replace_substring_regex(identities, ":[0-9]*$", "")
