@@ -280,7 +280,7 @@ def _mapped(path: Path, shape: tuple[int, int]) -> Float32:
     The system is told so: left to itself it reads the pages around each, and soon the whole file is in memory.
     """
     vectors = np.memmap(path, "<f4", "r", shape=shape)
-    memory = getattr(vectors, "_mmap", None)  # numpy has no public way to what it mapped
+    memory: Any = getattr(vectors, "_mmap", None)  # numpy has no public way to what it mapped
     if hasattr(memory, "madvise"):
         memory.madvise(mmap.MADV_RANDOM)
     return vectors
