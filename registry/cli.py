@@ -52,8 +52,8 @@ class CommandLine(click.Group):
     "uri",
     envvar="T2V_REGISTRY",
     show_envvar=True,
-    metavar="FOLDER",
-    help="Where the registry is. [default: ~/.task2vec]",
+    metavar="PLACE",
+    help="Where the registry is: a folder, or s3://BUCKET/PREFIX. [default: ~/.task2vec]",
 )
 @click.option("--no-builtin", is_flag=True, help="Leave starter content out of lists and answers.")
 @click.version_option(package_name="task2vec-registry", prog_name="t2v")

@@ -41,8 +41,9 @@ class TaskRegistry(Transfer):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:
-        uri: Folder of the registry; ``$T2V_REGISTRY``, or ``~/.task2vec``, if ``None``. It need not exist: the
-            first write creates it, with the starter content that ships with this package.
+        uri: A folder, or a place such as ``s3://bucket/prefix``; ``$T2V_REGISTRY``, or ``~/.task2vec``, if
+            ``None``. It need not exist: the first write creates it, with the starter content that ships with
+            this package.
         builtin: Whether starter content is part of lists and answers.
     """
 
@@ -50,7 +51,7 @@ class TaskRegistry(Transfer):
         """Remember the place.
 
         Raises:
-            StorageError: If it is an URL, or in the home of a user who is not known.
+            StorageError: If it is in the home of a user who is not known, or at a URL of no object store.
         """
         self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_URI))
         self.builtin = builtin
@@ -567,7 +568,7 @@ class TaskRegistry(Transfer):
 
 
 def _expanded(uri: str) -> str:
-    """A place with ``~`` replaced; an URL stays as it is, for the store to refuse.
+    """A place with ``~`` replaced; an URL stays as it is.
 
     Raises:
         StorageError: If ``~`` stands for the home of nobody.

@@ -71,12 +71,6 @@ class StoredEmbeddings(StoredRows):
         columns = [*schema.EMBEDDING_KEY, "fisher", "domain"]
         return EmbeddingTable.from_arrow(self.database.read(name, columns=columns), committed)
 
-    def embeddings_version(self, space_id: str) -> str:
-        """A text that changes whenever the answer of ``embeddings`` may have; no two registries share one."""
-        name = self._embeddings_table(space_id)
-        versions = [self.database.table_version(table) for table in ("tasks", name)]
-        return f"{self.database.registry_id()}-{versions[0]}-{versions[1]}"
-
     def _embeddings_table(self, space_id: str) -> str:
         """Name of the embeddings table of a space.
 

@@ -202,27 +202,6 @@ def test_embedding_of_an_uncommitted_task_is_invisible_and_replaced(store):
     assert store.verify() == []
 
 
-def test_embeddings_version_changes_with_every_change_and_only_then(store, tmp_path):
-    other = Store(store.uri)
-    seen = [store.embeddings_version(SPACE)]
-    changes = [
-        lambda: add(store, "flowers"),
-        lambda: add(store, "flowers", 2),
-        lambda: store.remove_task("flowers"),
-    ]
-    for change in changes:
-        change()
-        seen.append(store.embeddings_version(SPACE))
-        assert other.embeddings_version(SPACE) == seen[-1]
-    store.add_experts([make_expert()])
-    assert store.embeddings_version(SPACE) == seen[-1]
-    twin = Store.create(tmp_path / "twin", lambda new: new.add_space(make_space()))
-    seen.append(twin.embeddings_version(SPACE))
-    assert len(set(seen)) == len(seen)
-    with pytest.raises(NotFoundError, match=re.escape("no space is named 'nowhere'; known are space0")):
-        store.embeddings_version("nowhere")
-
-
 # Experts and results
 
 
