@@ -19,7 +19,7 @@ EXACT_BELOW = 20_000
 # The distances that the index stands for. It knows nothing of the trivial task, whose share in the asymmetric
 # distance is small beside the rest; a long list makes up for it and costs a few milliseconds to re-rank.
 SHORTLISTED_DISTANCES = ("task2vec", "task2vec_asymmetric")
-SHORTLIST_SIZE = 500
+SHORTLIST_SIZE = 1000
 SHORTLIST_PER_NEIGHBOR = 20
 
 
