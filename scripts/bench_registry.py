@@ -5,9 +5,9 @@
 
 Tasks are drawn around the real ones (`scripts/synthetic_tasks.py` says how). Every measurement is made in a
 fresh process. Latencies are those of `TaskRegistry.nearest` for registered tasks in one process that has asked
-the same before, and, apart, of its first time, when vectors come from the disk; recall is against the exact distance to every task. LanceDB's settings are swept, index by index, until
-its shortlist, compared exactly as ours is, reaches our recall; its fastest one is quoted, and the ratio is
-ours/peer.
+the same before, and, apart, of its first time, when vectors come from the disk; recall is against the exact
+distance to every task. LanceDB's settings are swept, index by index, until its shortlist, compared exactly as
+ours is, reaches our recall; its fastest one is quoted, and the ratio is ours/peer.
 
 `--adds N` adds N tasks one by one to a registry of their own, and compares it with a freshly optimised copy.
 """
