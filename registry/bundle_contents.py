@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 from registry import schema
 from registry.bundle_reader import Bundle
@@ -91,23 +90,7 @@ def embeddings(bundle: Bundle, space_id: str) -> Iterator[list[EmbeddingRecord]]
     table = schema.embeddings_table_name(space_id)
     with _told_of(bundle, table):
         for rows in bundle.row_groups(table):
-            yield embedding_records(rows)
-
-
-def embedding_records(rows: pa.Table) -> list[EmbeddingRecord]:
-    """Records of rows, without a Python object for each number of a vector."""
-    vectors = {
-        name: schema.matrix(rows[name]) for name in rows.schema.names if hasattr(rows[name].type, "value_type")
-    }
-    scalars = [name for name in rows.schema.names if name not in vectors]
-    columns = zip(*(rows[name].to_pylist() for name in scalars), strict=True)
-    return [
-        EmbeddingRecord(
-            **dict(zip(scalars, values, strict=True)),
-            **{name: vector[row] for name, vector in vectors.items()},
-        )
-        for row, values in enumerate(columns)
-    ]
+            yield schema.from_arrow(EmbeddingRecord, rows)
 
 
 def task_digest(fingerprint: str, settings: str) -> bytes:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry.database import Database
+from registry.database import Database, KnownRows
 from registry.filters import parse_where
 from registry.records import LATEST
 from registry.schema import Key
@@ -89,8 +89,7 @@ class CatalogueCache:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._current: Catalogue | None = None
-        self._last_row_id = -1
-        self._num_rows = 0
+        self._known = KnownRows(database, TABLE)
 
     def refresh(self) -> Catalogue:
         """The catalogue as of now: the kept one, or that with the rows that were added, or read anew."""
@@ -102,7 +101,7 @@ class CatalogueCache:
 
     def _read(self, token: int) -> Catalogue:
         rows = self._database.read(TABLE, columns=COLUMNS, row_ids=True).combine_chunks()
-        self._remember(rows, 0)
+        self._known.replace(rows)
         rows = rows.filter(pc.equal(rows["removed_at"], ""))
         latest, is_latest = _latest(rows, 0, {}, np.zeros(0, dtype=bool))
         return Catalogue(rows, latest, is_latest, token)
@@ -112,25 +111,18 @@ class CatalogueCache:
 
         Also where the table changed meanwhile: rows and their count of two moments may agree by chance.
         """
-        where = f"_rowid > {self._last_row_id}"
-        added = self._database.read(TABLE, columns=COLUMNS, where=where, row_ids=True)
+        added = self._known.read_added(COLUMNS)
         if (
-            self._num_rows + len(added) != self._database.count_rows(TABLE)
+            not self._known.are_all_but(added)
             or self._database.table_version(TABLE) != token
             or pc.any(pc.not_equal(added["removed_at"], "")).as_py()
         ):
             return None
-        self._remember(added, self._num_rows)
+        self._known.add(added)
         rows = pa.concat_tables([known.rows, added])
         rows = rows.combine_chunks() if rows["name"].num_chunks > MAX_CHUNKS else rows
         latest, is_latest = _latest(rows, len(known), known.latest, known.is_latest)
         return Catalogue(rows, latest, is_latest, token, extends=known.token)
-
-    def _remember(self, rows: pa.Table, num_known: int) -> None:
-        """What tells rows that are added later from these."""
-        self._num_rows = num_known + len(rows)
-        highest = pc.max(rows["_rowid"]).as_py()
-        self._last_row_id = self._last_row_id if highest is None else highest
 
 
 def row_keys(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from registry import schema
 from registry.commits import FOREIGN_ERRORS, reread, retried, storage_errors
@@ -170,7 +171,7 @@ class Database:
             with suppress(*FOREIGN_ERRORS):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > max(MAX_FRAGMENTS, math.isqrt(table.count_rows())):
-                    self._compact(table)
+                    table.optimize(cleanup_older_than=KEEP_VERSIONS)
             with suppress(*FOREIGN_ERRORS):
                 self.place.seal(name)
 
@@ -182,9 +183,6 @@ class Database:
     def optimize(self, name: str, *, keep: timedelta = KEEP_VERSIONS) -> None:
         """Compact a table and delete its versions that are older than ``keep``."""
         self.commit(name, lambda table: table.optimize(cleanup_older_than=keep))
-
-    def _compact(self, table: Any) -> None:
-        table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
     def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows by the ids that ``read`` gave; they hold until the next write."""
@@ -296,6 +294,48 @@ class Database:
     def _read_errors(self, name: str) -> Iterator[None]:
         with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` tells what is damaged"):
             yield
+
+
+class KnownRows:
+    """Which rows of a table are known, so that those that are added later can be told from them.
+
+    LanceDB gives added rows higher ids. It also gives new ids to rows that it changes or moves into other
+    files, but then known ones are gone, and the table has fewer rows than are known and seem to be added.
+
+    Attributes:
+        count: How many are known.
+    """
+
+    def __init__(self, database: Database, table: str) -> None:
+        self.count = 0
+        self._database = database
+        self._table = table
+        self._last_row_id = -1
+
+    def read_added(self, columns: list[str], *, trust_large_files: bool = False) -> pa.Table:
+        """Rows behind those that are known, with ``_rowid``; see ``Database.read``."""
+        return self._database.read(
+            self._table,
+            columns=columns,
+            where=f"_rowid > {self._last_row_id}",
+            row_ids=True,
+            trust_large_files=trust_large_files,
+        )
+
+    def are_all_but(self, added: pa.Table) -> bool:
+        """Whether the table holds what is known and these rows, and nothing was changed, moved or deleted."""
+        return self.count + len(added) == self._database.count_rows(self._table)
+
+    def add(self, rows: pa.Table) -> None:
+        """Know further rows, which have their ``_rowid``."""
+        self.count += len(rows)
+        highest = pc.max(rows["_rowid"]).as_py()
+        self._last_row_id = self._last_row_id if highest is None else highest
+
+    def replace(self, rows: pa.Table) -> None:
+        """Know these rows and no others."""
+        self.count = 0
+        self.add(rows)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from registry import neighbors, schema
 from registry.catalogue import row_keys
-from registry.database import Database
+from registry.database import Database, KnownRows
 from registry.embedding_rows import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
 from registry.errors import StorageError
 from registry.index import VectorIndex
@@ -76,7 +76,7 @@ class EmbeddingCache:
         self._current = self._saved = None
         self._identities = self._keys = pa.array([], pa.string())
         self._memory = np.empty((0, self._dim), np.float32)
-        self._last_row_id, self._num_rows = -1, 0
+        self._known = KnownRows(self._database, self._table)
 
     def _snapshot(self, token: int, *, extends: int | None) -> EmbeddingRows:
         projected = self._saved.index.project(self._memory) if self._saved else None
@@ -86,20 +86,17 @@ class EmbeddingCache:
 
     def _take_added(self) -> bool:
         """Take the rows that were added; false where known ones were moved, changed or deleted too."""
-        if self._num_rows == 0:
+        if self._known.count == 0:
             return False
-        where = f"_rowid > {self._last_row_id}"
         # Their keys first: after a compaction these are all rows of the table, whose vectors are known.
-        listed = self._database.read(
-            self._table, columns=KEY_COLUMNS, where=where, row_ids=True, trust_large_files=True
-        )
-        if self._num_rows + len(listed) != self._database.count_rows(self._table):
+        listed = self._known.read_added(KEY_COLUMNS, trust_large_files=True)
+        if not self._known.are_all_but(listed):
             return False
-        added = self._database.read(self._table, columns=COLUMNS, where=where, row_ids=True)
+        added = self._known.read_added(COLUMNS)
         if len(added) != len(listed):
             return False
         self._add([added])
-        self._remember(added, self._num_rows)
+        self._known.add(added)
         return True
 
     def _reconcile(self) -> None:
@@ -110,7 +107,7 @@ class EmbeddingCache:
         self._keys = pc.if_else(gone, NO_KEY, keys_of(self._identities))
         missing = listed.filter(pc.invert(pc.is_in(identities, value_set=self._identities)))
         self._add(self._embeddings_of(missing, len(listed)))
-        self._remember(listed, 0)
+        self._known.replace(listed)
 
     def _embeddings_of(self, missing: pa.Table, num_rows: int) -> list[pa.Table]:
         """The embeddings of listed rows that are still there; where most are missing, all are read."""
@@ -154,12 +151,6 @@ class EmbeddingCache:
                 "non-negative; run `t2v verify --repair`"
             )
         return fisher
-
-    def _remember(self, rows: pa.Table, num_known: int) -> None:
-        """What tells rows that are added later from these."""
-        self._num_rows = num_known + len(rows)
-        highest = pc.max(rows["_rowid"]).as_py()
-        self._last_row_id = self._last_row_id if highest is None else highest
 
     # The index
 

@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 
 from registry import bundles, schema
 from registry.answers import ExportSummary
-from registry.bundle_contents import embedding_records
 from registry.database import quoted
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
-from registry.records import SpaceRecord, checked_name
+from registry.records import EmbeddingRecord, SpaceRecord, checked_name
 from registry.schema import Key, table_keys
 from registry.store import Store
+from registry.stored_rows import PRESENT
 
-_PRESENT = "removed_at = ''"
 _TIMES = {"tasks": "created_at", "experts": "created_at", "results": "created_at", "audit": "at"}
 
 
@@ -71,7 +70,9 @@ def export_bundle(store: Store, path: Path, selection: Selection) -> ExportSumma
     database = store.database
     with database.write_lock() if database.place.is_writable() else nullcontext():
         tables = _record_tables(store, selection, names)
-        spaces, embedded = _embedded(store, set(_keys(tables["tasks"])), keep_empty=selection.is_everything)
+        spaces, embedded = _embedded(
+            store, set(table_keys(tables["tasks"])), keep_empty=selection.is_everything
+        )
     tables["spaces"] = schema.to_arrow(spaces, schema.SPACES)
     with bundles.writing(path) as writer:
         for name in bundles.RECORD_TABLES:
@@ -114,7 +115,7 @@ def _chosen(store: Store, selection: Selection) -> set[str] | None:
 
 def _record_tables(store: Store, selection: Selection, names: set[str] | None) -> dict[str, pa.Table]:
     """The rows of all tables but those of spaces and embeddings, in order of their keys."""
-    rows = {name: store.database.read(name, where=_PRESENT) for name in ("tasks", "experts")}
+    rows = {name: store.database.read(name, where=PRESENT) for name in ("tasks", "experts")}
     known = {name: set(table["name"].to_pylist()) for name, table in rows.items()}
     results = _among(store.database.read("results"), "task", known["tasks"] if names is None else names)
     results = _among(results, "expert", known["experts"])
@@ -143,10 +144,6 @@ def _builtin(rows: pa.Table, selection: Selection) -> pa.Table:
 def _about(subjects: Sequence[str], names: set[str]) -> pa.Array:
     """Which lines of the audit are about a name: about its versions, and results of or on it."""
     return pa.array([any(word.partition("@")[0] in names for word in text.split(" on ")) for text in subjects])
-
-
-def _keys(rows: pa.Table) -> list[Key]:
-    return table_keys(rows.select(rows.schema.names[:2]))
 
 
 def _last_of_each(rows: pa.Table, key: list[str]) -> pa.Table:
@@ -196,13 +193,13 @@ def _some_embeddings(store: Store, table: str, columns: pa.Schema, keys: list[Ke
     names = sorted({name for name, _ in keys})
     where = f"task in ({', '.join(map(quoted, names))})"
     rows = store.database.read(table, columns=columns.names, where=where)
-    last = {key: row for row, key in enumerate(_keys(rows))}
+    last = {key: row for row, key in enumerate(table_keys(rows))}
     if missing := [key for key in keys if key not in last]:
         name, version = missing[0]
         raise StorageError(f"{store.uri}: task {name}@{version} was purged during the export; export again")
     rows = rows.take(pa.array([last[key] for key in keys], pa.int64())).cast(columns)
     try:
-        records = embedding_records(rows)
+        records = schema.from_arrow(EmbeddingRecord, rows)
     except InvalidRecordError as err:
         raise StorageError(
             f"{store.uri}: table {table} is damaged: {err}; `t2v verify` tells what can be mended"

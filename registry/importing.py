@@ -175,10 +175,7 @@ class _Import:
         self._note(self._lines("expert.import", [expert.name for expert in replaced], replaced=True))
         if replaced:
             rows = schema.to_arrow(replaced, schema.EXPERTS)
-            key = ["name", "removed_at"]
-            self._store.database.commit(
-                "experts", lambda table: table.merge_insert(key).when_matched_update_all().execute(rows)
-            )
+            self._store.database.replace_rows("experts", ["name", "removed_at"], rows)
 
     def _add_results(self) -> None:
         """Append the results that are not here, but for those of what was left."""

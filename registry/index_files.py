@@ -199,6 +199,11 @@ class IndexFiles:
         with suppress(OSError):  # the next save tries again
             self._remove_others()
 
+    def remove(self) -> None:
+        """Delete every file of the index, to be built again when it is next needed; call within ``writing``."""
+        for path in self._folder.glob(f"{self._space_id}.*"):
+            path.unlink(missing_ok=True)
+
     def _manifest(self) -> dict[str, Any]:
         """The manifest, if it is whole and of this registry, space and format.
 

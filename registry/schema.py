@@ -217,6 +217,8 @@ def from_arrow(record_type: type[Record], table: pa.Table) -> list[Record]:
 
 def _python_values(column: pa.ChunkedArray) -> list[Any]:
     """Values as the records hold them: lists of text as tuples, lists of numbers as float32 vectors."""
+    if pa.types.is_fixed_size_list(column.type):
+        return list(matrix(column))
     values: list[Any] = column.to_pylist()
     if not hasattr(column.type, "value_type"):
         return values

@@ -9,7 +9,7 @@ from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.filters import parse_where
 from registry.records import LATEST, AuditRecord, EmbeddingRecord, TaskRecord, checked_alias
 from registry.stored_embeddings import StoredEmbeddings
-from registry.stored_rows import REMOVED, among, listed, lookup, refuse_duplicates
+from registry.stored_rows import PRESENT, REMOVED, among, listed, lookup, refuse_duplicates
 
 
 class StoredTasks(StoredEmbeddings):
@@ -122,24 +122,36 @@ class StoredTasks(StoredEmbeddings):
 
     def versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
         """All versions of a task, rising; those that are removed if asked for, and only those."""
-        where = f"name = {quoted(name)} and removed_at {'!=' if removed else '='} ''"
+        where = f"name = {quoted(name)} and {REMOVED if removed else PRESENT}"
         found = {task.version: task for task in self._records(TaskRecord, "tasks", where)}
         return [found[version] for version in sorted(found)]
+
+    def _some_versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
+        """The same, at least one.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        versions = self.versions(name, removed=removed)
+        if not versions:
+            kind, others = ("removed task", REMOVED) if removed else ("task", PRESENT)
+            raise NotFoundError(kind, name, dict(self._task_keys(others)))
+        return versions
 
     def remove_task(self, name: str) -> None:
         """Hide all versions of a task; their rows stay, and so do results on it."""
         with self.write_lock():
-            lookup("task", name, dict(self._task_keys()))
+            self._some_versions(name)
             self._note("task.remove", [name])
             self._mark_removed("tasks", name)
 
     def restore_task(self, name: str) -> None:
         """Show all versions of a removed task again; an alias stays with the version that has it now."""
         with self.write_lock():
-            lookup("removed task", name, dict(self._task_keys(REMOVED)))
+            hidden = self._some_versions(name, removed=True)
             taken = {alias for task in self.versions(name) for alias in task.aliases}
             restored = []
-            for task in reversed(self.versions(name, removed=True)):
+            for task in reversed(hidden):
                 free = tuple(alias for alias in task.aliases if alias not in taken)
                 restored.append(replace(task, removed_at="", aliases=free))
                 taken.update(free)
@@ -161,9 +173,9 @@ class StoredTasks(StoredEmbeddings):
     def set_tags(self, name: str, tags: Sequence[str]) -> None:
         """Replace the tags of all versions of a task."""
         with self.write_lock():
-            lookup("task", name, dict(self._task_keys()))
+            versions = self._some_versions(name)
             self._note("task.tag", [name], tags=sorted(tags))
-            self.update_tasks([replace(task, tags=tuple(tags)) for task in self.versions(name)])
+            self.update_tasks([replace(task, tags=tuple(tags)) for task in versions])
 
     def set_alias(self, reference: str, alias: str) -> None:
         """Let an alias name the version of a reference, and no other version of that task."""

@@ -25,8 +25,8 @@ def index_damage(folder: Path, registry_id: str, space_id: str) -> str:
 
 def remove_index(folder: Path, registry_id: str, space_id: str) -> bool:
     """Delete the index files of a space, which are built again when they are needed; whether it could."""
-    with suppress(OSError, BusyIndexError), IndexFiles(folder, registry_id, space_id).writing(wait=True):
-        for path in folder.glob(f"{space_id}.*"):
-            path.unlink(missing_ok=True)
+    files = IndexFiles(folder, registry_id, space_id)
+    with suppress(OSError, BusyIndexError), files.writing(wait=True):
+        files.remove()
         return True
     return False

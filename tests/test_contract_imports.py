@@ -92,7 +92,7 @@ ALLOWED = {
         "documents": "answers cautions distances ingest",
         "embedding_cache": "catalogue database embedding_rows index index_files neighbors schema",
         "embedding_rows": "distances index_files",
-        "exporting": "answers bundle_contents bundles database schema store",
+        "exporting": "answers bundles database schema store stored_rows",
         "filters": "",
         "importing": "answers audit bundle_contents bundle_reader database merging options schema store",
         "index": "",
