@@ -13,14 +13,14 @@ Array = NDArray[Any]
 
 RELATIVE_EPSILON = 1e-8
 
-# 1 MB of float32, for a block and each of the three arrays that go with it. On one core anything from a
-# quarter of it takes the same time. On two, calls on smaller arrays are over so soon (7 microseconds) that
-# threads spend the time they win on waiting for each other; larger ones leave the cache.
-CACHE_ELEMENTS = 2**18
+# 2 MB of float32, for a block and each of the two arrays that go with it. On one core anything from an eighth
+# of it takes the same time. On two, calls on smaller arrays are over so soon (10 microseconds) that threads
+# spend the time they win on waiting for each other; larger ones leave the cache.
+CACHE_ELEMENTS = 2**19
 
 # With means in this range and no further apart, no sum or square of the plain formula leaves a float32's.
-SMALLEST_MEAN = 1e-30
-LARGEST_MEAN = 1e30
+SMALLEST_MEAN = 1e-12
+LARGEST_MEAN = 1e12
 LARGEST_RATIO = 1e6
 
 
@@ -43,13 +43,15 @@ def task2vec(sources: Array, targets: Array) -> Array:
     """
     dtype = np.result_type(sources, targets)
     sources, targets = sources.astype(dtype, copy=False), targets.astype(dtype, copy=False)
-    size = max(1, min(CACHE_ELEMENTS // sources.shape[1], len(sources)))
+    num_blocks = max(1, -(-sources.size // CACHE_ELEMENTS))
+    size = max(1, -(-len(sources) // num_blocks))
     distances = np.empty((len(sources), len(targets)))
     for column, target in enumerate(targets):
         plain = _Plain(target, size)
         means, products = plain.means_and_products(sources)
-        distances[:, column] = _cosine_distances(products)
         others = np.flatnonzero(~_in_range(means, plain.target_mean))
+        products[:, others] = 0
+        distances[:, column] = _cosine_distances(products)
         for start in range(0, len(others), size):
             rows = others[start : start + size]
             distances[rows, column] = _cosine_distances(_scaled_products(sources[rows], target[None]))
@@ -59,57 +61,65 @@ def task2vec(sources: Array, targets: Array) -> Array:
 class _Plain:
     """The formula as it is written, for one target, in memory that every block of sources uses again.
 
-    numpy takes twice as long over a row or column that it has to repeat as over arrays of one shape. That is
-    why the target is repeated once, and why the sum of target and floor is a product of matrices.
+    Both quotients have one denominator, so one division serves: with w the square of its inverse, the
+    products are sums of w a a, w a b and w b b. No product of matrices: OpenBLAS would do it on threads of
+    its own, and those get in the way of ours.
     """
 
     def __init__(self, target: Array, num_rows: int) -> None:
         """Make room for blocks of up to ``num_rows``."""
-        ones = np.ones_like(target)
-        self._uniform = ones / target.size * target.dtype.type(RELATIVE_EPSILON)
-        with np.errstate(over="ignore"):
-            floor = np.vecdot(target, self._uniform)
-        self.target_mean = float(floor) / RELATIVE_EPSILON
-        self._target_and_ones = np.stack([target + floor, ones])
-        self._quotients = _workspace((3, num_rows, target.size), target.dtype)
-        self._quotients[2] = target
+        self._floor_weights = np.full_like(target, RELATIVE_EPSILON / target.size)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            floor = np.vecdot(target, self._floor_weights)
+            self.target_mean = float(floor) / RELATIVE_EPSILON
+            self._unit = target.dtype.type(self.target_mean)
+            self._target = target / self._unit
+            self._target_squares = np.square(self._target)
+        # numpy takes twice as long over a row that it has to repeat as over arrays of one shape.
+        self._floored_targets, self._weights = _workspace(num_rows, target.size, target.dtype)
+        self._floored_targets[:] = target + floor
 
     def means_and_products(self, sources: Array) -> tuple[Array, Array]:
         """Means of the sources ``[S]`` and, of the two quotients, ``[3, S]``: a.a, a.b and b.b."""
-        size = self._quotients.shape[1]
-        ones_and_floors = np.ones((len(sources), 2), sources.dtype)
+        size = len(self._weights)
+        floors = np.empty(len(sources), sources.dtype)
         products = np.empty((3, len(sources)), sources.dtype)
         # What overflows here or is 0/0 is not in range.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for start in range(0, len(sources), size):
                 part = slice(start, start + size)
-                self._block(sources[part], ones_and_floors[part], products[:, part])
-        return ones_and_floors[:, 1] / RELATIVE_EPSILON, products
+                self._block(sources[part], floors[part], products[:, part])
+        return floors / RELATIVE_EPSILON, products
 
-    def _block(self, sources: Array, ones_and_floors: Array, products: Array) -> None:
-        """The same for one block, into ``ones_and_floors`` and ``products``.
+    def _block(self, sources: Array, floors: Array, products: Array) -> None:
+        """The same for one block, into ``floors`` and ``products``; a is in units of b's mean.
 
         Threads wait for each other between the calls, so there are few.
         """
-        of_source, of_target, targets = quotients = self._quotients[:, : len(sources)]
-        np.vecdot(sources, self._uniform, out=ones_and_floors[:, 1])
-        totals = np.matmul(ones_and_floors, self._target_and_ones, out=of_target)
-        np.add(sources, totals, out=totals)
-        np.divide(sources, totals, out=of_source)
-        np.divide(targets, totals, out=of_target)
-        np.vecdot(of_source, quotients[:2], out=products[:2])
-        np.vecdot(of_target, of_target, out=products[2])
+        weights = self._weights[: len(sources)]
+        np.vecdot(sources, self._floor_weights, out=floors)
+        np.add(sources, self._floored_targets[: len(sources)], out=weights)
+        np.add(weights, floors[:, None], out=weights)
+        np.divide(self._unit, weights, out=weights)
+        np.square(weights, out=weights)
+        np.vecdot(weights, self._target_squares, out=products[2])
+        np.multiply(weights, sources, out=weights)
+        np.vecdot(weights, self._target, out=products[1])
+        np.vecdot(weights, sources, out=products[0])
 
 
 _OF_THREAD = threading.local()
 
 
-def _workspace(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that this thread used before, if it was of that shape: new memory costs as much as the sums."""
+def _workspace(num_rows: int, width: int, dtype: np.dtype[Any]) -> Array:
+    """Two arrays ``[2, num_rows, width]`` in memory that this thread used before, if there was enough of it.
+
+    New memory costs as much as the sums.
+    """
     array: Array | None = getattr(_OF_THREAD, "array", None)
-    if array is None or array.shape != shape or array.dtype != dtype:
-        array = _OF_THREAD.array = np.empty(shape, dtype)
-    return array
+    if array is None or array.shape[1] < num_rows or array.shape[2] != width or array.dtype != dtype:
+        array = _OF_THREAD.array = np.empty((2, num_rows, width), dtype)
+    return array[:, :num_rows]
 
 
 def _in_range(means: Array, target_mean: float) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from references_distances import task2vec as slow_task2vec
 from registry import task2vec_kernel
 from registry.task2vec_kernel import task2vec
 
-SCALES = st.sampled_from([0.0, 1e-45, 1e-37, 1e-30, 1e-24, 1e-8, 1e-2, 1.0, 1e6, 1e24, 1e30, 3e36])
+SCALES = st.sampled_from([0.0, 1e-45, 1e-37, 1e-30, 1e-24, 1e-12, 1e-8, 1e-2, 1.0, 1e6, 1e12, 1e24, 1e30, 3e36])
 ENTRIES = st.one_of(st.just(0.0), st.sampled_from([1e-12, 1e-8, 1e-7, 1e-3, 100.0]), st.floats(0.01, 100.0))
 
 
