@@ -67,9 +67,23 @@ class Upgrade:
     upgraded: Callable[[str, pa.Table], pa.Table]
 
 
+def _without_source_accuracy(table: str, columns: pa.Schema) -> pa.Schema:
+    added = {"source_accuracy", "cached_as"} if table == "experts" else set()
+    return pa.schema([column for column in columns if column.name not in added])
+
+
+def _with_source_accuracy(table: str, rows: pa.Table) -> pa.Table:
+    if table != "experts":
+        return rows
+    unknown = pa.nulls(len(rows), pa.float64()), pa.array([""] * len(rows), pa.string())
+    for column, values in zip(("source_accuracy", "cached_as"), unknown, strict=True):
+        rows = rows.append_column(schema.EXPERTS.field(column), values)
+    return rows
+
+
 OLDEST_SCHEMA_VERSION = 3
 # From version N - 1 to N, under key N, as in ``registry.schema.MIGRATIONS``; one for each from the oldest on.
-UPGRADES: dict[int, Upgrade] = {}
+UPGRADES: dict[int, Upgrade] = {4: Upgrade(_without_source_accuracy, _with_source_accuracy)}
 
 
 def member_name(table: str) -> str:

@@ -24,7 +24,16 @@ from registry.store import Store
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently
 
 _COLUMNS = ["name", "version", "fingerprint", "settings", "removed_at", "tags", "aliases"]
-_EXPERT_FIELDS = ("loader", "source_task", "num_params", "flops", "input_size", "license")
+# Not ``cached_as``: it follows from the loader, and may have been looked up for one of the two only.
+_EXPERT_FIELDS = (
+    "loader",
+    "source_task",
+    "source_accuracy",
+    "num_params",
+    "flops",
+    "input_size",
+    "license",
+)
 
 
 class KnownTask(NamedTuple):

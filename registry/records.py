@@ -18,6 +18,9 @@ from registry.errors import InvalidRecordError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+# No name is "." or "..": it is looked for in a folder.
+CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
+
 LATEST = "latest"
 """``name@latest`` is the latest version, as ``name`` alone is."""
 
@@ -259,6 +262,10 @@ class ExpertRecord:
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
         removed_at: The same, or empty while the expert is there.
+        source_accuracy: Accuracy on held-out samples of the source task, 0 to 1, such as ImageNet's top-1 as
+            published; ``None`` if not known.
+        cached_as: What its weights are called once a library has fetched them: ``torch:FILE`` in the cache of
+            torch's hub, ``hf:ORG/NAME`` in that of Hugging Face; empty if not known, or not fetched.
     """
 
     name: str
@@ -271,12 +278,14 @@ class ExpertRecord:
     builtin: bool = False
     created_at: str = field(default_factory=utc_now)
     removed_at: str = ""
+    source_accuracy: float | None = None
+    cached_as: str = ""
 
     def __post_init__(self) -> None:
-        """Check name and numbers.
+        """Check names and numbers.
 
         Raises:
-            InvalidRecordError: If the name is not allowed or a number is not positive.
+            InvalidRecordError: If a name is not allowed, or a number is out of its range.
         """
         checked_name("expert", self.name)
         if self.source_task:
@@ -285,6 +294,14 @@ class ExpertRecord:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidRecordError(f"expert {self.name}: {name} must be at least 1, got {value}")
+        if self.source_accuracy is not None and not 0 <= self.source_accuracy <= 1:  # NaN neither
+            raise InvalidRecordError(
+                f"expert {self.name}: source_accuracy must be from 0 to 1, got {self.source_accuracy}"
+            )
+        if self.cached_as and not CACHED_AS_PATTERN.fullmatch(self.cached_as):
+            raise InvalidRecordError(
+                f"expert {self.name}: cached_as must be torch:FILE or hf:ORG/NAME, got {self.cached_as!r}"
+            )
         object.__setattr__(self, "license", self.license.lower())
 
 

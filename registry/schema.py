@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from registry.records import embedding_checksum
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Tables(Protocol):
@@ -64,9 +64,16 @@ def _fill_checksums(embeddings: Any) -> None:
         embeddings.merge_insert(EMBEDDING_KEY).when_matched_update_all().execute(rows)
 
 
+def _add_source_accuracy(tables: Tables) -> None:
+    """To version 4: how good experts are on their source task, and where libraries keep their weights."""
+    experts = tables.open("experts")
+    if "source_accuracy" not in experts.schema.names:
+        experts.add_columns({"source_accuracy": "cast(null as double)", "cached_as": "''"})
+
+
 # From version N - 1 to N, under key N. Append only. A kill may make one run again, so each must leave a table
 # alone that it has already changed.
-MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history}
+MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history, 4: _add_source_accuracy}
 
 EMBEDDINGS_PREFIX = "embeddings__"
 TASK_KEY = ["name", "version"]
@@ -122,6 +129,8 @@ EXPERTS = pa.schema(
         pa.field("builtin", _FLAG, nullable=False),
         pa.field("created_at", _TEXT, nullable=False),
         pa.field("removed_at", _TEXT, nullable=False),
+        pa.field("source_accuracy", pa.float64()),
+        pa.field("cached_as", _TEXT, nullable=False),
     ]
 )
 RESULTS = pa.schema(

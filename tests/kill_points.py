@@ -170,6 +170,7 @@ CASES: dict[str, Case] = {
     "index-extend": Case(build_indexed, ask),
     "migrate-1": Case(unzip(1), lambda folder: Store(folder).tasks()),
     "migrate-2": Case(unzip(2), lambda folder: Store(folder).tasks()),
+    "migrate-3": Case(unzip(3), lambda folder: Store(folder).tasks()),
 }
 
 

@@ -1,14 +1,16 @@
 """A registry that an earlier version of this package wrote opens, is brought up to date, and answers as before.
 
-``fixtures/registry_vN.zip`` was written by schema version N. Both hold samples of scikit-learn's digits, really
-embedded, one expert and one result: version 1 the tasks digits and few, version 2 digits@1, digits@2, few, and
-gone, which was removed.
+``fixtures/registry_vN.zip`` was written by schema version N. All hold samples of scikit-learn's digits, really
+embedded, one expert and one result: version 1 the tasks digits and few, the others digits@1, digits@2, few, and
+gone, which was removed; version 3 also an alias of digits@1 and an expert that was removed.
+``fixtures/bundle_v3.t2v`` is what version 3 exported of that registry.
 """
 
 import re
 import threading
 import zipfile
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import lancedb
@@ -27,12 +29,17 @@ DIGITS = "sklearn:digits"
 SPACE = "deac4466713c82ef"
 EMBEDDINGS = f"embeddings__{SPACE}"
 
-ADDED_COLUMNS = {1: {"tasks": {"kind", "aliases"}, EMBEDDINGS: {"checksum"}}}
-ADDED_COLUMNS[2] = {"tasks": {"aliases"}, EMBEDDINGS: {"checksum"}}
+OF_EXPERTS = {"source_accuracy", "cached_as"}
+ADDED_COLUMNS = {
+    1: {"tasks": {"kind", "aliases"}, EMBEDDINGS: {"checksum"}, "experts": OF_EXPERTS},
+    2: {"tasks": {"aliases"}, EMBEDDINGS: {"checksum"}, "experts": OF_EXPERTS},
+    3: {"experts": OF_EXPERTS},
+}
 KEYS = {1: [("digits", 1), ("few", 1)], 2: [("digits", 1), ("digits", 2), ("few", 1)]}
-REMOVED = {1: [], 2: ["gone"]}
-DISTANCE = {1: 0.11217728270925997, 2: 0.149941137925101}  # of few to the latest digits, as that version said
-NUM_COMMITS = {1: 7, 2: 5}
+KEYS[3] = KEYS[2]
+# Of few to the latest digits, as that version said.
+DISTANCE = {1: 0.11217728270925997, 2: 0.149941137925101, 3: 0.14994122965863255}
+NUM_COMMITS = {1: 9, 2: 7, 3: 2}
 
 
 def unpack(version, folder):
@@ -41,7 +48,7 @@ def unpack(version, folder):
     return folder
 
 
-@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+@pytest.fixture(params=[1, 2, 3], ids=["v1", "v2", "v3"])
 def version(request):
     return request.param
 
@@ -79,7 +86,8 @@ def check_up_to_date(folder, version):
 def test_the_fixture_is_of_its_version_and_small(old, version):
     assert version_of(old) == str(version)
     assert ("kind" in raw(old, "tasks").schema.names) == (version > 1)
-    assert "checksum" not in raw(old, EMBEDDINGS).schema.names
+    assert ("checksum" in raw(old, EMBEDDINGS).schema.names) == (version > 2)
+    assert OF_EXPERTS.isdisjoint(raw(old, "experts").schema.names)
     assert (FIXTURES / f"registry_v{version}.zip").stat().st_size < 100_000
 
 
@@ -99,7 +107,9 @@ def test_nothing_else_changes(old, version):
     before = {name: raw(old, name).to_pylist() for name in names}
     Store(old).tasks()
     after = {name: raw(old, name).to_pylist() for name in names}
-    assert all(row["kind"] == "single_label" and row["aliases"] == [] for row in after["tasks"])
+    assert {row["kind"] for row in after["tasks"]} == {"single_label"}
+    assert [row["name"] for row in after["tasks"] if row["aliases"]] == (["digits"] if version > 2 else [])
+    assert {(row["source_accuracy"], row["cached_as"]) for row in after["experts"]} == {(None, "")}
     for table, columns in ADDED_COLUMNS[version].items():
         after[table] = [{key: row[key] for key in row if key not in columns} for row in after[table]]
     assert after == before
@@ -126,15 +136,51 @@ def test_an_old_registry_answers_as_it_did(old, version):
     )
 
 
-def test_versions_and_removed_tasks_of_an_old_registry_are_what_they_were(tmp_path):
-    folder = unpack(2, tmp_path / "old")
+@pytest.mark.parametrize("version", [2, 3], ids=["v2", "v3"])
+def test_versions_and_removed_tasks_of_an_old_registry_are_what_they_were(version, tmp_path):
+    folder = unpack(version, tmp_path / "old")
     registry, store = TaskRegistry(folder), Store(folder)
     assert registry.task("digits").version == 2
-    assert registry.distance("digits@1", "digits@2") == pytest.approx(0.052619918962873435, rel=1e-6)
+    assert registry.distance("digits@1", "digits@2") == pytest.approx(0.052619918962873435, rel=2e-6)
     assert [task.name for task in store.versions("gone", removed=True)] == ["gone"]
     assert store.next_version("gone") == 2
     store.restore_task("gone")
     assert store.embedding(SPACE, "gone", 1) is not None
+
+
+def test_aliases_history_and_removed_experts_of_version_3_are_what_they_were(tmp_path):
+    registry = TaskRegistry(unpack(3, tmp_path / "old"))
+    assert registry.task("digits@first").version == 1
+    assert [line.action for line in registry.audit()].count("task.add") == 4
+    registry.restore_expert("plain.none")
+    assert registry.expert("plain.none") == replace(
+        registry.expert("plain.none"), num_params=None, source_accuracy=None, cached_as=""
+    )
+
+
+def test_an_expert_of_an_old_registry_can_get_what_it_lacked(old):
+    changed = replace(Store(old).expert("resnet14w32.mnist"), source_accuracy=0.99)
+    Store(old).add_experts([replace(changed, name="another.mnist")])
+    assert Store(old).expert("another.mnist").source_accuracy == 0.99
+    assert {problem.kind for problem in Store(old).verify()} <= {"dangling"}
+
+
+def test_a_bundle_of_version_3_can_be_imported(tmp_path):
+    registry = TaskRegistry(tmp_path / "new")
+    summary = registry.import_bundle(FIXTURES / "bundle_v3.t2v")
+    assert (summary.tasks, summary.embeddings, summary.experts, summary.results) == (3, 3, 1, 1)
+    expert = registry.expert("resnet14w32.mnist")
+    assert (expert.source_task, expert.source_accuracy, expert.cached_as) == ("mnist", None, "")
+    assert registry.task("digits@first").version == 1
+    assert registry.distance("few", "digits") == pytest.approx(DISTANCE[3], rel=1e-6)
+    again = registry.import_bundle(FIXTURES / "bundle_v3.t2v")
+    assert (again.tasks, again.embeddings, again.experts, again.results) == (0, 0, 0, 0)
+
+
+def test_a_bundle_of_version_3_is_what_its_registry_is_now(tmp_path):
+    registry = TaskRegistry(unpack(3, tmp_path / "old"))
+    summary = registry.import_bundle(FIXTURES / "bundle_v3.t2v")
+    assert (summary.tasks, summary.experts, summary.results, summary.conflicts) == (0, 0, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +212,7 @@ def test_an_old_registry_can_be_written(old):
         "several": ("multi_label", ()),
     }
     assert Store(old).task("digits@first").version == 1
-    assert [line.action for line in Store(old).audit()] == ["task.add", "task.tag", "task.alias"]
+    assert [line.action for line in Store(old).audit()][-3:] == ["task.add", "task.tag", "task.alias"]
     assert {problem.kind for problem in Store(old).verify()} <= {"dangling"}
 
 
@@ -228,8 +274,10 @@ def test_a_registry_without_tasks_is_brought_up_to_date(old):
     assert raw(old, "tasks").schema.equals(schema.TASKS)
 
 
-def test_of_old_rows_with_one_key_the_last_has_the_right_checksum(old, version):
-    """Early versions could leave two rows of one embedding behind."""
+@pytest.mark.parametrize("version", [1, 2], ids=["v1", "v2"])
+def test_of_old_rows_with_one_key_the_last_has_the_right_checksum(version, tmp_path):
+    """Early versions could leave two rows of one embedding behind; from version 3 on rows have checksums."""
+    old = unpack(version, tmp_path / "old")
     table = lancedb.connect(old).open_table(EMBEDDINGS)
     few = table.to_arrow().filter(pa.compute.field("task") == "few")
     table.add(few.set_column(6, few.schema.field(6), pa.array([0.125])))

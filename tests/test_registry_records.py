@@ -51,6 +51,22 @@ def test_other_names_are_refused(name):
         (lambda: make_expert("a.x", num_params=0), "expert a.x: num_params must be at least 1, got 0"),
         (lambda: make_expert("a.x", flops=-1), "expert a.x: flops must be at least 1, got -1"),
         (lambda: make_expert("a.x", input_size=0), "expert a.x: input_size must be at least 1, got 0"),
+        (
+            lambda: make_expert("a.x", source_accuracy=76.1),
+            "expert a.x: source_accuracy must be from 0 to 1, got 76.1",
+        ),
+        (
+            lambda: make_expert("a.x", source_accuracy=float("nan")),
+            "expert a.x: source_accuracy must be from 0 to 1, got nan",
+        ),
+        (
+            lambda: make_expert("a.x", cached_as="torch:../b.pth"),
+            "expert a.x: cached_as must be torch:FILE or hf:ORG/NAME, got 'torch:../b.pth'",
+        ),
+        (
+            lambda: make_expert("a.x", cached_as="hf:../name"),
+            "expert a.x: cached_as must be torch:FILE or hf:ORG/NAME, got 'hf:../name'",
+        ),
         (lambda: make_result("a b"), f"'a b' cannot name a task: {ALLOWED}"),
         (lambda: make_result(expert=""), f"'' cannot name an expert: {ALLOWED}"),
         (lambda: make_result(metric="top 1"), f"'top 1' cannot name a metric: {ALLOWED}"),

@@ -11,7 +11,18 @@ from registry.schema import EmbeddingTable, from_arrow, to_arrow
 RECORDS = {
     "spaces": [make_space(), make_space("wider", dim=7, domain_dim=2, builtin=True)],
     "tasks": [make_task(), make_task("birds", 3, tags=("b", "a"), class_names=(), removed_at="2024")],
-    "experts": [make_expert(), make_expert("b.x", num_params=None, flops=None, input_size=None, license="MIT")],
+    "experts": [
+        make_expert(),
+        make_expert(
+            "b.x",
+            num_params=None,
+            flops=None,
+            input_size=None,
+            license="MIT",
+            source_accuracy=0.75,
+            cached_as="torch:b-1.pth",
+        ),
+    ],
     "results": [make_result(), make_result("birds", "b.x", 1 / 3, seed=None, source="a 'paper'")],
     "embeddings": [make_embedding(), make_embedding("birds", 2)],
 }

@@ -18,7 +18,7 @@ def set_schema_version(store, version):
 def test_newer_schema_is_refused(store):
     set_schema_version(store, 7)
     message = (
-        f"{store.uri}: schema version 7 is newer than 3, the newest that this version understands; "
+        f"{store.uri}: schema version 7 is newer than 4, the newest that this version understands; "
         "upgrade task2vec-registry"
     )
     with pytest.raises(SchemaVersionError, match=re.escape(message)):
@@ -28,34 +28,34 @@ def test_newer_schema_is_refused(store):
 
 def test_older_schema_is_migrated_step_by_step_once(store, monkeypatch):
     calls = []
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
         {
-            4: lambda tables: calls.append((4, tables.open("tasks").count_rows())),
-            5: lambda tables: (
-                tables.open("experts").add_columns({"note": "'old'"}) and calls.append((5, "note"))
+            5: lambda tables: calls.append((5, tables.open("tasks").count_rows())),
+            6: lambda tables: (
+                tables.open("experts").add_columns({"note": "'old'"}) and calls.append((6, "note"))
             ),
         },
     )
     assert Store(store.uri).database.read("experts").schema.names[-1] == "note"
     assert Store(store.uri).tasks() == []
-    assert calls == [(4, 0), (5, "note")]
-    assert {"key": "schema_version", "value": "5"} in store.database.read("meta").to_pylist()
+    assert calls == [(5, 0), (6, "note")]
+    assert {"key": "schema_version", "value": "6"} in store.database.read("meta").to_pylist()
 
 
 def test_interrupted_migration_goes_on_where_it_stopped(store, monkeypatch):
     calls = []
 
     def fail_once(tables):
-        calls.append(5)
-        if calls.count(5) == 1:
+        calls.append(6)
+        if calls.count(6) == 1:
             raise KeyboardInterrupt("killed")
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 5)
-    monkeypatch.setattr(schema, "MIGRATIONS", {4: lambda tables: calls.append(4), 5: fail_once})
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
+    monkeypatch.setattr(schema, "MIGRATIONS", {5: lambda tables: calls.append(5), 6: fail_once})
     with pytest.raises(KeyboardInterrupt, match=r"^killed$"):
         Store(store.uri).tasks()
     assert Store(store.uri).tasks() == []
-    assert calls == [4, 5, 5]
+    assert calls == [5, 6, 6]
