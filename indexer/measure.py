@@ -12,8 +12,8 @@ from indexer.probes import load_network
 from indexer.records import ProbeResult
 from indexer.scores import choose_per_class
 
-SHOTS = 10
-REPEATS = 5
+SHOTS = 20
+REPEATS = 10
 PROTOCOL = f"linear_probe_{SHOTS}shot"
 
 
@@ -31,8 +31,8 @@ def measure_expert(
 ) -> ProbeResult:
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
-    The head of ``indexer.heads`` is fitted on the frozen expert's features of 10 images a class (half of a
-    class that has fewer than 20) and scored on the rest of the sample; this is repeated with 5 draws.
+    The head of ``indexer.heads`` is fitted on the frozen expert's features of 20 images a class (half of a
+    class that has fewer than 40) and scored on the rest of the sample; this is repeated with 10 draws.
 
     Args:
         loader: The expert, see ``indexer.probes``.

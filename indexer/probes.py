@@ -41,6 +41,8 @@ class Architecture:
 _CIFAR = InputTransform(resize=32, crop=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 
 ARCHITECTURES = {
+    "resnet8w32": Architecture(partial(SmallResNet, 8, width=32, stem_stride=2), InputTransform(64, 64)),
+    "resnet14w16": Architecture(partial(SmallResNet, 14, width=16, stem_stride=2), InputTransform(64, 64)),
     "resnet14w32": Architecture(partial(SmallResNet, 14, width=32, stem_stride=2), InputTransform(64, 64)),
     "resnet20": Architecture(partial(SmallResNet, 20), _CIFAR),
     "resnet56": Architecture(partial(SmallResNet, 56), _CIFAR),

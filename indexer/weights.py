@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from indexer.eight_bits import dequantise
 from indexer.errors import WeightsError
 
 _MAX_GROWTH = 4  # times its size that a file may have unpacked; torch.save does not compress
@@ -20,7 +21,7 @@ _EXPECTED = "expected .safetensors or a PyTorch checkpoint"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or of a PyTorch checkpoint, floating-point ones as float32.
+    """Tensors of a safetensors file or of a PyTorch checkpoint, floating-point and 8-bit ones as float32.
 
     Raises:
         WeightsError: If it is neither.
@@ -29,7 +30,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such weights file; {_EXPECTED}")
     try:
         if path.suffix == ".safetensors":
-            return _single_precision(load_file(path))
+            return _single_precision(dequantise(load_file(path)))
         _check_growth(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # a damaged pickle raises nearly anything: IndexError, struct.error, UnicodeError

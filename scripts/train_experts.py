@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import torch
 from torch import nn
-from training import ARCHITECTURE, TRANSFORM, Augmentation, Recipe, save_fp16, train
+from training import ARCHITECTURE, TRANSFORM, Augmentation, Recipe, save_8bit, train
 
 from indexer.datasets import load_sample
 from indexer.probes import BUILTIN_FOLDER, load_expert
@@ -42,7 +42,7 @@ def main(data: tuple[str, ...], out: Path, epochs: int, threads: int, seed: int)
         network = fresh_copy(sample.description.num_classes)
         train(network, torch.from_numpy(sample.images), torch.from_numpy(sample.labels), recipe, generator)
         path = out / f"{ARCHITECTURE}.{Path(spec).stem}.safetensors"
-        save_fp16(network, path)
+        save_8bit(network, path)
         click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

@@ -9,11 +9,12 @@ line drawings or medical images. Same seed, machine and thread count: same weigh
 """
 
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from torch import Tensor, nn
-from training import ARCHITECTURE, MEAN, STD, TRANSFORM, Augmentation, Recipe, save_fp16, train
+from training import ARCHITECTURE, MEAN, STD, TRANSFORM, Augmentation, Recipe, save_8bit, save_fp16, train
 
 from indexer.datasets import load_sample
 from indexer.probes import ARCHITECTURES, BUILTIN_FOLDER
@@ -39,27 +40,32 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 @click.command()
 @click.argument("data")
 @click.option("--out", type=click.Path(path_type=Path), default=BUILTIN_FOLDER / f"{DEFAULT_PROBE}.safetensors")
+@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), default=ARCHITECTURE, show_default=True)
 @click.option("--epochs", default=18, show_default=True)
 @click.option("--held-out", default=10, show_default=True, help="Keep every so-manieth image for the accuracy.")
 @click.option("--bfloat16", is_flag=True, help="Autocast to bfloat16 (pays on CPUs with AMX or AVX512-BF16).")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def main(data: str, out: Path, epochs: int, held_out: int, bfloat16: bool, threads: int, seed: int) -> None:
-    """Train on DATA (a data spec) and write the weights to --out."""
+def main(data: str, out: Path, architecture: str, epochs: int, held_out: int, **options: Any) -> None:
+    """Train on DATA (a data spec) and write the weights to --out.
+
+    The probe is written in half precision, any other architecture, being an expert only, in 8 bits.
+    """
+    threads, seed = options["threads"], options["seed"]
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     sample = load_sample(data, TRANSFORM, max_samples=10**9, seed=seed)
     images, labels = torch.from_numpy(sample.images), torch.from_numpy(sample.labels)
     test = torch.arange(len(labels)) % held_out == 0
-    network = ARCHITECTURES[ARCHITECTURE].build(sample.description.num_classes)
+    network = ARCHITECTURES[architecture].build(sample.description.num_classes)
     recipe = Recipe(
         epochs=epochs,
         batch_size=128,
         learning_rate=0.2,
         augmentation=Augmentation(min_scale=0.35, flip=0.5, grey=0.2, invert=0.1),
         size_at=growing_size,
-        bfloat16=bfloat16,
+        bfloat16=options["bfloat16"],
     )
 
     def report(network: nn.Module) -> str:
@@ -67,7 +73,8 @@ def main(data: str, out: Path, epochs: int, held_out: int, bfloat16: bool, threa
 
     network = network.to(memory_format=torch.channels_last)
     train(network, images[~test], labels[~test], recipe, generator, report)
-    save_fp16(network, out)
+    save = save_fp16 if architecture == ARCHITECTURE else save_8bit
+    save(network, out)
     click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB, {report(network)}")
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from indexer.eight_bits import quantise
 from indexer.probes import ARCHITECTURES
 from indexer.records import InputTransform
 
@@ -117,6 +118,13 @@ def train(
             err=True,
         )
     network.eval()
+
+
+def save_8bit(network: nn.Module, path: Path) -> None:
+    """Write a network's tensors as safetensors, the weights of its layers in 8 bits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    packed = quantise(network.state_dict())
+    save_file({name: value.contiguous() for name, value in packed.items()}, path)
 
 
 def save_fp16(network: nn.Module, path: Path) -> None:

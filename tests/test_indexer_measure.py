@@ -23,7 +23,7 @@ def blobs(sizes: list[int], distance: float = 3.0) -> tuple[np.ndarray, np.ndarr
 
 
 def test_protocol_is_named():
-    assert PROTOCOL == "linear_probe_10shot"
+    assert PROTOCOL == "linear_probe_20shot"
 
 
 @pytest.mark.parametrize("sizes", [[30, 25, 40], [30, 5, 19], [2, 3, 40]], ids=str)
@@ -132,7 +132,7 @@ def test_other_kinds_of_task_are_refused(labels: np.ndarray, task: str, tmp_path
     data = str(tmp_path / "task.npz")
     np.savez(data, images=np.zeros((12, 8, 8), np.uint8), labels=labels)
     message = (
-        f"{data}: is {task}, and linear_probe_10shot measures experts on single-label tasks only; measure with "
+        f"{data}: is {task}, and linear_probe_20shot measures experts on single-label tasks only; measure with "
         "a metric of your own from 0 to 1 and record it with `t2v result add`"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):

@@ -102,7 +102,7 @@ def test_expert_is_added_measured_shown_and_removed(empty, images):
     assert answer(empty, "expert", "list") == [added]
     assert "  licence:        mit\n" in ok(empty, "expert", "show", "mine").stdout
     measured = answer(empty, "result", "measure", "images", "mine", "--no-record")
-    assert (measured["protocol"], measured["recorded"]) == ("linear_probe_10shot", False)
+    assert (measured["protocol"], measured["recorded"]) == ("linear_probe_20shot", False)
     assert answer(empty, "result", "list") == []
     done = ok(empty, "result", "measure", "images", "mine")
     assert done.stdout.startswith(f"mine on images: accuracy {measured['accuracy']:.3f} (")
