@@ -1,0 +1,325 @@
+"""Transferability scores by name: how well an expert would do on a task, guessed from one pass over a sample.
+
+Axes: N samples, D features of the expert, K classes of its source head, C classes, T targets. Higher is
+better for all scores. They rank experts on one task: a score of one task says nothing beside that of another,
+and of networks of very different D little.
+
+Nothing here knows torch or where features come from. The formulas are in ``moment_scores`` and
+``sample_scores``; here is the catalogue, and the check of what goes in, after which every score is finite.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from registry import moment_scores, sample_scores
+from registry.errors import InvalidQueryError, NotFoundError
+from registry.records import Kind
+
+Array = NDArray[Any]
+
+MIN_SAMPLES = 3
+KINDS: tuple[Kind, ...] = ("single_label", "multi_label", "regression")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What scores are made of, checked.
+
+    Attributes:
+        features: ``[N, D]`` float64, finite, at most 1 in size.
+        labels: ``[N]`` whole numbers, at least two classes; of other kinds empty.
+        targets: ``[N, T]`` float64, no column constant: classes or labels as 0 and 1, or numbers of mean 0 and
+            variance 1.
+        logits: ``[N, K]`` float64, finite; empty if the score does not need them.
+        kind: Of the labels.
+        seed: Of scores that draw.
+    """
+
+    features: Array
+    labels: Array
+    targets: Array
+    logits: Array
+    kind: Kind
+    seed: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A way to score an expert on a task; it rises with how well the expert suits.
+
+    Attributes:
+        name: Key in ``SCORES``.
+        summary: One line for help texts and docs.
+        needs: ``features`` of the penultimate layer, or logits of the ``source_head``.
+        kinds: Kinds of labels that it is defined for.
+        function: From a checked sample to the score.
+    """
+
+    name: str
+    summary: str
+    needs: Literal["features", "source_head"]
+    kinds: tuple[Kind, ...]
+    function: Callable[[Sample], float]
+
+
+def get_score(name: str) -> Score:
+    """Return the score of that name.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    if name not in SCORES:
+        raise NotFoundError("score", name, SCORES)
+    return SCORES[name]
+
+
+def list_scores(kind: Kind | None = None, *, source_head: bool = True) -> list[Score]:
+    """Scores in order of name.
+
+    Args:
+        kind: Only those that are defined for this kind of labels; all if not given.
+        source_head: Whether those that need logits of a source head are wanted.
+    """
+    found = [SCORES[name] for name in sorted(SCORES)]
+    return [s for s in found if (kind is None or kind in s.kinds) and (source_head or s.needs == "features")]
+
+
+def score(
+    name: str,
+    features: ArrayLike,
+    labels: ArrayLike,
+    *,
+    logits: ArrayLike | None = None,
+    kind: Kind = "single_label",
+    seed: int = 0,
+) -> float:
+    """Score an expert on a sample of a task; higher is better.
+
+    An unknown name is a ``NotFoundError``. Columns of labels or targets that never change are left out, and
+    numbers of classes may have holes. The answer is finite for whatever passes the check, and does not
+    depend on the unit of the features or of the targets of a regression.
+
+    Args:
+        name: Key in ``SCORES``.
+        features: ``[N, D]``, finite, N at least 3, D at least 1.
+        labels: ``single_label``: ``[N]`` whole numbers, at least two different ones. ``multi_label``:
+            ``[N, T]`` of 0 and 1. ``regression``: ``[N, T]`` finite numbers. Some column has to change.
+        logits: ``[N, K]`` of the expert's own head, finite; of probabilities, their logarithms. Only scores
+            that need a source head look at them.
+        kind: Of the labels.
+        seed: Of ``nleep``, and of ``parc`` on more than 1,000 samples; the other scores draw nothing.
+
+    Returns:
+        The score, in the unit and range that its function in ``moment_scores`` or ``sample_scores`` tells.
+
+    Raises:
+        InvalidQueryError: If an input is not as told above, or the score is not defined for the kind.
+
+    Example:
+        >>> round(score("linear_probe", [[0.0], [0.1], [1.0], [1.1]], [4, 4, 7, 7]), 3)
+        1.0
+    """
+    entry = get_score(name)
+    if kind not in entry.kinds:
+        known = ", ".join(s.name for s in list_scores(kind))
+        hint = f"use one of {known}" if known else f"kinds are {', '.join(KINDS)}"
+        raise InvalidQueryError(f"score {name!r} is not defined for labels of kind {kind!r}; {hint}")
+    rows = _matrix("features", features)
+    if len(rows) < MIN_SAMPLES:
+        raise InvalidQueryError(f"features have {len(rows)} rows; a score needs {MIN_SAMPLES} samples or more")
+    largest = float(np.abs(rows).max())
+    if largest > 0:  # any unit will do, and squares of squares must neither overflow nor vanish
+        rows = rows / largest
+    if kind == "single_label":
+        classes = _classes(labels, len(rows))
+        targets = moment_scores.one_hot(moment_scores.occurring(classes)[0])
+    else:
+        classes, targets = np.empty(0, dtype=np.int64), _columns(labels, len(rows), kind)
+    outputs = np.empty((len(rows), 0))
+    if entry.needs == "source_head":
+        outputs = _logits(name, logits, len(rows))
+    return float(entry.function(Sample(rows, classes, targets, outputs, kind, seed)))
+
+
+def _matrix(what: str, values: ArrayLike) -> Array:
+    """Finite float64 ``[N, D]`` with at least one column.
+
+    Raises:
+        InvalidQueryError: If the values are something else.
+    """
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise InvalidQueryError(
+            f"{what} are no matrix of numbers ({err}); give one row for each sample"
+        ) from err
+    if matrix.ndim != 2 or not matrix.shape[1]:
+        raise InvalidQueryError(
+            f"{what} have shape {list(matrix.shape)}; expected one row for each sample and at least one column"
+        )
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0].tolist()
+        raise InvalidQueryError(
+            f"{what} have {matrix[row, column]} in row {row}, column {column}; every number has to be finite"
+        )
+    return matrix
+
+
+def _same_length(what: str, length: int, num_samples: int) -> None:
+    """Check that something has an entry for every sample.
+
+    Raises:
+        InvalidQueryError: If it has more or fewer.
+    """
+    if length != num_samples:
+        raise InvalidQueryError(
+            f"{what} are of {length} samples and features of {num_samples}; give both for the same samples"
+        )
+
+
+def _classes(labels: ArrayLike, num_samples: int) -> Array:
+    """Whole numbers ``[N]`` of at least two classes.
+
+    Raises:
+        InvalidQueryError: If the labels are something else.
+    """
+    try:
+        classes = np.asarray(labels)
+    except ValueError as err:
+        raise InvalidQueryError(f"labels are no array ({err}); give one whole number for each sample") from err
+    if classes.ndim != 1 or classes.dtype.kind not in "iu":
+        raise InvalidQueryError(
+            f"labels have shape {list(classes.shape)} and type {classes.dtype}; expected one whole number for "
+            "each sample"
+        )
+    _same_length("labels", len(classes), num_samples)
+    if len(np.unique(classes)) < 2:
+        raise InvalidQueryError(f"all labels are {classes[0]}; a score needs samples of two classes or more")
+    return classes
+
+
+def _columns(labels: ArrayLike, num_samples: int, kind: Kind) -> Array:
+    """Columns of labels or targets ``[N, T]`` that change; numbers standardised to mean 0, variance 1.
+
+    Raises:
+        InvalidQueryError: If the labels are something else, or no column changes.
+    """
+    values = _matrix("labels", labels)
+    _same_length("labels", len(values), num_samples)
+    if kind == "multi_label" and not np.isin(values, (0, 1)).all():
+        raise InvalidQueryError(
+            "labels of kind 'multi_label' hold other numbers than 0 and 1; give one column a label"
+        )
+    values = values[:, np.ptp(values, axis=0) > 0]
+    if not values.shape[1]:
+        raise InvalidQueryError(
+            "labels are the same for all samples; a score needs at least one column that changes"
+        )
+    if kind == "regression":
+        values = values / np.abs(values).max(axis=0)
+        values = (values - values.mean(axis=0)) / values.std(axis=0)
+    return values
+
+
+def _logits(name: str, logits: ArrayLike | None, num_samples: int) -> Array:
+    """Logits ``[N, K]`` of a source head.
+
+    Raises:
+        InvalidQueryError: If there are none, or they are something else.
+    """
+    if logits is None:
+        raise InvalidQueryError(f"score {name!r} needs logits of the expert's own head; give logits=")
+    outputs = _matrix("logits", logits)
+    _same_length("logits", len(outputs), num_samples)
+    return outputs
+
+
+_CLASSES: tuple[Kind, ...] = ("single_label",)
+
+SCORES: dict[str, Score] = {
+    entry.name: entry
+    for entry in (
+        Score(
+            "logme",
+            "log evidence of linear regression",
+            "features",
+            KINDS,
+            lambda s: moment_scores.logme(s.features, s.targets),
+        ),
+        Score(
+            "h_score",
+            "variance between classes over shrunk covariance",
+            "features",
+            _CLASSES,
+            lambda s: moment_scores.h_score(s.features, s.labels),
+        ),
+        Score(
+            "leep",
+            "log likelihood of labels read off the source classes",
+            "source_head",
+            _CLASSES,
+            lambda s: sample_scores.leep(s.logits, s.labels),
+        ),
+        Score(
+            "nleep",
+            "leep with mixture components for source classes",
+            "features",
+            _CLASSES,
+            lambda s: sample_scores.nleep(s.features, s.labels, seed=s.seed),
+        ),
+        Score(
+            "nce",
+            "negative entropy of the label given the source class",
+            "source_head",
+            _CLASSES,
+            lambda s: sample_scores.nce(s.logits, s.labels),
+        ),
+        Score(
+            "transrate",
+            "coding rate that the classes save",
+            "features",
+            _CLASSES,
+            lambda s: moment_scores.transrate(s.features, s.labels),
+        ),
+        Score(
+            "gbc",
+            "overlap of the classes as Gaussians, negative",
+            "features",
+            _CLASSES,
+            lambda s: moment_scores.gbc(s.features, s.labels),
+        ),
+        Score(
+            "parc",
+            "rank correlation of distances of features and of labels",
+            "features",
+            KINDS,
+            lambda s: sample_scores.parc(s.features, s.targets, seed=s.seed),
+        ),
+        Score(
+            "sfda",
+            "log probability in a Fisher space made harder",
+            "features",
+            _CLASSES,
+            lambda s: moment_scores.sfda(s.features, s.labels),
+        ),
+        Score(
+            "knn",
+            "five nearest by cosine, leaving one out",
+            "features",
+            KINDS,
+            lambda s: sample_scores.knn(s.features, s.targets, s.kind),
+        ),
+        Score(
+            "linear_probe",
+            "ridge regression, leaving one out",
+            "features",
+            KINDS,
+            lambda s: sample_scores.linear_probe(s.features, s.targets, s.kind),
+        ),
+    )
+}
+"""Every score by name."""
