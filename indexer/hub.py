@@ -51,6 +51,24 @@ def load_timm(loader: Loader) -> Body:
     return Body(f"{loader.architecture}.{weights}", network, transform, num_params)
 
 
+def timm_configs() -> dict[str, Any]:
+    """What timm says of each of its weights, a ``PretrainedCfg``, by name; nothing is built or read.
+
+    Raises:
+        WeightsError: If timm is not installed.
+    """
+    return {name: timm_config(name) for name in _import_timm().list_pretrained()}
+
+
+def timm_config(name: str) -> Any:
+    """That of one network, with its default weights where the name has none; ``None`` if there is no such.
+
+    Raises:
+        WeightsError: If timm is not installed.
+    """
+    return _import_timm().models.get_pretrained_cfg(name)
+
+
 def load_hugging_face(loader: Loader) -> Body:
     """An image model of the Hugging Face hub or of a local folder, without its head.
 

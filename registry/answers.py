@@ -46,6 +46,25 @@ class AddedTask:
 
 
 @dataclass(frozen=True)
+class ImportedExperts:
+    """What an import of experts did.
+
+    Attributes:
+        source: The library or file.
+        added: How many are new.
+        updated: How many were registered, and are now what the source says.
+        unchanged: How many were that already.
+        left: Names that stand for another network here, or that were removed.
+    """
+
+    source: str
+    added: int
+    updated: int
+    unchanged: int
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """A linear-probe accuracy measured now: mean and standard deviation over draws, 0 to 1."""
 

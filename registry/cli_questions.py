@@ -138,6 +138,13 @@ def distance(
     metavar="SPDX,...",
     help="Only experts under one of these licences.",
 )
+@click.option(
+    "--input-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only experts whose images have at most so many pixels on a side: 224.",
+)
+@click.option("--loadable-offline", is_flag=True, help="Only experts whose weights are on this machine.")
 @probe_option
 @data_options
 @json_option
@@ -147,12 +154,13 @@ def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options:
 
     The task is a registered one, or data, which is embedded and not remembered. Each expert comes with its
     expected accuracy, a 90% interval, the expected regret and the results that speak for it; beside them stands
-    what simple rules would pick. An expert whose size, cost or licence is not known passes no limit on it.
-    The options from --max-samples on say how data is read.
+    what simple rules would pick. An expert whose size, cost, input or licence is not known passes no limit on
+    it. The options from --max-samples on say how data is read.
 
     \b
     Example:
       t2v recommend ./new-photos --max-params 30M --license mit,apache-2.0
+      t2v recommend flowers --input-size 224 --loadable-offline
     """
     with terminal.progress_bar() as progress:
         answer = registry.recommend(query, **options, progress=progress)

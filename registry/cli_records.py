@@ -20,12 +20,11 @@ def expert() -> None:
 @click.argument("loader")
 @click.option("--name", metavar="NAME", help="To be known by. [default: as the network is called]")
 @click.option("--source-task", default="", metavar="TASK", help="Name of the task it was trained on.")
+@click.option("--source-accuracy", type=float, metavar="A", help="Its accuracy on that task, from 0 to 1.")
 @click.option("--license", default="", metavar="SPDX", help="Identifier of its licence, such as apache-2.0.")
 @json_option
 @pass_registry
-def add_expert(
-    registry: "TaskRegistry", loader: str, name: str | None, source_task: str, license: str, as_json: bool
-) -> None:
+def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values: Any) -> None:
     """Register a network that can be loaded; its size and cost are measured.
 
     LOADER is a name of `t2v probes`, ARCHITECTURE@FILE for weights in a local file, or another form that `t2v
@@ -35,7 +34,7 @@ def add_expert(
     Example:
       t2v expert add resnet18@./birds.safetensors --name resnet18.birds --source-task birds --license mit
     """
-    record = registry.add_expert(loader, name=name, source_task=source_task, license=license)
+    record = registry.add_expert(loader, **values)
     if as_json:
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
@@ -44,19 +43,27 @@ def add_expert(
 
 
 @expert.command("import")
-@click.argument("path", metavar="FILE.csv")
+@click.argument("source", metavar="torchvision|timm|FILE.csv")
+@json_option
 @pass_registry
-def import_experts(registry: "TaskRegistry", path: str) -> None:
-    """Register the experts of a CSV file, all or none.
+def import_experts(registry: "TaskRegistry", source: str, as_json: bool) -> None:
+    """Register the experts that a library or a CSV file describes, all or none.
 
-    Columns: expert[,loader,source_task,num_params,flops,input_size,license]. Nothing is loaded or measured.
+    Nothing is loaded, downloaded or measured: torchvision tells parameters, multiply-adds, input size and
+    accuracy of its classification networks, timm (extra hub) input size and licence. Columns of a file:
+    expert[,loader,source_task,num_params,flops,input_size,license,source_accuracy]. Importing again writes only
+    what has changed. What was removed of a library stays removed.
 
     \b
     Example:
+      t2v expert import torchvision
       t2v expert import experts.csv
     """
-    count = registry.import_experts(path)
-    terminal.message(f"Added {count} {'expert' if count == 1 else 'experts'}.")
+    imported = registry.import_experts(source)
+    if as_json:
+        click.echo(documents.to_text(imported))
+    else:
+        display.show_imported_experts(imported)
 
 
 @expert.command("list")

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from registry import ingest, neighbors
-from registry.answers import AddedTask, Measurement, Neighbor, Query, Recommendation
-from registry.csv_files import read_experts, read_results
+from registry.answers import AddedTask, Neighbor, Query, Recommendation
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
-from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
+from registry.errors import InvalidQueryError, NotFoundError, StorageError
+from registry.experts import Experts
 from registry.ingest import Progress
+from registry.limits import Limits
 from registry.options import DataOptions, EmbeddingOptions
-from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord, checked_name
+from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
 from registry.starter import populate
 from registry.store import Problem, Store
-from registry.transfer import Transfer
 from registry.views import Point, View, choose_space
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
 
 
-class TaskRegistry(Transfer):
+class TaskRegistry(Experts):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:
@@ -179,169 +179,6 @@ class TaskRegistry(Transfer):
             store.set_tags(name, tuple(sorted(tags)))
         return store.task(name)
 
-    # Experts and results
-
-    def add_expert(
-        self,
-        loader: str,
-        *,
-        name: str | None = None,
-        source_task: str = "",
-        license: str = "",
-    ) -> ExpertRecord:
-        """Register a pretrained network; its size and cost are measured by loading it once.
-
-        Args:
-            loader: ``architecture.weights`` or ``architecture@FILE``, see ``indexer.probes``.
-            name: To be known by; what the loader suggests if ``None``.
-            source_task: Name of the task it was trained on, if known.
-            license: SPDX identifier, if known.
-
-        Raises:
-            NotFoundError: If there is no such network.
-            IngestError: If its weights cannot be read.
-            DuplicateError: If the name is taken.
-        """
-        if name is not None:
-            checked_name("expert", name)
-        self._store.check_place()
-        expert = ingest.describe_expert(name, loader, source_task=source_task, license=license)
-        self._create_if_missing()
-        self._store.add_experts([expert])
-        return expert
-
-    def import_experts(self, path: str | Path) -> int:
-        """Register the experts of a CSV file, all or none; see ``registry.csv_files``.
-
-        Returns:
-            How many.
-
-        Raises:
-            InvalidRecordError: If the file or a row is bad; every bad row is named.
-            DuplicateError: If a name is taken.
-        """
-        experts, problems = read_experts(Path(path))
-        if problems:
-            raise InvalidRecordError("; ".join(problems))
-        self._create_if_missing()
-        self._store.add_experts(experts)
-        return len(experts)
-
-    def experts(self) -> list[ExpertRecord]:
-        """Every expert, in order of name.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
-        return self._opened().experts(builtin=self.builtin)
-
-    def expert(self, name: str) -> ExpertRecord:
-        """One expert by name.
-
-        Raises:
-            NotFoundError: If it is not there.
-        """
-        return self._opened().expert(name)
-
-    def add_result(
-        self,
-        task: str,
-        expert: str,
-        *,
-        accuracy: float,
-        metric: str = "accuracy",
-        protocol: str = "unspecified",
-        seed: int | None = None,
-        source: str = "",
-    ) -> ResultRecord:
-        """Remember a measured score of an expert on a task.
-
-        Raises:
-            NotFoundError: If the task or the expert is not registered.
-            InvalidRecordError: If the accuracy is not from 0 to 1.
-        """
-        result = ResultRecord(task, expert, accuracy, metric, protocol, seed, source)
-        self._result_check()(result)
-        self._store.add_results([result])
-        return result
-
-    def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
-        """Remember the results of a CSV file; see ``registry.csv_files``.
-
-        Args:
-            path: Of the file.
-            skip_bad: Take the good rows and leave the bad ones; without it, all or none.
-
-        Returns:
-            How many were taken, and a sentence for every row that was not.
-
-        Raises:
-            InvalidRecordError: If the file is bad, or a row is and ``skip_bad`` is not set; every bad row is
-                named.
-            StorageError: If there is no registry.
-        """
-        results, problems = read_results(Path(path), self._result_check())
-        if problems and not skip_bad:
-            raise InvalidRecordError("; ".join(problems))
-        if results:
-            self._store.add_results(results)
-        return len(results), problems
-
-    def results(self, *, task: str | None = None, expert: str | None = None) -> list[ResultRecord]:
-        """Every result, of one task or expert if asked for.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
-        return self._opened().results(task=task, expert=expert, builtin=self.builtin)
-
-    def measure(
-        self,
-        task: str,
-        expert: str,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        record: bool = True,
-        progress: Progress | None = None,
-    ) -> Measurement:
-        """Load an expert, measure its linear-probe accuracy on a registered task, and remember the result.
-
-        Args:
-            task: Name of a task whose data is still where it was registered from. It is not checked to be
-                the same data still.
-            expert: Name of an expert.
-            seed: Of the sample and the draws.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            record: Whether to store the result.
-            progress: Called as ``progress(stage, done, total)``.
-
-        Raises:
-            NotFoundError: If there is no such task or expert.
-            IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
-        """
-        known_task, known_expert = self.task(task), self.expert(expert)
-        probe_result = ingest.measure_expert(
-            known_expert.loader, known_task, seed=seed, device=device, progress=progress
-        )
-        if record:
-            self.add_result(
-                known_task.name,
-                expert,
-                accuracy=probe_result.accuracy,
-                protocol=probe_result.protocol,
-                seed=seed,
-                source="t2v result measure",
-            )
-        return Measurement(
-            known_task.name,
-            expert,
-            probe_result.accuracy,
-            probe_result.deviation,
-            probe_result.protocol,
-            record,
-        )
-
     # Questions
 
     def nearest(
@@ -417,6 +254,8 @@ class TaskRegistry(Transfer):
         max_params: float | None = None,
         max_flops: float | None = None,
         licenses: Sequence[str] = (),
+        input_size: float | None = None,
+        loadable_offline: bool = False,
         probe: str | None = None,
         progress: Progress | None = None,
         **options: Unpack[DataOptions],
@@ -429,6 +268,9 @@ class TaskRegistry(Transfer):
             max_params: Only experts known to have at most so many parameters.
             max_flops: Only experts known to need at most so many multiply-adds for one image.
             licenses: Only experts under one of these SPDX identifiers.
+            input_size: Only experts known to take images of at most so many pixels on a side.
+            loadable_offline: Only experts whose weights are on this machine: those that ship with this package,
+                files that are there, and what torch's hub and Hugging Face have in their caches.
             probe: Loader of the probe, or id of the space, in which to compare.
             progress: Called as ``progress(stage, done, total)`` while data is embedded.
             **options: As of ``nearest``.
@@ -439,7 +281,8 @@ class TaskRegistry(Transfer):
             IngestError: If the data cannot be read.
         """
         neighbors.check_k(k)
-        experts = [expert for expert in self.experts() if _allowed(expert, max_params, max_flops, licenses)]
+        limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline)
+        experts = limits.within(self.experts())
 
         def ask(view: View) -> Recommendation:
             (point,) = self._locate([query], view, options, progress)
@@ -516,18 +359,6 @@ class TaskRegistry(Transfer):
         same = latest and (latest.fingerprint, latest.settings) == (prepared.fingerprint, prepared.settings_key)
         return latest if same else None
 
-    def _result_check(self) -> Callable[[ResultRecord], None]:
-        """Raises NotFoundError for a result of a task or expert that is not registered."""
-        store = self._opened()
-        known = {"task": store.task_names(), "expert": {expert.name for expert in store.experts()}}
-
-        def check(result: ResultRecord) -> None:
-            for kind, names in known.items():
-                if getattr(result, kind) not in names:
-                    raise NotFoundError(kind, getattr(result, kind), names)
-
-        return check
-
     def _locate(
         self, queries: Sequence[str], view: View, options: DataOptions, progress: Progress | None
     ) -> list[Point]:
@@ -577,13 +408,3 @@ def _expanded(uri: str) -> str:
         return uri if "://" in uri else str(Path(uri).expanduser())
     except RuntimeError as err:
         raise StorageError(f"{uri}: there is no such home folder; write the path out") from err
-
-
-def _allowed(
-    expert: ExpertRecord, max_params: float | None, max_flops: float | None, licenses: Sequence[str]
-) -> bool:
-    """Whether an expert keeps within the limits; one whose size, cost or licence is not known does not."""
-    for limit, value in ((max_params, expert.num_params), (max_flops, expert.flops)):
-        if limit is not None and (value is None or value > limit):
-            return False
-    return not licenses or expert.license in {license.lower() for license in licenses}

@@ -12,7 +12,16 @@ from registry.records import ExpertRecord, ResultRecord
 Record = TypeVar("Record", ResultRecord, ExpertRecord)
 
 RESULT_COLUMNS = ("task", "expert", "accuracy", "metric", "protocol", "source")
-EXPERT_COLUMNS = ("expert", "loader", "source_task", "num_params", "flops", "input_size", "license")
+EXPERT_COLUMNS = (
+    "expert",
+    "loader",
+    "source_task",
+    "num_params",
+    "flops",
+    "input_size",
+    "license",
+    "source_accuracy",
+)
 
 MAX_WHOLE = 2**53  # up to here a float is exact, so that 1.5e9 may stand for 1,500,000,000
 
@@ -61,18 +70,26 @@ def read_experts(path: Path) -> tuple[list[ExpertRecord], list[str]]:
 
 
 def _result(row: dict[str, str]) -> ResultRecord:
-    try:
-        accuracy = float(row["accuracy"])
-    except ValueError as err:
-        raise InvalidRecordError(f"accuracy must be a number from 0 to 1, got {row['accuracy']!r}") from err
     return ResultRecord(
         row["task"],
         row["expert"],
-        accuracy,
+        _share("accuracy", row["accuracy"]),
         metric=row["metric"] or "accuracy",
         protocol=row["protocol"] or "unspecified",
         source=row["source"],
     )
+
+
+def _share(column: str, text: str) -> float:
+    """A number; the record checks its range.
+
+    Raises:
+        InvalidRecordError: If it is none.
+    """
+    try:
+        return float(text)
+    except ValueError as err:
+        raise InvalidRecordError(f"{column} must be a number from 0 to 1, got {text!r}") from err
 
 
 def _expert(row: dict[str, str]) -> ExpertRecord:
@@ -96,6 +113,7 @@ def _expert(row: dict[str, str]) -> ExpertRecord:
         flops=whole("flops"),
         input_size=whole("input_size"),
         license=row["license"],
+        source_accuracy=_share("source_accuracy", row["source_accuracy"]) if row["source_accuracy"] else None,
     )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from registry.answers import (
         AddedTask,
         Evidence,
+        ImportedExperts,
         Measurement,
         Neighbor,
         Query,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from registry.records import EmbeddingRecord, ExpertRecord, Kind, ResultRecord, SpaceRecord, TaskRecord
 
 NUM_CLASSES_SHOWN = 20
+NUM_NAMES_SHOWN = 5
 GROUPS: "dict[Kind, str]" = {"single_label": "classes", "multi_label": "labels", "regression": "targets"}
 """What the names of a task are names of."""
 
@@ -134,11 +136,12 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
 def show_experts(experts: Sequence["ExpertRecord"]) -> None:
     """The list of experts."""
     table(
-        ("expert", "source task", ">params", ">flops", ">input", "licence"),
+        ("expert", "source task", ">accuracy", ">params", ">flops", ">input", "licence"),
         [
             (
                 expert.name,
                 expert.source_task or "-",
+                "-" if expert.source_accuracy is None else share(expert.source_accuracy),
                 size(expert.num_params),
                 size(expert.flops),
                 expert.input_size or "-",
@@ -156,6 +159,7 @@ def show_expert(expert: "ExpertRecord") -> None:
         {
             "loader": expert.loader,
             "source task": expert.source_task or "not known",
+            "accuracy there": "-" if expert.source_accuracy is None else share(expert.source_accuracy),
             "params": size(expert.num_params),
             "multiply-adds": size(expert.flops),
             "input size": expert.input_size or "-",
@@ -163,6 +167,27 @@ def show_expert(expert: "ExpertRecord") -> None:
             "added": f"{expert.created_at[:19]} UTC" + (" (starter content)" if expert.builtin else ""),
         },
     )
+
+
+def show_imported_experts(imported: "ImportedExperts") -> None:
+    """How many experts are new, and what became of the others."""
+    counts = [f"Added {imported.added} {'expert' if imported.added == 1 else 'experts'}"]
+    if imported.updated:
+        counts.append(f"updated {imported.updated}")
+    if imported.unchanged:
+        counts.append(f"{imported.unchanged} {'was' if imported.unchanged == 1 else 'were'} registered already")
+    message("; ".join(counts) + ".")
+    if imported.left:
+        message(
+            f"Left alone, as removed here or the name of another network: {_listed(imported.left)}; "
+            "`t2v expert restore NAME` brings back what was removed."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - NUM_NAMES_SHOWN} more" if len(names) > NUM_NAMES_SHOWN else ""
+    return ", ".join(names[:NUM_NAMES_SHOWN]) + more
 
 
 def show_results(results: Sequence["ResultRecord"]) -> None:

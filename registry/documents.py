@@ -109,10 +109,12 @@ def of_expert(expert: "ExpertRecord") -> dict[str, Any]:
         "expert": expert.name,
         "loader": expert.loader,
         "source_task": expert.source_task,
+        "source_accuracy": expert.source_accuracy,
         "num_params": expert.num_params,
         "flops": expert.flops,
         "input_size": expert.input_size,
         "license": expert.license,
+        "cached_as": expert.cached_as,
         "builtin": expert.builtin,
         "created_at": expert.created_at,
     }

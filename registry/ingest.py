@@ -1,7 +1,7 @@
-"""The bridge to the indexer: data specs and experts become records.
+"""The bridge to the indexer: data specs become records, experts are measured.
 
-The sole importer of ``indexer``, and only inside functions: torch is loaded when something is computed, not
-when something is looked up. Errors of the indexer become ``IngestError`` here.
+With ``expert_sources`` the sole importer of ``indexer``, and only inside functions: torch is loaded when
+something is computed, not when something is looked up. Errors of the indexer become ``IngestError`` here.
 
 Axes: D filters of the probe.
 """
@@ -17,7 +17,7 @@ from registry.answers import AddedTask
 from registry.cautions import embedding_warnings
 from registry.errors import IngestError, NotFoundError
 from registry.options import DataOptions, EmbeddingOptions
-from registry.records import EmbeddingRecord, ExpertRecord, Kind, SpaceRecord, TaskRecord
+from registry.records import EmbeddingRecord, Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
     from indexer.costs import ProbeCosts
@@ -50,7 +50,13 @@ existed must stay what they are, byte by byte."""
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
+    """Make errors of the indexer ours.
+
+    Raises:
+        NotFoundError: In place of its ``UnknownNameError``.
+        IngestError: In place of any other.
+    """
     from indexer.errors import IndexerError, UnknownNameError
 
     try:
@@ -77,7 +83,7 @@ def absolute_loader(loader: str) -> str:
     """
     from indexer import loaders
 
-    with _translated():
+    with translated_errors():
         return loaders.absolute_loader(loader)
 
 
@@ -115,7 +121,7 @@ def make_settings(**options: Unpack[EmbeddingOptions]) -> "EmbeddingSettings":
         values["value_range"] = tuple(map(float, values["value_range"]))
     if "memory_budget" in values:
         values["memory_budget"] = int(values["memory_budget"])
-    with _translated():
+    with translated_errors():
         from indexer.records import EmbeddingSettings
 
         return EmbeddingSettings(**values)
@@ -156,7 +162,7 @@ class PreparedTask:
         """
         from indexer.embed import embed_sample
 
-        with _translated():
+        with translated_errors():
             return embed_sample(self.sample, self.probe, self.settings, progress=progress)
 
     def space_record(self) -> SpaceRecord:
@@ -164,7 +170,7 @@ class PreparedTask:
         from indexer.embed import embed_trivial, space_of
 
         space = space_of(self.probe, self.settings)
-        with _translated():
+        with translated_errors():
             trivial = embed_trivial(self.probe, self.settings)
         return SpaceRecord(
             space_id=space.space_id,
@@ -228,7 +234,7 @@ def prepare_task(data: str, settings: "EmbeddingSettings", progress: Progress | 
         IngestError: If the data cannot be read or makes no task, or the probe cannot be loaded.
         NotFoundError: If there is no such probe or estimator.
     """
-    with _translated():
+    with translated_errors():
         from indexer.embed import load_task_sample
         from indexer.fisher import get_estimator
         from indexer.probes import load_network
@@ -286,28 +292,6 @@ def looks_like_data(query: str) -> bool:
     return is_there(query) or any(mark in query for mark in "/:") or Path(query).suffix in DATA_SUFFIXES
 
 
-def describe_expert(name: str | None, loader: str, *, source_task: str = "", license: str = "") -> ExpertRecord:
-    """Load an expert once and describe it: parameters, multiply-adds and input size are measured.
-
-    Raises:
-        IngestError: If its weights cannot be read or do not fit.
-        NotFoundError: If there is no such network.
-    """
-    with _translated():
-        from indexer.probes import count_flops, load_network
-
-        network = load_network(loader)
-        return ExpertRecord(
-            name=name or network.name,
-            loader=absolute_loader(loader),
-            source_task=source_task,
-            num_params=network.num_params,
-            flops=count_flops(network),
-            input_size=network.transform.crop,
-            license=license,
-        )
-
-
 def measure_expert(
     loader: str, task: TaskRecord, *, seed: int, device: str, progress: Progress | None
 ) -> "ProbeResult":
@@ -322,7 +306,7 @@ def measure_expert(
     how = {name: value for name, value in task.asked.items() if name in {"split", "channels", "value_range"}}
     if "value_range" in how:
         how["value_range"] = tuple(how["value_range"])
-    with _translated():
+    with translated_errors():
         from indexer.measure import measure_expert
 
         return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
@@ -380,7 +364,7 @@ def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | N
         NotFoundError: If there is no such network.
     """
     budget = make_settings(memory_budget=memory_budget).memory_budget
-    with _translated():
+    with translated_errors():
         from indexer.costs import probe_costs
         from indexer.probes import count_flops, load_network
         from indexer.square_grads import SquareGrads

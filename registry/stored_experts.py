@@ -1,7 +1,9 @@
 """Experts and results, as the store keeps them."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from registry import schema
 from registry.database import quoted
 from registry.records import ExpertRecord, ResultRecord
 from registry.stored_rows import NOT_BUILTIN, REMOVED, StoredRows, listed, lookup, refuse_duplicates
@@ -10,14 +12,32 @@ from registry.stored_rows import NOT_BUILTIN, REMOVED, StoredRows, listed, looku
 class StoredExperts(StoredRows):
     """The experts, and what was measured of them."""
 
-    def add_experts(self, experts: Sequence[ExpertRecord]) -> None:
-        """Register experts, all or none; a name that is registered or given twice is a ``DuplicateError``."""
+    def add_experts(self, experts: Sequence[ExpertRecord], **details: Any) -> None:
+        """Register experts, all or none; a name that is registered or given twice is a ``DuplicateError``.
+
+        Args:
+            experts: To be registered.
+            **details: What the audit should tell of each.
+        """
         with self.write_lock():
             known = {expert.name for expert in self.experts()}
             names = [expert.name for expert in experts]
             refuse_duplicates("expert", names, known)
-            self._note("expert.add", names)
+            self._note("expert.add", names, **details)
             self.database.append("experts", experts)
+
+    def update_experts(self, experts: Sequence[ExpertRecord], **details: Any) -> None:
+        """Write experts in place of those of the same names, in one commit; details as of ``add_experts``."""
+        if not experts:
+            return
+        with self.write_lock():
+            self._note("expert.update", [expert.name for expert in experts], **details)
+            rows = schema.to_arrow(experts, schema.EXPERTS)
+            self.database.replace_rows("experts", ["name", "removed_at"], rows)
+
+    def removed_experts(self) -> set[str]:
+        """Names of experts that were removed."""
+        return {expert.name for expert in self._records(ExpertRecord, "experts", REMOVED)}
 
     def experts(self, *, builtin: bool = True) -> list[ExpertRecord]:
         """Experts that are not removed, sorted by name; starter content only if ``builtin``."""

@@ -93,14 +93,16 @@ def test_nearest_of_data_finds_its_own_task(embedded, images):
 def test_expert_is_added_measured_shown_and_removed(empty, images):
     ok(empty, "task", "add", "images", images)
     loader = "resnet14w32.tiny_imagenet"
-    added = answer(
-        empty, "expert", "add", loader, "--name", "mine", "--source-task", "images", "--license", "MIT"
-    )
+    words = ("--source-task", "images", "--source-accuracy", "0.5", "--license", "MIT")
+    added = answer(empty, "expert", "add", loader, "--name", "mine", *words)
     assert (added["expert"], added["loader"], added["license"]) == ("mine", loader, "mit")
+    assert (added["source_task"], added["source_accuracy"], added["cached_as"]) == ("images", 0.5, "")
     assert added["num_params"] > 100_000
     assert answer(empty, "expert", "show", "mine") == added
     assert answer(empty, "expert", "list") == [added]
-    assert "  licence:        mit\n" in ok(empty, "expert", "show", "mine").stdout
+    card = ok(empty, "expert", "show", "mine").stdout
+    assert "  accuracy there: 0.500\n" in card
+    assert "  licence:        mit\n" in card
     measured = answer(empty, "result", "measure", "images", "mine", "--no-record")
     assert (measured["protocol"], measured["recorded"]) == ("linear_probe_20shot", False)
     assert answer(empty, "result", "list") == []
@@ -155,7 +157,7 @@ def test_experts_are_imported(small, tmp_path):
     table.write_text("expert,num_params\na.x,1000\nb.x,\n")
     assert ok(small, "expert", "import", table).stderr == "Added 2 experts.\n"
     shown = ok(small, "expert", "list").stdout
-    assert re.search(r"a\.x +- +1k +- +- +-", shown)
+    assert re.search(r"a\.x +- +- +1k +- +- +-", shown)
     assert [it["num_params"] for it in answer(small, "expert", "list")] == [1000, None, 11_000_000, 40_000]
 
 

@@ -9,6 +9,7 @@ from builders import make_embedding, make_expert, make_space, make_task
 from builders_datasets import write_folder
 
 from registry import TaskRegistry, core
+from registry.answers import ImportedExperts
 from registry.errors import (
     DuplicateError,
     IngestError,
@@ -370,5 +371,5 @@ def test_experts_are_imported_all_or_none(tmp_path):
         registry.import_experts(path)
     assert not (tmp_path / "new").exists()
     path.write_text("expert,num_params\na.x,\nb.x,5\n")
-    assert registry.import_experts(str(path)) == 2
+    assert registry.import_experts(str(path)) == ImportedExperts(str(path), 2, 0, 0)
     assert [expert.name for expert in registry.experts()] == ["a.x", "b.x", "starter.x"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.csv_files import EXPERT_COLUMNS, MAX_WHOLE, RESULT_COLUMNS, read_experts, read_results
 from registry.errors import InvalidRecordError, NotFoundError
-from registry.records import ResultRecord
+from registry.records import ExpertRecord, ResultRecord
 
 NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_not_there(tmp_path, name, problem):
 def test_experts_of_all_columns_and_of_one(tmp_path):
     path = write(
         tmp_path / "e.csv",
-        f"{','.join(EXPERT_COLUMNS)}\na.x,resnet18@/w.pt,birds,11e6,1.8e9,224,MIT\nb.x,,,,,,\n",
+        f"{','.join(EXPERT_COLUMNS)}\na.x,resnet18@/w.pt,birds,11e6,1.8e9,224,MIT,.95\nb.x,,,,,,,\n",
     )
     (full, bare), problems = read_experts(path)
     assert problems == []
@@ -144,8 +144,9 @@ def test_experts_of_all_columns_and_of_one(tmp_path):
         1_800_000_000,
         224,
         "mit",
+        0.95,
     ]
-    assert fields(bare, EXPERT_COLUMNS) == ["b.x", "b.x", "", None, None, None, ""]
+    assert fields(bare, EXPERT_COLUMNS) == ["b.x", "b.x", "", None, None, None, "", None]
 
 
 @pytest.mark.parametrize("text", ["2.5", "many", "nan", "inf", "1e30", "9007199254740994"])
@@ -155,6 +156,19 @@ def test_a_size_that_is_no_whole_number(tmp_path, text):
         [],
         [f"{path}, line 2: num_params must be a whole number up to 2**53, got {text!r}"],
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("most", "source_accuracy must be a number from 0 to 1, got 'most'"),
+        ("95", "expert a.x: source_accuracy must be from 0 to 1, got 95.0"),
+        ("nan", "expert a.x: source_accuracy must be from 0 to 1, got nan"),
+    ],
+)
+def test_an_accuracy_that_is_none(tmp_path, text, problem):
+    path = write(tmp_path / "e.csv", f"expert,source_accuracy\na.x,{text}\n")
+    assert read_experts(path) == ([], [f"{path}, line 2: {problem}"])
 
 
 @pytest.mark.parametrize("text", ["0", "-5"])
@@ -197,6 +211,36 @@ def test_results_written_as_csv_are_read_back(tmp_path_factory, rows):
         fields(row, RESULT_COLUMNS[2:]) for row in rows
     ]
     assert [(row.task, row.expert) for row in found] == [(row.task, row.expert) for row in rows]
+
+
+WHOLES = st.none() | st.integers(1, MAX_WHOLE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(
+        st.builds(
+            ExpertRecord,
+            NAMES,
+            NAMES,
+            source_task=NAMES | st.just(""),
+            num_params=WHOLES,
+            flops=WHOLES,
+            input_size=WHOLES,
+            license=st.text("abc-.0123456789", max_size=12),
+            source_accuracy=st.none() | st.floats(0, 1),
+        ),
+        max_size=5,
+        unique_by=lambda row: row.name,
+    )
+)
+def test_experts_written_as_csv_are_read_back(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("csv") / "e.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([EXPERT_COLUMNS, *(fields(row, EXPERT_COLUMNS) for row in rows)])
+    found, problems = read_experts(path)
+    assert problems == []
+    assert [fields(row, EXPERT_COLUMNS) for row in found] == [fields(row, EXPERT_COLUMNS) for row in rows]
 
 
 @settings(deadline=None, max_examples=60)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from indexer.measure import PROTOCOL, measure_expert
 from indexer.records import DEFAULT_PROBE, HEAD_METRICS, MAX_SEED, EmbeddingSettings
-from registry import ingest
+from registry import expert_sources, ingest
 from registry.errors import IngestError, NotFoundError
 from registry.options import EmbeddingOptions
 
@@ -258,7 +258,9 @@ def test_data_is_read_as_the_options_say(tmp_path, prepared):
 
 def test_an_expert_is_described_by_what_is_measured(monkeypatch, shared):
     monkeypatch.chdir(shared)
-    expert = ingest.describe_expert(None, "resnet20@weights/resnet20.cifar10.safetensors", license="MIT")
+    expert = expert_sources.describe_expert(
+        None, "resnet20@weights/resnet20.cifar10.safetensors", license="MIT"
+    )
     assert (expert.name, expert.input_size, expert.license) == ("resnet20.cifar10", 32, "mit")
     assert expert.loader == f"resnet20@{Path('weights/resnet20.cifar10.safetensors').resolve()}"
     # He et al. count 0.27M parameters and 41M multiply-adds.

@@ -1,0 +1,160 @@
+"""How experts become known: one by loading it, many from a library or a CSV file; and which are at hand."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from registry.csv_files import read_experts
+from registry.errors import DuplicateError, InvalidRecordError
+from registry.ingest import absolute_loader, translated_errors
+from registry.records import ExpertRecord
+
+LIBRARIES = ("timm", "torchvision")
+"""What may be named in place of a CSV file: libraries that describe their networks, see ``indexer.zoo``."""
+
+_COMPARED = (
+    "source_task",
+    "source_accuracy",
+    "num_params",
+    "flops",
+    "input_size",
+    "license",
+    "cached_as",
+)
+
+
+@dataclass(frozen=True)
+class MergedExperts:
+    """What becomes of experts of a source.
+
+    Attributes:
+        new: To be registered.
+        changed: Registered ones, as they are to be.
+        unchanged: How many are registered with all that the source says of them.
+        left: Names that another network has here, or that were removed.
+    """
+
+    new: list[ExpertRecord]
+    changed: list[ExpertRecord]
+    unchanged: int
+    left: tuple[str, ...]
+
+
+def describe_expert(
+    name: str | None,
+    loader: str,
+    *,
+    source_task: str = "",
+    source_accuracy: float | None = None,
+    license: str = "",
+) -> ExpertRecord:
+    """Load an expert once and describe it: parameters, multiply-adds and input size are measured.
+
+    Raises:
+        IngestError: If its weights cannot be read or do not fit.
+        NotFoundError: If there is no such network.
+    """
+    with translated_errors():
+        from indexer.loaders import parse_loader
+        from indexer.probes import count_flops, load_network
+        from indexer.zoo import cached_name
+
+        network = load_network(loader)
+        return ExpertRecord(
+            name=name or network.name,
+            loader=absolute_loader(loader),
+            source_task=source_task,
+            num_params=network.num_params,
+            flops=count_flops(network),
+            input_size=network.transform.crop,
+            license=license,
+            source_accuracy=source_accuracy,
+            cached_as=cached_name(parse_loader(loader)),
+        )
+
+
+def is_library(source: str | Path) -> bool:
+    """Whether a source is a library; a file of that name is ``./timm``."""
+    return str(source) in LIBRARIES
+
+
+def read_source(source: str | Path) -> list[ExpertRecord]:
+    """The experts of a library or a CSV file; no weights are read.
+
+    Raises:
+        InvalidRecordError: If the file or a row is bad; every bad row is named.
+        IngestError: If the library is not installed.
+    """
+    if is_library(source):
+        return _of_library(str(source))
+    experts, problems = read_experts(Path(source))
+    if problems:
+        raise InvalidRecordError("; ".join(problems))
+    return experts
+
+
+def _of_library(library: str) -> list[ExpertRecord]:
+    with translated_errors():
+        from indexer.zoo import ZOOS
+
+        return [ExpertRecord(**asdict(network)) for network in ZOOS[library]()]
+
+
+def merge(
+    found: Sequence[ExpertRecord],
+    present: Mapping[str, ExpertRecord],
+    removed: Collection[str],
+    *,
+    library: bool,
+) -> MergedExperts:
+    """Compare what a source says of experts with what is registered.
+
+    What the source says goes before what is registered; where it says nothing, that stays.
+
+    Args:
+        found: Of the source.
+        present: Of the registry, by name.
+        removed: Names of experts that were removed from it.
+        library: Whether the source is a library: then what was removed stays removed, and a name that stands
+            for another network goes on to. A row of a file is meant for the expert that it names.
+
+    Returns:
+        What is to be done.
+
+    Raises:
+        DuplicateError: If a row of a file gives a name to another network.
+    """
+    new: list[ExpertRecord] = []
+    changed, left, unchanged = [], list[ExpertRecord](), 0
+    for expert in found:
+        known = present.get(expert.name)
+        if known is None:
+            (left if library and expert.name in removed else new).append(expert)
+        elif expert.loader != known.loader and (library or expert.loader != expert.name):
+            if not library:
+                raise DuplicateError(
+                    f"expert {expert.name} is registered already, loaded as {known.loader}; "
+                    "remove it first or choose another name"
+                )
+            left.append(expert)
+        elif different := _differences(expert, known):
+            changed.append(replace(known, **different))
+        else:
+            unchanged += 1
+    return MergedExperts(new, changed, unchanged, tuple(expert.name for expert in left))
+
+
+def _differences(expert: ExpertRecord, known: ExpertRecord) -> dict[str, Any]:
+    """What is said of an expert, and is not what is known."""
+    said = {name: getattr(expert, name) for name in _COMPARED}
+    return {
+        name: value for name, value in said.items() if value not in {None, ""} and value != getattr(known, name)
+    }
+
+
+def is_loadable_offline(expert: ExpertRecord) -> bool:
+    """Whether the weights of an expert are on this machine, see ``indexer.offline``."""
+    from indexer import offline
+
+    return offline.is_loadable_offline(expert.loader, expert.cached_as)

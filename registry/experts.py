@@ -1,0 +1,211 @@
+"""What is known of networks: experts, and what was measured of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from registry import expert_sources, ingest
+from registry.answers import ImportedExperts, Measurement
+from registry.csv_files import read_results
+from registry.errors import InvalidRecordError, NotFoundError
+from registry.ingest import Progress
+from registry.records import ExpertRecord, ResultRecord, checked_name
+from registry.transfer import Transfer
+
+
+class Experts(Transfer, ABC):
+    """The part of ``TaskRegistry`` that keeps experts and results."""
+
+    @abstractmethod
+    def _create_if_missing(self) -> None:
+        """Make the registry, with the starter content, unless it is there."""
+
+    def add_expert(
+        self,
+        loader: str,
+        *,
+        name: str | None = None,
+        source_task: str = "",
+        source_accuracy: float | None = None,
+        license: str = "",
+    ) -> ExpertRecord:
+        """Register a pretrained network; its size and cost are measured by loading it once.
+
+        Args:
+            loader: ``architecture.weights`` or ``architecture@FILE``, see ``indexer.probes``.
+            name: To be known by; what the loader suggests if ``None``.
+            source_task: Name of the task it was trained on, if known.
+            source_accuracy: On held-out samples of that task, 0 to 1, if known.
+            license: SPDX identifier, if known.
+
+        Raises:
+            NotFoundError: If there is no such network.
+            IngestError: If its weights cannot be read.
+            DuplicateError: If the name is taken.
+        """
+        if name is not None:
+            checked_name("expert", name)
+        self._store.check_place()
+        expert = expert_sources.describe_expert(
+            name, loader, source_task=source_task, source_accuracy=source_accuracy, license=license
+        )
+        self._create_if_missing()
+        self._store.add_experts([expert])
+        return expert
+
+    def import_experts(self, source: str | Path) -> ImportedExperts:
+        """Register the experts that a library or a CSV file describes, all or none; nothing is loaded.
+
+        Importing again writes nothing but what has changed: what the source says of an expert goes before what
+        is registered, and where it says nothing, that stays.
+
+        Args:
+            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.csv_files``. An expert of a library
+                that was removed here stays removed, and a name that another network has here stays with it.
+
+        Returns:
+            How many are new, and what became of the others.
+
+        Raises:
+            InvalidRecordError: If the file or a row is bad; every bad row is named.
+            DuplicateError: If a row gives the name of an expert to another network.
+            IngestError: If the library is not installed.
+        """
+        library = expert_sources.is_library(source)
+        found = expert_sources.read_source(source)
+        self._create_if_missing()
+        with self._store.write_lock():
+            present = {expert.name: expert for expert in self._store.experts()}
+            removed = self._store.removed_experts()
+            merged = expert_sources.merge(found, present, removed, library=library)
+            about = {"source": str(source)} if library else {}
+            self._store.add_experts(merged.new, **about)
+            self._store.update_experts(merged.changed, **about)
+        return ImportedExperts(str(source), len(merged.new), len(merged.changed), merged.unchanged, merged.left)
+
+    def experts(self) -> list[ExpertRecord]:
+        """Every expert, in order of name.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        return self._opened().experts(builtin=self.builtin)
+
+    def expert(self, name: str) -> ExpertRecord:
+        """One expert by name.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        return self._opened().expert(name)
+
+    def add_result(
+        self,
+        task: str,
+        expert: str,
+        *,
+        accuracy: float,
+        metric: str = "accuracy",
+        protocol: str = "unspecified",
+        seed: int | None = None,
+        source: str = "",
+    ) -> ResultRecord:
+        """Remember a measured score of an expert on a task.
+
+        Raises:
+            NotFoundError: If the task or the expert is not registered.
+            InvalidRecordError: If the accuracy is not from 0 to 1.
+        """
+        result = ResultRecord(task, expert, accuracy, metric, protocol, seed, source)
+        self._result_check()(result)
+        self._store.add_results([result])
+        return result
+
+    def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
+        """Remember the results of a CSV file; see ``registry.csv_files``.
+
+        Args:
+            path: Of the file.
+            skip_bad: Take the good rows and leave the bad ones; without it, all or none.
+
+        Returns:
+            How many were taken, and a sentence for every row that was not.
+
+        Raises:
+            InvalidRecordError: If the file is bad, or a row is and ``skip_bad`` is not set; every bad row is
+                named.
+            StorageError: If there is no registry.
+        """
+        results, problems = read_results(Path(path), self._result_check())
+        if problems and not skip_bad:
+            raise InvalidRecordError("; ".join(problems))
+        if results:
+            self._store.add_results(results)
+        return len(results), problems
+
+    def results(self, *, task: str | None = None, expert: str | None = None) -> list[ResultRecord]:
+        """Every result, of one task or expert if asked for.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        return self._opened().results(task=task, expert=expert, builtin=self.builtin)
+
+    def measure(
+        self,
+        task: str,
+        expert: str,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        record: bool = True,
+        progress: Progress | None = None,
+    ) -> Measurement:
+        """Load an expert, measure its linear-probe accuracy on a registered task, and remember the result.
+
+        Args:
+            task: Name of a task whose data is still where it was registered from. It is not checked to be
+                the same data still.
+            expert: Name of an expert.
+            seed: Of the sample and the draws.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            record: Whether to store the result.
+            progress: Called as ``progress(stage, done, total)``.
+
+        Raises:
+            NotFoundError: If there is no such task or expert.
+            IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
+        """
+        known_task, known_expert = self._opened().task(task), self.expert(expert)
+        probe_result = ingest.measure_expert(
+            known_expert.loader, known_task, seed=seed, device=device, progress=progress
+        )
+        if record:
+            self.add_result(
+                known_task.name,
+                expert,
+                accuracy=probe_result.accuracy,
+                protocol=probe_result.protocol,
+                seed=seed,
+                source="t2v result measure",
+            )
+        return Measurement(
+            known_task.name,
+            expert,
+            probe_result.accuracy,
+            probe_result.deviation,
+            probe_result.protocol,
+            record,
+        )
+
+    def _result_check(self) -> Callable[[ResultRecord], None]:
+        """Raises NotFoundError for a result of a task or expert that is not registered."""
+        store = self._opened()
+        known = {"task": store.task_names(), "expert": {expert.name for expert in store.experts()}}
+
+        def check(result: ResultRecord) -> None:
+            for kind, names in known.items():
+                if getattr(result, kind) not in names:
+                    raise NotFoundError(kind, getattr(result, kind), names)
+
+        return check
