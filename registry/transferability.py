@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from registry import moment_scores, sample_scores
 from registry.errors import InvalidQueryError, NotFoundError
@@ -142,7 +143,10 @@ def score(
     outputs = np.empty((len(rows), 0))
     if entry.needs == "source_head":
         outputs = _logits(name, logits, len(rows))
-    return float(entry.function(Sample(rows, classes, targets, outputs, kind, seed)))
+    with threadpool_limits(
+        1
+    ):  # matrices this small gain nothing, and threads on a busy machine wait for each other
+        return float(entry.function(Sample(rows, classes, targets, outputs, kind, seed)))
 
 
 def _matrix(what: str, values: ArrayLike) -> Array:
@@ -301,7 +305,7 @@ SCORES: dict[str, Score] = {
         ),
         Score(
             "sfda",
-            "log probability in a Fisher space made harder",
+            "probability of the own class in a Fisher space made harder",
             "features",
             _CLASSES,
             lambda s: moment_scores.sfda(s.features, s.labels),

@@ -7,7 +7,7 @@ Features are ``[N, D]`` arrays, labels lists of class numbers 0 to C - 1.
 import math
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, r2_score
@@ -179,14 +179,14 @@ def parc_reference(features, targets):
     return 100 * spearmanr(first, second).statistic
 
 
+def within_reference(parts, size):
+    return sum(len(part) * covariance_reference(part) for part in parts) / size
+
+
 def discriminant_reference(rows, labels, shrinkage):
-    """Log probabilities of the classes, and the shrinkage that was used."""
+    """Probabilities of the classes as shares of weighted Gaussian densities."""
     parts = [rows_reference(rows, labels, c) for c in classes_reference(labels)]
-    within = sum(len(part) * covariance_reference(part) for part in parts) / len(rows)
-    width = rows.shape[1]
-    if shrinkage is None:
-        shifts = [row - mean_reference(parts[label]) for row, label in zip(rows, labels, strict=True)]
-        shrinkage = shrinkage_reference(np.array(shifts))
+    within, width = within_reference(parts, len(rows)), rows.shape[1]
     level = shrinkage * np.trace(within) / width + 1e-6 * np.trace(covariance_reference(rows)) / width
     inverse = np.linalg.inv((1 - shrinkage) * within + level * np.eye(width))
     logits = np.empty((len(rows), len(parts)))
@@ -194,18 +194,21 @@ def discriminant_reference(rows, labels, shrinkage):
         for c, part in enumerate(parts):
             mean = mean_reference(part)
             logits[n, c] = -(row - mean) @ inverse @ (row - mean) / 2 + math.log(len(part) / len(rows))
-    return log_softmax(logits, axis=1), shrinkage
+    return softmax(logits, axis=1)
 
 
 def sfda_reference(features, labels):
-    logs, shrinkage = discriminant_reference(features, labels, None)
+    parts = [rows_reference(features, labels, c) for c in classes_reference(labels)]
+    largest = max(np.linalg.eigvalsh(within_reference(parts, len(features))))
+    shrinkage = math.exp(-5 * largest / np.trace(covariance_reference(features)))
+    first = discriminant_reference(features, labels, shrinkage)
     harder = []
     for n, label in enumerate(labels):
-        p = math.exp(logs[n, label])
-        others = [row for row, other in zip(features, labels, strict=True) if other != label]
-        harder.append(p * features[n] + (1 - p) * mean_reference(others))
-    logs, _ = discriminant_reference(np.array(harder), labels, shrinkage)
-    return sum(logs[n, label] for n, label in enumerate(labels)) / len(labels)
+        p = first[n, label]
+        others = mean_reference([mean_reference(part) for c, part in enumerate(parts) if c != label])
+        harder.append(p * features[n] + (1 - p) * others)
+    second = discriminant_reference(np.array(harder), labels, shrinkage)
+    return sum(second[n, label] for n, label in enumerate(labels)) / len(labels)
 
 
 def held_out_reference(predictions, targets, kind):

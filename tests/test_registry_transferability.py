@@ -97,7 +97,7 @@ TEN_AND_TEN = np.repeat([[0.0], [1.0]], 10, axis=0) + np.linspace(0, 0.01, 20)[:
         ("gbc", LEFT_RIGHT, PAIRS, None, -2 * math.exp(-2)),
         ("parc", TWO_POINTS, PAIRS, None, 100.0),
         ("parc", TWO_POINTS, [0, 1, 0, 1], None, -50.0),
-        ("sfda", TWO_POINTS, PAIRS, None, 0.0),
+        ("sfda", TWO_POINTS, PAIRS, None, 1.0),
         ("knn", np.repeat(CROSS, 6, axis=0), np.repeat([0, 1, 2, 3], 6), None, 1.0),
         ("linear_probe", TEN_AND_TEN, [0] * 10 + [1] * 10, None, 1.0),
         ("linear_probe", [[1.0]] * 4, PAIRS, None, 0.5),
@@ -203,7 +203,7 @@ RANGES = {
     "transrate": lambda n, c, k: (0, math.inf),
     "gbc": lambda n, c, k: (-c * (c - 1), 0),
     "parc": lambda n, c, k: (-100, 100),
-    "sfda": lambda n, c, k: (-math.inf, 0),
+    "sfda": lambda n, c, k: (0, 1),
     "knn": lambda n, c, k: (0, 1),
     "linear_probe": lambda n, c, k: (0, 1),
 }
@@ -298,7 +298,7 @@ def test_score_of_awkward_columns_is_finite(name, kind, case):
         ("transrate", 0.0),
         ("gbc", -2.0),
         ("parc", 0.0),
-        ("sfda", -entropy([0, 0, 0, 1])),
+        ("sfda", 0.75**2 + 0.25**2),
         ("knn", 0.5),  # all of the larger class are right, none of the smaller
         ("linear_probe", 0.5),
     ],
