@@ -7,9 +7,14 @@ from pathlib import Path
 from indexer.errors import UnknownNameError
 from indexer.loaders import Loader, parse_loader
 
-_BUILTIN_FOLDER = Path(__file__).parent / "builtin"
+BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
 _LIBRARIES = {"timm": "timm", "hf": "transformers"}
+
+
+def list_builtin() -> list[str]:
+    """Names of the networks whose weights ship with this package, sorted."""
+    return sorted(path.name.removesuffix(".safetensors") for path in BUILTIN_FOLDER.glob("*.safetensors"))
 
 
 def is_loadable_offline(text: str, cached_as: str = "") -> bool:
@@ -26,18 +31,21 @@ def is_loadable_offline(text: str, cached_as: str = "") -> bool:
             library is asked, which loads torch, but only if there is anything in the caches.
     """
     try:
-        loader = parse_loader(text)
-    except UnknownNameError:
-        return False
+        return _is_here(parse_loader(text), cached_as)
+    except (UnknownNameError, OSError, ValueError, RuntimeError):
+        return False  # no loader, or a path that none can be: too long, with a zero byte, in the home of nobody
+
+
+def _is_here(loader: Loader, cached_as: str) -> bool:
     if loader.source in _LIBRARIES and find_spec(_LIBRARIES[loader.source]) is None:
         return False
     if loader.source == "hf" and loader.is_folder:
         return Path(loader.name).expanduser().is_dir()
     if loader.file:
         return loader.file.is_file()
-    if loader.source in {"python", "torchscript"}:
+    if loader.source == "python":
         return False
-    if loader.source == "named" and (_BUILTIN_FOLDER / f"{loader.name}.safetensors").is_file():
+    if loader.source == "named" and loader.name in list_builtin():
         return True
     return _is_cached(cached_as or _looked_up(loader))
 
@@ -75,9 +83,8 @@ def _is_cached(cached_as: str) -> bool:
     if where != "hf":
         return False
     folder = hugging_face_cache() / f"models--{name.replace('/', '--')}"
-    try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-        files = list((folder / "snapshots" / revision).iterdir())
-    except (OSError, UnicodeDecodeError):  # nothing was fetched
-        return False
-    return any(file.suffix in _WEIGHT_SUFFIXES and file.is_file() for file in files)
+    last = folder / "refs" / "main"
+    snapshot = folder / "snapshots" / (last.read_text(encoding="utf-8").strip() if last.is_file() else "")
+    return last.is_file() and any(
+        file.suffix in _WEIGHT_SUFFIXES and file.is_file() for file in snapshot.iterdir()
+    )

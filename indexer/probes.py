@@ -24,10 +24,9 @@ from indexer.bodies import Body, count_params, head_name, measure_features, remo
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.loaders import Loader, parse_loader
 from indexer.networks import SmallResNet
+from indexer.offline import BUILTIN_FOLDER, list_builtin
 from indexer.records import InputTransform
 from indexer.weights import fill, hash_weights, misfit, read_shapes, read_weights
-
-BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,6 @@ class NetworkDescription:
     source: str
     num_params: int
     input_size: int
-
-
-def list_builtin() -> list[str]:
-    """Names of the networks whose weights ship with this package, sorted."""
-    return sorted(path.name.removesuffix(".safetensors") for path in BUILTIN_FOLDER.glob("*.safetensors"))
 
 
 def list_torchvision() -> list[str]:

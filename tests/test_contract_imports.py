@@ -54,7 +54,7 @@ ALLOWED = {
         "networks": "",
         "offline": "loaders zoo",
         "own_networks": "bodies loaders",
-        "probes": "bodies hub loaders networks own_networks vision weights",
+        "probes": "bodies hub loaders networks offline own_networks vision weights",
         "sample_grads": "filters",
         "sampling": "listings",
         "scores": "",

@@ -1,0 +1,168 @@
+"""Which weights are on this machine, by caches laid out as the libraries lay out theirs, and without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markdown_pages import ROOT
+
+from indexer import offline
+from indexer.offline import hugging_face_cache, is_loadable_offline, list_builtin, torch_cache
+
+RESNET18, RESNET18_FILE = "resnet18.IMAGENET1K_V1", "resnet18-f37072fd.pth"
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    """Empty caches, and the working folder."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fetch_torch(name):
+    path = torch_cache() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"weights")
+
+
+def fetch_hub(repository, file="model.safetensors", *, revision="abc", last="abc"):
+    """As huggingface_hub: a file of a revision is a link to a blob, and ``refs`` says which is the last."""
+    folder = hugging_face_cache() / f"models--{repository.replace('/', '--')}"
+    for part in ("refs", "blobs", f"snapshots/{revision}"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(last)
+    (folder / "blobs" / "1").write_bytes(b"weights")
+    (folder / "snapshots" / revision / file).symlink_to("../../blobs/1")
+    return folder
+
+
+def test_builtin_weights_are_here():
+    assert all(map(is_loadable_offline, list_builtin()))
+    assert not is_loadable_offline("resnet14w32.nothing")
+
+
+@pytest.mark.parametrize("form", ["resnet18@{}", "timm:resnet18@{}", "torchscript:{}"])
+def test_a_file_is_here_if_it_is_there(caches, form):
+    loader = form.format(caches / "a.pth")
+    assert not is_loadable_offline(loader)
+    (caches / "a.pth").touch()
+    assert is_loadable_offline(loader)
+
+
+def test_a_folder_is_here_if_it_is_there(caches):
+    assert not is_loadable_offline("hf:./vit")
+    (caches / "vit").mkdir()
+    assert is_loadable_offline("hf:./vit")
+
+
+@pytest.mark.parametrize("cached_as", [f"torch:{RESNET18_FILE}", ""], ids=["known", "looked-up"])
+def test_weights_of_torchvision_are_here_once_they_were_fetched(cached_as):
+    assert not is_loadable_offline(RESNET18, cached_as)
+    fetch_torch("another.pth")
+    assert not is_loadable_offline(RESNET18, cached_as)
+    fetch_torch(RESNET18_FILE)
+    assert is_loadable_offline(RESNET18, cached_as)
+    assert not is_loadable_offline("resnet18.NONE")
+
+
+@pytest.mark.parametrize("cached_as", ["hf:timm/resnet18.a1_in1k", ""], ids=["known", "looked-up"])
+def test_weights_of_timm_are_here_once_they_were_fetched(cached_as):
+    pytest.importorskip("timm")
+    loader = "timm:resnet18.a1_in1k"
+    assert not is_loadable_offline(loader, cached_as)
+    fetch_hub("timm/resnet18.a2_in1k")
+    assert not is_loadable_offline(loader, cached_as)
+    fetch_hub("timm/resnet18.a1_in1k")
+    assert is_loadable_offline(loader, cached_as)
+
+
+def test_weights_of_timm_that_the_hub_lacks_are_files_of_torchs(caches):
+    pytest.importorskip("timm")
+    fetch_torch("legacy_senet154-e9eb9fe6.pth")
+    assert is_loadable_offline("timm:legacy_senet154.in1k")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_of_hugging_face_are_here_once_they_were_fetched(file):
+    pytest.importorskip("transformers")
+    assert not is_loadable_offline("hf:google/vit")
+    fetch_hub("google/vit", file)
+    assert is_loadable_offline("hf:google/vit")
+    assert not is_loadable_offline("hf:google/vit-large")
+
+
+@pytest.mark.parametrize(
+    "fault", ["config only", "no last revision", "another revision", "no blob", "not text"]
+)
+def test_a_fetch_that_was_cut_short_is_no_fetch(fault):
+    pytest.importorskip("transformers")
+    folder = fetch_hub(
+        "google/vit",
+        "config.json" if fault == "config only" else "model.safetensors",
+        last="def" if fault == "another revision" else "abc",
+    )
+    if fault == "no last revision":
+        (folder / "refs" / "main").unlink()
+    if fault == "no blob":
+        (folder / "blobs" / "1").unlink()
+    if fault == "not text":
+        (folder / "refs" / "main").write_bytes(b"\xff")
+    assert not is_loadable_offline("hf:google/vit")
+
+
+def test_without_its_library_nothing_of_it_can_be_loaded(caches, monkeypatch):
+    (caches / "a.pth").touch()
+    fetch_hub("google/vit")
+    monkeypatch.setattr(offline, "find_spec", lambda name: None)
+    assert not is_loadable_offline("timm:resnet18@a.pth")
+    assert not is_loadable_offline("hf:google/vit")
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        "package.module:function",
+        "what:is/this",
+        "",
+        "hf:gpt2",
+        "resnet18@~nobody-of-this-name/a.pth",
+        f"resnet18@{'a' * 5000}",
+        "resnet18@a\0",
+        "hf:google/\0",
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_is_not_here(loader):
+    fetch_torch(RESNET18_FILE)
+    fetch_hub("google/vit")
+    assert not is_loadable_offline(loader)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"TORCH_HOME": "~/elsewhere"},
+        {"XDG_CACHE_HOME": "/tmp/cache"},
+        {"XDG_CACHE_HOME": "/tmp/cache", "TORCH_HOME": "/tmp/torch", "HF_HOME": "/tmp/hf"},
+        {"HF_HOME": "/tmp/hf", "HUGGINGFACE_HUB_CACHE": "/tmp/old"},
+        {"HUGGINGFACE_HUB_CACHE": "/tmp/old", "HF_HUB_CACHE": "$HOME/hub"},
+    ],
+    ids=lambda variables: " ".join(variables) or "none",
+)
+def test_caches_are_where_the_libraries_have_them(variables):
+    """Each reads the environment when it is imported, so they are asked in a fresh process."""
+    code = (
+        "import sys; from indexer.offline import torch_cache, hugging_face_cache as ours; "
+        "found = torch_cache().parent, ours(); assert 'torch' not in sys.modules; "
+        "import huggingface_hub.constants as theirs, torch; "
+        "assert list(map(str, found)) == [torch.hub.get_dir(), theirs.HF_HUB_CACHE], found"
+    )
+    environment = {"HOME": str(Path.home()), "PATH": ""} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
