@@ -3,7 +3,7 @@
 The model of past results is ``registry.prior``; here its inputs are put together and its answer is
 written out beside the baselines.
 
-Axes: T rows of the result table, M experts, U tasks with known distances, S scenarios.
+Axes: T rows of the result table, M experts, U tasks with known distances.
 """
 
 import json
@@ -15,13 +15,16 @@ import numpy as np
 from registry.answers import Baseline, Evidence, EvidenceNeighbor, Query, Recommendation, RecommendedExpert
 from registry.errors import InvalidRecordError
 from registry.neighbors import check_k
-from registry.prior import MIN_INTERVAL_TASKS, Prediction, Prior, condition, fit_prior
+from registry.prediction import Prediction, condition, expected_regret
+from registry.prior import MIN_INTERVAL_TASKS, Prior, fit_prior
 from registry.records import ExpertRecord, ResultRecord
 from registry.result_table import Gathered, gather
 
 MEASUREMENT_SD = 0.01
 """Between repeated measurements of one expert on one task, in accuracy."""
 NUM_EVIDENCE_NEIGHBORS = 3
+TASK = "task2vec"
+"""The descriptor whose distances are evidence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +155,9 @@ class _Answer:
             like.from_tasks(tasks),
             origin.from_tasks(sources),
         )
-        prior = fit_prior(gathered.table, between, origin.between(sources, tasks))
-        prediction = condition(prior.predict(to_query, source), gathered.own, MEASUREMENT_SD)
-        regret = expected_regret(prediction, prior.scenarios)
+        prior = fit_prior(gathered.table, {TASK: between}, origin.between(sources, tasks))
+        prediction = condition(prior.predict({TASK: to_query}, source), gathered.own, MEASUREMENT_SD)
+        regret = expected_regret(prediction)
         return cls(query, experts, gathered, prior, prediction, to_query, between, source, regret)
 
     def ranking(self) -> list[int]:
@@ -289,21 +292,3 @@ class _Answer:
         if self.gathered.own_way not in {None, reference}:
             warning += f", moved by results on {self.query.task} by {self.gathered.own_way[1]}"
         return warning
-
-
-def expected_regret(prediction: Prediction, scenarios: np.ndarray) -> np.ndarray:
-    """How much better the best expert is expected to be.
-
-    The mean, over scenarios of errors as they fell on past tasks, of the best accuracy among all experts,
-    minus the expert's expected accuracy. The best of several uncertain experts is better than the
-    expected best, so that it is positive even for the first.
-
-    Args:
-        prediction: For M experts.
-        scenarios: ``[S, M]`` errors in sd, mean 0 for each expert.
-
-    Returns:
-        ``[M]`` in accuracy, 0 to 1, rising as the expected accuracy falls.
-    """
-    best = (prediction.mean + prediction.deviation_sd * scenarios).max(axis=1).mean()
-    return np.asarray(np.clip(best - prediction.mean, 0.0, 1.0))

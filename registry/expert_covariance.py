@@ -1,0 +1,89 @@
+"""How the errors of predictions go together over experts: what one measured expert says of the others.
+
+Experts of one kind are wrong together: where one does better on a new task than was expected, those that did
+so with it on past tasks do as well. The correlation is that of the errors on past tasks, of which there are
+few, so it is shrunk towards none by as much as predicts the errors on tasks left out best.
+
+Source:
+    Under the separable model of ``registry.prior`` the errors on a task have one covariance of experts on
+    every task, Bonilla, Chai and Williams 2007, Multi-task Gaussian process prediction; the shrinkage is that
+    of Ledoit and Wolf 2004, its strength by held-out likelihood, because errors are not Gaussian.
+
+Axes: T tasks, M experts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SHRINKAGES = (0.2, 0.4, 0.6, 0.8)
+CLIP = 2.0
+"""Most that one error counts, in sd: experts fail on a task now and then, by a lot, which says little."""
+SCALE_PSEUDO_TASKS = 3.0
+LEVEL_VARIANCE = 25.0
+"""Of an error common to all experts, which decides nothing between them."""
+MAX_JUDGED = 100
+"""Tasks that the strength is judged by, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertCovariance:
+    """Of errors in sd.
+
+    Attributes:
+        scale: ``[M]`` sd of each expert's errors, about 1.
+        correlation: ``[M, M]``, positive definite.
+    """
+
+    scale: np.ndarray
+    correlation: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Covariance ``[M, M]``."""
+        return np.asarray(self.scale[:, None] * self.correlation * self.scale)
+
+
+def estimate_covariance(errors: np.ndarray) -> ExpertCovariance:
+    """Scale and correlation of errors on past tasks.
+
+    Args:
+        errors: ``[T, M]`` in sd, mean square about 1; NaN where there is none.
+    """
+    known = np.isfinite(errors)
+    clipped = np.where(known, np.clip(errors, -CLIP, CLIP), 0.0)
+    counts = known.sum(axis=0)
+    squares = np.where(known, errors, 0.0) ** 2
+    variance = (squares.sum(axis=0) + SCALE_PSEUDO_TASKS) / (counts + SCALE_PSEUDO_TASKS)
+    clipped_variance = ((clipped**2).sum(axis=0) + SCALE_PSEUDO_TASKS) / (counts + SCALE_PSEUDO_TASKS)
+    units = clipped / np.sqrt(clipped_variance)
+    rows = np.flatnonzero(known.sum(axis=1) > 1)
+    if len(rows) < 3:
+        return ExpertCovariance(np.sqrt(variance), np.eye(errors.shape[1]))
+    judged = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_JUDGED).astype(int))]
+    likelihood = [
+        sum(_log_likelihood(units, known, row, rows, shrinkage) for row in judged) for shrinkage in SHRINKAGES
+    ]
+    best = SHRINKAGES[int(np.argmax(likelihood))]
+    return ExpertCovariance(np.sqrt(variance), _shrunk(units[rows], best))
+
+
+def _shrunk(units: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Correlation ``[M, M]`` of rows, of which unknown values are 0: what was never known together has none."""
+    sample = units.T @ units / len(units)
+    size = np.sqrt(np.maximum(np.diag(sample), 1.0))
+    correlation = (1 - shrinkage) * sample / size[:, None] / size
+    np.fill_diagonal(correlation, 1.0)
+    return np.asarray(correlation)
+
+
+def _log_likelihood(
+    units: np.ndarray, known: np.ndarray, row: int, rows: np.ndarray, shrinkage: float
+) -> float:
+    """Of one row, under the correlation of the others, up to a constant."""
+    among = np.flatnonzero(known[row])
+    others = units[np.ix_(rows[rows != row], among)]
+    covariance = _shrunk(others, shrinkage) + LEVEL_VARIANCE
+    factor = np.linalg.cholesky(covariance)
+    white = np.linalg.solve(factor, units[row, among])
+    return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())
