@@ -222,6 +222,31 @@ def load_expert(loader: str, num_classes: int | None = None) -> nn.Module:
     return body if num_classes is None else nn.Sequential(body, nn.Linear(network.num_features, num_classes))
 
 
+def load_source_head(loader: str) -> nn.Linear | None:
+    """The head that a network came with: what maps its features to logits of its source task.
+
+    SqueezeNet classifies every pixel, rectifies and averages; its head here is of averaged features, without
+    the rectification.
+
+    Returns:
+        ``[N, F]`` to ``[N, K]``; ``None`` of networks that come without one: those of timm, of Hugging Face and
+        of the user's own code.
+
+    Raises:
+        UnknownNameError: If there is no such architecture or weights.
+        WeightsError: If the weights cannot be read, or do not fit the architecture.
+    """
+    parsed = parse_loader(loader)
+    if parsed.source in {"timm", "hf", "python", "torchscript"}:
+        return None
+    _, network, _ = _load_whole(parsed)
+    head = network.get_submodule(head_name(network))
+    weight = head.weight.detach().flatten(1)  # type: ignore[operator]  # a layer's attributes
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": weight, "bias": head.bias.detach()})  # type: ignore[operator]
+    return linear.requires_grad_(requires_grad=False)
+
+
 def _load_body(loader: Loader) -> Body:
     """A network without its head, from the source that its loader names."""
     if loader.source in {"timm", "hf"}:
@@ -232,19 +257,21 @@ def _load_body(loader: Loader) -> Body:
         from indexer.own_networks import load_python, load_torchscript
 
         return load_python(loader) if loader.source == "python" else load_torchscript(loader)
+    name, network, transform = _load_whole(loader)
+    num_params = count_params(network)
+    return Body(name, network, transform, num_params, remove_head(network))
+
+
+def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
+    """Name, network with its head and input transform of a file, a built-in network or torchvision's."""
     if loader.file:
         stem = loader.file.name.removesuffix(loader.file.suffix)
         name = f"{loader.architecture}.{stem.removeprefix(f'{loader.architecture}.')}"
-        network, transform = _from_file(loader, loader.file)
-    elif loader.name in list_builtin():
-        name = loader.name
-        builtin = Loader(name, "named", loader.architecture)
-        network, transform = _from_file(builtin, BUILTIN_FOLDER / f"{name}.safetensors")
-    else:
-        name = loader.name
-        network, transform = _from_torchvision(loader)
-    num_params = count_params(network)
-    return Body(name, network, transform, num_params, remove_head(network))
+        return name, *_from_file(loader, loader.file)
+    if loader.name in list_builtin():
+        builtin = Loader(loader.name, "named", loader.architecture)
+        return loader.name, *_from_file(builtin, BUILTIN_FOLDER / f"{loader.name}.safetensors")
+    return loader.name, *_from_torchvision(loader)
 
 
 def _from_file(loader: Loader, path: Path) -> tuple[nn.Module, InputTransform]:
