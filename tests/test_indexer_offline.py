@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from extras import skip_without
 from markdown_pages import ROOT
 
 from indexer import offline
@@ -70,7 +71,7 @@ def test_weights_of_torchvision_are_here_once_they_were_fetched(cached_as):
 
 @pytest.mark.parametrize("cached_as", ["hf:timm/resnet18.a1_in1k", ""], ids=["known", "looked-up"])
 def test_weights_of_timm_are_here_once_they_were_fetched(cached_as):
-    pytest.importorskip("timm")
+    skip_without("timm")
     loader = "timm:resnet18.a1_in1k"
     assert not is_loadable_offline(loader, cached_as)
     fetch_hub("timm/resnet18.a2_in1k")
@@ -80,14 +81,14 @@ def test_weights_of_timm_are_here_once_they_were_fetched(cached_as):
 
 
 def test_weights_of_timm_that_the_hub_lacks_are_files_of_torchs(caches):
-    pytest.importorskip("timm")
+    skip_without("timm")
     fetch_torch("legacy_senet154-e9eb9fe6.pth")
     assert is_loadable_offline("timm:legacy_senet154.in1k")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 def test_weights_of_hugging_face_are_here_once_they_were_fetched(file):
-    pytest.importorskip("transformers")
+    skip_without("transformers")
     assert not is_loadable_offline("hf:google/vit")
     fetch_hub("google/vit", file)
     assert is_loadable_offline("hf:google/vit")
@@ -98,7 +99,7 @@ def test_weights_of_hugging_face_are_here_once_they_were_fetched(file):
     "fault", ["config only", "no last revision", "another revision", "no blob", "not text"]
 )
 def test_a_fetch_that_was_cut_short_is_no_fetch(fault):
-    pytest.importorskip("transformers")
+    skip_without("transformers")
     folder = fetch_hub(
         "google/vit",
         "config.json" if fault == "config only" else "model.safetensors",

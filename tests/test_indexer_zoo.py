@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from extras import skip_without
 
 from indexer.errors import WeightsError
 from indexer.hub import timm_configs
@@ -22,13 +23,13 @@ def torchvision():
 
 @pytest.fixture(scope="module")
 def timm():
-    pytest.importorskip("timm")
+    skip_without("timm")
     return {network.name: network for network in describe_timm()}
 
 
 @pytest.mark.parametrize("library", ZOOS)
 def test_networks_are_in_order_each_once_and_make_records(library):
-    pytest.importorskip(library)
+    skip_without(library)
     networks = ZOOS[library]()
     names = [network.name for network in networks]
     assert names == sorted(set(names))

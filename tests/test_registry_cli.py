@@ -95,9 +95,13 @@ def test_recommend_is_the_contract(folder):
         (("--license", "mit,apache-2.0"), ["small.mit"]),
         (("-k", "1"), [EXPERT]),
         (("--max-params", "10"), []),
+        (("--input-size", "224"), [EXPERT, "small.mit"]),
+        (("--input-size", "223"), []),
+        (("--loadable-offline",), []),
     ],
 )
-def test_recommend_keeps_within_limits(folder, limit, expected):
+def test_recommend_keeps_within_limits(folder, limit, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # with nothing in it
     document = answer(folder, "recommend", "flowers", *limit)
     assert [it["expert"] for it in document["recommendations"]] == expected
 

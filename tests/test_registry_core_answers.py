@@ -25,8 +25,15 @@ def synthetic(tmp_path):
     store.add_experts(
         [
             make_expert("big.x", builtin=True),
-            make_expert("small.x", num_params=1_000_000, flops=50_000_000, license="mit"),
-            make_expert("unknown.x", num_params=None, flops=None, license=""),
+            make_expert(
+                "small.x",
+                loader="resnet14w32.mnist",
+                num_params=1_000_000,
+                flops=50_000_000,
+                input_size=64,
+                license="mit",
+            ),
+            make_expert("unknown.x", num_params=None, flops=None, input_size=None, license=""),
         ]
     )
     store.add_results(
@@ -82,9 +89,16 @@ def test_a_result_needs_a_task_and_an_expert(synthetic):
         ({"max_flops": 1e9}, {"small.x"}),
         ({"licenses": ["MIT", "isc"]}, {"small.x"}),
         ({"licenses": ["bsd-3-clause"], "max_params": 1e6}, set()),
+        ({"input_size": 224}, {"big.x", "small.x"}),
+        ({"input_size": 64}, {"small.x"}),
+        ({"loadable_offline": True}, {"small.x"}),
+        ({"loadable_offline": True, "max_params": 1e3}, set()),
     ],
 )
-def test_recommend_keeps_within_limits_which_the_unknown_does_not(synthetic, limits, expected):
+def test_recommend_keeps_within_limits_which_the_unknown_does_not(
+    synthetic, limits, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # with nothing in it
     answer = synthetic.recommend("e", **limits)
     assert {it.expert for it in answer.recommendations} == expected
     assert {it.expert for it in answer.baselines.values()} - {None} <= expected
