@@ -152,6 +152,9 @@ CASES: dict[str, Case] = {
     "add-version": Case(build, add_version),
     "add-in-space": Case(build, add_in_space),
     "add-experts": Case(build, lambda f: Store(f).add_experts([make_expert("x.test"), make_expert("y.test")])),
+    "update-experts": Case(
+        build, lambda f: Store(f).update_experts([make_expert("resnet0.test", license="mit", flops=None)])
+    ),
     "add-results": Case(build, lambda f: Store(f).add_results([make_result("c"), make_result("d")])),
     "remove-task": Case(build, lambda folder: Store(folder).remove_task("a")),
     "restore-task": Case(build, lambda folder: Store(folder).restore_task("gone")),
