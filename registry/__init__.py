@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from registry.answers import (
         AddedTask,
         ExportSummary,
+        ImportedExperts,
         ImportSummary,
         Measurement,
         Neighbor,
@@ -29,6 +30,7 @@ _HOMES = {
     "ExpertRecord": "registry.records",
     "ExportSummary": "registry.answers",
     "ImportSummary": "registry.answers",
+    "ImportedExperts": "registry.answers",
     "Measurement": "registry.answers",
     "Neighbor": "registry.answers",
     "Query": "registry.answers",
@@ -44,6 +46,7 @@ __all__ = [
     "ExpertRecord",
     "ExportSummary",
     "ImportSummary",
+    "ImportedExperts",
     "Measurement",
     "Neighbor",
     "Query",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.csv_files import read_experts
-from registry.errors import DuplicateError, InvalidRecordError
-from registry.ingest import absolute_loader, translated_errors
+from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
+from registry.ingest import absolute_loader, is_there, translated_errors
 from registry.records import ExpertRecord
 
 LIBRARIES = ("timm", "torchvision")
@@ -84,10 +84,13 @@ def read_source(source: str | Path) -> list[ExpertRecord]:
 
     Raises:
         InvalidRecordError: If the file or a row is bad; every bad row is named.
+        NotFoundError: If it is a plain word, and neither a library nor a file.
         IngestError: If the library is not installed.
     """
     if is_library(source):
         return _of_library(str(source))
+    if str(source).isidentifier() and not is_there(str(source)):
+        raise NotFoundError("library or CSV file", str(source), LIBRARIES)
     experts, problems = read_experts(Path(source))
     if problems:
         raise InvalidRecordError("; ".join(problems))

@@ -68,6 +68,7 @@ class Experts(Transfer, ABC):
 
         Raises:
             InvalidRecordError: If the file or a row is bad; every bad row is named.
+            NotFoundError: If the source is a plain word, and neither a library nor a file.
             DuplicateError: If a row gives the name of an expert to another network.
             IngestError: If the library is not installed.
         """

@@ -75,7 +75,7 @@ def write_bad_files(root):
     (root / "nan.csv").write_text(f"task,expert,accuracy\nbirds,{EXPERT},nan\n")
     (root / "unknown.csv").write_text(f"task,expert,accuracy\nbirds,{EXPERT},0.5\nbirdz,{EXPERT},0.5\n")
     (root / "no_accuracy.csv").write_text(f"task,expert\nbirds,{EXPERT}\n")
-    (root / "experts.csv").write_text(f"expert\nnew.x\n{EXPERT}\n")
+    (root / "experts.csv").write_text(f"expert,loader\nnew.x,\n{EXPERT},resnet18@/mine.pth\n")
     (root / "negative.csv").write_text("expert,num_params\nnew.x,-5\n")
     (root / "binary.csv").write_bytes(bytes(range(256)))
 
@@ -192,6 +192,12 @@ CASES = {
     "k-0": ("nearest birds -k 0", "Invalid value for '-k': 0 is not in the range x>=1."),
     "k-0-recommend": ("recommend birds -k 0", "Invalid value for '-k': 0 is not in the range x>=1."),
     "size": ("recommend birds --max-params 30Q", "'30Q' is no size; write a positive number such as 30M"),
+    "input-size": ("recommend birds --input-size 0", "'--input-size': 0 is not in the range x>=1."),
+    "source-accuracy": (
+        "expert add resnet14w32.mnist --source-accuracy 99",
+        "expert resnet14w32.mnist: source_accuracy must be from 0 to 1, got 99.0",
+    ),
+    "no-library-imported": ("expert import tim", "no library or CSV file is named 'tim'; did you mean timm?"),
     "licence": ("recommend birds --license ,", "',' names nothing; write words between commas"),
     "quote-in-name": ('task add "a\'b" {root}/good', '"a\'b" cannot name a task: allowed are 1 to 128 of'),
     "sql-in-name": ('task add "x; --" {root}/good', "'x; --' cannot name a task: allowed are 1 to 128 of"),

@@ -218,9 +218,8 @@ def test_expert_import_says_how_many_are_new(registry):
 
 def test_a_source_that_is_none_is_one_sentence(registry):
     done = t2v(registry.uri, "expert", "import", "torchvison")
-    message = "torchvison: cannot be read as CSV: no such file or directory"
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Error: {message}")
+    message = "no library or CSV file is named 'torchvison'; did you mean torchvision?"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {message}\n")
 
 
 def test_questions_about_imported_experts_load_no_torch(tmp_path, registry):
