@@ -60,17 +60,18 @@ def estimate_covariance(errors: np.ndarray) -> ExpertCovariance:
     rows = np.flatnonzero(known.sum(axis=1) > 1)
     if len(rows) < 3:
         return ExpertCovariance(np.sqrt(variance), np.eye(errors.shape[1]))
+    products = units[rows].T @ units[rows]
     judged = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_JUDGED).astype(int))]
     likelihood = [
-        sum(_log_likelihood(units, known, row, rows, shrinkage) for row in judged) for shrinkage in SHRINKAGES
+        sum(_log_likelihood(units[row], known[row], products, len(rows), shrinkage) for row in judged)
+        for shrinkage in SHRINKAGES
     ]
     best = SHRINKAGES[int(np.argmax(likelihood))]
-    return ExpertCovariance(np.sqrt(variance), _shrunk(units[rows], best))
+    return ExpertCovariance(np.sqrt(variance), _shrunk(products / len(rows), best))
 
 
-def _shrunk(units: np.ndarray, shrinkage: float) -> np.ndarray:
-    """Correlation ``[M, M]`` of rows, of which unknown values are 0: what was never known together has none."""
-    sample = units.T @ units / len(units)
+def _shrunk(sample: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Correlation ``[M, M]`` from mean products ``[M, M]``, 0 for experts never known together."""
     size = np.sqrt(np.maximum(np.diag(sample), 1.0))
     correlation = (1 - shrinkage) * sample / size[:, None] / size
     np.fill_diagonal(correlation, 1.0)
@@ -78,12 +79,12 @@ def _shrunk(units: np.ndarray, shrinkage: float) -> np.ndarray:
 
 
 def _log_likelihood(
-    units: np.ndarray, known: np.ndarray, row: int, rows: np.ndarray, shrinkage: float
+    row: np.ndarray, known: np.ndarray, products: np.ndarray, num_rows: int, shrinkage: float
 ) -> float:
-    """Of one row, under the correlation of the others, up to a constant."""
-    among = np.flatnonzero(known[row])
-    others = units[np.ix_(rows[rows != row], among)]
-    covariance = _shrunk(others, shrinkage) + LEVEL_VARIANCE
-    factor = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(factor, units[row, among])
+    """Of one row ``[M]``, under the correlation of the others, up to a constant."""
+    among = np.flatnonzero(known)
+    units = row[among]
+    sample = (products[np.ix_(among, among)] - np.outer(units, units)) / (num_rows - 1)
+    factor = np.linalg.cholesky(_shrunk(sample, shrinkage) + LEVEL_VARIANCE)
+    white = np.linalg.solve(factor, units)
     return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())

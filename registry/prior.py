@@ -23,6 +23,7 @@ Source:
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from registry.expert_covariance import ExpertCovariance, estimate_covariance
 from registry.prediction import Prediction
@@ -198,11 +199,17 @@ def fit_prior(table: ResultTable, between: Likeness | None = None, source: np.nd
     Returns:
         The fitted prior. It cannot tell tasks apart without ``between``, and then is the static prior.
     """
+    with threadpool_limits(1, user_api="blas"):  # many small matrices: threads would wait for each other
+        return _fit(table, between or {}, source)
+
+
+def _fit(table: ResultTable, between: Likeness, source: np.ndarray | None) -> Prior:
+    """``fit_prior`` on one thread."""
     normal = normalise(table.accuracy)
     mask, counts = normal.mask, normal.mask.sum(axis=0)
     _, tasks = np.unique(np.asarray(table.tasks, dtype=str), return_inverse=True)
     other = tasks[:, None] != tasks[None, :]
-    kernels = TaskKernels.of(between or {}, other)
+    kernels = TaskKernels.of(between, other)
     to_rows = None if source is None else source.T
     slope = _SourceSlope.of(to_rows, normal)
     shift = slope.prior(to_rows, other.T.astype(np.float64) @ mask)

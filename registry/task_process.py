@@ -13,14 +13,16 @@ Source:
     Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: (2.25) and (2.26) for the
     prediction, (5.12) for leaving rows out in closed form; here, all rows of a task at once.
 
-Axes: T rows, C columns, G cells, D descriptors.
+Axes: T rows, C columns, N known values, G cells, B groups of columns, n rows of a group.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 Likeness = Mapping[str, np.ndarray]
 """Distances by name of the descriptor that they compare."""
@@ -31,6 +33,11 @@ CONSTANTS = (0.2, 0.5, 0.8)
 NOISES = (0.25, 1.0)
 STATIC_WEIGHT = 0.5
 SMALLEST_UNIT = 1e-12  # of a difference of distances; below it is rounding
+MAX_BATCH = 2**20
+"""Most numbers in the matrices that are inverted in one call."""
+CHOLESKY_FROM = 200  # rows; smaller matrices are inverted faster in one call
+
+_Kernel = tuple[tuple[str, ...], float]  # descriptors and bandwidth: what k depends on
 
 
 @dataclass(frozen=True)
@@ -50,44 +57,72 @@ class Cell:
     noise: float = 1.0
 
 
-def list_cells(likeness: Likeness) -> list[Cell]:
+def list_cells(descriptors: Iterable[str]) -> list[Cell]:
     """The static cell, then the grid for each descriptor and for all of them together."""
-    names = tuple(sorted(likeness))
+    names = tuple(sorted(descriptors))
     sets = [(name,) for name in names] + ([names] if len(names) > 1 else [])
     return [Cell(), *(Cell(*values) for values in product(sets, BANDWIDTHS, CONSTANTS, NOISES))]
 
 
 @dataclass(frozen=True, eq=False)
 class TaskKernels:
-    """Covariances between rows, and from rows to a query, for every cell."""
+    """Covariances between rows, and from rows to a query, for every cell.
 
-    between: Likeness  # [T, T] each
+    Attributes:
+        units: Spread of the distances, by descriptor, of those that are known somewhere.
+        num_rows: T.
+    """
+
     units: Mapping[str, float]
     num_rows: int
+    _likeness: Mapping[_Kernel, np.ndarray]  # k between rows [T, T]
+    _share: Mapping[_Kernel, float]  # of k that is left when it is made positive semidefinite
 
     @classmethod
     def of(cls, between: Likeness, other: np.ndarray) -> "TaskKernels":
         """From distances ``[T, T]`` between rows, of which those ``other`` are of different tasks."""
         units = {name: _unit(distances, other) for name, distances in between.items()}
-        return cls({name: between[name] for name, unit in units.items() if unit > 0}, units, len(other))
+        units = {name: unit for name, unit in units.items() if unit > 0}
+        likeness, share = {}, {}
+        for kernel in {(cell.descriptors, cell.bandwidth) for cell in list_cells(units)}:
+            likeness[kernel], share[kernel] = _positive(_decay(kernel, units, between, other.shape))
+        return cls(units, len(other), likeness, share)
 
     def matrix(self, cell: Cell) -> np.ndarray:
         """Covariance ``[T, T]`` without noise."""
-        likeness = self._likeness(cell, self.between, (self.num_rows, self.num_rows))
-        np.fill_diagonal(likeness, 1.0)
-        return cell.constant + (1 - cell.constant) * likeness
+        return cell.constant + (1 - cell.constant) * self._likeness[cell.descriptors, cell.bandwidth]
 
     def to_query(self, cell: Cell, distances: Likeness) -> np.ndarray:
         """Covariance ``[T]`` with a query at those distances ``[T]``."""
-        return cell.constant + (1 - cell.constant) * self._likeness(cell, distances, (self.num_rows,))
+        kernel = cell.descriptors, cell.bandwidth
+        likeness = self._share[kernel] * _decay(kernel, self.units, distances, (self.num_rows,))
+        return cell.constant + (1 - cell.constant) * likeness
 
-    def _likeness(self, cell: Cell, distances: Likeness, shape: tuple[int, ...]) -> np.ndarray:
-        """k; 0 where a distance is not known."""
-        if not cell.descriptors or not all(name in distances for name in cell.descriptors):
-            return np.zeros(shape)
-        exponent = sum(distances[name] / (cell.bandwidth * self.units[name]) for name in cell.descriptors)
-        known = np.isfinite(exponent)
-        return np.where(known, np.exp(-np.maximum(np.where(known, exponent, 0.0), 0.0)), 0.0)
+
+def _decay(
+    kernel: _Kernel, units: Mapping[str, float], distances: Likeness, shape: tuple[int, ...]
+) -> np.ndarray:
+    """k; 0 where a distance is not known."""
+    names, bandwidth = kernel
+    if not names or not all(name in distances for name in names):
+        return np.zeros(shape)
+    exponent = sum(distances[name] / (bandwidth * units[name]) for name in names)
+    known = np.isfinite(exponent)
+    return np.where(known, np.exp(-np.maximum(np.where(known, exponent, 0.0), 0.0)), 0.0)
+
+
+def _positive(likeness: np.ndarray) -> tuple[np.ndarray, float]:
+    """Make k ``[T, T]`` a covariance; also the share of it that is left off the diagonal.
+
+    Distances that are not known, differ by direction or are none of a Euclidean space may leave it with
+    negative eigenvalues. Then it is mixed with as much noise as makes them 0.
+    """
+    likeness = (likeness + likeness.T) / 2
+    np.fill_diagonal(likeness, 1.0)
+    share = 1 / (1 - float(np.linalg.eigvalsh(likeness).min(initial=0.0)))
+    likeness *= share
+    np.fill_diagonal(likeness, 1.0)
+    return likeness, share
 
 
 def _unit(distances: np.ndarray, other: np.ndarray) -> float:
@@ -112,7 +147,7 @@ class TaskProcess:
         cells: G of them, the static one first.
         weights: ``[G]``, sum 1.
         known: ``[T, C]`` which values there are.
-        left_out: ``[T, C]`` predictions of every known value by other tasks, under weights from the other rows;
+        left_out: ``[T, C]`` predictions of every known value by other tasks, under weights from these tasks;
             0 elsewhere.
         left_out_variance: ``[T, C]`` their variance under the most likely cell, in units of its k; 1 elsewhere.
     """
@@ -123,8 +158,8 @@ class TaskProcess:
     known: np.ndarray
     left_out: np.ndarray
     left_out_variance: np.ndarray
-    _dual: np.ndarray = field(repr=False)  # [G, T, C] inverse covariance times values
-    _groups: list["_Group"] = field(repr=False)  # under the most likely cell
+    _dual: np.ndarray = field(repr=False)  # [G, N] inverse covariance times values
+    _precisions: list[tuple["_Batch", np.ndarray]] = field(repr=False)  # under the most likely cell
 
     @classmethod
     def fit(
@@ -139,30 +174,25 @@ class TaskProcess:
             kernels: Of the rows.
             values: ``[T, C]``, of mean zero as far as is known.
             mask: ``[T, C]`` which are known.
-            tasks: ``[T]`` task of each row, as numbers: rows of one task are left out together.
+            tasks: ``[T]`` task of each row, as numbers from 0: rows of one task are left out together.
         """
-        cells = list_cells(kernels.between)
-        fits = [_fit_cell(kernels.matrix(cell), cell.noise, values, mask, tasks) for cell in cells]
-        left_out = np.stack([fit.left_out for fit in fits])
-        squares = np.where(mask, left_out - values, 0.0) ** 2
-        loss = squares.sum(axis=2) / np.maximum(mask.sum(axis=1), 1)  # [G, T]
-        rows = np.asarray(mask.any(axis=1))
-        total, num_rows = loss.sum(axis=1, keepdims=True), int(rows.sum())
-        prior = np.full(len(cells), (1 - STATIC_WEIGHT) / max(len(cells) - 1, 1))
-        prior[0] = STATIC_WEIGHT if len(cells) > 1 else 1.0
-        weights = _likelihood_weights(total, num_rows, prior)[:, 0]
-        without = _likelihood_weights(np.maximum(total - loss, 0.0), np.asarray(num_rows - rows), prior)
-        best = fits[int(np.argmax(weights))]
-        return cls(
-            kernels,
-            cells,
-            weights,
-            mask,
-            np.einsum("gt,gtc->tc", without, left_out),
-            best.variance,
-            np.stack([fit.dual for fit in fits]),
-            best.groups,
-        )
+        cells, batches = list_cells(kernels.units), _list_batches(mask, tasks)
+        dual, errors = np.zeros((2, len(cells), int(mask.sum())))
+        for number, cell in enumerate(cells):
+            matrix = kernels.matrix(cell)
+            for batch in batches:
+                part = _fit_batch(matrix, cell.noise, values, batch)
+                dual[number, batch.places], errors[number, batch.places] = part.dual, part.error
+        weights, without = _weigh(errors**2, mask, tasks)
+        left_out, variance = np.zeros(mask.shape), np.ones(mask.shape)
+        left_out[mask] = values[mask] - (without[:, mask.nonzero()[0]] * errors).sum(axis=0)
+        best, precisions = cells[int(np.argmax(weights))], []
+        matrix = kernels.matrix(best)
+        for batch in batches:
+            part = _fit_batch(matrix, best.noise, values, batch)
+            precisions.append((batch, part.precision))
+            variance[batch.rows[:, :, None], batch.columns[:, None, :]] = part.variance[..., None]
+        return cls(kernels, cells, weights, mask, left_out, variance, dual, precisions)
 
     @property
     def static_weight(self) -> float:
@@ -179,73 +209,130 @@ class TaskProcess:
             Mean ``[C]``, and variance ``[C]`` in units of k under the most likely cell.
         """
         covariances = np.stack([self.kernels.to_query(cell, distances) for cell in self.cells])
-        mean = np.einsum("g,gt,gtc->c", self.weights, covariances, self._dual, optimize=True)
+        rows, columns = self.known.nonzero()
+        parts = ((self.weights[:, None] * covariances)[:, rows] * self._dual).sum(axis=0)
+        mean = np.bincount(columns, parts, minlength=self.known.shape[1])
         best = int(np.argmax(self.weights))
-        variance = np.full(self._dual.shape[2], 1.0 + self.cells[best].noise)
-        for group in self._groups:
-            near = covariances[best, group.rows]
-            variance[group.columns] -= near @ group.precision @ near
+        variance = np.full(self.known.shape[1], 1.0 + self.cells[best].noise)
+        for batch, precision in self._precisions:
+            near = covariances[best][batch.rows]
+            variance[batch.columns] -= (near[:, None] @ precision @ near[:, :, None])[:, 0]
         return mean, np.maximum(variance, self.cells[best].noise)
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
-    """Columns that are known in the same rows, and the inverse of the covariance of these."""
+class _Batch:
+    """B groups of k columns; those of a group are known in the same n rows, and every group has as many.
 
-    columns: np.ndarray
+    Attributes:
+        rows: ``[B, n]``.
+        columns: ``[B, k]``.
+        places: ``[B, n, k]`` of their values among the N that are known, which are in the order of rows.
+        repeated: For every s above 1: groups ``[K]`` that have s rows of one task, and which of their rows
+            these are ``[K, s]``.
+    """
+
     rows: np.ndarray
-    precision: np.ndarray
+    columns: np.ndarray
+    places: np.ndarray
+    repeated: list[tuple[np.ndarray, np.ndarray]]
+
+
+def _list_batches(mask: np.ndarray, tasks: np.ndarray) -> list[_Batch]:
+    """Columns that are known in the same rows need one inverse, those known in as many rows one call."""
+    patterns, of_column = np.unique(mask, axis=1, return_inverse=True)
+    sizes: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    for number in range(patterns.shape[1]):
+        rows, columns = np.flatnonzero(patterns[:, number]), np.flatnonzero(of_column == number)
+        if rows.size:
+            sizes[len(rows), len(columns)].append((rows, columns))
+    place = np.cumsum(mask).reshape(mask.shape) - 1
+    batches = []
+    for (num_rows, _), groups in sizes.items():
+        step = max(MAX_BATCH // num_rows**2, 1)
+        for start in range(0, len(groups), step):
+            rows, columns = (np.stack(part) for part in zip(*groups[start : start + step], strict=True))
+            places = place[rows[:, :, None], columns[:, None, :]]
+            batches.append(_Batch(rows, columns, places, _list_repeated(tasks[rows])))
+    return batches
+
+
+def _list_repeated(tasks: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of one task, of groups whose rows are of those ``[B, n]`` tasks: see ``_Batch.repeated``."""
+    found: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+    for group, names in enumerate(tasks):
+        order = np.argsort(names, kind="stable")
+        _, starts, counts = np.unique(names[order], return_index=True, return_counts=True)
+        for start, count in zip(starts[counts > 1], counts[counts > 1], strict=True):
+            found[int(count)].append((group, order[start : start + count]))
+    return [
+        (np.array([group for group, _ in pairs]), np.stack([rows for _, rows in pairs]))
+        for pairs in found.values()
+    ]
 
 
 @dataclass(frozen=True, eq=False)
-class _CellFit:
-    """One cell's view of the values: ``[T, C]`` each."""
+class _BatchFit:
+    """One cell's view of the values of one batch."""
 
-    dual: np.ndarray
-    left_out: np.ndarray
-    variance: np.ndarray
-    groups: list[_Group]
+    precision: np.ndarray  # [B, n, n]
+    dual: np.ndarray  # [B, n, k]
+    error: np.ndarray  # [B, n, k] of predicting by other tasks
+    variance: np.ndarray  # [B, n] of these errors
 
 
-def _fit_cell(
-    kernel: np.ndarray, noise: float, values: np.ndarray, mask: np.ndarray, tasks: np.ndarray
-) -> _CellFit:
+def _fit_batch(kernel: np.ndarray, noise: float, values: np.ndarray, batch: _Batch) -> _BatchFit:
     """Leave each task out in turn, in closed form."""
-    dual, left_out, variance = np.zeros(values.shape), np.zeros(values.shape), np.ones(values.shape)
-    groups = []
-    for columns, rows in _known_together(mask):
-        place = np.ix_(rows, columns)
-        precision = np.linalg.inv(kernel[np.ix_(rows, rows)] + noise * np.eye(len(rows)))
-        groups.append(_Group(columns, rows, precision))
-        dual[place] = precision @ values[place]
-        error, variance[place] = _errors(precision, dual[place], tasks[rows])
-        left_out[place] = values[place] - error
-    return _CellFit(dual, left_out, variance, groups)
+    covariance = kernel[batch.rows[:, :, None], batch.rows[:, None, :]]
+    precision = _invert(covariance + noise * np.eye(batch.rows.shape[1]))
+    dual = precision @ values[batch.rows[:, :, None], batch.columns[:, None, :]]
+    variance = 1 / np.diagonal(precision, axis1=1, axis2=2)
+    error = dual * variance[..., None]
+    for groups, rows in batch.repeated:
+        together = np.linalg.inv(precision[groups[:, None, None], rows[:, :, None], rows[:, None, :]])
+        error[groups[:, None], rows] = together @ dual[groups[:, None], rows]
+        variance[groups[:, None], rows] = np.diagonal(together, axis1=1, axis2=2)
+    return _BatchFit(precision, dual, error, variance)
 
 
-def _known_together(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Groups of columns that are known in the same rows, and these rows; none of columns known nowhere."""
-    patterns, of_column = np.unique(mask, axis=1, return_inverse=True)
-    for number in range(patterns.shape[1]):
-        rows = np.flatnonzero(patterns[:, number])
-        if rows.size:
-            yield np.flatnonzero(of_column == number), rows
+def _invert(covariances: np.ndarray) -> np.ndarray:
+    """Inverses of positive definite matrices ``[B, n, n]``; large ones by Cholesky, in half the time."""
+    if covariances.shape[1] < CHOLESKY_FROM:
+        return np.linalg.inv(covariances)
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    inverses = np.empty(covariances.shape)
+    with threadpool_limits(1, user_api="blas"):  # as of fit_prior, for what was loaded just now
+        for inverse, covariance in zip(inverses, covariances, strict=True):
+            factor, _ = dpotrf(covariance)
+            upper, _ = dpotri(factor, overwrite_c=True)
+            np.add(upper, upper.T, out=inverse)
+            inverse[np.diag_indices(len(inverse))] /= 2
+    return inverses
 
 
-def _errors(precision: np.ndarray, dual: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Errors of predicting every row by rows of other tasks, and their variances as a column."""
-    error = dual / np.diag(precision)[:, None]
-    variance = 1 / np.diag(precision)
-    names, counts = np.unique(tasks, return_counts=True)
-    for name in names[counts > 1]:
-        block = np.flatnonzero(tasks == name)
-        covariance = np.linalg.inv(precision[np.ix_(block, block)])
-        error[block] = covariance @ dual[block]
-        variance[block] = np.diag(covariance)
-    return error, variance[:, None]
+def _weigh(squares: np.ndarray, mask: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of cells ``[G]``, and those without the task of each row ``[G, T]``.
+
+    Args:
+        squares: ``[G, N]`` of errors, in the order of rows.
+        mask: ``[T, C]`` where these are.
+        tasks: ``[T]`` task of each row.
+    """
+    rows = mask.nonzero()[0]
+    counts = mask.sum(axis=1)
+    sums = np.stack([np.bincount(rows, square, minlength=len(mask)) for square in squares])
+    loss = sums / np.maximum(counts, 1)
+    used = (counts > 0).astype(np.float64)
+    total, of_task = loss.sum(axis=1, keepdims=True), np.stack([np.bincount(tasks, row)[tasks] for row in loss])
+    prior = np.full(len(squares), (1 - STATIC_WEIGHT) / max(len(squares) - 1, 1))
+    prior[0] = STATIC_WEIGHT if len(squares) > 1 else 1.0
+    weights = _likelihood_weights(total, used.sum(), prior)[:, 0]
+    others = used.sum() - np.bincount(tasks, used)[tasks]
+    return weights, _likelihood_weights(np.maximum(total - of_task, 0.0), others, prior)
 
 
-def _likelihood_weights(loss: np.ndarray, num_rows: int | np.ndarray, prior: np.ndarray) -> np.ndarray:
+def _likelihood_weights(loss: np.ndarray, num_rows: float | np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Weights ``[G, Q]`` summing to 1 over cells, from summed losses ``[G, Q]`` over ``num_rows`` rows."""
     mean_loss = loss / np.maximum(num_rows, 1) + 1e-12
     log_weight = np.log(prior)[:, None] - 0.5 * num_rows * np.log(mean_loss)
