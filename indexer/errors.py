@@ -6,6 +6,7 @@
     │   ├── TooFewSamplesError                  too few classes, or too few samples of one
     │   └── UnreadableFilesError                more than a tenth of the sampled files cannot be decoded
     ├── WeightsError             (ValueError)   a weights file does not fit its architecture
+    ├── NetworkError             (ValueError)   a network does not run over the data
     ├── UnsupportedLayerError    (ValueError)   a layer with parameters has no Fisher rule
     ├── SettingsError            (ValueError)   a setting is out of its range
     └── UnknownNameError         (LookupError)  no probe, architecture or estimator of that name
@@ -61,6 +62,10 @@ class UnreadableFilesError(DataError):
 
 class WeightsError(IndexerError, ValueError):
     """A weights file that cannot be read or does not fit its architecture."""
+
+
+class NetworkError(IndexerError, ValueError):
+    """A network that does not run over the data, or makes no numbers of it."""
 
 
 class UnsupportedLayerError(IndexerError, ValueError):

@@ -108,18 +108,50 @@ class EvidenceNeighbor:
 
 
 @dataclass(frozen=True)
+class TrialScores:
+    """What trying an expert on a sample of the data gave.
+
+    Attributes:
+        scores: Transferability scores by name; higher is better.
+        accuracy: Of a few-shot linear probe, 0 to 1; ``None`` where the task is not single-label.
+        seconds: Wall time.
+    """
+
+    scores: dict[str, float]
+    accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One expert that was tried.
+
+    Attributes:
+        expert: Its name.
+        expected_accuracy: What was expected of it just before, 0 to 1.
+        expected_improvement: Over the best expert known just before, in accuracy.
+        found: What trying it gave.
+    """
+
+    expert: str
+    expected_accuracy: float
+    expected_improvement: float
+    found: TrialScores
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Why an expert stands where it stands.
 
     Attributes:
         neighbors: The results that weighed most, nearest first.
         results: Number of results of the expert that were used.
-        trial: Score of the expert on the new data itself, ``None`` as nothing was tried.
+        trial: What trying the expert on the data itself gave, ``None`` if it was not tried.
     """
 
     neighbors: tuple[EvidenceNeighbor, ...]
     results: int
-    trial: float | None = None
+    trial: TrialScores | None = None
 
 
 @dataclass(frozen=True)
@@ -147,12 +179,13 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer of *recommend*: ranked experts, the baselines by name, and what to be wary of."""
+    """The answer of *recommend*: ranked experts, the baselines by name, what to be wary of, what was tried."""
 
     query: Query
     recommendations: tuple[RecommendedExpert, ...]
     baselines: dict[str, Baseline]
     warnings: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)

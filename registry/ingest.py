@@ -49,6 +49,10 @@ KEY_SETTINGS_IF_CHANGED = ("channels", "value_range", "tolerance")
 existed must stay what they are, byte by byte."""
 
 
+READING_SETTINGS = ("split", "channels", "value_range")
+"""Those of both that say which images there are and what they look like."""
+
+
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
     """Make errors of the indexer ours.
@@ -302,17 +306,23 @@ def measure_expert(
         NotFoundError: If there is no such network.
     """
     make_settings(seed=seed)  # a seed that embeds is one that measures, and that the store can hold
-    _check_data_is_there(task)
-    how = {name: value for name, value in task.asked.items() if name in {"split", "channels", "value_range"}}
-    if "value_range" in how:
-        how["value_range"] = tuple(how["value_range"])
+    check_data_is_there(task)
+    how = reading_options(task)
     with translated_errors():
         from indexer.measure import measure_expert
 
         return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
 
 
-def _check_data_is_there(task: TaskRecord) -> None:
+def reading_options(task: TaskRecord) -> dict[str, Any]:
+    """How the images of a registered task are read, as far as that was said when it was registered."""
+    how = {name: value for name, value in task.asked.items() if name in READING_SETTINGS}
+    if how.get("value_range") is not None:
+        how["value_range"] = tuple(how["value_range"])
+    return how
+
+
+def check_data_is_there(task: TaskRecord) -> None:
     """Say why a task's data cannot be read in the words of the registry, where the indexer knows a path only.
 
     Raises:

@@ -12,8 +12,8 @@ What counts as evidence:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,6 +156,14 @@ def gather(query: Query, experts: Sequence[ExpertRecord], results: Iterable[Resu
     own = _means(own_cells[own_way] if own_way else {}, len(experts))
     counts = Counter(r.expert for r in usable if r.task != asked or (r.metric, r.protocol) == own_way)
     return Gathered(table, own, counts, past_ways + own_ways, reference, own_way)
+
+
+def with_given(gathered: Gathered, given: Mapping[str, float]) -> Gathered:
+    """The same with accuracies on the query that are in no result, by expert; they go before those that are."""
+    own = gathered.own.copy()
+    for name, accuracy in given.items():
+        own[gathered.table.experts.index(name)] = accuracy
+    return replace(gathered, own=own)
 
 
 def _most_frequent(ways: Counter[Way]) -> Way | None:

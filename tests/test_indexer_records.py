@@ -15,6 +15,7 @@ from indexer.errors import (
     DataError,
     DataSpecError,
     IndexerError,
+    NetworkError,
     SettingsError,
     TooFewSamplesError,
     UnknownNameError,
@@ -117,6 +118,7 @@ ERRORS = {
     TooFewSamplesError("./a", "is empty"): "./a: is empty",
     UnreadableFilesError("./a", "is empty"): "./a: is empty",
     WeightsError("a.pt: no such file"): "a.pt: no such file",
+    NetworkError("a.pt: does not run"): "a.pt: does not run",
     UnsupportedLayerError("layer has no rule"): "layer has no rule",
     SettingsError("seed is wrong"): "seed is wrong",
     UnknownNameError("probe", "resnet", ["vgg", "resnet18"]): (

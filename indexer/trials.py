@@ -1,0 +1,169 @@
+"""Try experts on one dataset: the features of each on the same sample, decoded once and computed once.
+
+Axes: N samples, F features.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+
+from indexer.datasets import Sample, load_sample
+from indexer.errors import IndexerError, NetworkError
+from indexer.feature_cache import FeatureCache, default_folder
+from indexer.features import Progress, choose_device, extract_features, move_to_device
+from indexer.loaders import parse_loader
+from indexer.probes import PretrainedNetwork, load_network
+from indexer.records import InputTransform, Kind
+
+FORMAT = 1
+"""Of the cache: raised when the same network makes other features of the same data."""
+MAX_DECODED_BYTES = 2**30
+"""Of decoded samples that are kept for the next expert with the same input transform."""
+
+Shape = tuple[int, int]
+"""Resize and crop of an input transform: all of it that decoding depends on."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialFeatures:
+    """What an expert makes of the sample.
+
+    Attributes:
+        features: ``[N, F]`` float32, finite.
+        labels: As of ``indexer.datasets.Sample``, of the same N samples.
+        kind: Of the labels.
+        loading_seconds: Taken to load the expert.
+        feature_seconds: Taken to compute the features; ``None`` where they were in the cache.
+    """
+
+    features: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    kind: Kind
+    loading_seconds: float
+    feature_seconds: float | None
+
+
+@dataclass(eq=False)
+class TrialData:
+    """A dataset to try experts on; every expert of one input size sees the very same images.
+
+    Attributes:
+        data: A data spec, see ``indexer.datasets``.
+        max_samples: Most images used.
+        seed: Of the sample.
+        split: As of ``EmbeddingSettings``, like those that follow.
+        channels: How images become RGB.
+        value_range: Black and white of images of more than 8 bits.
+        device: That computes.
+        batch_size: Samples per pass.
+        cache: Of features.
+    """
+
+    data: str
+    max_samples: int = 2000
+    seed: int = 0
+    split: str | None = None
+    channels: str = "auto"
+    value_range: tuple[float, float] | None = None
+    device: str = "auto"
+    batch_size: int = 64
+    cache: FeatureCache = field(default_factory=lambda: FeatureCache(default_folder()))
+    _decoded: dict[Shape, Sample] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the device before anything is loaded.
+
+        Raises:
+            SettingsError: If it does not exist.
+        """
+        choose_device(self.device)
+
+    def features(self, loader: str, progress: Progress | None = None) -> TrialFeatures:
+        """Load an expert and run it over the sample, or read what it made of this sample before.
+
+        Args:
+            loader: The expert, see ``indexer.probes``.
+            progress: Called as ``progress(stage, done, total)``.
+
+        Raises:
+            DataError: If the data cannot be read or makes no task.
+            UnknownNameError: If there is no such expert.
+            WeightsError: If the expert's weights cannot be read.
+            NetworkError: If the expert does not run, or its features are not finite.
+        """
+        start = time.perf_counter()
+        with _running(loader):
+            network = load_network(loader)
+            move_to_device(network, self.device)
+        loading = time.perf_counter() - start
+        # Decoded once, the data is known; for another transform it is decoded only if the features are not.
+        known = next(iter(self._decoded.values()), None) or self._sample(network.transform, progress)
+        kind, key = known.description.kind, self._key(network, known.description.fingerprint)
+        if key and (entry := self.cache.get(key)):
+            return TrialFeatures(*entry, kind, loading, None)
+        sample = self._sample(network.transform, progress)
+        start = time.perf_counter()
+        with _running(loader):
+            features = extract_features(network, sample.images, batch_size=self.batch_size, progress=progress)
+        if not np.isfinite(features).all():
+            raise NetworkError(f"{loader}: its features hold NaN or infinity; its weights may be damaged")
+        seconds = time.perf_counter() - start
+        if key:
+            self.cache.put(key, features, sample.labels)
+        return TrialFeatures(features, sample.labels, kind, loading, seconds)
+
+    def _sample(self, transform: InputTransform, progress: Progress | None) -> Sample:
+        """The sample as networks with that transform see it."""
+        shape = (transform.resize, transform.crop)
+        if shape not in self._decoded:
+            self._decoded[shape] = load_sample(
+                self.data,
+                transform,
+                max_samples=self.max_samples,
+                seed=self.seed,
+                split=self.split,
+                channels=self.channels,
+                value_range=self.value_range,
+                progress=partial(progress, "decode") if progress else None,
+            )
+            while (
+                len(self._decoded) > 1
+                and sum(it.images.nbytes for it in self._decoded.values()) > MAX_DECODED_BYTES
+            ):
+                del self._decoded[next(iter(self._decoded))]
+        return self._decoded[shape]
+
+    def _key(self, network: PretrainedNetwork, fingerprint: str) -> str:
+        """All that features depend on: the data, how it is sampled and decoded, the network.
+
+        Empty where the weights do not tell all of the network, because it is code of somebody.
+        """
+        if parse_loader(network.loader).source not in {"named", "timm"}:
+            return ""
+        how = (self.max_samples, self.seed, self.split, self.channels, self.value_range)
+        what = (network.name, network.weights_hash, asdict(network.transform))
+        return json.dumps([FORMAT, fingerprint, how, what])
+
+
+@contextmanager
+def _running(loader: str) -> Iterator[None]:
+    """Say in a sentence why a network cannot be run: it may be code of anybody, and raise anything.
+
+    Raises:
+        IndexerError: As it is.
+        NetworkError: In place of any other.
+    """
+    try:
+        yield
+    except IndexerError:  # which has its sentence
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as err:
+        raise NetworkError(f"{loader}: does not fit into the memory; try it on another device") from err
+    except Exception as err:
+        raise NetworkError(f"{loader}: does not run ({type(err).__name__}: {err})") from err

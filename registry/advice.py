@@ -1,0 +1,170 @@
+"""Which expert to start from: the question that the registry answers by results, distances and trials."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar, Unpack, cast
+
+from registry import ingest, neighbors, trial_runs
+from registry.answers import Recommendation, Trial
+from registry.errors import InvalidQueryError, NotFoundError
+from registry.experts import Experts
+from registry.ingest import Progress
+from registry.limits import Limits
+from registry.options import DataOptions
+from registry.records import ExpertRecord, TaskRecord
+from registry.trial_costs import CostModel
+from registry.trials import TrialPlan, Trier, try_experts
+from registry.views import Point, View
+
+Answer = TypeVar("Answer")
+
+
+class Advice(Experts, ABC):
+    """The part of ``TaskRegistry`` that recommends."""
+
+    @abstractmethod
+    def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
+        """Answer a question in the space of a probe."""
+
+    @abstractmethod
+    def _locate(
+        self, queries: Sequence[str], view: View, options: DataOptions, progress: Progress | None
+    ) -> list[Point]:
+        """The points of registered tasks, and of data that is embedded now in the view's space."""
+
+    @abstractmethod
+    def _registered(self, query: str, view: View) -> int | None:
+        """Position of the task of that name in the catalogue, or ``None`` for data."""
+
+    def recommend(
+        self,
+        query: str,
+        *,
+        k: int = 5,
+        num_trials: int = 0,
+        time_budget: float | None = None,
+        stop_below: float | None = None,
+        record: bool = False,
+        given: Mapping[str, float] | None = None,
+        max_params: float | None = None,
+        max_flops: float | None = None,
+        licenses: Sequence[str] = (),
+        input_size: float | None = None,
+        loadable_offline: bool = False,
+        probe: str | None = None,
+        progress: Progress | None = None,
+        on_trial: Callable[[Trial], None] | None = None,
+        **options: Unpack[DataOptions],
+    ) -> Recommendation:
+        """The experts to start from for a task, with expected accuracy, interval, evidence and baselines.
+
+        Args:
+            query: Name of a registered task, or a data spec, which is embedded and not remembered.
+            k: Most experts returned, at least 1.
+            num_trials: Most experts that are run over a sample of the data, to see how they do.
+            time_budget: Most seconds for trials, as far as can be predicted.
+            stop_below: Expected improvement, in accuracy, below which no expert is worth a trial.
+            record: Whether to store what trials measure on a registered task as results.
+            given: Accuracies that you measured on this data, 0 to 1, by expert; nothing of it is stored.
+            max_params: Only experts known to have at most so many parameters.
+            max_flops: Only experts known to need at most so many multiply-adds for one image.
+            licenses: Only experts under one of these SPDX identifiers.
+            input_size: Only experts known to take images of at most so many pixels on a side.
+            loadable_offline: Only experts whose weights are on this machine: those that ship with this package,
+                files that are there, and what torch's hub and Hugging Face have in their caches.
+            probe: Loader of the probe, or id of the space, in which to compare.
+            progress: Called as ``progress(stage, done, total)`` while data is embedded and experts are tried.
+            on_trial: Called after each trial.
+            **options: As of ``nearest``. For a registered task ``max_samples``, ``seed``, ``batch_size`` and
+                ``device`` may be said of its trials.
+
+        Raises:
+            InvalidQueryError: If a number is out of its range, or something is asked that changes nothing.
+            NotFoundError: If there is no such task, data, probe or expert.
+            IngestError: If the data cannot be read.
+        """
+        neighbors.check_k(k)
+        plan = TrialPlan(num_trials, time_budget, stop_below, record)
+        limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline)
+        everyone = self.experts()
+        experts = limits.within(everyone)
+        _check_given(given or {}, experts, everyone)
+
+        def ask(view: View) -> Recommendation:
+            task = self._task_of(query, view) if num_trials else None
+            trier = self._trier(query, task, plan, options, progress, on_trial) if num_trials else None
+            said = {n: value for n, value in options.items() if not task or n not in trial_runs.SAMPLE_OPTIONS}
+            (point,) = self._locate([query], view, cast("DataOptions", said), progress)
+            answer = view.recommend(point, experts, self.results(), k=k, given=given, trier=trier)
+            if task and record:
+                self._record(task, answer, options.get("seed") or 0)
+            return answer
+
+        return self._answer(ask, probe)
+
+    def _task_of(self, query: str, view: View) -> TaskRecord | None:
+        """The registered task that is asked about, ``None`` for data."""
+        return None if self._registered(query, view) is None else self._opened().task(query)
+
+    def _trier(
+        self,
+        query: str,
+        task: TaskRecord | None,
+        plan: TrialPlan,
+        options: DataOptions,
+        progress: Progress | None,
+        on_trial: Callable[[Trial], None] | None,
+    ) -> Trier:
+        """What tries experts on the data of the query, as far as ``plan`` says.
+
+        Raises:
+            InvalidQueryError: If results are to be stored and cannot be.
+        """
+        if plan.record and task is None:
+            raise InvalidQueryError(
+                f"trials on {query} cannot be recorded: results are kept of registered tasks; register it "
+                f"with `t2v task add NAME {query}` and ask for NAME"
+            )
+        if task and plan.record and task.kind != "single_label":
+            raise InvalidQueryError(
+                f"trials on {task.name} cannot be recorded: accuracy is measured on single-label tasks only, and "
+                f"this one is {task.kind}"
+            )
+        how = trial_runs.task_options(task, options) if task else options
+        num_images = ingest.make_settings(**how).max_samples
+        if task:
+            num_images = min(num_images, task.num_samples)
+        return partial(
+            try_experts,
+            plan=plan,
+            run=trial_runs.open_data(task.data if task else query, progress=progress, **how),
+            costs=CostModel(num_images),
+            on_trial=on_trial,
+        )
+
+    def _record(self, task: TaskRecord, answer: Recommendation, seed: int) -> None:
+        """Store what was measured in trials."""
+        if results := trial_runs.results_of(task, answer.trials, seed):
+            self._store.add_results(results)
+
+
+def _check_given(
+    given: Mapping[str, float], experts: Sequence[ExpertRecord], everyone: Sequence[ExpertRecord]
+) -> None:
+    """Check what a user measured.
+
+    Raises:
+        NotFoundError: If there is no such expert.
+        InvalidQueryError: If an expert is not within the limits, or an accuracy is not from 0 to 1.
+    """
+    for name, accuracy in given.items():
+        if name not in {expert.name for expert in everyone}:
+            raise NotFoundError("expert", name, [expert.name for expert in everyone])
+        if name not in {expert.name for expert in experts}:
+            raise InvalidQueryError(
+                f"an accuracy of {name} is given, which is not within the limits that are asked for; widen "
+                "them, or leave it out"
+            )
+        if not 0 <= accuracy <= 1:
+            raise InvalidQueryError(f"the accuracy given of {name} must be from 0 to 1, got {accuracy:g}")

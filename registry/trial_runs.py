@@ -1,0 +1,101 @@
+"""Run experts over a sample of data: the door from trials to ``indexer``, which is imported inside functions.
+
+Axes: N samples.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Unpack, cast
+
+from registry import ingest, transferability
+from registry.answers import Trial
+from registry.errors import IngestError
+from registry.ingest import Progress
+from registry.options import DataOptions
+from registry.records import ExpertRecord, ResultRecord, TaskRecord
+from registry.trials import TrialFailedError, TrialRun
+
+SCORES = ("logme",)
+"""Which transferability scores a trial computes."""
+SOURCE = "t2v recommend --try"
+"""Source of the results that trials record."""
+SAMPLE_OPTIONS = frozenset({"max_samples", "seed", "batch_size", "device"})
+"""What may be said about trials on a registered task; the rest is said by how it was registered."""
+
+
+def task_options(task: TaskRecord, options: DataOptions) -> DataOptions:
+    """How trials on a registered task read its data: as it was read when it was registered.
+
+    Raises:
+        IngestError: If the data did not ship, or is not where it was.
+    """
+    ingest.check_data_is_there(task)
+    said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS}
+    return cast("DataOptions", said | ingest.reading_options(task))
+
+
+def open_data(
+    data: str, *, progress: Progress | None = None, **options: Unpack[DataOptions]
+) -> Callable[[ExpertRecord], TrialRun]:
+    """What runs experts over a class-balanced sample, the same for all of them.
+
+    Args:
+        data: A data spec.
+        progress: Called as ``progress(stage, done, total)``.
+        **options: How it is read and computed with.
+
+    Raises:
+        IngestError: If an option is out of its range.
+    """
+    settings = ingest.make_settings(**options)
+    with ingest.translated_errors():
+        from indexer.trials import TrialData
+
+        sample = TrialData(
+            data,
+            max_samples=settings.max_samples,
+            seed=settings.seed,
+            split=settings.split,
+            channels=settings.channels,
+            value_range=settings.value_range,
+            device=settings.device,
+            batch_size=settings.batch_size,
+        )
+
+    def run(expert: ExpertRecord) -> TrialRun:
+        from indexer.errors import DataError, IndexerError
+        from indexer.measure import score_features
+
+        try:
+            found = sample.features(expert.loader, progress)
+        except DataError as err:  # which would stop every expert
+            raise IngestError(str(err)) from err
+        except IndexerError as err:
+            raise TrialFailedError(str(err)) from err
+        start = time.perf_counter()
+        scores = {
+            name: transferability.score(name, found.features, found.labels, kind=found.kind) for name in SCORES
+        }
+        single = found.kind == "single_label"
+        accuracy = score_features(found.features, found.labels, settings.seed).accuracy if single else None
+        spent = found.feature_seconds
+        return TrialRun(
+            scores,
+            accuracy,
+            num_images=len(found.labels),
+            loading_seconds=found.loading_seconds,
+            feature_seconds=None if spent is None else spent + time.perf_counter() - start,
+        )
+
+    return run
+
+
+def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[ResultRecord]:
+    """What trials on a registered task measured, as results."""
+    from indexer.measure import PROTOCOL
+
+    return [
+        ResultRecord(task.name, it.expert, it.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
+        for it in trials
+        if it.found.accuracy is not None
+    ]
