@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from registry.expert_covariance import ExpertCovariance, estimate_covariance
 from registry.prediction import Prediction
-from registry.result_table import DEFAULT_SPREAD, MIN_SPREAD, Normalised, ResultTable, normalise
+from registry.result_table import DEFAULT_SPREAD, Normalised, ResultTable, normalise
 from registry.task_process import Likeness, TaskKernels, TaskProcess
 
 COVERAGE = 0.9
@@ -174,13 +174,13 @@ class _Errors:
     def of(cls, misses: np.ndarray, level_misses: np.ndarray) -> "_Errors":
         """From errors of standings ``[T, M]`` in sd of the process, NaN where there is none, and of levels.
 
-        With too little to estimate one, a standing has variance 1, as z-scores do.
+        With too little to estimate one, a standing has variance 1, as z-scores do. What is assumed of levels
+        counts as one task: a few that happen to be equally hard do not make the next one certain.
         """
         known = misses[np.isfinite(misses)]
         scale = max(float(np.sqrt(np.mean(known**2))), 1e-3) if len(known) > 1 else 1.0
-        level_sd = DEFAULT_LEVEL_SD
-        if len(level_misses) > 1:
-            level_sd = max(float(np.sqrt(np.mean(level_misses**2))), MIN_SPREAD)
+        squares = float(level_misses @ level_misses) + DEFAULT_LEVEL_SD**2
+        level_sd = float(np.sqrt(squares / (len(level_misses) + 1)))
         return cls(scale, estimate_covariance(misses / scale), level_sd)
 
 
