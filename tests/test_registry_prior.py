@@ -1,4 +1,4 @@
-"""registry.prior: against loops, on worlds of known truth, on hardly any and on many results, on real tables."""
+"""registry.prior: against loops, on worlds of known truth, on hardly any and on many results, on real ones."""
 
 import csv
 import time
