@@ -66,7 +66,7 @@ def test_process_matches_fits_without_each_task(descriptors, missing, repeated):
     np.testing.assert_allclose(variance, expected_variance, **EXACT)
 
 
-@pytest.mark.parametrize("setting", ["MAX_BATCH", "CHOLESKY_FROM"])
+@pytest.mark.parametrize("setting", ["MAX_BATCH", "LAPACK_FROM"])
 def test_process_is_the_same_however_matrices_are_inverted(monkeypatch, setting):
     values, tasks, between, to_query = points(2, num_tasks=15, num_columns=12, missing=0.4, repeated=4)
     usual = fit(values, tasks, between)
