@@ -82,6 +82,14 @@ def test_experts_never_known_together_have_no_correlation():
     assert estimate_covariance(errors).correlation[0, 2] == 0
 
 
+def test_expert_without_errors_is_as_any_and_changes_nothing():
+    errors = grouped_errors(8)
+    alone, found = estimate_covariance(errors), estimate_covariance(np.insert(errors, 3, np.nan, axis=1))
+    others = np.delete(np.arange(9), 3)
+    np.testing.assert_allclose(found.matrix[np.ix_(others, others)], alone.matrix, rtol=1e-12)
+    np.testing.assert_array_equal(found.matrix[3], np.eye(9)[3])
+
+
 def test_more_tasks_than_are_judged_all_count():
     errors = grouped_errors(7, num_tasks=2 * MAX_JUDGED + 5, num_experts=4)
     most = np.corrcoef(errors.T)[0, 2]

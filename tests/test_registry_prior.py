@@ -267,6 +267,16 @@ def test_unmeasured_experts_are_placed_by_their_source():
     assert prediction.sd[10] > prediction.sd[:10].max()
 
 
+def test_source_moves_an_expert_so_far_and_no_further():
+    table, source = sources_world(0, effect=1.0)
+    prior = fit_prior(table, source=source)
+    near, far, further = (
+        prior.predict(source=np.append(np.full(11, 0.5), distance)).mean[11] for distance in (0.5, 1e3, 1e6)
+    )
+    assert far == further
+    assert 0.02 < near - far < 0.2
+
+
 def test_unmeasured_experts_start_below_average_where_sources_tell_nothing():
     table, source = sources_world(1, effect=-0.5)
     prediction = fit_prior(table, source=source).predict(source=np.append(np.full(10, 0.5), [0.05, 0.95]))

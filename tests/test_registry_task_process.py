@@ -119,12 +119,11 @@ def test_euclidean_distances_are_taken_as_they_are():
     _, tasks, between, to_query = points(5)
     numbers = numbers_of(tasks)
     kernels = TaskKernels.of(between, numbers[:, None] != numbers)
-    cell = Cell(("whole",), 0.5, 0.2, 1.0)
-    unit = 0.5 * kernels.units["whole"]
-    np.testing.assert_allclose(kernels.matrix(cell), 0.2 + 0.8 * np.exp(-between["whole"] / unit), rtol=1e-12)
-    np.testing.assert_allclose(
-        kernels.to_query(cell, to_query), 0.2 + 0.8 * np.exp(-to_query["whole"] / unit), rtol=1e-12
-    )
+    cell = list_cells(kernels.units)[-1]
+    assert cell.descriptors == ("first", "whole")
+    for found, distances in ((kernels.matrix(cell), between), (kernels.to_query(cell, to_query), to_query)):
+        exponent = sum(distances[name] / (cell.bandwidth * unit) for name, unit in kernels.units.items())
+        np.testing.assert_allclose(found, cell.constant + (1 - cell.constant) * np.exp(-exponent), rtol=1e-12)
 
 
 any_distance = st.one_of(st.floats(0, 10), st.just(0.0), st.just(np.nan))
