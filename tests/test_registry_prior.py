@@ -98,7 +98,7 @@ def test_prior_matches_loops(missing, repeated):
     generator = np.random.default_rng(2)
     source = generator.uniform(0, 2, (11, 6))
     source[2, 3], source[:, 5] = NAN, NAN
-    accuracy[1:] = accuracy[1:] - 0.03 * np.nan_to_num(source[1:])
+    accuracy[1:] = accuracy[1:] - 0.05 * np.nan_to_num(source[1:])
     accuracy[1:, 4] = NAN  # never measured, placed by its source
     rows = [*range(1, 11), *range(1, 1 + repeated)]
     accuracy, source = np.vstack([accuracy[1:], accuracy[1 : 1 + repeated] - 0.1]), source[rows]
@@ -109,6 +109,8 @@ def test_prior_matches_loops(missing, repeated):
     mean, covariance, level_sd, left_out, quantile = prior_reference(
         accuracy, tasks, between, source, to_query, source_to_query
     )
+    near = prior.predict(to_query, np.where(np.arange(6) == 4, 0.0, source_to_query)).mean[4]
+    assert near > prediction.mean[4] + 0.005  # distances of sources do tell something here
     # as close as the sweeps of normalise come to the least-squares solution
     np.testing.assert_allclose(prior.left_out, left_out, atol=1e-5)
     np.testing.assert_allclose(prediction.mean, mean, atol=1e-5)

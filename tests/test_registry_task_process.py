@@ -126,6 +126,19 @@ def test_euclidean_distances_are_taken_as_they_are():
         np.testing.assert_allclose(found, cell.constant + (1 - cell.constant) * np.exp(-exponent), rtol=1e-12)
 
 
+def test_query_like_a_row_has_the_covariances_of_that_row():
+    """Also where distances that are not known have to be made a covariance."""
+    between = np.array(
+        [[0.0, 0.0, np.nan, 2.0], [0.0, 0.0, 0.0, 1.0], [np.nan, 0.0, 0.0, 2.0], [2.0, 1.0, 2.0, 0.0]]
+    )
+    kernels = TaskKernels.of({"a": between}, ~np.eye(4, dtype=bool))
+    for cell in list_cells(kernels.units):
+        for row in range(4):
+            expected = np.delete(kernels.matrix(cell)[row], row)
+            found = kernels.to_query(cell, {"a": between[row]})
+            np.testing.assert_allclose(np.delete(found, row), expected, rtol=1e-12)
+
+
 any_distance = st.one_of(st.floats(0, 10), st.just(0.0), st.just(np.nan))
 
 
