@@ -6,7 +6,7 @@
     │   ├── TooFewSamplesError                  too few classes, or too few samples of one
     │   └── UnreadableFilesError                more than a tenth of the sampled files cannot be decoded
     ├── WeightsError             (ValueError)   a weights file does not fit its architecture
-    ├── NetworkError             (ValueError)   a network does not run over the data
+    ├── NetworkError             (ValueError)   a network fails on the data
     ├── UnsupportedLayerError    (ValueError)   a layer with parameters has no Fisher rule
     ├── SettingsError            (ValueError)   a setting is out of its range
     └── UnknownNameError         (LookupError)  no probe, architecture or estimator of that name
@@ -65,7 +65,7 @@ class WeightsError(IndexerError, ValueError):
 
 
 class NetworkError(IndexerError, ValueError):
-    """A network that does not run over the data, or makes no numbers of it."""
+    """A network that stops with an error on the data, or does not fit into the memory."""
 
 
 class UnsupportedLayerError(IndexerError, ValueError):

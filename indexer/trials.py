@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from indexer.datasets import Sample, load_sample
-from indexer.errors import IndexerError, NetworkError
+from indexer.errors import IndexerError, NetworkError, WeightsError
 from indexer.feature_cache import FeatureCache, default_folder
 from indexer.features import Progress, choose_device, extract_features, move_to_device
 from indexer.loaders import parse_loader
@@ -94,8 +94,8 @@ class TrialData:
         Raises:
             DataError: If the data cannot be read or makes no task.
             UnknownNameError: If there is no such expert.
-            WeightsError: If the expert's weights cannot be read.
-            NetworkError: If the expert does not run, or its features are not finite.
+            WeightsError: If the expert's weights cannot be read, or its features are not finite.
+            NetworkError: If the expert does not run.
         """
         start = time.perf_counter()
         with _running(loader):
@@ -112,7 +112,7 @@ class TrialData:
         with _running(loader):
             features = extract_features(network, sample.images, batch_size=self.batch_size, progress=progress)
         if not np.isfinite(features).all():
-            raise NetworkError(f"{loader}: its features hold NaN or infinity; its weights may be damaged")
+            raise WeightsError(f"{loader}: its features hold NaN or infinity; its weights may be damaged")
         seconds = time.perf_counter() - start
         if key:
             self.cache.put(key, features, sample.labels)

@@ -128,8 +128,8 @@ class Advice(Experts, ABC):
             )
         if task and plan.record and task.kind != "single_label":
             raise InvalidQueryError(
-                f"trials on {task.name} cannot be recorded: accuracy is measured on single-label tasks only, and "
-                f"this one is {task.kind}"
+                f"trials on {task.name} cannot be recorded: accuracy is measured on single-label tasks only, "
+                f"and {task.name} is {task.kind}"
             )
         how = trial_runs.task_options(task, options) if task else options
         num_images = ingest.make_settings(**how).max_samples
@@ -163,8 +163,7 @@ def _check_given(
             raise NotFoundError("expert", name, [expert.name for expert in everyone])
         if name not in {expert.name for expert in experts}:
             raise InvalidQueryError(
-                f"an accuracy of {name} is given, which is not within the limits that are asked for; widen "
-                "them, or leave it out"
+                f"{name} is given, which is not within the limits; widen them, or leave it out"
             )
         if not 0 <= accuracy <= 1:
             raise InvalidQueryError(f"the accuracy given of {name} must be from 0 to 1, got {accuracy:g}")

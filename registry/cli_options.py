@@ -65,6 +65,44 @@ class Range(click.ParamType[tuple[float, float]]):
         return low, high
 
 
+class Duration(click.ParamType[float]):
+    """A positive number of seconds, which may end in s, m or h, such as ``90s`` or ``5m``."""
+
+    name = "duration"
+    factors: ClassVar = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number of seconds."""
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)([smh]?)", str(value).strip(), re.IGNORECASE)
+        seconds = float(match[1]) * self.factors[match[2].lower()] if match else math.nan
+        if not (math.isfinite(seconds) and seconds > 0):
+            self.fail(f"{value!r} is no duration; write a positive number such as 90s, 5m or 1h", param, ctx)
+        return seconds
+
+
+class Measured(click.ParamType[tuple[str, float]]):
+    """An expert and its accuracy, such as ``resnet18.IMAGENET1K_V1=0.83``."""
+
+    name = "measured"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        """Both; whether there is such an expert and the range are checked where they are used."""
+        if isinstance(value, tuple):
+            return value
+        expert, _, accuracy = value.rpartition("=")
+        try:
+            number = float(accuracy)
+        except ValueError:
+            number = math.nan
+        if not expert or math.isnan(number):
+            self.fail(
+                f"{value!r} is no accuracy of an expert; write EXPERT=ACCURACY, such as a.b=0.83", param, ctx
+            )
+        return expert, number
+
+
 class CommaList(click.ParamType[tuple[str, ...]]):
     """Words between commas."""
 

@@ -8,6 +8,8 @@ import click
 from registry import display, documents, terminal
 from registry.cli_options import (
     CommaList,
+    Duration,
+    Measured,
     Size,
     data_options,
     distance_option,
@@ -27,6 +29,16 @@ def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) 
     if path and not path.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.parent}", ctx, param)
     return path
+
+
+def _one_each(
+    ctx: click.Context, param: click.Parameter, values: tuple[tuple[str, float], ...]
+) -> dict[str, float]:
+    """Accuracies by expert, each given once."""
+    if len(dict(values)) < len(values):
+        twice = next(name for name, _ in values if sum(name == other for other, _ in values) > 1)
+        raise click.BadParameter(f"{twice} is given twice; give one accuracy of each expert", ctx, param)
+    return dict(values)
 
 
 @click.command()
@@ -122,6 +134,33 @@ def distance(
 @click.argument("query", metavar="NAME|DATA")
 @click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="Most experts.")
 @click.option(
+    "--try",
+    "num_trials",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Run the N experts most worth it over a sample of the data.",
+)
+@click.option(
+    "--time-budget", type=Duration(), metavar="TIME", help="Most time for that, such as 90s, 5m or 1h."
+)
+@click.option(
+    "--stop-below",
+    type=click.FloatRange(0, 1),
+    metavar="GAIN",
+    help="Stop once no expert is expected to improve accuracy by this, such as 0.01.",
+)
+@click.option("--record", is_flag=True, help="Store the accuracies measured on a registered task as results.")
+@click.option(
+    "--given",
+    type=Measured(),
+    multiple=True,
+    callback=_one_each,
+    metavar="EXPERT=ACCURACY",
+    help="Count in what you measured on this data; may be repeated.",
+)
+@click.option(
     "--max-params", type=Size(), metavar="SIZE", help="Only experts of at most so many parameters: 30M."
 )
 @click.option(
@@ -157,13 +196,20 @@ def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options:
     what simple rules would pick. An expert whose size, cost, input or licence is not known passes no limit on
     it. The options from --max-samples on say how data is read.
 
+    With --try, experts are loaded and run over the data, the one of the highest expected improvement per second
+    first, and what they show is counted in. Interrupt it to get the answer so far.
+
     \b
     Example:
       t2v recommend ./new-photos --max-params 30M --license mit,apache-2.0
       t2v recommend flowers --input-size 224 --loadable-offline
+      t2v recommend flowers --try 3 --time-budget 5m --record
+      t2v recommend ./new-photos --given resnet14w32.cifar10=0.71
     """
     with terminal.progress_bar() as progress:
-        answer = registry.recommend(query, **options, progress=progress)
+        answer = registry.recommend(query, **options, progress=progress, on_trial=display.show_trial)
+    if options["record"]:
+        display.show_recorded(answer)
     if as_json:
         click.echo(documents.to_text(answer))
     else:

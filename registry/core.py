@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from registry import ingest, neighbors
-from registry.answers import AddedTask, Neighbor, Query, Recommendation
+from registry.advice import Advice
+from registry.answers import AddedTask, Neighbor, Query
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
-from registry.experts import Experts
 from registry.ingest import Progress
-from registry.limits import Limits
 from registry.options import DataOptions, EmbeddingOptions
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
@@ -37,7 +36,7 @@ DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
 
 
-class TaskRegistry(Experts):
+class TaskRegistry(Advice):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:
@@ -243,50 +242,6 @@ class TaskRegistry(Experts):
 
         def ask(view: View) -> float:
             return view.distance(kind.name, *self._locate([source, target], view, options, None))
-
-        return self._answer(ask, probe)
-
-    def recommend(
-        self,
-        query: str,
-        *,
-        k: int = 5,
-        max_params: float | None = None,
-        max_flops: float | None = None,
-        licenses: Sequence[str] = (),
-        input_size: float | None = None,
-        loadable_offline: bool = False,
-        probe: str | None = None,
-        progress: Progress | None = None,
-        **options: Unpack[DataOptions],
-    ) -> Recommendation:
-        """The experts to start from for a task, with expected accuracy, interval, evidence and baselines.
-
-        Args:
-            query: Name of a registered task, or a data spec, which is embedded and not remembered.
-            k: Most experts returned, at least 1.
-            max_params: Only experts known to have at most so many parameters.
-            max_flops: Only experts known to need at most so many multiply-adds for one image.
-            licenses: Only experts under one of these SPDX identifiers.
-            input_size: Only experts known to take images of at most so many pixels on a side.
-            loadable_offline: Only experts whose weights are on this machine: those that ship with this package,
-                files that are there, and what torch's hub and Hugging Face have in their caches.
-            probe: Loader of the probe, or id of the space, in which to compare.
-            progress: Called as ``progress(stage, done, total)`` while data is embedded.
-            **options: As of ``nearest``.
-
-        Raises:
-            InvalidQueryError: If ``k`` is below 1, or options are given for a registered task.
-            NotFoundError: If there is no such task, data or probe.
-            IngestError: If the data cannot be read.
-        """
-        neighbors.check_k(k)
-        limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline)
-        experts = limits.within(self.experts())
-
-        def ask(view: View) -> Recommendation:
-            (point,) = self._locate([query], view, options, progress)
-            return view.recommend(point, experts, self.results(), k=k)
 
         return self._answer(ask, probe)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         Query,
         Recommendation,
         RecommendedExpert,
+        Trial,
+        TrialScores,
     )
     from registry.records import EmbeddingRecord, ExpertRecord, Kind, ResultRecord, SpaceRecord, TaskRecord
 
@@ -263,6 +265,16 @@ def show_recommendation(answer: "Recommendation") -> None:
         (">rank", "expert", ">expected", "interval", ">regret", ">params", "licence"),
         [_recommended(expert) for expert in answer.recommendations],
     )
+    if answer.trials:
+        say()
+        say("What was tried, in this order:")
+        table(
+            ("tried", ">expected", ">found", ">seconds"),
+            [
+                (it.expert, share(it.expected_accuracy), _found(it.found), f"{it.found.seconds:.1f}")
+                for it in answer.trials
+            ],
+        )
     say()
     say("The results behind it, each as accuracy at distance:")
     for expert in answer.recommendations:
@@ -282,6 +294,26 @@ def show_recommendation(answer: "Recommendation") -> None:
     say(f"  {answer.recommendations[0].load}")
 
 
+def show_trial(trial: "Trial") -> None:
+    """A line beside the answer for each expert as it is tried."""
+    message(
+        f"Tried {trial.expert}: expected {share(trial.expected_accuracy)}, found {_found(trial.found)} "
+        f"in {trial.found.seconds:.1f} s."
+    )
+
+
+def show_recorded(answer: "Recommendation") -> None:
+    """How many results trials made."""
+    message(f"Recorded {len(answer.trials)} {'result' if len(answer.trials) == 1 else 'results'}.")
+
+
+def _found(scores: "TrialScores") -> str:
+    """The accuracy; where there is none, the scores."""
+    if scores.accuracy is not None:
+        return share(scores.accuracy)
+    return ", ".join(f"{name} {short(value)}" for name, value in scores.scores.items())
+
+
 def _recommended(expert: "RecommendedExpert") -> tuple[object, ...]:
     low, high = expert.interval
     return (
@@ -298,6 +330,8 @@ def _recommended(expert: "RecommendedExpert") -> tuple[object, ...]:
 def _evidence(evidence: "Evidence") -> str:
     """How much is known of an expert, and what of that is nearest."""
     count = f"{evidence.results} {'result' if evidence.results == 1 else 'results'}"
+    if evidence.trial:
+        count = f"{_found(evidence.trial)} in a trial, {count}"
     near = ", ".join(f"{it.task} {share(it.accuracy)} at {it.distance:.3g}" for it in evidence.neighbors)
     return f"{count}, nearest {near}" if near else count
 

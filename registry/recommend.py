@@ -7,18 +7,27 @@ Axes: T rows of the result table, M experts, U tasks with known distances.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from registry.answers import Baseline, Evidence, EvidenceNeighbor, Query, Recommendation, RecommendedExpert
+from registry.answers import (
+    Baseline,
+    Evidence,
+    EvidenceNeighbor,
+    Query,
+    Recommendation,
+    RecommendedExpert,
+    TrialScores,
+)
 from registry.errors import InvalidRecordError
 from registry.neighbors import check_k
 from registry.prediction import Prediction, condition, expected_regret
 from registry.prior import MIN_INTERVAL_TASKS, Prior, fit_prior
 from registry.records import ExpertRecord, ResultRecord
-from registry.result_table import Gathered, gather
+from registry.result_table import Gathered, gather, with_given
+from registry.trials import Tried, Trier
 
 MEASUREMENT_SD = 0.01
 """Between repeated measurements of one expert on one task, in accuracy."""
@@ -81,6 +90,8 @@ def recommend(
     k: int = 5,
     distances: TaskDistances | None = None,
     source_distances: TaskDistances | None = None,
+    given: Mapping[str, float] | None = None,
+    trier: Trier | None = None,
 ) -> Recommendation:
     """Rank experts by expected accuracy on the query.
 
@@ -94,6 +105,8 @@ def recommend(
         k: Most experts to return.
         distances: Between tasks with results, and from them to the query; the static prior if ``None``.
         source_distances: From source tasks of experts; ``distances`` if ``None``.
+        given: Accuracies of some of the experts on the query that are in no result, 0 to 1.
+        trier: Tries experts on the query, see ``registry.trials``; none is tried if ``None``.
 
     Returns:
         The ``k`` best, the baselines by name (``static``, ``nearest``, ``largest``, ``random``; a
@@ -106,13 +119,16 @@ def recommend(
     candidates = tuple(sorted({expert.name: expert for expert in experts}.values(), key=lambda e: e.name))
     if not candidates:
         return Recommendation(query, (), {}, ("there is no expert to recommend: add one, or ask for less",))
-    answer = _Answer.of(query, candidates, results, distances, source_distances or distances)
+    answer = _Answer.of(query, candidates, results, distances, source_distances or distances, given or {})
+    if trier:
+        answer = answer.after(trier)
     order = answer.ranking()[:k]
     return Recommendation(
         query,
         tuple(answer.entry(place, rank) for rank, place in enumerate(order, start=1)),
         answer.baselines(),
         tuple(answer.warnings(order)),
+        answer.tried.trials if answer.tried else (),
     )
 
 
@@ -134,6 +150,7 @@ class _Answer:
     between: np.ndarray  # [T, T]
     source: np.ndarray  # [M] distance from the source task to the query
     regret: np.ndarray  # [M]
+    tried: Tried | None = None
 
     @classmethod
     def of(
@@ -143,9 +160,10 @@ class _Answer:
         results: Iterable[ResultRecord],
         distances: TaskDistances | None,
         source_distances: TaskDistances | None,
+        given: Mapping[str, float],
     ) -> "_Answer":
         """Fit the prior, predict the query, fold in its own results."""
-        gathered = gather(query, experts, results)
+        gathered = with_given(gather(query, experts, results), given)
         tasks = gathered.table.tasks
         sources = [expert.source_task for expert in experts]
         unknown = TaskDistances((), np.zeros((0, 0)), np.zeros(0))
@@ -159,6 +177,14 @@ class _Answer:
         prediction = condition(prior.predict({TASK: to_query}, source), gathered.own, MEASUREMENT_SD)
         regret = expected_regret(prediction)
         return cls(query, experts, gathered, prior, prediction, to_query, between, source, regret)
+
+    def after(self, trier: Trier) -> "_Answer":
+        """The same after trials of experts that were neither measured on the query nor trained on it."""
+        measured = np.isfinite(self.gathered.own)
+        asked = self.query.task if self.query.version else None
+        untried = ~measured & np.array([expert.source_task != asked for expert in self.experts])
+        tried = trier(self.experts, self.prediction, untried, measured)
+        return replace(self, prediction=tried.prediction, regret=expected_regret(tried.prediction), tried=tried)
 
     def ranking(self) -> list[int]:
         """Places of the experts, best first."""
@@ -182,7 +208,9 @@ class _Answer:
             num_params=expert.num_params,
             license=expert.license,
             load=load_line(expert),
-            evidence=Evidence(self._neighbors(place), self.gathered.counts[expert.name]),
+            evidence=Evidence(
+                self._neighbors(place), self.gathered.counts[expert.name], self._found().get(expert.name)
+            ),
         )
 
     def baselines(self) -> dict[str, Baseline]:
@@ -198,7 +226,12 @@ class _Answer:
     def warnings(self, order: Sequence[int]) -> list[str]:
         """What to be wary of in the answer that lists the experts ``order``."""
         found = [self._few_results(), self._unlike(), self._several_ways()]
-        unmeasured = [self.experts[i].name for i in order if not self.gathered.counts[self.experts[i].name]]
+        known = self.gathered.counts.keys() | self._found().keys()
+        unmeasured = [
+            self.experts[i].name
+            for i in order
+            if self.experts[i].name not in known and not np.isfinite(self.gathered.own[i])
+        ]
         if unmeasured and self.gathered.counts:
             found.append(f"without any result, so placed by source task alone: {', '.join(unmeasured)}")
         trained = [self.experts[i].name for i in order if self.experts[i].source_task == self.query.task]
@@ -206,7 +239,12 @@ class _Answer:
             found.append(
                 f"trained on {self.query.task} itself, results there not counted: {', '.join(trained)}"
             )
+        found += self.tried.warnings if self.tried else ()
         return [warning for warning in found if warning]
+
+    def _found(self) -> dict[str, TrialScores]:
+        """What trials found, by expert."""
+        return {trial.expert: trial.found for trial in self.tried.trials} if self.tried else {}
 
     def _accuracy(self, place: int) -> float:
         return float(np.clip(self.prediction.mean[place], 0.0, 1.0))

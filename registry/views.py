@@ -3,7 +3,7 @@
 Axes: T tasks, D filters of the probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +18,7 @@ from registry.recommend import TaskDistances, recommend
 from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.schema import Key
 from registry.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
+from registry.trials import Trier
 
 RECOMMEND_DISTANCE = "task2vec"
 SOURCE_DISTANCE = "task2vec_asymmetric"
@@ -117,7 +118,14 @@ class View:
         return float(value[0, 0])
 
     def recommend(
-        self, point: Point, experts: Sequence[ExpertRecord], results: Sequence[ResultRecord], *, k: int
+        self,
+        point: Point,
+        experts: Sequence[ExpertRecord],
+        results: Sequence[ResultRecord],
+        *,
+        k: int,
+        given: Mapping[str, float] | None = None,
+        trier: Trier | None = None,
     ) -> Recommendation:
         """Rank experts for a point by results on the tasks seen here and by distance from their sources.
 
@@ -140,6 +148,8 @@ class View:
             k=k,
             distances=measure(RECOMMEND_DISTANCE),
             source_distances=measure(SOURCE_DISTANCE),
+            given=given,
+            trier=trier,
         )
 
     def _rows_of(self, names: set[str]) -> dict[str, int]:

@@ -198,6 +198,43 @@ CASES = {
         "expert resnet14w32.mnist: source_accuracy must be from 0 to 1, got 99.0",
     ),
     "no-library-imported": ("expert import tim", "no library or CSV file is named 'tim'; did you mean timm?"),
+    "trials": ("recommend birds --try -1", "Invalid value for '--try': -1 is not in the range x>=0."),
+    "time-budget": (
+        "recommend birds --try 1 --time-budget soon",
+        "'soon' is no duration; write a positive number such as 90s, 5m or 1h",
+    ),
+    "time-budget-0": ("recommend birds --try 1 --time-budget 0s", "'0s' is no duration; write a positive"),
+    "time-budget-alone": (
+        "recommend birds --time-budget 5m",
+        "time budget would change nothing without trials",
+    ),
+    "stop-below": (
+        "recommend birds --try 1 --stop-below 2",
+        "'--stop-below': 2.0 is not in the range 0<=x<=1.",
+    ),
+    "record-alone": ("recommend birds --record", "record would change nothing without trials"),
+    "record-data": (
+        "recommend {root}/good --try 1 --record",
+        "good cannot be recorded: results are kept of registered tasks; register it with `t2v task add NAME",
+    ),
+    "data-gone": ("recommend birds --try 1", "the data of task birds is no longer at ./birds; put it back"),
+    "given": (f"recommend birds --given {EXPERT}", "' is no accuracy of an expert; write EXPERT=ACCURACY"),
+    "given-word": (
+        f"recommend birds --given {EXPERT}=good",
+        "=good' is no accuracy of an expert; write EXPERT=",
+    ),
+    "given-95": (
+        f"recommend birds --given {EXPERT}=95",
+        f"the accuracy given of {EXPERT} must be from 0 to 1, got 95",
+    ),
+    "given-unknown": (
+        "recommend birds --given resnet19.tv_in1k=0.5",
+        "no expert is named 'resnet19.tv_in1k'; did",
+    ),
+    "given-twice": (
+        f"recommend birds --given {EXPERT}=0.5 --given {EXPERT}=0.6",
+        f"{EXPERT} is given twice; give one accuracy of each expert",
+    ),
     "licence": ("recommend birds --license ,", "',' names nothing; write words between commas"),
     "quote-in-name": ('task add "a\'b" {root}/good', '"a\'b" cannot name a task: allowed are 1 to 128 of'),
     "sql-in-name": ('task add "x; --" {root}/good', "'x; --' cannot name a task: allowed are 1 to 128 of"),

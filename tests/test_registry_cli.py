@@ -66,7 +66,8 @@ def test_distance_is_that_of_the_library(folder, name):
 
 def test_recommend_is_the_contract(folder):
     document = answer(folder, "recommend", "flowers")
-    assert list(document) == ["query", "recommendations", "baselines", "warnings"]
+    assert list(document) == ["query", "recommendations", "baselines", "warnings", "trials"]
+    assert document["trials"] == []
     first = document["recommendations"][0]
     assert list(first) == [
         "rank",

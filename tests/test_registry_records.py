@@ -161,6 +161,7 @@ def test_to_json_gives_plain_values():
             "recommendations": [],
             "baselines": {"static": {"expert": None, "expected_accuracy": 0.5}},
             "warnings": ["few results"],
+            "trials": [],
         }
     ]
 
