@@ -362,7 +362,6 @@ def big_world(num_tasks, num_experts, num_results):
     ids=["sparse", "dense"],
 )
 def test_prior_of_many_results_answers_at_once(num_tasks, num_experts, num_results):
-    """The bounds hold on a busy machine."""
     accuracy, between = big_world(num_tasks, num_experts, num_results)
     rest = np.arange(1, num_tasks)
     started = time.perf_counter()
@@ -374,7 +373,7 @@ def test_prior_of_many_results_answers_at_once(num_tasks, num_experts, num_resul
     answered = time.perf_counter()
     assert np.isfinite(regret).all()
     assert 0 < prior.quantile < 3
-    assert fitted - started < 20
+    assert fitted - started < 20  # holds on a busy machine
     assert answered - fitted < 1
 
 
