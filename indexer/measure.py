@@ -13,7 +13,7 @@ from indexer.records import ProbeResult
 from indexer.scores import choose_per_class
 
 SHOTS = 20
-REPEATS = 10
+REPEATS = 5
 PROTOCOL = f"linear_probe_{SHOTS}shot"
 
 
@@ -32,7 +32,7 @@ def measure_expert(
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
     The head of ``indexer.heads`` is fitted on the frozen expert's features of 20 images a class (half of a
-    class that has fewer than 40) and scored on the rest of the sample; this is repeated with 10 draws.
+    class that has fewer than 40) and scored on the rest of the sample; this is repeated with 5 draws.
 
     Args:
         loader: The expert, see ``indexer.probes``.

@@ -350,7 +350,7 @@ class TaskRegistry(Advice):
         self, data: str, space: SpaceRecord, options: DataOptions, progress: Progress | None
     ) -> Point:
         embedding = ingest.embed_in_space(data, space, progress, **options)
-        return Point(Query(data, 0, space.space_id), embedding.fisher)
+        return Point(Query(data, 0, space.space_id), embedding.fisher, embedding.domain)
 
 
 def _expanded(uri: str) -> str:

@@ -51,6 +51,12 @@ def estimate_covariance(errors: np.ndarray) -> ExpertCovariance:
         errors: ``[T, M]`` in sd, mean square about 1; NaN where there is none.
     """
     known = np.isfinite(errors)
+    measured = np.flatnonzero(known.any(axis=0))
+    if len(measured) < errors.shape[1]:  # there may be thousands of others
+        scale, correlation = np.ones(errors.shape[1]), np.eye(errors.shape[1])
+        among = estimate_covariance(errors[:, measured])
+        scale[measured], correlation[np.ix_(measured, measured)] = among.scale, among.correlation
+        return ExpertCovariance(scale, correlation)
     clipped = np.where(known, np.clip(errors, -CLIP, CLIP), 0.0)
     counts = known.sum(axis=0)
     squares = np.where(known, errors, 0.0) ** 2

@@ -32,8 +32,11 @@ from registry.trials import Tried, Trier
 MEASUREMENT_SD = 0.01
 """Between repeated measurements of one expert on one task, in accuracy."""
 NUM_EVIDENCE_NEIGHBORS = 3
+MOST_NAMED = 5
+"""Experts in one warning."""
 TASK = "task2vec"
 """The descriptor whose distances are evidence."""
+DOMAIN = "domain"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,7 @@ def recommend(
     *,
     k: int = 5,
     distances: TaskDistances | None = None,
+    domain_distances: TaskDistances | None = None,
     source_distances: TaskDistances | None = None,
     given: Mapping[str, float] | None = None,
     trier: Trier | None = None,
@@ -104,6 +108,7 @@ def recommend(
         results: Everything measured.
         k: Most experts to return.
         distances: Between tasks with results, and from them to the query; the static prior if ``None``.
+        domain_distances: As ``distances``, of the tasks' domain embeddings: a second descriptor.
         source_distances: From source tasks of experts; ``distances`` if ``None``.
         given: Accuracies of some of the experts on the query that are in no result, 0 to 1.
         trier: Tries experts on the query, see ``registry.trials``; none is tried if ``None``.
@@ -119,7 +124,9 @@ def recommend(
     candidates = tuple(sorted({expert.name: expert for expert in experts}.values(), key=lambda e: e.name))
     if not candidates:
         return Recommendation(query, (), {}, ("there is no expert to recommend: add one, or ask for less",))
-    answer = _Answer.of(query, candidates, results, distances, source_distances or distances, given or {})
+    answer = _Answer.of(
+        query, candidates, results, distances, domain_distances, source_distances or distances, given or {}
+    )
     if trier:
         answer = answer.after(trier)
     order = answer.ranking()[:k]
@@ -159,6 +166,7 @@ class _Answer:
         experts: tuple[ExpertRecord, ...],
         results: Iterable[ResultRecord],
         distances: TaskDistances | None,
+        domain_distances: TaskDistances | None,
         source_distances: TaskDistances | None,
         given: Mapping[str, float],
     ) -> "_Answer":
@@ -173,8 +181,14 @@ class _Answer:
             like.from_tasks(tasks),
             origin.from_tasks(sources),
         )
-        prior = fit_prior(gathered.table, {TASK: between}, origin.between(sources, tasks))
-        prediction = condition(prior.predict({TASK: to_query}, source), gathered.own, MEASUREMENT_SD)
+        descriptors = {TASK: like, **({DOMAIN: domain_distances} if domain_distances else {})}
+        prior = fit_prior(
+            gathered.table,
+            {name: known.between(tasks, tasks) for name, known in descriptors.items()},
+            origin.between(sources, tasks),
+        )
+        expected = prior.predict({name: known.from_tasks(tasks) for name, known in descriptors.items()}, source)
+        prediction = condition(expected, gathered.own, MEASUREMENT_SD)
         regret = expected_regret(prediction)
         return cls(query, experts, gathered, prior, prediction, to_query, between, source, regret)
 
@@ -233,7 +247,9 @@ class _Answer:
             if self.experts[i].name not in known and not np.isfinite(self.gathered.own[i])
         ]
         if unmeasured and self.gathered.counts:
-            found.append(f"without any result, so placed by source task alone: {', '.join(unmeasured)}")
+            named = ", ".join(unmeasured[:MOST_NAMED])
+            more = f" and {len(unmeasured) - MOST_NAMED} more" if len(unmeasured) > MOST_NAMED else ""
+            found.append(f"without any result, so placed by source task alone: {named}{more}")
         trained = [self.experts[i].name for i in order if self.experts[i].source_task == self.query.task]
         if trained and self.query.version > 0:
             found.append(

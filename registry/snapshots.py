@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry.catalogue import Catalogue, CatalogueCache, row_keys
+from registry.domain_vectors import DomainVectors
 from registry.embedding_cache import EmbeddingCache
 from registry.embedding_rows import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
@@ -31,6 +32,8 @@ class Snapshot:
         rows: R embeddings.
         row_of: ``[T]`` row of each task, or ``NOT_EMBEDDED``.
         position_of: ``[R]`` position of the task in each row; that of no task in particular where it has none.
+        masks: Of filters that were asked for lately.
+        between: Distances between some tasks that were asked for last, by descriptor.
     """
 
     catalogue: Catalogue
@@ -38,6 +41,7 @@ class Snapshot:
     row_of: NDArray[np.int64] = field(repr=False)
     position_of: NDArray[np.int64] = field(repr=False)
     masks: dict[tuple[bool, str | None], NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+    between: dict[str, tuple[bytes, NDArray[np.float64]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, catalogue: Catalogue, rows: EmbeddingRows) -> "Snapshot":
@@ -96,6 +100,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._catalogue = CatalogueCache(store.database)
         self._embeddings: dict[str, EmbeddingCache] = {}
+        self._domains: dict[str, DomainVectors] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._spaces: tuple[int, list[SpaceRecord]] | None = None
 
@@ -120,6 +125,11 @@ class Snapshots:
                 known = known.followed_by(catalogue, rows) if known else Snapshot.of(catalogue, rows)
                 self._snapshots[space.space_id] = known
             return known
+
+    def domains(self, space: SpaceRecord) -> DomainVectors:
+        """The domain embeddings in a space."""
+        with self._lock:
+            return self._domains.setdefault(space.space_id, DomainVectors(self._database, space.space_id))
 
     def discard_index(self, space: SpaceRecord, damage: DamagedIndexError) -> None:
         """Have the index of a space built again, since its files are damaged."""

@@ -3,8 +3,9 @@
 Axes: T tasks, D filters of the probe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from registry import neighbors
 from registry.answers import Neighbor, Query, Recommendation
-from registry.distances import pairwise
+from registry.distances import DEFAULT_ALPHA, pairwise, trivial_distances
+from registry.domain_vectors import DomainVectors, domain_distances
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
 from registry.records import ExpertRecord, ResultRecord, SpaceRecord
@@ -27,10 +29,11 @@ SHOWN = ["name", "version", "num_classes", "num_samples", "tags"]
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A task that is asked about: ``fisher`` ``[D]`` and its name."""
+    """A task that is asked about: its name, ``fisher`` ``[D]``, and ``domain`` ``[F]`` if it is at hand."""
 
     query: Query
     fisher: np.ndarray
+    domain: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +44,13 @@ class View:
         space: The space in which tasks are compared.
         snapshot: Its tasks and embeddings.
         answerable: Rows that may be answers ``[R]``.
+        domains: The domain embeddings of tasks.
     """
 
     space: SpaceRecord
     snapshot: Snapshot
     answerable: NDArray[np.bool_]
+    domains: DomainVectors
 
     @classmethod
     def open(
@@ -60,7 +65,8 @@ class View:
             where: A filter that answers must pass, see ``registry.filters``.
         """
         snapshot = snapshots.of(space)
-        return cls(space, snapshot, snapshot.answerable(builtin=builtin, where=where))
+        answerable = snapshot.answerable(builtin=builtin, where=where)
+        return cls(space, snapshot, answerable, snapshots.domains(space))
 
     def find(self, reference: str) -> int | None:
         """Position of a registered task in the catalogue, by ``name``, ``name@version`` or ``name@alias``."""
@@ -134,23 +140,58 @@ class View:
         """
         wanted = {result.task for result in results} | {expert.source_task for expert in experts}
         rows = self._rows_of(wanted)
-        fisher = self.snapshot.rows.take(np.fromiter(rows.values(), np.int64, len(rows)))
-
-        def measure(distance: str) -> TaskDistances:
-            matrix = pairwise(distance, fisher, fisher, trivial=self.space.trivial)
-            to_query = pairwise(distance, fisher, point.fisher[None], trivial=self.space.trivial)
-            return TaskDistances(tuple(rows), matrix, to_query[:, 0])
-
+        places = np.fromiter(rows.values(), np.int64, len(rows))
+        task2vec = partial(pairwise, RECOMMEND_DISTANCE)
+        like = self._likeness(
+            RECOMMEND_DISTANCE, task2vec, places, self.snapshot.rows.take(places), point.fisher
+        )
+        keys = [self._key(row) for row in rows.values()]
+        domain = self._likeness("domain", domain_distances, places, *self._domains(keys, point))
+        sources = self._directed(like, places)
+        names = tuple(rows)
         return recommend(
             point.query,
             experts,
             results,
             k=k,
-            distances=measure(RECOMMEND_DISTANCE),
-            source_distances=measure(SOURCE_DISTANCE),
+            distances=TaskDistances(names, *like),
+            domain_distances=TaskDistances(names, *domain),
+            source_distances=TaskDistances(names, *sources),
             given=given,
             trier=trier,
         )
+
+    def _likeness(
+        self,
+        name: str,
+        measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        places: NDArray[np.int64],
+        vectors: np.ndarray,
+        query: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Distances between rows ``[U, U]``, kept while the same are asked for, and to the query ``[U]``."""
+        known = self.snapshot.between.get(name)
+        if known is None or known[0] != places.tobytes():
+            known = (places.tobytes(), measure(vectors, vectors))
+            self.snapshot.between[name] = known
+        return known[1], measure(vectors, query[None])[:, 0]
+
+    def _domains(self, keys: list[Key], point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """Domain embeddings of tasks and of the query."""
+        query, token = point.query, self.snapshot.rows.token
+        domain = point.domain
+        if domain is None:
+            domain = self.domains.of([(query.task, query.version)], token)[0]
+        return self.domains.of(keys, token) if keys else np.zeros((0, len(domain))), domain
+
+    def _directed(
+        self, like: tuple[np.ndarray, np.ndarray], places: NDArray[np.int64]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``SOURCE_DISTANCE``, of which ``RECOMMEND_DISTANCE`` is the symmetric term."""
+        between, to_query = like
+        rows = self.snapshot.rows.take(places)
+        of_source = DEFAULT_ALPHA * trivial_distances(SOURCE_DISTANCE, rows, self.space.trivial)
+        return between - of_source[:, None], to_query - of_source
 
     def _rows_of(self, names: set[str]) -> dict[str, int]:
         """Rows of the latest version of some tasks, in order of name, as far as they may be answers."""

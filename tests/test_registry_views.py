@@ -178,16 +178,19 @@ def measured(tmp_path):
     return store
 
 
-def plain_distances(name, view, tasks, point):
+def plain_distances(name, view, tasks, point, descriptor="fisher"):
     """Slow twin: every distance by itself."""
     trivial = view.space.trivial
+    query = getattr(make_embedding(point.query.task), descriptor)
 
     def one(source, target):
+        if descriptor == "domain":
+            return 1 - source @ target / np.linalg.norm(source) / np.linalg.norm(target)
         return pairwise(name, source[None], target[None], trivial=trivial)[0, 0]
 
-    fisher = {task: make_embedding(task).fisher for task in tasks}
-    matrix = np.array([[one(fisher[row], fisher[column]) for column in tasks] for row in tasks])
-    return TaskDistances(tuple(tasks), matrix, np.array([one(fisher[task], point.fisher) for task in tasks]))
+    vectors = {task: getattr(make_embedding(task), descriptor) for task in tasks}
+    matrix = np.array([[one(vectors[row], vectors[column]) for column in tasks] for row in tasks])
+    return TaskDistances(tuple(tasks), matrix, np.array([one(vectors[task], query) for task in tasks]))
 
 
 @pytest.mark.parametrize(("builtin", "tasks"), [(True, "abc"), (False, "bc")])
@@ -201,6 +204,7 @@ def test_recommend_measures_what_has_results_or_is_a_source(measured, builtin, t
         results,
         k=3,
         distances=plain_distances("task2vec", view, tasks, point),
+        domain_distances=plain_distances("", view, tasks, point, "domain"),
         source_distances=plain_distances("task2vec_asymmetric", view, tasks, point),
     )
     found = view.recommend(point, experts, results, k=3)
