@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Neighbor,
         Query,
         Recommendation,
+        Trial,
     )
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
@@ -38,6 +39,7 @@ _HOMES = {
     "ResultRecord": "registry.records",
     "SpaceRecord": "registry.records",
     "TaskRecord": "registry.records",
+    "Trial": "registry.answers",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "SpaceRecord",
     "TaskRecord",
     "TaskRegistry",
+    "Trial",
 ]
 
 

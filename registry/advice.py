@@ -141,6 +141,7 @@ class Advice(Experts, ABC):
             run=trial_runs.open_data(task.data if task else query, progress=progress, **how),
             costs=CostModel(num_images),
             on_trial=on_trial,
+            progress=progress,
         )
 
     def _record(self, task: TaskRecord, answer: Recommendation, seed: int) -> None:

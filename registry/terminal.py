@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 # Where the reader is another program, lines are as long as their content.
 PIPE_WIDTH = 1000
-STAGES = {"decode": "Decoding images", "features": "Computing features", "fisher": "Measuring the task"}
+STAGES = {
+    "decode": "Decoding images",
+    "features": "Computing features",
+    "fisher": "Measuring the task",
+    "trials": "Trying experts",
+}
 
 
 def say(text: str = "") -> None:

@@ -146,6 +146,7 @@ def try_experts(
     run: Callable[[ExpertRecord], TrialRun],
     costs: CostModel,
     on_trial: Callable[[Trial], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Tried:
     """Try experts one after another, each chosen by what the ones before it told.
@@ -162,6 +163,7 @@ def try_experts(
         run: Tries an expert; raises ``TrialFailedError`` if that cannot be done.
         costs: What is known of the speed of this machine.
         on_trial: Called after each trial.
+        progress: Called as ``progress("trials", done, total)`` at the start and after each trial.
         clock: Seconds that pass.
 
     Returns:
@@ -175,7 +177,7 @@ def try_experts(
         experts, prediction, prediction, untried.copy(), measured.copy(), plan, costs, clock, deadline
     )
     try:
-        session.run(run, on_trial)
+        session.run(run, on_trial, progress or (lambda stage, done, total: None))
     except KeyboardInterrupt:
         if not session.trials:
             raise
@@ -201,14 +203,21 @@ class _Session:
     failures: list[str] = field(default_factory=list)
     stopped: str = ""
 
-    def run(self, run: Callable[[ExpertRecord], TrialRun], on_trial: Callable[[Trial], None] | None) -> None:
+    def run(
+        self,
+        run: Callable[[ExpertRecord], TrialRun],
+        on_trial: Callable[[Trial], None] | None,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
         """Try experts until the plan or ``next`` says to stop."""
+        progress("trials", 0, self.plan.num_trials)
         while len(self.trials) < self.plan.num_trials and (place := self.next()) is not None:
             try:
                 self.attempt(place, run)
             except TrialFailedError as err:
                 self.failures.append(f"{self.experts[place].name} could not be tried: {err}")
             else:
+                progress("trials", len(self.trials), self.plan.num_trials)
                 if on_trial:
                     on_trial(self.trials[-1])
 

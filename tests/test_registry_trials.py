@@ -186,8 +186,9 @@ def test_within_the_budget_a_cheaper_expert_takes_the_place_of_a_dear_one():
 
 
 def test_a_failing_expert_is_told_and_does_not_count():
-    machine = Machine(failing=("b",))
-    tried = machine.tries(TrialPlan(3))
+    machine, stages = Machine(failing=("b",)), []
+    tried = machine.tries(TrialPlan(3), progress=lambda *stage: stages.append(stage))
+    assert stages == [("trials", done, 3) for done in range(4)]
     assert len(tried.trials) == 3
     assert tried.warnings == ("b.w could not be tried: b is broken",)
 
