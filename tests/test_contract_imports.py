@@ -85,7 +85,8 @@ ALLOWED = {
         "cli_records": "cli_options core display documents terminal",
         "cli_tasks": "cli_options core display display_history documents terminal",
         "commits": "",
-        "core": "advice answers distances embedding_rows ingest neighbors options snapshots starter store views",
+        "core": "advice answers distances embedding_rows ingest neighbors options snapshots starter store "
+        "views",
         "creation": "commits database",
         "csv_files": "",
         "database": "commits places schema",
@@ -145,7 +146,7 @@ ALLOWED = {
         "trials": "answers prediction trial_costs trial_evidence",
         "verify": "audit commits database places schema verify_index",
         "verify_index": "index_files",
-        "views": "answers distances neighbors recommend schema snapshots trials",
+        "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
     },
 }
 """Module to the modules of its package that it imports, at any depth and under TYPE_CHECKING too."""
