@@ -13,7 +13,10 @@ from indexer.records import ProbeResult
 from indexer.scores import choose_per_class
 
 SHOTS = 20
-REPEATS = 5
+LEAST_DRAWS = 5
+MOST_DRAWS = 30
+DRAWN_CLASSES = 60
+"""Classes in all draws together: tasks of few classes have few images in a draw, and take little time."""
 PROTOCOL = f"linear_probe_{SHOTS}shot"
 
 
@@ -32,7 +35,8 @@ def measure_expert(
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
     The head of ``indexer.heads`` is fitted on the frozen expert's features of 20 images a class (half of a
-    class that has fewer than 40) and scored on the rest of the sample; this is repeated with 5 draws.
+    class that has fewer than 40) and scored on the rest of the sample; this is repeated with 30 draws of two
+    classes, with 6 of ten, and with 5 of more.
 
     Args:
         loader: The expert, see ``indexer.probes``.
@@ -81,9 +85,14 @@ def measure_expert(
 def score_features(features: np.ndarray, labels: np.ndarray, seed: int) -> ProbeResult:
     """The second half of ``measure_expert``: features ``[N, F]`` and labels ``[N]`` to accuracy."""
     accuracies = []
-    for repeat in range(REPEATS):
-        draw = REPEATS * seed + repeat  # no two seeds share a draw
+    for repeat in range(num_draws(len(np.unique(labels)))):
+        draw = MOST_DRAWS * seed + repeat  # no two seeds share a draw
         train = choose_per_class(labels, lambda count: min(SHOTS, count // 2), draw)
         head = fit_head(features[train], labels[train])
         accuracies.append(score_head(head, features[~train], labels[~train]).accuracy)
     return ProbeResult(float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)), PROTOCOL, seed)
+
+
+def num_draws(num_classes: int) -> int:
+    """How often the few images a class are drawn."""
+    return int(np.clip(DRAWN_CLASSES // num_classes, LEAST_DRAWS, MOST_DRAWS))

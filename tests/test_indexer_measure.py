@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from indexer.errors import DataError
 from indexer.heads import fit_head
-from indexer.measure import PROTOCOL, REPEATS, SHOTS, measure_expert, score_features
+from indexer.measure import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert, num_draws, score_features
 from indexer.scores import choose_per_class
 
 EXPERT = "resnet14w32.mnist"
@@ -26,13 +26,14 @@ def test_protocol_is_named():
     assert PROTOCOL == "linear_probe_20shot"
 
 
-@pytest.mark.parametrize("sizes", [[30, 25, 40], [30, 5, 19], [2, 3, 40]], ids=str)
+@pytest.mark.parametrize("sizes", [[60, 45, 80], [60, 5, 39], [2, 3, 80]], ids=str)
 def test_score_matches_a_plain_loop(sizes: list[int]):
-    """Fitted on 10 of each class, or half of a small one; scored on the rest, every class alike."""
+    """Fitted on 20 of each class, or half of a small one; scored on the rest, every class alike."""
     features, labels = blobs(sizes)
     accuracies = []
-    for repeat in range(REPEATS):
-        train = choose_per_class(labels, lambda count: SHOTS if count >= 2 * SHOTS else count // 2, 15 + repeat)
+    for repeat in range(20):  # 60 classes in all
+        draw = 3 * MOST_DRAWS + repeat
+        train = choose_per_class(labels, lambda count: SHOTS if count >= 2 * SHOTS else count // 2, draw)
         head = fit_head(features[train], labels[train])
         guesses = [int(head.logits(row[None])[0].argmax()) for row in features]
         shares = []
@@ -46,6 +47,11 @@ def test_score_matches_a_plain_loop(sizes: list[int]):
     assert (found.protocol, found.seed) == (PROTOCOL, 3)
 
 
+@pytest.mark.parametrize(("num_classes", "draws"), [(2, 30), (3, 20), (10, 6), (12, 5), (1000, 5)])
+def test_tasks_of_few_classes_are_drawn_more_often(num_classes: int, draws: int):
+    assert num_draws(num_classes) == draws
+
+
 def test_neighbouring_seeds_share_no_draw(monkeypatch: pytest.MonkeyPatch):
     drawn = []
 
@@ -56,7 +62,7 @@ def test_neighbouring_seeds_share_no_draw(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("indexer.measure.choose_per_class", spy)
     for seed in range(4):
         score_features(*blobs([6, 6]), seed=seed)
-    assert len(set(drawn)) == len(drawn) == 4 * REPEATS
+    assert len(set(drawn)) == len(drawn) == 4 * MOST_DRAWS
 
 
 def test_separate_classes_are_told_apart():
