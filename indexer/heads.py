@@ -3,11 +3,13 @@
 Axes: N samples, F features, C classes or labels, T targets.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from indexer.errors import DataError, TooFewSamplesError
 from indexer.records import Kind
@@ -102,7 +104,7 @@ def _fit_classes(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearH
     if len(counts) == 2:  # scikit-learn fits the difference d of the two weights: ||w||^2 is ||d||^2 / 2
         strength *= 2
     # One thread: these matrices are small, and two were seen to take 40 times as long on a busy machine.
-    with threadpool_limits(1, user_api="blas"):
+    with _one_thread():
         weight, bias = _logistic((features - mean) / scale, labels, strength)
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -129,10 +131,24 @@ def _fit_labels(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearHe
         )
     mean, scale = _centre_and_scale(features, label_weights(labels).mean(axis=1))
     inputs = (features - mean) / scale
-    with threadpool_limits(1, user_api="blas"):  # as of _fit_classes
+    with _one_thread():  # as of _fit_classes
         fits = [_logistic(inputs, column, 1 / (l2 * len(labels))) for column in labels.T]
     weight = np.concatenate([row for row, _ in fits]) / scale
     return LinearHead(weight, np.concatenate([bias for _, bias in fits]) - weight @ mean, "multi_label")
+
+
+def _one_thread() -> contextlib.AbstractContextManager[None]:
+    """Keep BLAS on one thread."""
+    import sklearn.linear_model  # noqa: F401  # brings the libraries that are looked for next
+
+    limit: contextlib.AbstractContextManager[None] = _libraries().limit(limits=1, user_api="blas")
+    return limit
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The BLAS libraries of this process; to find them takes 20 ms, more than a small fit."""
+    return ThreadpoolController()
 
 
 def _logistic(inputs: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +186,7 @@ def _fit_targets(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearH
     num_samples = len(labels)
     mean, scale = _centre_and_scale(features, np.full(num_samples, 1 / num_samples))
     targets = standardise(labels, labels)
-    with threadpool_limits(1, user_api="blas"):  # as of _fit_classes
+    with _one_thread():  # as of _fit_classes
         left, singular, right = np.linalg.svd((features - mean) / scale, full_matrices=False)
         kept = singular**2 / (singular**2 + num_samples * l2)
         along = left.T @ targets  # [rank, T]
