@@ -6,7 +6,8 @@ Axes: M experts, S scenarios.
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+
+from registry.threads import one_thread
 
 NUM_SCENARIOS = 512
 JITTER = 1e-9
@@ -41,7 +42,7 @@ class Prediction:
     def scenarios(self) -> np.ndarray:
         """``[S, M]`` accuracies as they may be, but for the level: draws of a fixed seed, and their mirrors."""
         scale = float(np.diag(self.covariance).max(initial=0.0))
-        with threadpool_limits(1, user_api="blas"):  # small: threads would wait for each other
+        with one_thread():  # small: threads would wait for each other
             factor = np.linalg.cholesky(self.covariance + (JITTER + 1e-6 * scale) * np.eye(len(self.mean)))
         draws = np.random.default_rng(0).standard_normal((NUM_SCENARIOS // 2, len(self.mean))) @ factor.T
         return np.concatenate([self.mean + draws, self.mean - draws])

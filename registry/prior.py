@@ -23,12 +23,12 @@ Source:
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from registry.expert_covariance import ExpertCovariance, estimate_covariance
 from registry.prediction import Prediction
 from registry.result_table import DEFAULT_SPREAD, Normalised, ResultTable, normalise
 from registry.task_process import Likeness, TaskKernels, TaskProcess
+from registry.threads import one_thread
 
 COVERAGE = 0.9
 MIN_INTERVAL_TASKS = 9
@@ -199,7 +199,7 @@ def fit_prior(table: ResultTable, between: Likeness | None = None, source: np.nd
     Returns:
         The fitted prior. It cannot tell tasks apart without ``between``, and then is the static prior.
     """
-    with threadpool_limits(1, user_api="blas"):  # many small matrices: threads would wait for each other
+    with one_thread():  # many small matrices: threads would wait for each other
         return _fit(table, between or {}, source)
 
 

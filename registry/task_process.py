@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+
+from registry.threads import one_thread
 
 Likeness = Mapping[str, np.ndarray]
 """Distances by name of the descriptor that they compare."""
@@ -309,7 +310,7 @@ def _whiten(covariances: np.ndarray) -> np.ndarray:
     from scipy.linalg.lapack import dpotrf, dtrtri
 
     whitening = np.empty(covariances.shape)
-    with threadpool_limits(1, user_api="blas"):  # as of fit_prior, for what was loaded just now
+    with one_thread():  # as of fit_prior, for what was loaded just now
         for inverse, covariance in zip(whitening, covariances, strict=True):
             upper, _ = dpotrf(
                 covariance.T, overwrite_a=True

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from registry import moment_scores, sample_scores
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.records import Kind
+from registry.threads import one_thread
 
 Array = NDArray[Any]
 
@@ -143,9 +143,7 @@ def score(
     outputs = np.empty((len(rows), 0))
     if entry.needs == "source_head":
         outputs = _logits(name, logits, len(rows))
-    with threadpool_limits(
-        1
-    ):  # matrices this small gain nothing, and threads on a busy machine wait for each other
+    with one_thread():
         return float(entry.function(Sample(rows, classes, targets, outputs, kind, seed)))
 
 
