@@ -276,6 +276,20 @@ def log_euclidean(sources: Array, targets: Array) -> Array:
     return _norms_of_differences(np.log(_floored(sources)), np.log(_floored(targets)))
 
 
+def root_ratio(sources: Array, targets: Array) -> Array:
+    """Mean over filters of the squared relative difference of roots: ((√a - √b)/(√a + √b))².
+
+    It is the square of tanh of a quarter of log a/b, so it grows as the square of small ratios, as a kernel
+    wants it, and no filter counts for more than 1. From 0 to 1, no unit. Symmetric; zero on itself.
+    """
+    sources, targets = np.sqrt(_floored(sources)), np.sqrt(_floored(targets))
+    distances = np.empty((len(sources), len(targets)))
+    for column, target in enumerate(targets):
+        quotient = (sources - target) / (sources + target)
+        distances[:, column] = np.vecdot(quotient, quotient) / quotient.shape[1]
+    return distances
+
+
 def jensen_shannon(sources: Array, targets: Array) -> Array:
     """Mean over filters of the mean divergence of N(0, 1/a) and N(0, 1/b) from N(0, m), m = (1/a + 1/b)/2.
 
@@ -341,6 +355,7 @@ DISTANCES: dict[str, Distance] = {
             "correlation", "one minus the correlation of the variances", True, (0, 2), "none", correlation
         ),
         Distance("log_euclidean", "norm of the difference of logs", True, _INFINITE, "nats", log_euclidean),
+        Distance("root_ratio", "mean squared relative difference of roots", True, (0, 1), "none", root_ratio),
         Distance(
             "jensen_shannon",
             "divergence from the mean Gaussian",

@@ -48,13 +48,16 @@ class Prediction:
         return np.concatenate([self.mean + draws, self.mean - draws])
 
 
-def condition(prediction: Prediction, measured: np.ndarray, noise_sd: float | np.ndarray) -> Prediction:
+def condition(
+    prediction: Prediction, measured: np.ndarray, noise_sd: float | np.ndarray, *, offset_sd: float = 0.0
+) -> Prediction:
     """Fold in accuracies measured on the new task itself: one expert moves the level, and those like it.
 
     Args:
         prediction: What was expected.
         measured: ``[M]`` accuracies on the new task, NaN where there is none.
         noise_sd: Of a measurement, in accuracy, positive; one for all or ``[M]``.
+        offset_sd: Of an error that all measurements have in common.
 
     Returns:
         What is expected now.
@@ -65,7 +68,7 @@ def condition(prediction: Prediction, measured: np.ndarray, noise_sd: float | np
     noise = np.broadcast_to(np.asarray(noise_sd, dtype=np.float64), measured.shape)[known] ** 2
     level = prediction.level_sd**2
     covariance = prediction.covariance + level
-    among = covariance[np.ix_(known, known)] + np.diag(noise)
+    among = covariance[np.ix_(known, known)] + np.diag(noise) + offset_sd**2
     gain = np.linalg.solve(among, covariance[known]).T  # [M, known]
     mean = prediction.mean + gain @ (measured[known] - prediction.mean[known])
     left = covariance - gain @ covariance[known]
@@ -87,15 +90,21 @@ def expected_regret(prediction: Prediction) -> np.ndarray:
     return np.asarray(np.clip(best - prediction.mean, 0.0, 1.0))
 
 
-def expected_improvement(prediction: Prediction, best: float) -> np.ndarray:
-    """How much each expert is expected to be better than the best measured so far ``[M]``, in accuracy.
+def improvement(gap: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Expected positive part of Gaussians: how much experts are expected to be better than another.
+
+    Args:
+        gap: ``[M]`` by how much they are expected to be better or, below 0, worse.
+        sd: ``[M]`` of that difference.
+
+    Returns:
+        ``[M]``, not negative.
 
     Source:
         Jones, Schonlau and Welch 1998, Efficient global optimization, (15).
     """
     from scipy.special import ndtr
 
-    sd = np.maximum(prediction.sd, 1e-12)
-    gap = (prediction.mean - best) / sd
-    density = np.exp(-0.5 * gap**2) / np.sqrt(2 * np.pi)
-    return np.asarray(sd * (gap * ndtr(gap) + density))
+    sd = np.maximum(sd, 1e-12)
+    ratio = gap / sd
+    return np.asarray(sd * (ratio * ndtr(ratio) + np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)))

@@ -161,7 +161,7 @@ class _Errors:
     """How far predictions of tasks left out were off.
 
     Attributes:
-        scale: Root mean square error of a standing, in units of the process's sd.
+        scale: Root mean square error of a standing, in units of the process's sd, with one assumed task more.
         experts: Covariance of these errors, in units of ``scale``.
         level_sd: Of the error of a level, in accuracy.
     """
@@ -171,14 +171,23 @@ class _Errors:
     level_sd: float
 
     @classmethod
-    def of(cls, misses: np.ndarray, level_misses: np.ndarray) -> "_Errors":
-        """From errors of standings ``[T, M]`` in sd of the process, NaN where there is none, and of levels.
+    def of(cls, misses: np.ndarray, variance: np.ndarray, level_misses: np.ndarray) -> "_Errors":
+        """From errors of standings in sd of the process, its variance, and errors of levels.
 
-        With too little to estimate one, a standing has variance 1, as z-scores do. What is assumed of levels
-        counts as one task: a few that happen to be equally hard do not make the next one certain.
+        What is assumed of each counts as one task, so that a few which happen to be alike do not make the next
+        one certain: of a standing the variance 1 that z-scores have, of a level ``DEFAULT_LEVEL_SD``.
+
+        Args:
+            misses: ``[T, M]``, NaN where there is none.
+            variance: ``[T, M]``, in units of the process.
+            level_misses: One for each row in the reference way.
         """
-        known = misses[np.isfinite(misses)]
-        scale = max(float(np.sqrt(np.mean(known**2))), 1e-3) if len(known) > 1 else 1.0
+        known = np.isfinite(misses)
+        num_rows = int(known.any(axis=1).sum())
+        scale = 1.0
+        if num_rows:
+            squares = num_rows * float(np.mean(misses[known] ** 2)) + 1 / float(np.mean(variance[known]))
+            scale = float(np.sqrt(squares / (num_rows + 1)))
         squares = float(level_misses @ level_misses) + DEFAULT_LEVEL_SD**2
         level_sd = float(np.sqrt(squares / (len(level_misses) + 1)))
         return cls(scale, estimate_covariance(misses / scale), level_sd)
@@ -219,7 +228,7 @@ def _fit(table: ResultTable, between: Likeness, source: np.ndarray | None) -> Pr
     used = np.asarray(rows.known.any(axis=1))
     z, sd = standings.left_out + shift, np.sqrt(standings.left_out_variance)
     misses = np.where(mask, (normal.z - z) / sd, np.nan)
-    errors = _Errors.of(misses, (normal.level - row_values[:, 0])[used])
+    errors = _Errors.of(misses, standings.left_out_variance, (normal.level - row_values[:, 0])[used])
     spread = np.exp(row_values[:, 1:])
     left_out = np.where(mask, row_values[:, :1] + spread * z, np.nan)
     total_sd = np.hypot(spread * errors.scale * errors.experts.scale * sd, errors.level_sd)

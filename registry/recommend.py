@@ -24,7 +24,8 @@ from registry.answers import (
 from registry.errors import InvalidRecordError
 from registry.neighbors import check_k
 from registry.prediction import Prediction, condition, expected_regret
-from registry.prior import MIN_INTERVAL_TASKS, Prior, fit_prior
+from registry.prior import MIN_INTERVAL_TASKS, Prior
+from registry.prior_cache import kept_prior
 from registry.records import ExpertRecord, ResultRecord
 from registry.result_table import Gathered, gather, with_given
 from registry.trials import Tried, Trier
@@ -34,9 +35,6 @@ MEASUREMENT_SD = 0.01
 NUM_EVIDENCE_NEIGHBORS = 3
 MOST_NAMED = 5
 """Experts in one warning."""
-TASK = "task2vec"
-"""The descriptor whose distances are evidence."""
-DOMAIN = "domain"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +90,7 @@ def recommend(
     *,
     k: int = 5,
     distances: TaskDistances | None = None,
-    domain_distances: TaskDistances | None = None,
+    descriptors: Mapping[str, TaskDistances] | None = None,
     source_distances: TaskDistances | None = None,
     given: Mapping[str, float] | None = None,
     trier: Trier | None = None,
@@ -108,7 +106,8 @@ def recommend(
         results: Everything measured.
         k: Most experts to return.
         distances: Between tasks with results, and from them to the query; the static prior if ``None``.
-        domain_distances: As ``distances``, of the tasks' domain embeddings: a second descriptor.
+        descriptors: What the model measures likeness by, each as ``distances``, of which it knows nothing but
+            the name; ``distances`` alone if ``None``.
         source_distances: From source tasks of experts; ``distances`` if ``None``.
         given: Accuracies of some of the experts on the query that are in no result, 0 to 1.
         trier: Tries experts on the query, see ``registry.trials``; none is tried if ``None``.
@@ -125,7 +124,7 @@ def recommend(
     if not candidates:
         return Recommendation(query, (), {}, ("there is no expert to recommend: add one, or ask for less",))
     answer = _Answer.of(
-        query, candidates, results, distances, domain_distances, source_distances or distances, given or {}
+        query, candidates, results, distances, descriptors, source_distances or distances, given or {}
     )
     if trier:
         answer = answer.after(trier)
@@ -166,7 +165,7 @@ class _Answer:
         experts: tuple[ExpertRecord, ...],
         results: Iterable[ResultRecord],
         distances: TaskDistances | None,
-        domain_distances: TaskDistances | None,
+        descriptors: Mapping[str, TaskDistances] | None,
         source_distances: TaskDistances | None,
         given: Mapping[str, float],
     ) -> "_Answer":
@@ -181,13 +180,13 @@ class _Answer:
             like.from_tasks(tasks),
             origin.from_tasks(sources),
         )
-        descriptors = {TASK: like, **({DOMAIN: domain_distances} if domain_distances else {})}
-        prior = fit_prior(
+        likeness = descriptors or {"task": like}
+        prior = kept_prior(
             gathered.table,
-            {name: known.between(tasks, tasks) for name, known in descriptors.items()},
+            {name: known.between(tasks, tasks) for name, known in likeness.items()},
             origin.between(sources, tasks),
         )
-        expected = prior.predict({name: known.from_tasks(tasks) for name, known in descriptors.items()}, source)
+        expected = prior.predict({name: known.from_tasks(tasks) for name, known in likeness.items()}, source)
         prediction = condition(expected, gathered.own, MEASUREMENT_SD)
         regret = expected_regret(prediction)
         return cls(query, experts, gathered, prior, prediction, to_query, between, source, regret)

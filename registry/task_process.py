@@ -28,10 +28,10 @@ from registry.threads import one_thread
 Likeness = Mapping[str, np.ndarray]
 """Distances by name of the descriptor that they compare."""
 
-BANDWIDTHS = (0.5, 1.0, 2.0)
+BANDWIDTHS = (1.0, 4.0)
 """tau, in units of (median distance - median distance of a task to its nearest)."""
-CONSTANTS = (0.2, 0.5, 0.8)
-NOISES = (0.25, 1.0)
+CONSTANTS = (0.2, 0.5)
+NOISES = (0.005, 0.05, 0.5)
 STATIC_WEIGHT = 0.5
 SMALLEST_UNIT = 1e-12  # of a difference of distances; below it is rounding
 MAX_BATCH = 2**20

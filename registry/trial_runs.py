@@ -15,7 +15,7 @@ from registry.options import DataOptions
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.trials import TrialFailedError, TrialRun
 
-SCORES = ("logme",)
+SCORES = ("logme", "linear_probe", "knn")
 """Which transferability scores a trial computes."""
 SOURCE = "t2v recommend --try"
 """Source of the results that trials record."""

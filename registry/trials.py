@@ -8,14 +8,14 @@ Axes: M experts.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.answers import Trial, TrialScores
 from registry.errors import InvalidQueryError
-from registry.prediction import Prediction, expected_improvement
+from registry.prediction import Prediction, improvement
 from registry.records import ExpertRecord
 from registry.trial_costs import CostModel
 from registry.trial_evidence import TrialEvidence, fold_in
@@ -105,11 +105,14 @@ Trier = Callable[[Sequence[ExpertRecord], Prediction, NDArray[np.bool_], NDArray
 def improvements(prediction: Prediction, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Expected improvement of each expert over the best measured one ``[M]``, in accuracy.
 
-    Over the one expected best, where none was measured. The level of the task is common to all experts, so that
-    it does not count.
+    Over the one expected best, where none was measured. What is not known of the level of the task is common to
+    all experts, so it is the error of the difference that counts.
     """
-    best = prediction.mean[measured] if measured.any() else prediction.mean
-    return expected_improvement(replace(prediction, level_sd=0.0), float(best.max()))
+    among = np.where(measured, prediction.mean, -np.inf) if measured.any() else prediction.mean
+    best = int(np.argmax(among))
+    own = np.diag(prediction.covariance)
+    variance = own + own[best] - 2 * prediction.covariance[best] if measured.any() else own
+    return improvement(prediction.mean - prediction.mean[best], np.sqrt(np.maximum(variance, 0.0)))
 
 
 def choose(
@@ -270,7 +273,7 @@ class _Session:
             )
         if self.trials and not self.measured.any():
             warnings.append(
-                "trials of tasks with several labels or numbers to predict give scores, which move no expected "
-                "accuracy"
+                "trials of tasks with several labels or numbers to predict give scores only: they compare the "
+                "experts tried, and say nothing of how well these do"
             )
         return Tried(self.now, tuple(self.trials), tuple(warnings))

@@ -24,6 +24,11 @@ from registry.trials import Trier
 
 RECOMMEND_DISTANCE = "task2vec"
 SOURCE_DISTANCE = "task2vec_asymmetric"
+FISHER_DESCRIPTOR = "root_ratio"
+DOMAIN = "domain"
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Distances ``[N, M]`` of rows ``[N, ...]`` and ``[M, ...]``."""
+
 SHOWN = ["name", "version", "num_classes", "num_samples", "tags"]
 
 
@@ -135,28 +140,32 @@ class View:
     ) -> Recommendation:
         """Rank experts for a point by results on the tasks seen here and by distance from their sources.
 
-        Expected accuracies come from results on near tasks under the symmetric distance; an expert without
-        results is placed by the asymmetric distance from its source task, which favours rich sources.
+        Expected accuracies come from results on tasks that are near by ``FISHER_DESCRIPTOR`` or ``DOMAIN``, as
+        past results say; the evidence is told with ``RECOMMEND_DISTANCE``. An expert without results is placed
+        by the asymmetric distance from its source task, which favours rich sources.
         """
         wanted = {result.task for result in results} | {expert.source_task for expert in experts}
         rows = self._rows_of(wanted)
         places = np.fromiter(rows.values(), np.int64, len(rows))
-        task2vec = partial(pairwise, RECOMMEND_DISTANCE)
-        like = self._likeness(
-            RECOMMEND_DISTANCE, task2vec, places, self.snapshot.rows.take(places), point.fisher
-        )
-        keys = [self._key(row) for row in rows.values()]
-        domain = self._likeness("domain", domain_distances, places, *self._domains(keys, point))
-        sources = self._directed(like, places)
-        names = tuple(rows)
+        names, fisher = tuple(rows), self.snapshot.rows.take(places)
+        compared: dict[str, tuple[Measure, np.ndarray, np.ndarray]] = {
+            RECOMMEND_DISTANCE: (partial(pairwise, RECOMMEND_DISTANCE), fisher, point.fisher),
+            FISHER_DESCRIPTOR: (partial(pairwise, FISHER_DESCRIPTOR), fisher, point.fisher),
+            DOMAIN: (domain_distances, *self._domains([self._key(row) for row in rows.values()], point)),
+        }
+        known = {
+            name: TaskDistances(names, *self._likeness(name, measure, places, vectors, query))
+            for name, (measure, vectors, query) in compared.items()
+        }
+        shown = known.pop(RECOMMEND_DISTANCE)
         return recommend(
             point.query,
             experts,
             results,
             k=k,
-            distances=TaskDistances(names, *like),
-            domain_distances=TaskDistances(names, *domain),
-            source_distances=TaskDistances(names, *sources),
+            distances=shown,
+            descriptors=known,
+            source_distances=self._directed(shown, places),
             given=given,
             trier=trier,
         )
@@ -164,7 +173,7 @@ class View:
     def _likeness(
         self,
         name: str,
-        measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        measure: Measure,
         places: NDArray[np.int64],
         vectors: np.ndarray,
         query: np.ndarray,
@@ -184,14 +193,11 @@ class View:
             domain = self.domains.of([(query.task, query.version)], token)[0]
         return self.domains.of(keys, token) if keys else np.zeros((0, len(domain))), domain
 
-    def _directed(
-        self, like: tuple[np.ndarray, np.ndarray], places: NDArray[np.int64]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _directed(self, like: TaskDistances, places: NDArray[np.int64]) -> TaskDistances:
         """``SOURCE_DISTANCE``, of which ``RECOMMEND_DISTANCE`` is the symmetric term."""
-        between, to_query = like
         rows = self.snapshot.rows.take(places)
         of_source = DEFAULT_ALPHA * trivial_distances(SOURCE_DISTANCE, rows, self.space.trivial)
-        return between - of_source[:, None], to_query - of_source
+        return TaskDistances(like.tasks, like.matrix - of_source[:, None], like.to_query - of_source)
 
     def _rows_of(self, names: set[str]) -> dict[str, int]:
         """Rows of the latest version of some tasks, in order of name, as far as they may be answers."""

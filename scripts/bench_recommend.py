@@ -40,7 +40,12 @@ BENCHMARK = Path(__file__).parent / "benchmark"
 TABLES = ("transfergraph", "supervised_11x11", "parc_controlled", "cub_inat_50")
 MEASURES = ("tau_w", "regret@1", "regret@3", "regret@5", "error+", "passes", "ms")
 CALIBRATION = ("covered", "width", "expected_regret", "regret")
-OURS = {"ours": ("task2vec", "domain"), "ours, task2vec only": ("task2vec",), "ours, domain only": ("domain",)}
+OURS = {
+    "ours": ("root_ratio", "domain"),
+    "ours, Fisher only": ("root_ratio",),
+    "ours, task2vec only": ("task2vec",),
+    "ours, domain only": ("domain",),
+}
 Rows = dict[str, list[list[float]]]
 
 

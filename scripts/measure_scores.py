@@ -24,7 +24,7 @@ from registry.ingest import prepare_task
 from registry.starter import load_starter
 from registry.transferability import list_scores, score
 
-COLUMNS = ("task", "expert", "score", "value")
+COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))
 
 
 @click.command()
@@ -47,9 +47,9 @@ def main(data: tuple[str, ...], starter: Path, out: Path, features: Path, **opti
     heads = [load_source_head(network.loader) for network in networks]
     done = read_done(out)
     with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not done:
-            writer.writerow(COLUMNS)
+            writer.writeheader()
         for spec in data:
             name = Path(spec).stem
             prepared = prepare_task(spec, EmbeddingSettings(seed=options["seed"]))
@@ -61,8 +61,8 @@ def main(data: tuple[str, ...], starter: Path, out: Path, features: Path, **opti
                 if (name, expert) in done or expert.split(".")[1] in images_of(tasks[name]):
                     continue
                 found = features_of.of(sample_for(prepared, features_of.network).images)[chosen]
-                for kind, value in scores_of(found, labels[chosen], head, options["seed"]):
-                    writer.writerow((name, expert, kind, f"{value:.6g}"))
+                scores = scores_of(found, labels[chosen], head, options["seed"])
+                writer.writerow({"task": name, "expert": expert, **{n: f"{v:.6g}" for n, v in scores.items()}})
             file.flush()
             click.echo(name, err=True)
 
@@ -75,13 +75,11 @@ def read_done(out: Path) -> set[tuple[str, str]]:
         return {(row["task"], row["expert"]) for row in csv.DictReader(file)}
 
 
-def scores_of(
-    features: np.ndarray, labels: np.ndarray, head: nn.Linear | None, seed: int
-) -> list[tuple[str, float]]:
+def scores_of(features: np.ndarray, labels: np.ndarray, head: nn.Linear | None, seed: int) -> dict[str, float]:
     """All scores that can be computed, by name."""
     logits = None if head is None else head(torch.from_numpy(features)).numpy()
     names = [it.name for it in list_scores("single_label", source_head=head is not None)]
-    return [(it, score(it, features, labels, logits=logits, seed=seed)) for it in names]
+    return {it: score(it, features, labels, logits=logits, seed=seed) for it in names}
 
 
 if __name__ == "__main__":

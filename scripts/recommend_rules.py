@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from recommend_worlds import GENERALIST, World
-from registry.trial_evidence import TrialEvidence, fold_in
 
-from registry.prediction import Prediction, condition, expected_improvement
+from registry.prediction import Prediction, condition
 from registry.prior import Prior, fit_prior
 from registry.result_table import ResultTable
+from registry.trial_evidence import TrialEvidence, fold_in
+from registry.trials import improvements
 
 Scored = tuple[str, np.ndarray, int]
 """Name of a rule, scores ``[M]``, and experts that had to be run on the task."""
@@ -51,7 +52,9 @@ class LeftOut:
     def trial(self, expert: int) -> TrialEvidence:
         """What running an expert on the task tells: the scores that were stored."""
         scores = {name: float(table[self.task, expert]) for name, table in self.world.scores.items()}
-        return TrialEvidence(expert, {name: value for name, value in scores.items() if np.isfinite(value)}, None)
+        return TrialEvidence(
+            expert, {name: value for name, value in scores.items() if np.isfinite(value)}, None
+        )
 
 
 def static_scores(accuracy: np.ndarray) -> np.ndarray:
@@ -95,8 +98,8 @@ def with_trials(
         untried = np.setdiff1d(known, [trial.place for trial in trials])
         if not untried.size:
             break
-        best = max((current.mean[trial.place] for trial in trials), default=current.mean[untried].max())
-        chosen = untried[int(np.argmax(expected_improvement(current.of(untried), best)))]
+        tried = np.isin(np.arange(len(current.mean)), [trial.place for trial in trials])
+        chosen = untried[int(np.argmax(improvements(current, tried)[untried]))]
         trials.append(left.trial(int(chosen)))
         current = fold_in(prediction, trials)
         if number in numbers:
@@ -113,6 +116,6 @@ def sequential_picks(left: LeftOut, prediction: Prediction, number: int) -> list
         measured[picks[-1]] = truth[picks[-1]]
         current = condition(prediction, measured, 1e-3)
         untried = np.setdiff1d(known, picks)
-        improvement = expected_improvement(current.of(untried), float(np.nanmax(measured)))
-        picks.append(int(untried[int(np.argmax(improvement))]))
+        gain = improvements(current, np.isin(np.arange(len(truth)), picks))
+        picks.append(int(untried[int(np.argmax(gain[untried]))]))
     return picks

@@ -153,6 +153,7 @@ def _likeness(starters: list[Starter]) -> tuple[dict[str, np.ndarray], np.ndarra
     directed = pairwise("task2vec_asymmetric", fisher, fisher, trivial=starters[0].space.trivial)
     return {
         "task2vec": pairwise("task2vec", fisher, fisher),
+        "root_ratio": pairwise("root_ratio", fisher, fisher),
         "domain": domain_distances(domain, domain),
     }, directed
 
@@ -169,7 +170,10 @@ def _read_scores(paths: Iterable[Path], tasks: list[str], experts: list[str]) ->
     for path in paths:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                if row["task"] in place_of and row["expert"] in column_of:
-                    table = scores.setdefault(row["score"], np.full((len(tasks), len(experts)), np.nan))
-                    table[place_of[row["task"]], column_of[row["expert"]]] = float(row["value"])
+                task, expert = row.pop("task"), row.pop("expert")
+                if task not in place_of or expert not in column_of:
+                    continue
+                for name, value in row.items():
+                    table = scores.setdefault(name, np.full((len(tasks), len(experts)), np.nan))
+                    table[place_of[task], column_of[expert]] = float(value) if value else np.nan
     return scores

@@ -49,6 +49,11 @@ def log_euclidean(a: Vector, b: Vector) -> float:
     return norm([math.log(x) - math.log(y) for x, y in zip(floored(a), floored(b), strict=True)])
 
 
+def root_ratio(a: Vector, b: Vector) -> float:
+    roots = [(math.sqrt(x), math.sqrt(y)) for x, y in zip(floored(a), floored(b), strict=True)]
+    return mean([((x - y) / (x + y)) ** 2 for x, y in roots])
+
+
 def gaussian_kl(v: float, w: float) -> float:
     """Divergence of N(0, v) from N(0, w), in nats."""
     return (v / w - 1 + math.log(w) - math.log(v)) / 2
@@ -101,6 +106,7 @@ SYMMETRIC: dict[str, Callable[[Vector, Vector], float]] = {
     "cosine": cosine_distance,
     "correlation": correlation,
     "log_euclidean": log_euclidean,
+    "root_ratio": root_ratio,
     "jensen_shannon": jensen_shannon,
     "kl": kl,
     "entropy": entropy,

@@ -240,7 +240,9 @@ def prior_reference(accuracy, tasks, between, source, to_query, source_to_query)
     left_level, left_spread = left_rows[:, :1] + centre[0], np.exp(left_rows[:, 1:] + centre[1])
 
     misses = (z - shift - left_z) / np.sqrt(variance_z)
-    scale = math.sqrt(np.nanmean(misses**2))
+    assumed = 1 / np.mean(variance_z[np.isfinite(misses)])
+    num_rows = sum(bool(np.isfinite(row).any()) for row in misses)
+    scale = math.sqrt((num_rows * np.nanmean(misses**2) + assumed) / (num_rows + 1))
     level_misses = [*(level - left_level[:, 0]), DEFAULT_LEVEL_SD]
     level_sd = math.sqrt(np.mean(np.square(level_misses)))
     expert_scale, correlation = expert_covariance_reference(misses / scale)

@@ -48,7 +48,9 @@ def test_scales_that_do_not_fit_are_told(tmp_path: Path):
     packed[f"layer.weight{SCALE_SUFFIX}"] = torch.ones(3)
     path = tmp_path / "wrong.safetensors"
     save_file(packed, path)
-    with pytest.raises(WeightsError, match=r"wrong\.safetensors: not a safetensors file or a PyTorch checkpoint"):
+    with pytest.raises(
+        WeightsError, match=r"wrong\.safetensors: not a safetensors file or a PyTorch checkpoint"
+    ):
         read_weights(path)
 
 

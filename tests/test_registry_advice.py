@@ -236,7 +236,8 @@ def test_only_registered_single_label_tasks_are_recorded(registry, images, tmp_p
     answer = registry.recommend("numbers", num_trials=1)
     assert answer.trials[0].found.accuracy is None
     assert answer.warnings[-1] == (
-        "trials of tasks with several labels or numbers to predict give scores, which move no expected accuracy"
+        "trials of tasks with several labels or numbers to predict give scores only: they compare the experts "
+        "tried, and say nothing of how well these do"
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references_recommend import condition_reference, improvement_reference, regret_reference
 
-from registry.prediction import NUM_SCENARIOS, Prediction, condition, expected_improvement, expected_regret
+from registry.prediction import NUM_SCENARIOS, Prediction, condition, expected_regret, improvement
 
 
 def make_prediction(seed=0, num_experts=5, level_sd=0.1):
@@ -94,7 +94,7 @@ def test_order_of_experts_permutes_the_answer(case, random):
         whole_covariance(permuted), whole_covariance(usual)[np.ix_(order, order)], atol=1e-10
     )
     np.testing.assert_allclose(
-        expected_improvement(permuted, 0.7), expected_improvement(usual, 0.7)[order], atol=1e-9
+        improvement(permuted.mean - 0.7, permuted.sd), improvement(usual.mean - 0.7, usual.sd)[order], atol=1e-9
     )
 
 
@@ -135,13 +135,16 @@ def test_expected_regret_of_certain_experts_is_their_gap():
 def test_expected_improvement_matches_an_integral(best):
     prediction = make_prediction(4)
     np.testing.assert_allclose(
-        expected_improvement(prediction, best), improvement_reference(prediction, best), rtol=1e-6, atol=1e-10
+        improvement(prediction.mean - best, prediction.sd),
+        improvement_reference(prediction, best),
+        rtol=1e-6,
+        atol=1e-10,
     )
 
 
 def test_expected_improvement_of_a_certain_expert_is_its_gap():
     prediction = Prediction(np.array([0.9, 0.6]), np.zeros((2, 2)), 0.0)
-    np.testing.assert_allclose(expected_improvement(prediction, 0.7), [0.2, 0.0], atol=1e-9)
+    np.testing.assert_allclose(improvement(prediction.mean - 0.7, prediction.sd), [0.2, 0.0], atol=1e-9)
 
 
 def test_prediction_of_some_experts_is_that_of_all_but_for_the_others():

@@ -85,7 +85,7 @@ def test_recommend_uses_results_on_the_query_itself():
     answer = recommend(query, EXPERTS, [*RESULTS, *own], distances=line_distances(0.1)).recommendations
     best = answer[0]
     assert best.expert == "c.w"
-    assert best.expected_accuracy == pytest.approx(0.95, abs=0.04)  # it was expected to be the worst
+    assert best.expected_accuracy == pytest.approx(0.95, abs=0.06)  # it was expected to be the worst
     assert (best.evidence.neighbors[0].task, best.evidence.neighbors[0].distance) == ("photos", 0)
     assert best.evidence.results == 6
     data = recommend(NEW, EXPERTS, [*RESULTS, *own], distances=line_distances(0.1)).recommendations

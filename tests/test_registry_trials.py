@@ -19,7 +19,7 @@ from registry.trial_costs import (
     UNKNOWN_SECONDS,
     CostModel,
 )
-from registry.trial_evidence import TRIAL_SD, TrialEvidence, fold_in
+from registry.trial_evidence import CALIBRATIONS, OFFSET_SD, TRIAL_SD, TrialEvidence, fold_in
 from registry.trials import (
     MAX_FAILURES,
     TrialFailedError,
@@ -103,8 +103,12 @@ def test_improvement_counts_from_the_best_measured_and_without_the_level():
     gain = improvements(PRIOR, NOTHING)
     np.testing.assert_array_equal(gain, improvements(Prediction(MEAN, PRIOR.covariance, 0.0), NOTHING))
     assert gain[1] == pytest.approx(0.1 / math.sqrt(2 * math.pi))  # the best itself: half of a normal
-    assert (improvements(PRIOR, np.array([True, False, False, False])) > gain).all()
     assert gain.argmin() == 3  # sure, and below the best
+    measured = np.array([False, True, False, False])
+    over_the_measured = improvements(PRIOR, measured)
+    common = Prediction(MEAN, PRIOR.covariance + 0.3, 0.0)  # an error of all alike decides nothing
+    np.testing.assert_allclose(improvements(common, measured), over_the_measured, atol=1e-9)
+    assert over_the_measured[1] == pytest.approx(0, abs=1e-9)  # over itself
 
 
 # Going on and stopping
@@ -124,7 +128,7 @@ def test_trials_are_told_as_they_were_expected_and_found():
     assert second.expected_accuracy == pytest.approx(known.mean["abcd".index(machine.ran[1])])
     assert tried.warnings == ()
     places = ["abcd".index(letter) for letter in machine.ran]
-    expected = fold_in(PRIOR, [TrialEvidence(place, {}, 0.8) for place in places])
+    expected = fold_in(PRIOR, [TrialEvidence(place, {"logme": 0.5}, 0.8) for place in places])
     np.testing.assert_allclose(tried.prediction.mean, expected.mean)
 
 
@@ -230,12 +234,13 @@ def test_the_masks_of_the_caller_stay_as_they_are():
     assert not measured.any()
 
 
-def test_scores_without_an_accuracy_move_nothing_yet_and_say_so():
+def test_scores_without_an_accuracy_compare_experts_and_it_is_said_so():
     machine = Machine(accuracy=dict.fromkeys("abcd"))
     tried = machine.tries(TrialPlan(2))
-    assert tried.prediction is PRIOR
-    assert len(tried.trials) == 2
-    assert "which move no expected accuracy" in tried.warnings[0]
+    places = ["abcd".index(letter) for letter in machine.ran]
+    expected = fold_in(PRIOR, [TrialEvidence(place, {"logme": 0.5}, None) for place in places])
+    np.testing.assert_allclose(tried.prediction.mean, expected.mean)
+    assert "say nothing of how well these do" in tried.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -304,12 +309,34 @@ def test_what_is_not_known_costs_as_much_as_the_median():
 # Evidence
 
 
-def test_a_trial_is_a_noisy_observation():
+def test_an_accuracy_is_a_noisy_observation():
     measured = np.array([np.nan, 0.9, np.nan, 0.4])
     expected = condition(PRIOR, measured, TRIAL_SD)
-    trials = [TrialEvidence(3, {"logme": 1.0}, 0.4), TrialEvidence(1, {"logme": 2.0}, 0.9)]
-    found = fold_in(PRIOR, trials)
+    found = fold_in(PRIOR, [TrialEvidence(3, {}, 0.4), TrialEvidence(1, {}, 0.9)])
     np.testing.assert_allclose(found.mean, expected.mean)
     np.testing.assert_allclose(found.covariance, expected.covariance)
     assert fold_in(PRIOR, []) is PRIOR
-    assert fold_in(PRIOR, [TrialEvidence(0, {"logme": 1.0}, None)]) is PRIOR
+
+
+def test_scores_compare_experts_and_say_nothing_of_how_well_they_do():
+    def found(shift):
+        low, high = {"logme": shift - 1.0}, {"logme": shift - 0.9}
+        return fold_in(PRIOR, [TrialEvidence(1, low, None), TrialEvidence(2, high, None)]).mean
+
+    np.testing.assert_allclose(found(0.0), found(0.05), atol=5e-3)
+    before, after = PRIOR.mean[2] - PRIOR.mean[1], found(0.0)[2] - found(0.0)[1]
+    assert before < after < CALIBRATIONS[1].weights["logme"] * 0.1
+    assert fold_in(PRIOR, [TrialEvidence(0, {"logme": 1.0}, None)]) is PRIOR  # one expert compares with none
+
+
+def test_the_first_calibration_that_all_trials_allow_is_used():
+    scores = {"logme": -1.0, "linear_probe": 0.5, "knn": 0.4}
+    better = {name: value + 0.1 for name, value in scores.items()}
+    both = fold_in(PRIOR, [TrialEvidence(1, scores, None), TrialEvidence(2, better, None)])
+    alone = fold_in(PRIOR, [TrialEvidence(1, {"logme": -1.0}, None), TrialEvidence(2, better, None)])
+    for found, calibration in zip((both, alone), CALIBRATIONS, strict=True):
+        composite = np.full(4, np.nan)
+        composite[1] = sum(weight * scores[name] for name, weight in calibration.weights.items())
+        composite[2] = sum(weight * better[name] for name, weight in calibration.weights.items())
+        expected = condition(PRIOR, composite, calibration.sd, offset_sd=OFFSET_SD)
+        np.testing.assert_allclose(found.mean, expected.mean)

@@ -204,7 +204,10 @@ def test_recommend_measures_what_has_results_or_is_a_source(measured, builtin, t
         results,
         k=3,
         distances=plain_distances("task2vec", view, tasks, point),
-        domain_distances=plain_distances("", view, tasks, point, "domain"),
+        descriptors={
+            "root_ratio": plain_distances("root_ratio", view, tasks, point),
+            "domain": plain_distances("", view, tasks, point, "domain"),
+        },
         source_distances=plain_distances("task2vec_asymmetric", view, tasks, point),
     )
     found = view.recommend(point, experts, results, k=3)
