@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SHRINKAGES = (0.2, 0.4, 0.6, 0.8)
-CLIP = 2.0
+CLIP = 4.0
 """Most that one error counts, in sd: experts fail on a task now and then, by a lot, which says little."""
 SCALE_PSEUDO_TASKS = 3.0
 LEVEL_VARIANCE = 25.0
@@ -59,13 +59,11 @@ def estimate_covariance(errors: np.ndarray) -> ExpertCovariance:
         return ExpertCovariance(scale, correlation)
     clipped = np.where(known, np.clip(errors, -CLIP, CLIP), 0.0)
     counts = known.sum(axis=0)
-    squares = np.where(known, errors, 0.0) ** 2
-    variance = (squares.sum(axis=0) + SCALE_PSEUDO_TASKS) / (counts + SCALE_PSEUDO_TASKS)
-    clipped_variance = ((clipped**2).sum(axis=0) + SCALE_PSEUDO_TASKS) / (counts + SCALE_PSEUDO_TASKS)
-    units = clipped / np.sqrt(clipped_variance)
+    scale = np.sqrt(((clipped**2).sum(axis=0) + SCALE_PSEUDO_TASKS) / (counts + SCALE_PSEUDO_TASKS))
+    units = clipped / scale
     rows = np.flatnonzero(known.sum(axis=1) > 1)
     if len(rows) < 3:
-        return ExpertCovariance(np.sqrt(variance), np.eye(errors.shape[1]))
+        return ExpertCovariance(scale, np.eye(errors.shape[1]))
     products = units[rows].T @ units[rows]
     judged = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_JUDGED).astype(int))]
     likelihood = [
@@ -73,7 +71,7 @@ def estimate_covariance(errors: np.ndarray) -> ExpertCovariance:
         for shrinkage in SHRINKAGES
     ]
     best = SHRINKAGES[int(np.argmax(likelihood))]
-    return ExpertCovariance(np.sqrt(variance), _shrunk(products / len(rows), best))
+    return ExpertCovariance(scale, _shrunk(products / len(rows), best))
 
 
 def _shrunk(sample: np.ndarray, shrinkage: float) -> np.ndarray:

@@ -3,11 +3,11 @@
     python scripts/bench_recommend.py [--quick] [--json FILE] [--seed 0] [--tables ../shared/tables]
     python scripts/bench_recommend.py --starter MY/FOLDER     (of the form of registry/builtin)
 
-Two kinds of world. The real benchmark: the starter registry and ``scripts/benchmark``, whose tasks have images
-and so distances. It is run with one task left out (and what asks the same of the same images) and with its
-family left out (all that show the same things); figures are of the tasks that nothing was chosen on. Published
-tables come without images: there the recommender has only past results to go by, and must not lose to the
-static ranking; picked one after the other, each measured before the next, it should beat static top 3 and 5.
+Two kinds of world. The real benchmark, ``scripts/benchmark``: tasks that have images and so distances. It is
+run with one task left out (and what asks the same of the same images) and with its family left out (all that
+show the same things); figures are of the tasks that nothing was chosen on. Published tables come without
+images: there the recommender has only past results to go by, and must not lose to the static ranking; picked
+one after the other, each measured before the next, it should beat the static top 3 and 5.
 
 An expert is never judged on, nor learnt about from, images that it has seen. The task left out takes part in
 nothing: not in levels, weights or errors.
@@ -34,7 +34,6 @@ from scipy.stats import weightedtau
 
 from registry.prediction import Prediction, expected_regret
 from registry.prior import Prior
-from registry.starter import FOLDER
 
 BENCHMARK = Path(__file__).parent / "benchmark"
 TABLES = ("transfergraph", "supervised_11x11", "parc_controlled", "cub_inat_50")
@@ -235,7 +234,7 @@ def main(
 ) -> None:
     """Print regret, rank agreement and calibration on the real benchmark and on every table there is."""
     about = print_machine()
-    world = read_starters(folders or (FOLDER, BENCHMARK), scores or (BENCHMARK / "scores.csv",))
+    world = read_starters(folders or (BENCHMARK,), scores or (BENCHMARK / "scores.csv",))
     print(f"{len(world.tasks)} tasks, {len(world.experts)} experts")
     figures = {"benchmark": bench_starters(world, development=development, quick=quick, seed=seed)}
     for name in TABLES:

@@ -4,6 +4,7 @@ Axes: N images, F features, S pixels of the input's side.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,5 +46,7 @@ class FeatureFile:
         if len(self._rows) > self._saved:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             keys = np.frombuffer(b"".join(self._rows), dtype=np.uint8).reshape(len(self._rows), -1)
-            np.savez(self.path, keys=keys, rows=np.stack(list(self._rows.values())))
+            unfinished = self.path.with_suffix(f".{os.getpid()}.npz")
+            np.savez(unfinished, keys=keys, rows=np.stack(list(self._rows.values())))
+            unfinished.replace(self.path)
             self._saved = len(self._rows)

@@ -154,14 +154,16 @@ def sample_for(prepared: PreparedTask, network: PretrainedNetwork) -> Sample:
 
 
 def describe(network: PretrainedNetwork) -> ExpertRecord:
-    """The expert; built-in ones are ours, and those of files come with terms of their own."""
+    """The expert; built-in ones are ours, those of files have terms of their own, and no folder here."""
     source = network.name.split(".")[1]
-    return describe_expert(
+    found = describe_expert(
         None,
         network.loader,
         source_task="" if source in NO_TASK else source,
         license="apache-2.0" if network.loader in list_builtin() else "",
     )
+    architecture, at, file = found.loader.partition("@")
+    return replace(found, loader=f"{architecture}{at}{Path(file).name}")
 
 
 if __name__ == "__main__":

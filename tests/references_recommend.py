@@ -174,7 +174,8 @@ def expert_covariance_reference(errors):
             for column in columns.T
         ]
 
-    scale, units = np.sqrt(mean_square(errors)), clipped / np.sqrt(mean_square(clipped))
+    scale = np.sqrt(mean_square(clipped))
+    units = clipped / scale
     units = units[(~np.isnan(units)).sum(axis=1) > 1]
     if len(units) < 3:
         return scale, np.eye(errors.shape[1])

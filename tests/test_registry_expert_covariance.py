@@ -52,15 +52,14 @@ def test_correlation_is_shrunk_by_how_little_it_tells():
     assert kept[1] > kept[0] + 0.2
 
 
-def test_one_failure_moves_the_scale_and_hardly_the_correlation():
+def test_how_badly_an_expert_failed_once_moves_nothing():
     errors = grouped_errors(4)
     errors[0, 0], errors[0, 2] = 1.5 * CLIP, -1.5 * CLIP
     once = estimate_covariance(errors)
     errors[0, 0] = 100 * CLIP
     again = estimate_covariance(errors)
     np.testing.assert_allclose(again.correlation, once.correlation, rtol=1e-12)
-    assert again.scale[0] > 5 * once.scale[0]
-    np.testing.assert_allclose(again.scale[1:], once.scale[1:], rtol=1e-12)
+    np.testing.assert_allclose(again.scale, once.scale, rtol=1e-12)
 
 
 @pytest.mark.parametrize("num_tasks", [0, 1, 2])
