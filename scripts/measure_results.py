@@ -1,7 +1,8 @@
 """Make the starter registry, or a benchmark of its form: embed tasks, measure every expert on each of them.
 
     python scripts/measure_results.py ../shared/data/*
-    python scripts/measure_results.py relabelled/*.csv --tags relabelled/tags.json --out scripts/benchmark
+    python scripts/measure_results.py ../shared/data/* relabelled/*.csv --out scripts/benchmark \
+        --tags scripts/starter_tags.json --tags relabelled/tags.json --expert ARCHITECTURE@FILE
 
 Each DATA is a data spec whose last part names the task. Writes ``starter.json``, ``results.csv`` and
 ``embeddings.npz``. An expert is not measured on its own source task, nor on another task of its images: it has
@@ -38,7 +39,9 @@ NO_TASK = {"imagenet", "tiny_imagenet", "scratch"}
 
 @click.command()
 @click.argument("data", nargs=-1, required=True)
-@click.option("--tags", type=click.Path(exists=True, path_type=Path), default="scripts/starter_tags.json")
+@click.option(
+    "--tags", type=click.Path(exists=True, path_type=Path), multiple=True, default=["scripts/starter_tags.json"]
+)
 @click.option("--out", type=click.Path(path_type=Path), default=FOLDER, help="Folder that is written.")
 @click.option("--expert", "loaders", multiple=True, help="Measure this network too; any number of times.")
 @click.option("--features", type=click.Path(path_type=Path), default="features", show_default=True)
@@ -46,7 +49,7 @@ NO_TASK = {"imagenet", "tiny_imagenet", "scratch"}
 @click.option("--seed", default=0, show_default=True)
 def main(
     data: tuple[str, ...],
-    tags: Path,
+    tags: tuple[Path, ...],
     out: Path,
     loaders: tuple[str, ...],
     features: Path,
@@ -55,7 +58,7 @@ def main(
 ) -> None:
     """Embed and measure each DATA (data specs)."""
     torch.set_num_threads(threads)
-    tags_of = json.loads(tags.read_text())
+    tags_of = {name: found for path in tags for name, found in json.loads(path.read_text()).items()}
     networks = [load_network(loader) for loader in (*list_builtin(), *loaders)]
     experts = tuple(describe(network) for network in networks)
     files = [FeatureFile(features, network) for network in networks]

@@ -122,8 +122,10 @@ def test_channels_and_range_reach_the_images(tmp_path: Path):
     np.savez(tmp_path / "deep.npz", images=noise.astype(np.uint16), labels=digits.target[:80])
     plain = measure_expert(EXPERT, str(tmp_path / "grey.npz"), seed=3)
     chosen = {"channels": "2,2,2", "value_range": (100, 865)}
-    assert measure_expert(EXPERT, str(tmp_path / "deep.npz"), seed=3, **chosen) == plain
-    assert measure_expert(EXPERT, str(tmp_path / "deep.npz"), seed=3).accuracy < plain.accuracy
+    # Resized as numbers and not as bytes: a grey level is off now and then.
+    same = measure_expert(EXPERT, str(tmp_path / "deep.npz"), seed=3, **chosen)
+    assert same.accuracy == pytest.approx(plain.accuracy, abs=0.01)
+    assert measure_expert(EXPERT, str(tmp_path / "deep.npz"), seed=3).accuracy < plain.accuracy - 0.05
 
 
 @pytest.mark.parametrize(

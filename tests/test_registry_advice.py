@@ -14,6 +14,7 @@ from indexer.offline import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.transferability import score
+from registry.trial_runs import SCORES
 
 DIGITS = "sklearn:digits"
 EXPERTS = ("cifar10", "hiragana", "mnist")
@@ -79,7 +80,7 @@ def test_a_trial_finds_what_measuring_finds_and_moves_what_is_expected(template)
         assert trial.found.accuracy == pytest.approx(measured.accuracy)
         assert found[trial.expert].evidence.trial == trial.found
         assert found[trial.expert].expected_accuracy == pytest.approx(measured.accuracy, abs=0.05)
-        assert trial.found.scores.keys() == {"logme"}
+        assert trial.found.scores.keys() == set(SCORES)
         assert trial.found.seconds > 0
     (untried,) = found.keys() - {trial.expert for trial in seen}
     assert found[untried].evidence.trial is None
@@ -366,4 +367,4 @@ def test_scores_are_those_of_the_catalogue(template, cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FeatureCache, "put", keep)
         (trial,) = template.recommend("images", num_trials=1).trials
-    assert trial.found.scores == {"logme": score("logme", *entries[0])}
+    assert trial.found.scores == {name: score(name, *entries[0]) for name in SCORES}
