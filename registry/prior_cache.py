@@ -35,6 +35,12 @@ def kept_prior(table: ResultTable, between: Likeness, source: np.ndarray) -> Pri
     return prior
 
 
+def forget() -> None:
+    """Drop all that is kept."""
+    with _LOCK:
+        _PRIORS.clear()
+
+
 def _key(table: ResultTable, between: Likeness, source: np.ndarray) -> bytes:
     digest = hashlib.blake2b(digest_size=20)
     for text in (*table.tasks, "", *table.experts, "", *between):

@@ -28,6 +28,7 @@ Task number i of a seed is the same in whatever pieces it is drawn, as long as t
 Axes: N tasks drawn, D filters, F features, T real tasks.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,9 @@ class SyntheticTasks:
         Args:
             seed: Of everything drawn.
             num_filters: D; that of the real tasks if ``None``.
-            starter: The real tasks; those that ship if ``None``.
+            starter: The real tasks; of those that ship, the ones with images of their own if ``None``.
         """
-        self._starter = starter or load_starter()
+        self._starter = starter or with_own_images(load_starter())
         self._seed = seed
         real = np.stack([it.fisher for it in self._starter.embeddings]).astype(np.float64)
         error = np.stack([it.standard_error for it in self._starter.embeddings]).astype(np.float64)
@@ -173,6 +174,14 @@ class SyntheticTasks:
             measured = (known.num_samples_used, known.head_accuracy, known.head_loss, known.seed, known.seconds)
             entries.append((record, EmbeddingRecord(name, 1, *vectors, *measured)))
         return entries
+
+
+def with_own_images(starter: Starter) -> Starter:
+    """Without the tasks that are made of other tasks' images: these are nearer than tasks are."""
+    pairs = zip(starter.tasks, starter.embeddings, strict=True)
+    kept = [pair for pair in pairs if "relabelled" not in pair[0].tags]
+    tasks, embeddings = zip(*kept, strict=True)
+    return dataclasses.replace(starter, tasks=tasks, embeddings=embeddings)
 
 
 def task_name(number: int) -> str:

@@ -10,8 +10,10 @@ from registry.result_table import ResultTable
 
 
 @pytest.fixture(autouse=True)
-def empty(monkeypatch):
-    monkeypatch.setattr(prior_cache, "_PRIORS", type(prior_cache._PRIORS)())
+def empty():
+    prior_cache.forget()
+    yield
+    prior_cache.forget()
 
 
 def question(seed=0, **changes):
