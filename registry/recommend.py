@@ -97,8 +97,8 @@ def recommend(
 ) -> Recommendation:
     """Rank experts by expected accuracy on the query.
 
-    Ties, and experts of which nothing is known, go by distance of the source task, then the larger
-    expert, then name. The order of the inputs does not matter.
+    Ties, and experts of which nothing is known, go by distance of the source task, then accuracy on it,
+    then the larger expert, then name. The order of the inputs does not matter.
 
     Args:
         query: What is asked about. If it is a registered task (``version`` from 1) its own results count.
@@ -205,7 +205,13 @@ class _Answer:
         mean = np.round(self.prediction.mean, 12)  # equal experts must tie, whatever the last bits are
         return sorted(
             range(len(self.experts)),
-            key=lambda i: (-mean[i], far[i], -(self.experts[i].num_params or 0), self.experts[i].name),
+            key=lambda i: (
+                -mean[i],
+                far[i],
+                -(self.experts[i].source_accuracy or 0),
+                -(self.experts[i].num_params or 0),
+                self.experts[i].name,
+            ),
         )
 
     def entry(self, place: int, rank: int) -> RecommendedExpert:
@@ -307,7 +313,7 @@ class _Answer:
         if not self.gathered.counts:
             return (
                 "there is no result of these experts to learn from: ranked by distance of the source task, "
-                "then by size; expected accuracies are a guess"
+                "then by accuracy on it, then by size; expected accuracies are a guess"
             )
         if self.prior.num_tasks < MIN_INTERVAL_TASKS:
             return (

@@ -145,7 +145,7 @@ def test_recommend_without_results_goes_by_source_then_size():
     assert answer.warnings == (
         (
             "there is no result of these experts to learn from: ranked by distance of the source task, "
-            "then by size; expected accuracies are a guess"
+            "then by accuracy on it, then by size; expected accuracies are a guess"
         ),
     )
     assert {name: b.expert for name, b in answer.baselines.items()} == {
@@ -255,3 +255,14 @@ def test_recommend_is_finite_and_in_range_whatever_it_is_given(question):
     accuracies = [entry.expected_accuracy for entry in answer.recommendations]
     np.testing.assert_allclose(regrets, sorted(regrets), atol=1e-9)
     np.testing.assert_allclose(accuracies, sorted(accuracies, reverse=True), atol=1e-9)
+
+
+def test_experts_of_which_nothing_is_known_go_by_accuracy_on_their_source_then_by_size():
+    experts = [
+        make_expert("small.w", source_accuracy=0.8, num_params=10),
+        make_expert("large.w", source_accuracy=0.8, num_params=1000),
+        make_expert("huge.w", source_accuracy=0.7, num_params=10**6),
+        make_expert("untold.w", num_params=10**9),
+    ]
+    found = recommend(NEW, experts, []).recommendations
+    assert [it.expert for it in found] == ["large.w", "small.w", "huge.w", "untold.w"]
