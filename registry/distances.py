@@ -30,7 +30,7 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 # 256 KB of float32: the handful of temporaries of a kernel stay in the processor's cache.
 BLOCK_ELEMENTS = 2**16
 # That kernel sees to the cache itself, and has work to do for every block.
-TASK2VEC_BLOCK_ELEMENTS = 2**20
+TASK2VEC_BLOCK_ELEMENTS = 2**21
 
 Array = NDArray[Any]
 

@@ -75,9 +75,7 @@ class _Plain:
             self._unit = target.dtype.type(self.target_mean)
             self._target = target / self._unit
             self._target_squares = np.square(self._target)
-        # numpy takes twice as long over a row that it has to repeat as over arrays of one shape.
-        self._floored_targets, self._weights = _workspace(num_rows, target.size, target.dtype)
-        self._floored_targets[:] = target + floor
+            self._floored_targets, self._weights = _workspace(num_rows, target + floor)
 
     def means_and_products(self, sources: Array) -> tuple[Array, Array]:
         """Means of the sources ``[S]`` and, of the two quotients, ``[3, S]``: a.a, a.b and b.b."""
@@ -111,15 +109,24 @@ class _Plain:
 _OF_THREAD = threading.local()
 
 
-def _workspace(num_rows: int, width: int, dtype: np.dtype[Any]) -> Array:
-    """Two arrays ``[2, num_rows, width]`` in memory that this thread used before, if there was enough of it.
+def _workspace(num_rows: int, row: Array) -> tuple[Array, Array]:
+    """A row ``[D]`` repeated, and room for results, ``[num_rows, D]`` each, in memory of this thread.
 
-    New memory costs as much as the sums.
+    numpy takes twice as long over a row that it has to repeat as over arrays of one shape, and new memory
+    costs as much as the sums. So both are kept, with the row: the next block is mostly for the same target.
     """
-    array: Array | None = getattr(_OF_THREAD, "array", None)
-    if array is None or array.shape[1] < num_rows or array.shape[2] != width or array.dtype != dtype:
-        array = _OF_THREAD.array = np.empty((2, num_rows, width), dtype)
-    return array[:, :num_rows]
+    repeated: Array | None = getattr(_OF_THREAD, "repeated", None)
+    if (
+        repeated is None
+        or len(repeated) < num_rows
+        or repeated.shape[1:] != row.shape
+        or repeated.dtype != row.dtype
+    ):
+        repeated = _OF_THREAD.repeated = np.repeat(row[None], num_rows, axis=0)
+        _OF_THREAD.results = np.empty_like(repeated)
+    elif not np.array_equal(repeated[0], row):
+        repeated[:] = row
+    return repeated[:num_rows], _OF_THREAD.results[:num_rows]
 
 
 def _in_range(means: Array, target_mean: float) -> NDArray[np.bool_]:
