@@ -1,13 +1,17 @@
 """Regret and rank agreement of the recommender beside its baselines, on tasks that it has not seen.
 
     python scripts/bench_recommend.py [--quick] [--json FILE] [--seed 0] [--tables ../shared/tables]
-    python scripts/bench_recommend.py --starter MY/FOLDER     (of the form of registry/builtin)
+    python scripts/bench_recommend.py --data DIR --results FILE
 
 Two kinds of world. The real benchmark, ``scripts/benchmark``: tasks that have images and so distances. It is
 run with one task left out (and what asks the same of the same images) and with its family left out (all that
 show the same things); figures are of the tasks that nothing was chosen on. Published tables come without
 images: there the recommender has only past results to go by, and must not lose to the static ranking; picked
 one after the other, each measured before the next, it should beat the static top 3 and 5.
+
+With --data and --results, tasks of your own are judged, which the benchmark never saw: a folder of class
+folders for each, and a CSV of task, expert and accuracy. They join the benchmark, so name the experts as it
+does where they are the same.
 
 An expert is never judged on, nor learnt about from, images that it has seen. The task left out takes part in
 nothing: not in levels, weights or errors.
@@ -216,6 +220,10 @@ def bench_table(name: str, world: World, *, quick: bool, seed: int) -> dict[str,
 @click.option("--seed", default=0, show_default=True, help="Of the random rule and the bootstrap.")
 @click.option("--starter", "folders", type=click.Path(path_type=Path), multiple=True, help="In place of ours.")
 @click.option("--scores", type=click.Path(path_type=Path), multiple=True, help="Of measure_scores.py.")
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Tasks of your own."
+)
+@click.option("--results", type=click.Path(exists=True, path_type=Path), help="CSV of results on them.")
 @click.option("--development", is_flag=True, help="The tasks that things are chosen on instead.")
 @click.option(
     "--tables",
@@ -229,12 +237,21 @@ def main(
     seed: int,
     folders: tuple[Path, ...],
     scores: tuple[Path, ...],
+    data: Path | None,
+    results: Path | None,
     development: bool,
     tables: Path,
 ) -> None:
-    """Print regret, rank agreement and calibration on the real benchmark and on every table there is."""
+    """Print regret, rank agreement and calibration on the real benchmark and on every table there is.
+
+    Raises:
+        UsageError: If only one of --data and --results is given.
+    """
     about = print_machine()
-    world = read_starters(folders or (BENCHMARK,), scores or (BENCHMARK / "scores.csv",))
+    if (data is None) != (results is None):
+        raise click.UsageError("--data and --results go together: name both, or neither")
+    own = (data, results) if data and results else None
+    world = read_starters(folders or (BENCHMARK,), scores or (BENCHMARK / "scores.csv",), own)
     print(f"{len(world.tasks)} tasks, {len(world.experts)} experts")
     figures = {"benchmark": bench_starters(world, development=development, quick=quick, seed=seed)}
     for name in TABLES:

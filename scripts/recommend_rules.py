@@ -84,7 +84,8 @@ def simple_rules(left: LeftOut) -> Iterator[Scored]:
         yield f"source distance, {name}", -np.where(np.isfinite(distance), distance, 1e3), 0
     for name, table in world.scores.items():
         score = table[task]
-        yield f"score: {name}", np.where(np.isfinite(score), score, -1e9), int(left.known.sum())
+        if np.isfinite(score).any():
+            yield f"score: {name}", np.where(np.isfinite(score), score, -1e9), int(left.known.sum())
 
 
 def with_trials(

@@ -8,10 +8,16 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+import click
 import numpy as np
 
+from indexer.records import EmbeddingSettings
+from registry.csv_files import read_results
 from registry.distances import pairwise
 from registry.domain_vectors import domain_distances
+from registry.errors import NotFoundError
+from registry.ingest import embedding_record, prepare_task
+from registry.records import ExpertRecord, ResultRecord
 from registry.starter import Starter, load_starter
 
 RELATIVE_ERROR_TABLES = {"cub_inat_50"}
@@ -67,6 +73,7 @@ class World:
         scores: ``[T, M]`` by name, NaN where not scored.
         images: Image sets of each task.
         relative_error: Whether regret is told as the increase of the least error.
+        own: Tasks of the user's own, if there are any.
     """
 
     tasks: list[str]
@@ -78,6 +85,7 @@ class World:
     scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: list[set[str]] = dataclasses.field(default_factory=list)
     relative_error: bool = False
+    own: frozenset[str] = frozenset()
 
     def without_task(self, task: int) -> np.ndarray:
         """Rows that may be learnt from: all but the task, and those that ask the same of its images."""
@@ -91,8 +99,8 @@ class World:
         return np.flatnonzero([not family & _family(images) for images in self.images])
 
     def is_reported(self, task: int) -> bool:
-        """Whether nothing was chosen on the images of the task alone."""
-        return not self.images[task] <= DEVELOPMENT
+        """Whether it is one of the user's own or, if there are none, nothing was chosen on its images alone."""
+        return self.tasks[task] in self.own if self.own else not self.images[task] <= DEVELOPMENT
 
     def is_relabelled(self, task: int) -> bool:
         """Whether there are other tasks of its images."""
@@ -118,9 +126,18 @@ def read_table(path: Path) -> World:
     return World(tasks, experts, accuracy, images=images, relative_error=path.stem in RELATIVE_ERROR_TABLES)
 
 
-def read_starters(folders: Iterable[Path], scores: Iterable[Path] = ()) -> World:
-    """Starter content and benchmarks of its form, in one; their experts are those of all."""
+def read_starters(
+    folders: Iterable[Path], scores: Iterable[Path] = (), own: tuple[Path, Path] | None = None
+) -> World:
+    """Starter content and benchmarks of its form, in one; their experts are those of all.
+
+    Args:
+        folders: Of starter content.
+        scores: Files of ``measure_scores.py``.
+        own: A folder of datasets, and a CSV of results on them: tasks that no folder has.
+    """
     starters = [load_starter(folder) for folder in folders]
+    starters += [own_tasks(*own, starters[0])] if own else []
     tasks = [task for starter in starters for task in starter.tasks]
     names = [task.name for task in tasks]
     experts = {expert.name: expert for starter in starters for expert in starter.experts}
@@ -143,7 +160,41 @@ def read_starters(folders: Iterable[Path], scores: Iterable[Path] = ()) -> World
         sizes=np.array([experts[it].num_params or 0 for it in order], dtype=np.float64),
         scores=_read_scores(scores, names, order),
         images=images,
+        own=frozenset(task.name for task in starters[-1].tasks) if own else frozenset(),
     )
+
+
+def own_tasks(data: Path, results: Path, known: Starter) -> Starter:
+    """Embed every folder in ``data``, and read results on them: columns task, expert and accuracy.
+
+    Raises:
+        ClickException: If a result cannot be read, or embeddings are not those of the benchmark.
+    """
+    settings = EmbeddingSettings()
+    tasks, embeddings = [], []
+    for folder in sorted(path for path in data.iterdir() if path.is_dir()):
+        prepared = prepare_task(str(folder), settings)
+        if prepared.space_id != known.space.space_id:
+            raise click.ClickException(f"{folder}: embeddings of this version are not those of the benchmark")
+        tasks.append(prepared.task_record(folder.name, 1, ()))
+        embeddings.append(embedding_record(folder.name, 1, prepared.embed()))
+    names = {task.name for task in tasks}
+    measured, bad = read_results(results, lambda result: check_known(result, names))
+    if bad:
+        raise click.ClickException(f"{results}: {bad[0]}")
+    unknown = {result.expert for result in measured} - {expert.name for expert in known.experts}
+    experts = tuple(ExpertRecord(name, name) for name in sorted(unknown))
+    return Starter(known.space, tuple(tasks), tuple(embeddings), experts, tuple(measured))
+
+
+def check_known(result: ResultRecord, tasks: set[str]) -> None:
+    """Refuse a result on a task that has no folder.
+
+    Raises:
+        NotFoundError: If it has none.
+    """
+    if result.task not in tasks:
+        raise NotFoundError("task", result.task, tasks)
 
 
 def _likeness(starters: list[Starter]) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -167,3 +168,25 @@ def test_features_of_an_image_are_computed_once(tmp_path, generator, monkeypatch
 
     monkeypatch.setattr(feature_files, "extract_features", refuse)
     np.testing.assert_array_equal(FeatureFile(tmp_path, network).of(images[[2, 0]]), features[[2, 0]])
+
+
+def test_tasks_of_your_own_join_the_benchmark_and_are_judged_alone(tmp_path, generator):
+    images_of(tmp_path / "data", ("mine",), generator)
+    results = tmp_path / "results.csv"
+    results.write_text("task,expert,accuracy\nmine,resnet14w32.mnist,0.5\nmine,ours.private,0.8\n")
+    joined = read_starters([BENCHMARK], own=(tmp_path / "data", results))
+    assert (len(joined.tasks), len(joined.experts)) == (108, 29)
+    assert [name for place, name in enumerate(joined.tasks) if joined.is_reported(place)] == ["mine"]
+    mine = dict(zip(joined.experts, joined.accuracy[-1].tolist(), strict=True))
+    assert (mine["resnet14w32.mnist"], mine["ours.private"]) == (0.5, 0.8)
+    assert np.isfinite(joined.accuracy[-1]).sum() == 2
+    assert np.isfinite(joined.likeness["root_ratio"]).all()
+
+
+@pytest.mark.parametrize("row", ["other,resnet14w32.mnist,0.5", "mine,resnet14w32.mnist,1.5"])
+def test_a_result_of_your_own_that_cannot_be_is_told(tmp_path, generator, row):
+    images_of(tmp_path / "data", ("mine",), generator)
+    results = tmp_path / "results.csv"
+    results.write_text(f"task,expert,accuracy\n{row}\n")
+    with pytest.raises(click.ClickException, match=r"results\.csv: .*line 2"):
+        read_starters([BENCHMARK], own=(tmp_path / "data", results))
