@@ -19,7 +19,14 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import registry_measures
 import registry_peers
 import synthetic_tasks
-from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, nearest_distances, real_logs, total_variance
+from synthetic_tasks import (
+    CHUNK_ROWS,
+    SyntheticTasks,
+    nearest_distances,
+    real_logs,
+    total_variance,
+    with_own_images,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,7 @@ def test_synthetic_tasks_are_accepted_by_a_store(tmp_path, tasks):
 
 
 def test_dead_filters_stay_dead_and_no_others_are(tasks, fisher):
-    real = np.stack([embedding.fisher for embedding in load_starter().embeddings])
+    real = np.stack([embedding.fisher for embedding in with_own_images(load_starter()).embeddings])
     chunk = next(tasks.chunks(CHUNK_ROWS))
     assert np.array_equal(fisher == 0, (real == 0)[chunk.parents])
     assert np.isfinite(fisher).all()
@@ -57,7 +64,7 @@ def test_dead_filters_stay_dead_and_no_others_are(tasks, fisher):
 
 def test_spread_is_that_of_the_real_tasks(fisher):
     """As many synthetic tasks as there are real ones are as near to each other, and vary as much."""
-    real = np.stack([embedding.fisher for embedding in load_starter().embeddings])
+    real = np.stack([embedding.fisher for embedding in with_own_images(load_starter()).embeddings])
     groups = [nearest_distances(group) for group in np.split(fisher[: 40 * len(real)], 40)]
     for name, quantiles in nearest_distances(real).items():
         drawn = np.mean([group[name] for group in groups], axis=0)
