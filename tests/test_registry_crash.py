@@ -117,7 +117,9 @@ def test_a_kill_at_a_step_loses_and_doubles_nothing(operation):
 
 @pytest.mark.parametrize("operation", ["add-task", "purge-task", "optimize", "index-extend"], indirect=True)
 def test_a_kill_inside_of_lancedb_loses_and_doubles_nothing(operation):
-    assert operation.check_killed_at(Point(random.Random(operation.name).randrange(8), "change"))
+    point = Point(random.Random(operation.name).randrange(8), "change")
+    # On a busy machine the operation may be over before the kernel has told of the change.
+    assert any(operation.check_killed_at(point) for _ in range(5))
 
 
 @pytest.mark.slow
