@@ -8,18 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 
-from indexer.datasets import Sample, load_sample
+from indexer.datasets import Sample
+from indexer.embed import load_task_sample
 from indexer.errors import IndexerError, NetworkError, WeightsError
 from indexer.feature_cache import FeatureCache, default_folder
 from indexer.features import Progress, choose_device, extract_features, move_to_device
 from indexer.loaders import parse_loader
 from indexer.probes import PretrainedNetwork, load_network
-from indexer.records import InputTransform, Kind
+from indexer.records import EmbeddingSettings, Kind
 
 FORMAT = 1
 """Of the cache: raised when the same network makes other features of the same data."""
@@ -55,24 +55,12 @@ class TrialData:
 
     Attributes:
         data: A data spec, see ``indexer.datasets``.
-        max_samples: Most images used.
-        seed: Of the sample.
-        split: As of ``EmbeddingSettings``, like those that follow.
-        channels: How images become RGB.
-        value_range: Black and white of images of more than 8 bits.
-        device: That computes.
-        batch_size: Samples per pass.
+        settings: How it is sampled and decoded, on what device and in what batches.
         cache: Of features.
     """
 
     data: str
-    max_samples: int = 2000
-    seed: int = 0
-    split: str | None = None
-    channels: str = "auto"
-    value_range: tuple[float, float] | None = None
-    device: str = "auto"
-    batch_size: int = 64
+    settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(default_folder()))
     _decoded: dict[Shape, Sample] = field(default_factory=dict, init=False, repr=False)
 
@@ -82,7 +70,7 @@ class TrialData:
         Raises:
             SettingsError: If it does not exist.
         """
-        choose_device(self.device)
+        choose_device(self.settings.device)
 
     def features(self, loader: str, progress: Progress | None = None) -> TrialFeatures:
         """Load an expert and run it over the sample, or read what it made of this sample before.
@@ -100,17 +88,19 @@ class TrialData:
         start = time.perf_counter()
         with _running(loader):
             network = load_network(loader)
-            move_to_device(network, self.device)
+            move_to_device(network, self.settings.device)
         loading = time.perf_counter() - start
         # Decoded once, the data is known; for another transform it is decoded only if the features are not.
-        known = next(iter(self._decoded.values()), None) or self._sample(network.transform, progress)
+        known = next(iter(self._decoded.values()), None) or self._sample(network, progress)
         kind, key = known.description.kind, self._key(network, known.description.fingerprint)
         if key and (entry := self.cache.get(key)):
             return TrialFeatures(*entry, kind, loading, None)
-        sample = self._sample(network.transform, progress)
+        sample = self._sample(network, progress)
         start = time.perf_counter()
         with _running(loader):
-            features = extract_features(network, sample.images, batch_size=self.batch_size, progress=progress)
+            features = extract_features(
+                network, sample.images, batch_size=self.settings.batch_size, progress=progress
+            )
         if not np.isfinite(features).all():
             raise WeightsError(f"{loader}: its features hold NaN or infinity; its weights may be damaged")
         seconds = time.perf_counter() - start
@@ -118,20 +108,11 @@ class TrialData:
             self.cache.put(key, features, sample.labels)
         return TrialFeatures(features, sample.labels, kind, loading, seconds)
 
-    def _sample(self, transform: InputTransform, progress: Progress | None) -> Sample:
+    def _sample(self, network: PretrainedNetwork, progress: Progress | None) -> Sample:
         """The sample as networks with that transform see it."""
-        shape = (transform.resize, transform.crop)
+        shape = (network.transform.resize, network.transform.crop)
         if shape not in self._decoded:
-            self._decoded[shape] = load_sample(
-                self.data,
-                transform,
-                max_samples=self.max_samples,
-                seed=self.seed,
-                split=self.split,
-                channels=self.channels,
-                value_range=self.value_range,
-                progress=partial(progress, "decode") if progress else None,
-            )
+            self._decoded[shape] = load_task_sample(self.data, network, self.settings, progress=progress)
             while (
                 len(self._decoded) > 1
                 and sum(it.images.nbytes for it in self._decoded.values()) > MAX_DECODED_BYTES
@@ -146,7 +127,8 @@ class TrialData:
         """
         if parse_loader(network.loader).source not in {"named", "timm"}:
             return ""
-        how = (self.max_samples, self.seed, self.split, self.channels, self.value_range)
+        asked = self.settings
+        how = (asked.max_samples, asked.seed, asked.split, asked.channels, asked.value_range)
         what = (network.name, network.weights_hash, asdict(network.transform))
         return json.dumps([FORMAT, fingerprint, how, what])
 

@@ -221,13 +221,17 @@ def _norms_of_differences(sources: Array, targets: Array) -> Array:
     return distances
 
 
-def _cosine_distances(sources: Array, targets: Array) -> Array:
-    """1 - cos, where a row of zeros is a direction of its own."""
+def cosine_distances(sources: Array, targets: Array) -> NDArray[np.float64]:
+    """1 - cos of rows ``[S, D]`` and ``[T, D]``, which may be negative; zeros are a direction of their own.
+
+    ``[S, T]``, from 0 to 2, no unit. Of embeddings it is ``cosine``, of mean features the domain distance.
+    """
     return np.asarray(np.clip(1 - _directions(sources) @ _directions(targets).T, 0, 2))
 
 
 def _directions(rows: Array) -> Array:
     """Unit vectors ``[N, D + 1]``; the last axis is there for the rows that are zero, which point along it."""
+    rows = rows.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     zero = norms == 0
     return np.hstack([rows / np.where(zero, 1, norms), zero])
@@ -246,7 +250,7 @@ def cosine(sources: Array, targets: Array) -> Array:
 
     From 0 to 1, no unit. Symmetric; zero on itself.
     """
-    return _cosine_distances(sources.astype(np.float64), targets.astype(np.float64))
+    return cosine_distances(sources, targets)
 
 
 def correlation(sources: Array, targets: Array) -> Array:
@@ -258,7 +262,7 @@ def correlation(sources: Array, targets: Array) -> Array:
     Source:
         aws-cv-task2vec, task_similarity.py, ``correlation``, with a relative floor under h.
     """
-    return _cosine_distances(_centred_variances(sources), _centred_variances(targets))
+    return cosine_distances(_centred_variances(sources), _centred_variances(targets))
 
 
 def _centred_variances(rows: Array) -> Array:

@@ -5,7 +5,6 @@ Axes: N tasks, F features of the probe.
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +14,6 @@ from registry.database import Database
 from registry.errors import StorageError
 from registry.schema import Key
 from registry.stored_rows import among
-
-
-def domain_distances(rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """One minus the cosine of mean features ``[N, F]`` and ``[M, F]``: ``[N, M]``, 0 to 2, no unit.
-
-    1 from a vector of zeros. Unlike ``registry.distances``, for vectors that may be negative.
-    """
-    units = []
-    for vectors in (rows, others):
-        exact = np.asarray(vectors, dtype=np.float64)
-        norms = np.linalg.norm(exact, axis=1, keepdims=True)
-        units.append(exact / np.where(norms > 0, norms, 1.0))
-    return np.asarray(np.clip(1 - units[0] @ units[1].T, 0.0, 2.0))
 
 
 class DomainVectors:

@@ -1,7 +1,8 @@
 """The bridge to the indexer: data specs become records, experts are measured.
 
-With ``expert_sources`` the sole importer of ``indexer``, and only inside functions: torch is loaded when
-something is computed, not when something is looked up. Errors of the indexer become ``IngestError`` here.
+With ``expert_sources`` and ``trial_runs`` the sole importer of ``indexer``, and only inside functions: torch
+is loaded when something is computed, not when something is looked up. Errors of the indexer become
+``IngestError`` here.
 
 Axes: D filters of the probe.
 """

@@ -51,16 +51,7 @@ def open_data(
     with ingest.translated_errors():
         from indexer.trials import TrialData
 
-        sample = TrialData(
-            data,
-            max_samples=settings.max_samples,
-            seed=settings.seed,
-            split=settings.split,
-            channels=settings.channels,
-            value_range=settings.value_range,
-            device=settings.device,
-            batch_size=settings.batch_size,
-        )
+        sample = TrialData(data, settings)
 
     def run(expert: ExpertRecord) -> TrialRun:
         from indexer.errors import DataError, IndexerError

@@ -214,9 +214,13 @@ class _Session:
     ) -> None:
         """Try experts until the plan or ``next`` says to stop."""
         progress("trials", 0, self.plan.num_trials)
-        while len(self.trials) < self.plan.num_trials and (place := self.next()) is not None:
+        while len(self.trials) < self.plan.num_trials:
+            gain = improvements(self.now, self.measured)
+            place = self.next(gain)
+            if place is None:
+                break
             try:
-                self.attempt(place, run)
+                self.attempt(place, float(gain[place]), run)
             except TrialFailedError as err:
                 self.failures.append(f"{self.experts[place].name} could not be tried: {err}")
             else:
@@ -224,9 +228,9 @@ class _Session:
                 if on_trial:
                     on_trial(self.trials[-1])
 
-    def next(self) -> int | None:
+    def next(self, gain: NDArray[np.float64]) -> int | None:
         """Place of the expert to try next; ``None``, with the reason in ``stopped``, if there is none."""
-        gain, seconds = improvements(self.now, self.measured), self.costs.predict(self.experts)
+        seconds = self.costs.predict(self.experts)
         least, left = self.plan.stop_below or 0.0, self.deadline - self.clock()
         place = choose(gain, seconds, self.untried, stop_below=least, seconds_left=left)
         if len(self.failures) >= MAX_FAILURES:
@@ -240,10 +244,9 @@ class _Session:
             self.stopped = f"the next would pass the time budget of {self.plan.time_budget:g} seconds"
         return place
 
-    def attempt(self, place: int, run: Callable[[ExpertRecord], TrialRun]) -> None:
+    def attempt(self, place: int, gain: float, run: Callable[[ExpertRecord], TrialRun]) -> None:
         """Try an expert and fold in what was found."""
         expert, start = self.experts[place], self.clock()
-        gain = improvements(self.now, self.measured)[place]
         self.untried[place] = False
         found = run(expert)
         self.evidence.append(TrialEvidence(place, found.scores, found.accuracy))
@@ -251,7 +254,7 @@ class _Session:
             Trial(
                 expert=expert.name,
                 expected_accuracy=float(np.clip(self.now.mean[place], 0.0, 1.0)),
-                expected_improvement=float(gain),
+                expected_improvement=gain,
                 found=TrialScores(found.scores, found.accuracy, self.clock() - start),
             )
         )

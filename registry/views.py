@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from registry import neighbors
 from registry.answers import Neighbor, Query, Recommendation
-from registry.distances import DEFAULT_ALPHA, pairwise, trivial_distances
-from registry.domain_vectors import DomainVectors, domain_distances
+from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivial_distances
+from registry.domain_vectors import DomainVectors
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
 from registry.records import ExpertRecord, ResultRecord, SpaceRecord
@@ -151,7 +151,7 @@ class View:
         compared: dict[str, tuple[Measure, np.ndarray, np.ndarray]] = {
             RECOMMEND_DISTANCE: (partial(pairwise, RECOMMEND_DISTANCE), fisher, point.fisher),
             FISHER_DESCRIPTOR: (partial(pairwise, FISHER_DESCRIPTOR), fisher, point.fisher),
-            DOMAIN: (domain_distances, *self._domains([self._key(row) for row in rows.values()], point)),
+            DOMAIN: (cosine_distances, *self._domains([self._key(row) for row in rows.values()], point)),
         }
         known = {
             name: TaskDistances(names, *self._likeness(name, measure, places, vectors, query))
@@ -165,7 +165,7 @@ class View:
             k=k,
             distances=shown,
             descriptors=known,
-            source_distances=self._directed(shown, places),
+            source_distances=self._directed(shown, fisher),
             given=given,
             trier=trier,
         )
@@ -193,10 +193,9 @@ class View:
             domain = self.domains.of([(query.task, query.version)], token)[0]
         return self.domains.of(keys, token) if keys else np.zeros((0, len(domain))), domain
 
-    def _directed(self, like: TaskDistances, places: NDArray[np.int64]) -> TaskDistances:
-        """``SOURCE_DISTANCE``, of which ``RECOMMEND_DISTANCE`` is the symmetric term."""
-        rows = self.snapshot.rows.take(places)
-        of_source = DEFAULT_ALPHA * trivial_distances(SOURCE_DISTANCE, rows, self.space.trivial)
+    def _directed(self, like: TaskDistances, fisher: np.ndarray) -> TaskDistances:
+        """``SOURCE_DISTANCE`` of the same tasks, of which ``RECOMMEND_DISTANCE`` is the symmetric term."""
+        of_source = DEFAULT_ALPHA * trivial_distances(SOURCE_DISTANCE, fisher, self.space.trivial)
         return TaskDistances(like.tasks, like.matrix - of_source[:, None], like.to_query - of_source)
 
     def _rows_of(self, names: set[str]) -> dict[str, int]:

@@ -19,9 +19,10 @@ from pathlib import Path
 import click
 import torch
 from feature_files import FeatureFile
+from recommend_worlds import images_of
 
-from indexer.datasets import Sample, load_sample
-from indexer.embed import embed_sample
+from indexer.datasets import Sample
+from indexer.embed import embed_sample, load_task_sample
 from indexer.measure import PROTOCOL, score_features
 from indexer.probes import PretrainedNetwork, list_builtin, load_network
 from indexer.records import EmbeddingSettings
@@ -29,9 +30,6 @@ from registry.expert_sources import describe_expert
 from registry.ingest import NOT_SHIPPED, PreparedTask, embedding_record, prepare_task
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.starter import FOLDER, Starter, load_starter, save_starter
-
-IMAGES_TAG = "images."
-"""Tag of a task of another task's images, before the name of that task."""
 
 NO_TASK = {"imagenet", "tiny_imagenet", "scratch"}
 """Weights that no task here was the source of."""
@@ -132,11 +130,6 @@ def write(
     save_starter(Starter(space, tasks, embeddings, tuple(experts), tuple(results)), out)
 
 
-def images_of(task: TaskRecord) -> set[str]:
-    """Names of the tasks whose images it has; its own, unless it was made of others."""
-    return {tag.removeprefix(IMAGES_TAG) for tag in task.tags if tag.startswith(IMAGES_TAG)} or {task.name}
-
-
 def measure(
     prepared: PreparedTask, task: str, file: FeatureFile, expert: ExpertRecord, seed: int
 ) -> ResultRecord:
@@ -152,8 +145,7 @@ def sample_for(prepared: PreparedTask, network: PretrainedNetwork) -> Sample:
     """The sample of the task, decoded for a network."""
     if network.transform == prepared.probe.transform:
         return prepared.sample
-    settings, spec = prepared.settings, prepared.sample.description.spec
-    return load_sample(spec, network.transform, max_samples=settings.max_samples, seed=settings.seed)
+    return load_task_sample(prepared.sample.description.spec, network, prepared.settings)
 
 
 def describe(network: PretrainedNetwork) -> ExpertRecord:

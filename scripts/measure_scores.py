@@ -14,7 +14,8 @@ import click
 import numpy as np
 import torch
 from feature_files import FeatureFile
-from measure_results import images_of, sample_for
+from measure_results import sample_for
+from recommend_worlds import images_of
 from torch import nn
 
 from indexer.probes import list_builtin, load_network, load_source_head

@@ -13,15 +13,15 @@ import numpy as np
 
 from indexer.records import EmbeddingSettings
 from registry.csv_files import read_results
-from registry.distances import pairwise
-from registry.domain_vectors import domain_distances
+from registry.distances import cosine_distances, pairwise
 from registry.errors import NotFoundError
 from registry.ingest import embedding_record, prepare_task
-from registry.records import ExpertRecord, ResultRecord
+from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.starter import Starter, load_starter
 
 RELATIVE_ERROR_TABLES = {"cub_inat_50"}
 IMAGES_TAG = "images."
+"""Tag of a task of another task's images, before the name of that task."""
 GENERALIST = "resnet14w32.tiny_imagenet"
 
 FAMILIES = (
@@ -107,6 +107,11 @@ class World:
         return self.images[task] != {self.tasks[task]}
 
 
+def images_of(task: TaskRecord) -> set[str]:
+    """Names of the tasks whose images it has; its own, unless it was made of others."""
+    return {tag.removeprefix(IMAGES_TAG) for tag in task.tags if tag.startswith(IMAGES_TAG)} or {task.name}
+
+
 def _family(images: Iterable[str]) -> set[str]:
     found = set(images)
     for family in FAMILIES:
@@ -147,10 +152,6 @@ def read_starters(
     likeness, directed = _likeness(starters)
     places = [names.index(experts[it].source_task) if experts[it].source_task in names else -1 for it in order]
     source = {name: _from_sources(d, places) for name, d in {**likeness, "asymmetric": directed}.items()}
-    images = [
-        {tag.removeprefix(IMAGES_TAG) for tag in task.tags if tag.startswith(IMAGES_TAG)} or {task.name}
-        for task in tasks
-    ]
     return World(
         tasks=names,
         experts=order,
@@ -159,7 +160,7 @@ def read_starters(
         source=source,
         sizes=np.array([experts[it].num_params or 0 for it in order], dtype=np.float64),
         scores=_read_scores(scores, names, order),
-        images=images,
+        images=[images_of(task) for task in tasks],
         own=frozenset(task.name for task in starters[-1].tasks) if own else frozenset(),
     )
 
@@ -205,7 +206,7 @@ def _likeness(starters: list[Starter]) -> tuple[dict[str, np.ndarray], np.ndarra
     return {
         "task2vec": pairwise("task2vec", fisher, fisher),
         "root_ratio": pairwise("root_ratio", fisher, fisher),
-        "domain": domain_distances(domain, domain),
+        "domain": cosine_distances(domain, domain),
     }, directed
 
 

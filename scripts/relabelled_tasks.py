@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from recommend_worlds import IMAGES_TAG
 
 Labelled = list[tuple[Path, str]]
 
@@ -189,7 +190,9 @@ def main(data: Path, out: Path, seed: int) -> None:
     ]
     for task in tasks:
         write_manifest(task, out)
-    tags = {task.name: ["relabelled", task.kind, *(f"images.{name}" for name in task.images)] for task in tasks}
+    tags = {
+        task.name: ["relabelled", task.kind, *(f"{IMAGES_TAG}{name}" for name in task.images)] for task in tasks
+    }
     (out / "tags.json").write_text(json.dumps(tags, indent=1) + "\n", encoding="utf-8")
     click.echo(f"{out}: {len(tasks)} tasks")
 

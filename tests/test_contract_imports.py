@@ -60,7 +60,7 @@ ALLOWED = {
         "sampling": "listings",
         "scores": "",
         "square_grads": "filters gradients layer_rules sample_grads weight_uses",
-        "trials": "datasets feature_cache features loaders probes",
+        "trials": "datasets embed feature_cache features loaders probes",
         "variational": "likelihoods",
         "vision": "",
         "weight_uses": "filters layer_rules sample_grads",

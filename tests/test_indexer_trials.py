@@ -17,6 +17,7 @@ from indexer.feature_cache import FeatureCache
 from indexer.features import extract_features
 from indexer.offline import BUILTIN_FOLDER
 from indexer.probes import ARCHITECTURES, load_network
+from indexer.records import EmbeddingSettings
 from indexer.trials import TrialData
 
 EXPERT = "resnet14w32.mnist"
@@ -72,7 +73,7 @@ def test_a_second_time_they_are_read_and_not_computed(data: TrialData, monkeypat
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"max_samples": 8}, {"channels": "mean"}], ids=str)
 def test_other_samples_are_computed(data: TrialData, changed: dict):
     data.features(EXPERT)
-    other = TrialData(data.data, cache=data.cache, **changed).features(EXPERT)
+    other = TrialData(data.data, EmbeddingSettings(**changed), data.cache).features(EXPERT)
     assert other.feature_seconds is not None
 
 
@@ -173,7 +174,7 @@ def test_weights_that_are_not_numbers_are_told(data: TrialData, tmp_path: Path):
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_loaded():
     with pytest.raises(SettingsError, match="no device is named 'abacus'"):
-        TrialData("./nothing", device="abacus")
+        TrialData("./nothing", EmbeddingSettings(device="abacus"))
 
 
 def test_every_kind_of_labels_is_read(tmp_path: Path):

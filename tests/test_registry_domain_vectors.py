@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_space, make_task
 
-from registry.domain_vectors import DomainVectors, domain_distances
+from registry.distances import cosine_distances
+from registry.domain_vectors import DomainVectors
 from registry.errors import StorageError
 from registry.store import Store
 
@@ -37,5 +38,5 @@ def test_distances_are_of_directions_and_zero_vectors_point_nowhere():
     rows = np.array([[1.0, -1.0], [2.0, -2.0], [0.0, 0.0]])
     expected = [[0, 2], [0, 2], [1, 1]]
     np.testing.assert_allclose(
-        domain_distances(rows, np.array([[3.0, -3.0], [-1.0, 1.0]])), expected, atol=1e-12
+        cosine_distances(rows, np.array([[3.0, -3.0], [-1.0, 1.0]])), expected, atol=1e-12
     )
