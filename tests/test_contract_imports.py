@@ -14,6 +14,7 @@ SOLE_IMPORTERS = {
     "torchvision": {"indexer/vision.py"},
     "timm": {"indexer/hub.py"},
     "transformers": {"indexer/hub.py"},
+    "fastapi": {"registry/web/app.py", "registry/web/pages.py"},
     "xxhash": {f"registry/{name}.py" for name in ("index_files", "records", "seals")},
     "click": {
         f"registry/{name}.py"
@@ -149,6 +150,9 @@ ALLOWED = {
         "verify": "audit commits database places schema verify_index",
         "verify_index": "index_files",
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
+        "web.app": "core web.pages web.settings",
+        "web.pages": "",
+        "web.settings": "",
     },
 }
 """Module to the modules of its package that it imports, at any depth and under TYPE_CHECKING too."""
@@ -169,18 +173,24 @@ def imports(source: str) -> set[str]:
     return found
 
 
+def module_name(path: str) -> str:
+    """How the tables name a file: ``registry/core.py`` is ``core``, ``registry/web/app.py`` is ``web.app``."""
+    return ".".join(Path(path).with_suffix("").parts[1:])
+
+
 def siblings(package: str, source: str) -> set[str]:
     """Modules of the package that a source of it imports."""
-    known = {Path(path).stem for path in modules(package)}
-    names = (name.split(".") for name in imports(source))
-    return {parts[1] for parts in names if parts[0] == package and len(parts) > 1 and parts[1] in known}
+    known = {module_name(path) for path in modules(package)}
+    prefix = f"{package}."
+    return {name.removeprefix(prefix) for name in imports(source) if name.startswith(prefix)} & known
 
 
 def graph(package: str) -> dict[str, set[str]]:
     """Module to the modules of its package that it imports, but for the package itself."""
-    paths = [Path(path) for path in modules(package)]
     return {
-        path.stem: siblings(package, (ROOT / path).read_text()) for path in paths if path.stem != "__init__"
+        module_name(path): siblings(package, (ROOT / path).read_text())
+        for path in modules(package)
+        if not path.endswith("__init__.py")
     }
 
 

@@ -1,0 +1,53 @@
+"""How a server is set up."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What an upload may hold; one byte or file more is refused.
+
+    Attributes:
+        upload_bytes: Of the zip as it is sent.
+        unpacked_bytes: Of all its files together.
+        files: Number of its files.
+        pixels: Of one image.
+        seconds: That sending it may take.
+    """
+
+    upload_bytes: int = 512 * 2**20
+    unpacked_bytes: int = 2 * 2**30
+    files: int = 100_000
+    pixels: int = 50_000_000
+    seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How a server is set up.
+
+    Attributes:
+        uri: Of the registry, as ``TaskRegistry`` takes it.
+        token: What writers, and readers from other machines, have to know.
+        state: Folder of uploads and jobs; made if it is missing.
+        host: Address to listen on.
+        port: To listen on; 0 for any that is free.
+        builtin: Whether starter content is part of lists and answers.
+        roots: Folders under which a path on the server may be given as data.
+        limits: Of uploads.
+    """
+
+    uri: str | None
+    token: str = field(repr=False)
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    builtin: bool = True
+    roots: tuple[Path, ...] = ()
+    limits: UploadLimits = field(default_factory=UploadLimits)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in {"127.0.0.1", "::1", "localhost"}
