@@ -1,1 +1,1 @@
-"""The web page and the REST API: the methods of ``TaskRegistry`` once more, over HTTP; needs the extra ``web``."""
+"""The web page and the REST API: methods of ``TaskRegistry`` once more, over HTTP; needs the extra ``web``."""
