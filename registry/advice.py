@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
 from registry import ingest, neighbors, trial_runs
 from registry.answers import Recommendation, Trial
@@ -17,6 +17,9 @@ from registry.trial_costs import CostModel
 from registry.trials import TrialPlan, Trier, try_experts
 from registry.views import Point, View
 
+if TYPE_CHECKING:
+    from registry.ingest import TaskEmbedding
+
 Answer = TypeVar("Answer")
 
 
@@ -29,9 +32,13 @@ class Advice(Experts, ABC):
 
     @abstractmethod
     def _locate(
-        self, queries: Sequence[str], view: View, options: DataOptions, progress: Progress | None
+        self,
+        queries: "Sequence[str | TaskEmbedding]",
+        view: View,
+        options: DataOptions,
+        progress: Progress | None,
     ) -> list[Point]:
-        """The points of registered tasks, and of data that is embedded now in the view's space."""
+        """The points of registered tasks, of embeddings, and of data that is embedded now."""
 
     @abstractmethod
     def _registered(self, query: str, view: View) -> int | None:
@@ -39,7 +46,7 @@ class Advice(Experts, ABC):
 
     def recommend(
         self,
-        query: str,
+        query: "str | TaskEmbedding",
         *,
         k: int = 5,
         num_trials: int = 0,
@@ -60,7 +67,8 @@ class Advice(Experts, ABC):
         """The experts to start from for a task, with expected accuracy, interval, evidence and baselines.
 
         Args:
-            query: Name of a registered task, or a data spec, which is embedded and not remembered.
+            query: Name of a registered task, a data spec, which is embedded and not remembered, or what
+                ``embed`` made of one; its data is read again where experts are tried.
             k: Most experts returned, at least 1.
             num_trials: Most experts that are run over a sample of the data, to see how they do.
             time_budget: Most seconds for trials, as far as can be predicted.
@@ -73,11 +81,11 @@ class Advice(Experts, ABC):
             input_size: Only experts known to take images of at most so many pixels on a side.
             loadable_offline: Only experts whose weights are on this machine: those that ship with this package,
                 files that are there, and what torch's hub and Hugging Face have in their caches.
-            probe: Loader of the probe, or id of the space, in which to compare.
+            probe: Loader of the probe, or id of the space, in which to compare; of an embedding its own.
             progress: Called as ``progress(stage, done, total)`` while data is embedded and experts are tried.
             on_trial: Called after each trial.
-            **options: As of ``nearest``. For a registered task ``max_samples``, ``seed``, ``batch_size`` and
-                ``device`` may be said of its trials.
+            **options: As of ``nearest``. For a registered task or an embedding ``max_samples``, ``seed``,
+                ``batch_size`` and ``device`` may be said of its trials.
 
         Raises:
             InvalidQueryError: If a number is out of its range, or something is asked that changes nothing.
@@ -94,22 +102,24 @@ class Advice(Experts, ABC):
         def ask(view: View) -> Recommendation:
             task = self._task_of(query, view) if num_trials else None
             trier = self._trier(query, task, plan, options, progress, on_trial) if num_trials else None
-            said = {n: value for n, value in options.items() if not task or n not in trial_runs.SAMPLE_OPTIONS}
+            of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
+            said = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
             (point,) = self._locate([query], view, cast("DataOptions", said), progress)
             answer = view.recommend(point, experts, self.results(), k=k, given=given, trier=trier)
             if task and record:
                 self._record(task, answer, options.get("seed") or 0)
             return answer
 
-        return self._answer(ask, probe)
+        return self._answer(ask, probe or space_of(query))
 
-    def _task_of(self, query: str, view: View) -> TaskRecord | None:
-        """The registered task that is asked about, ``None`` for data."""
-        return None if self._registered(query, view) is None else self._opened().task(query)
+    def _task_of(self, query: "str | TaskEmbedding", view: View) -> TaskRecord | None:
+        """The registered task that is asked about, ``None`` for data and embeddings."""
+        is_registered = isinstance(query, str) and self._registered(query, view) is not None
+        return self._opened().task(str(query)) if is_registered else None
 
     def _trier(
         self,
-        query: str,
+        query: "str | TaskEmbedding",
         task: TaskRecord | None,
         plan: TrialPlan,
         options: DataOptions,
@@ -121,24 +131,30 @@ class Advice(Experts, ABC):
         Raises:
             InvalidQueryError: If results are to be stored and cannot be.
         """
+        data = task.data if task else query if isinstance(query, str) else query.dataset.spec
         if plan.record and task is None:
             raise InvalidQueryError(
-                f"trials on {query} cannot be recorded: results are kept of registered tasks; register it "
-                f"with `t2v task add NAME {query}` and ask for NAME"
+                f"trials on {data} cannot be recorded: results are kept of registered tasks; register it "
+                f"with `t2v task add NAME {data}` and ask for NAME"
             )
         if task and plan.record and task.kind != "single_label":
             raise InvalidQueryError(
                 f"trials on {task.name} cannot be recorded: accuracy is measured on single-label tasks only, "
                 f"and {task.name} is {task.kind}"
             )
-        how = trial_runs.task_options(task, options) if task else options
-        num_images = ingest.make_settings(**how).max_samples
         if task:
-            num_images = min(num_images, task.num_samples)
+            how, num_samples = trial_runs.task_options(task, options), task.num_samples
+        elif isinstance(query, str):
+            how, num_samples = options, None
+        else:
+            how, num_samples = trial_runs.embedding_options(query, options), query.dataset.num_samples
+        num_images = ingest.make_settings(**how).max_samples
+        if num_samples is not None:
+            num_images = min(num_images, num_samples)
         return partial(
             try_experts,
             plan=plan,
-            run=trial_runs.open_data(task.data if task else query, progress=progress, **how),
+            run=trial_runs.open_data(data, progress=progress, **how),
             costs=CostModel(num_images),
             on_trial=on_trial,
             progress=progress,
@@ -148,6 +164,11 @@ class Advice(Experts, ABC):
         """Store what was measured in trials."""
         if results := trial_runs.results_of(task, answer.trials, seed):
             self._store.add_results(results)
+
+
+def space_of(query: "str | TaskEmbedding") -> str | None:
+    """The space of an embedding; a name or a data spec asks for none."""
+    return None if isinstance(query, str) else query.space.space_id
 
 
 def _check_given(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from registry import ingest, neighbors
-from registry.advice import Advice
+from registry.advice import Advice, space_of
 from registry.answers import AddedTask, Neighbor, Query
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
@@ -182,7 +182,7 @@ class TaskRegistry(Advice):
 
     def nearest(
         self,
-        query: str,
+        query: "str | TaskEmbedding",
         *,
         k: int = 10,
         distance: str = DEFAULT_DISTANCE,
@@ -194,12 +194,13 @@ class TaskRegistry(Advice):
         """The registered tasks that are most like a task.
 
         Args:
-            query: Name of a registered task, or a data spec, which is embedded and not remembered.
+            query: Name of a registered task, a data spec, which is embedded and not remembered, or what
+                ``embed`` made of one.
             k: Most neighbours returned, at least 1.
             distance: Name in ``registry.distances.DISTANCES``; an asymmetric one is measured from the
                 registered task to the query.
             where: Only among tasks that pass this filter, see ``registry.filters``.
-            probe: Loader of the probe, or id of the space, in which to compare.
+            probe: Loader of the probe, or id of the space, in which to compare; of an embedding its own.
             progress: Called as ``progress(stage, done, total)`` while data is embedded.
             **options: How data is read, see ``registry.options.DataOptions``; what makes an embedding
                 comparable, such as the estimator, is that of the space.
@@ -209,7 +210,7 @@ class TaskRegistry(Advice):
 
         Raises:
             InvalidQueryError: If ``k`` is below 1, the filter does not parse, or options are given for a
-                registered task.
+                registered task or an embedding.
             NotFoundError: If there is no such task, data, distance or probe.
             IngestError: If the data cannot be read.
         """
@@ -220,21 +221,21 @@ class TaskRegistry(Advice):
             (point,) = self._locate([query], view, options, progress)
             return point.query, view.nearest(point, k=k, distance=kind.name)
 
-        return self._answer(ask, probe, where)
+        return self._answer(ask, probe or space_of(query), where)
 
     def distance(
         self,
-        source: str,
-        target: str,
+        source: "str | TaskEmbedding",
+        target: "str | TaskEmbedding",
         *,
         name: str = DEFAULT_DISTANCE,
         probe: str | None = None,
         **options: Unpack[DataOptions],
     ) -> float:
-        """Distance from one task to another, each a registered name or a data spec.
+        """Distance from one task to another, each a registered name, a data spec or an embedding.
 
         Raises:
-            InvalidQueryError: If options are given for two registered tasks.
+            InvalidQueryError: If options are given and there is no data, or two embeddings are of two spaces.
             NotFoundError: If there is no such task, data, distance or probe.
             IngestError: If data cannot be read.
         """
@@ -243,7 +244,7 @@ class TaskRegistry(Advice):
         def ask(view: View) -> float:
             return view.distance(kind.name, *self._locate([source, target], view, options, None))
 
-        return self._answer(ask, probe)
+        return self._answer(ask, probe or space_of(source) or space_of(target))
 
     # Care
 
@@ -315,25 +316,47 @@ class TaskRegistry(Advice):
         return latest if same else None
 
     def _locate(
-        self, queries: Sequence[str], view: View, options: DataOptions, progress: Progress | None
+        self,
+        queries: "Sequence[str | TaskEmbedding]",
+        view: View,
+        options: DataOptions,
+        progress: Progress | None,
     ) -> list[Point]:
-        """The points of registered tasks, and of data that is embedded now in the view's space.
+        """The points of registered tasks, of embeddings, and of data that is embedded now in the view's space.
 
         Raises:
-            InvalidQueryError: If options are given, and there is no data for which they could hold.
+            InvalidQueryError: If options are given, and there is no data for which they could hold; or an
+                embedding is of another space.
         """
-        positions = [self._registered(query, view) for query in queries]
+        points = [self._known(query, view) for query in queries]
         given = sorted(name for name, value in options.items() if value is not None)
-        if given and None not in positions:
+        if given and None not in points:
+            named = " and ".join(point.query.task for point in points if point)
             raise InvalidQueryError(
-                f"{' and '.join(given)} would change nothing: {' and '.join(queries)} "
-                f"{'is a registered task' if len(queries) == 1 else 'are registered tasks'}, embedded already; "
-                "options say how data is read"
+                f"{' and '.join(given)} would change nothing: {named} "
+                f"{'is' if len(queries) == 1 else 'are'} embedded already; options say how data is read"
             )
         return [
-            self._embedded(query, view.space, options, progress) if position is None else view.point(position)
-            for query, position in zip(queries, positions, strict=True)
+            point or self._embedded(str(query), view.space, options, progress)
+            for query, point in zip(queries, points, strict=True)
         ]
+
+    def _known(self, query: "str | TaskEmbedding", view: View) -> Point | None:
+        """The point of what is embedded, ``None`` for data that is yet to be.
+
+        Raises:
+            InvalidQueryError: If it is an embedding of another space.
+        """
+        if isinstance(query, str):
+            position = self._registered(query, view)
+            return None if position is None else view.point(position)
+        spec, space_id = query.dataset.spec, query.space.space_id
+        if space_id != view.space.space_id:
+            raise InvalidQueryError(
+                f"{spec} was embedded in space {space_id} and cannot be compared with tasks of space "
+                f"{view.space.space_id}; embed it with {view.space.probe_source}"
+            )
+        return Point(Query(spec, 0, space_id), query.fisher, query.domain)
 
     def _registered(self, query: str, view: View) -> int | None:
         """Position of the task of that name in the catalogue, or ``None`` for data.

@@ -5,7 +5,7 @@ Axes: N samples.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Unpack, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 from registry import ingest, transferability
 from registry.answers import Trial
@@ -15,12 +15,15 @@ from registry.options import DataOptions
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.trials import TrialFailedError, TrialRun
 
+if TYPE_CHECKING:
+    from registry.ingest import TaskEmbedding
+
 SCORES = ("logme", "linear_probe", "knn")
 """Which transferability scores a trial computes."""
 SOURCE = "t2v recommend --try"
 """Source of the results that trials record."""
 SAMPLE_OPTIONS = frozenset({"max_samples", "seed", "batch_size", "device"})
-"""What may be said about trials on a registered task; the rest is said by how it was registered."""
+"""What may be said about trials on what is embedded already; the rest is said by how that was done."""
 
 
 def task_options(task: TaskRecord, options: DataOptions) -> DataOptions:
@@ -32,6 +35,15 @@ def task_options(task: TaskRecord, options: DataOptions) -> DataOptions:
     ingest.check_data_is_there(task)
     said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS}
     return cast("DataOptions", said | ingest.reading_options(task))
+
+
+def embedding_options(embedding: "TaskEmbedding", options: DataOptions) -> DataOptions:
+    """How trials on data that was just embedded read it: the same sample, unless told otherwise."""
+    done = {
+        name: getattr(embedding.settings, name) for name in ("max_samples", "seed", *ingest.READING_SETTINGS)
+    }
+    said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS and value is not None}
+    return cast("DataOptions", done | said)
 
 
 def open_data(

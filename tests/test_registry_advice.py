@@ -266,7 +266,7 @@ def test_options_of_trials_go_with_a_registered_task(template):
     small = template.recommend("images", num_trials=1, max_samples=6, seed=1, batch_size=2, device="cpu")
     assert small.trials[0].found != template.recommend("images", num_trials=1).trials[0].found
     for options in ({"max_samples": 6}, {"num_trials": 1, "channels": "mean"}):
-        with pytest.raises(InvalidQueryError, match=r"would change nothing: images is a registered task"):
+        with pytest.raises(InvalidQueryError, match=r"would change nothing: images is embedded already"):
             template.recommend("images", **options)
 
 
@@ -274,6 +274,42 @@ def test_a_task_is_tried_as_it_was_read(registry, images):
     registry.add_task("grey", str(images), channels="mean")
     (trial,) = registry.recommend("grey", num_trials=1).trials
     assert trial.found.accuracy == registry.measure("grey", trial.expert, record=False).accuracy
+
+
+def test_an_embedding_is_asked_about_as_its_data_is(template, images):
+    embedding = template.embed(str(images))
+    assert template.nearest(embedding) == template.nearest(str(images))
+    assert template.distance(embedding, "other") == template.distance(str(images), "other")
+    assert template.distance("other", embedding) == template.distance("other", str(images))
+    asked, expected = template.recommend(embedding, num_trials=1), template.recommend(str(images), num_trials=1)
+    assert asked.recommendations[0].expert == expected.recommendations[0].expert
+    assert asked.trials[0].found.scores == expected.trials[0].found.scores
+
+
+def test_trials_on_an_embedding_read_its_data_as_it_was_read(template, images):
+    grey = template.embed(str(images), channels="mean", max_samples=8)
+    (trial,) = template.recommend(grey, num_trials=1).trials
+    (same,) = template.recommend(str(images), num_trials=1, channels="mean", max_samples=8).trials
+    (larger,) = template.recommend(grey, num_trials=1, max_samples=12).trials
+    assert trial.found.scores == same.found.scores != larger.found.scores
+
+
+def test_an_embedding_is_refused_where_it_changes_nothing_or_cannot_be_compared(template, images, registry):
+    embedding = template.embed(str(images))
+    with fails(
+        InvalidQueryError,
+        f"seed would change nothing: {images} is embedded already; options say how data is read",
+    ):
+        template.nearest(embedding, seed=1)
+    exact = registry.add_task("exact", str(images), estimator="exact")
+    with fails(
+        InvalidQueryError,
+        f"{images} was embedded in space {embedding.space.space_id} and cannot be compared with tasks of space "
+        f"{exact.space}; embed it with {embedding.space.probe}",
+    ):
+        registry.nearest(embedding, probe=exact.space)
+    with pytest.raises(InvalidQueryError, match=r"cannot be recorded: results are kept of registered tasks"):
+        template.recommend(embedding, num_trials=1, record=True)
 
 
 @pytest.mark.parametrize(

@@ -223,21 +223,21 @@ def test_a_question_about_data_reads_it_as_its_options_say(folder, data, tmp_pat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("nearest", "one", "--split", "test"), "split would change nothing: one is a registered task"),
+        (("nearest", "one", "--split", "test"), "split would change nothing: one is embedded already"),
         (
             ("recommend", "one", "--seed", "1", "--channels", "mean"),
-            "channels and seed would change nothing: one is a registered task",
+            "channels and seed would change nothing: one is embedded already",
         ),
         (
             ("distance", "one", "several", "--max-samples", "9"),
-            "max_samples would change nothing: one and several are registered tasks",
+            "max_samples would change nothing: one and several are embedded already",
         ),
     ],
 )
 def test_options_of_reading_are_refused_where_nothing_is_read(folder, words, says):
     done = t2v(folder, *words)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == f"Error: {says}, embedded already; options say how data is read\n"
+    assert done.stderr == f"Error: {says}; options say how data is read\n"
     with pytest.raises(InvalidQueryError, match="seed would change nothing"):
         TaskRegistry(folder).nearest("one", seed=0)
 
