@@ -1,12 +1,18 @@
 """What the registry answers and never stores."""
 
 from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
 
+from registry.frames import Card, html_table, to_pandas
 from registry.records import AuditRecord, Kind, TaskRecord
+
+if TYPE_CHECKING:
+    from registry.frames import DataFrame
 
 
 @dataclass(frozen=True)
-class AddedTask:
+class AddedTask(Card):
     """What adding a task did.
 
     Attributes:
@@ -46,7 +52,7 @@ class AddedTask:
 
 
 @dataclass(frozen=True)
-class ImportedExperts:
+class ImportedExperts(Card):
     """What an import of experts did.
 
     Attributes:
@@ -65,7 +71,7 @@ class ImportedExperts:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Card):
     """A linear-probe accuracy measured now: mean and standard deviation over draws, 0 to 1."""
 
     task: str
@@ -187,9 +193,50 @@ class Recommendation:
     warnings: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
 
+    def to_pandas(self) -> "DataFrame":
+        """One row for each recommended expert, best first.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return to_pandas(self.recommendations)
+
+    def _repr_html_(self) -> str:
+        """The experts, what simple rules would pick, and the warnings."""
+        experts = [_shown(expert) for expert in self.recommendations]
+        picks = [
+            {
+                "rule": rule,
+                "expert": pick.expert or "(average of all)",
+                "expected accuracy": pick.expected_accuracy,
+            }
+            for rule, pick in self.baselines.items()
+        ]
+        warnings = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        return (
+            html_table(experts, caption=f"Experts for {self.query.task}")
+            + html_table(picks, caption="What simple rules would pick")
+            + (f"<ul>{warnings}</ul>" if warnings else "")
+        )
+
+
+def _shown(expert: RecommendedExpert) -> dict[str, object]:
+    """A recommended expert as a row of what a notebook shows."""
+    return {
+        "rank": expert.rank,
+        "expert": expert.expert,
+        "expected accuracy": expert.expected_accuracy,
+        "90% interval": "{:.2f} to {:.2f}".format(*expert.interval),
+        "expected regret": expert.expected_regret,
+        "parameters": expert.num_params,
+        "licence": expert.license,
+        "results": expert.evidence.results,
+        "nearest of them": ", ".join(f"{it.task} {it.accuracy:.3f}" for it in expert.evidence.neighbors),
+    }
+
 
 @dataclass(frozen=True)
-class ExportSummary:
+class ExportSummary(Card):
     """What was exported.
 
     Attributes:
@@ -216,7 +263,7 @@ class ExportSummary:
 
 
 @dataclass(frozen=True)
-class ImportSummary:
+class ImportSummary(Card):
     """What was imported, and what was not.
 
     Attributes:

@@ -19,13 +19,15 @@ from registry.answers import AddedTask, Neighbor, Query
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
+from registry.frames import Records
 from registry.ingest import Progress
 from registry.options import DataOptions, EmbeddingOptions
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
 from registry.starter import populate
 from registry.store import Problem, Store
-from registry.views import Point, View, choose_space
+from registry.task_pages import TaskPages
+from registry.views import Point, View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
@@ -36,7 +38,7 @@ DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
 
 
-class TaskRegistry(Advice):
+class TaskRegistry(Advice, TaskPages):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:
@@ -130,7 +132,7 @@ class TaskRegistry(Advice):
         """
         return ingest.prepare_task(data, ingest.make_settings(**options), progress).embed(progress)
 
-    def tasks(self, *, where: str | None = None) -> list[TaskRecord]:
+    def tasks(self, *, where: str | None = None) -> Records[TaskRecord]:
         """The latest version of every task, in order of name.
 
         Args:
@@ -140,7 +142,7 @@ class TaskRegistry(Advice):
             InvalidQueryError: If the filter does not parse.
             StorageError: If there is no registry.
         """
-        return self._opened().tasks(where=where, builtin=self.builtin)
+        return Records(self._opened().tasks(where=where, builtin=self.builtin))
 
     def task(self, reference: str) -> TaskRecord:
         """One task by ``name`` (its latest version), ``name@version`` or ``name@alias``.
@@ -190,7 +192,7 @@ class TaskRegistry(Advice):
         probe: str | None = None,
         progress: Progress | None = None,
         **options: Unpack[DataOptions],
-    ) -> tuple[Query, list[Neighbor]]:
+    ) -> tuple[Query, Records[Neighbor]]:
         """The registered tasks that are most like a task.
 
         Args:
@@ -217,9 +219,9 @@ class TaskRegistry(Advice):
         neighbors.check_k(k)
         kind = get_distance(distance)
 
-        def ask(view: View) -> tuple[Query, list[Neighbor]]:
+        def ask(view: View) -> tuple[Query, Records[Neighbor]]:
             (point,) = self._locate([query], view, options, progress)
-            return point.query, view.nearest(point, k=k, distance=kind.name)
+            return point.query, Records(view.nearest(point, k=k, distance=kind.name))
 
         return self._answer(ask, probe or space_of(query), where)
 
@@ -248,13 +250,13 @@ class TaskRegistry(Advice):
 
     # Care
 
-    def verify(self, *, repair: bool = False) -> list[Problem]:
+    def verify(self, *, repair: bool = False) -> Records[Problem]:
         """Check every row of the registry, and mend what can be mended.
 
         Raises:
             StorageError: If there is no registry, or it cannot be read at all.
         """
-        return self._opened().verify(repair=repair)
+        return Records(self._opened().verify(repair=repair))
 
     # How it is done
 
@@ -268,14 +270,7 @@ class TaskRegistry(Advice):
 
     def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
         """Answer a question in the space of a probe; once more if the index turns out to be damaged."""
-        self._opened()
-        probe = ingest.absolute_loader(probe) if probe else None
-        space = choose_space(
-            self._snapshots.spaces(),
-            probe,
-            default_probe=ingest.default_probe(),
-            default_recipe=ingest.default_recipe(),
-        )
+        space = self.space(probe)
         try:
             return ask(View.open(self._snapshots, space, builtin=self.builtin, where=where))
         except DamagedIndexError as err:

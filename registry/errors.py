@@ -8,7 +8,9 @@
     ├── BundleError           (ValueError)    a file to import is not what `t2v export` writes, or is damaged
     ├── NotFoundError         (LookupError)   no task, expert, distance or probe of that name
     ├── IngestError           (ValueError)    the indexer refused the data; carries its sentence
+    ├── MissingExtraError     (ImportError)   a library of an extra is not installed
     ├── StorageError          (OSError)       the registry's place cannot be used: a file, read-only, locked
+    │   └── NoRegistryError                   there is no registry yet
     └── SchemaVersionError    (ValueError)    written by a newer version of this package
 
 Messages are one sentence or two: what, where, what was expected, what to do.
@@ -62,8 +64,26 @@ class IngestError(RegistryError, ValueError):
     """The indexer refused a dataset, a probe or an expert."""
 
 
+class MissingExtraError(RegistryError, ImportError):
+    """A library that only some of this package needs is not installed."""
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        self.what = what
+        self.library = library
+        self.extra = extra
+        super().__init__(f"{what} needs {library}; install it with `pip install 'task2vec-registry[{extra}]'`")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.what, self.library, self.extra)
+
+
 class StorageError(RegistryError, OSError):
     """The place of the registry cannot be read or written."""
+
+
+class NoRegistryError(StorageError):
+    """There is no registry at the place."""
 
 
 class SchemaVersionError(RegistryError, ValueError):

@@ -8,6 +8,7 @@ from registry import expert_sources, ingest
 from registry.answers import ImportedExperts, Measurement
 from registry.csv_files import read_results
 from registry.errors import InvalidRecordError, NotFoundError
+from registry.frames import Records
 from registry.ingest import Progress
 from registry.records import ExpertRecord, ResultRecord, checked_name
 from registry.transfer import Transfer
@@ -84,13 +85,13 @@ class Experts(Transfer, ABC):
             self._store.update_experts(merged.changed, **about)
         return ImportedExperts(str(source), len(merged.new), len(merged.changed), merged.unchanged, merged.left)
 
-    def experts(self) -> list[ExpertRecord]:
+    def experts(self) -> Records[ExpertRecord]:
         """Every expert, in order of name.
 
         Raises:
             StorageError: If there is no registry.
         """
-        return self._opened().experts(builtin=self.builtin)
+        return Records(self._opened().experts(builtin=self.builtin))
 
     def expert(self, name: str) -> ExpertRecord:
         """One expert by name.
@@ -144,13 +145,13 @@ class Experts(Transfer, ABC):
             self._store.add_results(results)
         return len(results), problems
 
-    def results(self, *, task: str | None = None, expert: str | None = None) -> list[ResultRecord]:
+    def results(self, *, task: str | None = None, expert: str | None = None) -> Records[ResultRecord]:
         """Every result, of one task or expert if asked for.
 
         Raises:
             StorageError: If there is no registry.
         """
-        return self._opened().results(task=task, expert=expert, builtin=self.builtin)
+        return Records(self._opened().results(task=task, expert=expert, builtin=self.builtin))
 
     def measure(
         self,

@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from registry.answers import OptimizedTable, TaskHistory
-from registry.errors import NotFoundError, StorageError
+from registry.errors import NoRegistryError, NotFoundError
+from registry.frames import Records
 from registry.records import AuditRecord, TaskRecord
 from registry.store import Store
 
@@ -100,7 +101,7 @@ class Lifecycle:
             raise NotFoundError("task", name, store.task_names())
         return TaskHistory(name, tuple(sorted(versions, key=lambda task: task.version)), tuple(lines))
 
-    def audit(self, subject: str | None = None, *, limit: int | None = None) -> list[AuditRecord]:
+    def audit(self, subject: str | None = None, *, limit: int | None = None) -> Records[AuditRecord]:
         """Who wrote what, in order of time.
 
         Args:
@@ -111,9 +112,9 @@ class Lifecycle:
             StorageError: If there is no registry.
         """
         lines = self._opened().audit(subject)
-        return lines if limit is None else lines[max(len(lines) - limit, 0) :]
+        return Records(lines if limit is None else lines[max(len(lines) - limit, 0) :])
 
-    def optimize(self) -> list[OptimizedTable]:
+    def optimize(self) -> Records[OptimizedTable]:
         """Put the rows of every table into few files, and delete all files that no row is read from any more.
 
         What was purged is in no file afterwards. A reader whose files are deleted meanwhile starts over.
@@ -125,14 +126,14 @@ class Lifecycle:
             StorageError: If there is no registry, or it cannot be written.
         """
         # Not zero, of which LanceDB warns for the sake of readers: ours start over.
-        return self._opened().optimize(keep=timedelta(milliseconds=1))
+        return Records(self._opened().optimize(keep=timedelta(milliseconds=1)))
 
     def _opened(self) -> Store:
         """The store of a registry that is there.
 
         Raises:
-            StorageError: If it is not.
+            NoRegistryError: If it is not.
         """
         if not self._store.database.is_present():
-            raise StorageError(f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task")
+            raise NoRegistryError(f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task")
         return self._store

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from registry.errors import StorageError
+from registry.errors import MissingExtraError, StorageError
 from registry.leases import Lease, Version
 from registry.locks import LOCK_FILE
 from registry.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX
@@ -27,9 +27,7 @@ try:
     from obstore import exceptions
     from obstore.store import from_url
 except ImportError as error:
-    raise StorageError(
-        "a registry in an object store needs obstore; install it with `pip install 'task2vec-registry[s3]'`"
-    ) from error
+    raise MissingExtraError("a registry in an object store", "obstore", "s3") from error
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
