@@ -15,6 +15,7 @@ import click
 
 from registry import (
     cli_care,
+    cli_completion,
     cli_questions,
     cli_records,
     cli_tasks,
@@ -277,7 +278,7 @@ def demo() -> None:
     run_demo()
 
 
-for care in (cli_care.export_registry, cli_care.import_file):
+for care in (cli_care.export_registry, cli_care.import_file, cli_completion.completion):
     main.add_command(care)
 for group in (cli_tasks.task, cli_records.expert, cli_records.result):
     main.add_command(group)

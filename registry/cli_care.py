@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry import documents, terminal
+from registry.cli_completion import task_names
 from registry.cli_options import json_option, pass_registry
 from registry.options import POLICIES, Policy
 
@@ -17,7 +18,14 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command("export")
 @click.argument("path", metavar="FILE", type=FILE)
-@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task; give it again for more.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=task_names,
+    help="Only this task; give it again for more.",
+)
 @click.option("--where", metavar="FILTER", help="Only the tasks that pass, see `t2v task list --help`.")
 @click.option("--no-results", is_flag=True, help="Leave results out.")
 @click.option("--no-experts", is_flag=True, help="Leave experts out.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from registry.cli_completion import distance_names
+
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
 
@@ -133,7 +135,12 @@ def together(*options: Callable[[Function], Function]) -> Callable[[Function], F
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 distance_option = click.option(
-    "--distance", default="task2vec", show_default=True, metavar="NAME", help="See `t2v distances`."
+    "--distance",
+    default="task2vec",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=distance_names,
+    help="See `t2v distances`.",
 )
 probe_option = click.option(
     "--probe",

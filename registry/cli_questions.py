@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry import display, documents, terminal
+from registry.cli_completion import files, task_names_or_files
 from registry.cli_options import (
     CommaList,
     Duration,
@@ -42,7 +43,7 @@ def _one_each(
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", shell_complete=files)
 @embedding_options
 @click.option(
     "--out",
@@ -72,7 +73,7 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
 
 
 @click.command()
-@click.argument("query", metavar="NAME|DATA")
+@click.argument("query", metavar="NAME|DATA", shell_complete=task_names_or_files)
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Most neighbours.")
 @distance_option
 @click.option("--where", metavar="FILTER", help="Only among these tasks, see `t2v task list --help`.")
@@ -103,8 +104,8 @@ def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: boo
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE")
-@click.argument("target", metavar="TARGET")
+@click.argument("source", metavar="SOURCE", shell_complete=task_names_or_files)
+@click.argument("target", metavar="TARGET", shell_complete=task_names_or_files)
 @distance_option
 @probe_option
 @data_options
@@ -131,7 +132,7 @@ def distance(
 
 
 @click.command()
-@click.argument("query", metavar="NAME|DATA")
+@click.argument("query", metavar="NAME|DATA", shell_complete=task_names_or_files)
 @click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="Most experts.")
 @click.option(
     "--try",

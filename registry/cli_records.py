@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry import display, documents, terminal
+from registry.cli_completion import expert_names, files, task_names
 from registry.cli_options import device_option, json_option, pass_registry, purge_option, seed_option
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
 
 
 @expert.command("import")
-@click.argument("source", metavar="torchvision|timm|FILE.csv")
+@click.argument("source", metavar="torchvision|timm|FILE.csv", shell_complete=files)
 @json_option
 @pass_registry
 def import_experts(registry: "TaskRegistry", source: str, as_json: bool) -> None:
@@ -86,7 +87,7 @@ def list_experts(registry: "TaskRegistry", as_json: bool) -> None:
 
 
 @expert.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=expert_names)
 @json_option
 @pass_registry
 def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
@@ -104,7 +105,7 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 
 
 @expert.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=expert_names)
 @purge_option
 @pass_registry
 def remove_expert(registry: "TaskRegistry", name: str, purge: bool) -> None:
@@ -121,7 +122,7 @@ def remove_expert(registry: "TaskRegistry", name: str, purge: bool) -> None:
 
 
 @expert.command("restore")
-@click.argument("name")
+@click.argument("name", shell_complete=expert_names)
 @pass_registry
 def restore_expert(registry: "TaskRegistry", name: str) -> None:
     """Bring back an expert that was removed.
@@ -140,8 +141,8 @@ def result() -> None:
 
 
 @result.command("add")
-@click.argument("task")
-@click.argument("expert")
+@click.argument("task", shell_complete=task_names)
+@click.argument("expert", shell_complete=expert_names)
 @click.option("--accuracy", type=float, required=True, metavar="A", help="From 0 to 1.")
 @click.option("--metric", default="accuracy", show_default=True, metavar="M", help="What was measured.")
 @click.option("--protocol", default="unspecified", show_default=True, metavar="P", help="How it was measured.")
@@ -159,7 +160,7 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
 
 
 @result.command("import")
-@click.argument("path", metavar="FILE.csv")
+@click.argument("path", metavar="FILE.csv", shell_complete=files)
 @click.option(
     "--skip-bad", is_flag=True, help="Take the good rows and name the bad ones; without it all or none."
 )
@@ -179,8 +180,8 @@ def import_results(registry: "TaskRegistry", path: str, skip_bad: bool) -> None:
 
 
 @result.command("list")
-@click.option("--task", metavar="NAME", help="Only results on this task.")
-@click.option("--expert", metavar="NAME", help="Only results of this expert.")
+@click.option("--task", metavar="NAME", shell_complete=task_names, help="Only results on this task.")
+@click.option("--expert", metavar="NAME", shell_complete=expert_names, help="Only results of this expert.")
 @json_option
 @pass_registry
 def list_results(registry: "TaskRegistry", task: str | None, expert: str | None, as_json: bool) -> None:
@@ -203,8 +204,8 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
 
 
 @result.command("measure")
-@click.argument("task")
-@click.argument("expert")
+@click.argument("task", shell_complete=task_names)
+@click.argument("expert", shell_complete=expert_names)
 @seed_option
 @device_option
 @click.option("--no-record", is_flag=True, help="Only print it.")

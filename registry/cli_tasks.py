@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry import display, display_history, documents, terminal
+from registry.cli_completion import files, task_names
 from registry.cli_options import embedding_options, json_option, pass_registry, purge_option
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def task() -> None:
 
 @task.command("add")
 @click.argument("name")
-@click.argument("data")
+@click.argument("data", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
 @embedding_options
 @json_option
@@ -71,7 +72,7 @@ def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> No
 
 
 @task.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=task_names)
 @json_option
 @pass_registry
 def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
@@ -89,7 +90,7 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 
 
 @task.command("history")
-@click.argument("name")
+@click.argument("name", shell_complete=task_names)
 @json_option
 @pass_registry
 def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
@@ -107,7 +108,7 @@ def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 
 
 @task.command("alias")
-@click.argument("name")
+@click.argument("name", shell_complete=task_names)
 @click.argument("alias")
 @click.option("--remove", is_flag=True, help="Let the alias stand for nothing.")
 @pass_registry
@@ -131,7 +132,7 @@ def alias_task(registry: "TaskRegistry", name: str, alias: str, remove: bool) ->
 
 
 @task.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=task_names)
 @purge_option
 @pass_registry
 def remove_task(registry: "TaskRegistry", name: str, purge: bool) -> None:
@@ -151,7 +152,7 @@ def remove_task(registry: "TaskRegistry", name: str, purge: bool) -> None:
 
 
 @task.command("restore")
-@click.argument("name")
+@click.argument("name", shell_complete=task_names)
 @pass_registry
 def restore_task(registry: "TaskRegistry", name: str) -> None:
     """Bring back a task that was removed, with all its versions.
@@ -165,7 +166,7 @@ def restore_task(registry: "TaskRegistry", name: str) -> None:
 
 
 @task.command("tag")
-@click.argument("name")
+@click.argument("name", shell_complete=task_names)
 @click.option("--add", multiple=True, metavar="T", help="A tag to add; give it again for more.")
 @click.option("--remove", multiple=True, metavar="T", help="A tag to take away; give it again for more.")
 @pass_registry

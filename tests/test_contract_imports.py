@@ -19,7 +19,15 @@ SOLE_IMPORTERS = {
     "xxhash": {f"registry/{name}.py" for name in ("index_files", "records", "seals")},
     "click": {
         f"registry/{name}.py"
-        for name in ("cli", "cli_care", "cli_options", "cli_questions", "cli_records", "cli_tasks")
+        for name in (
+            "cli",
+            "cli_care",
+            "cli_completion",
+            "cli_options",
+            "cli_questions",
+            "cli_records",
+            "cli_tasks",
+        )
     },
 }
 """Libraries and packages that only these files of the two packages may import."""
@@ -79,16 +87,17 @@ ALLOWED = {
         "bundles": "audit commits schema",
         "catalogue": "database filters schema",
         "cautions": "",
-        "cli": "cli_care cli_options cli_questions cli_records cli_tasks core demo display_catalogues "
-        "display_history distances documents ingest terminal",
-        "cli_care": "cli_options core documents options terminal",
-        "cli_options": "core",
-        "cli_questions": "cli_options core display documents ingest terminal",
-        "cli_records": "cli_options core display documents terminal",
-        "cli_tasks": "cli_options core display display_history documents terminal",
+        "cli": "cli_care cli_completion cli_options cli_questions cli_records cli_tasks core demo "
+        "display_catalogues display_history distances documents ingest terminal",
+        "cli_care": "cli_completion cli_options core documents options terminal",
+        "cli_completion": "core distances",
+        "cli_options": "cli_completion core",
+        "cli_questions": "cli_completion cli_options core display documents ingest terminal",
+        "cli_records": "cli_completion cli_options core display documents terminal",
+        "cli_tasks": "cli_completion cli_options core display display_history documents terminal",
         "commits": "",
         "core": "advice answers distances embedding_rows frames ingest neighbors options snapshots starter "
-        "store views",
+        "store task_pages views",
         "creation": "commits database",
         "csv_files": "",
         "database": "commits places schema",
@@ -139,6 +148,7 @@ ALLOWED = {
         "stored_rows": "audit database schema",
         "stored_tasks": "database filters schema stored_embeddings stored_rows",
         "task2vec_kernel": "",
+        "task_pages": "frames ingest lifecycle snapshots views",
         "terminal": "",
         "text_tables": "terminal",
         "task_process": "threads",

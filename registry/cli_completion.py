@@ -1,0 +1,83 @@
+"""Completion in the shell: the command that prints the script, and what each name is completed to.
+
+What completes never fails: where there is no registry there are no names.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+
+SHELLS = ("bash", "zsh", "fish")
+VARIABLE = "_T2V_COMPLETE"
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that makes a shell complete commands, options and names.
+
+    Names are those of tasks, experts and distances. For good, put this line into ~/.bashrc or ~/.zshrc:
+
+    \b
+      eval "$(t2v completion bash)"
+
+    With fish, write the script to ~/.config/fish/completions/t2v.fish.
+
+    \b
+    Example:
+      t2v completion zsh
+    """
+    script = get_completion_class(shell)
+    if script is None:
+        raise click.ClickException(f"this version of click completes nothing in {shell}")
+    click.echo(script(click.get_current_context().find_root().command, {}, "t2v", VARIABLE).source())
+
+
+def task_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Registered tasks."""
+    return _starting(incomplete, _names(ctx, lambda registry: [task.name for task in registry.tasks()]))
+
+
+def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files and folders."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def task_names_or_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Registered tasks, and files where none fits."""
+    # Files first: the scripts of the shells forget what was before them.
+    return [*files(ctx, param, incomplete), *task_names(ctx, param, incomplete)]
+
+
+def expert_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Registered experts."""
+    return _starting(incomplete, _names(ctx, lambda registry: [expert.name for expert in registry.experts()]))
+
+
+def distance_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The catalogue of distances."""
+    from registry.distances import DISTANCES
+
+    return _starting(incomplete, sorted(DISTANCES))
+
+
+def _names(ctx: click.Context, ask: Callable[["TaskRegistry"], list[str]]) -> list[str]:
+    """What a registry answers; nothing where it cannot."""
+    from registry.core import TaskRegistry
+
+    given = ctx.find_root().params
+    try:
+        return ask(TaskRegistry(given.get("uri"), builtin=not given.get("no_builtin")))
+    except RegistryError:
+        return []
+
+
+def _starting(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
