@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
+    from registry.task_pages import TaskPage
 
 _HOMES = {
     "TaskRegistry": "registry.core",
@@ -38,6 +39,7 @@ _HOMES = {
     "Recommendation": "registry.answers",
     "ResultRecord": "registry.records",
     "SpaceRecord": "registry.records",
+    "TaskPage": "registry.task_pages",
     "TaskRecord": "registry.records",
     "Trial": "registry.answers",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "RegistryError",
     "ResultRecord",
     "SpaceRecord",
+    "TaskPage",
     "TaskRecord",
     "TaskRegistry",
     "Trial",

@@ -34,7 +34,7 @@ COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The versions of tasks that are not removed; immutable.
+    """The versions of tasks that are not removed; but for what is kept of questions, immutable.
 
     Attributes:
         rows: T rows of ``COLUMNS``.
@@ -42,6 +42,8 @@ class Catalogue:
         is_latest: ``[T]`` bool, the same.
         token: State of the table.
         extends: Token of the catalogue that these rows begin with, if they begin with one.
+        orders: Orders of the rows that were asked for.
+        texts: What is searched, once it was asked for.
     """
 
     rows: pa.Table = field(repr=False)
@@ -49,6 +51,8 @@ class Catalogue:
     is_latest: NDArray[np.bool_] = field(repr=False)
     token: int
     extends: int | None = None
+    orders: dict[tuple[str, bool], NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    texts: list[pa.ChunkedArray] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         """T."""
@@ -81,6 +85,24 @@ class Catalogue:
         if not builtin:
             mask = mask & ~self.rows["builtin"].combine_chunks().to_numpy(zero_copy_only=False)
         return mask if where is None else mask & parse_where(where).mask(self.rows)
+
+    def order(self, column: str, *, descending: bool) -> NDArray[np.int64]:
+        """Positions of all rows ``[T]`` in order of a column, ties in order of name."""
+        known = self.orders.get((column, descending))
+        if known is None:
+            keys = [(column, "descending" if descending else "ascending")]
+            keys += [] if column == "name" else [("name", "ascending")]
+            known = pc.sort_indices(self.rows, sort_keys=keys).to_numpy().astype(np.int64)
+            self.orders[column, descending] = known
+        return known
+
+    def holding(self, word: str) -> NDArray[np.bool_]:
+        """Which rows have a word as a part of their name or of a tag, in either case ``[T]``."""
+        if not self.texts:  # a space between: no name and no tag has one
+            tags = pc.binary_join(self.rows["tags"], " ")
+            self.texts.append(pc.binary_join_element_wise(self.rows["name"], tags, " "))
+        found = pc.match_substring(self.texts[0], word, ignore_case=True)
+        return np.asarray(found.combine_chunks().to_numpy(zero_copy_only=False), bool)
 
 
 class CatalogueCache:

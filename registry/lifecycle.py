@@ -135,5 +135,7 @@ class Lifecycle:
             NoRegistryError: If it is not.
         """
         if not self._store.database.is_present():
-            raise NoRegistryError(f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task")
+            raise NoRegistryError(
+                f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task"
+            )
         return self._store

@@ -112,6 +112,11 @@ class Snapshots:
             self._spaces = known = (token, self._store.spaces())
         return known[1]
 
+    def catalogue(self) -> Catalogue:
+        """The tasks as of now."""
+        with self._lock:
+            return self._catalogue.refresh()
+
     def of(self, space: SpaceRecord) -> Snapshot:
         """The tasks and embeddings of a space as of now, with all that was acknowledged before."""
         with self._lock:

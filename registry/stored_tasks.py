@@ -8,6 +8,7 @@ from registry.database import quoted
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.filters import parse_where
 from registry.records import LATEST, AuditRecord, EmbeddingRecord, TaskRecord, checked_alias
+from registry.schema import Key
 from registry.stored_embeddings import StoredEmbeddings
 from registry.stored_rows import PRESENT, REMOVED, among, listed, lookup, refuse_duplicates
 
@@ -125,6 +126,13 @@ class StoredTasks(StoredEmbeddings):
         where = f"name = {quoted(name)} and {REMOVED if removed else PRESENT}"
         found = {task.version: task for task in self._records(TaskRecord, "tasks", where)}
         return [found[version] for version in sorted(found)]
+
+    def task_versions(self, keys: Sequence[Key]) -> list[TaskRecord]:
+        """Versions of tasks by name and version, in this order; without those that are gone."""
+        where = f"{among('name', {name for name, _ in keys}) or 'true'} and {PRESENT}"
+        rows = self._records(TaskRecord, "tasks", where) if keys else []
+        found = {(task.name, task.version): task for task in rows}
+        return [found[key] for key in keys if key in found]
 
     def _some_versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
         """The same, at least one.
