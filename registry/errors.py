@@ -103,6 +103,15 @@ class SchemaVersionError(RegistryError, ValueError):
         return type(self), (self.where, self.found, self.supported)
 
 
+COMMANDS = {
+    "task": ("t2v task list", "t2v task add NAME DATA"),
+    "expert": ("t2v expert list", "t2v expert add LOADER"),
+    "distance": ("t2v distances", ""),
+    "network": ("t2v probes", ""),
+}
+"""What lists all of a kind, and what adds one."""
+
+
 class NotFoundError(RegistryError, LookupError):
     """A name that is not there; the message offers the close ones."""
 
@@ -111,13 +120,14 @@ class NotFoundError(RegistryError, LookupError):
         self.name = name
         self.known = sorted(known)
         close = difflib.get_close_matches(name, self.known, n=3)
+        listing, adding = COMMANDS.get(kind, ("", ""))
         if close:
             hint = f"did you mean {' or '.join(close)}?"
         elif self.known:
-            more = ", ..." if len(self.known) > 8 else ""
+            more = (f", ...; `{listing}` lists all" if listing else ", ...") if len(self.known) > 8 else ""
             hint = f"known are {', '.join(self.known[:8])}{more}"
         else:
-            hint = f"there is no {kind} yet"
+            hint = f"there is no {kind} yet" + (f"; add one with `{adding}`" if adding else "")
         super().__init__(f"no {kind} is named {name!r}; {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:

@@ -221,7 +221,9 @@ def test_versions_that_were_purged_are_not_given_again(store):
     assert store.next_version("birds") == 1
     store.purge_task("flowers")
     assert store.next_version("flowers") == 5
-    with fails(NotFoundError, "no task is named 'flowers'; there is no task yet"):
+    with fails(
+        NotFoundError, "no task is named 'flowers'; there is no task yet; add one with `t2v task add NAME DATA`"
+    ):
         store.purge_task("flowers")
 
 

@@ -16,6 +16,8 @@ from registry.errors import (
     IngestError,
     InvalidQueryError,
     InvalidRecordError,
+    MissingExtraError,
+    NoRegistryError,
     NotFoundError,
     RegistryError,
     SchemaVersionError,
@@ -173,7 +175,9 @@ ERRORS = {
     ConflictError("./file", ["a task", "an expert"]): ValueError,
     BundleError("a file"): ValueError,
     IngestError("a dataset"): ValueError,
+    MissingExtraError("a page", "fastapi", "web"): ImportError,
     StorageError("a place"): OSError,
+    NoRegistryError("nowhere"): OSError,
     SchemaVersionError("./here", 3, 1): ValueError,
     NotFoundError("task", "flower", ["flowers", "birds"]): LookupError,
 }
@@ -200,8 +204,12 @@ def test_errors_survive_pickling_and_are_standard_ones(error, builtin):
         ("flower", ["birds", "flowers"], "no task is named 'flower'; did you mean flowers?"),
         ("xx1", ["xx3", "xx2"], "no task is named 'xx1'; did you mean xx3 or xx2?"),
         ("zebra", ["b", "a"], "no task is named 'zebra'; known are a, b"),
-        ("zebra", list("ihgfdcbyj"), "no task is named 'zebra'; known are b, c, d, f, g, h, i, j, ..."),
-        ("zebra", [], "no task is named 'zebra'; there is no task yet"),
+        (
+            "zebra",
+            list("ihgfdcbyj"),
+            "no task is named 'zebra'; known are b, c, d, f, g, h, i, j, ...; `t2v task list` lists all",
+        ),
+        ("zebra", [], "no task is named 'zebra'; there is no task yet; add one with `t2v task add NAME DATA`"),
     ],
 )
 def test_not_found_offers_close_names_then_known_ones(name, known, message):
