@@ -118,6 +118,21 @@ def decode_image(
         return _decode(raw, channels, value_range, held)
 
 
+def count_pixels(content: bytes) -> int:
+    """Pixels that have to be decoded for an image; nothing is.
+
+    Raises:
+        UnreadableImageError: If Pillow does not know it for an image.
+    """
+    try:
+        with _DECODING.quietly(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            return max(image.width * image.height, _tile_pixels(image))
+    except Image.DecompressionBombError:  # Pillow opens none that is larger than this
+        return 2 * int(Image.MAX_IMAGE_PIXELS or 0) + 1
+    except Exception as error:  # as in ``_decode``
+        raise UnreadableImageError(str(error)) from error
+
+
 def image_input(
     raw: bytes | np.ndarray,
     transform: InputTransform,

@@ -297,6 +297,48 @@ def looks_like_data(query: str) -> bool:
     return is_there(query) or any(mark in query for mark in "/:") or Path(query).suffix in DATA_SUFFIXES
 
 
+def image_suffixes() -> tuple[str, ...]:
+    """Ends of the names of image files, in lower case."""
+    from indexer.images import IMAGE_SUFFIXES
+
+    return IMAGE_SUFFIXES
+
+
+def split_names() -> frozenset[str]:
+    """Names of folders that are splits, in lower case."""
+    from indexer.listings import SPLIT_NAMES
+
+    return SPLIT_NAMES
+
+
+def image_pixels(content: bytes) -> int:
+    """Number of pixels that a file of an image announces; none is decoded.
+
+    Raises:
+        IngestError: If it is no image.
+    """
+    from indexer.images import UnreadableImageError, count_pixels
+
+    try:
+        return count_pixels(content)
+    except UnreadableImageError as err:
+        raise IngestError(str(err)) from err
+
+
+def check_image(content: bytes) -> None:
+    """Decode an image, as embedding it does.
+
+    Raises:
+        IngestError: If that is not possible.
+    """
+    from indexer.images import UnreadableImageError, decode_image
+
+    try:
+        decode_image(content)
+    except UnreadableImageError as err:
+        raise IngestError(str(err)) from err
+
+
 def measure_expert(
     loader: str, task: TaskRecord, *, seed: int, device: str, progress: Progress | None
 ) -> "ProbeResult":

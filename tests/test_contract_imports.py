@@ -15,7 +15,23 @@ SOLE_IMPORTERS = {
     "timm": {"indexer/hub.py"},
     "transformers": {"indexer/hub.py"},
     "pandas": {"registry/frames.py"},
-    "fastapi": {"registry/web/app.py", "registry/web/pages.py"},
+    "fastapi": {
+        f"registry/web/{name}.py"
+        for name in (
+            "app",
+            "faults",
+            "fresh",
+            "login",
+            "pages",
+            "pages_compare",
+            "pages_experts",
+            "pages_jobs",
+            "pages_map",
+            "pages_tasks",
+            "security",
+            "templating",
+        )
+    },
     "xxhash": {f"registry/{name}.py" for name in ("index_files", "records", "seals")},
     "click": {
         f"registry/{name}.py"
@@ -162,9 +178,15 @@ ALLOWED = {
         "verify": "audit commits database places schema verify_index",
         "verify_index": "index_files",
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
-        "web.app": "core web.pages web.settings",
+        "web.app": "core web.faults web.login web.pages web.security web.sessions web.settings",
+        "web.faults": "terminal",
+        "web.fresh": "",
+        "web.login": "web.faults web.pages web.security web.sessions",
         "web.pages": "",
+        "web.security": "terminal web.faults web.sessions web.settings",
+        "web.sessions": "",
         "web.settings": "",
+        "web.zips": "ingest terminal web.faults web.settings",
     },
 }
 """Module to the modules of its package that it imports, at any depth and under TYPE_CHECKING too."""

@@ -35,6 +35,10 @@ class ServeSettings:
         port: To listen on; 0 for any that is free.
         builtin: Whether starter content is part of lists and answers.
         roots: Folders under which a path on the server may be given as data.
+        hosts: Further names by which it is reached, such as that of a reverse proxy.
+        workers: Jobs that run at once.
+        upload_seconds: How long an upload is kept that no job made a task of.
+        job_seconds: How long a job is kept after its end.
         limits: Of uploads.
     """
 
@@ -45,6 +49,10 @@ class ServeSettings:
     port: int = 8000
     builtin: bool = True
     roots: tuple[Path, ...] = ()
+    hosts: tuple[str, ...] = ()
+    workers: int = 1
+    upload_seconds: float = 24 * 3600.0
+    job_seconds: float = 7 * 24 * 3600.0
     limits: UploadLimits = field(default_factory=UploadLimits)
 
     @property
