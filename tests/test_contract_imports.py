@@ -111,9 +111,10 @@ ALLOWED = {
         "cli_questions": "cli_completion cli_options core display documents ingest terminal",
         "cli_records": "cli_completion cli_options core display documents terminal",
         "cli_tasks": "cli_completion cli_options core display display_history documents terminal",
+        "clusters": "map_answers",
         "commits": "",
-        "core": "advice answers distances embedding_rows frames ingest neighbors options snapshots starter "
-        "store task_pages views",
+        "core": "advice answers distances embedding_rows frames ingest maps neighbors options snapshots "
+        "starter store task_pages views",
         "creation": "commits database",
         "csv_files": "",
         "database": "commits places schema",
@@ -136,11 +137,18 @@ ALLOWED = {
         "index": "",
         "index_files": "index",
         "ingest": "answers cautions options",
+        "landmarks": "distances embedding_rows index neighbors",
+        "layout": "threads",
+        "layouts": "embedding_rows landmarks layout map_files snapshots",
         "leases": "locks",
         "lifecycle": "answers frames store",
         "limits": "expert_sources",
         "locations": "object_places places",
         "locks": "",
+        "map_answers": "",
+        "map_files": "",
+        "maps": "answers clusters distances ingest landmarks layout layouts lifecycle map_answers map_files "
+        "options snapshots store views",
         "merging": "bundle_contents options schema store",
         "moment_scores": "",
         "neighbors": "distances schema",
@@ -179,13 +187,28 @@ ALLOWED = {
         "verify_index": "index_files",
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
         "web.app": "core web.faults web.login web.pages web.security web.sessions web.settings",
+        "web.drawings": "",
         "web.faults": "terminal",
         "web.fresh": "",
+        "web.kept": "",
+        "web.listings": "",
         "web.login": "web.faults web.pages web.security web.sessions",
-        "web.pages": "",
+        "web.pages": (
+            "web.kept web.pages_compare web.pages_experts web.pages_jobs "
+            "web.pages_map web.pages_tasks web.templating"
+        ),
+        "web.pages_compare": "core distances web.kept web.pages_experts web.templating",
+        "web.pages_experts": "core web.kept web.listings web.templating",
+        "web.pages_jobs": "core web.drawings web.faults web.templating",
+        "web.pages_map": "core map_answers web.kept web.templating",
+        "web.pages_tasks": (
+            "answers core filters ingest web.drawings web.kept web.listings "
+            "web.pages_map web.templating"
+        ),
         "web.security": "terminal web.faults web.sessions web.settings",
         "web.sessions": "",
         "web.settings": "",
+        "web.templating": "display text_tables web.drawings web.listings",
         "web.zips": "ingest terminal web.faults web.settings",
     },
 }

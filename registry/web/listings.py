@@ -1,0 +1,79 @@
+"""Lists on pages: which rows are shown, in which order, and where the links to others lead."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from registry.errors import InvalidQueryError
+
+Row = TypeVar("Row")
+
+PAGE_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Row]):
+    """Some rows of a list.
+
+    Attributes:
+        total: Rows that there are.
+        offset: Of the first row shown, from 0.
+        limit: Most rows shown.
+        rows: Those shown.
+    """
+
+    total: int
+    offset: int
+    limit: int
+    rows: Sequence[Row]
+
+    @property
+    def page(self) -> int:
+        """Number of the page shown, from 1."""
+        return self.offset // self.limit + 1
+
+    @property
+    def num_pages(self) -> int:
+        """How many pages there are, at least 1."""
+        return max(1, -(-self.total // self.limit))
+
+
+def sort_rows(
+    rows: Sequence[Row], columns: Mapping[str, Callable[[Row], Any]], sort: str, *, descending: bool
+) -> list[Row]:
+    """Rows in the order of a column; those without a value last, ties as they were.
+
+    Args:
+        rows: To be sorted.
+        columns: What gives the value of each column, ``None`` where there is none.
+        sort: Name of one of them.
+        descending: Largest first.
+
+    Raises:
+        InvalidQueryError: If there is no such column.
+    """
+    if sort not in columns:
+        raise InvalidQueryError(f"this list cannot be sorted by {sort!r}; choose {' or '.join(columns)}")
+    value = columns[sort]
+    known = [row for row in rows if value(row) is not None]
+    return [
+        *sorted(known, key=value, reverse=descending),
+        *(row for row in rows if value(row) is None),
+    ]
+
+
+def page_of(rows: Sequence[Row], page: int, limit: int = PAGE_ROWS) -> Listing[Row]:
+    """One page of rows that are all at hand; a page behind the last one is empty."""
+    offset = (page - 1) * limit
+    return Listing(len(rows), offset, limit, rows[offset : offset + limit])
+
+
+def link(path: str, query: Mapping[str, object], **changes: object) -> str:
+    """A path with the query of this page, some of it changed; what is empty, false or ``None`` is left out."""
+    said = {name: value for name, value in {**query, **changes}.items() if value not in {None, "", False}}
+    return f"{path}?{urlencode({name: _text(value) for name, value in said.items()})}" if said else path
+
+
+def _text(value: object) -> str:
+    return "1" if value is True else str(value)

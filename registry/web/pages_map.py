@@ -1,0 +1,168 @@
+"""The page of the map, and the points that its script draws.
+
+Axes: T tasks, Q queries.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from registry.core import TaskRegistry
+from registry.errors import InvalidQueryError, NotFoundError
+from registry.map_answers import TaskMap
+from registry.web.kept import Kept
+from registry.web.templating import KINDS, render
+
+router = APIRouter()
+
+NUM_NEIGHBORS = 12
+SCALE = 65_535
+"""Positions are sent as whole numbers up to this, in one scale for both axes."""
+
+WAIT_SECONDS = 20.0
+"""After which a reader is asked to ask again."""
+
+
+@router.get("/map")
+def map_page(request: Request, task: str = "", job: str = "") -> HTMLResponse:
+    """The map of all tasks; with a task, or the data of a job, marked on it, and what is nearest to that."""
+    registry: TaskRegistry = request.app.state.registry
+    shown: dict[str, Any] = {
+        "task": task,
+        "job": job,
+        "neighbors": (),
+        "label": "",
+        "problem": "",
+        "missing": "",
+    }
+    try:
+        if job:
+            done = request.app.state.jobs.get(job)
+            shown["label"] = _label(done)
+            shown["neighbors"] = _neighbors_of(done)
+        elif task:
+            shown["label"] = registry.task(task).name
+            shown["neighbors"] = registry.nearest(task, k=NUM_NEIGHBORS)[1]
+    except (NotFoundError, InvalidQueryError) as err:
+        status = 404 if isinstance(err, NotFoundError) else 400
+        return render(request, "map.html", {**shown, "problem": str(err)}, status=status)
+    return render(request, "map.html", shown)
+
+
+@router.get("/map/points")
+def points(request: Request, job: str = "") -> Response:
+    """The points as columns; 202 while the map is being laid out."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    version = registry.version()
+    tag = f'"{version}"'
+    if not job and request.headers.get("If-None-Match") == tag:
+        return Response(status_code=304, headers={"ETag": tag})
+    text: str | None
+    if job:
+        text = _placed_text(registry, request.app.state.jobs, kept, job)
+    else:
+        found = known_map(registry, kept, WAIT_SECONDS)
+        text = kept.get(("points", version), lambda: _as_text(found)) if found else None
+    if text is None:
+        return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"} if not job else {"Cache-Control": "no-store"}
+    return Response(text, headers=headers, media_type="application/json")
+
+
+@router.get("/map/clusters")
+def clusters(request: Request) -> Response:
+    """The cluster of each point, in order of the points; 202 while they are being found."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    version = registry.version()
+
+    def make() -> str:
+        found = registry.clusters()
+        number_of = dict(zip(found.names, found.labels.tolist(), strict=True))
+        return _compact(
+            {
+                "cluster": [number_of.get(name, 0) - 1 for name in registry.map().names],
+                "labels": [f"{it.label} ({it.size:,})" for it in found.clusters],
+            }
+        )
+
+    text = kept.wait(("clusters", version), make, WAIT_SECONDS)
+    if text is None:
+        return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+    return Response(text, headers={"Cache-Control": "private, no-cache"}, media_type="application/json")
+
+
+def known_map(registry: TaskRegistry, kept: Kept, seconds: float) -> TaskMap | None:
+    """The map of all tasks as of now; ``None`` if it is not there within so many seconds."""
+    return kept.wait(("map", registry.version()), registry.map, seconds)
+
+
+def _placed_text(registry: TaskRegistry, jobs: Any, kept: Kept, job: str) -> str | None:
+    """The points with the data of a job among them."""
+    query = (_label(jobs.get(job)), jobs.embedding(job))
+
+    def make() -> str:
+        return _as_text(registry.map([query]))
+
+    return kept.wait(("map", registry.version(), job), make, WAIT_SECONDS)
+
+
+def _label(job: Any) -> str:
+    """What the data of a job is called on the map."""
+    return str(job.name or job.data.get("task") or "your data")
+
+
+def _neighbors_of(job: Any) -> Any:
+    return ((job.result or {}).get("neighbors") or {}).get("neighbors", ())[:NUM_NEIGHBORS]
+
+
+def _as_text(found: TaskMap) -> str:
+    """The points as JSON: columns, of which words that come often are numbered."""
+    to_pixels = _scaling(np.concatenate([found.positions, found.query_positions]))
+    number_of_tags, tag_sets = _numbered(found.tags)
+    number_of_kind, kinds = _numbered([KINDS[kind] for kind in found.kinds])
+    (x, y), (query_x, query_y) = to_pixels(found.positions), to_pixels(found.query_positions)
+    return _compact(
+        {
+            "names": list(found.names),
+            "x": x,
+            "y": y,
+            "classes": found.num_classes.tolist(),
+            "samples": found.num_samples.tolist(),
+            "kinds": kinds,
+            "kind": number_of_kind,
+            "tagSets": tag_sets,
+            "tagSet": number_of_tags,
+            "queries": [
+                {"label": label, "x": across, "y": up}
+                for label, across, up in zip(found.queries, query_x, query_y, strict=True)
+            ],
+            "stress": found.stress,
+            "trustworthiness": found.trustworthiness,
+        }
+    )
+
+
+def _scaling(positions: np.ndarray) -> Callable[[np.ndarray], tuple[list[int], list[int]]]:
+    """What turns positions ``[N, 2]`` into whole numbers, up being up."""
+    low = positions.min(axis=0) if len(positions) else np.zeros(2)
+    extent = float((positions - low).max()) if len(positions) else 0.0
+
+    def scaled(some: np.ndarray) -> tuple[list[int], list[int]]:
+        whole = np.round((some - low) * (SCALE / (extent or 1.0))).astype(np.int64).reshape(-1, 2)
+        return whole[:, 0].tolist(), whole[:, 1].tolist()
+
+    return scaled
+
+
+def _numbered(values: Sequence[Any]) -> tuple[list[int], list[Any]]:
+    """The number of each value, and the values by number."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values], list(numbers)
+
+
+def _compact(document: dict[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))

@@ -1,0 +1,44 @@
+// Parts that a page leaves for later: the link inside is fetched and replaced by the part that it leads to.
+"use strict";
+
+async function loadPart(place) {
+  const link = place.querySelector("a");
+  place.setAttribute("aria-busy", "true");
+  try {
+    const answer = await fetch(place.dataset.load, { headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const part = page.querySelector("[data-part]") || page.querySelector("main .problem");
+    if (!part) throw new Error("no such part");
+    place.replaceChildren(document.importNode(part, true));
+    place.dispatchEvent(new CustomEvent("loaded", { bubbles: true }));
+  } catch (error) {
+    const note = document.createElement("p");
+    note.className = "problem";
+    note.textContent = "This part could not be loaded; follow the link to try again.";
+    place.replaceChildren(note, link);
+  } finally {
+    place.removeAttribute("aria-busy");
+  }
+}
+
+// A part that is still being made says so, and is asked for again.
+document.addEventListener("loaded", (event) => {
+  if (event.target.querySelector("[data-unfinished]")) setTimeout(() => loadPart(event.target), 1500);
+});
+
+for (const place of document.querySelectorAll("[data-load]")) loadPart(place);
+
+// Text to be taken along.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  const said = button.textContent;
+  try {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  } catch (error) {
+    button.textContent = "Select the text and copy it";
+  }
+  setTimeout(() => { button.textContent = said; }, 2500);
+});
+for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;

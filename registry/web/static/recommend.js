@@ -1,0 +1,92 @@
+// Sends a zip with its progress, starts the job, and goes to its page.
+"use strict";
+
+const form = document.getElementById("recommend");
+
+function tell(message) {
+  const problem = document.getElementById("problem");
+  problem.textContent = message;
+  problem.hidden = !message;
+  if (message) problem.focus();
+}
+
+// The sentence of an error of the API.
+function sentence(text) {
+  try {
+    return JSON.parse(text).error.message;
+  } catch (error) {
+    return "The server could not be reached; try again.";
+  }
+}
+
+function upload(file) {
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    const bar = document.getElementById("sent");
+    const said = document.getElementById("sending-said");
+    document.getElementById("sending").hidden = false;
+    const size = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+    request.upload.addEventListener("progress", (event) => {
+      bar.max = event.total;
+      bar.value = event.loaded;
+      said.textContent = event.loaded < event.total ? `Sending ${size(event.loaded)} of ${size(event.total)}` : "Checking the zip";
+    });
+    request.addEventListener("load", () => {
+      if (request.status === 201) done(JSON.parse(request.responseText).upload);
+      else fail(new Error(sentence(request.responseText)));
+    });
+    request.addEventListener("error", () => fail(new Error(sentence(""))));
+    request.open("POST", "/api/v1/uploads");
+    request.setRequestHeader("Content-Type", "application/zip");
+    request.send(file);
+  });
+}
+
+function options() {
+  const said = {};
+  for (const name of ["k", "num_trials", "max_params", "max_flops", "max_samples"]) {
+    const input = document.getElementById(name);
+    if (!input.checkValidity()) throw new Error(`${input.labels[0].textContent}: ${input.validationMessage}`);
+    if (input.value !== "") said[name] = Number(input.value) * Number(input.dataset.times || 1);
+  }
+  const license = document.getElementById("licenses")?.value;
+  if (license) said.licenses = [license];
+  return said;
+}
+
+async function data() {
+  const source = form.elements.source.value;
+  if (source === "upload") {
+    const [file] = document.getElementById("file").files;
+    if (!file) throw new Error("Choose a zip file first.");
+    return { upload: await upload(file) };
+  }
+  const value = document.getElementById(source).value.trim();
+  if (!value) throw new Error(source === "task" ? "Name a task first." : "Give a path first.");
+  return { [source]: value };
+}
+
+form?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  tell("");
+  const button = document.getElementById("ask");
+  button.disabled = true;
+  try {
+    const asked = { kind: "recommend", options: options(), data: await data() };
+    const answer = await fetch("/api/v1/jobs", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked),
+    });
+    const text = await answer.text();
+    if (answer.status !== 202) throw new Error(sentence(text));
+    location.href = `/jobs/${JSON.parse(text).id}`;
+  } catch (error) {
+    tell(error.message);
+    document.getElementById("sending").hidden = true;
+    button.disabled = false;
+  }
+});
+
+// What is filled in is what is meant.
+for (const [field, choice] of [["file", "source-upload"], ["path", "source-path"], ["task", "source-task"]]) {
+  document.getElementById(field)?.addEventListener("input", () => { document.getElementById(choice).checked = true; });
+}
