@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
+    from registry.map_answers import Clustering, TaskMap
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
     from registry.task_pages import TaskPage
 
@@ -28,6 +29,7 @@ _HOMES = {
     "TaskRegistry": "registry.core",
     "RegistryError": "registry.errors",
     "AddedTask": "registry.answers",
+    "Clustering": "registry.map_answers",
     "EmbeddingRecord": "registry.records",
     "ExpertRecord": "registry.records",
     "ExportSummary": "registry.answers",
@@ -39,6 +41,7 @@ _HOMES = {
     "Recommendation": "registry.answers",
     "ResultRecord": "registry.records",
     "SpaceRecord": "registry.records",
+    "TaskMap": "registry.map_answers",
     "TaskPage": "registry.task_pages",
     "TaskRecord": "registry.records",
     "Trial": "registry.answers",
@@ -46,6 +49,7 @@ _HOMES = {
 
 __all__ = [
     "AddedTask",
+    "Clustering",
     "EmbeddingRecord",
     "ExpertRecord",
     "ExportSummary",
@@ -58,6 +62,7 @@ __all__ = [
     "RegistryError",
     "ResultRecord",
     "SpaceRecord",
+    "TaskMap",
     "TaskPage",
     "TaskRecord",
     "TaskRegistry",

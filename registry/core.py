@@ -21,6 +21,7 @@ from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.frames import Records
 from registry.ingest import Progress
+from registry.maps import MapCache, Maps
 from registry.options import DataOptions, EmbeddingOptions
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
@@ -38,7 +39,7 @@ DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
 
 
-class TaskRegistry(Advice, TaskPages):
+class TaskRegistry(Advice, Maps, TaskPages):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:
@@ -266,7 +267,7 @@ class TaskRegistry(Advice, TaskPages):
 
     def _use(self, store: Store) -> None:
         """Work with a store from now on."""
-        self._store, self._snapshots = store, Snapshots(store)
+        self._store, self._snapshots, self._maps = store, Snapshots(store), MapCache(store)
 
     def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
         """Answer a question in the space of a probe; once more if the index turns out to be damaged."""

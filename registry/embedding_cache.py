@@ -80,7 +80,9 @@ class EmbeddingCache:
 
     def _snapshot(self, token: int, *, extends: int | None) -> EmbeddingRows:
         projected = self._saved.index.project(self._memory) if self._saved else None
-        return EmbeddingRows(self._keys, self._memory, self._saved, projected, token, extends)
+        return EmbeddingRows(
+            self._keys, self._memory, self._saved, projected, token, extends, identities=self._identities
+        )
 
     # Reading the table
 

@@ -47,6 +47,7 @@ class EmbeddingRows:
         token: State of the table.
         extends: Token of the rows that these begin with, if they begin with some.
         to_trivial: Of an asymmetric distance, ``[M]`` from each row in memory to the trivial task, once asked.
+        identities: ``name@version:checksum`` of each row, whether or not it has a key; the keys if not given.
     """
 
     keys: pa.StringArray = field(repr=False)
@@ -56,6 +57,7 @@ class EmbeddingRows:
     token: int
     extends: int | None = None
     to_trivial: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    identities: pa.StringArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """R."""

@@ -6,12 +6,11 @@ The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings`
 from typing import Literal, TypedDict
 
 
-class DataOptions(TypedDict, total=False):
-    """How data is read and computed with; any of it goes with any space.
+class ReadingOptions(TypedDict, total=False):
+    """How data is read and computed with, whatever the seed; any of it goes with any space.
 
     Attributes:
         max_samples: Most samples used, at least 2; 2,000 unless told.
-        seed: Of sample and draws; 0 unless told.
         split: Which split of the dataset; its train split, if it has splits, unless told.
         channels: How images become RGB: ``auto``, ``mean``, ``tile``, or three indices such as ``3,2,1``.
         value_range: Values of images of more than 8 bits that stand for black and white.
@@ -22,7 +21,6 @@ class DataOptions(TypedDict, total=False):
     """
 
     max_samples: int | None
-    seed: int | None
     split: str | None
     channels: str | None
     value_range: tuple[float, float] | None
@@ -30,6 +28,16 @@ class DataOptions(TypedDict, total=False):
     memory_budget: float | None
     batch_size: int | None
     device: str | None
+
+
+class DataOptions(ReadingOptions, total=False):
+    """The same, and the seed.
+
+    Attributes:
+        seed: Of sample and draws; 0 unless told.
+    """
+
+    seed: int | None
 
 
 class EmbeddingOptions(DataOptions, total=False):

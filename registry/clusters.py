@@ -1,0 +1,265 @@
+"""Clusters of tasks by distance: average linkage or HDBSCAN, as many as set themselves apart.
+
+Axes: T tasks.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.errors import InvalidQueryError, NotFoundError
+from registry.map_answers import TagShare, TaskCluster
+
+METHODS = ("agglomerative", "hdbscan")
+MOST_TRIED = 50
+SMALLEST_SIZES = (2, 3, 4, 5, 8, 12, 20, 30)
+"""Smallest sizes of a cluster that are tried with HDBSCAN."""
+
+TAGS_TOLD = 3
+SMALLEST_SHARE = 1 / 3
+"""Of the tasks of a cluster that have a tag which is told of it."""
+
+NOISE = 0
+"""Label of tasks in no cluster; clusters are numbered from 1."""
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Which tasks go together.
+
+    Attributes:
+        labels: ``[T]`` from 1, or ``NOISE``.
+        silhouette: Of the clusters, noise left out; ``None`` where it is not defined.
+        tried: What was compared, with its silhouette.
+        cut_height: Where the tree was cut.
+        tree: ``[T - 1, 4]`` of average linkage.
+    """
+
+    labels: Labels
+    silhouette: float | None
+    tried: tuple[tuple[int, float], ...]
+    cut_height: float | None
+    tree: Array = field(repr=False)
+
+
+def check_options(method: str, num_clusters: int | None, cut_height: float | None) -> None:
+    """Check what is asked before the work.
+
+    Raises:
+        NotFoundError: If there is no such method.
+        InvalidQueryError: If a number is out of its range, or asks what the method does not take.
+    """
+    if method not in METHODS:
+        raise NotFoundError("method of clustering", method, METHODS)
+    if num_clusters is not None and cut_height is not None:
+        raise InvalidQueryError("a number of clusters and a height to cut at exclude each other; give one")
+    if method == "hdbscan" and (num_clusters is not None or cut_height is not None):
+        raise InvalidQueryError(
+            "hdbscan finds the number of clusters itself; leave it out, or use the method agglomerative"
+        )
+    if num_clusters is not None and num_clusters < 1:
+        raise InvalidQueryError(f"the number of clusters must be at least 1, got {num_clusters}")
+    if cut_height is not None and not 0 <= cut_height < np.inf:
+        raise InvalidQueryError(f"the height to cut at must be at least 0, got {cut_height:g}")
+
+
+def partition(
+    distances: Array,
+    *,
+    method: str = "agglomerative",
+    num_clusters: int | None = None,
+    cut_height: float | None = None,
+) -> Partition:
+    """Part tasks into clusters.
+
+    Unless a number or a height is given, the number of clusters of average linkage is the one with the highest
+    silhouette, from 2 to half the tasks and at most ``MOST_TRIED``; of HDBSCAN, the smallest size of a cluster
+    is, each silhouette counting for the share of tasks that are in a cluster. Of equals the smaller number is
+    taken. Where no number has a silhouette above 0, average linkage makes one cluster of all.
+
+    Args:
+        distances: ``[T, T]`` symmetric, zero on the diagonal.
+        method: Of ``METHODS``.
+        num_clusters: Asked for.
+        cut_height: Distance at which the tree is cut: clusters whose mean distance is at most so much are one.
+
+    Raises:
+        InvalidQueryError: If there are fewer tasks than clusters asked for; see ``check_options`` too.
+
+    Source:
+        Sokal and Michener, 1958, average linkage. Campello, Moulavi and Sander, PAKDD 2013, HDBSCAN. Rousseeuw,
+        Journal of Computational and Applied Mathematics 20, 1987, silhouettes.
+    """
+    check_options(method, num_clusters, cut_height)
+    num_tasks = len(distances)
+    if num_clusters is not None and num_clusters > num_tasks:
+        raise InvalidQueryError(
+            f"there are {num_tasks} tasks, which make no {num_clusters} clusters; ask for at most {num_tasks}"
+        )
+    tree = average_linkage(distances)
+    if method == "hdbscan":
+        return _by_density(distances, tree)
+    if num_clusters is None and cut_height is None:
+        return _by_silhouette(distances, tree)
+    if cut_height is None:
+        labels, height = cut_into(tree, num_clusters or 1), height_of(tree, num_clusters or 1)
+    else:
+        labels, height = cut_at(tree, cut_height), cut_height
+    return Partition(labels, silhouette(distances, labels), (), height, tree)
+
+
+def average_linkage(distances: Array) -> Array:
+    """The tree ``[T - 1, 4]`` of average linkage, as scipy has it."""
+    if len(distances) < 2:
+        return np.zeros((0, 4))
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
+
+    return np.asarray(linkage(squareform(distances, checks=False), "average"))
+
+
+def cut_into(tree: Array, num_clusters: int) -> Labels:
+    """Labels ``[T]`` after all but the last ``num_clusters - 1`` merges: so many clusters, ties or not."""
+    num_tasks = len(tree) + 1
+    parents = np.arange(2 * num_tasks - 1)
+    for merge in range(num_tasks - num_clusters):
+        parents[tree[merge, :2].astype(int)] = num_tasks + merge
+    for node in range(2 * num_tasks - 2, -1, -1):
+        parents[node] = parents[parents[node]]
+    return np.unique(parents[:num_tasks], return_inverse=True)[1].astype(np.int64) + 1
+
+
+def cut_at(tree: Array, height: float) -> Labels:
+    """Labels ``[T]`` after every merge up to a height."""
+    return cut_into(tree, len(tree) + 1 - int((tree[:, 2] <= height).sum()))
+
+
+def height_of(tree: Array, num_clusters: int) -> float:
+    """A height at which the tree falls into so many clusters: half way between two merges."""
+    heights = [0.0, *tree[:, 2].tolist()]
+    merges = len(heights) - num_clusters
+    return float(heights[merges] if num_clusters == 1 else (heights[merges] + heights[merges + 1]) / 2)
+
+
+def silhouette(distances: Array, labels: Labels) -> float | None:
+    """Mean silhouette, -1 to 1, of the tasks that are in a cluster; ``None`` where it is not defined."""
+    inside = labels != NOISE
+    count, found = int(inside.sum()), len(np.unique(labels[inside]))
+    if not 2 <= found < count:
+        return None
+    from sklearn.metrics import silhouette_score
+
+    chosen = distances if inside.all() else distances[np.ix_(inside, inside)]
+    return float(silhouette_score(chosen, labels[inside], metric="precomputed"))
+
+
+def _by_silhouette(distances: Array, tree: Array) -> Partition:
+    num_tasks = len(distances)
+    tried, best = [], (0.0, -1)
+    for number in range(2, min(num_tasks // 2, MOST_TRIED) + 1):
+        score = silhouette(distances, cut_into(tree, number))
+        if score is not None:
+            tried.append((number, score))
+            best = max(best, (score, -number))
+    number = -best[1] if num_tasks else 0
+    labels = cut_into(tree, number) if num_tasks else np.zeros(0, np.int64)
+    height = height_of(tree, number) if num_tasks else None
+    return Partition(labels, best[0] if number > 1 else None, tuple(tried), height, tree)
+
+
+def _by_density(distances: Array, tree: Array) -> Partition:
+    tried: list[tuple[int, float]] = []
+    best, labels = 0.0, np.zeros(len(distances), np.int64)
+    for size in SMALLEST_SIZES:
+        if 2 * size > len(distances):
+            break
+        found = _hdbscan(distances, size)
+        score = silhouette(distances, found)
+        weighed = 0.0 if score is None else score * float((found != NOISE).mean())
+        tried.append((size, weighed))
+        if weighed > best:
+            best, labels = weighed, found
+    return Partition(labels, silhouette(distances, labels), tuple(tried), None, tree)
+
+
+def _hdbscan(distances: Array, size: int) -> Labels:
+    if not distances.any():  # all in one place: nothing to tell apart, and densities without end
+        return np.ones(len(distances), np.int64)
+    from sklearn.cluster import HDBSCAN
+
+    model = HDBSCAN(min_cluster_size=size, metric="precomputed", copy=True, n_jobs=1)
+    return np.asarray(model.fit_predict(distances), np.int64) + 1
+
+
+def medoid(distances: Array) -> int:
+    """Which of some tasks has the smallest sum of distances to the others; of equals the first."""
+    sums = distances.sum(axis=1)
+    return int(np.flatnonzero(sums <= sums.min() + 1e-12 * len(sums))[0])
+
+
+def distinguishing_tags(
+    inside: Counter[str], num_inside: int, outside: Counter[str], num_outside: int
+) -> tuple[TagShare, ...]:
+    """Tags that set some tasks apart from others, most telling first, at most ``TAGS_TOLD``.
+
+    A tag tells by the log of its odds inside over its odds outside, half a task added to each count. Only tags
+    that at least a third of the tasks inside have are told, and only where the share outside is smaller. Of equals
+    the first in the alphabet is taken.
+
+    Args:
+        inside: How many tasks of the cluster have each tag.
+        num_inside: Tasks of the cluster.
+        outside: How many others have it.
+        num_outside: Other tasks.
+    """
+
+    def telling(tag: str) -> float:
+        odds = (inside[tag] + 0.5) / (num_inside - inside[tag] + 0.5)
+        return log(odds / ((outside[tag] + 0.5) / (num_outside - outside[tag] + 0.5)))
+
+    shares = [TagShare(tag, inside[tag] / num_inside, outside[tag] / max(num_outside, 1)) for tag in inside]
+    apart = [share for share in shares if share.inside >= SMALLEST_SHARE and share.inside > share.outside]
+    return tuple(sorted(apart, key=lambda share: (-round(telling(share.tag), 9), share.tag))[:TAGS_TOLD])
+
+
+def describe(
+    names: Sequence[str],
+    tags: Sequence[Sequence[str]],
+    labels: Labels,
+    compared: NDArray[np.int64],
+    distances: Array,
+) -> tuple[tuple[TaskCluster, ...], Labels]:
+    """Clusters by falling size, ties by name of the medoid, and labels ``[T]`` in that order.
+
+    Args:
+        names: T tasks, in order of name.
+        tags: Of each.
+        labels: ``[T]`` in any numbers above ``NOISE``.
+        compared: ``[L]`` rising, the tasks whose distances are known; some of each cluster.
+        distances: ``[L, L]`` between those.
+    """
+    total = Counter(tag for of_task in tags for tag in of_task)
+    found = []
+    for label in np.unique(labels[labels != NOISE]).tolist():
+        members = np.flatnonzero(labels == label)
+        known = np.flatnonzero(labels[compared] == label)
+        between = distances[np.ix_(known, known)]
+        centre = medoid(between)
+        radius = float(between[centre].sum()) / max(len(known) - 1, 1)
+        found.append((-len(members), names[compared[known[centre]]], radius, members, label))
+    clusters, numbers = [], np.zeros(len(labels), np.int64)
+    for number, (_, name, radius, members, _) in enumerate(sorted(found, key=lambda it: it[:2]), start=1):
+        numbers[members] = number
+        inside = Counter(tag for member in members.tolist() for tag in tags[member])
+        apart = distinguishing_tags(inside, len(members), total - inside, len(names) - len(members))
+        told = f"{name} ({', '.join(share.tag for share in apart)})" if apart else name
+        of_cluster = tuple(names[member] for member in members.tolist())
+        clusters.append(TaskCluster(number, told, len(members), name, radius, apart, of_cluster))
+    return tuple(clusters), numbers

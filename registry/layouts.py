@@ -1,0 +1,227 @@
+"""Keeps the layout of each space: loaded, made, or followed by tasks that were added since.
+
+Axes: T tasks, N tasks that are not laid out yet, L landmarks.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from registry import landmarks, layout
+from registry.embedding_rows import EmbeddingRows
+from registry.landmarks import Tasks
+from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
+from registry.snapshots import Snapshot
+
+SAMPLE = 200
+"""Tasks that stress and trustworthiness are measured on where not all pairs are compared."""
+
+Progress = Callable[[str, int, int], None]
+Positions = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+
+class Layouts:
+    """The layouts of one space, by seed; threads may share it."""
+
+    def __init__(self, files: LayoutFiles) -> None:
+        self._files = files
+        self._lock = threading.Lock()
+        self._known: dict[int, Layout] = {}
+        self._answers: dict[int, tuple[Snapshot, Layout]] = {}
+
+    def of(
+        self, snapshot: Snapshot, *, seed: int = 0, rebuild: bool = False, progress: Progress | None = None
+    ) -> tuple[Layout, list[str]]:
+        """The layout of the latest version of every task, and what happened to it, in sentences.
+
+        Args:
+            snapshot: Of the space.
+            seed: Of the layout.
+            rebuild: Make it anew.
+            progress: Called as ``progress(stage, done, total)``.
+        """
+        with self._lock:
+            answer = self._answers.get(seed)
+            if answer and answer[0] is snapshot and not rebuild:
+                return answer[1], []
+            found, notes = self._made(snapshot, seed, rebuild, progress)
+            self._known[seed] = found
+            self._answers[seed] = (snapshot, found)
+            return found, notes
+
+    def _made(
+        self, snapshot: Snapshot, seed: int, rebuild: bool, progress: Progress | None
+    ) -> tuple[Layout, list[str]]:
+        rows = latest_rows(snapshot)
+        identities = _identities(snapshot.rows, rows)
+        known = self._known.get(seed)
+        if known is not None and not rebuild and not _missing(known, identities).any():
+            return known, []
+        with self._files.writing():
+            if not rebuild:
+                known, reason = self._load(seed, known)
+                if known is not None:
+                    missing = _missing(known, identities)
+                    reason = _why_again(known, identities, missing, snapshot.rows)
+                    if not reason:
+                        return self._followed(known, snapshot.rows, rows, identities, missing, progress)
+            else:
+                reason = "as asked"
+            found = _lay_out(Tasks(snapshot.rows, rows), identities, seed, progress)
+            self._save(found)
+        return found, [f"The tasks were laid out anew: {reason}."] if reason else []
+
+    def _load(self, seed: int, known: Layout | None) -> tuple[Layout | None, str]:
+        """The saved layout, which another process may have added to, or the known one; or why there is none."""
+        try:
+            return self._files.load(seed), ""
+        except UnusableLayoutError as err:
+            reason = str(err)
+            if known is not None or reason == "missing":
+                return known, ""
+            logger.warning("the layout is made again: the saved one is %s", reason)
+            return None, f"the saved layout is {reason}"
+
+    def _followed(
+        self,
+        known: Layout,
+        embeddings: EmbeddingRows,
+        rows: NDArray[np.int64],
+        identities: pa.StringArray,
+        missing: NDArray[np.bool_],
+        progress: Progress | None,
+    ) -> tuple[Layout, list[str]]:
+        """The layout with tasks placed that were added; those that are gone and no landmarks are dropped."""
+        if not missing.any():
+            return known, []
+        positions = _place_rows(known, embeddings, rows[missing], progress)
+        kept = pc.or_(pc.is_in(known.identities, value_set=identities), pa.array(known.roles == LAID_OUT))
+        found = known.with_placed(identities.filter(pa.array(missing)), positions, kept)
+        self._save(found)
+        return found, []
+
+    def _save(self, found: Layout) -> None:
+        if not len(found):
+            return
+        try:
+            self._files.save(found)
+        except OSError as err:
+            logger.warning("the layout is not kept: %s", err)
+
+
+def latest_rows(snapshot: Snapshot) -> NDArray[np.int64]:
+    """Rows ``[T]`` of the latest version of every task, in order of their identity."""
+    rows = np.flatnonzero(snapshot.answerable(builtin=True, where=None))
+    order = pc.sort_indices(_identities(snapshot.rows, rows)).to_numpy()
+    return np.asarray(rows[order], np.int64)
+
+
+def place_vectors(found: Layout, embeddings: EmbeddingRows, vectors: NDArray[np.float32]) -> Positions:
+    """Positions ``[N, 2]`` of embeddings ``[N, D]`` that are not registered."""
+    numbers, rows = _anchors(found, embeddings)
+    positions = np.empty((len(vectors), 2))
+    for place, vector in enumerate(vectors):
+        distances = embeddings.distances("task2vec", vector, rows, trivial=None, alpha=0.0)
+        near = np.argsort(distances, kind="stable")[: layout.PLACING_NEIGHBORS]
+        anchors = found.positions[numbers[near]]
+        positions[place] = layout.place(distances[near][None], anchors[None], num_anchors=len(rows))[0]
+    return positions
+
+
+def positions_of(found: Layout, embeddings: EmbeddingRows, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the tasks of some rows are in a layout, ``[N]``; all must be there."""
+    return np.asarray(
+        pc.index_in(_identities(embeddings, rows), value_set=found.identities).to_numpy(), np.int64
+    )
+
+
+def _identities(embeddings: EmbeddingRows, rows: NDArray[np.int64]) -> pa.StringArray:
+    of_rows = embeddings.keys if embeddings.identities is None else embeddings.identities
+    return of_rows.take(pa.array(rows, pa.int64()))
+
+
+def _missing(known: Layout, identities: pa.StringArray) -> NDArray[np.bool_]:
+    """Which of the tasks are not in a layout."""
+    present = pc.is_in(identities, value_set=known.identities)
+    return ~np.asarray(present.to_numpy(zero_copy_only=False), bool)
+
+
+def _anchors(known: Layout, embeddings: EmbeddingRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which tasks of a layout were laid out and are still in a row, and the rows."""
+    numbers = np.flatnonzero(known.roles == LAID_OUT)
+    every = embeddings.keys if embeddings.identities is None else embeddings.identities
+    found = pc.index_in(known.identities.take(pa.array(numbers)), value_set=every)
+    there = np.asarray(found.is_valid().to_numpy(zero_copy_only=False), bool)
+    return numbers[there], np.asarray(found.drop_null().to_numpy(), np.int64)
+
+
+def _why_again(
+    known: Layout, identities: pa.StringArray, missing: NDArray[np.bool_], embeddings: EmbeddingRows
+) -> str:
+    """Why tasks that were added are not placed in a layout but all laid out; empty if they are placed."""
+    if not missing.any():
+        return ""
+    num_anchors, num_laid_out = len(_anchors(known, embeddings)[0]), int((known.roles == LAID_OUT).sum())
+    if num_laid_out < layout.TSNE_FROM:
+        return f"the map was of {num_laid_out} tasks only"
+    if 2 * num_anchors < num_laid_out:
+        return "most tasks of the map are gone"
+    present = np.asarray(pc.is_in(known.identities, value_set=identities).to_numpy(zero_copy_only=False), bool)
+    num_later = int((known.roles[present] == LATER).sum()) + int(missing.sum())
+    if num_later > (first := int((known.roles[present] != LATER).sum())):
+        return f"{num_later} tasks were added since, more than the {first} of the map"
+    return ""
+
+
+def _lay_out(tasks: Tasks, identities: pa.StringArray, seed: int, progress: Progress | None) -> Layout:
+    """Lay out all tasks, or landmarks with the others between them, and measure how well that went."""
+    chosen = landmarks.draw_landmarks(len(tasks), seed)
+
+    def report(stage: str) -> landmarks.Report | None:
+        return None if progress is None else lambda done, total: progress(stage, done, total)
+
+    distances = tasks.matrix(chosen, report("distances"))
+    positions = np.zeros((len(tasks), 2))
+    positions[chosen] = layout.lay_out(distances, seed=seed)
+    roles = np.full(len(tasks), PLACED, np.uint8)
+    roles[chosen] = LAID_OUT
+    if len(chosen) == len(tasks):
+        sample, true = chosen, distances
+    else:
+        others = np.flatnonzero(roles == PLACED)
+        numbers, near = tasks.nearest(others, chosen, layout.PLACING_NEIGHBORS, report("placing"))
+        positions[others] = layout.place(near, positions[chosen][numbers], num_anchors=len(chosen))
+        sample = np.sort(np.random.default_rng([seed, 1]).permutation(len(tasks))[:SAMPLE])
+        true = tasks.to_all(sample, report("measuring"))
+    drawn = layout.between(positions[sample], positions)
+    return Layout(
+        identities,
+        positions,
+        roles,
+        stress=layout.stress_1(true, drawn),
+        trustworthiness=layout.trustworthiness(true, drawn, sample),
+        num_measured=len(sample),
+        method=layout.method_of(len(chosen)),
+        seed=seed,
+    )
+
+
+def _place_rows(
+    known: Layout, embeddings: EmbeddingRows, rows: NDArray[np.int64], progress: Progress | None
+) -> Positions:
+    """Positions of rows that were added."""
+    numbers, of_anchors = _anchors(known, embeddings)
+    tasks = Tasks(embeddings, np.concatenate([of_anchors, rows]))
+    first = len(of_anchors)
+    report = None if progress is None else lambda done, total: progress("placing", done, total)
+    found, near = tasks.nearest(
+        np.arange(first, len(tasks)), np.arange(first), layout.PLACING_NEIGHBORS, report
+    )
+    return layout.place(near, known.positions[numbers][found], num_anchors=first)
