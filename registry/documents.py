@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 def to_text(document: Any) -> str:
     """One JSON document of plain values and records; numbers that are not finite become null."""
+    return json.dumps(to_values(document), indent=2, allow_nan=False)
+
+
+def to_values(document: Any) -> Any:
+    """The same as plain values, for what makes JSON of it itself."""
     from registry.records import to_json
 
-    return json.dumps(_finite(to_json(document)), indent=2, allow_nan=False)
+    return _finite(to_json(document))
 
 
 def of_task(task: "TaskRecord") -> dict[str, Any]:

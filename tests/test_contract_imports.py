@@ -19,6 +19,7 @@ SOLE_IMPORTERS = {
         f"registry/web/{name}.py"
         for name in (
             "app",
+            "assets",
             "faults",
             "fresh",
             "login",
@@ -30,6 +31,7 @@ SOLE_IMPORTERS = {
             "pages_tasks",
             "security",
             "templating",
+            "uploads",
         )
     },
     "xxhash": {f"registry/{name}.py" for name in ("index_files", "records", "seals")},
@@ -186,13 +188,22 @@ ALLOWED = {
         "verify": "audit commits database places schema verify_index",
         "verify_index": "index_files",
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
-        "web.app": "core web.faults web.login web.pages web.security web.sessions web.settings",
+        "web.app": "core web.assets web.faults web.fresh web.jobs web.login web.pages web.security "
+        "web.sessions web.settings web.uploads",
         "web.drawings": "",
         "web.faults": "terminal",
         "web.fresh": "",
+        "web.job_files": "core web.faults web.job_store web.roots web.settings web.uploads",
+        "web.job_process": "core documents ingest web.job_requests web.roots",
+        "web.job_requests": "",
+        "web.job_runs": "",
+        "web.job_store": "web.faults",
+        "web.jobs": "core web.faults web.job_files web.job_requests web.job_runs web.job_store web.settings "
+        "web.uploads",
         "web.kept": "",
         "web.listings": "",
         "web.login": "web.faults web.pages web.security web.sessions",
+        "web.multipart": "web.faults",
         "web.pages": (
             "web.kept web.pages_compare web.pages_experts web.pages_jobs "
             "web.pages_map web.pages_tasks web.templating"
@@ -202,13 +213,14 @@ ALLOWED = {
         "web.pages_jobs": "core web.drawings web.faults web.templating",
         "web.pages_map": "core map_answers web.kept web.templating",
         "web.pages_tasks": (
-            "answers core filters ingest web.drawings web.kept web.listings "
-            "web.pages_map web.templating"
+            "answers core filters ingest web.drawings web.kept web.listings web.pages_map web.templating"
         ),
+        "web.roots": "terminal",
         "web.security": "terminal web.faults web.sessions web.settings",
         "web.sessions": "",
         "web.settings": "",
         "web.templating": "display text_tables web.drawings web.listings",
+        "web.uploads": "web.faults web.multipart web.settings web.zips",
         "web.zips": "ingest terminal web.faults web.settings",
     },
 }

@@ -1,24 +1,27 @@
 """The application: routers, error pages and what every request goes through, wired together."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
 from registry.core import TaskRegistry
-from registry.web import faults, login, pages
+from registry.web import faults, fresh, login, pages
+from registry.web.assets import HashedFiles
+from registry.web.jobs import Jobs
 from registry.web.security import Guard
 from registry.web.sessions import Sessions, Throttle
 from registry.web.settings import ServeSettings
-
-STATIC = Path(__file__).parent / "static"
+from registry.web.uploads import Uploads
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
     """The server of one registry, as an ASGI application.
 
-    ``app.state`` holds ``settings``, ``registry``, ``sessions`` and ``throttle``.
+    ``app.state`` holds ``settings``, ``registry``, ``uploads``, ``jobs``, ``sessions`` and ``throttle``.
+    Jobs run from the start of the server to its end.
     """
     app = FastAPI(
         title="task2vec-registry",
@@ -27,13 +30,28 @@ def create_app(settings: ServeSettings) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         redirect_slashes=False,
+        lifespan=_running,
     )
     app.state.settings = settings
     app.state.registry = TaskRegistry(settings.uri, builtin=settings.builtin)
+    app.state.uploads = Uploads(settings.state / "uploads", settings.limits, settings.upload_seconds)
+    app.state.jobs = Jobs(settings, app.state.registry, app.state.uploads)
     app.state.sessions, app.state.throttle = Sessions(), Throttle()
     app.add_middleware(Guard, settings=settings, sessions=app.state.sessions, throttle=app.state.throttle)
     faults.install(app, pages.error_page)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    fresh.install(app)
+    app.mount("/static", HashedFiles(), name="static")
     app.include_router(login.router)
     pages.install(app)
     return app
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    """From the start of the server to its end."""
+    jobs: Jobs = app.state.jobs
+    jobs.open()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(jobs.close)

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from registry.errors import NoRegistryError, RegistryError, StorageError
+from registry.errors import NoRegistryError, NotFoundError, RegistryError, StorageError
 from registry.terminal import printable
 
 ErrorPage = Callable[[Request, int, str], Response]
@@ -59,6 +59,18 @@ class RefusedError(Exception):
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Rebuild from the attributes, so that the error survives a process boundary."""
         return type(self), (self.status, self.message, self.headers)
+
+
+class UnknownIdError(NotFoundError):
+    """A random id that stands for nothing; the known ones are no hint to give."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(kind, name[:64], [])
+        self.args = (f"there is no {kind} {name[:64]!r}; it never was, it was used up, or its time is over",)
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.kind, self.name)
 
 
 def error_body(status: int, message: str, details: Sequence[Any] = ()) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""What may be asked for as a job: kinds, the data of each, and the options of each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.errors import InvalidQueryError
+from registry.records import checked_name
+
+DATA_OPTIONS = frozenset(
+    {"max_samples", "seed", "split", "channels", "value_range", "tolerance", "memory_budget", "batch_size"}
+)
+"""How data is read, see ``registry.options.DataOptions``."""
+
+RECOMMEND_OPTIONS = frozenset(
+    {
+        "k",
+        "num_trials",
+        "time_budget",
+        "stop_below",
+        "given",
+        "max_params",
+        "max_flops",
+        "licenses",
+        "input_size",
+        "loadable_offline",
+        "probe",
+    }
+)
+NEAREST_OPTIONS = frozenset({"k", "distance", "where", "probe"})
+OPTIONS: dict[str, frozenset[str]] = {
+    "recommend": RECOMMEND_OPTIONS | DATA_OPTIONS,
+    "nearest": NEAREST_OPTIONS | DATA_OPTIONS,
+    "add_task": DATA_OPTIONS,
+}
+"""Options by kind of job; their meaning is that of the method of ``TaskRegistry``."""
+
+SOURCES = ("upload", "path", "task")
+
+
+def check_request(
+    kind: str,
+    data: Mapping[str, str],
+    *,
+    name: str | None,
+    tags: Sequence[str],
+    options: Mapping[str, Any],
+) -> None:
+    """Check what can be checked without looking at the data.
+
+    Raises:
+        InvalidQueryError: If there is no such kind of job, or anything is given that is not of it.
+        InvalidRecordError: If the name or a tag is not allowed.
+    """
+    if kind not in OPTIONS:
+        raise InvalidQueryError(f"kind must be {' or '.join(OPTIONS)}, got {kind!r}")
+    sources = [source for source in SOURCES if data.get(source)]
+    if len(sources) != 1 or set(data) - {sources[0]}:
+        raise InvalidQueryError("data must be one of upload, path and task, such as {'upload': ID}")
+    if kind == "add_task" and sources == ["task"]:
+        raise InvalidQueryError("a task that is registered need not be added; give an upload or a path as data")
+    if kind == "add_task" and not name:
+        raise InvalidQueryError("add_task needs the name of the task to be")
+    if tags and kind != "add_task":
+        raise InvalidQueryError(f"tags would change nothing: {kind} registers no task; leave them out")
+    for sort, word in (*((("task", name),) if name else ()), *(("tag", tag) for tag in tags)):
+        checked_name(sort, word)
+    if unknown := sorted(set(options) - OPTIONS[kind]):
+        raise InvalidQueryError(
+            f"{' and '.join(unknown)} is no option of {kind}; there are {', '.join(sorted(OPTIONS[kind]))}"
+        )
