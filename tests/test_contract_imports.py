@@ -190,6 +190,7 @@ ALLOWED = {
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
         "web.app": "core web.assets web.faults web.fresh web.jobs web.login web.pages web.security "
         "web.sessions web.settings web.uploads",
+        "web.assets": "web.templating",
         "web.drawings": "",
         "web.faults": "terminal",
         "web.fresh": "",
@@ -204,22 +205,20 @@ ALLOWED = {
         "web.listings": "",
         "web.login": "web.faults web.pages web.security web.sessions",
         "web.multipart": "web.faults",
-        "web.pages": (
-            "web.kept web.pages_compare web.pages_experts web.pages_jobs "
-            "web.pages_map web.pages_tasks web.templating"
-        ),
-        "web.pages_compare": "core distances web.kept web.pages_experts web.templating",
+        "web.pages": "web.kept web.pages_compare web.pages_experts web.pages_jobs web.pages_map "
+        "web.pages_tasks web.templating",
+        "web.pages_compare": "core distances web.kept web.pages_experts web.profile_drawing web.templating",
         "web.pages_experts": "core web.kept web.listings web.templating",
         "web.pages_jobs": "core web.drawings web.faults web.templating",
         "web.pages_map": "core map_answers web.kept web.templating",
-        "web.pages_tasks": (
-            "answers core filters ingest web.drawings web.kept web.listings web.pages_map web.templating"
-        ),
+        "web.pages_tasks": "answers core filters ingest web.drawings web.kept web.listings web.pages_map "
+        "web.templating",
+        "web.profile_drawing": "map_answers",
         "web.roots": "terminal",
         "web.security": "terminal web.faults web.sessions web.settings",
         "web.sessions": "",
         "web.settings": "",
-        "web.templating": "display text_tables web.drawings web.listings",
+        "web.templating": "display task_pages text_tables web.drawings web.listings",
         "web.uploads": "web.faults web.multipart web.settings web.zips",
         "web.zips": "ingest terminal web.faults web.settings",
     },

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 160, 16
 EDGE = 4  # room for a dot at either end
-MAP_WIDTH, MAP_HEIGHT, MAP_EDGE = 560, 360, 18
+MAP_WIDTH, MAP_HEIGHT, MAP_EDGE = 420, 300, 18
 MAP_POINTS = 1500
 """Most points in the background of the map of one task."""
 
@@ -26,8 +26,8 @@ def interval(value: float, low: float, high: float, span: tuple[float, float], w
     return _svg(
         f"{what} {value:.3f}, from {low:.3f} to {high:.3f}",
         _element("line", "axis", x1=EDGE, x2=WIDTH - EDGE, y1=HEIGHT / 2, y2=HEIGHT / 2),
-        _element("rect", "range", x=left, y=4, width=max(right - left, 1), height=8, rx=2),
-        _element("circle", "value", cx=middle, cy=HEIGHT / 2, r=3.5),
+        _element("rect", "range", x=left, y=3, width=max(right - left, 1), height=10, rx=2),
+        _element("circle", "value", cx=middle, cy=HEIGHT / 2, r=3),
     )
 
 

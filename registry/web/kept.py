@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillWorkingError
 from typing import Any, TypeVar
 
@@ -14,12 +14,12 @@ class Kept:
     """The answers that were asked for last; threads may share it."""
 
     def __init__(self, size: int = 128) -> None:
-        """Keep so many answers, and one thread for long work, which starts when it is first needed."""
+        """Keep so many answers."""
         self._size = size
         self._lock = threading.Lock()
         self._answers: OrderedDict[Hashable, Any] = OrderedDict()
         self._working: dict[Hashable, Future[Any]] = {}
-        self._worker: ThreadPoolExecutor | None = None
+        self._turn = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Answer]) -> Answer:
         """The answer for a key that holds the version of the registry; made if it is not kept.
@@ -39,7 +39,7 @@ class Kept:
         return answer
 
     def wait(self, key: Hashable, make: Callable[[], Answer], seconds: float) -> Answer | None:
-        """The same for an answer that may take minutes: made once, by a thread of its own.
+        """The same for an answer that may take minutes: made once, by a thread of its own, one at a time.
 
         Args:
             key: Holds the version of the registry.
@@ -58,8 +58,9 @@ class Kept:
                 kept: Answer = self._answers[key]
                 return kept
             if key not in self._working:
-                self._worker = self._worker or ThreadPoolExecutor(1, thread_name_prefix="kept")
-                self._working[key] = self._worker.submit(make)
+                self._working[key] = Future()
+                # A daemon: a server that stops does not wait for it.
+                threading.Thread(target=self._work, args=(self._working[key], make), daemon=True).start()
             working = self._working[key]
         try:
             answer: Answer = working.result(timeout=seconds)
@@ -73,9 +74,10 @@ class Kept:
                     self._working.pop(key, None)
         return self.get(key, lambda: answer)
 
-    def close(self) -> None:
-        """Let go of what waits for the thread; what it is at goes on to its end."""
-        with self._lock:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.shutdown(wait=False, cancel_futures=True)
+    def _work(self, working: "Future[Any]", make: Callable[[], Any]) -> None:
+        """Make an answer, one after the other."""
+        with self._turn:
+            try:
+                working.set_result(make())
+            except BaseException as err:
+                working.set_exception(err)

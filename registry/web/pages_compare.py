@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
 from registry.errors import InvalidQueryError, NotFoundError
+from registry.web import profile_drawing
 from registry.web.kept import Kept
 from registry.web.pages_experts import results_of
-from registry.web.templating import render
+from registry.web.templating import render, render_if_missing
 
 router = APIRouter()
 
@@ -20,6 +21,8 @@ router = APIRouter()
 def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
     """Two tasks side by side: distances, and the experts that were measured on both."""
     registry, kept = request.app.state.registry, request.app.state.kept
+    if missing := render_if_missing(request, "Compare two tasks"):
+        return missing
     a, b = a.strip(), b.strip()
     shown: dict[str, Any] = {"a": a, "b": b, "problem": "", "pair": None}
     if not (a and b):
@@ -32,6 +35,13 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
         return render(request, "compare.html", {**shown, "problem": str(err)}, status=status)
     common = _common_results(registry, kept, pair[0].name, pair[1].name)
     return render(request, "compare.html", {**shown, "pair": pair, "common": common})
+
+
+@router.get("/compare/profile")
+def profile(request: Request, a: str, b: str) -> HTMLResponse:
+    """At which depths of the probe two tasks agree."""
+    found = request.app.state.registry.profile(a, b)
+    return render(request, "profile.html", {"profile": found, "drawn": profile_drawing.drawn(found)})
 
 
 def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:

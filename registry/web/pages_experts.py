@@ -13,7 +13,7 @@ from registry.core import TaskRegistry
 from registry.records import ExpertRecord, ResultRecord
 from registry.web.kept import Kept
 from registry.web.listings import page_of, sort_rows
-from registry.web.templating import render
+from registry.web.templating import render, render_if_missing
 
 router = APIRouter()
 
@@ -45,6 +45,8 @@ def experts(
 ) -> HTMLResponse:
     """All experts, with how often and how well they were measured."""
     registry, kept = request.app.state.registry, request.app.state.kept
+    if missing := render_if_missing(request, "Experts"):
+        return missing
     rows = kept.get(("experts", registry.version()), lambda: _with_results(registry))
     found = [row for row in rows if _matches(row[0], search)]
     descending = order == "down"
@@ -84,6 +86,8 @@ def results(
 ) -> HTMLResponse:
     """Results: of a task, best first; of an expert, last first; of both, or all."""
     registry: TaskRegistry = request.app.state.registry
+    if missing := render_if_missing(request, "Results"):
+        return missing
     task, expert = task.strip(), expert.strip()
     if task:
         registry.task(task)  # says what is known instead

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from registry.core import TaskRegistry
 from registry.web import drawings
 from registry.web.faults import RefusedError
-from registry.web.templating import render
+from registry.web.templating import render, render_if_missing
 
 router = APIRouter()
 
@@ -23,6 +23,8 @@ UNFINISHED = ("queued", "running")
 def recommend(request: Request, task: str = "", path: str = "") -> HTMLResponse:
     """The form that uploads a dataset, or names one that is here, and asks which expert to start from."""
     registry: TaskRegistry = request.app.state.registry
+    if missing := render_if_missing(request, "Which expert should I start from?"):
+        return missing
     settings = request.app.state.settings
     licenses = sorted({expert.license for expert in registry.experts() if expert.license})
     shown = {"task": task, "data_path": path, "roots": settings.roots, "limits": settings.limits}

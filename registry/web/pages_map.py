@@ -15,7 +15,7 @@ from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TaskMap
 from registry.web.kept import Kept
-from registry.web.templating import KINDS, render
+from registry.web.templating import KINDS, render, render_if_missing
 
 router = APIRouter()
 
@@ -31,6 +31,8 @@ WAIT_SECONDS = 20.0
 def map_page(request: Request, task: str = "", job: str = "") -> HTMLResponse:
     """The map of all tasks; with a task, or the data of a job, marked on it, and what is nearest to that."""
     registry: TaskRegistry = request.app.state.registry
+    if missing := render_if_missing(request, "Map of tasks"):
+        return missing
     shown: dict[str, Any] = {
         "task": task,
         "job": job,

@@ -17,7 +17,7 @@ from registry.web import drawings
 from registry.web.kept import Kept
 from registry.web.listings import PAGE_ROWS, Listing
 from registry.web.pages_map import known_map
-from registry.web.templating import render
+from registry.web.templating import render, render_if_missing
 
 router = APIRouter()
 
@@ -39,6 +39,8 @@ def tasks(
 ) -> HTMLResponse:
     """All tasks: searched, filtered, sorted, a page at a time."""
     registry: TaskRegistry = request.app.state.registry
+    if missing := render_if_missing(request, "Tasks"):
+        return missing
     shown: dict[str, Any] = {
         "search": search,
         "where": where,

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from registry.display import GROUPS
+from registry.task_pages import NO_VERSION
 from registry.text_tables import share, short, size
 from registry.web import drawings
 from registry.web.listings import link
@@ -48,6 +49,13 @@ def render(
     }
     text = _environment().get_template(template).render({**shared, **(context or {})})
     return HTMLResponse(text, status_code=status, headers={"Cache-Control": "private, no-cache"})
+
+
+def render_if_missing(request: Request, title: str) -> HTMLResponse | None:
+    """The page of a list where there is no registry yet: what to do first; ``None`` where there is one."""
+    if request.app.state.registry.version() != NO_VERSION:
+        return None
+    return render(request, "missing.html", {"title": title})
 
 
 def task_path(name: str, version: int | None = None) -> str:

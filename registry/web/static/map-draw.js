@@ -82,7 +82,7 @@ class MapDrawing {
     const visible = this.visible(points, scale, left, top, 2 * radius);
     if (visible.length > FEW) this.drawMany(points, visible, scale, left, top, groups, found && new Set(found), radius);
     else this.drawFew(points, visible, groups, found && new Set(found), radius);
-    if (visible.length <= 60) this.drawNames(points, visible, radius, found);
+    if (visible.length <= 60) this.drawNames(points, visible.filter((i) => i !== task), radius, found);
     for (const query of points.queries) this.drawQuery(...this.place(query.x, query.y), query.label);
     if (task >= 0) this.drawMark(...this.place(points.x[task], points.y[task]), points.names[task], radius);
     if (current >= 0) this.drawRing(...this.place(points.x[current], points.y[current]), radius);
@@ -113,18 +113,18 @@ class MapDrawing {
       if (!paths.has(key)) paths.set(key, []);
       paths.get(key).push(i);
     }
-    context.lineWidth = this.ratio;
-    context.strokeStyle = this.ground;
+    context.lineWidth = .8 * this.ratio;
+    context.strokeStyle = this.ink; // some colours are too pale to stand out from the ground
     for (const key of [...paths.keys()].sort((a, b) => a - b)) {
       context.beginPath();
       for (const i of paths.get(key)) {
         const [x, y] = this.place(points.x[i], points.y[i]);
         traceShape(context, this.shapeOf(key < 0 ? groups.of[i] : key, groups), x, y, radius * (found && key >= 0 ? 1.25 : 1));
       }
-      context.globalAlpha = key < 0 ? .3 : .92;
+      context.globalAlpha = key < 0 ? .3 : 1;
       context.fillStyle = key < 0 ? this.soft : this.colourOf(key, groups);
       context.fill();
-      context.globalAlpha = key < 0 ? .3 : 1;
+      context.globalAlpha = key < 0 ? .2 : .75;
       context.stroke();
     }
     context.globalAlpha = 1;
@@ -176,7 +176,10 @@ class MapDrawing {
 
   // Names beside points, as long as they cover no other name.
   drawNames(points, visible, radius, found) {
-    const taken = [];
+    const taken = visible.map((i) => {
+      const [x, y] = this.place(points.x[i], points.y[i]);
+      return [x - radius, y - radius, x + radius, y + radius];
+    });
     for (const i of visible) {
       if (found && !found.includes(i)) continue;
       const [x, y] = this.place(points.x[i], points.y[i]);
@@ -190,9 +193,11 @@ class MapDrawing {
     context.textBaseline = "middle";
     const width = context.measureText(name).width;
     const gap = radius + 5 * ratio;
-    const toLeft = x + gap + width > this.canvas.width;
-    const box = [toLeft ? x - gap - width : x + gap, y - 8 * ratio, toLeft ? x - gap : x + gap + width, y + 8 * ratio];
-    if (taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3])) return;
+    const beside = (left) => [left, y - 8 * ratio, left + width, y + 8 * ratio];
+    const free = (box) => box[2] < this.canvas.width && box[0] > 0 && !taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3]);
+    const sides = [beside(x + gap), beside(x - gap - width)];
+    const box = sides.find(free) || (strong ? sides[x + gap + width > this.canvas.width ? 1 : 0] : null);
+    if (!box) return;
     taken.push(box);
     context.lineWidth = 4 * ratio;
     context.lineJoin = "round";

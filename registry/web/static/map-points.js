@@ -123,20 +123,25 @@ function groupsBy(points, colouring, clusters) {
   return { of: none, labels: [] };
 }
 
-// The tags that most tasks have; a task with several of them goes with the one that the fewest have.
+// Tags by how many tasks they add that have none of those before; a task goes with the first that it has.
 function groupsByTag(points) {
-  const sizes = new Map();
-  const ofSet = points.tagSets.map(() => 0);
-  for (const set of points.tagSet) ofSet[set]++;
-  points.tagSets.forEach((tags, set) => { for (const tag of tags) sizes.set(tag, (sizes.get(tag) || 0) + ofSet[set]); });
-  const shown = [...sizes].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).slice(0, GROUPS_SHOWN).map(([tag]) => tag);
-  const numbers = points.tagSets.map((tags) => {
-    const own = tags.map((tag) => shown.indexOf(tag)).filter((n) => n >= 0);
-    return own.length ? Math.max(...own) : shown.length;
-  });
-  const rest = numbers.some((n, set) => n === shown.length && ofSet[set]);
+  const sizes = points.tagSets.map(() => 0);
+  for (const set of points.tagSet) sizes[set]++;
+  const numbers = points.tagSets.map(() => -1);
+  const shown = [];
+  while (shown.length < GROUPS_SHOWN) {
+    const added = new Map();
+    points.tagSets.forEach((tags, set) => {
+      if (numbers[set] < 0) for (const tag of tags) added.set(tag, (added.get(tag) || 0) + sizes[set]);
+    });
+    const [best] = [...added].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+    if (!best) break;
+    points.tagSets.forEach((tags, set) => { if (numbers[set] < 0 && tags.includes(best[0])) numbers[set] = shown.length; });
+    shown.push(best[0]);
+  }
+  const rest = numbers.some((n, set) => n < 0 && sizes[set]);
   return {
-    of: Uint8Array.from(points.tagSet, (set) => numbers[set]),
+    of: Uint8Array.from(points.tagSet, (set) => (numbers[set] < 0 ? shown.length : numbers[set])),
     labels: [...shown, ...(rest ? ["any other, or none"] : [])],
     rest: rest ? shown.length : -1,
   };

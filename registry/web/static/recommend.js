@@ -54,6 +54,12 @@ function options() {
   return said;
 }
 
+// What the data is called: the name of the file, as far as names may go.
+function nameOfFile() {
+  const [file] = document.getElementById("file").files;
+  return (file?.name || "").replace(/\.zip$/i, "").replace(/[^\w.-]+/g, "_").slice(0, 128);
+}
+
 async function data() {
   const source = form.elements.source.value;
   if (source === "upload") {
@@ -73,6 +79,8 @@ form?.addEventListener("submit", async (event) => {
   button.disabled = true;
   try {
     const asked = { kind: "recommend", options: options(), data: await data() };
+    const name = nameOfFile();
+    if (asked.data.upload && name) asked.name = name;
     const answer = await fetch("/api/v1/jobs", {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked),
     });

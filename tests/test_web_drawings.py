@@ -1,0 +1,67 @@
+import re
+
+import numpy as np
+import pytest
+
+from registry.map_answers import LayerAgreement, LayerProfile
+from registry.web import drawings, profile_drawing
+
+
+def values(svg: str, name: str) -> list[float]:
+    return [float(it) for it in re.findall(rf' {name}="([-\d.]+)"', svg)]
+
+
+def test_interval_stands_where_it_is_on_its_line():
+    svg = drawings.interval(0.5, 0.25, 0.75, (0.0, 1.0), "accuracy")
+    left = values(svg, "x")[0]
+    assert left == pytest.approx(4 + 152 * 0.25)
+    assert values(svg, "width")[1] == pytest.approx(152 * 0.5)
+    assert values(svg, "cx") == [80.0]
+    assert 'aria-label="accuracy 0.500, from 0.250 to 0.750"' in svg
+
+
+def test_interval_ends_with_its_line():
+    svg = drawings.interval(2.0, -1.0, 3.0, (0.0, 1.0), "norm")
+    assert values(svg, "x")[0] == 4
+    assert values(svg, "width")[1] == 152
+    assert values(svg, "cx") == [156.0]
+
+
+@pytest.mark.parametrize(("value", "largest", "length"), [(0.5, 1.0, 76.0), (0.0, 0.0, 1.0), (9.0, 1.0, 152.0)])
+def test_bar_is_as_long_as_its_value(value, largest, length):
+    assert values(drawings.bar(value, largest, "distance"), "width")[1] == length
+
+
+def test_span_reaches_to_the_next_twentieth():
+    assert drawings.span_of([0.813, 0.9], [0.9, 0.93]) == (0.8, 0.95)
+    assert drawings.span_of([0.0], [1.0]) == (0.0, 1.0)
+    low, high = drawings.span_of([0.8], [0.8])
+    assert low < high
+
+
+def test_map_of_a_task_draws_a_sample_and_names_what_is_near():
+    positions = np.random.default_rng(0).normal(size=(5000, 2))
+    svg = drawings.task_map(positions, 7, [1, 2], ["<task>", "near", "other"])
+    assert svg.count("h0") == drawings.MAP_POINTS
+    assert svg.count("<circle") == 3
+    assert "&lt;task&gt;" in svg
+    assert "<task>" not in svg
+
+
+def test_map_of_a_task_draws_the_highest_on_top():
+    svg = drawings.task_map(np.array([[0.0, 0.0], [0.0, 5.0]]), 0, [1], ["low", "high"])
+    assert values(svg, "cy") == [drawings.MAP_EDGE, drawings.MAP_HEIGHT - drawings.MAP_EDGE]
+
+
+def test_profile_has_both_tasks_in_every_layer():
+    layers = tuple(LayerAgreement(f"layer{n}", 8, n / 10, 10.0**-n, 1e-9, 2e-3, 1e-3) for n in range(10))
+    svg = profile_drawing.drawn(LayerProfile("<a>", "b", "space", "probe", 0.5, layers))
+    assert svg.count('class="point-1"') == svg.count('class="point-2"') == svg.count('class="range"') == 10
+    assert "1e-9" in svg
+    assert "<a>" not in svg
+
+
+def test_profile_stands_zero_and_no_layers():
+    layers = (LayerAgreement("dead", 1, 0.0, 0.0, 0.0, 0.0, 0.0),)
+    assert "dead" in profile_drawing.drawn(LayerProfile("a", "b", "space", "probe", 0.0, layers))
+    assert "</svg>" in profile_drawing.drawn(LayerProfile("a", "b", "space", "probe", 0.0, ()))

@@ -1,0 +1,377 @@
+"""The pages as they are sent: whole, escaped, linked, and helpful where there is nothing."""
+
+import re
+
+import numpy as np
+import pytest
+from builders import make_embedding, make_expert, make_result, make_space, make_task
+from html_pages import Page, faults_of
+from web_servers import BEARER, serving
+
+import registry
+from registry.palette import SERIES, SERIES_DARK, THEMES
+from registry.store import Store
+from registry.web.templating import STATIC, static_path
+
+SCRIPT = "<script>alert(1)</script>"
+BREAKOUT = "\"'><img src=x onerror=alert(1)>"
+
+
+def fill(store: Store) -> None:
+    """Tasks of all kinds, some with names of classes and data that try to be HTML, and results."""
+    store.add_space(make_space())
+    store.add_experts(
+        [
+            make_expert("resnet18.tv_in1k", source_task="flowers", source_accuracy=0.7),
+            make_expert("net.unmeasured", num_params=None, flops=None, input_size=None, license=BREAKOUT),
+        ]
+    )
+    tasks = [
+        make_task("flowers", tags=("plants",), settings='{"max_samples": 2000, "seed": 0, "split": null}'),
+        make_task("evil", class_names=(SCRIPT, BREAKOUT), data=f"./{SCRIPT}", settings='{"max_samples": 2}'),
+        make_task(
+            "birds",
+            kind="multi_label",
+            num_classes=3,
+            class_names=("a", "b", "c"),
+            settings='{"max_samples": 9}',
+        ),
+        make_task(
+            "ages", kind="regression", num_classes=1, class_names=("age",), settings='{"max_samples": 9}'
+        ),
+        make_task("..", tags=("odd",), settings='{"max_samples": 9}'),
+    ]
+    store.add_tasks([(task, make_embedding(task.name)) for task in tasks], "space0")
+    later = make_task("flowers", 2, tags=("plants",), settings='{"max_samples": 2000, "seed": 1}')
+    store.add_task(later, "space0", make_embedding("flowers", 2))
+    store.set_alias("flowers@1", "champion")
+    store.add_results(
+        [
+            make_result("flowers", accuracy=0.91234, source=SCRIPT),
+            make_result("birds", accuracy=0.5),
+            make_result("flowers", "net.unmeasured", accuracy=0.4),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    Store.create(folder / "registry", fill)
+    with serving(folder / "registry", folder / "state", roots=(folder,)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A registry of 120 tasks."""
+    folder = tmp_path_factory.mktemp("many")
+
+    def fill_many(store: Store) -> None:
+        store.add_space(make_space())
+        names = [f"task{number:03}" for number in range(120)]
+        pairs = [(make_task(name, num_samples=1000 - int(name[4:])), make_embedding(name)) for name in names]
+        store.add_tasks(pairs, "space0")
+
+    Store.create(folder / "registry", fill_many)
+    with serving(folder / "registry", folder / "state") as client:
+        yield client
+
+
+def page_at(client, url: str, status: int = 200) -> Page:
+    answer = client.get(url)
+    assert answer.status_code == status, (url, answer.text[:2000])
+    return Page(answer.text, url)
+
+
+def test_every_link_of_every_page_leads_somewhere_and_no_page_has_a_fault(client):
+    waiting, known, pages = ["/"], {"/"}, 0
+    while waiting:
+        url = waiting.pop()
+        answer = client.get(url, headers=BEARER)
+        assert answer.status_code in {200, 202}, f"{url}: {answer.status_code}"
+        if not answer.headers["content-type"].startswith("text/html"):
+            continue
+        pages += 1
+        page = Page(answer.text, url)
+        assert faults_of(page) == [], url
+        new = page.links() - known
+        known |= new
+        waiting += sorted(new)
+    assert pages > 60
+    assert {
+        "/map/points",
+        "/map/clusters",
+        "/tasks/flowers?version=1",
+        "/compare/profile?a=flowers&b=birds",
+    } <= known
+
+
+def test_faults_are_noticed():
+    page = Page(
+        '<p style="x" onclick="y"><input id="a"><input id="a"><a href="javascript:z"></a></p><script>w</script>'
+    )
+    found = " ".join(faults_of(page))
+    for fault in (
+        "no single title",
+        "inline style",
+        "onclick",
+        "id a twice",
+        "no label",
+        "runs",
+        "inline script",
+        "says",
+    ):
+        assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("url", "title", "heading"),
+    [
+        ("/", "Tasks", "Tasks"),
+        ("/tasks/flowers", "flowers", "flowers version 2"),
+        ("/tasks/flowers?version=1", "flowers", "flowers version 1"),
+        ("/tasks/flowers/history", "History of flowers", "History of flowers"),
+        ("/tasks/flowers/recommendation", "Experts for flowers", "Experts for flowers"),
+        ("/map", "Map", "Map of tasks"),
+        ("/map?task=birds", "Map around birds", "Map of tasks, around birds"),
+        ("/experts", "Experts", "Experts"),
+        ("/experts/resnet18.tv_in1k", "resnet18.tv_in1k", "resnet18.tv_in1k"),
+        ("/results", "Results", "Results"),
+        ("/results?task=flowers", "Leaderboard of flowers", "Leaderboard of flowers"),
+        ("/results?expert=net.unmeasured", "Results of net.unmeasured", "Results of net.unmeasured"),
+        ("/compare", "Compare two tasks", "Compare two tasks"),
+        ("/compare?a=flowers&b=birds", "flowers and birds", "flowers and birds"),
+        ("/recommend", "Recommend an expert", "Which expert should I start from?"),
+        ("/login", "Log in", "Log in"),
+    ],
+)
+def test_pages_say_what_they_are(client, url, title, heading):
+    page = page_at(client, url)
+    assert page.text_of("title") == f"{title} · task2vec"
+    assert page.text_of("h1") == heading
+    assert any(it.attributes.get("class") == "skip" for it in page.all("a"))
+
+
+def test_navigation_marks_the_page(client):
+    for url, marked in {"/": "Tasks", "/tasks/flowers": "Tasks", "/experts/net.unmeasured": "Experts"}.items():
+        current = [
+            it.text for it in page_at(client, url).all("a") if it.attributes.get("aria-current") == "page"
+        ]
+        assert current == [marked]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/tasks/evil",
+        "/tasks/evil/history",
+        "/results?task=flowers",
+        "/experts/net.unmeasured",
+        "/experts",
+        "/tasks/flowers/recommendation",
+        "/compare?a=evil&b=flowers",
+    ],
+)
+def test_what_is_registered_is_escaped(client, url):
+    text = client.get(url).text
+    assert "<script>alert" not in text
+    assert "<img" not in text
+
+
+ECHOING = (
+    "/?search={}",
+    "/?where={}",
+    "/?sort={}",
+    "/compare?a={}&b=x",
+    "/map?task={}",
+    "/login?next={}",
+    "/experts?search={}",
+    "/recommend?task={}",
+    "/tasks/{}",
+    "/results?task={}",
+)
+
+
+@pytest.mark.parametrize("said", [SCRIPT, BREAKOUT, "{{ 7 * 7 }}", "javascript:alert(1)"])
+@pytest.mark.parametrize("url", ECHOING)
+def test_what_is_asked_is_escaped(client, url, said):
+    text = client.get(url.format(said.replace("/", "%2F")), headers=BEARER).text
+    assert "<script>alert" not in text
+    assert "<img" not in text
+    assert "49" not in re.sub(r"[0-9a-f]{12}", "", text)
+    assert 'href="javascript' not in text
+
+
+def test_class_names_are_shown_as_they_are(client):
+    assert SCRIPT in page_at(client, "/tasks/evil").text_of("main")
+
+
+def test_a_task_that_no_address_can_name_is_found_in_the_list(client):
+    links = page_at(client, "/").links()
+    assert "/?where=name+%3D+%27..%27" in links
+    assert not any(link.startswith("/tasks/..") for link in links)
+
+
+def test_lists_are_paged(many):
+    first = page_at(many, "/?sort=num_samples&order=down")
+    assert "1–50 of 120 tasks" in first.text_of("main")  # noqa: RUF001
+    (after,) = [it.attributes["href"] for it in first.all("a") if it.attributes.get("rel") == "next"]
+    assert after == "/?sort=num_samples&order=down&page=2"
+    last = page_at(many, "/?page=3")
+    assert "101–120 of 120 tasks" in last.text_of("main")  # noqa: RUF001
+    assert not [it for it in last.all("a") if it.attributes.get("rel") == "next"]
+    beyond = page_at(many, "/?page=9")
+    assert "There are 120 of them, on fewer pages than that. First page" in beyond.text_of("main")
+
+
+def test_sorting_turns_round(many):
+    page = page_at(many, "/?sort=num_samples&order=up")
+    (heading,) = [it for it in page.all("th") if it.attributes.get("aria-sort")]
+    assert (heading.text.strip(), heading.attributes["aria-sort"]) == ("Samples", "ascending")
+    assert "/?sort=num_samples&order=down" in page.links()
+    names = [it.text for it in page.all("th") if it.attributes.get("scope") == "row"]
+    assert names[:2] == ["task119", "task118"]
+
+
+def test_results_of_a_task_come_best_first(client):
+    page = page_at(client, "/results?task=flowers")
+    rows = [it.text for it in page.all("th") if it.attributes.get("scope") == "row"]
+    assert rows == ["resnet18.tv_in1k", "net.unmeasured"]
+    assert "0.912" in page.text_of("main")
+
+
+def test_experts_without_a_value_come_last_either_way(client):
+    for order in ("up", "down"):
+        page = page_at(client, f"/experts?sort=num_params&order={order}")
+        rows = [it.text for it in page.all("th") if it.attributes.get("scope") == "row"]
+        assert rows == ["resnet18.tv_in1k", "net.unmeasured"]
+
+
+def test_a_filter_that_does_not_parse_is_told_beside_it(client):
+    page = page_at(client, "/?where=num_classes+<", 400)
+    (problem,) = [it for it in page.elements if it.attributes.get("role") == "alert"]
+    assert "num_classes" in problem.text
+    (field,) = [it for it in page.all("input") if it.attributes.get("name") == "where"]
+    assert field.attributes["aria-invalid"] == "true"
+    assert field.attributes["value"] == "num_classes <"
+    assert faults_of(page) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "said"),
+    [
+        ("/tasks/flower", 404, "did you mean flowers"),
+        ("/experts/resnet", 404, "no expert is named 'resnet'"),
+        ("/nowhere", 404, "there is nothing at /nowhere"),
+        ("/results?task=flower", 404, "did you mean flowers"),
+        ("/compare?a=flowers&b=flower", 404, "did you mean flowers"),
+        ("/map?task=flower", 404, "did you mean flowers"),
+        ("/?page=0", 422, "query page: input should be greater than or equal to 1"),
+        ("/?sort=colour", 400, "'colour'"),
+        ("/experts?sort=colour", 400, "cannot be sorted by 'colour'"),
+        ("/tasks/flowers?version=9", 404, "flowers@9"),
+        ("/jobs/none", 404, "none"),
+    ],
+)
+def test_errors_are_pages_with_a_sentence(client, url, status, said):
+    page = page_at(client, url, status)
+    assert said in page.text_of("main")
+    assert faults_of(page) == []
+
+
+@pytest.mark.parametrize("url", ["/", "/experts", "/results", "/map", "/compare", "/recommend"])
+def test_without_a_registry_every_page_tells_how_to_begin(tmp_path, url):
+    with serving(tmp_path / "none", tmp_path / "state") as client:
+        page = page_at(client, url)
+    assert "t2v task add pets ./pets" in page.text_of("main")
+    assert faults_of(page) == []
+
+
+def test_empty_lists_tell_the_next_command(tmp_path):
+    registry.TaskRegistry(tmp_path / "empty").init(empty=True)
+    told = {"/": "t2v task add", "/experts": "t2v expert import torchvision", "/results": "t2v result add"}
+    with serving(tmp_path / "empty", tmp_path / "state") as client:
+        for url, command in told.items():
+            page = page_at(client, url)
+            assert command in page.text_of("main")
+            assert faults_of(page) == []
+        assert client.get("/map/points").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("/?search=nothing", "No task matches Try a shorter word or a wider filter. All tasks"),
+        ("/experts?search=nothing", "No expert matches"),
+        ("/results?task=ages", "Measure one: t2v result measure ages EXPERT"),
+        ("/experts/net.unmeasured", "On every task some other expert was measured to be better."),
+        ("/tasks/ages", "none yet; t2v result measure ages EXPERT makes one"),
+        ("/compare?a=ages&b=evil", "No expert was measured on both in the same way."),
+    ],
+)
+def test_nothing_found_tells_where_to_go(client, url, said):
+    assert said in page_at(client, url).text_of("main")
+
+
+def test_points_are_columns(client):
+    answer = client.get("/map/points")
+    points = answer.json()
+    assert points["names"] == ["..", "ages", "birds", "evil", "flowers"]
+    columns = [points[name] for name in ("x", "y", "classes", "samples", "kind", "tagSet")]
+    assert {len(column) for column in columns} == {5}
+    assert min(points["x"]) == min(points["y"]) == 0
+    assert max(points["x"] + points["y"]) == 65_535
+    assert [points["kinds"][number] for number in points["kind"]][1:3] == ["regression", "multi-label"]
+    assert points["tagSets"][points["tagSet"][4]] == ["plants"]
+    assert 0 <= points["trustworthiness"] <= 1
+    again = client.get("/map/points", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.text) == (304, "")
+
+
+def test_clusters_are_in_order_of_the_points(client):
+    clusters = client.get("/map/clusters").json()
+    assert len(clusters["cluster"]) == 5
+    assert set(clusters["cluster"]) <= set(range(-1, len(clusters["labels"])))
+
+
+def test_a_task_of_the_map_is_drawn_where_the_map_has_it(client):
+    page = page_at(client, "/tasks/flowers/place")
+    (marked,) = [it for it in page.all("circle") if it.attributes.get("class") == "marked"]
+    assert marked.text == "flowers"
+    places = np.array([[float(it.attributes["cx"]), float(it.attributes["cy"])] for it in page.all("circle")])
+    assert (places >= 0).all()
+    assert (places <= [420, 300]).all()
+
+
+def test_card_has_error_bars_of_what_is_counted_only(client):
+    counted = [it.attributes.get("aria-label", "") for it in page_at(client, "/tasks/flowers").all("svg")]
+    assert "balanced accuracy 0.750, from 0.665 to 0.835" in counted  # 1.96 sqrt(.75 .25 / 100)
+    others = [it.attributes.get("aria-label", "") for it in page_at(client, "/tasks/birds").all("svg")]
+    assert not any("precision" in label for label in others)
+
+
+def test_static_files_may_be_kept_by_the_hash_of_their_content(client):
+    assert (
+        client.get(static_path("style.css")).headers["cache-control"] == "public, max-age=31536000, immutable"
+    )
+    for url in ("/static/style.css", "/static/style.css?v=0"):
+        assert client.get(url).headers["cache-control"] == "private, no-cache"
+    assert client.get("/static/../templating.py").status_code == 404
+
+
+def test_colours_of_the_pages_are_those_of_the_plots():
+    light, dark = (STATIC / "style.css").read_text().split("@media (prefers-color-scheme: dark)")
+    for number, (in_light, in_dark) in enumerate(zip(SERIES, SERIES_DARK, strict=True), start=1):
+        assert f"--series-{number}: {in_light};" in light
+        assert (f"--series-{number}: {in_dark};" in dark) == (in_light != in_dark)
+    for theme, text in ((THEMES["light"], light), (THEMES["dark"], dark)):
+        assert f"--ink: {theme.ink};" in text
+        assert f"--soft: {theme.soft};" in text
+        assert f"--line: {theme.line};" in text
+
+
+def test_pages_take_nothing_from_elsewhere():
+    for path in sorted(STATIC.iterdir()):
+        addresses = re.findall(r"(?:https?:)?//[\w.-]+\.\w{2,}[^\s\"')]*", path.read_text())
+        assert [it for it in addresses if "www.w3.org" not in it] == [], path.name
