@@ -18,6 +18,7 @@ from registry import (
     cli_completion,
     cli_questions,
     cli_records,
+    cli_serve,
     cli_tasks,
     display_catalogues,
     display_history,
@@ -278,7 +279,7 @@ def demo() -> None:
     run_demo()
 
 
-for care in (cli_care.export_registry, cli_care.import_file, cli_completion.completion):
+for care in (cli_care.export_registry, cli_care.import_file, cli_completion.completion, cli_serve.serve):
     main.add_command(care)
 for group in (cli_tasks.task, cli_records.expert, cli_records.result):
     main.add_command(group)

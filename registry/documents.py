@@ -108,6 +108,21 @@ def of_audit_line(line: "AuditRecord") -> dict[str, Any]:
     }
 
 
+def of_space(space: "SpaceRecord") -> dict[str, Any]:
+    """A space that tasks were embedded in; its trivial task is left out."""
+    estimator, pooling = space.recipe
+    return {
+        "space": space.space_id,
+        "probe": space.probe,
+        "probe_source": space.probe_source,
+        "estimator": estimator,
+        "pooling": pooling,
+        "dim": space.dim,
+        "domain_dim": space.domain_dim,
+        "builtin": space.builtin,
+    }
+
+
 def of_expert(expert: "ExpertRecord") -> dict[str, Any]:
     """An expert, in a list or alone."""
     return {

@@ -63,9 +63,13 @@ class Jobs:
     def open(self) -> None:
         """Take the state folder, tidy up after a server that was killed, and begin with what is queued.
 
+        Nothing happens the second time.
+
         Raises:
             StorageError: If the folder cannot be used, or another server uses it.
         """
+        if self._store is not None:
+            return
         state = self._settings.state
         try:
             for folder in (state, state / "vectors", state / "data"):
@@ -109,6 +113,10 @@ class Jobs:
             self._changed.notify_all()
         for run in runs:
             run.end()
+
+    def announce_end(self) -> None:
+        """Tell those who follow a job that the server stops; takes no lock, so a signal handler may call it."""
+        self._is_closing = True
 
     @property
     def is_closing(self) -> bool:

@@ -1,0 +1,463 @@
+"""What the REST API takes and gives, for FastAPI and its OpenAPI document: the documents of ``t2v --json``."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from registry.records import Kind
+
+NAME = r"^[A-Za-z0-9._-]{1,128}$"
+REFERENCE = r"^[A-Za-z0-9._-]{1,128}(@[A-Za-z0-9._-]{1,128})?$"
+ID = r"^[A-Za-z0-9_-]{20,64}$"
+MAX_TEXT = 2000
+
+TaskName = Annotated[str, Path(pattern=NAME, description="Name of a task.", examples=["mnist"])]
+TaskReference = Annotated[
+    str, Path(pattern=REFERENCE, description="A task: name, name@version or name@alias.", examples=["mnist"])
+]
+AliasName = Annotated[str, Path(pattern=NAME, description="An alias.", examples=["champion"])]
+ExpertName = Annotated[
+    str, Path(pattern=NAME, description="Name of an expert.", examples=["resnet14w32.mnist"])
+]
+JobId = Annotated[str, Path(pattern=ID, description="Id of a job.", examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])]
+UploadId = Annotated[
+    str, Path(pattern=ID, description="Id of an upload.", examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
+]
+Where = Annotated[
+    str | None,
+    Query(
+        max_length=MAX_TEXT, description="A filter on tasks.", examples=["num_classes < 20 and tags = 'photo'"]
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows of the answer.")]
+Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows that are passed over.")]
+Neighbours = Annotated[int, Query(ge=1, le=1000, description="Most neighbours.")]
+DistanceName = Annotated[str, Query(max_length=100, description="Name of a distance, see `t2v distances`.")]
+ProbeName = Annotated[
+    str | None,
+    Query(max_length=200, description="Id of a space, or name of its probe; by default the built-in one."),
+]
+Word = Annotated[str, StringConstraints(pattern=NAME)]
+
+
+class Answer(BaseModel):
+    """What the API gives; all fields are always there."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class Request(BaseModel):
+    """What the API takes; an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ErrorDetail(Answer):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(examples=["query limit"])
+    message: str = Field(examples=["input should be less than or equal to 1000"])
+
+
+class Problem(Answer):
+    """What went wrong, in one sentence."""
+
+    status: int = Field(examples=[404])
+    code: str = Field(examples=["not_found"])
+    message: str = Field(examples=["no task is named 'mnits'; did you mean mnist?"])
+    details: list[ErrorDetail] = Field(examples=[[]])
+
+
+class ErrorAnswer(Answer):
+    """Every error of the API."""
+
+    error: Problem
+
+
+class Task(Answer):
+    """A task in a list."""
+
+    task: str = Field(examples=["mnist"])
+    version: int = Field(examples=[1])
+    kind: Kind = Field(examples=["single_label"])
+    head_metric: str = Field(examples=["balanced accuracy"])
+    num_classes: int = Field(examples=[10])
+    num_samples: int = Field(examples=[800])
+    fingerprint: str = Field(examples=["9b9f4d0c9f1f2a7d"])
+    tags: list[str] = Field(examples=[["digits", "handwriting"]])
+    aliases: list[str] = Field(examples=[["champion"]])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+
+
+class TaskList(Answer):
+    """A page of tasks."""
+
+    total: int = Field(examples=[1])
+    offset: int = Field(examples=[0])
+    limit: int = Field(examples=[50])
+    tasks: list[Task]
+
+
+class TaskEmbedding(Answer):
+    """The embedding of a task in one space."""
+
+    space: str = Field(examples=["deac4466713c82ef"])
+    probe: str = Field(examples=["resnet14w32.tiny_imagenet"])
+    estimator: str = Field(examples=["signed"])
+    pooling: str = Field(examples=["filter_mean"])
+    num_samples_used: int = Field(examples=[800])
+    head_accuracy: float = Field(examples=[0.93])
+    head_loss: float = Field(examples=[0.21])
+    norm: float = Field(examples=[0.91])
+    relative_error: float = Field(examples=[0.08])
+    seed: int = Field(examples=[0])
+    seconds: float = Field(examples=[6.5])
+
+
+class TaskCard(Task):
+    """A task with everything known of it."""
+
+    data: str = Field(examples=["/data/mnist"])
+    settings: str = Field(examples=['{"max_samples": 2000, "seed": 0, "split": null}'])
+    class_names: list[str] = Field(examples=[["0", "1", "2"]])
+    builtin: bool = Field(examples=[True])
+    num_samples_drawn: int = Field(examples=[800])
+    tolerance: float | None = Field(examples=[None])
+    embeddings: list[TaskEmbedding]
+
+
+class AuditLine(Answer):
+    """Who wrote what, when, with which versions of the libraries."""
+
+    at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+    actor: str = Field(examples=["ada"])
+    host: str = Field(examples=["lab7"])
+    process_id: int = Field(examples=[4711])
+    action: str = Field(examples=["task.add"])
+    subject: str = Field(examples=["mnist@1"])
+    details: dict[str, Any] = Field(examples=[{"space": "deac4466713c82ef"}])
+    versions: dict[str, Any] = Field(examples=[{"torch": "2.15.0"}])
+
+
+class TaskVersion(Task):
+    """A version of a task, removed or not."""
+
+    data: str = Field(examples=["/data/mnist"])
+    settings: str = Field(examples=['{"max_samples": 2000, "seed": 0, "split": null}'])
+    builtin: bool = Field(examples=[False])
+    removed_at: str | None = Field(examples=[None])
+
+
+class History(Answer):
+    """All versions of a task, and who wrote what of it."""
+
+    task: str = Field(examples=["mnist"])
+    versions: list[TaskVersion]
+    audit: list[AuditLine]
+
+
+class Asked(Answer):
+    """What was asked about: a registered task, or data that is not (version 0)."""
+
+    task: str = Field(examples=["mnist"])
+    version: int = Field(examples=[1])
+    space: str = Field(examples=["deac4466713c82ef"])
+
+
+class Neighbor(Answer):
+    """A task that is near."""
+
+    rank: int = Field(examples=[1])
+    task: str = Field(examples=["kmnist"])
+    version: int = Field(examples=[1])
+    distance: float = Field(examples=[0.31])
+    num_classes: int = Field(examples=[10])
+    num_samples: int = Field(examples=[800])
+    tags: list[str] = Field(examples=[["handwriting"]])
+
+
+class Neighbors(Answer):
+    """The answer of nearest."""
+
+    query: Asked
+    distance: str = Field(examples=["task2vec"])
+    neighbors: list[Neighbor]
+
+
+class EvidenceNeighbor(Answer):
+    """A task whose result moved what is expected of an expert."""
+
+    task: str = Field(examples=["kmnist"])
+    distance: float = Field(examples=[0.31])
+    accuracy: float = Field(examples=[0.88])
+
+
+class TrialScores(Answer):
+    """What trying an expert on the data gave."""
+
+    scores: dict[str, float] = Field(examples=[{"logme": 0.41}])
+    accuracy: float | None = Field(examples=[0.87])
+    seconds: float = Field(examples=[3.1])
+
+
+class Evidence(Answer):
+    """Why an expert stands where it stands."""
+
+    neighbors: list[EvidenceNeighbor]
+    results: int = Field(examples=[46])
+    trial: TrialScores | None
+
+
+class RecommendedExpert(Answer):
+    """A ranked expert."""
+
+    rank: int = Field(examples=[1])
+    expert: str = Field(examples=["resnet14w32.mnist"])
+    expected_accuracy: float = Field(examples=[0.87])
+    interval: tuple[float, float] = Field(examples=[[0.71, 0.98]])
+    expected_regret: float = Field(examples=[0.02])
+    num_params: int | None = Field(examples=[685994])
+    license: str = Field(examples=["apache-2.0"])
+    load: str = Field(examples=['from indexer import load_expert; network = load_expert("resnet14w32.mnist")'])
+    evidence: Evidence
+
+
+class Baseline(Answer):
+    """What a simple rule would have picked."""
+
+    expert: str | None = Field(examples=["resnet14w32.tiny_imagenet"])
+    expected_accuracy: float = Field(examples=[0.81])
+
+
+class Trial(Answer):
+    """An expert that was tried."""
+
+    expert: str = Field(examples=["resnet14w32.mnist"])
+    expected_accuracy: float = Field(examples=[0.87])
+    expected_improvement: float = Field(examples=[0.01])
+    found: TrialScores
+
+
+class Recommendation(Answer):
+    """The answer of recommend."""
+
+    query: Asked
+    recommendations: list[RecommendedExpert]
+    baselines: dict[str, Baseline]
+    warnings: list[str] = Field(examples=[[]])
+    trials: list[Trial] = Field(examples=[[]])
+
+
+class Expert(Answer):
+    """A pretrained model that can be loaded."""
+
+    expert: str = Field(examples=["resnet14w32.mnist"])
+    loader: str = Field(examples=["resnet14w32.mnist"])
+    source_task: str = Field(examples=["mnist"])
+    source_accuracy: float | None = Field(examples=[0.98])
+    num_params: int | None = Field(examples=[685994])
+    flops: int | None = Field(examples=[43000000])
+    input_size: int | None = Field(examples=[64])
+    license: str = Field(examples=["apache-2.0"])
+    cached_as: str = Field(examples=[""])
+    builtin: bool = Field(examples=[True])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+
+
+class ExpertList(Answer):
+    """A page of experts."""
+
+    total: int = Field(examples=[1])
+    offset: int = Field(examples=[0])
+    limit: int = Field(examples=[50])
+    experts: list[Expert]
+
+
+class Result(Answer):
+    """A measured score of one expert on one task."""
+
+    task: str = Field(examples=["mnist"])
+    expert: str = Field(examples=["resnet14w32.kmnist"])
+    accuracy: float = Field(examples=[0.91])
+    metric: str = Field(examples=["accuracy"])
+    protocol: str = Field(examples=["linear_probe_20shot"])
+    seed: int | None = Field(examples=[0])
+    source: str = Field(examples=["t2v result measure"])
+    builtin: bool = Field(examples=[False])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+
+
+class ResultList(Answer):
+    """A page of results."""
+
+    total: int = Field(examples=[1])
+    offset: int = Field(examples=[0])
+    limit: int = Field(examples=[50])
+    results: list[Result]
+
+
+class DistanceAnswer(Answer):
+    """The distance from one task to another."""
+
+    source: str = Field(examples=["mnist"])
+    target: str = Field(examples=["kmnist"])
+    distance: str = Field(examples=["task2vec"])
+    value: float = Field(examples=[0.31])
+
+
+class Space(Answer):
+    """A space that tasks were embedded in."""
+
+    space: str = Field(examples=["deac4466713c82ef"])
+    probe: str = Field(examples=["resnet14w32.tiny_imagenet"])
+    probe_source: str = Field(examples=["resnet14w32.tiny_imagenet"])
+    estimator: str = Field(examples=["signed"])
+    pooling: str = Field(examples=["filter_mean"])
+    dim: int = Field(examples=[928])
+    domain_dim: int = Field(examples=[256])
+    builtin: bool = Field(examples=[True])
+
+
+class SpaceList(Answer):
+    """All spaces."""
+
+    spaces: list[Space]
+
+
+class VersionAnswer(Answer):
+    """The state of the registry, and what serves it."""
+
+    registry: str = Field(description="Changes with every write; empty where there is no registry yet.")
+    package: str = Field(examples=["0.1.0"])
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"registry": "f36632ad56d1efb81b8e5120", "package": "0.1.0"}]}
+    )
+
+
+class NewResult(Request):
+    """A score that was measured elsewhere."""
+
+    task: Word = Field(examples=["mnist"])
+    expert: Word = Field(examples=["resnet14w32.kmnist"])
+    accuracy: float = Field(ge=0, le=1, examples=[0.91])
+    metric: Word = Field("accuracy", examples=["accuracy"])
+    protocol: Word = Field("unspecified", examples=["linear_probe_20shot"])
+    seed: int | None = Field(None, ge=0, lt=2**32, examples=[0])
+    source: str = Field("", max_length=MAX_TEXT, examples=["table 3 of our report"])
+
+
+class TagChange(Request):
+    """Tags to add to a task, and to take away."""
+
+    add: list[Word] = Field(default_factory=list, max_length=100, examples=[["grey"]])
+    remove: list[Word] = Field(default_factory=list, max_length=100, examples=[["draft"]])
+
+
+class NewAlias(Request):
+    """A name for a version of a task."""
+
+    alias: Word = Field(examples=["champion"])
+    version: int | None = Field(None, ge=1, le=10**9, description="By default the latest.", examples=[1])
+
+
+class UploadAnswer(Answer):
+    """Data that was uploaded."""
+
+    upload: str = Field(examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
+    files: int = Field(examples=[40])
+    bytes: int = Field(examples=[183200])
+    classes: dict[str, int] = Field(examples=[{"cats": 20, "dogs": 20}])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+    expires_at: str = Field(examples=["2026-02-01T12:00:00+00:00"])
+
+
+class JobData(Request):
+    """What a job is about; one of the three."""
+
+    upload: str | None = Field(None, pattern=ID, examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
+    path: str | None = Field(None, min_length=1, max_length=4096)
+    task: str | None = Field(None, pattern=REFERENCE)
+
+
+class JobOptions(Request):
+    """Options, as of the methods and commands of that name; those that are not of the kind are refused."""
+
+    k: int | None = Field(None, ge=1, le=1000, examples=[5])
+    distance: str | None = Field(None, max_length=100)
+    where: str | None = Field(None, max_length=MAX_TEXT)
+    probe: str | None = Field(None, max_length=200)
+    num_trials: int | None = Field(None, ge=0, le=1000)
+    time_budget: float | None = Field(None, gt=0)
+    stop_below: float | None = Field(None, ge=0, le=1)
+    given: dict[Word, float] | None = Field(None)
+    max_params: float | None = Field(None, gt=0, examples=[30000000])
+    max_flops: float | None = Field(None, gt=0)
+    licenses: list[Annotated[str, StringConstraints(max_length=200)]] | None = Field(None, max_length=100)
+    input_size: float | None = Field(None, gt=0)
+    loadable_offline: bool | None = None
+    max_samples: int | None = Field(None, ge=2, le=10**9)
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    split: str | None = Field(None, max_length=200)
+    channels: str | None = Field(None, max_length=200)
+    value_range: tuple[float, float] | None = None
+    tolerance: float | None = Field(None, gt=0, lt=1)
+    memory_budget: float | None = Field(None, gt=0, lt=2**50)
+    batch_size: int | None = Field(None, ge=1, le=10**6)
+
+
+class NewJob(Request):
+    """Work to be done."""
+
+    kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
+    data: JobData
+    name: Word | None = Field(None, description="Of the task to be; otherwise what the data is called.")
+    tags: list[Word] = Field(default_factory=list, max_length=100)
+    options: JobOptions = JobOptions.model_construct()
+
+
+class JobProgress(Answer):
+    """How far a job is."""
+
+    stage: str = Field(examples=["features"])
+    done: int = Field(examples=[120])
+    total: int = Field(examples=[800])
+
+
+class JobError(Answer):
+    """Why nothing came of a job."""
+
+    message: str = Field(examples=["the server stopped while this ran; ask again"])
+
+
+class Job(Answer):
+    """A job as it is now."""
+
+    id: str = Field(examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])
+    kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
+    state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"] = Field(
+        examples=["running"]
+    )
+    data: dict[str, str] = Field(examples=[{"upload": "p3Vd0nQx7Yk2mZ8sTf1rLw5h"}])
+    options: dict[str, Any] = Field(examples=[{"k": 5}])
+    name: str | None = Field(examples=[None])
+    tags: list[str] = Field(examples=[[]])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+    started_at: str | None = Field(examples=["2026-01-31T12:00:00+00:00"])
+    finished_at: str | None = Field(examples=[None])
+    progress: JobProgress | None
+    result: dict[str, Any] | None = Field(
+        examples=[None],
+        description="`recommendation`, `neighbors` and `embedding`, or `task`, as far as they are of the kind.",
+    )
+    error: JobError | None = Field(examples=[None])
+
+
+class JobList(Answer):
+    """A page of jobs, the newest first."""
+
+    total: int = Field(examples=[1])
+    offset: int = Field(examples=[0])
+    limit: int = Field(examples=[50])
+    jobs: list[Job]

@@ -1,0 +1,96 @@
+"""The process of a server: a port, the application behind it, and an orderly end."""
+
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from registry.errors import StorageError
+from registry.web.app import create_app
+from registry.web.jobs import Jobs
+from registry.web.settings import ServeSettings
+
+BACKLOG = 2048
+
+
+class Serving:
+    """A server that listens; nobody is answered before ``run``.
+
+    Attributes:
+        url: Where it is reached from this machine.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Take the port and the state folder.
+
+        Raises:
+            StorageError: If either cannot be had.
+        """
+        self._settings = settings
+        self._app = create_app(settings)
+        self._socket = _listen(settings.host, settings.port)
+        try:
+            self._app.state.jobs.open()
+        except BaseException:
+            self._socket.close()
+            raise
+        port = self._socket.getsockname()[1]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+        self.url = f"http://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
+
+    def run(self, *, grace_seconds: int) -> None:
+        """Serve until SIGINT or SIGTERM.
+
+        Args:
+            grace_seconds: How long answers that have begun may take to their end.
+        """
+        config = uvicorn.Config(
+            self._app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=grace_seconds,
+            ws="none",
+        )
+        server = _Server(config, self._app.state.jobs)
+        with self._socket:
+            server.run(sockets=[self._socket])
+
+
+class _Server(uvicorn.Server):
+    """Ends the answers that follow jobs as soon as it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
+        super().__init__(config)
+        self._jobs = jobs
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end, which is no error, unlike in uvicorn; an interrupt after that ends at once."""
+        self._jobs.announce_end()
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        StorageError: If the port is taken, or the address is none of this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise StorageError(f"{host} is no address that can be listened on: {error.strerror}") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise StorageError(
+            f"{host}:{port} cannot be listened on: {error.strerror}; choose another --port, or 0 for any"
+        ) from error
+    listening.setblocking(False)
+    return listening
