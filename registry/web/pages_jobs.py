@@ -1,11 +1,13 @@
 """The pages that ask for a recommendation on new data, and tell how far the answer is."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from registry.core import TaskRegistry
+from registry.errors import InvalidQueryError, RegistryError
 from registry.web import drawings
 from registry.web.faults import RefusedError
 from registry.web.templating import render, render_if_missing
@@ -13,8 +15,16 @@ from registry.web.templating import render, render_if_missing
 router = APIRouter()
 
 JOBS_SHOWN = 100
-OPTIONS = {"k": int, "num_trials": int, "max_samples": int, "max_params": float, "max_flops": float}
-"""What the form may say of a recommendation, beside licences, and what turns its texts into numbers."""
+NUM_EXPERTS = 8
+MILLION = 1e6
+NUMBERS: dict[str, float] = {
+    "k": 1,
+    "num_trials": 1,
+    "max_samples": 1,
+    "max_params": MILLION,
+    "max_flops": MILLION,
+}
+"""What the form may say of a recommendation beside the licence, each with its unit."""
 
 UNFINISHED = ("queued", "running")
 
@@ -22,13 +32,63 @@ UNFINISHED = ("queued", "running")
 @router.get("/recommend")
 def recommend(request: Request, task: str = "", path: str = "") -> HTMLResponse:
     """The form that uploads a dataset, or names one that is here, and asks which expert to start from."""
-    registry: TaskRegistry = request.app.state.registry
     if missing := render_if_missing(request, "Which expert should I start from?"):
         return missing
-    settings = request.app.state.settings
-    licenses = sorted({expert.license for expert in registry.experts() if expert.license})
-    shown = {"task": task, "data_path": path, "roots": settings.roots, "limits": settings.limits}
-    return render(request, "recommend.html", {**shown, "licenses": licenses, "problem": ""})
+    return _form(
+        request, {"source": "path" if path else "task" if task else "upload", "task": task, "path": path}
+    )
+
+
+@router.post("/recommend")
+async def ask(request: Request) -> Response:
+    """Start a job, for those without scripts; what is wrong is told above the form as it was filled in."""
+    _demand_login(request)
+    said = {name: str(value) for name, value in (await request.form()).items()}
+    return await run_in_threadpool(_asked, request, said)
+
+
+def _asked(request: Request, said: Mapping[str, str]) -> Response:
+    source = said.get("source", "")
+    try:
+        if source not in {"task", "path"}:
+            raise InvalidQueryError(
+                "a zip cannot be sent without scripts; give a path or a task, or use the API"
+            )
+        data = {source: said.get(source, "").strip()}
+        started = request.app.state.jobs.submit("recommend", data, options=_options(said))
+    except (RegistryError, RefusedError) as err:
+        status = err.status if isinstance(err, RefusedError) else 404 if isinstance(err, LookupError) else 400
+        return _form(request, said, problem=str(err), status=status)
+    return RedirectResponse(f"/jobs/{started.id}", 303)
+
+
+def _form(request: Request, said: Mapping[str, str], *, problem: str = "", status: int = 200) -> HTMLResponse:
+    registry, settings = request.app.state.registry, request.app.state.settings
+    shown = {
+        "said": {"k": str(NUM_EXPERTS), "num_trials": "0", **said},
+        "roots": settings.roots,
+        "limits": settings.limits,
+        "licenses": sorted({expert.license for expert in registry.experts() if expert.license}),
+        "problem": problem,
+    }
+    return render(request, "recommend.html", shown, status=status)
+
+
+def _options(said: Mapping[str, str]) -> dict[str, Any]:
+    """The options of a job, from the texts of the form.
+
+    Raises:
+        InvalidQueryError: If one is no number.
+    """
+    options: dict[str, Any] = {"licenses": [said["licenses"]]} if said.get("licenses") else {}
+    for name, unit in NUMBERS.items():
+        text = said.get(name, "").strip()
+        try:
+            if text:
+                options[name] = float(text) * unit if unit > 1 else int(text)
+        except ValueError:
+            raise InvalidQueryError(f"{name} must be a number, got {text!r}") from None
+    return options
 
 
 @router.get("/jobs")
