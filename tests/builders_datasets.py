@@ -47,13 +47,13 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-def write_folder(root: Path, counts: dict[str, int], suffix: str = ".png") -> Path:
+def write_folder(root: Path, counts: dict[str, int], suffix: str = ".png", *, first_seed: int = 0) -> Path:
     """Class folders with that many noise images each: ``root/<class>/000.png`` and so on."""
     for label, (class_name, count) in enumerate(counts.items()):
         folder = root / class_name
         folder.mkdir(parents=True)
         for number in range(count):
-            noise_image(1000 * label + number).save(folder / f"{number:03d}{suffix}")
+            noise_image(first_seed + 1000 * label + number).save(folder / f"{number:03d}{suffix}")
     return root
 
 

@@ -1,4 +1,4 @@
-"""The pages of the project: Python in them runs, command lines parse, links, paths and names exist."""
+"""The pages of the project: command lines parse; links, paths and names exist. ``test_docs_run`` runs them."""
 
 import ast
 import importlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from markdown_pages import ROOT, anchors, code_lines, fences, inline_code, links, page_id, pages, prose, table
+from markdown_pages import ROOT, anchors, code_lines, inline_code, links, page_id, pages, prose, table
 
 import indexer.errors
 import registry.errors
@@ -21,8 +21,6 @@ from registry.distances import DISTANCES
 
 each_page = pytest.mark.parametrize("page", pages(), ids=page_id)
 
-RUN_PAGES = [page for page in pages() if page.name in {"README.md", "quickstart.md", "python.md"}]
-
 _NAME = re.compile(r"(?:indexer|registry|TaskRegistry)(?:\.\w+)+")
 _PATH = re.compile(r"(?:indexer|registry|scripts|tests|docs)/[\w./-]+")
 _CALL = re.compile(r"\s*(?:\$ +)?(?:[A-Z0-9_]+=\S+ +)*(?P<line>t2v(?: .*)?)")
@@ -30,10 +28,6 @@ _CALL = re.compile(r"\s*(?:\$ +)?(?:[A-Z0-9_]+=\S+ +)*(?P<line>t2v(?: .*)?)")
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
-
-
-def python_blocks(text: str):
-    return [block for block in fences(text) if block.info.split(" ")[0] == "python"]
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -138,29 +132,6 @@ def test_readme_and_guides_are_there():
     expected = {"README.md", *(f"{name}.md" for name in ("quickstart", "cli", "python", "method", "data"))}
     expected |= {f"{name}.md" for name in ("storage", "benchmarks", "contributing", "changelog")}
     assert expected - {page.name for page in pages()} == set()
-
-
-@pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
-def test_python_marked_runnable_runs(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("T2V_REGISTRY", str(tmp_path / "registry"))
-    namespace = {"__name__": "__main__"}
-    for block in python_blocks(page.read_text(encoding="utf-8")):
-        if "runnable" in block.info.split():
-            code = "\n" * (block.line - 1) + block.code  # so that a traceback tells the line of the page
-            exec(compile(code, str(page), "exec"), namespace)
-
-
-@pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
-def test_page_has_python_that_runs(page):
-    """Otherwise the test above would run nothing."""
-    assert any("runnable" in block.info.split() for block in python_blocks(page.read_text(encoding="utf-8")))
-
-
-@each_page
-def test_python_compiles(page):
-    for block in python_blocks(page.read_text(encoding="utf-8")):
-        ast.parse("\n" * (block.line - 1) + block.code, str(page))
 
 
 @each_page

@@ -1,0 +1,105 @@
+"""Run the shell and Python blocks of a page in order, in one folder, as a reader would type them."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from builders_datasets import write_folder
+from click.testing import CliRunner
+from markdown_pages import Fence, fences
+
+from indexer.offline import BUILTIN_FOLDER
+from indexer.vision import models
+from registry.cli import main
+
+LANGUAGES = ("python", "bash")
+
+ELSEWHERE = {
+    r"pip install .*": "scripts/check_wheel.sh installs what is built, scripts/test.sh what is here",
+    r"bash scripts/\w+\.sh.*|t2v demo": "CI and tests of their own run them",
+    r"python scripts/(?:train|measure|relabelled)_.*": "hours of work, which made the content that ships",
+}
+"""Lines of shell that are not run here, and why."""
+
+_PLAIN = re.compile(r"t2v( [^|&;<>$`*~#]*)?")
+_FILE_NAME = re.compile(r"# (\w+\.py)\n")
+
+
+class PageSession:
+    """A reader at work: a folder of data, a registry with starter content, one Python session.
+
+    The caller makes the folder the working one and ``$T2V_REGISTRY`` a place in it.
+    """
+
+    def __init__(self, page: Path) -> None:
+        self._page = page
+        self._namespace = {"__name__": "__main__"}
+
+    def run(self, block: Fence) -> None:
+        """Run a block; what fails is an exception, and says where."""
+        if block.info == "python":
+            self._run_python(block)
+        else:
+            self._run_shell(block)
+
+    def _run_python(self, block: Fence) -> None:
+        code = "\n" * (block.line - 1) + block.code  # so that a traceback tells the line of the page
+        if name := _FILE_NAME.match(block.code):
+            Path(name[1]).write_text(block.code, encoding="utf-8")
+        else:
+            exec(compile(code, str(self._page), "exec"), self._namespace)
+
+    def _run_shell(self, block: Fence) -> None:
+        lines = shell_lines(block.code)
+        if all(_PLAIN.fullmatch(line) for line in lines):
+            for line in lines:
+                self._run_command(line, block)
+        elif lines:
+            script = f"set -euo pipefail\nPATH={Path(sys.executable).parent}:$PATH\n" + "\n".join(lines)
+            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{self._page.name}, line {block.line}: {done.stdout}{done.stderr}"
+
+    def _run_command(self, line: str, block: Fence) -> None:
+        """Run a command in this process: starting one for each would take most of the time."""
+        done = CliRunner().invoke(main, shlex.split(line)[1:], catch_exceptions=False)
+        assert done.exit_code == 0, f"{self._page.name}, line {block.line}: {line}: {done.output}"
+
+
+def blocks(text: str) -> list[Fence]:
+    """The blocks of a page that are run."""
+    return [block for block in fences(text) if block.info in LANGUAGES]
+
+
+def shell_lines(code: str) -> list[str]:
+    """Lines of a shell block that are run here, without comments, continued ones joined."""
+    joined = (re.sub(r"\s+# .*|^# .*", "", line).strip() for line in code.replace("\\\n", " ").splitlines())
+    return [line for line in joined if line and not any(re.fullmatch(it, line) for it in ELSEWHERE)]
+
+
+def prepare(folder: Path) -> None:
+    """The data that pages speak of, as a reader would have it."""
+    for seed, name in enumerate(("flowers", "pets", "new-photos")):
+        write_folder(folder / name, {f"{name}-{label}": 12 for label in "abc"}, first_seed=10_000 * seed)
+    photos = sorted(folder.glob("flowers/*/*.png"))
+    rows = [
+        f"{path.relative_to(folder)},{('red', 'red|round', 'round')[i % 3]}" for i, path in enumerate(photos)
+    ]
+    (folder / "scenes.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    generator = np.random.default_rng(0)
+    fields = generator.integers(0, 10_000, (30, 16, 16, 4), dtype=np.uint16)
+    np.savez(folder / "fields.npz", images=fields, labels=np.arange(30) % 3)
+    (folder / "results.csv").write_text("task,expert,accuracy\ndigits,resnet14w32.cifar10,0.93\n")
+    (folder / "experts.csv").write_text("expert,num_params,license\nvit_small.birds,22e6,mit\n")
+    shutil.copy(BUILTIN_FOLDER / "resnet14w32.flowers5.safetensors", folder / "birds.safetensors")
+
+
+def cache_weights(folder: Path) -> None:
+    """What torchvision would download, in torch's cache: the architecture with random weights."""
+    checkpoints = folder / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(models.resnet18().state_dict(), checkpoints / "resnet18-f37072fd.pth")

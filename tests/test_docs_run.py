@@ -1,0 +1,73 @@
+"""Every shell and Python block of README.md and docs runs, in order, as a reader would type it."""
+
+import re
+
+import pytest
+from markdown_pages import fences, page_id, pages
+from page_session import ELSEWHERE, PageSession, blocks, cache_weights, prepare, shell_lines
+
+RUN_PAGES = [page for page in pages() if blocks(page.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(scope="module")
+def torch_home(tmp_path_factory):
+    """A cache of torch that holds the weights that pages name."""
+    folder = tmp_path_factory.mktemp("torch")
+    cache_weights(folder)
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path, torch_home, monkeypatch):
+    """A folder with the data that pages speak of, as the working one, and a registry beside it."""
+    (tmp_path / "desk").mkdir()
+    prepare(tmp_path / "desk")
+    monkeypatch.chdir(tmp_path / "desk")
+    monkeypatch.syspath_prepend(tmp_path / "desk")
+    monkeypatch.setenv("T2V_REGISTRY", str(tmp_path / "registry"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    return tmp_path / "desk"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # as the page says
+@pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
+def test_page_runs(page, desk):
+    session = PageSession(page)
+    for block in blocks(page.read_text(encoding="utf-8")):
+        session.run(block)
+
+
+def test_every_page_that_shows_commands_is_run():
+    assert {page.name for page in RUN_PAGES} >= {"README.md", "quickstart.md", "python.md"}
+    shown = {block.info.split(" ")[0] for page in pages() for block in fences(page.read_text(encoding="utf-8"))}
+    assert shown <= {"bash", "python", "text", "csv", "json"}
+
+
+def test_what_runs_elsewhere_is_shown_somewhere():
+    lines = [
+        line for page in RUN_PAGES for block in blocks(page.read_text()) for line in block.code.splitlines()
+    ]
+    unused = [pattern for pattern in ELSEWHERE if not any(re.fullmatch(pattern, line) for line in lines)]
+    assert unused == []
+
+
+def test_lines_are_joined_and_freed_of_comments():
+    code = "# first\nt2v nearest \\\n  flowers   # why\n\npip install .\ncurl $URL/#part\n"
+    assert shell_lines(code) == ["t2v nearest    flowers", "curl $URL/#part"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("```bash\nt2v nearest nonesuch\n```\n", AssertionError, "page.md, line 2: t2v nearest nonesuch: "),
+        ("```bash\ntrue | false\n```\n", AssertionError, "page.md, line 2: "),
+        ("```python\n1 / 0\n```\n", ZeroDivisionError, "division by zero"),
+    ],
+    ids=["command", "shell", "python"],
+)
+def test_a_block_that_fails_would_be_noticed(text, error, message, desk):
+    session = PageSession(desk / "page.md")
+    (block,) = blocks(text)
+    with pytest.raises(error, match=re.escape(message)):
+        session.run(block)
