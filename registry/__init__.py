@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
-    from registry.map_answers import Clustering, TaskMap
+    from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
     from registry.task_pages import TaskPage
 
@@ -35,6 +35,7 @@ _HOMES = {
     "ExportSummary": "registry.answers",
     "ImportSummary": "registry.answers",
     "ImportedExperts": "registry.answers",
+    "LayerProfile": "registry.map_answers",
     "Measurement": "registry.answers",
     "Neighbor": "registry.answers",
     "Query": "registry.answers",
@@ -55,6 +56,7 @@ __all__ = [
     "ExportSummary",
     "ImportSummary",
     "ImportedExperts",
+    "LayerProfile",
     "Measurement",
     "Neighbor",
     "Query",

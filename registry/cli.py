@@ -16,6 +16,7 @@ import click
 from registry import (
     cli_care,
     cli_completion,
+    cli_maps,
     cli_questions,
     cli_records,
     cli_serve,
@@ -285,3 +286,5 @@ for group in (cli_tasks.task, cli_records.expert, cli_records.result):
     main.add_command(group)
 for question in (cli_questions.embed, cli_questions.nearest, cli_questions.distance, cli_questions.recommend):
     main.add_command(question)
+for drawing in (cli_maps.map_tasks, cli_maps.cluster):
+    main.add_command(drawing)

@@ -4,6 +4,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -157,7 +158,20 @@ memory_budget_option = click.option(
     metavar="SIZE",
     help="Bytes that a pass may take, such as 500M. [default: 1024 MiB]",
 )
-data_options = together(
+theme_option = click.option(
+    "--theme",
+    type=click.Choice(("light", "dark")),
+    help="Of a picture. [default: light; of .html what the reader prefers]",
+)
+
+
+def picture(name: str, *, help: str) -> Callable[[Function], Function]:
+    """An option that names the file of a picture."""
+    kind = click.Path(dir_okay=False, writable=True, path_type=Path)
+    return click.option(name, type=kind, metavar="FILE", help=help)
+
+
+_how_many = together(
     click.option("--max-samples", type=int, metavar="N", help="Most samples used. [default: 2000]"),
     click.option(
         "--tolerance",
@@ -165,7 +179,8 @@ data_options = together(
         metavar="X",
         help="Stop once the relative error is below this, such as 0.1. [default: use all samples]",
     ),
-    seed_option,
+)
+_how_read = together(
     click.option("--split", metavar="S", help="Split of the dataset. [default: train, if there are splits]"),
     click.option(
         "--channels",
@@ -182,6 +197,8 @@ data_options = together(
     click.option("--batch-size", type=int, metavar="N", help="Samples per pass. [default: at most 64]"),
     device_option,
 )
+data_options = together(_how_many, seed_option, _how_read)
+reading_options = together(_how_many, _how_read)
 embedding_options = together(
     click.option(
         "--probe",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display, documents, terminal
+from registry import display, display_maps, documents, terminal
 from registry.cli_completion import files, task_names_or_files
 from registry.cli_options import (
     CommaList,
@@ -17,7 +17,9 @@ from registry.cli_options import (
     embedding_options,
     json_option,
     pass_registry,
+    picture,
     probe_option,
+    theme_option,
 )
 
 if TYPE_CHECKING:
@@ -107,28 +109,58 @@ def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: boo
 @click.argument("source", metavar="SOURCE", shell_complete=task_names_or_files)
 @click.argument("target", metavar="TARGET", shell_complete=task_names_or_files)
 @distance_option
+@click.option("--layers", is_flag=True, help="Tell the distance in each layer of the probe.")
+@picture("--plot", help="Draw that here: FILE.png, .svg or .html.")
+@theme_option
 @probe_option
 @data_options
 @json_option
 @pass_registry
 def distance(
-    registry: "TaskRegistry", /, source: str, target: str, distance: str, as_json: bool, **options: Any
+    registry: "TaskRegistry",
+    /,
+    source: str,
+    target: str,
+    distance: str,
+    layers: bool,
+    plot: Path | None,
+    theme: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the distance from one task to another.
 
     Each is a registered name, or data, which is embedded and not remembered. The options from --max-samples on
-    say how data is read.
+    say how data is read. With --layers or --plot also layer by layer: at which depths of the probe the two
+    tasks need the same filters, and how much each needs them.
 
     \b
     Example:
       t2v distance flowers ./new-photos --distance task2vec_asymmetric
+      t2v distance flowers mnist --layers
+      t2v distance flowers mnist --plot layers.png
     """
-    value = registry.distance(source, target, name=distance, **options)
+    by_layer = layers or plot is not None
+    if by_layer and distance != "task2vec":
+        raise click.UsageError("--layers and --plot show the task2vec distance; leave out --distance")
+    if plot:
+        from registry import pictures
+
+        pictures.check_path(plot)
+    profile = registry.profile(source, target, **options) if by_layer else None
+    value = profile.distance if profile else registry.distance(source, target, name=distance, **options)
     if as_json:
         document = {"source": source, "target": target, "distance": distance, "value": value}
+        if profile:
+            document["layers"] = profile.layers
         click.echo(documents.to_text(document))
+    elif profile and layers:
+        display_maps.show_profile(profile)
     else:
         display.show_distance(value)
+    if plot and profile:
+        pictures.write_profile(plot, profile, theme)
+        terminal.message(f"Wrote {plot}.")
 
 
 @click.command()

@@ -15,7 +15,9 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TagShare, TaskCluster
 
 METHODS = ("agglomerative", "hdbscan")
-MOST_TRIED = 50
+EACH_TRIED = 50
+"""Up to here every number of clusters is tried; beyond, some."""
+
 SMALLEST_SIZES = (2, 3, 4, 5, 8, 12, 20, 30)
 """Smallest sizes of a cluster that are tried with HDBSCAN."""
 
@@ -80,9 +82,11 @@ def partition(
     """Part tasks into clusters.
 
     Unless a number or a height is given, the number of clusters of average linkage is the one with the highest
-    silhouette, from 2 to half the tasks and at most ``MOST_TRIED``; of HDBSCAN, the smallest size of a cluster
-    is, each silhouette counting for the share of tasks that are in a cluster. Of equals the smaller number is
-    taken. Where no number has a silhouette above 0, average linkage makes one cluster of all.
+    silhouette, from 2 to half the tasks. Cuts that only take single tasks off the rest do not count, as a
+    silhouette likes nothing better: the second largest cluster must hold 2 tasks and a hundredth of all. Of
+    HDBSCAN it is the smallest size of a cluster that is chosen so, each silhouette counting for the share of
+    tasks that are in a cluster. Of equals the smaller number is taken. Where none has a silhouette above 0,
+    average linkage makes one cluster of all.
 
     Args:
         distances: ``[T, T]`` symmetric, zero on the diagonal.
@@ -163,15 +167,24 @@ def silhouette(distances: Array, labels: Labels) -> float | None:
 def _by_silhouette(distances: Array, tree: Array) -> Partition:
     num_tasks = len(distances)
     tried, best = [], (0.0, -1)
-    for number in range(2, min(num_tasks // 2, MOST_TRIED) + 1):
-        score = silhouette(distances, cut_into(tree, number))
-        if score is not None:
+    for number in _numbers(num_tasks // 2):
+        labels = cut_into(tree, number)
+        second = int(np.sort(np.bincount(labels))[-2])
+        if second >= max(2, num_tasks / 100) and (score := silhouette(distances, labels)) is not None:
             tried.append((number, score))
             best = max(best, (score, -number))
     number = -best[1] if num_tasks else 0
     labels = cut_into(tree, number) if num_tasks else np.zeros(0, np.int64)
     height = height_of(tree, number) if num_tasks else None
     return Partition(labels, best[0] if number > 1 else None, tuple(tried), height, tree)
+
+
+def _numbers(most: int) -> list[int]:
+    """Numbers of clusters to try: each up to ``EACH_TRIED``, then each a tenth more than the last."""
+    numbers = list(range(2, min(most, EACH_TRIED) + 1))
+    while numbers and (following := numbers[-1] + max(1, numbers[-1] // 10)) <= most:
+        numbers.append(following)
+    return numbers
 
 
 def _by_density(distances: Array, tree: Array) -> Partition:
@@ -210,8 +223,8 @@ def distinguishing_tags(
     """Tags that set some tasks apart from others, most telling first, at most ``TAGS_TOLD``.
 
     A tag tells by the log of its odds inside over its odds outside, half a task added to each count. Only tags
-    that at least a third of the tasks inside have are told, and only where the share outside is smaller. Of equals
-    the first in the alphabet is taken.
+    that at least a third of the tasks inside have are told, and only where the share outside is smaller. Of
+    equals the first in the alphabet is taken.
 
     Args:
         inside: How many tasks of the cluster have each tag.

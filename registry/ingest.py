@@ -434,3 +434,19 @@ def list_estimators() -> list["Estimator"]:
     from indexer.fisher import ESTIMATORS
 
     return list(ESTIMATORS.values())
+
+
+def probe_layers(space: SpaceRecord) -> tuple[tuple[str, int], ...]:
+    """Names and numbers of filters of the layers of a space, in order of its embeddings; loads the probe.
+
+    Raises:
+        IngestError: If its weights cannot be read.
+        NotFoundError: If there is no such network any more.
+    """
+    with translated_errors():
+        from indexer.probes import load_network
+        from indexer.square_grads import SquareGrads
+
+        network = load_network(space.probe_source)
+        with SquareGrads(network.body, norm_weights=space.recipe[1] == NORM_POOLING) as square_grads:
+            return tuple((name, part.stop - part.start) for name, part in square_grads.slices.items())

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 TSNE_FROM = 10
 """Fewer tasks than that are laid out by stress: t-SNE needs neighbours to choose from."""
 
-PERPLEXITY = 30.0
+PERPLEXITY = 20.0
 PLACING_PERPLEXITY = 10.0
 PLACING_NEIGHBORS = 30
 EXAGGERATION = 4.0

@@ -6,19 +6,18 @@ Axes: T tasks, D filters of the probe, Q queries.
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import numpy as np
 
-from registry import clusters, landmarks, layout, layouts
-from registry.answers import Query
-from registry.distances import checked_rows
-from registry.errors import InvalidQueryError
+from registry import clusters, ingest, layouts, map_making, profiles
+from registry.errors import InvalidQueryError, NotFoundError
 from registry.ingest import Progress
 from registry.landmarks import Tasks
 from registry.lifecycle import Lifecycle
-from registry.map_answers import Clustering, TaskMap
-from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles
+from registry.map_answers import Clustering, LayerProfile, TaskMap
+from registry.map_files import LayoutFiles
 from registry.options import DataOptions, ReadingOptions
 from registry.snapshots import Snapshot
 from registry.store import Store
@@ -31,15 +30,6 @@ Answer = TypeVar("Answer")
 Unregistered = tuple[str, np.ndarray]
 """A label and the embedding ``[D]`` of what is not registered."""
 
-MAP_DISTANCE = "task2vec"
-MATRIX_TASKS = 1000
-"""Up to so many tasks a clustering keeps its matrix, to be drawn."""
-
-OTHER_LANDMARKS = 500
-"""Landmarks of distances that no index stands for: each task is compared with all of them."""
-
-NEIGHBORS_UP_TO = 2000
-"""Up to so many tasks the nearest ones of each can be told with a map."""
 
 ANSWERS_KEPT = 8
 
@@ -57,11 +47,14 @@ class MapCache:
         """The layouts of a space."""
         with self._lock:
             if space_id not in self._layouts:
-                database = self._store.database
-                registry_id = database.registry_id()
-                files = LayoutFiles(database.place.cache_folder(registry_id), registry_id, space_id)
+                files = LayoutFiles(self.folder(), self._store.database.registry_id(), space_id)
                 self._layouts[space_id] = layouts.Layouts(files)
             return self._layouts[space_id]
+
+    def folder(self) -> Path:
+        """Where caches go; need not be there."""
+        database = self._store.database
+        return database.place.cache_folder(database.registry_id())
 
     def kept(self, key: tuple[object, ...], snapshot: Snapshot, make: Callable[[], Answer]) -> Answer:
         """The answer to a question about a snapshot, made once."""
@@ -85,6 +78,10 @@ class Maps(Lifecycle, ABC):
     @abstractmethod
     def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
         """Answer a question in the space of a probe."""
+
+    @abstractmethod
+    def _registered(self, query: str, view: View) -> int | None:
+        """Position of the task of that name in the catalogue, or ``None`` for data."""
 
     @abstractmethod
     def _locate(
@@ -139,7 +136,7 @@ class Maps(Lifecycle, ABC):
             found, notes = self._maps.layouts(view.space.space_id).of(
                 view.snapshot, seed=seed, rebuild=rebuild, progress=progress
             )
-            return _map_of(view, found, points, notes, neighbors)
+            return map_making.map_of(view, found, points, notes, neighbors)
 
         return self._answer(ask, probe or space, where)
 
@@ -149,7 +146,7 @@ class Maps(Lifecycle, ABC):
         method: str = "agglomerative",
         num_clusters: int | None = None,
         cut_height: float | None = None,
-        distance: str = MAP_DISTANCE,
+        distance: str = map_making.MAP_DISTANCE,
         probe: str | None = None,
         where: str | None = None,
         progress: Progress | None = None,
@@ -172,7 +169,7 @@ class Maps(Lifecycle, ABC):
         clusters.check_options(method, num_clusters, cut_height)
 
         def ask(view: View) -> Clustering:
-            tasks = Tasks(view.snapshot.rows, _rows_by_name(view), distance)
+            tasks = Tasks(view.snapshot.rows, map_making.rows_by_name(view), distance)
             key = (
                 "clusters",
                 view.space.space_id,
@@ -185,11 +182,74 @@ class Maps(Lifecycle, ABC):
             )
 
             def make() -> Clustering:
-                return _clustering(view, tasks, method, num_clusters, cut_height, progress)
+                return map_making.clustering_of(view, tasks, method, num_clusters, cut_height, progress)
 
             return self._maps.kept(key, view.snapshot, make)
 
         return self._answer(ask, probe, where)
+
+    def profile(
+        self,
+        source: "str | TaskEmbedding",
+        target: "str | TaskEmbedding",
+        *,
+        probe: str | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[DataOptions],
+    ) -> LayerProfile:
+        """Compare two tasks in each layer of the probe: at which depths they need the same filters.
+
+        The first time in a space its probe is loaded; which layers it has is then kept beside the index.
+
+        Args:
+            source: Name of a registered task, a data spec or an embedding.
+            target: The same.
+            probe: Loader of the probe, or id of the space, in which to compare.
+            progress: Called as ``progress(stage, done, total)`` while data is embedded.
+            **options: How data is read, as of ``nearest``.
+
+        Raises:
+            InvalidQueryError: If options are given and there is no data, or two embeddings are of two spaces.
+            NotFoundError: If there is no such task, data or probe.
+            IngestError: If data or the probe cannot be read.
+        """
+        asked = (source, target)
+        space_id = next((it.space.space_id for it in asked if not isinstance(it, str)), None)
+
+        def ask(view: View) -> LayerProfile:
+            queries = [
+                ingest.embed_in_space(it, view.space, progress, **options)
+                if isinstance(it, str) and self._registered(it, view) is None
+                else it
+                for it in asked
+            ]
+            said: DataOptions = options if queries == list(asked) else {}
+            first, second = self._locate(queries, view, said, progress)
+            errors = [
+                self._error_of(point) if isinstance(query, str) else query.standard_error
+                for point, query in zip((first, second), queries, strict=True)
+            ]
+            return profiles.profile_of(
+                (str(first.query.task), str(second.query.task)),
+                view.space,
+                profiles.layers_of(view.space, self._maps.folder(), ingest.probe_layers),
+                (first.fisher, second.fisher),
+                (errors[0], errors[1]),
+            )
+
+        return self._answer(ask, probe or space_id)
+
+    def _error_of(self, point: Point) -> np.ndarray:
+        """Standard error ``[D]`` of the embedding of a registered task.
+
+        Raises:
+            NotFoundError: If it was removed meanwhile.
+        """
+        query = point.query
+        embedding = self._store.embedding(query.space, query.task, query.version)
+        if embedding is None:
+            raise NotFoundError("task", query.task, self._store.task_names())
+        return embedding.standard_error
 
     def _points(
         self,
@@ -206,156 +266,10 @@ class Maps(Lifecycle, ABC):
         named = [query for query in queries if not isinstance(query, tuple)]
         if not named and (given := sorted(name for name, value in options.items() if value is not None)):
             raise InvalidQueryError(
-                f"{' and '.join(given)} would change nothing: options say how data is read, and no data is asked about"
+                f"{' and '.join(given)} would change nothing: options say how data is read, and there is none"
             )
         located = iter(self._locate(named, view, options, progress) if named else [])
-        return [_unregistered(*query, view) if isinstance(query, tuple) else next(located) for query in queries]
-
-
-def _unregistered(label: str, fisher: np.ndarray, view: View) -> Point:
-    """An embedding under a label as a point.
-
-    Raises:
-        InvalidQueryError: If it is no embedding of the space.
-    """
-    row = checked_rows(label, np.asarray(fisher, np.float32)[None])
-    if row.shape[1] != view.space.dim:
-        raise InvalidQueryError(
-            f"{label} has {row.shape[1]} filters, and space {view.space.space_id} has {view.space.dim}"
-        )
-    return Point(Query(label, 0, view.space.space_id), row[0])
-
-
-def _rows_by_name(view: View) -> np.ndarray:
-    """Rows ``[T]`` of the tasks that may be answers, in order of name.
-
-    Raises:
-        InvalidQueryError: If there are none.
-    """
-    rows = np.flatnonzero(view.answerable)
-    if not len(rows):
-        raise InvalidQueryError(
-            "there is no task to draw: none is registered in this space, or none passes the filter; "
-            "`t2v task list` says which there are"
-        )
-    names = view.snapshot.catalogue.rows["name"].take(view.snapshot.position_of[rows])
-    return np.asarray(rows[np.argsort(names.to_numpy(zero_copy_only=False).astype(str), kind="stable")])
-
-
-def _map_of(
-    view: View, found: Layout, points: Sequence[Point], notes: Sequence[str], neighbors: int
-) -> TaskMap:
-    """What is told of a layout."""
-    rows = _rows_by_name(view)
-    embeddings = view.snapshot.rows
-    columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[rows])
-    numbers = layouts.positions_of(found, embeddings, rows)
-    names = tuple(columns["name"].to_pylist())
-    query_positions = np.zeros((len(points), 2))
-    for place, point in enumerate(points):
-        query_positions[place] = _position(view, found, point)
-    all_laid_out = not (found.roles == PLACED).any()
-    return TaskMap(
-        names=names,
-        versions=columns["version"].to_numpy().astype(np.int64),
-        positions=found.positions[numbers],
-        placed=found.roles[numbers] == LATER,
-        kinds=tuple(columns["kind"].to_pylist()),
-        num_classes=columns["num_classes"].to_numpy().astype(np.int64),
-        num_samples=columns["num_samples"].to_numpy().astype(np.int64),
-        tags=tuple(map(tuple, columns["tags"].to_pylist())),
-        queries=tuple(point.query.task for point in points),
-        query_positions=query_positions,
-        query_nearest=tuple(_nearest(view, point, max(neighbors, 3)) for point in points),
-        nearest=_nearest_of_all(Tasks(embeddings, rows), names, neighbors),
-        space=view.space.space_id,
-        distance=MAP_DISTANCE,
-        method=found.method,
-        seed=found.seed,
-        stress=found.stress,
-        trustworthiness=found.trustworthiness,
-        num_neighbors=layout.num_neighbors(int((found.roles != LATER).sum())),
-        num_measured=found.num_measured,
-        num_landmarks=0 if all_laid_out else int((found.roles == LAID_OUT).sum()),
-        notes=tuple(notes),
-    )
-
-
-def _position(view: View, found: Layout, point: Point) -> np.ndarray:
-    """Where a point lies ``[2]``: a registered task where it is, anything else between the others."""
-    if point.query.version:
-        position = view.snapshot.catalogue.find(f"{point.query.task}@{point.query.version}")
-        if position is not None and view.snapshot.catalogue.is_latest[position]:
-            row = view.snapshot.row_of[[position]]
-            return np.asarray(found.positions[layouts.positions_of(found, view.snapshot.rows, row)[0]])
-    return np.asarray(layouts.place_vectors(found, view.snapshot.rows, point.fisher[None])[0])
-
-
-def _nearest(view: View, point: Point, k: int) -> tuple[tuple[str, float], ...]:
-    near = view.nearest(point, k=k, distance=MAP_DISTANCE)
-    return tuple((neighbor.task, neighbor.distance) for neighbor in near)
-
-
-def _nearest_of_all(tasks: Tasks, names: Sequence[str], k: int) -> tuple[tuple[tuple[str, float], ...], ...]:
-    """The k nearest of each task, ties in order of name; nothing where they are too many."""
-    if not k or len(tasks) > NEIGHBORS_UP_TO:
-        return ()
-    distances = tasks.matrix()
-    np.fill_diagonal(distances, np.inf)
-    order = np.argsort(distances, axis=1, kind="stable")[:, : min(k, len(tasks) - 1)]
-    return tuple(
-        tuple((names[other], float(distances[row, other])) for other in near)
-        for row, near in enumerate(order.tolist())
-    )
-
-
-def _clustering(
-    view: View,
-    tasks: Tasks,
-    method: str,
-    num_clusters: int | None,
-    cut_height: float | None,
-    progress: Progress | None,
-) -> Clustering:
-    """Cluster all tasks, or landmarks, which the others then join."""
-    chosen = landmarks.draw_landmarks(len(tasks))
-    if len(chosen) < len(tasks) and tasks.distance != MAP_DISTANCE:
-        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:OTHER_LANDMARKS])
-
-    def report(stage: str) -> landmarks.Report | None:
-        return None if progress is None else lambda done, total: progress(stage, done, total)
-
-    distances = tasks.matrix(chosen, report("distances"))
-    parted = clusters.partition(distances, method=method, num_clusters=num_clusters, cut_height=cut_height)
-    labels = np.zeros(len(tasks), np.int64)
-    labels[chosen] = parted.labels
-    notes = []
-    if len(chosen) < len(tasks):
-        others = np.setdiff1d(np.arange(len(tasks)), chosen)
-        numbers, _ = tasks.nearest(others, chosen, 1, report("placing"))
-        labels[others] = parted.labels[numbers[:, 0]]
-        notes.append(
-            f"{len(chosen)} of the {len(tasks)} tasks were clustered; each other one is in the cluster of the "
-            "nearest of these"
-        )
-    columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[tasks.rows])
-    names = tuple(columns["name"].to_pylist())
-    found, labels = clusters.describe(names, columns["tags"].to_pylist(), labels, chosen, distances)
-    drawn = len(chosen) == len(tasks) <= MATRIX_TASKS
-    return Clustering(
-        method=method,
-        distance=tasks.distance,
-        space=view.space.space_id,
-        clusters=found,
-        noise=tuple(names[place] for place in np.flatnonzero(labels == clusters.NOISE).tolist()),
-        silhouette=parted.silhouette,
-        tried=parted.tried,
-        num_clusters=num_clusters,
-        cut_height=parted.cut_height,
-        num_landmarks=0 if len(chosen) == len(tasks) else len(chosen),
-        names=names,
-        labels=labels,
-        matrix=distances if drawn else None,
-        tree=parted.tree if drawn else None,
-        notes=tuple(notes),
-    )
+        return [
+            map_making.unregistered(*query, view) if isinstance(query, tuple) else next(located)
+            for query in queries
+        ]

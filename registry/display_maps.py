@@ -1,0 +1,106 @@
+"""How maps, clusters and profiles look to a person: cards and tables."""
+
+from typing import TYPE_CHECKING
+
+from registry.terminal import message, say, warn
+from registry.text_tables import card, share, short, table
+
+if TYPE_CHECKING:
+    from registry.map_answers import Clustering, LayerProfile, TaskMap
+
+MEMBERS_SHOWN = 6
+WEAK_SILHOUETTE = 0.25
+"""Below this there is no substantial structure, by Kaufman and Rousseeuw, Finding Groups in Data, 1990."""
+
+
+def show_map(shown: "TaskMap") -> None:
+    """What a map is of and how far it can be trusted, and what is nearest to what was asked about."""
+    over = f", on {shown.num_measured} tasks" if shown.num_landmarks else ""
+    laid_out = len(shown) - int(shown.placed.sum())
+    values: dict[str, object] = {
+        "tasks": f"{len(shown)}" + (f", {len(shown) - laid_out} placed since" if laid_out < len(shown) else ""),
+        "space": shown.space,
+        "method": f"{shown.method}, seed {shown.seed}",
+        "trust": f"trustworthiness {share(shown.trustworthiness)} ({shown.num_neighbors} neighbours{over})",
+        "stress": f"stress-1 {share(shown.stress)}",
+    }
+    if shown.num_landmarks:
+        values["landmarks"] = f"{shown.num_landmarks}; the others lie between the nearest of these"
+    card(f"Map by {shown.distance} distance", values)
+    if shown.queries:
+        say()
+        table(
+            ("asked about", ">x", ">y", "nearest"),
+            [
+                (query, share(x), share(y), ", ".join(f"{name} {share(value)}" for name, value in near))
+                for query, (x, y), near in zip(
+                    shown.queries, shown.query_positions.tolist(), shown.query_nearest, strict=True
+                )
+            ],
+        )
+    for note in shown.notes:
+        message(note)
+
+
+def show_clustering(found: "Clustering") -> None:
+    """Clusters, the largest first, and how clear they are."""
+    say(f"Clusters by {found.distance} ({found.method}), the largest first:")
+    table(
+        (">cluster", "medoid", ">tasks", ">radius", "tags that set it apart", "members"),
+        [
+            (
+                cluster.number,
+                cluster.medoid,
+                cluster.size,
+                share(cluster.radius),
+                ", ".join(f"{it.tag} {it.inside:.0%} (others {it.outside:.0%})" for it in cluster.tags) or "-",
+                _some(cluster.members),
+            )
+            for cluster in found.clusters
+            if cluster.size > 1
+        ],
+    )
+    if alone := tuple(sorted(cluster.medoid for cluster in found.clusters if cluster.size == 1)):
+        say(f"Alone in a cluster: {len(alone)}: {_some(alone)}")
+    if found.method == "hdbscan":
+        say(f"In no cluster (noise): {len(found.noise)}{': ' if found.noise else ''}{_some(found.noise)}")
+    if found.cut_height is not None:
+        say(f"The tree is cut at a distance of {short(found.cut_height)}.")
+    if found.silhouette is not None:
+        told = f"Silhouette {share(found.silhouette)}"
+        say(f"{told}: these clusters are weak; take them as a hint." if is_weak(found) else f"{told}.")
+    for note in found.notes:
+        message(f"{note}.")
+
+
+def is_weak(found: "Clustering") -> bool:
+    """Whether clusters hardly set themselves apart."""
+    return found.silhouette is not None and found.silhouette < WEAK_SILHOUETTE
+
+
+def show_profile(profile: "LayerProfile") -> None:
+    """The distance and Fisher information in each layer."""
+    say(f"{profile.source} and {profile.target}, layer by layer, from input to output of {profile.probe}:")
+    table(
+        ("layer", ">filters", ">distance", f">{profile.source}", f">{profile.target}"),
+        [
+            (
+                it.layer,
+                it.num_filters,
+                share(it.distance),
+                f"{short(it.source_mean)} ± {it.source_error:.2g}",
+                f"{short(it.target_mean)} ± {it.target_error:.2g}",
+            )
+            for it in profile.layers
+        ],
+    )
+    say(f"Over all layers: {share(profile.distance)}. The last two columns are mean Fisher information.")
+    least = [it.layer for it in profile.layers if it.source_mean == 0 or it.target_mean == 0]
+    if least:
+        warn([f"a task excites no filter of {', '.join(least)}: a distance there says little"])
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - MEMBERS_SHOWN} more" if len(names) > MEMBERS_SHOWN else ""
+    return ", ".join(names[:MEMBERS_SHOWN]) + more

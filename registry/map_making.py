@@ -1,0 +1,175 @@
+"""Puts maps and clusterings together from what a question sees.
+
+Axes: T tasks, D filters of the probe, Q queries.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from registry import clusters, landmarks, layout, layouts
+from registry.answers import Query
+from registry.distances import checked_rows
+from registry.errors import InvalidQueryError
+from registry.ingest import Progress
+from registry.landmarks import Tasks
+from registry.map_answers import Clustering, TaskMap
+from registry.map_files import LAID_OUT, LATER, PLACED, Layout
+from registry.views import Point, View
+
+MAP_DISTANCE = "task2vec"
+MATRIX_TASKS = 1000
+"""Up to so many tasks a clustering keeps its matrix, to be drawn."""
+
+OTHER_LANDMARKS = 500
+"""Landmarks of distances that no index stands for: each task is compared with all of them."""
+
+NEIGHBORS_UP_TO = 2000
+"""Up to so many tasks the nearest ones of each can be told with a map."""
+
+
+def unregistered(label: str, fisher: np.ndarray, view: View) -> Point:
+    """An embedding under a label as a point.
+
+    Raises:
+        InvalidQueryError: If it is no embedding of the space.
+    """
+    row = checked_rows(label, np.asarray(fisher, np.float32)[None])
+    if row.shape[1] != view.space.dim:
+        raise InvalidQueryError(
+            f"{label} has {row.shape[1]} filters, and space {view.space.space_id} has {view.space.dim}"
+        )
+    return Point(Query(label, 0, view.space.space_id), row[0])
+
+
+def rows_by_name(view: View) -> np.ndarray:
+    """Rows ``[T]`` of the tasks that may be answers, in order of name.
+
+    Raises:
+        InvalidQueryError: If there are none.
+    """
+    rows = np.flatnonzero(view.answerable)
+    if not len(rows):
+        raise InvalidQueryError(
+            "there is no task to draw: none is registered in this space, or none passes the filter; "
+            "`t2v task list` says which there are"
+        )
+    names = view.snapshot.catalogue.rows["name"].take(view.snapshot.position_of[rows])
+    return np.asarray(rows[np.argsort(names.to_numpy(zero_copy_only=False).astype(str), kind="stable")])
+
+
+def map_of(view: View, found: Layout, points: Sequence[Point], notes: Sequence[str], neighbors: int) -> TaskMap:
+    """What is told of a layout."""
+    rows = rows_by_name(view)
+    embeddings = view.snapshot.rows
+    columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[rows])
+    numbers = layouts.positions_of(found, embeddings, rows)
+    names = tuple(columns["name"].to_pylist())
+    query_positions = np.zeros((len(points), 2))
+    for place, point in enumerate(points):
+        query_positions[place] = _position(view, found, point)
+    all_laid_out = not (found.roles == PLACED).any()
+    return TaskMap(
+        names=names,
+        versions=columns["version"].to_numpy().astype(np.int64),
+        positions=found.positions[numbers],
+        placed=found.roles[numbers] == LATER,
+        kinds=tuple(columns["kind"].to_pylist()),
+        num_classes=columns["num_classes"].to_numpy().astype(np.int64),
+        num_samples=columns["num_samples"].to_numpy().astype(np.int64),
+        tags=tuple(map(tuple, columns["tags"].to_pylist())),
+        queries=tuple(point.query.task for point in points),
+        query_positions=query_positions,
+        query_nearest=tuple(_nearest(view, point, max(neighbors, 3)) for point in points),
+        nearest=_nearest_of_all(Tasks(embeddings, rows), names, neighbors),
+        space=view.space.space_id,
+        distance=MAP_DISTANCE,
+        method=found.method,
+        seed=found.seed,
+        stress=found.stress,
+        trustworthiness=found.trustworthiness,
+        num_neighbors=layout.num_neighbors(int((found.roles != LATER).sum())),
+        num_measured=found.num_measured,
+        num_landmarks=0 if all_laid_out else int((found.roles == LAID_OUT).sum()),
+        notes=tuple(notes),
+    )
+
+
+def _position(view: View, found: Layout, point: Point) -> np.ndarray:
+    """Where a point lies ``[2]``: a registered task where it is, anything else between the others."""
+    if point.query.version:
+        position = view.snapshot.catalogue.find(f"{point.query.task}@{point.query.version}")
+        if position is not None and view.snapshot.catalogue.is_latest[position]:
+            row = view.snapshot.row_of[[position]]
+            return np.asarray(found.positions[layouts.positions_of(found, view.snapshot.rows, row)[0]])
+    return np.asarray(layouts.place_vectors(found, view.snapshot.rows, point.fisher[None])[0])
+
+
+def _nearest(view: View, point: Point, k: int) -> tuple[tuple[str, float], ...]:
+    near = view.nearest(point, k=k, distance=MAP_DISTANCE)
+    return tuple((neighbor.task, neighbor.distance) for neighbor in near)
+
+
+def _nearest_of_all(tasks: Tasks, names: Sequence[str], k: int) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """The k nearest of each task, ties in order of name; nothing where they are too many."""
+    if not k or len(tasks) > NEIGHBORS_UP_TO:
+        return ()
+    distances = tasks.matrix()
+    np.fill_diagonal(distances, np.inf)
+    order = np.argsort(distances, axis=1, kind="stable")[:, : min(k, len(tasks) - 1)]
+    return tuple(
+        tuple((names[other], float(distances[row, other])) for other in near)
+        for row, near in enumerate(order.tolist())
+    )
+
+
+def clustering_of(
+    view: View,
+    tasks: Tasks,
+    method: str,
+    num_clusters: int | None,
+    cut_height: float | None,
+    progress: Progress | None,
+) -> Clustering:
+    """Cluster all tasks, or landmarks, which the others then join."""
+    chosen = landmarks.draw_landmarks(len(tasks))
+    if len(chosen) < len(tasks) and tasks.distance != MAP_DISTANCE:
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:OTHER_LANDMARKS])
+
+    def report(stage: str) -> landmarks.Report | None:
+        return None if progress is None else lambda done, total: progress(stage, done, total)
+
+    distances = tasks.matrix(chosen, report("distances"))
+    parted = clusters.partition(distances, method=method, num_clusters=num_clusters, cut_height=cut_height)
+    labels = np.zeros(len(tasks), np.int64)
+    labels[chosen] = parted.labels
+    notes = []
+    if len(chosen) < len(tasks):
+        others = np.setdiff1d(np.arange(len(tasks)), chosen)
+        numbers, _ = tasks.nearest(others, chosen, 1, report("placing"))
+        labels[others] = parted.labels[numbers[:, 0]]
+        notes.append(
+            f"{len(chosen)} of the {len(tasks)} tasks were clustered; each other one is in the cluster of the "
+            "nearest of these"
+        )
+    columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[tasks.rows])
+    names = tuple(columns["name"].to_pylist())
+    found, labels = clusters.describe(names, columns["tags"].to_pylist(), labels, chosen, distances)
+    drawn = len(chosen) == len(tasks) <= MATRIX_TASKS
+    return Clustering(
+        method=method,
+        distance=tasks.distance,
+        space=view.space.space_id,
+        clusters=found,
+        noise=tuple(names[place] for place in np.flatnonzero(labels == clusters.NOISE).tolist()),
+        silhouette=parted.silhouette,
+        tried=parted.tried,
+        num_clusters=num_clusters,
+        cut_height=parted.cut_height,
+        num_landmarks=0 if len(chosen) == len(tasks) else len(chosen),
+        names=names,
+        labels=labels,
+        matrix=distances if drawn else None,
+        tree=parted.tree if drawn else None,
+        notes=tuple(notes),
+    )

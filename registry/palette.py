@@ -1,0 +1,76 @@
+"""Colours that everybody can tell apart, on light and dark ground; pages and plots both take them from here.
+
+The eight of Okabe and Ito differ for people of every kind of colour vision. Some are too pale to stand out from
+white, so what is drawn in them has an edge in ``Theme.edge``. Wherever there is a legend, shapes differ too.
+
+Source:
+    Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
+"""
+
+from dataclasses import dataclass
+
+SERIES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#000000")
+"""On light ground: blue, orange, green, vermilion, purple, sky, yellow, black."""
+
+SERIES_DARK = (*SERIES[:-1], "#ffffff")
+"""On dark ground, where white takes the place of black."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a picture.
+
+    Attributes:
+        name: ``light`` or ``dark``.
+        ground: Behind everything.
+        ink: Of text.
+        soft: Of text beside that.
+        line: Of grids.
+        edge: Around what is drawn in a colour of ``series``.
+        rest: Of what has no colour of its own.
+        series: Eight.
+    """
+
+    name: str
+    ground: str
+    ink: str
+    soft: str
+    line: str
+    edge: str
+    rest: str
+    series: tuple[str, ...]
+
+
+THEMES: dict[str, Theme] = {
+    theme.name: theme
+    for theme in (
+        Theme("light", "#ffffff", "#17202b", "#52606f", "#d9dee5", "#17202b", "#a9b3bf", SERIES),
+        Theme("dark", "#10151b", "#e7ecf2", "#a3b0be", "#2d3844", "#e7ecf2", "#6b7886", SERIES_DARK),
+    )
+}
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, 1 to 21; 3 is wanted of shapes, 4.5 of text.
+
+    Source:
+        Web Content Accessibility Guidelines 2.2, relative luminance and contrast ratio.
+    """
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    """Red, green and blue of ``#rrggbb``, 0 to 1."""
+    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return red, green, blue
+
+
+def linear(part: float) -> float:
+    """The light of a part of a colour, 0 to 1."""
+    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+
+def _luminance(colour: str) -> float:
+    red, green, blue = map(linear, rgb(colour))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
