@@ -5,6 +5,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +71,26 @@ class PageSession:
         """Run a command in this process: starting one for each would take most of the time."""
         done = CliRunner().invoke(main, shlex.split(line)[1:], catch_exceptions=False)
         assert done.exit_code == 0, f"{self._page.name}, line {block.line}: {line}: {done.output}"
+
+
+@contextmanager
+def server(log: Path) -> Iterator[str]:
+    """The URL of a real server of ``$T2V_REGISTRY`` that takes data below the working folder."""
+    program = [str(Path(sys.executable).with_name("t2v")), "serve", "--port", "0", "--allow-root", "."]
+    with log.open("w") as stream, subprocess.Popen(program, stderr=stream) as process:
+        try:
+            yield _announced_url(log, process)
+        finally:
+            process.terminate()
+
+
+def _announced_url(log: Path, process: subprocess.Popen) -> str:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if found := re.search(r" at (http://\S+)", log.read_text()):
+            return found[1]
+        time.sleep(0.05)
+    raise AssertionError(f"no server: {log.read_text()}")
 
 
 def blocks(text: str) -> list[Fence]:

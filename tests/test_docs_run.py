@@ -1,10 +1,13 @@
 """Every shell and Python block of README.md and docs runs, in order, as a reader would type it."""
 
 import re
+from contextlib import ExitStack
 
 import pytest
 from markdown_pages import fences, page_id, pages
-from page_session import ELSEWHERE, PageSession, blocks, cache_weights, prepare, shell_lines
+from page_session import ELSEWHERE, PageSession, blocks, cache_weights, prepare, server, shell_lines
+
+from registry import TaskRegistry
 
 RUN_PAGES = [page for page in pages() if blocks(page.read_text(encoding="utf-8"))]
 
@@ -32,10 +35,15 @@ def desk(tmp_path, torch_home, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # as the page says
 @pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
-def test_page_runs(page, desk):
-    session = PageSession(page)
-    for block in blocks(page.read_text(encoding="utf-8")):
-        session.run(block)
+def test_page_runs(page, desk, monkeypatch):
+    text, session = page.read_text(encoding="utf-8"), PageSession(page)
+    with ExitStack() as stack:
+        if "$URL" in text:
+            TaskRegistry(desk.parent / "registry").init()
+            monkeypatch.setenv("T2V_TOKEN", "a-token-that-the-page-knows")
+            monkeypatch.setenv("URL", stack.enter_context(server(desk.parent / "server.log")))
+        for block in blocks(text):
+            session.run(block)
 
 
 def test_every_page_that_shows_commands_is_run():
