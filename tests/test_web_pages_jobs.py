@@ -126,11 +126,11 @@ def page_at(client, url: str, **options) -> Page:
     [
         ({}, "Waiting for its turn"),
         (
-            {"state": "running", "progress": {"stage": "reading images", "done": 20, "total": 1200}},
+            {"state": "running", "progress": {"stage": "decode", "done": 20, "total": 1200}},
             "20 of 1,200",
         ),
         (
-            {"state": "running", "progress": {"stage": "reading images", "done": 20, "total": 0}},
+            {"state": "running", "progress": {"stage": "decode", "done": 20, "total": 0}},
             "Reading images",
         ),
         ({"state": "running", "progress": None}, "Starting"),

@@ -31,6 +31,14 @@ NAVIGATION = {
 NOTHING = "\N{EN DASH}"
 """What stands where a value is not known."""
 
+STAGES = {
+    "decode": "Reading images",
+    "features": "Features of the probe",
+    "fisher": "Fisher information",
+    "trials": "Trying experts",
+}
+"""What people call the stages of a job; others are called as they are."""
+
 KINDS = {"single_label": "single-label", "multi_label": "multi-label", "regression": "regression"}
 """What people call the kinds of tasks."""
 
@@ -93,6 +101,7 @@ def _environment() -> Environment:
         static_path=static_path,
         bar=drawings.bar,
         interval=drawings.interval,
+        stages=STAGES,
     )
     environment.filters.update(
         share=lambda value: NOTHING if value is None else share(value),
@@ -103,6 +112,7 @@ def _environment() -> Environment:
         moment=lambda stamp: f"{stamp[:10]} {stamp[11:19]} UTC" if stamp else NOTHING,
         kind=KINDS.__getitem__,
         groups=GROUPS.__getitem__,
+        stage=lambda name: STAGES.get(name, name.capitalize()),
         took=_took,
     )
     return environment

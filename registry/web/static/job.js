@@ -3,13 +3,14 @@
 
 const place = document.getElementById("progress");
 const events = new EventSource(place.dataset.events);
+const stages = JSON.parse(place.dataset.stages);
 const again = () => location.reload();
 
 events.addEventListener("progress", (event) => {
   const job = JSON.parse(event.data);
   const { stage, done, total } = job.progress || {};
   const bar = document.getElementById("bar");
-  const said = stage ? stage[0].toUpperCase() + stage.slice(1) : job.state === "queued" ? "Waiting for its turn" : "Starting";
+  const said = stage ? stages[stage] || stage[0].toUpperCase() + stage.slice(1) : job.state === "queued" ? "Waiting for its turn" : "Starting";
   const label = document.getElementById("stage");
   if (label.textContent !== said) label.textContent = said; // said aloud once
   if (total) {

@@ -82,9 +82,10 @@ class MapDrawing {
     const visible = this.visible(points, scale, left, top, 2 * radius);
     if (visible.length > FEW) this.drawMany(points, visible, scale, left, top, groups, found && new Set(found), radius);
     else this.drawFew(points, visible, groups, found && new Set(found), radius);
-    if (visible.length <= 60) this.drawNames(points, visible.filter((i) => i !== task), radius, found);
-    for (const query of points.queries) this.drawQuery(...this.place(query.x, query.y), query.label);
-    if (task >= 0) this.drawMark(...this.place(points.x[task], points.y[task]), points.names[task], radius);
+    const taken = []; // by names, which cover each other nowhere
+    for (const query of points.queries) this.drawQuery(...this.place(query.x, query.y), query.label, taken);
+    if (task >= 0) this.drawMark(...this.place(points.x[task], points.y[task]), points.names[task], radius, taken);
+    if (visible.length <= 60) this.drawNames(points, visible.filter((i) => i !== task), radius, found, taken);
     if (current >= 0) this.drawRing(...this.place(points.x[current], points.y[current]), radius);
   }
 
@@ -175,11 +176,11 @@ class MapDrawing {
   }
 
   // Names beside points, as long as they cover no other name.
-  drawNames(points, visible, radius, found) {
-    const taken = visible.map((i) => {
+  drawNames(points, visible, radius, found, taken) {
+    for (const i of visible) {
       const [x, y] = this.place(points.x[i], points.y[i]);
-      return [x - radius, y - radius, x + radius, y + radius];
-    });
+      taken.push([x - radius, y - radius, x + radius, y + radius]);
+    }
     for (const i of visible) {
       if (found && !found.includes(i)) continue;
       const [x, y] = this.place(points.x[i], points.y[i]);
@@ -187,7 +188,7 @@ class MapDrawing {
     }
   }
 
-  drawName(name, x, y, radius, taken = [], strong = false) {
+  drawName(name, x, y, radius, taken, strong = false) {
     const { context, ratio } = this;
     context.font = `${strong ? 600 : 400} ${12.5 * ratio}px system-ui, sans-serif`;
     context.textBaseline = "middle";
@@ -207,7 +208,7 @@ class MapDrawing {
     context.fillText(name, box[0], y);
   }
 
-  drawMark(x, y, name, radius) {
+  drawMark(x, y, name, radius, taken) {
     const { context, ratio } = this;
     context.beginPath();
     context.arc(x, y, radius + 3 * ratio, 0, 2 * Math.PI);
@@ -216,11 +217,11 @@ class MapDrawing {
     context.lineWidth = 2 * ratio;
     context.strokeStyle = this.ground;
     context.stroke();
-    this.drawName(name, x, y, radius + 3 * ratio, [], true);
+    this.drawName(name, x, y, radius + 3 * ratio, taken, true);
   }
 
   // A star with its name: data that is not registered.
-  drawQuery(x, y, label) {
+  drawQuery(x, y, label, taken) {
     const { context, ratio } = this;
     context.beginPath();
     for (let n = 0; n < 10; n++) {
@@ -233,7 +234,7 @@ class MapDrawing {
     context.stroke();
     context.fillStyle = this.mark;
     context.fill();
-    this.drawName(label, x, y, 10 * ratio, [], true);
+    this.drawName(label, x, y, 10 * ratio, taken, true);
   }
 
   drawRing(x, y, radius) {

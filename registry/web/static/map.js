@@ -281,6 +281,7 @@ async function start() {
   wait.hidden = true;
   tellQuality(points);
   const map = new TaskMap(canvas, points);
+  window.taskMap = map; // for those who look at it from a console, and for tests
   canvas.dataset.ready = String(points.length);
   const at = (id) => document.getElementById(id);
   at("map-in").addEventListener("click", () => map.zoom(1.5));
