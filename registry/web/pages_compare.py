@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
-from registry.errors import InvalidQueryError, NotFoundError
+from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.web import profile_drawing
 from registry.web.kept import Kept
 from registry.web.pages_experts import results_of
@@ -39,9 +39,19 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
 
 @router.get("/compare/profile")
 def profile(request: Request, a: str, b: str) -> HTMLResponse:
-    """At which depths of the probe two tasks agree."""
-    found = request.app.state.registry.profile(a, b)
-    return render(request, "profile.html", {"profile": found, "drawn": profile_drawing.drawn(found)})
+    """At which depths of the probe two tasks agree; or why its layers cannot be told."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    shown: dict[str, Any] = {
+        "a": registry.task(a).name,
+        "b": registry.task(b).name,
+        "profile": None,
+        "problem": "",
+    }
+    try:
+        found = kept.get(("profile", registry.version(), a, b), lambda: registry.profile(a, b))
+    except (NotFoundError, InvalidQueryError, IngestError) as err:
+        return render(request, "profile.html", {**shown, "problem": str(err)})
+    return render(request, "profile.html", {**shown, "profile": found, "drawn": profile_drawing.drawn(found)})
 
 
 def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:

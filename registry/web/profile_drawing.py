@@ -11,10 +11,10 @@ from markupsafe import Markup
 from registry.map_answers import LayerProfile
 
 LEFT, RIGHT, TOP = 64, 16, 34
-UPPER, LOWER, GAP, BOTTOM = 210, 110, 26, 64
+UPPER, LOWER, GAP, BOTTOM = 210, 110, 26, 92
 """Heights of the two parts, of what is between them, and of the names of the layers."""
 
-STEP, LEAST_WIDTH = 44, 640
+STEP, LEAST_WIDTH = 68, 640
 MOST_WIDTH = 1400
 DECADE = 10.0
 
@@ -41,8 +41,10 @@ def drawn(profile: LayerProfile) -> Markup:
         _names(across, [it.layer for it in layers], step),
     ]
     title = f"Fisher information of {profile.source} and {profile.target} by layer, and their distance there"
-    head = Markup('<svg class="profile" viewBox="0 0 {:g} {}" role="img" aria-label="{}">')
-    return head.format(width, height, title) + Markup("").join(parts) + Markup("</svg>")
+    head = Markup(
+        '<svg class="profile" viewBox="0 0 {:g} {}" width="{:g}" height="{}" role="img" aria-label="{}">'
+    )
+    return head.format(width, height, width, height, title) + Markup("").join(parts) + Markup("</svg>")
 
 
 def _decades(means: Sequence[float]) -> tuple[int, int]:
