@@ -54,7 +54,9 @@ class Jobs:
         self._cancelled: set[str] = set()
         self._workers: list[threading.Thread] = []
         self._store: JobStore | None = None
-        self._owner = FileLock(settings.state / "lock")
+        self._owner = FileLock(
+            settings.state / "lock", thread_local=False
+        )  # one thread takes it, another lets go
         self._is_closing = False
         self._next_sweep = 0.0
 
@@ -83,6 +85,7 @@ class Jobs:
             raise StorageError(
                 f"{state}: the state folder cannot be written: {error.strerror}; give another --state"
             ) from error
+        self._is_closing = False
         try:
             self._uploads.open()
             self._store = JobStore(state / "jobs.sqlite")
@@ -103,6 +106,9 @@ class Jobs:
         self._workers.clear()
         if self._store is not None:
             self._store.close()
+            self._store = None
+            self._live.clear()
+            self._waiting.clear()
         self._owner.release()
 
     def stop(self) -> None:
@@ -240,7 +246,7 @@ class Jobs:
             StorageError: If it has not.
         """
         if self._store is None:
-            raise StorageError("the server has not started")
+            raise StorageError("the server has not started, or has stopped")
         return self._store
 
     def _work(self) -> None:
