@@ -234,7 +234,7 @@ ALLOWED = {
         "web.login": "web.faults web.pages web.security web.sessions",
         "web.models": "",
         "web.multipart": "web.faults",
-        "web.pages": "web.kept web.pages_compare web.pages_experts web.pages_jobs web.pages_map "
+        "web.pages": "core web.kept web.pages_compare web.pages_experts web.pages_jobs web.pages_map "
         "web.pages_tasks web.templating",
         "web.pages_compare": "core distances web.kept web.pages_experts web.profile_drawing web.templating",
         "web.pages_experts": "core web.kept web.listings web.templating",
@@ -245,7 +245,7 @@ ALLOWED = {
         "web.profile_drawing": "map_answers",
         "web.roots": "terminal",
         "web.security": "terminal web.faults web.sessions web.settings",
-        "web.serving": "web.app web.jobs web.settings",
+        "web.serving": "web.app web.jobs web.pages web.settings",
         "web.sessions": "",
         "web.settings": "",
         "web.templating": "display task_pages text_tables web.drawings web.listings",

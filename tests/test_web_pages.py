@@ -11,6 +11,7 @@ from web_servers import BEARER, serving
 import registry
 from registry.palette import SERIES, SERIES_DARK, THEMES
 from registry.store import Store
+from registry.web.pages import warm
 from registry.web.templating import STATIC, static_path
 
 SCRIPT = "<script>alert(1)</script>"
@@ -375,3 +376,14 @@ def test_pages_take_nothing_from_elsewhere():
     for path in sorted(STATIC.iterdir()):
         addresses = re.findall(r"(?:https?:)?//[\w.-]+\.\w{2,}[^\s\"')]*", path.read_text())
         assert [it for it in addresses if "www.w3.org" not in it] == [], path.name
+
+
+def test_what_the_first_reader_waits_for_is_read_ahead(tmp_path, monkeypatch):
+    Store.create(tmp_path / "registry", fill)
+    asked = []
+    ahead = registry.TaskRegistry(tmp_path / "registry")
+    monkeypatch.setattr(ahead, "nearest", lambda name, k: asked.append(("nearest", name, k)))
+    monkeypatch.setattr(ahead, "recommend", lambda name, k: asked.append(("recommend", name, k)))
+    warm(ahead)
+    assert asked == [("nearest", "..", 1), ("recommend", "..", 1)]
+    warm(registry.TaskRegistry(tmp_path / "none"))  # says so in the log, and ends no server

@@ -1,10 +1,13 @@
 """The pages for people, wired together; login and errors among them."""
 
+import logging
 from http import HTTPStatus
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
+from registry.core import TaskRegistry
+from registry.errors import RegistryError
 from registry.web import pages_compare, pages_experts, pages_jobs, pages_map, pages_tasks
 from registry.web.kept import Kept
 from registry.web.templating import render
@@ -35,6 +38,18 @@ def install(app: FastAPI) -> None:
     """Add the pages to an application, and what they keep."""
     app.state.kept = Kept()
     app.include_router(router)
+
+
+def warm(registry: TaskRegistry) -> None:
+    """Read what the first reader would have to wait for: the tasks, their index, experts and results."""
+    try:
+        registry.experts()
+        registry.results()
+        for task in registry.find_tasks(limit=1).tasks:
+            registry.nearest(task.name, k=1)
+            registry.recommend(task.name, k=1)
+    except RegistryError as err:  # those who ask are told
+        logging.getLogger("t2v.serve").info("nothing is read ahead: %s", err)
 
 
 @router.get("/login")

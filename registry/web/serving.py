@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 from types import FrameType
 
 import uvicorn
@@ -9,6 +10,7 @@ import uvicorn
 from registry.errors import StorageError
 from registry.web.app import create_app
 from registry.web.jobs import Jobs
+from registry.web.pages import warm
 from registry.web.settings import ServeSettings
 
 BACKLOG = 2048
@@ -54,6 +56,7 @@ class Serving:
             ws="none",
         )
         server = _Server(config, self._app.state.jobs)
+        threading.Thread(target=warm, args=(self._app.state.registry,), daemon=True).start()
         with self._socket:
             server.run(sockets=[self._socket])
 
