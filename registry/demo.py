@@ -1,6 +1,6 @@
 """The main job on real data that ships with scikit-learn, in a registry that is removed afterwards.
 
-Registers 1,797 handwritten digits as a new task, asks which known tasks it is like and which expert to start
+Registers handwritten digits as a new task, asks which known tasks it is like and which expert to start
 from, then measures what was expected.
 """
 
@@ -12,6 +12,7 @@ from registry.answers import Measurement, Recommendation
 from registry.core import TaskRegistry
 
 TASK, DATA = "digits", "sklearn:digits"
+SAMPLES = 500  # of 1,797: sure enough to tell neighbours, in a quarter of the time
 
 
 def run_demo() -> list[tuple[str, float, Measurement]]:
@@ -28,9 +29,9 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
             f"A fresh registry with the starter content: {len(tasks)} tasks, {len(experts)} experts, "
             f"{len(results)} results."
         )
-        terminal.command(f"t2v task add {TASK} {DATA}")
+        terminal.command(f"t2v task add {TASK} {DATA} --max-samples {SAMPLES}")
         with terminal.progress_bar() as progress:
-            display.show_added(registry.add_task(TASK, DATA, progress=progress))
+            display.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
         terminal.command(f"t2v nearest {TASK} -k 5")
         query, neighbors = registry.nearest(TASK, k=5)
         display.show_neighbors(query, "task2vec", neighbors)
