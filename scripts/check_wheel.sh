@@ -6,6 +6,13 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work" .
+"$work/venv/bin/python" - "$work"/*.whl <<'EOF'
+import pathlib, sys, zipfile
+inside = set(zipfile.ZipFile(sys.argv[1]).namelist())
+wanted = [str(it) for folder in ("templates", "static") for it in pathlib.Path("registry/web", folder).iterdir()]
+missing = sorted(set(wanted) - inside)
+sys.exit(f"the wheel lacks {missing}" if missing or not wanted else 0)
+EOF
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$work"/*.whl
 cd "$work"

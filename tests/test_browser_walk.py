@@ -21,6 +21,7 @@ import registry
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 import browsing
+import make_screenshots
 
 NEEDED: dict[str, object] = {
     "playwright": importlib.util.find_spec("playwright"),
@@ -344,6 +345,14 @@ def test_map_is_searched_coloured_zoomed_and_clicked(opened, pictures):
     page.wait_for_function("() => document.querySelector('#map-card strong')?.textContent === 'mnist'")
     page.locator("#map").click(position={"x": x, "y": y})
     page.wait_for_url("**/tasks/mnist")
+
+
+def test_pictures_of_the_readme_are_taken(opened, work):
+    page = opened()
+    make_screenshots.take(page, work / "map.png", make_screenshots.open_map)
+    make_screenshots.take(page, work / "task.png", make_screenshots.open_task)
+    for name in ("map", "task"):
+        assert 20_000 < (work / f"{name}.png").stat().st_size < make_screenshots.MOST_BYTES
 
 
 def test_pages_work_without_scripts(opened):

@@ -24,6 +24,7 @@ router = APIRouter()
 NUM_NEIGHBORS = 10
 NUM_EXPERTS = 8
 NUM_MARKED = 5
+NUM_LINES = 100
 NUM_CLASSES_SHOWN = 24
 NORMAL_95 = 1.96
 
@@ -96,7 +97,9 @@ def task(request: Request, name: str, version: int | None = Query(None, ge=1)) -
 def history(request: Request, name: str) -> HTMLResponse:
     """All versions of a task, and who wrote what."""
     found = request.app.state.registry.history(name)
-    return render(request, "history.html", {"history": found, "lines": found.audit[::-1]})
+    lines = found.audit[::-1]
+    num_more = max(len(lines) - NUM_LINES, 0)
+    return render(request, "history.html", {"history": found, "lines": lines[:NUM_LINES], "num_more": num_more})
 
 
 @router.get("/tasks/{name}/recommendation")
