@@ -130,8 +130,9 @@ def _throttled(report: Report) -> ingest.Progress:
 
 
 def _end_with_the_server() -> None:
-    """Stdin ends when the server lets go of it, or is no more."""
-    sys.stdin.buffer.read()
+    """Stdin ends when the server lets go of it, or is no more; not by its buffer, which has a lock."""
+    while os.read(0, 1024):
+        pass
     os._exit(1)
 
 
