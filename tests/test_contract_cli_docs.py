@@ -35,7 +35,7 @@ def examples(command):
 
 def parse(line):
     """Parse a command line without running it; returns the command that it would run."""
-    context = click.Context(main, info_name="t2v")
+    context = click.Context(main, info_name="t2v", **main.context_settings)
     command, words = main, shlex.split(line)[1:]
     while isinstance(command, click.Group):
         words = command.make_parser(context).parse_args(args=words)[1]

@@ -48,7 +48,7 @@ def parse(words: list[str]) -> None:
     Raises:
         UsageError: If it does not parse.
     """
-    context, command, rest = click.Context(main, info_name="t2v"), main, words[1:]
+    context, command, rest = click.Context(main, info_name="t2v", **main.context_settings), main, words[1:]
     while isinstance(command, click.Group):
         rest = command.make_parser(context).parse_args(args=rest)[1]
         if not rest:  # options of a group alone, such as --version

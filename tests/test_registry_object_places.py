@@ -208,10 +208,10 @@ def test_server_that_is_gone_is_told(own_server, monkeypatch):
 def test_missing_extra_says_what_to_install():
     code = (
         "import sys; sys.modules['obstore'] = None\n"
-        "from registry.errors import StorageError\n"
+        "from registry.errors import MissingExtraError\n"
         "from registry.locations import place_of\n"
         "try: place_of('s3://bucket/registry')\n"
-        "except StorageError as error: print(error)"
+        "except MissingExtraError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == (
