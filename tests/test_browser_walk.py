@@ -188,10 +188,12 @@ def test_axe_would_notice(opened):
     assert any("critical: label" in it for it in browsing.accessibility_findings(page))
 
 
-def test_wrong_token_is_told_and_the_right_one_leads_back(opened):
+def test_wrong_token_is_told_and_the_right_one_leads_back(opened, pictures):
     page = opened(storage_state=None)
     page.goto("/recommend")
     page.get_by_role("main").get_by_role("link", name="Log in").click()
+    shoot(page, pictures, "login-form-light")
+    assert browsing.accessibility_findings(page) == []
     page.get_by_label("Token").fill("wrong")
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("alert").wait_for()
