@@ -23,6 +23,7 @@ SOLE_IMPORTERS = {
             "api",
             "api_experts",
             "api_jobs",
+            "api_maps",
             "api_questions",
             "api_tasks",
             "app",
@@ -31,6 +32,7 @@ SOLE_IMPORTERS = {
             "fresh",
             "login",
             "models",
+            "models_jobs",
             "pages",
             "pages_compare",
             "pages_experts",
@@ -213,11 +215,13 @@ ALLOWED = {
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
         "web.api": "core documents web.faults web.fresh web.models web.security",
         "web.api_experts": "documents frames web.api web.models",
-        "web.api_jobs": "web.api web.job_store web.jobs web.models web.uploads",
+        "web.api_jobs": "web.api web.job_store web.jobs web.models web.models_jobs web.uploads",
+        "web.api_maps": "core documents_maps web.api web.faults web.kept web.models web.models_maps",
         "web.api_questions": "core documents web.api web.models",
         "web.api_tasks": "core documents task_pages web.api web.models",
-        "web.app": "core web.api_experts web.api_jobs web.api_questions web.api_tasks web.assets web.faults "
-        "web.fresh web.jobs web.login web.pages web.security web.sessions web.settings web.uploads",
+        "web.app": "core web.api_experts web.api_jobs web.api_maps web.api_questions web.api_tasks "
+        "web.assets web.faults web.fresh web.jobs web.login web.pages web.security web.sessions "
+        "web.settings web.uploads",
         "web.assets": "web.templating",
         "web.drawings": "",
         "web.faults": "terminal",
@@ -233,6 +237,8 @@ ALLOWED = {
         "web.listings": "",
         "web.login": "web.faults web.pages web.security web.sessions",
         "web.models": "",
+        "web.models_jobs": "web.models",
+        "web.models_maps": "web.models",
         "web.multipart": "web.faults",
         "web.pages": "core web.kept web.pages_compare web.pages_experts web.pages_jobs web.pages_map "
         "web.pages_tasks web.templating",

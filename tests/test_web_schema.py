@@ -9,7 +9,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from web_servers import BEARER, URL, settings_of, small_limits
 
 from registry import TaskRegistry
-from registry.web import models, sessions
+from registry.web import models_jobs, sessions
 from registry.web.app import create_app
 from registry.web.job_requests import OPTIONS
 
@@ -182,4 +182,4 @@ def test_writing_operations_say_that_they_need_the_token(client):
 
 
 def test_options_of_jobs_are_those_that_the_api_takes():
-    assert set().union(*OPTIONS.values()) == set(models.JobOptions.model_fields)
+    assert set().union(*OPTIONS.values()) == set(models_jobs.JobOptions.model_fields)

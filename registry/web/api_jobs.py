@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from registry.errors import NotFoundError
-from registry.web import models
+from registry.web import models, models_jobs
 from registry.web.api import JSON, WRITES, new_router, paged
 from registry.web.job_store import Job
 from registry.web.jobs import Jobs
@@ -51,7 +51,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/uploads", dependencies=[WRITES], status_code=201, openapi_extra=ZIP_BODY)
-async def upload(request: Request, response: Response) -> models.UploadAnswer:
+async def upload(request: Request, response: Response) -> models_jobs.UploadAnswer:
     """Send a zip of class folders with images in them, as the body or as the field `file` of a form."""
     uploads: Uploads = request.app.state.uploads
     received = await uploads.receive(request)
@@ -60,20 +60,22 @@ async def upload(request: Request, response: Response) -> models.UploadAnswer:
 
 
 @router.get("/uploads/{upload_id}")
-def get_upload(upload_id: models.UploadId, request: Request, response: Response) -> models.UploadAnswer:
+def get_upload(
+    upload_id: models_jobs.UploadId, request: Request, response: Response
+) -> models_jobs.UploadAnswer:
     """What was uploaded."""
     response.headers.update(NO_STORE)
     return _upload(request.app.state.uploads.get(upload_id))
 
 
 @router.delete("/uploads/{upload_id}", dependencies=[WRITES], status_code=204)
-def remove_upload(upload_id: models.UploadId, request: Request) -> None:
+def remove_upload(upload_id: models_jobs.UploadId, request: Request) -> None:
     """Remove what was uploaded, before its time is over."""
     request.app.state.uploads.remove(upload_id)
 
 
 @router.post("/jobs", dependencies=[WRITES, JSON], status_code=202)
-def submit(new: models.NewJob, request: Request, response: Response) -> models.Job:
+def submit(new: models_jobs.NewJob, request: Request, response: Response) -> models_jobs.Job:
     """Ask for a recommendation or for neighbours of new data, or register it as a task."""
     job = _jobs(request).submit(
         new.kind,
@@ -89,23 +91,23 @@ def submit(new: models.NewJob, request: Request, response: Response) -> models.J
 @router.get("/jobs", dependencies=[WRITES])
 def list_jobs(
     request: Request, response: Response, limit: models.Limit = 50, offset: models.Offset = 0
-) -> models.JobList:
+) -> models_jobs.JobList:
     """A page of jobs, the newest first; for those who may start one."""
     jobs = _jobs(request)
     found = [dataclasses.asdict(job) for job in jobs.list(limit=limit, offset=offset)]
     response.headers.update(NO_STORE)
-    return paged(models.JobList, request, response, {"jobs": found}, jobs.count(), limit, offset)
+    return paged(models_jobs.JobList, request, response, {"jobs": found}, jobs.count(), limit, offset)
 
 
 @router.get("/jobs/{job_id}")
-def get_job(job_id: models.JobId, request: Request, response: Response) -> models.Job:
+def get_job(job_id: models_jobs.JobId, request: Request, response: Response) -> models_jobs.Job:
     """A job as it is now."""
     response.headers.update(NO_STORE)
     return _job(_jobs(request).get(job_id))
 
 
 @router.get("/jobs/{job_id}/events", responses=EVENTS, response_class=StreamingResponse)
-async def follow(job_id: models.JobId, request: Request) -> StreamingResponse:
+async def follow(job_id: models_jobs.JobId, request: Request) -> StreamingResponse:
     """How far a job is, while it happens; ends with the job."""
     jobs = _jobs(request)
     await run_in_threadpool(jobs.get, job_id)
@@ -113,14 +115,14 @@ async def follow(job_id: models.JobId, request: Request) -> StreamingResponse:
 
 
 @router.post("/jobs/{job_id}/cancel", dependencies=[WRITES])
-def cancel(job_id: models.JobId, request: Request, response: Response) -> models.Job:
+def cancel(job_id: models_jobs.JobId, request: Request, response: Response) -> models_jobs.Job:
     """Have a job end, and remove what it left; one that is over stays as it is."""
     response.headers.update(NO_STORE)
     return _job(_jobs(request).cancel(job_id))
 
 
 @router.delete("/jobs/{job_id}", dependencies=[WRITES], status_code=204)
-def remove_job(job_id: models.JobId, request: Request) -> None:
+def remove_job(job_id: models_jobs.JobId, request: Request) -> None:
     """Forget a job that is over, with its answer."""
     _jobs(request).remove(job_id)
 
@@ -159,10 +161,10 @@ def _jobs(request: Request) -> Jobs:
     return jobs
 
 
-def _job(job: Job) -> models.Job:
-    return models.Job.model_validate(dataclasses.asdict(job))
+def _job(job: Job) -> models_jobs.Job:
+    return models_jobs.Job.model_validate(dataclasses.asdict(job))
 
 
-def _upload(upload: Upload) -> models.UploadAnswer:
+def _upload(upload: Upload) -> models_jobs.UploadAnswer:
     values = dataclasses.asdict(upload)
-    return models.UploadAnswer(upload=values.pop("id"), **values)
+    return models_jobs.UploadAnswer(upload=values.pop("id"), **values)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from registry.core import TaskRegistry
-from registry.web import api_experts, api_jobs, api_questions, api_tasks, faults, fresh, login, pages
+from registry.web import api_experts, api_jobs, api_maps, api_questions, api_tasks, faults, fresh, login, pages
 from registry.web.assets import HashedFiles
 from registry.web.jobs import Jobs
 from registry.web.security import Guard
@@ -42,7 +42,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     fresh.install(app)
     app.mount("/static", HashedFiles(), name="static")
     app.include_router(login.router)
-    for routes in (api_tasks, api_experts, api_questions, api_jobs):
+    for routes in (api_tasks, api_experts, api_questions, api_maps, api_jobs):
         app.include_router(routes.router)
     pages.install(app)
     return app
