@@ -68,7 +68,11 @@ def show_clustering(found: "Clustering") -> None:
         say(f"The tree is cut at a distance of {short(found.cut_height)}.")
     if found.silhouette is not None:
         told = f"Silhouette {share(found.silhouette)}"
-        say(f"{told}: these clusters are weak; take them as a hint." if is_weak(found) else f"{told}.")
+        say(
+            f"{told}: these clusters are weak; take them as a hint, or say how many with --clusters."
+            if is_weak(found)
+            else f"{told}."
+        )
     for note in found.notes:
         message(f"{note}.")
 

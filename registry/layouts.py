@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry import landmarks, layout
-from registry.embedding_rows import EmbeddingRows
+from registry.embedding_rows import NO_KEY, EmbeddingRows
 from registry.landmarks import Tasks
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
 from registry.snapshots import Snapshot
 
+SEEDS_KEPT = 4
 SAMPLE = 200
 """Tasks that stress and trustworthiness are measured on where not all pairs are compared."""
 
@@ -52,6 +53,9 @@ class Layouts:
             if answer and answer[0] is snapshot and not rebuild:
                 return answer[1], []
             found, notes = self._made(snapshot, seed, rebuild, progress)
+            if len(self._known) >= SEEDS_KEPT:
+                self._known.clear()
+                self._answers.clear()
             self._known[seed] = found
             self._answers[seed] = (snapshot, found)
             return found, notes
@@ -98,12 +102,13 @@ class Layouts:
         missing: NDArray[np.bool_],
         progress: Progress | None,
     ) -> tuple[Layout, list[str]]:
-        """The layout with tasks placed that were added; those that are gone and no landmarks are dropped."""
+        """The layout with tasks placed that were added; those gone are dropped, landmarks if purged."""
         if not missing.any():
             return known, []
         positions = _place_rows(known, embeddings, rows[missing], progress)
-        kept = pc.or_(pc.is_in(known.identities, value_set=identities), pa.array(known.roles == LAID_OUT))
-        found = known.with_placed(identities.filter(pa.array(missing)), positions, kept)
+        kept = pc.is_in(known.identities, value_set=identities).to_numpy(zero_copy_only=False).copy()
+        kept[_anchors(known, embeddings)[0]] = True
+        found = known.with_placed(identities.filter(pa.array(missing)), positions, pa.array(kept))
         self._save(found)
         return found, []
 
@@ -154,12 +159,12 @@ def _missing(known: Layout, identities: pa.StringArray) -> NDArray[np.bool_]:
 
 
 def _anchors(known: Layout, embeddings: EmbeddingRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which tasks of a layout were laid out and are still in a row, and the rows."""
+    """Which tasks of a layout were laid out and still have an embedding, and its rows."""
     numbers = np.flatnonzero(known.roles == LAID_OUT)
-    every = embeddings.keys if embeddings.identities is None else embeddings.identities
-    found = pc.index_in(known.identities.take(pa.array(numbers)), value_set=every)
+    kept = np.flatnonzero(pc.not_equal(embeddings.keys, NO_KEY).to_numpy(zero_copy_only=False))
+    found = pc.index_in(known.identities.take(pa.array(numbers)), value_set=_identities(embeddings, kept))
     there = np.asarray(found.is_valid().to_numpy(zero_copy_only=False), bool)
-    return numbers[there], np.asarray(found.drop_null().to_numpy(), np.int64)
+    return numbers[there], kept[found.drop_null().to_numpy()]
 
 
 def _why_again(

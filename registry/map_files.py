@@ -27,6 +27,7 @@ FORMAT = 1
 LAID_OUT, PLACED, LATER = 0, 1, 2
 """Roles of a task: laid out by all distances; placed between those when they were; placed since."""
 
+LOCK_FILE = "map-lock"  # no ending: a purge deletes all files of the folder that have one
 LOCK_TIMEOUT_SECONDS = 600.0
 SCHEMA = {"identity": pa.string(), "x": pa.float64(), "y": pa.float64(), "role": pa.uint8()}
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
@@ -86,7 +87,7 @@ class LayoutFiles:
         """Keep others who make layouts out, or go on without a lock where there can be none."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._folder / "map.lock", timeout=LOCK_TIMEOUT_SECONDS)
+            lock = FileLock(self._folder / LOCK_FILE, timeout=LOCK_TIMEOUT_SECONDS)
             lock.acquire()
         except (OSError, Timeout):
             yield

@@ -67,7 +67,7 @@ def map_page(
         traces[-1]["text"] = [f"<b>{escape(query)}</b><br>nearest: {near}"]
         traces[-1]["marker"]["symbol"] = QUERY_SYMBOL
         colours.append(plots.NUM_COLOURS - 1)
-    if clustering is not None and (names := _names(shown, clustering)):
+    if clustering is not None and len(shown) <= WEBGL_FROM and (names := _names(shown, clustering)):
         traces.append(names)
         colours.append("text")
     label = plots.axis_label(shown.distance)

@@ -37,36 +37,26 @@ def page(
         MissingExtraError: If plotly is not installed.
     """
     try:
-        from plotly.io import to_html
+        from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise MissingExtraError("a picture as HTML", "plotly", "plot") from error
     used = {name: it for name, it in THEMES.items() if theme in {None, name}}
     looks = {
-        name: {"layout": _themed_layout(it, figure), "traces": _themed(it, colours)}
+        name: {"layout": _themed_layout(it, figure), "traces": _themed(it, colours, figure)}
         for name, it in used.items()
     }
-    first = next(iter(used))
-    _dress(figure, looks[first])
     height = figure["layout"].get("height")
-    body = to_html(
-        figure,
-        config={"scrollZoom": True, "displaylogo": False, "responsive": True},
-        include_plotlyjs=True,
-        include_mathjax=False,
-        full_html=False,
-        validate=False,
-        div_id="picture",
-        default_height=f"{height}px" if height else "calc(100vh - 15rem)",
-    )
     told = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     return _PAGE.format(
         title=escape(title),
-        styles="".join(_style(it, name != first) for name, it in used.items()),
+        styles="".join(_style(it, number > 0) for number, it in enumerate(used.values())),
+        height=f"{height}px" if height else "calc(100vh - 15rem)",
         label=escape(f"{title}. {' '.join(sentences)}"),
-        body=body,
+        plotly=get_plotlyjs(),
+        figure=_script_text(figure),
+        looks=_script_text(looks),
         told=told,
         table=table,
-        looks=_script_text(looks),
     )
 
 
@@ -97,9 +87,18 @@ def _themed_layout(theme: Theme, figure: Figure) -> Figure:
     return found
 
 
-def _themed(theme: Theme, colours: Sequence[int | str | None]) -> list[Figure]:
-    """What of each trace depends on the theme."""
-    return [_trace_colours(theme, colour) for colour in colours]
+def _themed(theme: Theme, colours: Sequence[int | str | None], figure: Figure) -> list[Figure]:
+    """What of each trace depends on the theme, by the paths of plotly; only parts that a trace has."""
+    found = []
+    for colour, trace in zip(colours, figure["data"], strict=True):
+        has = {
+            "marker",
+            "line" if "lines" in trace.get("mode", "") else "",
+            "error_y" if "error_y" in trace else "",
+        }
+        looks = _trace_colours(theme, colour)
+        found.append({path: it for path, it in looks.items() if path.split(".")[0] in has | {"textfont"}})
+    return found
 
 
 def _trace_colours(theme: Theme, colour: int | str | None) -> Figure:
@@ -108,33 +107,8 @@ def _trace_colours(theme: Theme, colour: int | str | None) -> Figure:
     if isinstance(colour, str):
         return {"textfont.color" if colour == "text" else "line.color": theme.ink}
     fill = theme.rest if colour == plots.REST else theme.series[colour]
-    return {
-        "marker.color": fill,
-        "marker.line.color": theme.edge,
-        "line.color": fill,
-        "error_y.color": theme.soft,
-    }
-
-
-def _dress(figure: Figure, look: Figure) -> None:
-    """Put the colours of a theme into a figure; only parts that a trace has."""
-    for path, value in look["layout"].items():
-        _put(figure["layout"], path, value)
-    for trace, values in zip(figure["data"], look["traces"], strict=True):
-        is_line = "lines" in trace.get("mode", "")
-        for path in [path for path in values if path.startswith("line.") and not is_line]:
-            del values[path]
-        for path in [path for path in values if path.startswith("error_y") and "error_y" not in trace]:
-            del values[path]
-        for path, value in values.items():
-            _put(trace, path, value)
-
-
-def _put(target: Figure, path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        target = target.setdefault(parent, {})
-    target[last] = value
+    edge = {"marker.color": fill, "marker.line.color": theme.edge}
+    return {**edge, "line.color": fill, "error_y.color": theme.soft}
 
 
 def _script_text(value: Any) -> str:
@@ -168,30 +142,39 @@ summary{{cursor:pointer;margin:.75rem 0}}
 .wide{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:.9rem}}
 th,td{{text-align:left;vertical-align:top;padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line)}}
-#picture{{min-height:26rem}}
+#picture{{height:{height};min-height:26rem}}
 </style>
 </head>
 <body>
 <main>
 <h1>{title}</h1>
-<div role="img" aria-label="{label}">{body}</div>
+<div id="picture" role="img" aria-label="{label}"></div>
 {told}
 {table}
 </main>
+<script>{plotly}</script>
 <script>
 (function () {{
-  var looks = {looks}, names = Object.keys(looks);
-  if (names.length < 2) return;
+  var figure = {figure};
+  var looks = {looks};
   var dark = window.matchMedia("(prefers-color-scheme: dark)");
-  function dress() {{
-    var look = looks[dark.matches ? "dark" : "light"], picture = document.getElementById("picture");
-    look.traces.forEach(function (trace, number) {{
-      if (Object.keys(trace).length) Plotly.restyle(picture, trace, [number]);
-    }});
-    Plotly.relayout(picture, look.layout);
+  function put(target, path, value) {{
+    var parts = path.split("."), last = parts.pop();
+    parts.forEach(function (part) {{ target = target[part] = target[part] || {{}}; }});
+    target[last] = value;
   }}
-  if (dark.matches) dress();
-  dark.addEventListener("change", dress);
+  function draw() {{
+    var look = looks[dark.matches ? "dark" : "light"] || looks.light || looks.dark;
+    Object.keys(look.layout).forEach(function (path) {{ put(figure.layout, path, look.layout[path]); }});
+    look.traces.forEach(function (trace, number) {{
+      Object.keys(trace).forEach(function (path) {{ put(figure.data[number], path, trace[path]); }});
+    }});
+    figure.layout.datarevision = dark.matches ? 1 : 0;
+    var config = {{scrollZoom: true, displaylogo: false, responsive: true}};
+    Plotly.react(document.getElementById("picture"), figure.data, figure.layout, config);
+  }}
+  draw();
+  dark.addEventListener("change", draw);
 }})();
 </script>
 </body>

@@ -1,0 +1,281 @@
+"""Pictures: what groups there are, and that files say it, the same each time."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders_maps import grouped, make_registry, record
+from extras import skip_without
+from PIL import Image
+
+from registry import ingest, pictures, plot_page, plots
+from registry.errors import InvalidQueryError, MissingExtraError, StorageError
+from registry.palette import THEMES
+
+LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A registry of 24 tasks in three groups, and one of labels without tags."""
+    registry, store = make_registry(tmp_path_factory.mktemp("known"), 24)
+    store.add_tasks([record("odd", grouped(1, seed=9)[0] ** 2, kind="multi_label")], "space0")
+    return registry
+
+
+@pytest.fixture(scope="module")
+def shown(known):
+    return known.map(["task002", (HOSTILE, grouped(24)[5])], neighbors=2)
+
+
+@pytest.fixture(scope="module")
+def clustering(known):
+    return known.clusters()
+
+
+@pytest.fixture
+def profile(known, monkeypatch):
+    monkeypatch.setattr(ingest, "probe_layers", lambda _space: LAYERS)
+    return known.profile("task000", "task001")
+
+
+# What is drawn
+
+
+@pytest.mark.parametrize("colour", plots.COLOURINGS)
+def test_every_task_is_in_one_group(shown, clustering, colour):
+    groups = plots.groups_of(shown, colour, clustering)
+    assert sorted(np.concatenate([it.members for it in groups]).tolist()) == list(range(25))
+    looks = [(it.colour, it.shape) for it in groups if it.colour != plots.REST]
+    assert len(set(looks)) == len(looks)
+
+
+def test_groups_are_those_of_clusters_tags_and_kinds(shown, clustering):
+    labels = {
+        colour: [it.label for it in plots.groups_of(shown, colour, clustering)] for colour in plots.COLOURINGS
+    }
+    assert (
+        labels["tag"] == ["even: 12", "group1: 4", "group0: 4", "group2: 4", "no tag: 1"]
+        or labels["tag"][0] == "even: 12"
+    )
+    assert labels["tag"][-1] == "no tag: 1"
+    assert labels["kind"] == ["single label: 24", "multi label: 1"]
+    assert labels["cluster"][-1] == "alone in a cluster: 1"
+    assert [label.rpartition(": ")[2] for label in labels["cluster"]] == ["8", "8", "8", "1"]
+
+
+def test_no_two_of_many_clusters_look_alike():
+    groups = [plots._group("x", np.zeros(1, int), number) for number in range(64)]
+    assert len({(it.colour, it.shape) for it in groups}) == 64
+    assert len({it.shape for it in groups[:8]}) == 8  # shapes alone tell the first eight apart
+
+
+def test_long_labels_are_cut():
+    assert plots.shortened("short") == "short"
+    assert len(plots.shortened("a" * 100)) == plots.LABEL_LENGTH
+    assert plots.shortened("a" * 100).endswith("…")
+
+
+def test_a_caption_says_how_far_a_map_can_be_trusted(shown):
+    assert plots.caption_of(shown) == (
+        f"task2vec distances, t-SNE from a classical MDS start, seed 0. Trustworthiness "
+        f"{shown.trustworthiness:.3f} (10 neighbours), stress-1 {shown.stress:.3f}."
+    )
+    assert plots.axis_label("log_euclidean") == "log_euclidean distance (nats)"
+
+
+def test_the_tree_holds_every_task_once(clustering):
+    order, lines = plots.tree_of(clustering)
+    assert sorted(order) == list(range(25))
+    assert len(lines) == 24
+    assert max(max(heights) for _, heights in lines) == pytest.approx(clustering.tree[-1, 2])
+
+
+# As a page
+
+
+def data_of(page):
+    """The figure in a page."""
+    return json.loads(re.search(r"var figure = (\{.*\});\n", page)[1])
+
+
+@pytest.fixture(scope="module")
+def page(shown, clustering, tmp_path_factory):
+    skip_without("plotly")
+    path = tmp_path_factory.mktemp("page") / "map.html"
+    pictures.write_map(path, shown, clustering=clustering)
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_page_loads_nothing(page):
+    without_plotly = page.replace(re.search(r"<script>/\*\*.*?</script>", page, re.DOTALL)[0], "")
+    assert not re.search(r"""(src|href)=|@import|url\(""", without_plotly)
+    assert 4e6 < len(page) < 6e6
+
+
+def test_a_page_has_a_title_a_language_and_a_description(page):
+    assert page.startswith('<!DOCTYPE html>\n<html lang="en">')
+    assert "<title>Map of 25 tasks, and task002 and &lt;script&gt;" in page
+    assert 'role="img" aria-label="Map of 25 tasks' in page
+    assert "prefers-color-scheme:dark" in page
+    assert page.count("<tr>") == 25 + 2 + 1
+
+
+def test_nothing_that_a_user_wrote_becomes_script(page):
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_page_tells_of_each_task_when_pointed_at(page, shown):
+    figure = data_of(page)
+    texts = [text for trace in figure["data"] if "hovertemplate" in trace for text in trace["text"]]
+    assert len(texts) == 25 + 2
+    first = next(text for text in texts if text.startswith("<b>task000@1</b>"))
+    assert "single label, 2 classes, 100 samples" in first
+    assert "even, group0" in first
+    name, distance = shown.nearest[shown.names.index("task000")][0]
+    assert f"nearest: {name} {distance:.3f}, " in first
+    assert {trace["marker"]["symbol"] for trace in figure["data"] if "symbol" in trace["marker"]} >= {
+        "star",
+        "circle",
+    }
+
+
+def test_a_page_of_one_theme_knows_no_other(shown, tmp_path):
+    skip_without("plotly")
+    pictures.write_map(tmp_path / "map.html", shown, colour="kind", theme="dark")
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    looks = json.loads(re.search(r"var looks = (\{.*\});\n", page)[1])
+    assert list(looks) == ["dark"]
+    assert looks["dark"]["layout"]["paper_bgcolor"] == THEMES["dark"].ground
+    assert "prefers-color-scheme:" not in page.partition("</style>")[0]
+
+
+def test_the_same_page_has_the_same_bytes(shown, clustering, page, tmp_path):
+    pictures.write_map(tmp_path / "map.html", shown, clustering=clustering)
+    assert (tmp_path / "map.html").read_text(encoding="utf-8") == page
+
+
+def test_a_large_map_is_drawn_by_the_graphics_card(shown, monkeypatch):
+    from registry import plot_html
+
+    monkeypatch.setattr(plot_html, "WEBGL_FROM", 10)
+    monkeypatch.setattr(plot_page, "page", lambda title, sentences, figure, *_: figure["data"][0]["type"])
+    assert plot_html.map_page(shown, "kind") == "scattergl"
+
+
+def test_other_pages_show_their_numbers(clustering, profile, tmp_path):
+    skip_without("plotly")
+    pictures.write_matrix(tmp_path / "matrix.html", clustering)
+    matrix = data_of((tmp_path / "matrix.html").read_text(encoding="utf-8"))
+    assert matrix["data"][0]["z"]["shape"] == "25, 25"
+    assert len(matrix["layout"]["xaxis"]["ticktext"]) == 25
+    pictures.write_profile(tmp_path / "layers.html", profile)
+    layers = data_of((tmp_path / "layers.html").read_text(encoding="utf-8"))
+    assert layers["data"][0]["y"] == [it.distance for it in profile.layers]
+    assert layers["data"][2]["error_y"]["array"] == [it.source_error for it in profile.layers]
+
+
+# As an image
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_map_is_drawn_on_its_ground(shown, clustering, theme, tmp_path):
+    skip_without("matplotlib")
+    pictures.write_map(tmp_path / "map.png", shown, clustering=clustering, theme=theme)
+    with Image.open(tmp_path / "map.png") as image:
+        assert image.width > 1500
+        assert "#{:02x}{:02x}{:02x}".format(*image.convert("RGB").getpixel((2, 2))) == THEMES[theme].ground
+
+
+def test_an_svg_has_the_same_bytes_each_time_and_no_date(shown, clustering, tmp_path):
+    skip_without("matplotlib")
+    for name in ("one.svg", "two.svg"):
+        pictures.write_map(tmp_path / name, shown, clustering=clustering)
+    content = (tmp_path / "one.svg").read_bytes()
+    assert content == (tmp_path / "two.svg").read_bytes()
+    assert b"<dc:date>" not in content
+    assert ET.fromstring(content).tag.endswith("svg")
+
+
+def test_other_images_are_drawn(clustering, profile, tmp_path):
+    skip_without("matplotlib")
+    pictures.write_matrix(tmp_path / "matrix.png", clustering, "dark")
+    pictures.write_profile(tmp_path / "layers.PNG", profile)
+    for name in ("matrix.png", "layers.PNG"):
+        with Image.open(tmp_path / name) as image:
+            assert len(image.convert("RGB").getcolors(2**24)) > 20
+
+
+def test_names_cover_neither_points_nor_each_other():
+    from registry import plot_images
+
+    centre = np.array([100.0, 100.0])
+    frame = type("Frame", (), {"x0": 0, "y0": 0, "x1": 400, "y1": 400})
+    spots = plot_images._spots(centre, 50, 10, 12)
+    obstacles = np.array([[92.0, 92, 108, 108], [130, 95, 146, 111]])
+    free = [plot_images._is_free(spot, np.empty((0, 4)), frame, obstacles, centre) for spot in spots]
+    assert free[:2] == [False, True]  # there is a point on the right, none on the left
+    taken = spots[1][None]
+    assert not plot_images._is_free(spots[1], taken, frame, obstacles, centre)
+    assert not plot_images._is_free(spots[1] - 60, np.empty((0, 4)), frame, obstacles, centre)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_few_tasks_are_drawn(tmp_path, count):
+    skip_without("matplotlib")
+    skip_without("plotly")
+    registry, _ = make_registry(tmp_path / "registry", count)
+    clustering = registry.clusters()
+    for name in ("map.svg", "map.html"):
+        pictures.write_map(tmp_path / name, registry.map(neighbors=3), clustering=clustering)
+    for name in ("matrix.svg", "matrix.html"):
+        pictures.write_matrix(tmp_path / name, clustering)
+
+
+# What cannot be drawn
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("map.gif", "map.gif: a picture ends in .html, .png or .svg; name such a file"),
+        ("map", "map: a picture ends in .html, .png or .svg; name such a file"),
+        ("nowhere/map.png", "nowhere/map.png: there is no folder nowhere; make it first"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_told(path, message):
+    with pytest.raises(InvalidQueryError, match=f"^{re.escape(message)}$"):
+        pictures.check_path(Path(path))
+
+
+@pytest.mark.parametrize(("name", "library"), [("a.html", "plotly"), ("a.svg", "matplotlib")])
+def test_a_missing_extra_is_told_before_the_work(tmp_path, monkeypatch, name, library):
+    monkeypatch.setattr(pictures, "find_spec", lambda wanted: None if wanted == library else find_spec(wanted))
+    message = (
+        f"a picture as {Path(name).suffix} needs {library}; install it with "
+        "`pip install 'task2vec-registry[plot]'`"
+    )
+    with pytest.raises(MissingExtraError, match=f"^{re.escape(message)}$"):
+        pictures.check_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.svg"])
+def test_a_file_that_cannot_be_written_is_told(shown, tmp_path, name):
+    skip_without("matplotlib")
+    skip_without("plotly")
+    (tmp_path / name).mkdir()
+    with pytest.raises(StorageError, match=f"{name}: Is a directory"):
+        pictures.write_map(tmp_path / name, shown, colour="kind")
+
+
+def test_a_matrix_that_is_too_large_is_told(clustering):
+    import dataclasses
+
+    with pytest.raises(InvalidQueryError, match="a matrix of 25 tasks is too large to draw"):
+        plots.tree_of(dataclasses.replace(clustering, matrix=None))
