@@ -20,6 +20,7 @@ import registry
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
+import bench_pages
 import browsing
 import make_screenshots
 
@@ -355,6 +356,15 @@ def test_pictures_of_the_readme_are_taken(opened, work):
     make_screenshots.take(page, work / "task.png", make_screenshots.open_task)
     for name in ("map", "task"):
         assert 20_000 < (work / f"{name}.png").stat().st_size < make_screenshots.MOST_BYTES
+
+
+def test_benchmark_measures_pages_and_the_map(opened, server):
+    page = opened()
+    measured = bench_pages.measure_page(page, server.url, "/tasks/mnist")
+    assert 0 < measured["answer"] < measured["worst"] < 10_000
+    assert measured["median"] <= measured["worst"]
+    moved = bench_pages.measure_map(page)
+    assert 1 < moved["frames_per_second"] < 1000
 
 
 def test_pages_work_without_scripts(opened):
