@@ -3,13 +3,34 @@
 Axes: T tasks, Q queries, L layers of the probe.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.frames import ROWS_SHOWN, html_table, row_of, to_pandas
+
+if TYPE_CHECKING:
+    from registry.frames import DataFrame
+
 Positions = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MapPoint:
+    """One task of a map; ``x`` and ``y`` in units of the distance, ``placed`` as of ``TaskMap``."""
+
+    task: str
+    version: int
+    x: float
+    y: float
+    placed: bool
+    kind: str
+    num_classes: int
+    num_samples: int
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +88,26 @@ class TaskMap:
     def __len__(self) -> int:
         """T."""
         return len(self.names)
+
+    def __iter__(self) -> Iterator[MapPoint]:
+        """The tasks one by one."""
+        counts = zip(self.num_classes.tolist(), self.num_samples.tolist(), strict=True)
+        where = zip(self.versions.tolist(), self.positions.tolist(), self.placed.tolist(), strict=True)
+        rows = zip(self.names, where, self.kinds, counts, self.tags, strict=True)
+        for name, (version, (x, y), placed), kind, (num_classes, num_samples), tags in rows:
+            yield MapPoint(name, version, x, y, placed, kind, num_classes, num_samples, tags)
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each task.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return to_pandas(self)
+
+    def _repr_html_(self) -> str:
+        shown = [row_of(point) for point, _ in zip(self, range(ROWS_SHOWN), strict=False)]
+        return html_table(shown, caption=f"Map by {self.distance}", more=len(self) - len(shown))
 
 
 @dataclass(frozen=True)
@@ -141,6 +182,18 @@ class Clustering:
     tree: NDArray[np.float64] | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
+    def to_pandas(self) -> "DataFrame":
+        """One row for each cluster.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return to_pandas(self.clusters)
+
+    def _repr_html_(self) -> str:
+        shown = [row_of(cluster) for cluster in self.clusters[:ROWS_SHOWN]]
+        return html_table(shown, caption=f"Clusters ({self.method})", more=len(self.clusters) - len(shown))
+
 
 @dataclass(frozen=True)
 class LayerAgreement:
@@ -175,6 +228,18 @@ class LayerProfile:
     probe: str
     distance: float
     layers: tuple[LayerAgreement, ...]
+
+    def to_pandas(self) -> "DataFrame":
+        """One row for each layer.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return to_pandas(self.layers)
+
+    def _repr_html_(self) -> str:
+        caption = f"{self.source} and {self.target}: {self.distance:.3f}"
+        return html_table([row_of(layer) for layer in self.layers], caption=caption)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

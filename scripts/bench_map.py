@@ -3,10 +3,10 @@
     python scripts/bench_map.py [--tasks 100000] [--quick] [--seed 0] [--json FILE]
 
 Each set of tasks is laid out in a registry of its own, in a fresh process: the first time; again; with one
-more task; and as a page. Trustworthiness (10 neighbours) and stress-1 are as of `registry.layout`. The peers are
-laid out and measured in the same way in the same run: classical MDS and metric MDS (scikit-learn's SMACOF) on the
-same distances; landmark MDS (de Silva and Tenenbaum, 2004) on those to 500 landmarks; PCA of the centred logs of
-the embeddings, and scikit-learn's t-SNE on 50 of its components as it comes.
+more task; and as a page. Trustworthiness (10 neighbours) and stress-1 are as of `registry.layout`. The peers
+are laid out and measured in the same way in the same run: classical MDS and metric MDS (scikit-learn's SMACOF)
+on the same distances; landmark MDS (de Silva and Tenenbaum, 2004) on those to 500 landmarks; PCA of the centred
+logs of the embeddings, and scikit-learn's t-SNE on 50 of its components as it comes.
 """
 
 import tempfile
@@ -30,6 +30,7 @@ BENCHMARK = Path(__file__).parent / "benchmark"
 SMACOF_UP_TO = 2000
 MATRIX_UP_TO = 3000
 TSNE_UP_TO = 3000
+PLACING_UP_TO = 1000
 SAMPLE = 200
 FIRST_ADDED = 10_000_000
 Figures = dict[str, Any]
@@ -57,6 +58,9 @@ def main(quick: bool, json_path: Path | None, seed: int, num_tasks: int) -> None
             ours = run_alone(measure_ours, folder, seed)
             figures[title] = {"ours": ours.value | {"peak_mb": ours.peak_bytes / 1e6}}
             tell(f"{title}, ours", figures[title]["ours"])
+            if placed := run_alone(measure_placing, folder).value:
+                figures[title]["left out and placed"] = placed
+                tell(f"{title}, left out and placed", placed)
             for name in PEERS:
                 theirs = run_alone(measure_peer, folder, name)
                 if theirs.value:
@@ -123,6 +127,40 @@ def measure_ours(folder: str, seed: int) -> Figures:
 def some_name(folder: str) -> str:
     """A task of the registry."""
     return TaskRegistry(folder).find_tasks(limit=1).tasks[0].name
+
+
+def measure_placing(folder: str) -> Figures:
+    """Tasks left out, a fifth at a time, and placed: how many of their 5 nearest are the 5 drawn nearest.
+
+    Beside it: the same of the tasks that were laid out, and of placing by the least stress.
+    """
+    fisher = embeddings(folder)
+    if len(fisher) > PLACING_UP_TO:
+        return {}
+    distances, everyone = matrix(fisher), np.arange(len(fisher))
+    found: dict[str, list[float]] = {"placed": [], "by stress": [], "laid out": []}
+    for left_out in np.array_split(np.random.default_rng(0).permutation(len(fisher)), 5):
+        rest = np.setdiff1d(everyone, left_out)
+        between, to_rest = distances[np.ix_(rest, rest)], distances[np.ix_(left_out, rest)]
+        positions = layout.lay_out(between)
+        near = np.argsort(to_rest, axis=1, kind="stable")[:, : layout.PLACING_NEIGHBORS]
+        known = np.take_along_axis(to_rest, near, axis=1), positions[near]
+        for title, few in (("placed", len(rest)), ("by stress", 2)):
+            spots = layout.place(*known, num_anchors=few)
+            found[title].append(common_neighbors(to_rest, layout.between(spots, positions)))
+        drawn = layout.between(positions)
+        for square in (between, drawn):
+            np.fill_diagonal(square, np.inf)
+        found["laid out"].append(common_neighbors(between, drawn))
+    return {title: float(np.mean(values)) for title, values in found.items()}
+
+
+def common_neighbors(true: Array, drawn: Array) -> float:
+    """Part of the 5 nearest of each row that are the 5 drawn nearest."""
+    pairs = zip(
+        np.argsort(true, axis=1)[:, :5].tolist(), np.argsort(drawn, axis=1)[:, :5].tolist(), strict=True
+    )
+    return float(np.mean([len(set(a) & set(b)) / 5 for a, b in pairs]))
 
 
 def measure_peer(folder: str, name: str) -> Figures:

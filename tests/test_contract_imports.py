@@ -164,7 +164,7 @@ ALLOWED = {
         "limits": "expert_sources",
         "locations": "object_places places",
         "locks": "",
-        "map_answers": "",
+        "map_answers": "frames",
         "map_files": "",
         "map_making": "answers clusters distances ingest landmarks layout layouts map_answers map_files views",
         "maps": "clusters ingest landmarks layouts lifecycle map_answers map_files map_making options profiles "

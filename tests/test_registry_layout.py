@@ -197,3 +197,10 @@ def test_a_task_that_is_there_already_is_placed_near_itself():
     placed = layout.place(np.take_along_axis(distances, near, axis=1), found[near], num_anchors=60)
     gaps = np.linalg.norm(placed - found, axis=1)
     assert np.median(gaps) < 0.2 * np.median(layout.between(found))
+
+
+@pytest.mark.slow
+def test_many_tasks_give_the_same_bytes_each_time():
+    """With approximate forces, as of 500 tasks on; they are summed by one thread."""
+    distances = tasks(600)
+    assert layout.lay_out(distances).tobytes() == layout.lay_out(distances).tobytes()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_task
 from builders_maps import DIM, grouped, make_registry, record, records
+from extras import skip_without
 
-from registry import TaskRegistry, landmarks, layouts
+from registry import TaskRegistry, ingest, landmarks, layouts
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.store import Store
@@ -389,3 +390,16 @@ def test_progress_of_a_map_is_told(grown):
     told = []
     grown[0].map(progress=lambda *step: told.append(step))
     assert told[-1] == ("distances", COUNT, COUNT)
+
+
+def test_maps_clusters_and_profiles_are_tables(known, monkeypatch):
+    skip_without("pandas")
+    monkeypatch.setattr(ingest, "probe_layers", lambda _space: (("conv1", 60), ("fc", 4)))
+    shown, found, profile = known.map(), known.clusters(), known.profile("task000", "task001")
+    table = shown.to_pandas()
+    assert table["task"].tolist() == list(shown.names)
+    np.testing.assert_array_equal(table[["x", "y"]].to_numpy(), shown.positions)
+    assert found.to_pandas()["size"].tolist() == [8, 8, 8]
+    assert profile.to_pandas()["layer"].tolist() == ["conv1", "fc"]
+    for answer in (shown, found, profile):
+        assert answer._repr_html_().startswith("<table><caption>")
