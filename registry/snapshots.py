@@ -5,6 +5,7 @@ Asking costs a look at the state of each table; only what has changed since is r
 Axes: T versions of tasks, R rows of embeddings.
 """
 
+import hashlib
 import threading
 from dataclasses import dataclass, field
 
@@ -18,9 +19,13 @@ from registry.embedding_cache import EmbeddingCache
 from registry.embedding_rows import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.store import Store
+from registry.together import Together
 
 NOT_EMBEDDED = -1
 MASKS_KEPT = 16
+
+NO_VERSION = ""
+"""Version of a registry that is not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,9 @@ class Snapshots:
         self._embeddings: dict[str, EmbeddingCache] = {}
         self._domains: dict[str, DomainVectors] = {}
         self._snapshots: dict[str, Snapshot] = {}
+        self._asked: dict[str, Together[Snapshot]] = {}
+        self._asked_for_tasks: Together[Catalogue] = Together()
+        self._asked_for_version: Together[str] = Together()
         self._spaces: tuple[int, list[SpaceRecord]] | None = None
 
     def spaces(self) -> list[SpaceRecord]:
@@ -112,13 +120,33 @@ class Snapshots:
             self._spaces = known = (token, self._store.spaces())
         return known[1]
 
+    def version(self) -> str:
+        """A text that changes with every write; ``NO_VERSION`` where there is no registry."""
+        return self._asked_for_version.ask(self._version)
+
+    def _version(self) -> str:
+        database = self._database
+        if not database.is_present():
+            return NO_VERSION
+        states = (f"{name}:{database.table_version(name)}" for name in database.table_names())
+        return hashlib.blake2b(" ".join((database.registry_id(), *states)).encode(), digest_size=12).hexdigest()
+
     def catalogue(self) -> Catalogue:
         """The tasks as of now."""
-        with self._lock:
-            return self._catalogue.refresh()
+
+        def refresh() -> Catalogue:
+            with self._lock:
+                return self._catalogue.refresh()
+
+        return self._asked_for_tasks.ask(refresh)
 
     def of(self, space: SpaceRecord) -> Snapshot:
         """The tasks and embeddings of a space as of now, with all that was acknowledged before."""
+        with self._lock:
+            asked = self._asked.setdefault(space.space_id, Together())
+        return asked.ask(lambda: self._refreshed(space))
+
+    def _refreshed(self, space: SpaceRecord) -> Snapshot:
         with self._lock:
             # The tasks first: one that is added meanwhile is left out, not shown without its embedding.
             catalogue = self._catalogue.refresh()

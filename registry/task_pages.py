@@ -1,6 +1,5 @@
 """Lists of tasks a page at a time, and what tells whether anything has changed since."""
 
-import hashlib
 from dataclasses import dataclass
 
 from registry import ingest
@@ -8,6 +7,7 @@ from registry.errors import InvalidQueryError
 from registry.frames import Records
 from registry.lifecycle import Lifecycle
 from registry.records import SpaceRecord, TaskRecord
+from registry.snapshots import NO_VERSION as NO_VERSION  # what version gives where there is no registry
 from registry.snapshots import Snapshots
 from registry.views import choose_space
 
@@ -19,9 +19,6 @@ MAX_LIMIT = 1000
 
 MAX_WORDS = 16
 """Most words that are searched for at once."""
-
-NO_VERSION = ""
-"""Version of a registry that is not there."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +79,18 @@ class TaskPages(Lifecycle):
         keys = [catalogue.key(position) for position in found[offset : offset + limit].tolist()]
         return TaskPage(len(found), offset, limit, Records(store.task_versions(keys)))
 
+    def has_task(self, reference: str) -> bool:
+        """Whether ``name``, ``name@version`` or ``name@alias`` is there; quick, and nothing is taken for data.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        self._opened()
+        return self._snapshots.catalogue().find(reference) is not None
+
     def version(self) -> str:
         """A text that changes with every write to the registry; empty where there is none."""
-        store = self._store
-        if not store.database.is_present():
-            return NO_VERSION
-        names = store.database.table_names()
-        states = (store.database.registry_id(), *(f"{it}:{store.database.table_version(it)}" for it in names))
-        return hashlib.blake2b(" ".join(states).encode(), digest_size=12).hexdigest()
+        return self._snapshots.version()
 
     def spaces(self) -> Records[SpaceRecord]:
         """The spaces that tasks were embedded in, sorted by id.

@@ -7,8 +7,9 @@ from small_stores import SPACE, add
 
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, NoRegistryError, NotFoundError
+from registry.snapshots import NO_VERSION
 from registry.store import Store
-from registry.task_pages import NO_VERSION, SORTS
+from registry.task_pages import SORTS
 
 TAGS = (("grey", "digits"), ("medical",), (), ("Medical-x",))
 
@@ -148,9 +149,26 @@ def test_versions_of_two_registries_differ(tmp_path):
 def test_where_there_is_no_registry(tmp_path):
     tasks = TaskRegistry(tmp_path / "none")
     assert tasks.version() == NO_VERSION
-    for question in (tasks.find_tasks, tasks.spaces, tasks.space):
+    for question in (tasks.find_tasks, tasks.spaces, tasks.space, lambda: tasks.has_task("x")):
         with pytest.raises(NoRegistryError, match="there is no registry yet"):
             question()
+
+
+def test_has_task_knows_names_versions_and_nothing_else(tasks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    references = (
+        "task03",
+        "task03@1",
+        "task03@latest",
+        "task03@9",
+        "task99",
+        "data",
+        "./data",
+        "sklearn:digits",
+        "",
+    )
+    assert [it for it in references if tasks.has_task(it)] == ["task03", "task03@1", "task03@latest"]
 
 
 def test_space_is_the_one_of_the_probe(tasks):

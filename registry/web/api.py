@@ -74,7 +74,8 @@ def known_task(registry: TaskRegistry, reference: str) -> str:
     Raises:
         NotFoundError: If it names none.
     """
-    registry.task(reference)
+    if not registry.has_task(reference):
+        registry.task(reference)  # says what is known instead
     return reference
 
 
