@@ -49,6 +49,29 @@ NEIGHBORS = {
         }
     ],
 }
+ADDED = {
+    "task": "flowers",
+    "version": 2,
+    "created": True,
+    "num_samples_used": 50,
+    "head_metric": "balanced accuracy",
+    "head_accuracy": 0.75,
+    "warnings": ["few samples"],
+}
+EMBEDDING = {
+    "num_samples_used": 50,
+    "num_samples": 60,
+    "skipped_files": 1,
+    "num_classes": 2,
+    "head_metric": "balanced accuracy",
+    "head_accuracy": 0.5,
+    "norm": 1.5,
+    "relative_error": 0.25,
+    "probe": "tiny.test",
+    "estimator": "signed",
+    "pooling": "filter_mean",
+    "warnings": [],
+}
 JOB = Job(
     id="J" * 24,
     kind="recommend",
@@ -141,6 +164,10 @@ def page_at(client, url: str, **options) -> Page:
             "The server was stopped while this ran.",
         ),
         ({"state": "done", "result": {"neighbors": NEIGHBORS}, **OVER}, "took 4.5 s"),
+        (
+            {"state": "done", "kind": "add_task", "result": {"task": ADDED}, **OVER},
+            "flowers, version 2. 50 samples",
+        ),
     ],
 )
 def test_every_state_is_told_in_words(client, give, changes, said):
@@ -152,7 +179,7 @@ def test_every_state_is_told_in_words(client, give, changes, said):
 
 
 def test_result_shows_experts_evidence_and_the_line_that_loads(client, give):
-    result = {"recommendation": RECOMMENDED, "neighbors": NEIGHBORS, "embedding": None}
+    result = {"recommendation": RECOMMENDED, "neighbors": NEIGHBORS, "embedding": EMBEDDING}
     give(replace(JOB, state="done", result=result, **OVER))
     page = page_at(client, f"/jobs/{JOB.id}")
     text = page.text_of("main")
@@ -160,7 +187,17 @@ def test_result_shows_experts_evidence_and_the_line_that_loads(client, give):
         assert said in text
     for said in ("best on average so far", "from indexer import load_expert", "only <b>two</b> classes"):
         assert said in text
+    assert "50 used of 60, 1 could not be read" in text
     assert f"/map?job={JOB.id}" in page.links()
+
+
+def test_job_of_a_registered_task_leads_to_the_task_on_the_map(client, give):
+    result = {"recommendation": RECOMMENDED, "neighbors": NEIGHBORS, "embedding": None}
+    give(replace(JOB, state="done", data={"task": "flowers"}, result=result, **OVER))
+    links = page_at(client, f"/jobs/{JOB.id}").links()
+    assert "/map?task=flowers" in links
+    assert "/recommend?task=flowers" in links
+    assert not any("job=" in link for link in links)
 
 
 def test_cancel_is_offered_to_those_who_may(client, give):

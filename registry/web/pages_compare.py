@@ -9,9 +9,11 @@ from fastapi.responses import HTMLResponse
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
+from registry.map_answers import LayerProfile
 from registry.web import profile_drawing
 from registry.web.kept import Kept
 from registry.web.pages_experts import results_of
+from registry.web.spaces import in_shared_space
 from registry.web.templating import render, render_if_missing
 
 router = APIRouter()
@@ -40,15 +42,20 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
 @router.get("/compare/profile")
 def profile(request: Request, a: str, b: str) -> HTMLResponse:
     """At which depths of the probe two tasks agree; or why its layers cannot be told."""
-    registry, kept = request.app.state.registry, request.app.state.kept
+    registry: TaskRegistry = request.app.state.registry
+    kept: Kept = request.app.state.kept
     shown: dict[str, Any] = {
         "a": registry.task(a).name,
         "b": registry.task(b).name,
         "profile": None,
         "problem": "",
     }
+
+    def profiled() -> LayerProfile:
+        return in_shared_space(registry, [a, b], lambda space: registry.profile(a, b, probe=space))
+
     try:
-        found = kept.get(("profile", registry.version(), a, b), lambda: registry.profile(a, b))
+        found = kept.get(("profile", registry.version(), a, b), profiled)
     except (NotFoundError, InvalidQueryError, IngestError) as err:
         return render(request, "profile.html", {**shown, "problem": str(err)})
     return render(request, "profile.html", {**shown, "profile": found, "drawn": profile_drawing.drawn(found)})
@@ -56,14 +63,18 @@ def profile(request: Request, a: str, b: str) -> HTMLResponse:
 
 def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
     """Every distance that there is, there and back where that is not the same."""
-    return [
-        {
-            "kind": kind,
-            "there": registry.distance(a, b, name=kind.name),
-            "back": None if kind.symmetric else registry.distance(b, a, name=kind.name),
-        }
-        for kind in DISTANCES.values()
-    ]
+
+    def ask(space: str | None) -> list[dict[str, Any]]:
+        return [
+            {
+                "kind": kind,
+                "there": registry.distance(a, b, name=kind.name, probe=space),
+                "back": None if kind.symmetric else registry.distance(b, a, name=kind.name, probe=space),
+            }
+            for kind in DISTANCES.values()
+        ]
+
+    return in_shared_space(registry, [a, b], ask)
 
 
 def _common_results(registry: TaskRegistry, kept: Kept, a: str, b: str) -> list[dict[str, Any]]:

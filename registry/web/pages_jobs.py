@@ -114,6 +114,7 @@ def job(request: Request, job_id: str) -> HTMLResponse:
             "span": _span(answer),
             "neighbors": ((found.result or {}).get("neighbors") or {}).get("neighbors", ()),
             "embedding": (found.result or {}).get("embedding"),
+            "added": (found.result or {}).get("task"),
             "again": _again(found),
         },
     )

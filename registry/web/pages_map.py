@@ -11,10 +11,12 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from registry.answers import Neighbor
 from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TaskMap
 from registry.web.kept import Kept
+from registry.web.spaces import default_space, in_shared_space
 from registry.web.templating import KINDS, render, render_if_missing
 
 router = APIRouter()
@@ -28,7 +30,7 @@ WAIT_SECONDS = 20.0
 
 
 @router.get("/map")
-def map_page(request: Request, task: str = "", job: str = "") -> HTMLResponse:
+def map_page(request: Request, task: str = "", job: str = "", space: str = "") -> HTMLResponse:
     """The map of all tasks; with a task, or the data of a job, marked on it, and what is nearest to that."""
     registry: TaskRegistry = request.app.state.registry
     if missing := render_if_missing(request, "Map of tasks"):
@@ -36,27 +38,27 @@ def map_page(request: Request, task: str = "", job: str = "") -> HTMLResponse:
     shown: dict[str, Any] = {
         "task": task,
         "job": job,
+        "spaces": registry.spaces(),
+        "space": space or default_space(registry) or "",
         "neighbors": (),
         "label": "",
         "problem": "",
-        "missing": "",
     }
     try:
         if job:
             done = request.app.state.jobs.get(job)
-            shown["label"] = _label(done)
-            shown["neighbors"] = _neighbors_of(done)
+            shown |= {"label": _label(done), "neighbors": _neighbors_of(done), "space": _space_of(done)}
         elif task:
             shown["label"] = registry.task(task).name
-            shown["neighbors"] = registry.nearest(task, k=NUM_NEIGHBORS)[1]
+            shown["neighbors"] = nearest_to(registry, task, NUM_NEIGHBORS, space or None)
     except (NotFoundError, InvalidQueryError) as err:
         status = 404 if isinstance(err, NotFoundError) else 400
-        return render(request, "map.html", {**shown, "problem": str(err)}, status=status)
+        return render(request, "map.html", {**shown, "job": "", "task": "", "problem": str(err)}, status=status)
     return render(request, "map.html", shown)
 
 
 @router.get("/map/points")
-def points(request: Request, job: str = "") -> Response:
+def points(request: Request, job: str = "", space: str = "") -> Response:
     """The points as columns; 202 while the map is being laid out."""
     registry, kept = request.app.state.registry, request.app.state.kept
     version = registry.version()
@@ -67,47 +69,61 @@ def points(request: Request, job: str = "") -> Response:
     if job:
         text = _placed_text(registry, request.app.state.jobs, kept, job)
     else:
-        found = known_map(registry, kept, WAIT_SECONDS)
-        text = kept.get(("points", version), lambda: _as_text(found)) if found else None
+        found = known_map(registry, kept, space or default_space(registry), WAIT_SECONDS)
+        text = kept.get(("points", version, space), lambda: _as_text(found)) if found else None
     if text is None:
-        return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+        return unfinished()
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"} if not job else {"Cache-Control": "no-store"}
     return Response(text, headers=headers, media_type="application/json")
 
 
 @router.get("/map/clusters")
-def clusters(request: Request) -> Response:
+def clusters(request: Request, space: str = "") -> Response:
     """The cluster of each point, in order of the points; 202 while they are being found."""
     registry, kept = request.app.state.registry, request.app.state.kept
     version = registry.version()
 
     def make() -> str:
-        found = registry.clusters()
+        probe = space or default_space(registry)
+        found = registry.clusters(probe=probe)
         number_of = dict(zip(found.names, found.labels.tolist(), strict=True))
         return _compact(
             {
-                "cluster": [number_of.get(name, 0) - 1 for name in registry.map().names],
+                "cluster": [number_of.get(name, 0) - 1 for name in registry.map(probe=probe).names],
                 "labels": [f"{it.label} ({it.size:,})" for it in found.clusters],
             }
         )
 
-    text = kept.wait(("clusters", version), make, WAIT_SECONDS)
+    text = kept.wait(("clusters", version, space), make, WAIT_SECONDS)
     if text is None:
-        return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+        return unfinished()
     return Response(text, headers={"Cache-Control": "private, no-cache"}, media_type="application/json")
 
 
-def known_map(registry: TaskRegistry, kept: Kept, seconds: float) -> TaskMap | None:
-    """The map of all tasks as of now; ``None`` if it is not there within so many seconds."""
-    return kept.wait(("map", registry.version()), registry.map, seconds)
+def unfinished() -> Response:
+    """The answer to who asks for what is still being made: to ask again."""
+    return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+
+
+def known_map(registry: TaskRegistry, kept: Kept, space: str | None, seconds: float) -> TaskMap | None:
+    """The map of all tasks of a space as of now; ``None`` if it is not there within so many seconds."""
+    return kept.wait(("map", registry.version(), space), lambda: registry.map(probe=space), seconds)
+
+
+def nearest_to(registry: TaskRegistry, task: str, k: int, space: str | None = None) -> Sequence[Neighbor]:
+    """The nearest tasks: in a space, or in the one that pages compare the task in."""
+    if space:
+        return registry.nearest(task, k=k, probe=space)[1]
+    return in_shared_space(registry, [task], lambda shared: registry.nearest(task, k=k, probe=shared))[1]
 
 
 def _placed_text(registry: TaskRegistry, jobs: Any, kept: Kept, job: str) -> str | None:
     """The points with the data of a job among them."""
-    query = (_label(jobs.get(job)), jobs.embedding(job))
+    done = jobs.get(job)
+    query, space = (_label(done), jobs.embedding(job)), _space_of(done)
 
     def make() -> str:
-        return _as_text(registry.map([query]))
+        return _as_text(registry.map([query], probe=space or None))
 
     return kept.wait(("map", registry.version(), job), make, WAIT_SECONDS)
 
@@ -119,6 +135,11 @@ def _label(job: Any) -> str:
 
 def _neighbors_of(job: Any) -> Any:
     return ((job.result or {}).get("neighbors") or {}).get("neighbors", ())[:NUM_NEIGHBORS]
+
+
+def _space_of(job: Any) -> str:
+    """Id of the space that a job compared tasks in; empty if it did not."""
+    return str((((job.result or {}).get("neighbors") or {}).get("query") or {}).get("space", ""))
 
 
 def _as_text(found: TaskMap) -> str:

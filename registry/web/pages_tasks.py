@@ -16,7 +16,8 @@ from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web import drawings
 from registry.web.kept import Kept
 from registry.web.listings import PAGE_ROWS, Listing
-from registry.web.pages_map import known_map
+from registry.web.pages_map import known_map, nearest_to
+from registry.web.spaces import in_shared_space
 from registry.web.templating import render, render_if_missing
 
 router = APIRouter()
@@ -25,6 +26,7 @@ NUM_NEIGHBORS = 10
 NUM_EXPERTS = 8
 NUM_MARKED = 5
 NUM_LINES = 100
+PLACE_SECONDS = 2.0
 NUM_CLASSES_SHOWN = 24
 NORMAL_95 = 1.96
 
@@ -107,7 +109,12 @@ def recommendation(request: Request, name: str) -> HTMLResponse:
     """The experts to start from for a registered task."""
     registry, kept = request.app.state.registry, request.app.state.kept
     key = ("recommendation", registry.version(), name)
-    answer = kept.get(key, lambda: registry.recommend(name, k=NUM_EXPERTS))
+    answer = kept.get(
+        key,
+        lambda: in_shared_space(
+            registry, [name], lambda space: registry.recommend(name, k=NUM_EXPERTS, probe=space)
+        ),
+    )
     return render(request, "recommendation.html", {"name": name, **recommended(answer)})
 
 
@@ -116,7 +123,7 @@ def place(request: Request, name: str) -> HTMLResponse:
     """Where a task lies on the map, with its neighbours."""
     registry: TaskRegistry = request.app.state.registry
     record = registry.task(name)
-    drawn = _drawn_place(registry, request.app.state.kept, record)
+    drawn = _drawn_place(registry, request.app.state.kept, record.name)
     return render(request, "place.html", {"task": record, "drawn": drawn})
 
 
@@ -134,7 +141,7 @@ def recommended(answer: Recommendation) -> dict[str, Any]:
 def _neighbors(registry: TaskRegistry, record: TaskRecord) -> tuple[Sequence[Any], str]:
     """The nearest tasks; or none, and why there are none: the task is in no space with others."""
     try:
-        return registry.nearest(record.name, k=NUM_NEIGHBORS)[1], ""
+        return nearest_to(registry, record.name, NUM_NEIGHBORS), ""
     except (NotFoundError, InvalidQueryError) as err:
         return (), str(err)
 
@@ -160,18 +167,16 @@ def _measured(record: TaskRecord, space: SpaceRecord, embedding: EmbeddingRecord
     }
 
 
-def _drawn_place(registry: TaskRegistry, kept: Kept, record: TaskRecord) -> Any:
+def _drawn_place(registry: TaskRegistry, kept: Kept, name: str) -> Any:
     """The small map of a task; ``None`` while the large one is being laid out."""
-    found = known_map(registry, kept, seconds=2)
+    space = in_shared_space(registry, [name], lambda probe: registry.nearest(name, k=1, probe=probe))[0].space
+    found = known_map(registry, kept, space, PLACE_SECONDS)
     if found is None:
         return None
 
     def draw() -> Any:
-        rows = {name: row for row, name in enumerate(found.names)}
-        if record.name not in rows:
-            raise NotFoundError("task on the map", record.name, ())
-        near = [it.task for it in registry.nearest(record.name, k=NUM_MARKED)[1] if it.task in rows]
-        names = [record.name, *near]
-        return drawings.task_map(found.positions, rows[record.name], [rows[name] for name in near], names)
+        rows = {it: row for row, it in enumerate(found.names)}
+        near = [it.task for it in registry.nearest(name, k=NUM_MARKED, probe=space)[1]]
+        return drawings.task_map(found.positions, rows[name], [rows[it] for it in near], [name, *near])
 
-    return kept.get(("place", registry.version(), record.name), draw)
+    return kept.get(("place", registry.version(), name), draw)

@@ -180,7 +180,11 @@ class TaskMap {
 
   say(text) { document.getElementById("map-said").textContent = text; }
 
-  open(i) { location.href = `/tasks/${encodeURIComponent(this.points.names[i])}`; }
+  // No address can end in dots alone; such a task is found in the list.
+  open(i) {
+    const name = encodeURIComponent(this.points.names[i]);
+    location.href = /^\.\.?$/.test(name) ? `/?where=name+%3D+%27${name}%27` : `/tasks/${name}`;
+  }
 
   placeCard() {
     const { card, current, points } = this;
