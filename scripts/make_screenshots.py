@@ -79,9 +79,10 @@ def open_task(page: "Page") -> None:
 
 
 def open_recommendation(page: "Page", upload: Path) -> None:
-    """What is recommended for images that are uploaded."""
+    """What is recommended for images that are uploaded, after two trials."""
     page.goto("/recommend")
     page.get_by_label("Zip file").set_input_files(upload)
+    page.get_by_label("Experts to try").fill("2")
     page.get_by_role("button", name="Recommend").click()
     page.wait_for_url(re.compile(r"/jobs/"))
     page.get_by_role("heading", name="Experts to start from").wait_for(timeout=JOB_MILLISECONDS)

@@ -5,6 +5,7 @@ Axes: T tasks, Q queries.
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def _placed_text(registry: TaskRegistry, jobs: Any, kept: Kept, job: str) -> str
 
 def _label(job: Any) -> str:
     """What the data of a job is called on the map."""
-    return str(job.name or job.data.get("task") or "your data")
+    return str(job.name or job.data.get("task") or Path(job.data.get("path", "")).name or "your data")
 
 
 def _neighbors_of(job: Any) -> Any:
