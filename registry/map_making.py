@@ -4,6 +4,7 @@ Axes: T tasks, D filters of the probe, Q queries.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from registry.map_files import LAID_OUT, LATER, PLACED, Layout
 from registry.views import Point, View
 
 MAP_DISTANCE = "task2vec"
+QUERY_NEIGHBORS = 3
 MATRIX_TASKS = 1000
 """Up to so many tasks a clustering keeps its matrix, to be drawn."""
 
@@ -58,16 +60,13 @@ def rows_by_name(view: View) -> np.ndarray:
     return np.asarray(rows[np.argsort(names.to_numpy(zero_copy_only=False).astype(str), kind="stable")])
 
 
-def map_of(view: View, found: Layout, points: Sequence[Point], notes: Sequence[str], neighbors: int) -> TaskMap:
-    """What is told of a layout."""
+def map_of(view: View, found: Layout, neighbors: int) -> TaskMap:
+    """What is told of a layout while nobody asks about anything."""
     rows = rows_by_name(view)
     embeddings = view.snapshot.rows
     columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[rows])
     numbers = layouts.positions_of(found, embeddings, rows)
     names = tuple(columns["name"].to_pylist())
-    query_positions = np.zeros((len(points), 2))
-    for place, point in enumerate(points):
-        query_positions[place] = _position(view, found, point)
     all_laid_out = not (found.roles == PLACED).any()
     return TaskMap(
         names=names,
@@ -78,9 +77,9 @@ def map_of(view: View, found: Layout, points: Sequence[Point], notes: Sequence[s
         num_classes=columns["num_classes"].to_numpy().astype(np.int64),
         num_samples=columns["num_samples"].to_numpy().astype(np.int64),
         tags=tuple(map(tuple, columns["tags"].to_pylist())),
-        queries=tuple(point.query.task for point in points),
-        query_positions=query_positions,
-        query_nearest=tuple(_nearest(view, point, max(neighbors, 3)) for point in points),
+        queries=(),
+        query_positions=np.zeros((0, 2)),
+        query_nearest=(),
         nearest=_nearest_of_all(Tasks(embeddings, rows), names, neighbors),
         space=view.space.space_id,
         distance=MAP_DISTANCE,
@@ -91,6 +90,21 @@ def map_of(view: View, found: Layout, points: Sequence[Point], notes: Sequence[s
         num_neighbors=layout.num_neighbors(int((found.roles != LATER).sum())),
         num_measured=found.num_measured,
         num_landmarks=0 if all_laid_out else int((found.roles == LAID_OUT).sum()),
+    )
+
+
+def with_queries(
+    shown: TaskMap, view: View, found: Layout, points: Sequence[Point], notes: Sequence[str]
+) -> TaskMap:
+    """A map with what is asked about, and what happened to its layout."""
+    positions = np.zeros((len(points), 2))
+    for place, point in enumerate(points):
+        positions[place] = _position(view, found, point)
+    return replace(
+        shown,
+        queries=tuple(point.query.task for point in points),
+        query_positions=positions,
+        query_nearest=tuple(_nearest(view, point, QUERY_NEIGHBORS) for point in points),
         notes=tuple(notes),
     )
 

@@ -136,7 +136,9 @@ class Maps(Lifecycle, ABC):
             found, notes = self._maps.layouts(view.space.space_id).of(
                 view.snapshot, seed=seed, rebuild=rebuild, progress=progress
             )
-            return map_making.map_of(view, found, points, notes, neighbors)
+            key = ("map", found, self.builtin, where, neighbors)
+            shown = self._maps.kept(key, view.snapshot, lambda: map_making.map_of(view, found, neighbors))
+            return map_making.with_queries(shown, view, found, points, notes)
 
         return self._answer(ask, probe or space, where)
 

@@ -31,7 +31,7 @@ SYMBOLS = (
     "x",
     "hexagon",
 )
-QUERY_SYMBOL = "star"
+QUERY_SYMBOL = "star-open"
 
 Figure = dict[str, Any]
 
@@ -65,7 +65,7 @@ def map_page(
         traces.append(_points("scatter", shown.query_positions[[place]], f"asked about: {query}", 18))
         near = escape(plots.nearest_text(shown.query_nearest[place]))
         traces[-1]["text"] = [f"<b>{escape(query)}</b><br>nearest: {near}"]
-        traces[-1]["marker"]["symbol"] = QUERY_SYMBOL
+        traces[-1]["marker"] |= {"symbol": QUERY_SYMBOL, "line": {"width": 2}}  # what is there shows through
         colours.append(plots.NUM_COLOURS - 1)
     if clustering is not None and len(shown) <= WEBGL_FROM and (names := _names(shown, clustering)):
         traces.append(names)

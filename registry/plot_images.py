@@ -67,8 +67,8 @@ def save_map(
         for place, query in enumerate(shown.queries):
             axes.scatter(
                 *shown.query_positions[place],
-                s=420,
-                c=look.ground,
+                s=480,
+                facecolors="none",  # what is registered shows through
                 marker=QUERY_MARKER,
                 edgecolors=look.ink,
                 linewidths=1.6,
@@ -298,7 +298,7 @@ def _name_points(axes: Any, look: Theme, names: Sequence[str], positions: np.nda
         text.set_zorder(5)
         box = text.get_window_extent(renderer)
         centre = axes.transData.transform(position)
-        spots = _spots(centre, box.width, box.height, 22.0 if bold else 12.0)
+        spots = _spots(centre, box.width, box.height, 30.0 if bold else 15.0)
         free = [spot for spot in spots if _is_free(spot, taken, frame, obstacles, centre)]
         if not free and not bold:
             text.remove()

@@ -15,6 +15,9 @@ STAGES = {
     "features": "Computing features",
     "fisher": "Measuring the task",
     "trials": "Trying experts",
+    "distances": "Comparing tasks",
+    "placing": "Placing tasks",
+    "measuring": "Measuring the map",
 }
 
 

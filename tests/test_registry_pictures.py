@@ -141,7 +141,7 @@ def test_a_page_tells_of_each_task_when_pointed_at(page, shown):
     name, distance = shown.nearest[shown.names.index("task000")][0]
     assert f"nearest: {name} {distance:.3f}, " in first
     assert {trace["marker"]["symbol"] for trace in figure["data"] if "symbol" in trace["marker"]} >= {
-        "star",
+        "star-open",
         "circle",
     }
 
