@@ -131,7 +131,7 @@ def wrong_names(text: str) -> list[str]:
 def test_readme_and_guides_are_there():
     expected = {"README.md", *(f"{name}.md" for name in ("quickstart", "cli", "python", "method", "data"))}
     expected |= {f"{name}.md" for name in ("storage", "benchmarks", "contributing", "changelog")}
-    expected |= {f"{name}.md" for name in ("concepts", "faq", "operations")}
+    expected |= {f"{name}.md" for name in ("concepts", "faq", "operations", "rest", "security")}
     assert expected - {page.name for page in pages()} == set()
 
 

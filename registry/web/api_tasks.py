@@ -134,5 +134,5 @@ def add_alias(name: models.TaskName, alias: models.NewAlias, registry: Registry)
 
 @router.delete("/tasks/{name}/aliases/{alias}", dependencies=[WRITES], status_code=204)
 def remove_alias(name: models.TaskName, alias: models.AliasName, registry: Registry) -> None:
-    """Let an alias stand for nothing; `t2v task unalias`."""
+    """Let an alias stand for nothing; `t2v task alias --remove`."""
     registry.unalias_task(name, alias)
