@@ -3,7 +3,7 @@
 A real server over a fresh registry with the starter content, a real Chromium, and images of ``--data``, a
 folder of class folders of which a few are uploaded. Pictures come out alike, but for times.
 
-Run: python scripts/make_screenshots.py --data ../shared/data/flowers5
+Run: python scripts/make_screenshots.py --data ../shared/data/ants_bees
 """
 
 import argparse
