@@ -9,6 +9,8 @@
     ├── NetworkError             (ValueError)   a network fails on the data
     ├── UnsupportedLayerError    (ValueError)   a layer with parameters has no Fisher rule
     ├── SettingsError            (ValueError)   a setting is out of its range
+    ├── EngineError              (RuntimeError) a process or machine that computed was lost, or cannot be had
+    ├── MissingLibraryError      (ImportError)  a library of an extra is not installed
     └── UnknownNameError         (LookupError)  no probe, architecture or estimator of that name
 
 Messages are one sentence or two: what, where, what was expected, what to do.
@@ -74,6 +76,24 @@ class UnsupportedLayerError(IndexerError, ValueError):
 
 class SettingsError(IndexerError, ValueError):
     """A setting out of its range."""
+
+
+class EngineError(IndexerError, RuntimeError):
+    """What computes was lost, could not be started, or met an error of a library."""
+
+
+class MissingLibraryError(IndexerError, ImportError):
+    """A library that only some of this package needs is not installed."""
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        self.what = what
+        self.library = library
+        self.extra = extra
+        super().__init__(f"{what} needs {library}; install it with `pip install 'task2vec-registry[{extra}]'`")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.what, self.library, self.extra)
 
 
 class UnknownNameError(IndexerError, LookupError):
