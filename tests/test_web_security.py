@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from small_stores import add
 from web_servers import BEARER, TOKEN, URL, serving
 from web_zips import good
 
@@ -357,20 +358,15 @@ def test_names_come_out_escaped(uri, tmp_path):
         assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_class_names_come_out_escaped(uri, tmp_path, images):
-    folder = tmp_path / "data"
-    for number, name in enumerate(("<img src=x onerror=alert(1)>", '"><script>alert(2)</script>')):
-        (folder / name.replace("/", "_")).mkdir(parents=True)
-        for path in (images / ("yes", "no")[number]).iterdir():
-            shutil.copy(path, folder / name.replace("/", "_"))
-    registry = TaskRegistry(uri)
-    registry.add_task("evil", str(folder))
-    with serving(uri, tmp_path / "state") as client:
+def test_class_names_come_out_escaped(store, tmp_path):
+    evil = ("<img src=x onerror=alert(1)>", '"><script>alert(2)</script>')
+    add(store, "evil", class_names=evil, num_classes=2, data='"><svg onload=alert(3)>')
+    with serving(store.uri, tmp_path / "state") as client:
         page = client.get("/tasks/evil").text
-        assert "&lt;img src=x onerror" in page
-        assert "<img src=x" not in page
-        assert "<script>alert" not in page
-    registry.remove_task("evil", purge=True)
+    assert "&lt;img src=x onerror" in page
+    assert "<img src=x" not in page
+    assert "<script>alert" not in page
+    assert "<svg onload" not in page
 
 
 # Bounds

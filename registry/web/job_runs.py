@@ -53,7 +53,10 @@ class JobRun:
         outcome: dict[str, Any] = {}
         assert self._process.stdout is not None  # noqa: S101
         for line in self._process.stdout:
-            message = json.loads(line)
+            try:
+                message = json.loads(line)
+            except ValueError:  # it was ended in the middle of a line
+                continue
             if "progress" in message:
                 on_progress(message["progress"])
             else:

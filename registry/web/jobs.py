@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from registry.core import TaskRegistry
 from registry.errors import RegistryError, StorageError
 from registry.records import utc_now
+from registry.web import faults
 from registry.web.faults import RefusedError
 from registry.web.job_files import JobFiles
 from registry.web.job_requests import check_request
@@ -31,6 +32,7 @@ LOG = logging.getLogger("t2v.serve")
 MAX_WAITING = 100
 EXPIRE_SECONDS = 600.0
 CANCEL_SECONDS = 30.0
+FAILED_SECONDS = 1.0
 INTERRUPTED = "the server stopped while this ran; ask again"
 
 
@@ -251,25 +253,29 @@ class Jobs:
 
     def _work(self) -> None:
         """What each worker does until the server stops."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_closing or self._waiting, timeout=EXPIRE_SECONDS)
-                if self._is_closing:
-                    return
-                job_id = self._waiting.pop(0) if self._waiting else None
-                if job_id:
-                    self._change(job_id, state="running", started_at=utc_now())
+        while not self._is_closing:
             try:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_closing or self._waiting, timeout=EXPIRE_SECONDS)
+                    job_id = self._waiting.pop(0) if self._waiting and not self._is_closing else None
                 if job_id:
-                    self._run(self._live[job_id])
+                    self._run_one(job_id)
                 self._sweep()
-            except Exception:
-                LOG.exception("a job could not be run")
-                if job_id:
-                    with self._changed:
-                        self._end(
-                            job_id, state="failed", error=_error("something went wrong inside the server")
-                        )
+            except Exception:  # such as a full disk: the next job may fare better
+                LOG.exception("a worker failed")
+                time.sleep(FAILED_SECONDS)
+
+    def _run_one(self, job_id: str) -> None:
+        """Run a job, whatever comes of it."""
+        try:
+            with self._changed:
+                self._change(job_id, state="running", started_at=utc_now())
+            self._run(self._live[job_id])
+        except Exception:
+            LOG.exception("a job could not be run")
+            with self._changed:
+                if job_id in self._live:
+                    self._end(job_id, state="failed", error=_error(faults.INTERNAL))
 
     def _run(self, job: Job) -> None:
         """Run a job, and keep what comes of it."""
@@ -310,12 +316,13 @@ class Jobs:
             self._live[job_id] = dataclasses.replace(self._live[job_id], progress=progress)
 
     def _end(self, job_id: str, **values: Any) -> None:
-        self._change(job_id, finished_at=utc_now(), **values)
-        if values["state"] != "done":
-            self._files.remove_vectors(job_id)
+        """Keep what became of a job; it is over for readers even where that cannot be kept."""
+        job = dataclasses.replace(self._live.pop(job_id), finished_at=utc_now(), **values)
         self._cancelled.discard(job_id)
-        del self._live[job_id]
         self._changed.notify_all()
+        if job.state != "done":
+            self._files.remove_vectors(job_id)
+        self._kept.update(job)
 
     def _recover(self) -> None:
         """Say of jobs that ran when the last server was killed that they did not end; queue the others."""

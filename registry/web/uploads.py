@@ -59,6 +59,17 @@ class Upload:
     expires_at: str
 
 
+class NotStoredError(RefusedError):
+    """The disk does not take an upload."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(503, f"the upload cannot be stored: {error.strerror or error}")
+
+    def __reduce__(self) -> tuple[type, tuple[OSError]]:
+        """Rebuild from what the disk said."""
+        return type(self), (OSError(self.message),)
+
+
 class Uploads:
     """The uploads of one server; threads may share it."""
 
@@ -194,8 +205,16 @@ class Uploads:
             await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
 
     def _finish(self, part: Path) -> Upload:
-        """Unpack what was written, and let it appear."""
-        content = unpack(part / "upload.zip", part / DATA, self._limits)
+        """Unpack what was written, and let it appear.
+
+        Raises:
+            RefusedError: If it is not what is taken.
+            NotStoredError: If there is no room.
+        """
+        try:
+            content = unpack(part / "upload.zip", part / DATA, self._limits)
+        except OSError as error:
+            raise NotStoredError(error) from error
         (part / "upload.zip").unlink()
         now = datetime.now(UTC)
         upload = Upload(
@@ -234,11 +253,11 @@ def _write_all(file: int, content: bytes) -> None:
     """Write bytes to an open file.
 
     Raises:
-        RefusedError: If there is no room.
+        NotStoredError: If there is no room.
     """
     view = memoryview(content)
     try:
         while view:
             view = view[os.write(file, view) :]
     except OSError as error:
-        raise RefusedError(503, f"the upload cannot be stored: {error.strerror}") from error
+        raise NotStoredError(error) from error
