@@ -113,7 +113,7 @@ class Maps(Lifecycle, ABC):
 
         Args:
             queries: Names of registered tasks, data specs, embeddings, or pairs of a label and an embedding
-                ``[D]``; none of them is remembered.
+                ``[D]``; none of them is remembered. A name alone is one query.
             probe: Loader of the probe, or id of the space, whose tasks are laid out.
             where: Only tasks that pass this filter are told; where they lie does not depend on it.
             rebuild: Make the layout again.
@@ -127,12 +127,13 @@ class Maps(Lifecycle, ABC):
             NotFoundError: If there is no such task, data or probe.
             IngestError: If data cannot be read.
         """
-        space = next((query.space.space_id for query in queries if not isinstance(query, str | tuple)), None)
+        asked = [queries] if isinstance(queries, str) else queries
+        space = next((query.space.space_id for query in asked if not isinstance(query, str | tuple)), None)
         if not 0 <= seed < 2**32:
             raise InvalidQueryError(f"the seed must be from 0 to {2**32 - 1}, got {seed}")
 
         def ask(view: View) -> TaskMap:
-            points = self._points(queries, view, {"seed": None, **options}, progress)
+            points = self._points(asked, view, {"seed": None, **options}, progress)
             found, notes = self._maps.layouts(view.space.space_id).of(
                 view.snapshot, seed=seed, rebuild=rebuild, progress=progress
             )

@@ -84,6 +84,7 @@ def map_page(
     sentences = [
         plots.caption_of(shown),
         "Tasks that are drawn near are alike; the axes have no meaning of their own.",
+        *(() if shown.nearest else ("`t2v nearest NAME` tells the tasks that are nearest to one.",)),
         *shown.notes,
     ]
     table = _map_table(shown, groups) if len(shown) <= TABLE_UP_TO else ""

@@ -255,6 +255,7 @@ def test_a_filter_hides_tasks_and_moves_none(known):
 
 def test_queries_are_placed_and_not_remembered(known):
     vector = grouped(COUNT)[5]
+    assert known.map("task002").queries == ("task002",)
     shown = known.map(["task002", ("mine", vector)])
     assert shown.queries == ("task002", "mine")
     np.testing.assert_array_equal(shown.query_positions[0], where(shown)["task002"])
