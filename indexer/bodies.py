@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from indexer.errors import WeightsError
-from indexer.records import InputTransform
+from indexer.records import InputTransform, TextTransform, Transform
+from indexer.texts import MASK, Tokenizer
 
 IMAGENET_TRANSFORM = InputTransform(resize=256, crop=224)
 """What a network that says nothing of its input is given."""
@@ -21,17 +22,19 @@ class Body:
 
     Attributes:
         name: ``architecture.weights``, made of characters that names in a registry may have.
-        network: Maps normalised images ``[N, 3, S, S]`` to features ``[N, F]``.
-        transform: How an image becomes an input.
+        network: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``.
+        transform: How an image or a text becomes an input.
         num_params: Parameters including the head the network came with.
         num_features: F; ``None`` if only running the network tells.
+        tokenizer: Of a text encoder.
     """
 
     name: str
     network: nn.Module
-    transform: InputTransform
+    transform: Transform
     num_params: int
     num_features: int | None = None
+    tokenizer: Tokenizer | None = None
 
 
 def count_params(network: nn.Module) -> int:
@@ -39,26 +42,51 @@ def count_params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def blank_input(transform: Transform, num_tokens: int | None = None) -> Tensor:
+    """A black image ``[1, 3, S, S]``, or a text of one token again and again ``[1, 2, L]`` without padding.
+
+    Args:
+        transform: Of the network.
+        num_tokens: L of a text; the most that the network sees unless told.
+    """
+    if isinstance(transform, InputTransform):
+        return torch.zeros(1, 3, transform.crop, transform.crop)
+    text = torch.zeros(1, 2, num_tokens or transform.max_tokens, dtype=torch.long)
+    text[:, MASK] = 1
+    return text
+
+
+def on_device_of(parameter: Tensor, inputs: Tensor) -> Tensor:
+    """Inputs on the device of a parameter, and in its precision unless they are whole numbers, as texts are."""
+    return inputs.to(parameter) if inputs.is_floating_point() else inputs.to(parameter.device)
+
+
 def measure_features(body: Body, where: str) -> int:
-    """F, from a forward pass of two images and one of the first of them alone.
+    """F, from a forward pass of two images or texts and one of the first of them alone.
 
     Args:
         body: In evaluation mode.
         where: What errors begin with.
 
     Raises:
-        WeightsError: If the network gives no ``[N, F]`` for images of its transform, or if what it gives for an
-            image depends on the others of its batch.
+        WeightsError: If the network gives no ``[N, F]`` for inputs of its transform, or if what it gives for
+            one depends on the others of its batch.
     """
-    size = body.transform.crop
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    expected = f"expected a network that maps [N, 3, {size}, {size}] to [N, features]"
+    if isinstance(body.transform, TextTransform):
+        images = blank_input(body.transform, num_tokens=3).repeat(2, 1, 1)
+        images[1, 0, 1] = 1  # another token
+        what, expected = "texts", "expected a network that maps texts to [N, features]"
+    else:
+        size = body.transform.crop
+        images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        what = f"images of {size} pixels"
+        expected = f"expected a network that maps [N, 3, {size}, {size}] to [N, features]"
     try:
         with torch.no_grad():
             features, alone = body.network(images), body.network(images[:1])
     except Exception as err:  # code of others may raise anything
         problem = str(err).strip().splitlines()[-1:] or [type(err).__name__]
-        raise WeightsError(f"{where}: fails on images of {size} pixels ({problem[0]}); {expected}") from err
+        raise WeightsError(f"{where}: fails on {what} ({problem[0]}); {expected}") from err
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise WeightsError(f"{where}: gives {found} for two images; {expected}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from indexer.bodies import blank_input, on_device_of
 from indexer.filters import FilterBlock, find_filters
 from indexer.gradients import Gradient, ScaleGradient, choose_form
 from indexer.layer_rules import Rule
@@ -67,7 +68,7 @@ class ProbeCosts:
 def probe_costs(
     network: PretrainedNetwork, *, memory_budget: int = DEFAULT_MEMORY_BUDGET, norm_weights: bool = False
 ) -> ProbeCosts:
-    """Run a probe on one blank image, and say what the squares of its layers cost.
+    """Run a probe on one blank image or text, and say what the squares of its layers cost.
 
     Args:
         network: The probe.
@@ -77,7 +78,7 @@ def probe_costs(
     Returns:
         The costs; forms are those that a pass within the budget takes.
     """
-    image = _blank(network)
+    image, element_size = _blank(network), next(network.body.parameters()).element_size()
     blocks = {block.parameter: block for block in find_filters(network.body, norm_weights=norm_weights)}
     axes = find_sample_axes(network.body, blocks, image)
     gradients: dict[FilterBlock, list[Gradient]] = {}
@@ -92,7 +93,7 @@ def probe_costs(
     with torch.no_grad(), WeightUses(blocks, on_use, lambda _block: None):
         network.body(image)
     layers = tuple(
-        _layer_cost(block, gradients.get(block, []), memory_budget, image.element_size(), slow=block in axes)
+        _layer_cost(block, gradients.get(block, []), memory_budget, element_size, slow=block in axes)
         for block in blocks.values()
     )
     needed = activation_bytes(network)
@@ -122,16 +123,22 @@ def _layer_cost(
     )
 
 
-def fitting_batch_size(network: PretrainedNetwork, memory_budget: int) -> int:
-    """Samples whose activations take their share of a memory budget: at least 1, at most ``MAX_BATCH``."""
-    return _fitting(activation_bytes(network), memory_budget)
+def fitting_batch_size(network: PretrainedNetwork, memory_budget: int, num_tokens: int | None = None) -> int:
+    """Samples whose activations take their share of a memory budget: at least 1, at most ``MAX_BATCH``.
+
+    Args:
+        network: The probe.
+        memory_budget: Bytes.
+        num_tokens: Of the longest text; the most that the probe sees unless told.
+    """
+    return _fitting(activation_bytes(network, num_tokens), memory_budget)
 
 
 def _fitting(bytes_per_sample: int, memory_budget: int) -> int:
     return min(MAX_BATCH, max(1, memory_budget // ACTIVATION_SHARE // max(1, bytes_per_sample)))
 
 
-def activation_bytes(network: PretrainedNetwork) -> int:
+def activation_bytes(network: PretrainedNetwork, num_tokens: int | None = None) -> int:
     """Bytes that one sample keeps between the forward and the backward pass, each memory counted once.
 
     Counted are what autograd saves, parameters left out, and the inputs of layers, which the rules need.
@@ -154,7 +161,7 @@ def activation_bytes(network: PretrainedNetwork) -> int:
         saved_tensors_hooks(keep, lambda tensor: tensor),
         WeightUses(blocks, on_use, lambda _block: None),
     ):
-        network.body(_blank(network))
+        network.body(_blank(network, num_tokens))
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -162,7 +169,6 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _blank(network: PretrainedNetwork) -> Tensor:
-    parameter = next(network.body.parameters())
-    size = network.transform.crop
-    return parameter.new_zeros(1, 3, size, size)
+def _blank(network: PretrainedNetwork, num_tokens: int | None = None) -> Tensor:
+    blank = blank_input(network.transform, num_tokens)
+    return on_device_of(next(network.body.parameters()), blank)

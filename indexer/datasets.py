@@ -1,9 +1,11 @@
 """Datasets as the embedding needs them: a class-balanced sample, decoded, checked and fingerprinted.
 
+Samples are images, which become pixels, or texts, which become tokens. A network takes one or the other.
+
 What a dataset may be is said in ``indexer.data_specs``. Only the sampled files are read, and a listing is not
 held, so a folder of a million images costs little more than one of a thousand, and no more memory.
 
-Axes: n samples drawn, C classes or labels, T targets.
+Axes: n samples drawn, C classes or labels, T targets, L tokens of the longest text.
 """
 
 import hashlib
@@ -20,15 +22,26 @@ from indexer.errors import DataError, SettingsError, UnreadableFilesError
 from indexer.images import UnreadableImageError, image_input
 from indexer.labels import check_labels, check_max_samples, check_sizes, label_array
 from indexer.listings import Dataset, Entry, printable, reading
-from indexer.records import DatasetDescription, EmbeddingSettings, InputTransform
+from indexer.records import (
+    DatasetDescription,
+    EmbeddingSettings,
+    InputTransform,
+    TextTransform,
+    Transform,
+    content_of,
+)
 from indexer.sampling import Survey, draw, survey
+from indexer.texts import Tokenizer, UnreadableTextError, decode_text
 
-__all__ = ["Dataset", "Sample", "load_sample", "open_dataset"]
+__all__ = ["Dataset", "Sample", "fingerprint_dataset", "load_sample", "open_dataset"]
 
 NUM_NAMED = 5  # unreadable files named in descriptions and messages
 
-Decoder = Callable[[bytes | np.ndarray], np.ndarray]
-"""From the bytes of a file, or pixels, to ``[3, crop, crop]`` uint8."""
+Decoder = Callable[[int, bytes | np.ndarray], None]
+"""Takes the place of a sample, and the bytes of its file or its pixels, and keeps what it decodes."""
+
+IMAGE_OPTIONS = {"channels": "auto", "value_range": None}
+"""Settings that say what images look like, and what they are unless somebody says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +49,27 @@ class Sample:
     """The drawn and decoded samples of a dataset, in order of name.
 
     Attributes:
-        images: ``[n, 3, crop, crop]`` uint8, RGB.
+        inputs: Images, ``[n, 3, crop, crop]`` uint8, RGB; or encoded texts, ``[n, 2, L]`` int32, see
+            ``indexer.texts``.
         labels: By kind of task: ``[n]`` int64, indices into ``description.class_names``, at least two of each;
             ``[n, C]`` uint8 of 0 and 1, at least two of each label; or ``[n, T]`` float32, finite, no target
             constant.
         description: What is known of the whole dataset.
     """
 
-    images: np.ndarray = field(repr=False)
+    inputs: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
     description: DatasetDescription
+
+    @property
+    def images(self) -> np.ndarray:
+        """The inputs of a sample of images."""
+        return self.inputs
 
 
 def load_sample(
     spec: str,
-    transform: InputTransform,
+    transform: Transform,
     *,
     max_samples: int,
     seed: int,
@@ -58,6 +77,7 @@ def load_sample(
     channels: str = "auto",
     value_range: tuple[float, float] | None = None,
     threads: int | None = None,
+    tokenizer: Tokenizer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sample:
     """Draw a class-balanced sample of a dataset and decode it.
@@ -67,13 +87,15 @@ def load_sample(
 
     Args:
         spec: A data spec, see ``indexer.data_specs``.
-        transform: How an image becomes an input; mean and standard deviation are not applied here.
+        transform: How an image or a text becomes an input; of images, mean and standard deviation are not
+            applied here.
         max_samples: Most samples drawn, at least 2 per class or label.
         seed: Of the draw, 32 bits.
         split: As of ``open_dataset``.
         channels: As of ``EmbeddingSettings``.
         value_range: As of ``EmbeddingSettings``.
         threads: That decode; ``None`` for one per processor, at most 8.
+        tokenizer: Of a transform of texts.
         progress: Called as ``progress(done, total)`` after each sample, from the calling thread.
 
     Returns:
@@ -81,8 +103,9 @@ def load_sample(
 
     Raises:
         DataSpecError: If the spec names nothing of a supported kind.
-        DataError: If the data is there but is not laid out as its kind asks, has no such split, has not the
-            channels or the range of values that are asked for, or a target that is constant.
+        DataError: If the data is there but is not laid out as its kind asks, has no such split, is not what the
+            transform takes, has not the channels or the range of values that are asked for, or a target that is
+            constant.
         TooFewSamplesError: If there are fewer than two classes or labels, or too few samples of one.
         UnreadableFilesError: If more than a tenth of the sampled files cannot be decoded.
         SettingsError: If a setting is out of its range.
@@ -90,18 +113,31 @@ def load_sample(
     EmbeddingSettings(max_samples=max_samples, seed=seed, channels=channels, value_range=value_range)
     _check_settings(transform, threads)
     dataset = open_dataset(spec, split=split)
+    _check_content(dataset, transform, channels, value_range)
     found, chosen = _draw_checked(dataset, max_samples, seed)
     labels = label_array(dataset, chosen)
     check_labels(dataset, labels, "drawn sample")
+    if isinstance(transform, TextTransform):
+        texts = [""] * len(chosen)
 
-    def decode(raw: bytes | np.ndarray) -> np.ndarray:
-        return image_input(raw, transform, channels, value_range)
+        def decode(place: int, raw: bytes | np.ndarray) -> None:
+            texts[place] = decode_text(bytes(raw))
 
-    images, readable, digests = _decode(dataset, chosen, decode, transform.crop, threads, progress)
+    else:
+        inputs = np.zeros((len(chosen), 3, transform.crop, transform.crop), np.uint8)
+
+        def decode(place: int, raw: bytes | np.ndarray) -> None:
+            inputs[place] = image_input(raw, transform, channels, value_range)
+
+    readable, digests = _decode(dataset, chosen, decode, threads, progress)
     skipped = [printable(entry.name) for entry, good in zip(chosen, readable, strict=True) if not good]
     _check_skipped(spec, skipped, len(chosen))
+    if isinstance(transform, TextTransform):
+        inputs = _encode(texts, readable, tokenizer)
+    elif skipped:
+        inputs = inputs[readable]
     if skipped:
-        images, labels = images[readable], labels[readable]
+        labels = labels[readable]
         check_labels(dataset, labels, "readable sample")
     description = DatasetDescription(
         spec=spec,
@@ -112,8 +148,76 @@ def load_sample(
         skipped_files=tuple(skipped[:NUM_NAMED]),
         kind=dataset.kind,
         class_sizes=found.sizes,
+        content=dataset.content,
     )
-    return Sample(images, labels, description)
+    return Sample(inputs, labels, description)
+
+
+def _encode(texts: Sequence[str], readable: np.ndarray, tokenizer: Tokenizer | None) -> np.ndarray:
+    """Tokens of the readable texts.
+
+    Raises:
+        SettingsError: If there is no tokenizer.
+    """
+    if tokenizer is None:
+        raise SettingsError("texts need the tokenizer of the network that is to see them; give it as tokenizer")
+    return tokenizer.encode([text for text, good in zip(texts, readable, strict=True) if good])
+
+
+def _check_content(
+    dataset: Dataset, transform: Transform, channels: str, value_range: tuple[float, float] | None
+) -> None:
+    """Refuse texts for a network of images, images for one of texts, and options of images for texts.
+
+    Raises:
+        DataError: If one does not go with the other.
+    """
+    takes = content_of(transform)
+    if dataset.content == "texts" and takes == "images":
+        raise DataError(
+            dataset.spec,
+            "holds texts, and the network takes images; name a text encoder as the probe, such as hf:./encoder",
+        )
+    if dataset.content == "images" and takes == "texts":
+        raise DataError(
+            dataset.spec,
+            "holds images, and the network is a text encoder; name a network of images as the probe, or none, "
+            "for the built-in one",
+        )
+    given = {"channels": channels, "value_range": value_range}
+    told = [name for name, value in given.items() if value != IMAGE_OPTIONS[name]]
+    if takes == "texts" and told:
+        raise DataError(
+            dataset.spec, f"holds texts, of which {' and '.join(told)} would change nothing; leave it out"
+        )
+
+
+def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | None = None) -> str:
+    """The fingerprint that ``load_sample`` would give: the sampled files are read, and not decoded.
+
+    Args:
+        spec: As of ``load_sample``.
+        max_samples: The same.
+        seed: The same.
+        split: The same.
+
+    Returns:
+        That of ``DatasetDescription``.
+
+    Raises:
+        DataError: If the data cannot be read or makes no task.
+    """
+    dataset = open_dataset(spec, split=split)
+    found, chosen = _draw_checked(dataset, max_samples, seed)
+
+    def digest_one(entry: Entry) -> bytes:
+        try:
+            return _digest(dataset.read(entry))
+        except OSError:
+            return b""
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return _fingerprint(dataset, found, list(pool.map(digest_one, chosen)))
 
 
 def _draw_checked(dataset: Dataset, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
@@ -124,11 +228,12 @@ def _draw_checked(dataset: Dataset, max_samples: int, seed: int) -> tuple[Survey
         return found, draw(dataset, found, max_samples, seed)
 
 
-def _check_settings(transform: InputTransform, threads: int | None) -> None:
-    for name, value in (("threads", threads), ("crop of the input transform", transform.crop)):
+def _check_settings(transform: Transform, threads: int | None) -> None:
+    crop = transform.crop if isinstance(transform, InputTransform) else None
+    for name, value in (("threads", threads), ("crop of the input transform", crop)):
         if value is not None and value < 1:
             raise SettingsError(f"{name} must be at least 1, got {value}")
-    if transform.resize < transform.crop:
+    if isinstance(transform, InputTransform) and transform.resize < transform.crop:
         raise SettingsError(
             f"resize of the input transform must be at least its crop, got resize {transform.resize} "
             f"and crop {transform.crop}"
@@ -149,16 +254,14 @@ def _decode(
     dataset: Dataset,
     chosen: Sequence[Entry],
     decode: Decoder,
-    crop: int,
     threads: int | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
-    """Images ``[n, 3, crop, crop]``, which of them are readable ``[n]`` bool, and a digest of each file.
+) -> tuple[np.ndarray, list[bytes]]:
+    """Decode samples; tells which of them are readable ``[n]`` bool, and a digest of each file.
 
     Raises:
         DataError: If pixels have not the channels or the range of values that are asked for.
     """
-    images = np.zeros((len(chosen), 3, crop, crop), np.uint8)
 
     def decode_one(position: int) -> tuple[bool, bytes]:
         try:
@@ -166,8 +269,8 @@ def _decode(
         except OSError:
             return False, b""
         try:
-            images[position] = decode(raw)
-        except UnreadableImageError:
+            decode(position, raw)
+        except (UnreadableImageError, UnreadableTextError):
             return False, _digest(raw)
         except UnfitPixelsError as error:
             raise DataError(dataset.spec, f"sample {printable(chosen[position].name)} {error}") from error
@@ -179,7 +282,7 @@ def _decode(
             outcomes.append(outcome)
             if progress:
                 progress(len(outcomes), len(chosen))
-    return images, np.array([readable for readable, _ in outcomes]), [digest for _, digest in outcomes]
+    return np.array([readable for readable, _ in outcomes]), [digest for _, digest in outcomes]
 
 
 def _digest(raw: bytes | np.ndarray) -> bytes:

@@ -13,9 +13,17 @@ from functools import partial
 import numpy as np
 import torch
 
+from indexer.bodies import blank_input
 from indexer.costs import fitting_batch_size
 from indexer.datasets import Sample, load_sample
-from indexer.features import Batches, Progress, extract_features, full_precision, move_to_device
+from indexer.features import (
+    Batches,
+    Progress,
+    by_length,
+    extract_features,
+    full_precision,
+    move_to_device,
+)
 from indexer.fisher import fisher_information
 from indexer.heads import FISHER_L2, fit_head, held_out_score, standardise
 from indexer.probes import PretrainedNetwork, load_network
@@ -68,6 +76,7 @@ def load_task_sample(
         split=settings.split,
         channels=settings.channels,
         value_range=settings.value_range,
+        tokenizer=probe.tokenizer,
         progress=partial(progress, "decode") if progress else None,
     )
 
@@ -84,17 +93,18 @@ def embed_sample(
     """
     start = time.perf_counter()
     move_to_device(probe, settings.device)
-    batch_size = min(settings.batch_size, fitting_batch_size(probe, settings.memory_budget))
+    num_tokens = sample.inputs.shape[-1] if probe.takes == "texts" else None
+    batch_size = min(settings.batch_size, fitting_batch_size(probe, settings.memory_budget, num_tokens))
     kind = sample.description.kind
     with full_precision():
-        features = extract_features(probe, sample.images, batch_size=batch_size, progress=progress)
+        features = extract_features(probe, sample.inputs, batch_size=batch_size, progress=progress)
         head = fit_head(features, sample.labels, kind, l2=FISHER_L2)
         score = held_out_score(features, sample.labels, settings.seed, kind)
         labels = standardise(sample.labels, sample.labels) if kind == "regression" else sample.labels
         estimate = fisher_information(
             probe.body,
             head,
-            Batches(probe, sample.images, labels, batch_size, _order(len(labels), settings)),
+            Batches(probe, sample.inputs, labels, batch_size, _order(probe, sample.inputs, settings)),
             estimator=settings.estimator,
             generator=torch.Generator().manual_seed(settings.seed),
             norm_weights=settings.norm_weights,
@@ -117,14 +127,14 @@ def embed_sample(
     )
 
 
-def _order(num_samples: int, settings: EmbeddingSettings) -> np.ndarray:
-    """Order of the Fisher pass: that of the sample, or a random one if the pass may stop early.
+def _order(probe: PretrainedNetwork, inputs: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
+    """Order of the Fisher pass: that of the sample, of texts the short ones first; random if it may stop early.
 
     A sample lies class by class, so the start of it would stand for the first classes only.
     """
     if settings.tolerance is None:
-        return np.arange(num_samples)
-    return np.random.default_rng(settings.seed).permutation(num_samples)
+        return by_length(probe, inputs)
+    return np.random.default_rng(settings.seed).permutation(len(inputs))
 
 
 def space_of(probe: PretrainedNetwork, settings: EmbeddingSettings) -> Space:
@@ -140,21 +150,27 @@ def space_of(probe: PretrainedNetwork, settings: EmbeddingSettings) -> Space:
 
 
 def embed_trivial(probe: PretrainedNetwork, settings: EmbeddingSettings) -> np.ndarray:
-    """Embedding t0 of the trivial task: telling dark noise from bright noise.
+    """Embedding t0 of the trivial task: telling dark noise from bright noise, or random words from others.
 
     The asymmetric distance measures how far a task is from one that asks nothing of the probe. The paper
     takes a Fisher information of zero plus its prior's precision, whose scale has nothing to do with that of
     measured Fisher information; we measure a task that any network solves, with the same probe, estimator
-    and head, so that t0 depends on the space alone and its scale is that of every other embedding.
+    and head, so that t0 depends on the space alone and its scale is that of every other embedding. Images are
+    noise of 0 to 127 or of 128 to 255. Texts are 16 tokens drawn from the first or the second half of the
+    vocabulary.
 
     Returns:
         ``[D]`` float32, positive.
     """
     generator = np.random.default_rng(0)
-    shape = (TRIVIAL_SAMPLES, 3, probe.transform.crop, probe.transform.crop)
     labels = np.arange(TRIVIAL_SAMPLES) % 2
-    images = (generator.integers(0, 128, shape) + 128 * labels[:, None, None, None]).astype(np.uint8)
-    description = DatasetDescription("trivial", TRIVIAL_SAMPLES, ("dark", "bright"), fingerprint="")
+    if probe.tokenizer is not None:
+        inputs, names = probe.tokenizer.random_texts(labels, generator), ("first half", "second half")
+    else:
+        shape = (TRIVIAL_SAMPLES, *blank_input(probe.transform).shape[1:])
+        noise = generator.integers(0, 128, shape) + 128 * labels[:, None, None, None]
+        inputs, names = noise.astype(np.uint8), ("dark", "bright")
+    description = DatasetDescription("trivial", TRIVIAL_SAMPLES, names, fingerprint="", content=probe.takes)
     settings = replace(settings, seed=0, tolerance=None)
-    fisher = embed_sample(Sample(images, labels, description), probe, settings).fisher
+    fisher = embed_sample(Sample(inputs, labels, description), probe, settings).fisher
     return np.asarray(fisher.clip(min=fisher[fisher > 0].min()))

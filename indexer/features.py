@@ -1,6 +1,6 @@
 """Run a network over a sample: its batches and its features.
 
-Axes: N samples, F features, S pixels of the input's side.
+Axes: N samples, F features, S pixels of the input's side, L tokens.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from indexer.errors import SettingsError
 from indexer.probes import PretrainedNetwork
+from indexer.texts import text_lengths
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
@@ -55,53 +56,70 @@ def full_precision() -> contextlib.AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Normalised batches of images with their labels, as often as one goes through them.
+    """Batches of inputs with their labels, as often as one goes through them.
 
     Attributes:
         network: Whose inputs they are; batches lie on its device.
-        images: uint8 ``[N, 3, S, S]``.
+        inputs: Images, uint8 ``[N, 3, S, S]``, or encoded texts, int32 ``[N, 2, L]``.
         labels: ``[N, ...]``.
         batch_size: Most samples in each.
         order: Of the samples, as indices; as they are if ``None``.
     """
 
     network: PretrainedNetwork
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
     batch_size: int
     order: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images ``[B, 3, S, S]`` and labels ``[B, ...]``, in order."""
+        """Normalised images ``[B, 3, S, S]`` or texts ``[B, 2, L]``, and labels ``[B, ...]``, in order.
+
+        Texts are cut to the longest of their batch.
+        """
         device = next(self.network.body.parameters()).device
-        order = np.arange(len(self.images)) if self.order is None else self.order
+        order = np.arange(len(self.inputs)) if self.order is None else self.order
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            images, labels = torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows])
+            chosen = self.inputs[rows]
+            if self.network.takes == "texts":
+                chosen = np.ascontiguousarray(chosen[..., : text_lengths(chosen).max()])
+            inputs, labels = torch.from_numpy(chosen), torch.from_numpy(self.labels[rows])
             if device.type == "cuda":  # from pinned memory the copy runs beside the computation before it
-                images, labels = images.pin_memory(), labels.pin_memory()
-            images = self.network.normalize(images.to(device, non_blocking=True))
-            yield images.contiguous(memory_format=torch.channels_last), labels.to(device, non_blocking=True)
+                inputs, labels = inputs.pin_memory(), labels.pin_memory()
+            inputs = self.network.normalize(inputs.to(device, non_blocking=True))
+            if self.network.takes == "images":
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            yield inputs, labels.to(device, non_blocking=True)
+
+
+def by_length(network: PretrainedNetwork, inputs: np.ndarray) -> np.ndarray:
+    """Order ``[N]`` in which batches have least padding: short texts first; images as they are."""
+    if network.takes == "images":
+        return np.arange(len(inputs))
+    return np.argsort(text_lengths(inputs), kind="stable")
 
 
 def extract_features(
-    network: PretrainedNetwork, images: np.ndarray, *, batch_size: int = 64, progress: Progress | None = None
+    network: PretrainedNetwork, inputs: np.ndarray, *, batch_size: int = 64, progress: Progress | None = None
 ) -> np.ndarray:
-    """Features of images.
+    """Features of images or texts.
 
     Args:
         network: On the device that is to compute.
-        images: uint8 ``[N, 3, S, S]``, RGB.
+        inputs: Images, uint8 ``[N, 3, S, S]``, RGB, or encoded texts, int32 ``[N, 2, L]``.
         batch_size: Samples per pass.
         progress: Told of each batch, as stage ``features``.
 
     Returns:
         ``[N, F]`` float32.
     """
-    features = []
+    features, order = [], by_length(network, inputs)
     with torch.inference_mode():
-        for batch, _ in Batches(network, images, np.zeros(len(images)), batch_size):
+        for batch, _ in Batches(network, inputs, np.zeros(len(inputs)), batch_size, order):
             features.append(network.body(batch).float().cpu().numpy())
             if progress:
-                progress("features", sum(map(len, features)), len(images))
-    return np.concatenate(features)
+                progress("features", sum(map(len, features)), len(inputs))
+    found = np.concatenate(features)
+    found[order] = found.copy()
+    return found

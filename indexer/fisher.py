@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from indexer.bodies import on_device_of
 from indexer.errors import SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
 from indexer.heads import LinearHead
 from indexer.likelihoods import Likelihood, likelihood_of
@@ -157,9 +158,9 @@ def fisher_information(
     class unless the caller permutes them, and a pass that stops early would miss the last classes.
 
     Args:
-        body: Network in eval mode, images to features ``[N, F]``.
+        body: Network in eval mode, normalised images or encoded texts to features ``[N, F]``.
         head: Logits are features @ weight.T + bias; its kind says what the labels are.
-        batches: Normalised images ``[N, 3, H, W]`` and the dataset's labels, ``[N]`` classes, ``[N, C]`` of 0
+        batches: Inputs of the body ``[N, ...]`` and the dataset's labels, ``[N]`` classes, ``[N, C]`` of 0
             and 1 or ``[N, T]`` targets, moved to the body's device. Only ``empirical`` and ``variational`` look
             at labels; ``variational`` goes through all batches several times.
         estimator: Name in ``ESTIMATORS``.
@@ -244,7 +245,7 @@ def _gather(
     count = 0
     with square_grads:
         for images, labels in batches:
-            features = body(images.to(parameter))
+            features = body(on_device_of(parameter, images))
             squares = _backward(features, scores(features.detach(), labels), square_grads)
             totals += torch.stack([squares.sum(dim=0), squares.square().sum(dim=0)])
             count += len(images)

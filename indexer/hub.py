@@ -20,9 +20,15 @@ from torch import Tensor, nn
 from indexer.bodies import Body, count_params
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.loaders import Loader
-from indexer.records import InputTransform
+from indexer.records import InputTransform, TextTransform
+from indexer.text_encoders import TextEncoder
+from indexer.texts import Tokenizer, tokenizer_hash
 from indexer.weights import misfit, read_weights
 
+MAX_TOKENS = 256
+"""Of a text, unless the loader says otherwise: attention costs their square, and most texts have fewer."""
+
+_SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "xlm-roberta-xl"}
 _ELSEWHERE = "if it is not at hand, fetch it on a machine with a network and name the"
 
 
@@ -70,7 +76,10 @@ def timm_config(name: str) -> Any:
 
 
 def load_hugging_face(loader: Loader) -> Body:
-    """An image model of the Hugging Face hub or of a local folder, without its head.
+    """An image model or a text encoder of the Hugging Face hub or of a local folder, without its head.
+
+    A model of texts is one that has a tokenizer and no part for images; its features are pooled from its last
+    hidden states as the loader says, over the mean unless told.
 
     Of a checkpoint ``...ForImageClassification`` the features are the inputs of the last linear layer of its
     classifier. Of any other they are what the model pools, if the checkpoint holds what pools; else the class
@@ -78,7 +87,8 @@ def load_hugging_face(loader: Loader) -> Body:
     for images is taken.
 
     Raises:
-        WeightsError: If transformers is not installed, or the model cannot be had or takes no RGB images.
+        WeightsError: If transformers is not installed, or the model cannot be had, takes no RGB images, or is
+            no encoder of texts.
     """
     transformers = _import_transformers()
     place = str(Path(loader.name).expanduser()) if loader.is_folder else loader.name
@@ -88,6 +98,13 @@ def load_hugging_face(loader: Loader) -> Body:
         )
     with _quiet(transformers), _translated(loader.text, "folder as hf:./FOLDER"):
         config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        if _is_of_texts(transformers, config):
+            return _load_text_encoder(transformers, loader, place, config)
+        if loader.tells_of_texts:
+            raise WeightsError(
+                f"{loader.text}: {config.model_type} takes images; leave pooling and max_tokens out, which are "
+                "of text encoders"
+            )
         config = getattr(config, "vision_config", config)
         headed = any(name.endswith("ForImageClassification") for name in config.architectures or ())
         auto = transformers.AutoModelForImageClassification if headed else transformers.AutoModel
@@ -101,9 +118,80 @@ def load_hugging_face(loader: Loader) -> Body:
         )
         processor = transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
     _drop_unfilled_pooler(network, report, loader.text)
-    name = Path(place).resolve().name if loader.is_folder else loader.name.replace("/", ".")
     num_params = count_params(network)
-    return Body(name, HuggingFaceBody(network), _processor_transform(processor, loader.text), num_params)
+    transform = _processor_transform(processor, loader.text)
+    return Body(_name_of(loader, place), HuggingFaceBody(network), transform, num_params)
+
+
+def _name_of(loader: Loader, place: str) -> str:
+    return Path(place).resolve().name if loader.is_folder else loader.name.replace("/", ".")
+
+
+def _is_of_texts(transformers: ModuleType, config: Any) -> bool:
+    """Whether a model takes texts: its kind has a tokenizer, and no part of it takes images."""
+    names = transformers.models.auto.tokenization_auto.TOKENIZER_MAPPING_NAMES
+    return config.model_type in names and not hasattr(config, "vision_config")
+
+
+def _load_text_encoder(transformers: ModuleType, loader: Loader, place: str, config: Any) -> Body:
+    """A text encoder without any head, and the tokenizer that belongs to it.
+
+    Raises:
+        WeightsError: If the model decodes too, or its checkpoint does not hold all weights.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise WeightsError(
+            f"{loader.text}: {config.model_type} is an encoder with a decoder; expected an encoder alone, such "
+            "as BERT"
+        )
+    backend = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    network, report = transformers.AutoModel.from_pretrained(
+        place,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    _drop_unfilled_pooler(network, report, loader.text)
+    num_params = count_params(network)
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # features are pooled without it, so its weights would only cost
+    _check_vocabulary(backend, network, loader.text)
+    limits = (backend.model_max_length, _positions(config), loader.max_tokens or MAX_TOKENS)
+    tokenizer = Tokenizer(backend, min(limits), tokenizer_hash(backend))
+    pooling = loader.pooling or "mean"
+    transform = TextTransform(tokenizer.hash, tokenizer.max_tokens, pooling)
+    return Body(
+        _name_of(loader, place), TextEncoder(network, pooling), transform, num_params, tokenizer=tokenizer
+    )
+
+
+def _positions(config: Any) -> int:
+    """Most tokens that a model has positions for; those of RoBERTa's kin begin after that of padding."""
+    positions: int = getattr(config, "max_position_embeddings", None) or MAX_TOKENS
+    padding = getattr(config, "pad_token_id", None) or 0
+    return positions - padding - 1 if config.model_type in _SHIFTED else positions
+
+
+def _check_vocabulary(backend: Any, network: Any, where: str) -> None:
+    """Refuse a tokenizer that knows no words, or is that of another model.
+
+    Raises:
+        WeightsError: If it is empty, or makes tokens that the model does not know.
+    """
+    vocabulary = backend.get_vocab()
+    if (
+        len(vocabulary) < len(backend.all_special_ids) + 2
+    ):  # transformers makes an empty one where there is none
+        raise WeightsError(f"{where}: holds no tokenizer; expected a tokenizer.json beside the model")
+    known = network.get_input_embeddings().num_embeddings
+    largest = max(vocabulary.values())
+    if largest >= known:
+        raise WeightsError(
+            f"{where}: its tokenizer makes tokens up to {largest}, and the model knows {known}; expected the "
+            "tokenizer that belongs to the model"
+        )
 
 
 class HuggingFaceBody(nn.Module):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from indexer.errors import DataError
-from indexer.records import Kind
+from indexer.records import Content, Kind
 
 SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
 DEFAULT_SPLIT = "train"
@@ -59,6 +59,7 @@ class Dataset:
             called from several threads; raises OSError where the file is gone, or has more than
             ``MAX_FILE_BYTES``.
         order: What samples are sorted by.
+        content: What the samples are; of texts, ``read`` gives UTF-8.
     """
 
     spec: str
@@ -68,6 +69,7 @@ class Dataset:
     size: Callable[[Entry], int] = field(repr=False)
     read: Callable[[Entry], bytes | np.ndarray] = field(repr=False)
     order: Callable[[Entry], Any] = field(default=attrgetter("name"), repr=False)
+    content: Content = "images"
 
 
 def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:

@@ -7,6 +7,7 @@ vit_h_14.NAME@my.safetensors   the same, with the input transform of torchvision
 timm:resnet18.a1_in1k          timm's weights, downloaded and cached by the Hugging Face hub
 timm:resnet18@my.safetensors   an architecture of timm, weights of a local file
 hf:google/vit-base-patch16-224 an image model of the Hugging Face hub, or ``hf:./folder`` of a local one
+hf:./encoder?pooling=cls       a text encoder; ``?pooling=mean`` unless told, and ``&max_tokens=128``
 my_package.my_module:build     a Python function that returns a network; importing it runs its code
 torchscript:my.pt              a network saved by ``torch.jit.save``
 """
@@ -14,9 +15,10 @@ torchscript:my.pt              a network saved by ``torch.jit.save``
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from indexer.errors import UnknownNameError
+from indexer.errors import SettingsError, UnknownNameError
+from indexer.records import TextPooling
 
 Source = Literal["named", "timm", "hf", "python", "torchscript"]
 
@@ -25,8 +27,9 @@ LOADER_FORMS = {
     "ARCHITECTURE@FILE": "weights of a local file",
     "timm:NAME": "timm's weights by name",
     "timm:ARCHITECTURE@FILE": "timm's architecture, weights of a local file",
-    "hf:ORG/NAME": "image model of the Hugging Face hub",
-    "hf:./FOLDER": "image model in a local folder",
+    "hf:ORG/NAME": "image model or text encoder of the Hugging Face hub",
+    "hf:./FOLDER": "image model or text encoder in a local folder",
+    "hf:...?pooling=cls": "text encoder of which the first state is taken, not the mean of all",
     "MODULE:FUNCTION": "network that a Python function returns; importing it runs its code",
     "torchscript:FILE": "network saved by torch.jit.save",
 }
@@ -35,6 +38,8 @@ LOADER_FORMS = {
 _PREFIX = re.compile(r"([A-Za-z][\w+-]+):(.+)", re.DOTALL)  # of two characters or more: C:\ is a drive
 _PYTHON = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _FOLDER = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
+_TEXT_OPTIONS = re.compile(r"\?((?:\w+=[^&=?/]*)(?:&\w+=[^&=?/]*)*)\Z")
+POOLINGS: tuple[TextPooling, ...] = get_args(TextPooling)
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,21 @@ class Loader:
         name: ``architecture`` or ``architecture.weights``, ``ORG/NAME`` of a hub, a folder,
             ``module:function``, or a TorchScript file.
         file: Weights that replace those of the source.
+        pooling: Of a text encoder, if it was said.
+        max_tokens: Of a text encoder, if it was said; at least 3.
     """
 
     text: str
     source: Source
     name: str
     file: Path | None = None
+    pooling: TextPooling | None = None
+    max_tokens: int | None = None
+
+    @property
+    def tells_of_texts(self) -> bool:
+        """Whether it says how texts are read, as only the loader of a text encoder does."""
+        return self.pooling is not None or self.max_tokens is not None
 
     @property
     def architecture(self) -> str:
@@ -77,12 +91,13 @@ def parse_loader(text: str) -> Loader:
 
     Raises:
         UnknownNameError: If it begins with a prefix that is none of ours and is no Python function.
+        SettingsError: If what it says of texts is not understood.
     """
     before_file, at, _ = text.partition("@")
     prefixed = _PREFIX.fullmatch(text)
     prefix, rest = prefixed.groups() if prefixed else ("", text)
     if prefix == "hf":
-        return Loader(text, "hf", rest)
+        return _hugging_face(text, rest)
     if prefix == "torchscript":
         return Loader(text, "torchscript", rest, Path(rest).expanduser())
     if prefix == "timm":
@@ -103,16 +118,50 @@ def absolute_loader(text: str) -> str:
 
     Raises:
         UnknownNameError: As ``parse_loader``.
+        SettingsError: As ``parse_loader``.
     """
     loader = parse_loader(text)
     if loader.source == "hf" and loader.is_folder:
-        return f"hf:{Path(loader.name).expanduser().resolve()}"
+        return f"hf:{Path(loader.name).expanduser().resolve()}{text_options(loader.pooling, loader.max_tokens)}"
     if loader.file is None:
         return text
     prefix = {"timm": f"timm:{loader.name}@", "torchscript": "torchscript:"}.get(
         loader.source, f"{loader.name}@"
     )
     return f"{prefix}{loader.file.resolve()}"
+
+
+def text_options(pooling: str | None, max_tokens: int | None) -> str:
+    """The end of a loader that says how texts are read; empty where nothing is said."""
+    said = {"pooling": pooling, "max_tokens": max_tokens}
+    options = "&".join(f"{name}={value}" for name, value in said.items() if value is not None)
+    return f"?{options}" if options else ""
+
+
+def takes_texts(text: str) -> bool:
+    """Whether a loader, as networks are registered under it, is that of a text encoder; nothing is opened."""
+    return parse_loader(text).tells_of_texts
+
+
+def _hugging_face(text: str, rest: str) -> Loader:
+    """A loader of Hugging Face; what follows the last question mark are options if it looks like some.
+
+    Raises:
+        SettingsError: If an option is none of ours, or its value is not allowed.
+    """
+    said = _TEXT_OPTIONS.search(rest)
+    if said is None:
+        return Loader(text, "hf", rest)
+    options: dict[str, Any] = dict(option.split("=") for option in said[1].split("&"))
+    if unknown := sorted(options.keys() - {"pooling", "max_tokens"}):
+        raise SettingsError(f"{text}: no option is named {unknown[0]!r}; known are pooling and max_tokens")
+    if (pooling := options.get("pooling")) is not None and pooling not in POOLINGS:
+        raise SettingsError(f"{text}: pooling must be {' or '.join(POOLINGS)}, got {pooling!r}")
+    max_tokens = options.get("max_tokens")
+    if max_tokens is not None and not (re.fullmatch(r"\d{1,6}", max_tokens) and int(max_tokens) >= 3):
+        raise SettingsError(f"{text}: max_tokens must be a whole number of at least 3, got {max_tokens!r}")
+    name = rest[: said.start()]
+    return Loader(text, "hf", name, None, pooling, None if max_tokens is None else int(max_tokens))
 
 
 def _with_file(text: str, source: Source, rest: str) -> Loader:

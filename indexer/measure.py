@@ -34,15 +34,15 @@ def measure_expert(
 ) -> ProbeResult:
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
-    The head of ``indexer.heads`` is fitted on the frozen expert's features of 20 images a class (half of a
+    The head of ``indexer.heads`` is fitted on the frozen expert's features of 20 samples a class (half of a
     class that has fewer than 40) and scored on the rest of the sample; this is repeated with 30 draws of two
     classes, with 6 of ten, and with 5 of more.
 
     Args:
         loader: The expert, see ``indexer.probes``.
         data: A data spec, see ``indexer.datasets``.
-        max_samples: Most images used.
-        seed: Of the sample and the draws; the same seed gives every expert the same images.
+        max_samples: Most samples used.
+        seed: Of the sample and the draws; the same seed gives every expert the same samples.
         split: Which split of the dataset, as of ``EmbeddingSettings``.
         channels: As of ``EmbeddingSettings``.
         value_range: As of ``EmbeddingSettings``.
@@ -68,6 +68,7 @@ def measure_expert(
         split=split,
         channels=channels,
         value_range=value_range,
+        tokenizer=network.tokenizer,
         progress=partial(progress, "decode") if progress else None,
     )
     kind = sample.description.kind
@@ -78,7 +79,7 @@ def measure_expert(
             f"is {task}, and {PROTOCOL} measures experts on single-label tasks only; measure with a metric of "
             "your own from 0 to 1 and record it with `t2v result add`",
         )
-    features = extract_features(network, sample.images, progress=progress)
+    features = extract_features(network, sample.inputs, progress=progress)
     return score_features(features, sample.labels, seed)
 
 

@@ -20,12 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from indexer.bodies import Body, count_params, head_name, measure_features, remove_head
+from indexer.bodies import Body, blank_input, count_params, head_name, measure_features, remove_head
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.loaders import Loader, parse_loader
+from indexer.loaders import Loader, parse_loader, text_options
 from indexer.networks import SmallResNet
 from indexer.offline import BUILTIN_FOLDER, list_builtin
-from indexer.records import InputTransform
+from indexer.records import Content, InputTransform, TextTransform, Transform, content_of
+from indexer.texts import Tokenizer
 from indexer.weights import fill, hash_weights, misfit, read_shapes, read_weights
 
 
@@ -61,12 +62,14 @@ class PretrainedNetwork:
 
     Attributes:
         name: ``architecture.weights``.
-        loader: What ``load_network`` was given.
-        body: Maps normalised images ``[N, 3, S, S]`` to features ``[N, F]``; in evaluation mode.
+        loader: What ``load_network`` was given; of a text encoder, with all that it may say of texts.
+        body: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``; in
+            evaluation mode.
         num_features: F.
         num_params: Parameters including the head the network came with.
-        transform: How an image becomes an input.
+        transform: How an image or a text becomes an input.
         weights_hash: blake2b over the body's tensors, hexadecimal.
+        tokenizer: Of a text encoder: what encodes texts.
     """
 
     name: str
@@ -74,11 +77,19 @@ class PretrainedNetwork:
     body: nn.Module
     num_features: int
     num_params: int
-    transform: InputTransform
+    transform: Transform
     weights_hash: str
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def takes(self) -> Content:
+        """What its inputs are made of."""
+        return content_of(self.transform)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images ``[N, 3, S, S]`` to the float inputs that ``body`` expects."""
+        """Map uint8 images ``[N, 3, S, S]``, or texts ``[N, 2, L]``, to the inputs that ``body`` expects."""
+        if isinstance(self.transform, TextTransform):
+            return images.long()
         shape = (1, 3, 1, 1)
         mean = torch.tensor(self.transform.mean, device=images.device).view(shape)
         std = torch.tensor(self.transform.std, device=images.device).view(shape)
@@ -130,16 +141,16 @@ def describe_networks() -> list[NetworkDescription]:
 
 
 def count_flops(network: PretrainedNetwork) -> int:
-    """Multiply-adds of a network's body for one image.
+    """Multiply-adds of a network's body for one image, or for the longest text that it sees.
 
     Attention is made of plain matrix products for it: fused kernels are not counted by ``FlopCounterMode``.
     """
-    size = network.transform.crop
+    blank = blank_input(network.transform)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-            network.body(torch.zeros(1, 3, size, size))
+            network.body(blank)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2  # it counts a multiply-add as two operations
@@ -192,13 +203,25 @@ def load_network(loader: str) -> PretrainedNetwork:
     Raises:
         UnknownNameError: If there is no such architecture or weights.
         WeightsError: If the weights cannot be read, do not fit the architecture, or make no network that maps
-            images to features.
+            images or texts to features.
+        SettingsError: If what the loader says of texts is not understood.
     """
-    body = _load_body(parse_loader(loader))
+    parsed = parse_loader(loader)
+    body = _load_body(parsed)
+    if isinstance(body.transform, TextTransform):  # so that a loader tells what it takes
+        said = text_options(body.transform.pooling, body.transform.max_tokens)
+        loader = f"hf:{parsed.name}{said}"
     network = body.network.eval().requires_grad_(requires_grad=False)
     num_features = measure_features(body, loader) if body.num_features is None else body.num_features
     return PretrainedNetwork(
-        body.name, loader, network, num_features, body.num_params, body.transform, hash_weights(network)
+        body.name,
+        loader,
+        network,
+        num_features,
+        body.num_params,
+        body.transform,
+        hash_weights(network),
+        body.tokenizer,
     )
 
 
@@ -210,8 +233,8 @@ def load_expert(loader: str, num_classes: int | None = None) -> nn.Module:
         num_classes: Outputs C of a fresh linear head; without it, the network returns its features.
 
     Returns:
-        A module in training mode that maps normalised images ``[N, 3, S, S]`` to logits ``[N, C]`` or to
-        features ``[N, F]``.
+        A module in training mode that maps normalised images ``[N, 3, S, S]``, or the texts ``[N, 2, L]`` that
+        ``load_network(loader).tokenizer`` encodes, to logits ``[N, C]`` or to features ``[N, F]``.
 
     Raises:
         UnknownNameError: If there is no such architecture or weights.

@@ -56,6 +56,37 @@ class InputTransform:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+TextPooling = Literal["mean", "cls"]
+"""How an encoder's last hidden states become one feature vector: their mean over the tokens, or the first."""
+
+
+@dataclass(frozen=True)
+class TextTransform:
+    """How a text becomes an input: tokens, cut after the first ``max_tokens``, and how their states are pooled.
+
+    Attributes:
+        tokenizer: blake2b of all that the tokenizer does, hexadecimal.
+        max_tokens: Most tokens that the network sees of a text, those that mark its ends included.
+        pooling: How the last hidden states become the features.
+    """
+
+    tokenizer: str
+    max_tokens: int
+    pooling: TextPooling = "mean"
+
+
+Transform = InputTransform | TextTransform
+"""How a sample becomes an input of a network."""
+
+Content = Literal["images", "texts"]
+"""What the samples of a dataset are, and what a network takes."""
+
+
+def content_of(transform: Transform) -> Content:
+    """What a network with that transform takes."""
+    return "texts" if isinstance(transform, TextTransform) else "images"
+
+
 @dataclass(frozen=True)
 class Space:
     """Everything that makes two embeddings comparable; ``space_id`` is a hash of exactly this.
@@ -69,7 +100,7 @@ class Space:
         estimator: Name in ``indexer.fisher.ESTIMATORS``.
         pooling: ``filter_mean`` (convolution and linear weights) or ``filter_mean+norm`` (affine weights
             of normalisation layers too).
-        transform: The probe's input transform.
+        transform: The probe's input transform; of texts, with their pooling.
         head: Recipe of the head.
         sampling: Recipe of the sample.
     """
@@ -78,7 +109,7 @@ class Space:
     weights_hash: str
     estimator: str
     pooling: str
-    transform: InputTransform
+    transform: Transform
     head: str
     sampling: str = "class_balanced"
 
@@ -166,6 +197,7 @@ class DatasetDescription:
         kind: What the labels are. Of a multi-label task the C classes are its labels, of a regression its T
             targets.
         class_sizes: Samples of the dataset that have each class or label; empty for a regression.
+        content: What the samples are.
     """
 
     spec: str
@@ -176,6 +208,7 @@ class DatasetDescription:
     skipped_files: tuple[str, ...] = ()
     kind: Kind = "single_label"
     class_sizes: tuple[int, ...] = ()
+    content: Content = "images"
 
     @property
     def num_classes(self) -> int:

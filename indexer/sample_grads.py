@@ -41,7 +41,7 @@ def sample_square_grads(
     Raises:
         UnsupportedLayerError: If torch.func cannot run the network.
     """
-    if is_scripted(network):
+    if is_scripted(network) or not images.is_floating_point():  # models of texts look at their masks
         return _one_by_one(network, blocks, images, output_grads)
     weights = {block.parameter_name: block.parameter.detach() for block in blocks}
     chunk = max(1, max_elements // sum(weight.numel() for weight in weights.values()))
@@ -70,7 +70,7 @@ def sample_square_grads(
 def _one_by_one(
     network: nn.Module, blocks: Sequence[FilterBlock], images: Tensor, output_grads: Tensor
 ) -> dict[FilterBlock, Tensor]:
-    """The same with ordinary autograd, because torch.func cannot run TorchScript."""
+    """The same with ordinary autograd, because torch.func can run neither TorchScript nor models of texts."""
     parameters = [block.parameter for block in blocks]
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -19,15 +19,15 @@ from indexer.feature_cache import FeatureCache, default_folder
 from indexer.features import Progress, choose_device, extract_features, move_to_device
 from indexer.loaders import parse_loader
 from indexer.probes import PretrainedNetwork, load_network
-from indexer.records import EmbeddingSettings, Kind
+from indexer.records import EmbeddingSettings, InputTransform, Kind, TextTransform
 
 FORMAT = 1
 """Of the cache: raised when the same network makes other features of the same data."""
 MAX_DECODED_BYTES = 2**30
 """Of decoded samples that are kept for the next expert with the same input transform."""
 
-Shape = tuple[int, int]
-"""Resize and crop of an input transform: all of it that decoding depends on."""
+Shape = tuple[int, int] | TextTransform
+"""Resize and crop of an input transform of images: all of it that decoding depends on; all of one of texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class TrialData:
         start = time.perf_counter()
         with _running(loader):
             features = extract_features(
-                network, sample.images, batch_size=self.settings.batch_size, progress=progress
+                network, sample.inputs, batch_size=self.settings.batch_size, progress=progress
             )
         if not np.isfinite(features).all():
             raise WeightsError(f"{loader}: its features hold NaN or infinity; its weights may be damaged")
@@ -110,12 +110,13 @@ class TrialData:
 
     def _sample(self, network: PretrainedNetwork, progress: Progress | None) -> Sample:
         """The sample as networks with that transform see it."""
-        shape = (network.transform.resize, network.transform.crop)
+        transform = network.transform
+        shape = (transform.resize, transform.crop) if isinstance(transform, InputTransform) else transform
         if shape not in self._decoded:
             self._decoded[shape] = load_task_sample(self.data, network, self.settings, progress=progress)
             while (
                 len(self._decoded) > 1
-                and sum(it.images.nbytes for it in self._decoded.values()) > MAX_DECODED_BYTES
+                and sum(it.inputs.nbytes for it in self._decoded.values()) > MAX_DECODED_BYTES
             ):
                 del self._decoded[next(iter(self._decoded))]
         return self._decoded[shape]

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from indexer.bodies import on_device_of
 from indexer.errors import TooFewSamplesError, UnsupportedLayerError
 from indexer.likelihoods import Likelihood
 
@@ -232,7 +233,7 @@ def _descend(
     parameters = [parameter for layer in noisy.values() for parameter in (layer.log_variance, layer.log_prior)]
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     for images, labels in batches:
-        logits = body(images.to(weight)) @ weight.T + bias
+        logits = body(on_device_of(weight, images)) @ weight.T + bias
         _check_used(noisy)
         losses = likelihood.negative_log_likelihood(logits, labels.to(weight.device))
         divergence = torch.stack([layer.divergence() for layer in noisy.values()]).sum()

@@ -16,6 +16,7 @@ import click
 from registry import (
     cli_care,
     cli_completion,
+    cli_many,
     cli_maps,
     cli_questions,
     cli_records,
@@ -181,8 +182,9 @@ def probes(ctx: click.Context, as_json: bool) -> None:
       ARCHITECTURE@FILE       weights of a local file
       timm:NAME               timm's weights by name
       timm:ARCHITECTURE@FILE  timm's architecture, weights of a local file
-      hf:ORG/NAME             image model of the Hugging Face hub
-      hf:./FOLDER             image model in a local folder
+      hf:ORG/NAME             image model or text encoder of the Hugging Face hub
+      hf:./FOLDER             image model or text encoder in a local folder
+      hf:...?pooling=cls      text encoder of which the first state is taken, not the mean of all
       MODULE:FUNCTION         network that a Python function returns; importing it runs its code
       torchscript:FILE        network saved by torch.jit.save
 
@@ -217,6 +219,7 @@ def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: b
     Example:
       t2v probes show resnet14w32.tiny_imagenet
       t2v probes show resnet14w32.tiny_imagenet --costs --memory-budget 500M
+      t2v probes show "hf:./encoder?pooling=cls&max_tokens=128"
     """
     if memory_budget is not None and not costs:
         raise click.UsageError("--memory-budget is of the costs; give --costs too")
@@ -282,6 +285,7 @@ def demo() -> None:
 
 for care in (cli_care.export_registry, cli_care.import_file, cli_completion.completion, cli_serve.serve):
     main.add_command(care)
+cli_tasks.task.add_command(cli_many.add_many)
 for group in (cli_tasks.task, cli_records.expert, cli_records.result):
     main.add_command(group)
 for question in (cli_questions.embed, cli_questions.nearest, cli_questions.distance, cli_questions.recommend):

@@ -30,9 +30,7 @@ def show_probe(probe: Mapping[str, Any]) -> None:
             "loader": probe["loader"],
             "params": size(probe["num_params"]),
             "multiply-adds": size(probe["flops"]),
-            "input size": f"{probe['input_size']}, cut from a shorter side of {probe['resize']}",
-            "mean": ", ".join(map(short, probe["mean"])),
-            "std": ", ".join(map(short, probe["std"])),
+            **_input_of(probe),
             "features": probe["num_features"],
             "filters": probe["dim"],
             "weights hash": probe["weights_hash"],
@@ -40,6 +38,21 @@ def show_probe(probe: Mapping[str, Any]) -> None:
     )
     if costs := probe["costs"]:
         _show_costs(costs)
+
+
+def _input_of(probe: Mapping[str, Any]) -> dict[str, str]:
+    """How an image or a text becomes an input of a network, as its card tells it."""
+    if probe["takes"] == "texts":
+        return {
+            "texts": f"the first {probe['max_tokens']} tokens",
+            "pooling": probe["pooling"],
+            "tokenizer hash": probe["tokenizer"],
+        }
+    return {
+        "input size": f"{probe['input_size']}, cut from a shorter side of {probe['resize']}",
+        "mean": ", ".join(map(short, probe["mean"])),
+        "std": ", ".join(map(short, probe["std"])),
+    }
 
 
 def _show_costs(costs: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ Axes: D filters of the probe.
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -205,15 +206,21 @@ def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
         "loader": network.loader,
         "num_params": network.num_params,
         "flops": probe.flops,
-        "input_size": network.transform.crop,
-        "resize": network.transform.resize,
-        "mean": network.transform.mean,
-        "std": network.transform.std,
+        "takes": network.takes,
+        **_input_of(network),
         "num_features": network.num_features,
         "dim": probe.dim,
         "weights_hash": network.weights_hash,
         "costs": {"memory_budget": probe.memory_budget, **to_json(costs)} if costs else None,
     }
+
+
+def _input_of(network: Any) -> dict[str, Any]:
+    """How an image or a text becomes an input of a network."""
+    transform = asdict(network.transform)
+    if network.takes == "images":
+        transform = {"input_size": transform.pop("crop")} | transform
+    return transform
 
 
 def of_estimator(estimator: Any) -> dict[str, Any]:

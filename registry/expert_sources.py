@@ -67,7 +67,7 @@ def describe_expert(
             source_task=source_task,
             num_params=network.num_params,
             flops=count_flops(network),
-            input_size=network.transform.crop,
+            input_size=getattr(network.transform, "crop", None),  # texts have no size in pixels
             license=license,
             source_accuracy=source_accuracy,
             cached_as=cached_name(parse_loader(loader)),

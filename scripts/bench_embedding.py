@@ -92,7 +92,7 @@ def split(sample: Sample, seed: int) -> tuple[Sample, ...]:
     """Two disjoint halves of a sample, class by class."""
     first = choose_per_class(sample.labels, lambda count: count // 2, seed)
     return tuple(
-        replace(sample, images=sample.images[half], labels=sample.labels[half]) for half in (first, ~first)
+        replace(sample, inputs=sample.inputs[half], labels=sample.labels[half]) for half in (first, ~first)
     )
 
 

@@ -36,6 +36,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "images", {"no": 6, "yes": 6})
 
 
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny text encoder, random, and its tokenizer; skips the test without transformers."""
+    pytest.importorskip("transformers")
+    from builders_texts import save_encoder  # here, as it loads torch
+
+    return save_encoder(tmp_path_factory.mktemp("texts") / "encoder")
+
+
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     """An empty registry."""

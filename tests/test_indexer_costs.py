@@ -73,7 +73,7 @@ def test_activations_are_counted_once_each():
 
 
 def test_batch_is_what_fits_half_of_the_budget(probe: PretrainedNetwork, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(costs, "activation_bytes", lambda _network: 1000)
+    monkeypatch.setattr(costs, "activation_bytes", lambda *_arguments: 1000)
     assert fitting_batch_size(probe, 20_000) == 10
     assert fitting_batch_size(probe, 100) == 1
     assert fitting_batch_size(probe, 10**9) == MAX_BATCH

@@ -37,6 +37,7 @@ def test_a_card_in_json_is_what_the_network_is(nowhere):
         "loader": PROBE,
         "num_params": network.num_params,
         "flops": count_flops(network),
+        "takes": "images",
         "input_size": network.transform.crop,
         "resize": network.transform.resize,
         "mean": list(network.transform.mean),

@@ -1,0 +1,128 @@
+"""Texts: bytes to text, text to tokens. Knows no torch.
+
+Axes: N texts, L tokens of the longest of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from indexer.errors import WeightsError
+
+TOKENS, MASK = 0, 1
+"""Rows of an encoded text: indices of its tokens, and 1 where there is one, 0 where there is padding."""
+
+TRIVIAL_TOKENS = 16
+"""Of each text of the trivial task."""
+
+
+class UnreadableTextError(Exception):
+    """A file that holds no text in UTF-8, or nothing but blanks."""
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a file, without blanks around it.
+
+    Raises:
+        UnreadableTextError: If it is not UTF-8, or blank.
+    """
+    try:
+        text = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as err:
+        raise UnreadableTextError(f"is not text in UTF-8: {err}") from err
+    if not text:
+        raise UnreadableTextError("is blank")
+    return text
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A tokenizer of transformers, told how many tokens of a text are read.
+
+    Attributes:
+        backend: The tokenizer.
+        max_tokens: Most tokens of a text, those that mark its ends included.
+        hash: blake2b of all that it does, hexadecimal.
+    """
+
+    backend: Any = field(repr=False)
+    max_tokens: int
+    hash: str
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of texts.
+
+        Args:
+            texts: N of them, none of them blank.
+
+        Returns:
+            ``[N, 2, L]`` int32: ``TOKENS`` and ``MASK``, padding on the right.
+        """
+        found = self.backend(
+            list(texts),
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        return self._padded(found["input_ids"])
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        encoded = np.zeros((len(rows), 2, max(map(len, rows))), np.int32)
+        encoded[:, TOKENS] = self.backend.pad_token_id or 0  # if there is none, what it stands for is not seen
+        for row, tokens in enumerate(rows):
+            encoded[row, TOKENS, : len(tokens)] = tokens
+            encoded[row, MASK, : len(tokens)] = 1
+        return encoded
+
+    def random_texts(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Texts of random tokens: of the first half of the vocabulary where the label is 0, else of the second.
+
+        What marks the ends of a text is where it always is.
+
+        Args:
+            labels: ``[N]`` of 0 and 1.
+            generator: Of the tokens.
+
+        Returns:
+            As ``encode``.
+        """
+        special = set(self.backend.all_special_ids)
+        plain = np.array([index for index in sorted(self.backend.get_vocab().values()) if index not in special])
+        template = np.array(self.backend("a", return_attention_mask=False)["input_ids"])
+        place = next((place for place, token in enumerate(template) if token not in special), len(template))
+        after = place + 1
+        while after < len(template) and template[after] not in special:
+            after += 1
+        length = min(TRIVIAL_TOKENS, max(1, self.max_tokens - len(template) + 1))
+        halves = np.array_split(plain, 2)
+        drawn = [generator.choice(halves[label], length) for label in labels]
+        return self._padded([[*template[:place], *tokens, *template[after:]] for tokens in drawn])
+
+
+def tokenizer_hash(backend: Any) -> str:
+    """Hash of all that a tokenizer does, the same whatever it was last used for.
+
+    Raises:
+        WeightsError: If it cannot tell, as those that are no ``PreTrainedTokenizerFast`` cannot.
+    """
+    if not getattr(backend, "is_fast", False):
+        raise WeightsError(
+            f"{type(backend).__name__} is a tokenizer of the slow kind; expected one with a tokenizer.json, as "
+            "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes"
+        )
+    told = json.loads(backend.backend_tokenizer.to_str())
+    does = {name: part for name, part in told.items() if name not in {"version", "truncation", "padding"}}
+    canonical = json.dumps([does, backend.pad_token_id], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def text_lengths(encoded: np.ndarray) -> np.ndarray:
+    """Number of tokens ``[N]`` of encoded texts ``[N, 2, L]``."""
+    lengths: np.ndarray = encoded[:, MASK].sum(axis=1)
+    return lengths
