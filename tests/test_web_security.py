@@ -266,6 +266,20 @@ def test_what_another_site_sends_with_our_cookie_is_refused(local, uri, headers)
     assert TaskRegistry(uri).version() == before
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_site_loads_nothing_but_may_have_links(local, site):
+    """An image of it could start work that takes long."""
+    for path in ("/api/v1/tasks", "/api/v1/map", "/", "/map/points"):
+        answer = local.get(path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})
+        assert (answer.status_code, "another site" in answer.text) == (403, True)
+    link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}
+    assert local.get("/", headers=link).status_code == 200
+    assert local.get("/api/v1/map", headers=link).status_code == 403
+    for ours in ("same-origin", "none"):
+        answer = local.get("/api/v1/tasks", headers={"Sec-Fetch-Site": ours, "Sec-Fetch-Mode": "navigate"})
+        assert answer.status_code == 200
+
+
 def test_another_site_cannot_log_anybody_in(local):
     answer = local.post("/login", data={"token": TOKEN}, headers={"Origin": "https://evil.org"})
     assert answer.status_code == 403

@@ -35,14 +35,16 @@ def get_map(
     query: Queries = None,
     where: models.Where = None,
     probe: models.ProbeName = None,
-    seed: Annotated[int, Query(ge=0, lt=2**32, description="Of the layout.")] = 0,
 ) -> models_maps.Map:
-    """All tasks in two dimensions, those that are alike near to each other; `t2v map`."""
+    """All tasks in two dimensions, those that are alike near to each other; `t2v map`.
+
+    There is one layout: readers cannot ask for another, which would be kept on the disk.
+    """
     asked = tuple(known_task(registry, name) for name in query or ())
     shown = _made(
         request,
-        ("api map", asked, where, probe, seed),
-        lambda: registry.map(asked, where=where, probe=probe, seed=seed),
+        ("api map", asked, where, probe),
+        lambda: registry.map(asked, where=where, probe=probe),
     )
     return answered(models_maps.Map, documents_maps.of_map(shown))
 

@@ -30,6 +30,7 @@ OPEN_PATHS = ("/login", "/logout", "/static/")
 """What those who are not logged in may see of a server that others can reach."""
 
 UPLOADS = "/api/v1/uploads"
+OTHER_SITE = "this was sent by another site; send it from a page of this server"
 MAX_BODY_BYTES = 2**20
 FORM_BYTES = 2**16
 """What a form may add to a file that is uploaded by it."""
@@ -111,6 +112,7 @@ class Guard:
         """
         request.state.may_write = False
         self._check_host(request.headers.get("host", ""))
+        check_site(request)
         by_token, by_cookie = self._has_token(request), self._has_session(request)
         if request.method not in SAFE_METHODS and not by_token:
             check_origin(request, is_required=by_cookie)
@@ -194,6 +196,18 @@ def demand_writer(request: Request) -> None:
         raise NotLoggedInError
 
 
+def check_site(request: Request) -> None:
+    """Refuse what a page of another site loads, even for reading: links to pages are all that others may have.
+
+    Raises:
+        RefusedError: If it is such a request; browsers say so.
+    """
+    site, mode = (request.headers.get(f"sec-fetch-{name}") for name in ("site", "mode"))
+    is_link = mode == "navigate" and request.method in SAFE_METHODS and not faults.is_api(request.url.path)
+    if site in {"cross-site", "same-site"} and not is_link:
+        raise RefusedError(403, OTHER_SITE)
+
+
 def check_origin(request: Request, *, is_required: bool) -> None:
     """Refuse what another site had a browser send.
 
@@ -212,7 +226,7 @@ def check_origin(request: Request, *, is_required: bool) -> None:
             origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
         )
     if not is_ours:
-        raise RefusedError(403, "this was sent by another site; send it from a page of this server")
+        raise RefusedError(403, OTHER_SITE)
 
 
 def cookie_name(request: Request) -> str:
