@@ -25,6 +25,9 @@ from web_zips import (
     zip64_lie,
 )
 
+from registry.errors import InvalidQueryError
+from registry.web.job_process import run
+
 LINK = (stat.S_IFLNK | 0o777) << 16
 DEVICE = (stat.S_IFCHR | 0o666) << 16
 PIPE = (stat.S_IFIFO | 0o666) << 16
@@ -269,6 +272,26 @@ def test_a_path_out_of_the_roots_is_refused(server, place, path, part):
     answer = server.post("/api/v1/jobs", json=job, headers=BEARER)
     status = 404 if not part and answer.status_code == 404 else 400
     check_refused(answer, status, part)
+
+
+def test_the_process_of_a_job_checks_the_path_once_more(place, embedded):
+    """It may have become a link since the server looked."""
+    command = {
+        "uri": str(embedded),
+        "builtin": True,
+        "kind": "recommend",
+        "name": None,
+        "tags": [],
+        "options": {},
+    }
+    command |= {
+        "path": str(place / "root/out"),
+        "roots": [str(place / "root")],
+        "label": "x",
+        "vectors": "none",
+    }
+    with pytest.raises(InvalidQueryError, match="is not below a folder that this server may read"):
+        run(command, lambda *_: None)
 
 
 @pytest.mark.usefixtures("untouched")

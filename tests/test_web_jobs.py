@@ -310,12 +310,18 @@ def client(uri, tmp_path):
         yield client
 
 
-def test_a_job_whose_process_dies_says_so(client):
+def test_a_job_whose_process_dies_says_so(client, monkeypatch):
+    """And the process knows no token."""
+    monkeypatch.setenv("T2V_TOKEN", TOKEN)
     job_id = submit(client, **NEAREST)
     jobs = client.app.state.jobs
     while job_id not in jobs._runs:
         time.sleep(0.005)
-    os.kill(jobs._runs[job_id].process_id, signal.SIGKILL)
+    process_id = jobs._runs[job_id].process_id
+    environment = Path(f"/proc/{process_id}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert TOKEN.encode() not in environment
+    os.kill(process_id, signal.SIGKILL)
     job = finished(client, job_id)
     assert job["state"] == "failed"
     assert (
