@@ -2,8 +2,9 @@
 
     python -m indexer.engine_worker FILE_DESCRIPTOR
 
-How many threads compute is said by its environment, before anything is imported. Another thread takes what is
-sent, so that whoever sends never waits for a computation, and ends the process as soon as the other side is gone.
+How many threads compute is said by its environment, before anything is imported. Another thread takes what
+is sent, so that whoever sends never waits for a computation, and ends the process as soon as the other side is
+gone.
 """
 
 import os

@@ -95,8 +95,17 @@ def run_works(
         SettingsError: If a setting is given that the engine does not heed.
     """
     chosen, settings = get_engine(engine), settings or EngineSettings()
-    for name in HEEDED_BY_SOME:
-        if getattr(settings, name) is not None and name not in chosen.heeds:
-            able = " or ".join(other.name for other in ENGINES.values() if name in other.heeds)
-            raise SettingsError(f"the engine {engine} does not heed {name}; use {able}, or leave it out")
+    check_heeded(chosen, settings)
     return chosen.run(works, settings)
+
+
+def check_heeded(engine: Engine, settings: EngineSettings) -> None:
+    """Refuse settings that would change nothing.
+
+    Raises:
+        SettingsError: If there is one.
+    """
+    for name in HEEDED_BY_SOME:
+        if getattr(settings, name) is not None and name not in engine.heeds:
+            able = " or ".join(other.name for other in ENGINES.values() if name in other.heeds)
+            raise SettingsError(f"the engine {engine.name} does not heed {name}; use {able}, or leave it out")

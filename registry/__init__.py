@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.answers import (
+        AddedMany,
         AddedTask,
         ExportSummary,
         ImportedExperts,
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from registry.errors import RegistryError
     from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
+    from registry.task_manifests import TaskRow
     from registry.task_pages import TaskPage
 
 _HOMES = {
     "TaskRegistry": "registry.core",
     "RegistryError": "registry.errors",
+    "AddedMany": "registry.answers",
     "AddedTask": "registry.answers",
     "Clustering": "registry.map_answers",
     "EmbeddingRecord": "registry.records",
@@ -45,10 +48,12 @@ _HOMES = {
     "TaskMap": "registry.map_answers",
     "TaskPage": "registry.task_pages",
     "TaskRecord": "registry.records",
+    "TaskRow": "registry.task_manifests",
     "Trial": "registry.answers",
 }
 
 __all__ = [
+    "AddedMany",
     "AddedTask",
     "Clustering",
     "EmbeddingRecord",
@@ -68,6 +73,7 @@ __all__ = [
     "TaskPage",
     "TaskRecord",
     "TaskRegistry",
+    "TaskRow",
     "Trial",
 ]
 

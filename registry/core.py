@@ -21,6 +21,7 @@ from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.frames import Records
 from registry.ingest import Progress
+from registry.many import ManyTasks
 from registry.maps import MapCache, Maps
 from registry.options import DataOptions, EmbeddingOptions
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
@@ -39,7 +40,7 @@ DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"
 
 
-class TaskRegistry(Advice, Maps, TaskPages):
+class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:

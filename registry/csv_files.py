@@ -122,15 +122,15 @@ def _read(
 ) -> tuple[list[Record], list[str]]:
     records: list[Record] = []
     problems = []
-    for line, row in _rows(path, required, optional):
+    for line, row in csv_rows(path, required, optional):
         try:
-            records.append(parse(_cleaned(row, (*required, *optional))))
+            records.append(parse(cleaned(row, (*required, *optional))))
         except RegistryError as err:
             problems.append(f"{path}, line {line}: {err}")
     return records, problems
 
 
-def _rows(
+def csv_rows(
     path: Path, required: tuple[str, ...], optional: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str | Any, str | Any]]]:
     """Line number and fields of every row.
@@ -165,7 +165,7 @@ def _columns(
     return present
 
 
-def _cleaned(row: dict[str | Any, str | Any], columns: tuple[str, ...]) -> dict[str, str]:
+def cleaned(row: dict[str | Any, str | Any], columns: tuple[str, ...]) -> dict[str, str]:
     """The columns we know, without spaces around the values, blank where they are missing.
 
     Raises:

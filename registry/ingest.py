@@ -1,8 +1,8 @@
 """The bridge to the indexer: data specs become records, experts are measured.
 
-With ``expert_sources`` and ``trial_runs`` the sole importer of ``indexer``, and only inside functions: torch
-is loaded when something is computed, not when something is looked up. Errors of the indexer become
-``IngestError`` here.
+With ``embedding_runs``, ``expert_sources`` and ``trial_runs`` the sole importer of ``indexer``, and only inside
+functions: torch is loaded when something is computed, not when something is looked up. Errors of the indexer
+become ``IngestError`` here.
 
 Axes: D filters of the probe.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.answers import AddedTask
 from registry.cautions import embedding_warnings
-from registry.errors import IngestError, NotFoundError
+from registry.errors import IngestError, MissingExtraError, NotFoundError
 from registry.options import DataOptions, EmbeddingOptions
 from registry.records import EmbeddingRecord, Kind, SpaceRecord, TaskRecord
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from indexer.datasets import Sample
     from indexer.fisher import Estimator
     from indexer.probes import NetworkDescription, PretrainedNetwork
-    from indexer.records import EmbeddingSettings, ProbeResult
+    from indexer.records import DatasetDescription, EmbeddingSettings, ProbeResult
     from indexer.records import TaskEmbedding as TaskEmbedding  # core and the faces name it in signatures
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
 
-DATA_SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".tar"})
+DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar"})
 
 NOT_SHIPPED = "not shipped: "
 """Start of the data specs of starter tasks, whose images are no part of this package."""
@@ -60,14 +60,17 @@ def translated_errors() -> Iterator[None]:
 
     Raises:
         NotFoundError: In place of its ``UnknownNameError``.
+        MissingExtraError: In place of its ``MissingLibraryError``.
         IngestError: In place of any other.
     """
-    from indexer.errors import IndexerError, UnknownNameError
+    from indexer.errors import IndexerError, MissingLibraryError, UnknownNameError
 
     try:
         yield
     except UnknownNameError as err:
         raise NotFoundError(err.kind, err.name, err.known) from err
+    except MissingLibraryError as err:
+        raise MissingExtraError(err.what, err.library, err.extra) from err
     except IndexerError as err:
         raise IngestError(str(err)) from err
 
@@ -155,9 +158,7 @@ class PreparedTask:
     @property
     def settings_key(self) -> str:
         """What the embedding depends on beside the data and the space, as one canonical string."""
-        values, defaults = asdict(self.settings), asdict(make_settings())
-        changed = [name for name in KEY_SETTINGS_IF_CHANGED if values[name] != defaults[name]]
-        return json.dumps({name: values[name] for name in (*KEY_SETTINGS, *changed)}, sort_keys=True)
+        return settings_key(self.settings)
 
     def embed(self, progress: Progress | None = None) -> "TaskEmbedding":
         """Compute the embedding.
@@ -172,19 +173,7 @@ class PreparedTask:
 
     def space_record(self) -> SpaceRecord:
         """The space of the embedding, with its trivial task measured."""
-        from indexer.embed import embed_trivial, space_of
-
-        space = space_of(self.probe, self.settings)
-        with translated_errors():
-            trivial = embed_trivial(self.probe, self.settings)
-        return SpaceRecord(
-            space_id=space.space_id,
-            probe=space.probe,
-            description=json.dumps(asdict(space), sort_keys=True),
-            probe_source=absolute_loader(self.probe.loader),
-            trivial=trivial,
-            domain_dim=self.probe.num_features,
-        )
+        return space_record(self.probe, self.settings)
 
     def added(
         self, task: TaskRecord, embedding: EmbeddingRecord, *, created: bool, fallbacks: Sequence[str] = ()
@@ -217,19 +206,53 @@ class PreparedTask:
 
     def task_record(self, name: str, version: int, tags: tuple[str, ...]) -> TaskRecord:
         """The task under a name and version."""
-        dataset = self.sample.description
-        return TaskRecord(
-            name=name,
-            version=version,
-            data=_absolute_data(dataset.spec),
-            num_classes=dataset.num_classes,
-            num_samples=dataset.num_samples,
-            class_names=dataset.class_names,
-            fingerprint=dataset.fingerprint,
-            settings=self.settings_key,
-            tags=tags,
-            kind=dataset.kind,
-        )
+        return task_record(self.sample.description, self.settings, name, version, tags)
+
+
+def settings_key(settings: "EmbeddingSettings") -> str:
+    """What an embedding depends on beside the data and the space, as one canonical string."""
+    values, defaults = asdict(settings), asdict(make_settings())
+    changed = [name for name in KEY_SETTINGS_IF_CHANGED if values[name] != defaults[name]]
+    return json.dumps({name: values[name] for name in (*KEY_SETTINGS, *changed)}, sort_keys=True)
+
+
+def space_record(probe: "PretrainedNetwork", settings: "EmbeddingSettings") -> SpaceRecord:
+    """The space of a probe's embeddings, with its trivial task measured."""
+    from indexer.embed import embed_trivial, space_of
+
+    space = space_of(probe, settings)
+    with translated_errors():
+        trivial = embed_trivial(probe, settings)
+    return SpaceRecord(
+        space_id=space.space_id,
+        probe=space.probe,
+        description=json.dumps(asdict(space), sort_keys=True),
+        probe_source=absolute_loader(probe.loader),
+        trivial=trivial,
+        domain_dim=probe.num_features,
+    )
+
+
+def task_record(
+    dataset: "DatasetDescription",
+    settings: "EmbeddingSettings",
+    name: str,
+    version: int,
+    tags: tuple[str, ...],
+) -> TaskRecord:
+    """A dataset as a task under a name and version."""
+    return TaskRecord(
+        name=name,
+        version=version,
+        data=_absolute_data(dataset.spec),
+        num_classes=dataset.num_classes,
+        num_samples=dataset.num_samples,
+        class_names=dataset.class_names,
+        fingerprint=dataset.fingerprint,
+        settings=settings_key(settings),
+        tags=tags,
+        kind=dataset.kind,
+    )
 
 
 def prepare_task(data: str, settings: "EmbeddingSettings", progress: Progress | None = None) -> PreparedTask:

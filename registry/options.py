@@ -54,6 +54,32 @@ class EmbeddingOptions(DataOptions, total=False):
     norm_weights: bool | None
 
 
+class EngineOptions(TypedDict, total=False):
+    """Where embeddings are computed.
+
+    Attributes:
+        engine: Name in ``indexer.engines.ENGINES``: ``serial`` unless told, ``processes`` or ``ray``.
+        jobs: Embeddings at once; one a core, or what the cluster can take, unless told.
+        threads: Threads of each; 1 unless told. Embeddings are the same bytes where it is the same.
+        address: Of a Ray cluster; one on this machine unless told.
+        gpus_per_task: GPUs of each under Ray, which may be a fraction.
+        memory_per_task: Bytes that Ray sets aside for each.
+        retries: How often work is done again whose process or machine was lost; 1 unless told.
+    """
+
+    engine: str | None
+    jobs: int | None
+    threads: int | None
+    address: str | None
+    gpus_per_task: float | None
+    memory_per_task: float | None
+    retries: int | None
+
+
+class ManyOptions(EmbeddingOptions, EngineOptions, total=False):
+    """How many datasets are embedded, and where."""
+
+
 Policy = Literal["fail", "keep", "take"]
 
 POLICIES: dict[Policy, str] = {

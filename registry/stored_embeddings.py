@@ -3,7 +3,7 @@
 Axes: T embeddings, D filters of the probe, F features of the probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from registry import schema
@@ -59,6 +59,14 @@ class StoredEmbeddings(StoredRows):
                 f"{self.database.uri}: table {name} is damaged: {err}; restore the registry from a copy"
             ) from err
         return found[0] if found else None
+
+    def embedded_keys(self, space_id: str, names: Collection[str]) -> set[Key]:
+        """Names and versions of the tasks of some names that have an embedding in a space."""
+        name = schema.embeddings_table_name(space_id)
+        if not names or not self.database.has_table(name):
+            return set()
+        rows = self.database.read(name, columns=schema.EMBEDDING_KEY, where=among("task", names))
+        return {key for key in schema.table_keys(rows) if key[0] in names}
 
     def embeddings(self, space_id: str) -> EmbeddingTable:
         """Embeddings of all versions of the tasks that are not removed, in one space.

@@ -1,6 +1,6 @@
 """Versions of tasks, as the store keeps them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from registry import schema
@@ -18,14 +18,20 @@ class StoredTasks(StoredEmbeddings):
 
     def next_version(self, name: str) -> int:
         """The version that a task of this name would get; one that was removed or purged is not given again."""
-        versions = [version for _, version in self._task_keys(f"name = {quoted(name)}")]
-        return max([*versions, *self._purged_versions(name)], default=0) + 1
+        return self.next_versions([name])[name]
 
-    def _purged_versions(self, name: str) -> list[int]:
-        """Versions of a task that are gone: ``name@version`` must not come to mean something else."""
-        where = f"action = 'task.purge' and subject = {quoted(name)}"
-        purges = self._records(AuditRecord, "audit", where)
-        return [version for purge in purges for version in purge.told["versions"]]
+    def next_versions(self, names: Collection[str]) -> dict[str, int]:
+        """The same of many names, for the price of one."""
+        highest = dict.fromkeys(names, 0)
+        for name, version in self._task_keys(among("name", names)):
+            if name in highest:
+                highest[name] = max(highest[name], version)
+        some = among("subject", names)
+        purges = self._records(AuditRecord, "audit", f"action = 'task.purge' and {some or 'true'}")
+        for purge in purges:
+            if purge.subject in highest:
+                highest[purge.subject] = max(highest[purge.subject], *purge.told["versions"], 0)
+        return {name: version + 1 for name, version in highest.items()}
 
     def add_task(self, task: TaskRecord, space_id: str, embedding: EmbeddingRecord) -> None:
         """Register one version of a task with its embedding; see ``add_tasks``."""
@@ -62,19 +68,35 @@ class StoredTasks(StoredEmbeddings):
             self.database.append("tasks", [task for task, _ in entries])
 
     def add_embedding(self, space_id: str, embedding: EmbeddingRecord) -> None:
-        """Embed a registered task version in a further space.
+        """Embed a registered task version in a further space; see ``add_embeddings``."""
+        self.add_embeddings(space_id, [embedding])
+
+    def add_embeddings(self, space_id: str, embeddings: Sequence[EmbeddingRecord]) -> None:
+        """Embed registered task versions in a further space, all or none.
 
         Raises:
-            DuplicateError: If it has an embedding in that space.
+            NotFoundError: If a task version is not there.
+            DuplicateError: If one has an embedding in that space.
         """
         with self.write_lock():
-            self._check_widths(space_id, [embedding])
-            key = f"{embedding.task}@{embedding.version}"
-            self.task(key)
-            if self.embedding(space_id, embedding.task, embedding.version) is not None:
-                raise DuplicateError(f"task {key} has an embedding in space {space_id} already")
-            self._note("task.embed", [key], space=space_id)
-            self.database.append(schema.embeddings_table_name(space_id), [embedding])
+            self._check_widths(space_id, embeddings)
+            keys = [(embedding.task, embedding.version) for embedding in embeddings]
+            present = {(task.name, task.version) for task in self.task_versions(keys)}
+            for name, version in set(keys) - present:
+                self.task(f"{name}@{version}")  # says what is known instead
+            embedded = self.embedded_keys(space_id, {name for name, _ in keys})
+            for name, version in keys:
+                if (name, version) in embedded:
+                    raise DuplicateError(f"task {name}@{version} has an embedding in space {space_id} already")
+            self._note("task.embed", [f"{name}@{version}" for name, version in keys], space=space_id)
+            self.database.append(schema.embeddings_table_name(space_id), embeddings)
+
+    def latest_tasks(self, names: Collection[str]) -> dict[str, TaskRecord]:
+        """The latest version of each task of a name that is not removed; without names that are not there."""
+        some = among("name", names)
+        rows = self._records(TaskRecord, "tasks", f"{PRESENT} and {some or 'true'}") if names else []
+        rows.sort(key=lambda task: task.version)
+        return {task.name: task for task in rows if task.name in names}
 
     def tasks(self, *, where: str | None = None, builtin: bool = True, latest: bool = True) -> list[TaskRecord]:
         """Registered tasks, sorted by name and version.
