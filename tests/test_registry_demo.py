@@ -1,12 +1,19 @@
 """The demo: the whole product on real digits, and what it chooses to measure."""
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
+from registry import demo
 from registry.answers import Baseline, Evidence, Query, Recommendation, RecommendedExpert
 from registry.demo import picks, run_demo
 
 
-def test_demo_does_the_main_job(capsys):
+def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
+    digits = load_digits()
+    images = (digits.images * (255 / 16)).astype(np.uint8)
+    np.savez(tmp_path / "digits.npz", images=images[:300], labels=digits.target[:300])  # a sixth, for time's sake
+    monkeypatch.setattr(demo, "DATA", str(tmp_path / "digits.npz"))
     measured = run_demo()
     printed = capsys.readouterr()
     for command in ("task add digits", "nearest digits", "recommend digits", "result measure digits"):

@@ -135,6 +135,7 @@ def test_optimised_copy_answers_the_same(tmp_path):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_script_measures_everything(tmp_path):
     out = tmp_path / "figures.json"
     options = [
