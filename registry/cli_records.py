@@ -44,23 +44,32 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
 
 
 @expert.command("import")
-@click.argument("source", metavar="torchvision|timm|FILE.csv", shell_complete=files)
+@click.argument("source", metavar="torchvision|timm|hf|FILE.csv", shell_complete=files)
+@click.option("--from-dir", metavar="DIR", help="Of hf: a model as the hub gives it, or folders of such.")
+@click.option("--skip-bad", is_flag=True, help="Of hf: take the good folders and name the bad ones.")
 @json_option
 @pass_registry
-def import_experts(registry: "TaskRegistry", source: str, as_json: bool) -> None:
-    """Register the experts that a library or a CSV file describes, all or none.
+def import_experts(
+    registry: "TaskRegistry", /, source: str, from_dir: str | None, skip_bad: bool, as_json: bool
+) -> None:
+    """Register the experts that a library, a CSV file or model folders describe, all or none.
 
     Nothing is loaded, downloaded or measured: torchvision tells parameters, multiply-adds, input size and
     accuracy of its classification networks, timm (extra hub) input size and licence. Columns of a file:
     expert[,loader,source_task,num_params,flops,input_size,license,source_accuracy]. Importing again writes only
     what has changed. What was removed of a library stays removed.
 
+    hf takes models that were fetched from the Hugging Face hub (extra hub): README.md with its model card,
+    config.json and model.safetensors. Licence and source task come from the card, and the results that it tells
+    of datasets whose names are those of registered tasks.
+
     \b
     Example:
       t2v expert import torchvision
+      t2v expert import hf --from-dir ./models --skip-bad
       t2v expert import experts.csv
     """
-    imported = registry.import_experts(source)
+    imported = registry.import_experts(source, from_dir=from_dir, skip_bad=skip_bad)
     if as_json:
         click.echo(documents.to_text(imported))
     else:

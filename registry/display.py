@@ -184,6 +184,9 @@ def show_imported_experts(imported: "ImportedExperts") -> None:
             f"Left alone, as removed here or the name of another network: {_listed(imported.left)}; "
             "`t2v expert restore NAME` brings back what was removed."
         )
+    if imported.results:
+        message(f"Added {imported.results} {'result' if imported.results == 1 else 'results'} of model cards.")
+    warn(imported.notes)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from registry import expert_sources, ingest
+from registry import expert_sources, hub_experts, ingest
 from registry.answers import ImportedExperts, Measurement
 from registry.csv_files import read_results
-from registry.errors import InvalidRecordError, NotFoundError
+from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.frames import Records
 from registry.ingest import Progress
 from registry.records import ExpertRecord, ResultRecord, checked_name
@@ -54,25 +55,43 @@ class Experts(Transfer, ABC):
         self._store.add_experts([expert])
         return expert
 
-    def import_experts(self, source: str | Path) -> ImportedExperts:
-        """Register the experts that a library or a CSV file describes, all or none; nothing is loaded.
+    def import_experts(
+        self, source: str | Path, *, from_dir: str | Path | None = None, skip_bad: bool = False
+    ) -> ImportedExperts:
+        """Register the experts that a library, a CSV file or model folders describe; nothing is loaded.
+
+        All are registered, or none.
 
         Importing again writes nothing but what has changed: what the source says of an expert goes before what
         is registered, and where it says nothing, that stays.
 
         Args:
-            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.csv_files``. An expert of a library
-                that was removed here stays removed, and a name that another network has here stays with it.
+            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.csv_files``; or ``hf`` with a
+                folder. An expert of a library that was removed here stays removed, and a name that another
+                network has here stays with it.
+            from_dir: A folder that holds a model as the Hugging Face hub gives it, or folders of such; licence,
+                source task and results are those of its card, see ``registry.hub_experts``.
+            skip_bad: Of model folders, take the good ones and tell of the others.
 
         Returns:
             How many are new, and what became of the others.
 
         Raises:
-            InvalidRecordError: If the file or a row is bad; every bad row is named.
+            InvalidRecordError: If the file or a row is bad; every bad row is named. So is every model folder
+                that cannot be an expert.
+            InvalidQueryError: If there is a folder without ``hf``, or ``hf`` without a folder.
             NotFoundError: If the source is a plain word, and neither a library nor a file.
             DuplicateError: If a row gives the name of an expert to another network.
             IngestError: If the library is not installed.
+            MissingExtraError: If PyYAML, which reads model cards, is not installed.
         """
+        if str(source) == hub_experts.SOURCE and from_dir is not None:
+            return self._import_folders(Path(from_dir), skip_bad=skip_bad)
+        if str(source) == hub_experts.SOURCE or from_dir is not None or skip_bad:
+            raise InvalidQueryError(
+                "source hf needs a folder (--from-dir DIR), and no other source takes one, nor --skip-bad; got "
+                f"source {str(source)!r} and {'no folder' if from_dir is None else f'folder {from_dir}'}"
+            )
         library = expert_sources.is_library(source)
         found = expert_sources.read_source(source)
         self._create_if_missing()
@@ -80,10 +99,37 @@ class Experts(Transfer, ABC):
             present = {expert.name: expert for expert in self._store.experts()}
             removed = self._store.removed_experts()
             merged = expert_sources.merge(found, present, removed, library=library)
-            about = {"source": str(source)} if library else {}
+            about: dict[str, Any] = {"source": str(source)} if library else {}
             self._store.add_experts(merged.new, **about)
             self._store.update_experts(merged.changed, **about)
         return ImportedExperts(str(source), len(merged.new), len(merged.changed), merged.unchanged, merged.left)
+
+    def _import_folders(self, root: Path, *, skip_bad: bool) -> ImportedExperts:
+        """Register the models in a folder with their results.
+
+        Raises:
+            InvalidRecordError: If the folder holds no model, or one is bad and ``skip_bad`` is not set.
+        """
+        models, problems = hub_experts.read_models(root)
+        if problems and not skip_bad:
+            raise InvalidRecordError("; ".join(problems))
+        self._create_if_missing()
+        with self._store.write_lock():
+            found = hub_experts.as_experts(models, self._store.task_names())
+            present = {expert.name: expert for expert in self._store.experts()}
+            found, taken = hub_experts.without_taken(found, present)
+            if (problems := [*problems, *taken]) and not skip_bad:
+                raise InvalidRecordError("; ".join(problems))
+            merged = expert_sources.merge([it.expert for it in found], present, (), library=False)
+            about = {it.expert.name: {"source": hub_experts.SOURCE, **it.about} for it in found}
+            self._store.add_experts(merged.new, each=about)
+            self._store.update_experts(merged.changed, each=about)
+            results = hub_experts.new_results(found, self._store.results())
+            if results:
+                self._store.add_results(results)
+        notes = (*problems, *(note for it in found for note in it.notes))
+        counts = len(merged.new), len(merged.changed), merged.unchanged
+        return ImportedExperts(str(root), *counts, results=len(results), notes=notes)
 
     def experts(self) -> Records[ExpertRecord]:
         """Every expert, in order of name.

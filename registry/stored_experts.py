@@ -1,6 +1,6 @@
 """Experts and results, as the store keeps them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from registry import schema
@@ -12,26 +12,37 @@ from registry.stored_rows import NOT_BUILTIN, REMOVED, StoredRows, listed, looku
 class StoredExperts(StoredRows):
     """The experts, and what was measured of them."""
 
-    def add_experts(self, experts: Sequence[ExpertRecord], **details: Any) -> None:
+    def add_experts(
+        self,
+        experts: Sequence[ExpertRecord],
+        each: Mapping[str, Mapping[str, Any]] | None = None,
+        **details: Any,
+    ) -> None:
         """Register experts, all or none; a name that is registered or given twice is a ``DuplicateError``.
 
         Args:
             experts: To be registered.
-            **details: What the audit should tell of each.
+            each: What the audit should tell of some, by name.
+            **details: What it should tell of all.
         """
         with self.write_lock():
             known = {expert.name for expert in self.experts()}
             names = [expert.name for expert in experts]
             refuse_duplicates("expert", names, known)
-            self._note("expert.add", names, **details)
+            self._note_each("expert.add", names, each or {}, details)
             self.database.append("experts", experts)
 
-    def update_experts(self, experts: Sequence[ExpertRecord], **details: Any) -> None:
+    def update_experts(
+        self,
+        experts: Sequence[ExpertRecord],
+        each: Mapping[str, Mapping[str, Any]] | None = None,
+        **details: Any,
+    ) -> None:
         """Write experts in place of those of the same names, in one commit; details as of ``add_experts``."""
         if not experts:
             return
         with self.write_lock():
-            self._note("expert.update", [expert.name for expert in experts], **details)
+            self._note_each("expert.update", [expert.name for expert in experts], each or {}, details)
             rows = schema.to_arrow(experts, schema.EXPERTS)
             self.database.replace_rows("experts", ["name", "removed_at"], rows)
 

@@ -37,6 +37,22 @@ class StoredRows:
         """Write the audit of a write that comes next."""
         self.database.append("audit", audit_lines(action, subjects, **details))
 
+    def _note_each(
+        self,
+        action: str,
+        subjects: Sequence[str],
+        each: Mapping[str, Mapping[str, Any]],
+        details: Mapping[str, Any],
+    ) -> None:
+        """Write the audit of one write, with what is told of some subjects alone."""
+        if not each:
+            self._note(action, subjects, **details)
+            return
+        lines = [
+            line for it in subjects for line in audit_lines(action, [it], **{**details, **each.get(it, {})})
+        ]
+        self.database.append("audit", lines)
+
     def _records(self, record_type: type[Record], name: str, where: str = "") -> list[Record]:
         return schema.from_arrow(record_type, self.database.read(name, where=where))
 

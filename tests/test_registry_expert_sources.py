@@ -199,7 +199,8 @@ def test_expert_import_says_how_many_are_new(registry):
     folder, count = registry.uri, len(read_source("torchvision"))
     assert ok(folder, "expert", "import", "torchvision").stderr == f"Added {count} experts.\n"
     again = answer(folder, "expert", "import", "torchvision")
-    assert again == {"source": "torchvision", "added": 0, "updated": 0, "unchanged": count, "left": []}
+    counts = {"added": 0, "updated": 0, "unchanged": count, "left": [], "results": 0, "notes": []}
+    assert again == {"source": "torchvision", **counts}
     for name in ("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "googlenet"):
         registry.remove_expert(f"{name}.IMAGENET1K_V1", purge=name == "vgg19")
     assert ok(folder, "expert", "import", "torchvision").stderr == (

@@ -1,0 +1,268 @@
+"""Model cards of Hugging Face: what the YAML at the head of a README.md says. The one door to PyYAML.
+
+A card may be from anybody. Aliases, by which a few lines grow without bound, deep nesting and large files are
+refused before anything is built; what is not of the form that the hub describes is left out and told.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.errors import InvalidRecordError, MissingExtraError
+
+MAX_CARD_BYTES = 2**23  # evaluations of a benchmark fill some cards with megabytes
+MAX_DEPTH = 64
+
+METRICS = {
+    "accuracy": "accuracy",
+    "acc": "accuracy",
+    "top1accuracy": "accuracy",
+    "accuracytop1": "accuracy",
+    "acc1": "accuracy",
+    "balancedaccuracy": "balanced_accuracy",
+    "f1": "f1",
+    "f1macro": "f1_macro",
+    "macrof1": "f1_macro",
+    "f1micro": "f1_micro",
+    "precision": "precision",
+    "recall": "recall",
+    "rocauc": "roc_auc",
+    "auc": "roc_auc",
+    "map": "mean_average_precision",
+    "meanaverageprecision": "mean_average_precision",
+}
+"""Metrics that are stored, by the letters and digits of what cards call them: shares that rise with quality."""
+
+GENERIC_DATASETS = {"imagefolder", "generic", "csv", "json", "parquet", "text", "webdataset", "arrow"}
+"""Ways of loading, which stand where the type of a dataset should."""
+
+_WHOLE = {"", "default", "plaintext", "full", "all"}  # configurations that are the whole of a dataset
+_LICENSE = re.compile(r"[\w.+-]{1,64}", re.ASCII)
+_SEPARATOR = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class CardResult:
+    """A score that a card tells.
+
+    Attributes:
+        datasets: Names that the dataset goes by, the most exact first.
+        split: It was measured on; empty if it is not said.
+        metric: One of the values of ``METRICS``.
+        accuracy: 0 to 1; what is above 1 in the card is taken as percent.
+    """
+
+    datasets: tuple[str, ...]
+    split: str
+    metric: str
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card says of a model; what it does not say is empty.
+
+    Attributes:
+        license: SPDX identifier, or what a licence without one is called.
+        datasets: It was trained on, as named on the hub.
+        base_models: It was made from.
+        pipeline_tag: What it is for, such as ``image-classification``.
+        tags: Free words.
+        metrics: Names of metrics that it was judged by.
+        results: Scores of its ``model-index``.
+        left_out: What was not understood, in words.
+    """
+
+    license: str = ""
+    datasets: tuple[str, ...] = ()
+    base_models: tuple[str, ...] = ()
+    pipeline_tag: str = ""
+    tags: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    results: tuple[CardResult, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card in a README.md.
+
+    Raises:
+        InvalidRecordError: If the file cannot be read, or its head is not YAML that may stand there.
+        MissingExtraError: If PyYAML is not installed.
+    """
+    values = _front_matter(path)
+    results, left_out = _results(values.get("model-index"))
+    license = _license(values)
+    if license and not _LICENSE.fullmatch(license):
+        left_out.append("its licence is no identifier such as apache-2.0")
+        license = ""
+    tag = values.get("pipeline_tag")
+    return ModelCard(
+        license=license,
+        datasets=_words(values.get("datasets")),
+        base_models=_words(values.get("base_model")),
+        pipeline_tag=tag if isinstance(tag, str) else "",
+        tags=_words(values.get("tags")),
+        metrics=_words(values.get("metrics")),
+        results=tuple(results),
+        left_out=tuple(left_out),
+    )
+
+
+def letters_of(name: str) -> str:
+    """Letters and digits of a name in lower case, by which names are compared."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def _front_matter(path: Path) -> dict[str, Any]:
+    """The values between the first two lines of ``---``; none if the file does not begin with one.
+
+    Raises:
+        InvalidRecordError: If they cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CARD_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = "it is not UTF-8 text" if isinstance(err, UnicodeDecodeError) else err.strerror or err
+        raise InvalidRecordError(f"{path}: the model card cannot be read: {reason}") from err
+    if len(content) > MAX_CARD_BYTES:
+        raise InvalidRecordError(f"{path}: the model card is larger than {MAX_CARD_BYTES} bytes")
+    begin = _SEPARATOR.match(text)
+    if begin is None:
+        return {}
+    end = _SEPARATOR.search(text, begin.end())
+    if end is None:
+        raise InvalidRecordError(f"{path}: the YAML at its head has no end; expected a second line ---")
+    values = _parsed(path, text[begin.end() : end.start()])
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InvalidRecordError(
+            f"{path}: the YAML at its head must be names with values, such as license: mit"
+        )
+    return values
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """What YAML stands for, in plain values.
+
+    Raises:
+        InvalidRecordError: If it is none, or could grow without bound.
+        MissingExtraError: If PyYAML is not installed.
+    """
+    try:
+        import yaml  # type: ignore[import-untyped]  # ships no types
+    except ImportError as err:
+        raise MissingExtraError("reading model cards", "PyYAML", "hub") from err
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is not in every build
+    wrong = (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)  # of dates and numbers too
+    try:
+        line = _unbounded_line(yaml, text, loader)
+        values = None if line else _plain_values(loader(text))
+    except wrong as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark is not None else f"{path}"
+        reason = str(getattr(err, "problem", None) or err).partition("\n")[0]
+        raise InvalidRecordError(f"{where}: the head of the model card is not YAML: {reason}") from err
+    if line:
+        raise InvalidRecordError(
+            f"{path}, line {line}: the YAML at its head has an alias or is nested more than {MAX_DEPTH} deep, "
+            "which no model card needs"
+        )
+    return values
+
+
+def _plain_values(loader: Any) -> Any:
+    """What ``yaml.safe_load`` gives, by the loader that is written in C where there is one."""
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _unbounded_line(yaml: Any, text: str, loader: Any) -> int:
+    """The first line of YAML, from 1, at which it has an alias or is nested too deep; 0 if there is none."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+            return int(event.start_mark.line) + 1
+    return 0
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """Texts of a list, or the one that stands alone."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(word.strip() for word in values if isinstance(word, str) and word.strip()))
+
+
+def _license(values: dict[str, Any]) -> str:
+    """The licence; the name that one without an identifier has."""
+    first = next(iter(_words(values.get("license"))), "").lower()
+    if first == "other":
+        return next(iter(_words(values.get("license_name"))), first).lower()
+    return "" if first == "unknown" else first
+
+
+def _results(index: Any) -> tuple[list[CardResult], list[str]]:
+    """Scores of a ``model-index``, and what of it is left out."""
+    found: list[CardResult] = []
+    left_out: list[str] = []
+    models = index if isinstance(index, list) else [index]
+    for model in models if index is not None else ():
+        entries = model.get("results") if isinstance(model, dict) else None
+        if not isinstance(entries, list):
+            left_out.append("its model-index has a model without a list of results")
+            continue
+        for number, entry in enumerate(entries, 1):
+            try:
+                found += _scores(entry)
+            except (ValueError, TypeError, KeyError, AttributeError) as err:
+                reason = (
+                    err if type(err) is ValueError else "it has no dataset with a name, or no list of metrics"
+                )
+                left_out.append(f"result {number} of its model-index is left out: {reason}")
+    return found, left_out
+
+
+def _scores(entry: Any) -> Iterator[CardResult]:
+    """Scores of one entry that are shares; others, such as losses, are passed over.
+
+    Raises:
+        ValueError: If a score is no share.
+    """
+    dataset, split = _names_of(entry["dataset"]), entry["dataset"].get("split") or ""
+    for metric in entry["metrics"]:
+        name = METRICS.get(letters_of(str(metric["type"])))
+        if name is None:
+            continue
+        try:
+            value = float(metric["value"])
+        except (ValueError, TypeError):
+            value = math.nan
+        share = value / 100 if value > 1 else value
+        if isinstance(metric["value"], bool) or not 0 <= share <= 1:
+            raise ValueError(f"{name} must be from 0 to 1 or in percent, got {str(metric['value'])[:40]!r}")
+        yield CardResult(dataset, str(split), name, share)
+
+
+def _names_of(dataset: dict[str, Any]) -> tuple[str, ...]:
+    """Names that a dataset goes by; where only a part of it was used, names of the part.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    kind, name = str(dataset.get("type") or ""), str(dataset.get("name") or "")
+    part = str(dataset.get("config") or dataset.get("args") or "")
+    kinds = [kind, kind.rpartition("/")[2]] if letters_of(kind) not in GENERIC_DATASETS else []
+    if letters_of(part) not in {*_WHOLE, *map(letters_of, kinds)}:
+        kinds = [f"{one}-{part}" for one in kinds]
+    names = [*kinds, name] if letters_of(name) not in GENERIC_DATASETS else kinds
+    if not (found := tuple(dict.fromkeys(filter(letters_of, names)))):
+        raise ValueError("its dataset has no name but that of a way to load files")
+    return found
