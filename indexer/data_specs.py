@@ -2,24 +2,28 @@
 
 A data spec is one of
 
-    ./folder                     class folders of images; train/ val/ test/ that hold class folders are splits
-    ./manifest.csv|.parquet      columns path,label or path,target and optionally split
+    ./folder                     class folders of images, or of .txt; train/ val/ test/ of those are splits
+    ./manifest.csv               columns path,label or path,target, of texts text in place of path, and
+                                 optionally split; the same as .parquet or .jsonl
     ./arrays.npz                 images [N, H, W] or [N, H, W, C] and labels
     ./images.tar                 members <class>/<name>.jpg, read in place
+    ./shards-{000..009}.tar      the same in several, or shards of webdataset
+    hf-data:NAME                 what the library datasets loads: a folder, Parquet files, a data set of the hub
     sklearn:digits               1,797 handwritten digits that ship inside scikit-learn
 
-What each may hold is said where it is opened: ``indexer.folders``, ``indexer.manifests``, ``indexer.arrays``
-and ``indexer.archives``.
+Samples are images or texts. What each may hold is said where it is opened: ``indexer.folders``,
+``indexer.manifests``, ``indexer.arrays``, ``indexer.archives`` and ``indexer.hub_data``.
 """
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from indexer.archives import open_tar
+from indexer.archives import is_shard_pattern, open_shards, open_tar
 from indexer.arrays import open_digits, open_npz
 from indexer.errors import DataSpecError
 from indexer.folders import open_folder
+from indexer.hub_data import PREFIX, open_hub_data
 from indexer.listings import Dataset, reading
 from indexer.manifests import open_manifest
 
@@ -27,13 +31,14 @@ Opener = Callable[[str, str | None], Dataset]
 
 FILE_OPENERS: dict[str, Opener] = {
     ".csv": open_manifest,
+    ".jsonl": open_manifest,
     ".parquet": open_manifest,
     ".npz": open_npz,
     ".tar": open_tar,
 }
 SUPPORTED_KINDS = (
-    "supported are a folder of class folders, a .csv or .parquet manifest, an .npz of images and labels, "
-    "a .tar with members <class>/<name>.jpg, and sklearn:digits"
+    "supported are a folder of class folders, a .csv, .parquet or .jsonl manifest, an .npz of images and "
+    "labels, tars such as a.tar or shards-{000..009}.tar, hf-data:NAME and sklearn:digits"
 )
 
 
@@ -58,11 +63,20 @@ def open_dataset(spec: str, *, split: str | None = None) -> Dataset:
 def _opener(spec: str) -> Opener:
     if spec == "sklearn:digits":
         return open_digits
+    if spec.startswith(PREFIX):
+        return open_hub_data
+    if spec.startswith("hf:"):
+        named = spec.removeprefix("hf:")
+        raise DataSpecError(
+            spec, f"names a network, not data; what the library datasets loads is {PREFIX}{named}"
+        )
     if not spec or re.match(r"[A-Za-z]\w+:", spec):  # one letter and a colon is a drive
         raise DataSpecError(spec or "the empty data spec", f"is no supported kind of data; {SUPPORTED_KINDS}")
     path = Path(spec)
     if path.is_dir():
         return open_folder
+    if not path.exists() and is_shard_pattern(spec):
+        return open_shards
     if not path.exists():
         raise DataSpecError(spec, f"no such file or folder; {SUPPORTED_KINDS}")
     if not path.is_file():  # reading a pipe would wait for somebody to write

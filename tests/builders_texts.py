@@ -5,30 +5,28 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-WORDS = tuple(
-    [
-        "the",
-        "a",
-        "of",
-        "good",
-        "bad",
-        "fine",
-        "poor",
-        "great",
-        "awful",
-        "film",
-        "book",
-        "song",
-        "plot",
-        "cast",
-        "was",
-        "is",
-        "not",
-        "very",
-        "so",
-        "and",
-        "but",
-    ]
+WORDS = (
+    "the",
+    "a",
+    "of",
+    "good",
+    "bad",
+    "fine",
+    "poor",
+    "great",
+    "awful",
+    "film",
+    "book",
+    "song",
+    "plot",
+    "cast",
+    "was",
+    "is",
+    "not",
+    "very",
+    "so",
+    "and",
+    "but",
 )
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -71,8 +71,9 @@ def test_tar_split_is_chosen(tmp_path):
 
 
 def test_tar_without_images(tmp_path):
-    path = write_tar(tmp_path / "a.tar", {"000.jpg": b"", "000.cls": b"3"})
-    with fails(DataError, path, "holds no images; expected members <class>/<name>.jpg"):
+    path = write_tar(tmp_path / "a.tar", {"000.jpg": b"", "cat/notes.md": b"3"})
+    problem = "holds no images; expected members <class>/<name>.jpg, or KEY.jpg with KEY.cls"
+    with fails(DataError, path, problem):
         open_dataset(str(path))
 
 

@@ -7,14 +7,18 @@ from indexer.data_specs import open_dataset
 from indexer.errors import DataError, DataSpecError
 
 SUPPORTED = (
-    "supported are a folder of class folders, a .csv or .parquet manifest, an .npz of images and labels, "
-    "a .tar with members <class>/<name>.jpg, and sklearn:digits"
+    "supported are a folder of class folders, a .csv, .parquet or .jsonl manifest, an .npz of images and "
+    "labels, tars such as a.tar or shards-{000..009}.tar, hf-data:NAME and sklearn:digits"
 )
 
 
-@pytest.mark.parametrize(
-    "spec", ["torchvision:CIFAR10?root=x", "hf:imagefolder", "sklearn:iris", "s3://bucket/x"]
-)
+def test_name_of_a_network_is_no_data():
+    problem = "names a network, not data; what the library datasets loads is hf-data:imagefolder"
+    with fails(DataSpecError, "hf:imagefolder", problem):
+        open_dataset("hf:imagefolder")
+
+
+@pytest.mark.parametrize("spec", ["torchvision:CIFAR10?root=x", "sklearn:iris", "s3://bucket/x"])
 def test_unknown_scheme(spec):
     with fails(DataSpecError, spec, f"is no supported kind of data; {SUPPORTED}"):
         open_dataset(spec)

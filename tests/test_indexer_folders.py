@@ -98,7 +98,7 @@ def test_class_called_test_is_looked_into_no_further_than_its_first_image(tmp_pa
     asked = []
     monkeypatch.setattr("indexer.folders.is_image_name", lambda name: asked.append(name) or True)
     open_dataset(str(root))
-    assert len(asked) == 1 + 2  # whether it is a split; whether each class folder holds an image
+    assert len(asked) == 1 + 1 + 2  # whether it is a split, holds any image, and each class folder does
 
 
 def test_folder_is_listed_anew_at_each_scan(tmp_path):

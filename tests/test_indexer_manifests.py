@@ -8,9 +8,9 @@ from builders_datasets import fails, listed, noise_image, write_folder, write_ma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.cells import EXPECTED
 from indexer.data_specs import open_dataset
 from indexer.errors import DataError
-from indexer.manifests import EXPECTED
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -91,7 +91,7 @@ def test_parquet_manifest_with_number_labels(tmp_path):
         ("path,target\nx/000.png,1e39\n", "line 2: target '1e39' must be finite and fit 32-bit floats"),
         (
             "path,target\nx/000.png,1|2\nx/001.png,3\n",
-            "line 3: target '3' holds 1 numbers where line 2 holds 2; give every file the same targets",
+            "line 3: target '3' holds 1 numbers where line 2 holds 2; give every sample the same targets",
         ),
         (
             "path,label\nx/000.png,cat\n./x/000.png,dog\n",

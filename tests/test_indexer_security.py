@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from indexer import images, manifests
+from indexer import images, manifests, tables
 from indexer.data_specs import open_dataset
 from indexer.errors import DataError, IndexerError, WeightsError, one_line
 from indexer.images import UnreadableImageError, decode_image, image_input
@@ -231,20 +231,18 @@ def test_parquet_of_repeated_text_is_held_once(tmp_path):
 def test_manifest_of_too_much_text(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(manifests, "MAX_TEXT", 9)
     spec = write_manifest(tmp_path / f"a{suffix}", [("a", "xxxxxx"), ("b", "xxxxxx"), ("cc", "xxxxxx")])
-    with pytest.raises(
-        DataError, match=r" [34]: more than 20000000 rows or 9 characters are not held; split the file"
-    ):
+    with pytest.raises(DataError, match=r" [34]: more than 9 characters are not held; split the file"):
         open_dataset(spec)
 
 
 def test_parquet_refused_by_its_footer(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"path": ["a"] * 50, "label": ["x"] * 50}), path)
-    monkeypatch.setattr(manifests, "MAX_ROWS", 49)
+    monkeypatch.setattr(tables, "MAX_ROWS", 49)
     with pytest.raises(DataError, match="claims 50 rows; at most 49 are read"):
         open_dataset(str(path))
     monkeypatch.undo()
-    monkeypatch.setattr(manifests, "MAX_CELL", 0)
+    monkeypatch.setattr(tables, "MAX_CELL", 0)
     with fails(DataError, path, "column 'path' holds a text of 1 bytes; at most 0 are read"):
         open_dataset(str(path))
 
