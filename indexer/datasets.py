@@ -112,45 +112,143 @@ def load_sample(
     """
     EmbeddingSettings(max_samples=max_samples, seed=seed, channels=channels, value_range=value_range)
     _check_settings(transform, threads)
+    drawn = draw_sample(
+        spec,
+        transform,
+        max_samples=max_samples,
+        seed=seed,
+        split=split,
+        channels=channels,
+        value_range=value_range,
+    )
+    decoded = decode_entries(
+        drawn.dataset,
+        drawn.entries,
+        transform,
+        channels=channels,
+        value_range=value_range,
+        threads=threads,
+        tokenizer=tokenizer,
+        progress=progress,
+    )
+    labels, description = described_sample(drawn, [decoded])
+    return Sample(decoded.inputs, labels, description)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSample:
+    """Which samples are drawn, nothing decoded.
+
+    Attributes:
+        dataset: The listing.
+        survey: What a pass over it tells.
+        entries: The n that are drawn, in order of name.
+        labels: Theirs, as of ``Sample``.
+    """
+
+    dataset: Dataset
+    survey: Survey = field(repr=False)
+    entries: Sequence[Entry] = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+
+
+def draw_sample(
+    spec: str,
+    transform: Transform,
+    *,
+    max_samples: int,
+    seed: int,
+    split: str | None,
+    channels: str,
+    value_range: tuple[float, float] | None,
+) -> DrawnSample:
+    """Draw a class-balanced sample; arguments and errors as of ``load_sample``."""
     dataset = open_dataset(spec, split=split)
     _check_content(dataset, transform, channels, value_range)
-    found, chosen = _draw_checked(dataset, max_samples, seed)
-    labels = label_array(dataset, chosen)
+    found, entries = _draw_checked(dataset, max_samples, seed)
+    labels = label_array(dataset, entries)
     check_labels(dataset, labels, "drawn sample")
+    return DrawnSample(dataset, found, entries, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Some drawn samples, decoded.
+
+    Attributes:
+        inputs: Of those that can be read, as of ``Sample``.
+        readable: Which of them can, ``[n]`` bool.
+        digests: Of each, what its bytes are hashed to.
+    """
+
+    inputs: np.ndarray = field(repr=False)
+    readable: np.ndarray = field(repr=False)
+    digests: list[bytes] = field(repr=False)
+
+
+def decode_entries(
+    dataset: Dataset,
+    entries: Sequence[Entry],
+    transform: Transform,
+    *,
+    channels: str,
+    value_range: tuple[float, float] | None,
+    threads: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Decoded:
+    """Read and decode some samples of a listing; arguments as of ``load_sample``.
+
+    Raises:
+        DataError: If pixels have not the channels or the range of values that are asked for.
+        SettingsError: If texts come without a tokenizer.
+    """
     if isinstance(transform, TextTransform):
-        texts = [""] * len(chosen)
+        texts = [""] * len(entries)
 
         def decode(place: int, raw: bytes | np.ndarray) -> None:
             texts[place] = decode_text(bytes(raw))
 
     else:
-        inputs = np.zeros((len(chosen), 3, transform.crop, transform.crop), np.uint8)
+        inputs = np.zeros((len(entries), 3, transform.crop, transform.crop), np.uint8)
 
         def decode(place: int, raw: bytes | np.ndarray) -> None:
             inputs[place] = image_input(raw, transform, channels, value_range)
 
-    readable, digests = _decode(dataset, chosen, decode, threads, progress)
-    skipped = [printable(entry.name) for entry, good in zip(chosen, readable, strict=True) if not good]
-    _check_skipped(spec, skipped, len(chosen))
+    readable, digests = _decode(dataset, entries, decode, threads, progress)
     if isinstance(transform, TextTransform):
         inputs = _encode(texts, readable, tokenizer)
-    elif skipped:
+    elif not readable.all():
         inputs = inputs[readable]
+    return Decoded(inputs, readable, digests)
+
+
+def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.ndarray, DatasetDescription]:
+    """Labels of the readable samples of all parts, in order, and what is known of the whole dataset.
+
+    Raises:
+        UnreadableFilesError: If more than a tenth of the samples cannot be decoded.
+        TooFewSamplesError: If too few are left.
+    """
+    dataset, labels = drawn.dataset, drawn.labels
+    readable = np.concatenate([part.readable for part in parts])
+    skipped = [printable(entry.name) for entry, good in zip(drawn.entries, readable, strict=True) if not good]
+    _check_skipped(dataset.spec, skipped, len(drawn.entries))
     if skipped:
         labels = labels[readable]
         check_labels(dataset, labels, "readable sample")
     description = DatasetDescription(
-        spec=spec,
-        num_samples=found.num_samples,
+        spec=dataset.spec,
+        num_samples=drawn.survey.num_samples,
         class_names=dataset.class_names,
-        fingerprint=_fingerprint(dataset, found, digests),
+        fingerprint=_fingerprint(dataset, drawn.survey, [it for part in parts for it in part.digests]),
         num_skipped=len(skipped),
         skipped_files=tuple(skipped[:NUM_NAMED]),
         kind=dataset.kind,
-        class_sizes=found.sizes,
+        class_sizes=drawn.survey.sizes,
         content=dataset.content,
     )
-    return Sample(inputs, labels, description)
+    return labels, description
 
 
 def _encode(texts: Sequence[str], readable: np.ndarray, tokenizer: Tokenizer | None) -> np.ndarray:

@@ -61,9 +61,14 @@ def embed_dataset(
 
 
 def load_task_sample(
-    data: str, probe: PretrainedNetwork, settings: EmbeddingSettings, *, progress: Progress | None = None
+    data: str,
+    probe: PretrainedNetwork,
+    settings: EmbeddingSettings,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Sample:
-    """Draw and decode the sample that ``settings`` asks for, as the probe wants to see it.
+    """Draw and decode the sample that ``settings`` asks for, as the probe wants to see it, on so many threads.
 
     Raises:
         DataError: If the data cannot be read or makes no task.
@@ -76,6 +81,7 @@ def load_task_sample(
         split=settings.split,
         channels=settings.channels,
         value_range=settings.value_range,
+        threads=threads,
         tokenizer=probe.tokenizer,
         progress=partial(progress, "decode") if progress else None,
     )

@@ -15,7 +15,7 @@ Source:
     its scale depends on the batch size; we square per sample, as their formula does.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,8 @@ from indexer.square_grads import SquareGrads
 from indexer.variational import variational_information
 
 Directions = Callable[[Likelihood, Tensor, Tensor, torch.Generator], Iterator[Tensor]]
+
+_PASSED_OVER_AT_ONCE = 4096
 
 MIN_SAMPLES_TO_STOP = 100
 """A tolerance stops no pass before this many samples: squared gradients have long tails, and of fewer samples
@@ -48,11 +50,13 @@ class Estimator:
         directions: Likelihood, logits ``[N, C]``, labels of the dataset and a CPU generator to directions
             ``[N, C]``; the squared gradients along them, summed, estimate F for each sample. ``None`` if the
             estimator is not made of gradients of single samples.
+        draws: Whether the directions are drawn at random.
     """
 
     name: str
     summary: str
     directions: Directions | None
+    draws: bool = False
 
 
 def _montecarlo(
@@ -82,9 +86,12 @@ def _empirical(
 ESTIMATORS: dict[str, Estimator] = {
     estimator.name: estimator
     for estimator in (
-        Estimator("montecarlo", "one label drawn from the model for each sample", _montecarlo),
+        Estimator("montecarlo", "one label drawn from the model for each sample", _montecarlo, draws=True),
         Estimator(
-            "signed", "all classes at once with random signs; less noise where predictions are sure", _signed
+            "signed",
+            "all classes at once with random signs; less noise where predictions are sure",
+            _signed,
+            draws=True,
         ),
         Estimator(
             "exact", "every class in turn; no noise from labels, about one backward pass a class", _exact
@@ -185,9 +192,8 @@ def fisher_information(
     weights = (torch.from_numpy(head.weight).to(parameter), torch.from_numpy(head.bias).to(parameter))
     if directions is not None:
         scores = _Scores(likelihood, weights, directions, generator)
-        mean, standard_error, count = _gather(
-            body, batches, square_grads, scores, tolerance=tolerance, progress=progress
-        )
+        totals, count = _gather(body, batches, square_grads, scores, tolerance=tolerance, progress=progress)
+        mean, standard_error = _moments(totals, count)
     elif tolerance is None:
         mean, standard_error, count = variational_information(
             body,
@@ -205,6 +211,94 @@ def fisher_information(
         )
     _check_finite(mean, square_grads.slices)
     return FisherEstimate(mean, standard_error, count, square_grads.slices, square_grads.fallbacks)
+
+
+@dataclass(frozen=True, eq=False)
+class FisherSums:
+    """What some samples add to the Fisher information of all.
+
+    Attributes:
+        totals: ``[2, D]`` float64: sums over samples of each filter's value, and of its square.
+        num_samples: How many samples.
+        slices: As of ``FisherEstimate``.
+        fallbacks: The same.
+    """
+
+    totals: np.ndarray = field(repr=False)
+    num_samples: int
+    slices: dict[str, slice] = field(repr=False)
+    fallbacks: tuple[str, ...] = ()
+
+
+def fisher_sums(
+    body: nn.Module,
+    head: LinearHead,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    estimator: str,
+    generator: torch.Generator,
+    samples_before: int = 0,
+    norm_weights: bool = False,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> FisherSums:
+    """The sums of some samples, for ``joined_estimate``; arguments as of ``fisher_information``.
+
+    Args:
+        body: The same.
+        head: Of all samples.
+        batches: Of these samples.
+        estimator: One that is made of gradients of single samples.
+        generator: As it is before the first of all samples.
+        samples_before: Samples of other parts that come before these: their random numbers are passed over, so
+            that each sample has those that it would have if all were in one part.
+        norm_weights: The same.
+        memory_budget: The same.
+
+    Returns:
+        Of one part.
+
+    Raises:
+        SettingsError: If the estimator goes through all samples several times.
+    """
+    found = get_estimator(estimator)
+    if found.directions is None:
+        raise SettingsError(
+            f"the estimator {estimator!r} cannot be computed in parts, because it goes through all samples "
+            "several times; leave the shards out"
+        )
+    likelihood = likelihood_of(head)
+    if found.draws:
+        _pass_over(found.directions, likelihood, samples_before, len(head.weight), generator)
+    square_grads = SquareGrads(body, norm_weights=norm_weights, memory_budget=memory_budget)
+    parameter = next(body.parameters())
+    weights = (torch.from_numpy(head.weight).to(parameter), torch.from_numpy(head.bias).to(parameter))
+    scores = _Scores(likelihood, weights, found.directions, generator)
+    totals, count = _gather(body, batches, square_grads, scores, tolerance=None, progress=None)
+    return FisherSums(totals, count, square_grads.slices, square_grads.fallbacks)
+
+
+def joined_estimate(parts: Sequence[FisherSums]) -> FisherEstimate:
+    """The estimate over the samples of all parts, in whatever order these are: sums add up.
+
+    Raises:
+        TooFewSamplesError: If there are fewer than two samples.
+        WeightsError: If a value is not finite.
+    """
+    first = parts[0]
+    count = sum(part.num_samples for part in parts)
+    mean, standard_error = _moments(np.sum([part.totals for part in parts], axis=0), count)
+    _check_finite(mean, first.slices)
+    return FisherEstimate(mean, standard_error, count, first.slices, first.fallbacks)
+
+
+def _pass_over(
+    directions: Directions, likelihood: Likelihood, count: int, num_logits: int, generator: torch.Generator
+) -> None:
+    """Draw what so many samples draw, which does not depend on what they are."""
+    for start in range(0, count, _PASSED_OVER_AT_ONCE):
+        logits = torch.zeros(min(_PASSED_OVER_AT_ONCE, count - start), num_logits)
+        for _ in directions(likelihood, logits, logits, generator):
+            pass
 
 
 @dataclass(frozen=True)
@@ -234,12 +328,8 @@ def _gather(
     *,
     tolerance: float | None,
     progress: Callable[[int], object] | None,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean ``[D]``, standard error ``[D]`` and number of the samples up to where the tolerance is met.
-
-    Raises:
-        TooFewSamplesError: If there are fewer than two samples.
-    """
+) -> tuple[np.ndarray, int]:
+    """Sums ``[2, D]`` and number of the samples up to where the tolerance is met."""
     parameter = next(body.parameters())
     totals = torch.zeros(2, square_grads.dim, dtype=torch.float64, device=parameter.device)
     count = 0
@@ -252,12 +342,10 @@ def _gather(
             if progress:
                 progress(count)
             if tolerance and count >= MIN_SAMPLES_TO_STOP:
-                mean, standard_error = _moments(totals, count)
+                mean, standard_error = _moments(totals.cpu().numpy(), count)
                 if _relative_error(mean, standard_error) < tolerance:
                     break
-    if count < 2:
-        raise TooFewSamplesError("Fisher information", f"needs at least 2 samples for its error, got {count}")
-    return *_moments(totals, count), count
+    return totals.cpu().numpy(), count
 
 
 def _backward(features: Tensor, directions: Iterator[Tensor], square_grads: SquareGrads) -> Tensor:
@@ -273,9 +361,15 @@ def _backward(features: Tensor, directions: Iterator[Tensor], square_grads: Squa
     return total
 
 
-def _moments(totals: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and its standard error, of sums ``[2, D]`` of values and of their squares over samples."""
-    sums, sums_of_squares = totals.cpu().numpy()
+def _moments(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and its standard error, of sums ``[2, D]`` of values and of their squares over samples.
+
+    Raises:
+        TooFewSamplesError: If there are fewer than two samples.
+    """
+    if count < 2:
+        raise TooFewSamplesError("Fisher information", f"needs at least 2 samples for its error, got {count}")
+    sums, sums_of_squares = totals
     variance = np.maximum(sums_of_squares - sums**2 / count, 0) / (count - 1)
     return sums / count, np.sqrt(variance / count)
 

@@ -6,6 +6,7 @@ its memory to disk; few are ever waiting, as only a little more work is handed o
 
 import logging
 import os
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ AHEAD = 2
 """Pieces of work handed out for each that the cluster can do at once."""
 
 TICK_SECONDS = 1.0
+CONNECT_SECONDS = 10.0
 STANDARD_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing of what is done here is told to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray makes the default soon, and warns about until then
@@ -62,10 +64,22 @@ def _connect(ray: Any, settings: EngineSettings) -> None:
     else:
         options["address"] = settings.address
     try:
+        _check_listens(settings.address)
         ray.init(**options)
     except Exception as err:  # whatever Ray and its sockets raise
         where = settings.address or "this machine"
         raise EngineError(f"there is no Ray cluster at {where}: {type(err).__name__}: {err}") from err
+
+
+def _check_listens(address: str | None) -> None:
+    """Fail at once where nothing listens; Ray itself tries for minutes.
+
+    Raises:
+        OSError: If nothing does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def _cores(settings: EngineSettings) -> int | None:
@@ -125,6 +139,11 @@ def _slots(ray: Any, settings: EngineSettings) -> int:
 def _outcome(ray: Any, reference: Any, number: int, settings: EngineSettings) -> Outcome:
     try:
         outcome: Outcome = ray.get(reference)
+    except (
+        ray.exceptions.RayTaskError
+    ) as err:  # not of the work, but of taking it over or sending what came of it
+        last_line = str(err).strip().splitlines()[-1]
+        return Outcome(number, error=EngineError(f"Ray could not run it: {last_line}"))
     except ray.exceptions.RayError as err:
         first_line = str(err).strip().partition("\n")[0]
         error = EngineError(f"Ray lost it {settings.retries + 1} times: {type(err).__name__}: {first_line}")

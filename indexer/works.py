@@ -180,7 +180,10 @@ class EmbedWork:
         Raises:
             DataError: If the data cannot be read or makes no task.
         """
+        import torch
+
         from indexer.embed import embed_sample, load_task_sample
 
         probe = kept_network(self.settings.probe)
-        return embed_sample(load_task_sample(self.data, probe, self.settings), probe, self.settings)
+        sample = load_task_sample(self.data, probe, self.settings, threads=torch.get_num_threads())
+        return embed_sample(sample, probe, self.settings)

@@ -1,4 +1,4 @@
-"""The command that adds many tasks, and the options that say where embeddings are computed."""
+"""The command that adds many tasks."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,43 +6,10 @@ import click
 
 from registry import display_many, documents, terminal
 from registry.cli_completion import files
-from registry.cli_options import Size, embedding_options, json_option, pass_registry, together
+from registry.cli_options import embedding_options, engine_options, json_option, pass_registry
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
-
-engine_options = together(
-    click.option(
-        "--engine",
-        metavar="NAME",
-        help="serial; processes of this machine; or ray, a cluster. [default: serial]",
-    ),
-    click.option(
-        "--jobs",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Embeddings at once. [default: one a core, or what the cluster can take]",
-    ),
-    click.option(
-        "--threads",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Threads of each; another number rounds otherwise. [default: 1]",
-    ),
-    click.option(
-        "--address", metavar="A", help="Of the Ray cluster, such as auto. [default: one on this machine]"
-    ),
-    click.option("--gpus-per-task", type=float, metavar="X", help="GPUs of each under Ray, such as 0.25."),
-    click.option(
-        "--memory-per-task", type=Size(), metavar="SIZE", help="Bytes that Ray sets aside for each, such as 2G."
-    ),
-    click.option(
-        "--retries",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="How often work is done again whose process or machine was lost. [default: 1]",
-    ),
-)
 
 
 @click.command("add-many")

@@ -209,3 +209,44 @@ embedding_options = together(
     click.option("--norm-weights", is_flag=True, help="Embed the weights of normalisation layers too."),
     data_options,
 )
+engine_options = together(
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="serial; processes of this machine; or ray, a cluster. [default: serial]",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Embeddings at once. [default: one a core, or what the cluster can take]",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads of each; another number rounds otherwise. [default: 1]",
+    ),
+    click.option(
+        "--address", metavar="A", help="Of the Ray cluster, such as auto. [default: one on this machine]"
+    ),
+    click.option("--gpus-per-task", type=float, metavar="X", help="GPUs of each under Ray, such as 0.25."),
+    click.option(
+        "--memory-per-task", type=Size(), metavar="SIZE", help="Bytes that Ray sets aside for each, such as 2G."
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="How often work is done again whose process or machine was lost. [default: 1]",
+    ),
+)
+shard_options = together(
+    click.option(
+        "--shards",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Split a huge dataset into N parts, which an engine computes.",
+    ),
+    engine_options,
+)

@@ -19,6 +19,7 @@ from registry.cli_options import (
     pass_registry,
     picture,
     probe_option,
+    shard_options,
     theme_option,
 )
 
@@ -47,6 +48,7 @@ def _one_each(
 @click.command()
 @click.argument("data", shell_complete=files)
 @embedding_options
+@shard_options
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),

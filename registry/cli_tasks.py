@@ -6,7 +6,7 @@ import click
 
 from registry import display, display_history, documents, terminal
 from registry.cli_completion import files, task_names
-from registry.cli_options import embedding_options, json_option, pass_registry, purge_option
+from registry.cli_options import embedding_options, json_option, pass_registry, purge_option, shard_options
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -22,6 +22,7 @@ def task() -> None:
 @click.argument("data", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
 @embedding_options
+@shard_options
 @json_option
 @pass_registry
 def add_task(
@@ -35,6 +36,7 @@ def add_task(
     Example:
       t2v task add flowers ./flowers --tag plants
       t2v task add fields ./fields.npz --channels 3,2,1 --value-range 0,10000 --tolerance 0.1
+      t2v task add photos ./photos --max-samples 1000000 --shards 64 --engine processes
     """
     with terminal.progress_bar() as progress:
         added = registry.add_task(name, data, tags=tags, **options, progress=progress)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
-from registry import ingest, neighbors
+from registry import embedding_runs, ingest, neighbors
 from registry.advice import Advice, space_of
 from registry.answers import AddedTask, Neighbor, Query
 from registry.distances import get_distance
@@ -23,13 +23,13 @@ from registry.frames import Records
 from registry.ingest import Progress
 from registry.many import ManyTasks
 from registry.maps import MapCache, Maps
-from registry.options import DataOptions, EmbeddingOptions
+from registry.options import DataOptions, OneOptions
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
 from registry.starter import populate
 from registry.store import Problem, Store
 from registry.task_pages import TaskPages
-from registry.views import Point, View
+from registry.views import NotEmbeddedError, Point, View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
@@ -82,7 +82,7 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
         *,
         tags: Sequence[str] = (),
         progress: Progress | None = None,
-        **options: Unpack[EmbeddingOptions],
+        **options: Unpack[OneOptions],
     ) -> AddedTask:
         """Embed a labelled dataset and remember it.
 
@@ -95,7 +95,8 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
             data: A data spec: class folders, a csv or parquet manifest, npz, tar, or ``sklearn:digits``.
             tags: Free words.
             progress: Called as ``progress(stage, done, total)``.
-            **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``.
+            **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``; of a
+                huge dataset ``shards``, and where these are computed, see ``registry.options.OneOptions``.
 
         Returns:
             What was done.
@@ -103,14 +104,14 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
         Raises:
             InvalidRecordError: If the name or a tag is not allowed.
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
-            NotFoundError: If there is no such probe or estimator.
+            NotFoundError: If there is no such probe, estimator or engine.
+            MissingExtraError: If the engine needs a library that is not installed.
             StorageError: If the registry cannot be written.
         """
-        settings = ingest.make_settings(**options)
         for kind, word in (("task", name), *(("tag", tag) for tag in tags)):
             checked_name(kind, word)  # this and the place before the work, not after it
         self._store.check_place()
-        prepared = ingest.prepare_task(data, settings, progress)
+        prepared = embedding_runs.prepare_one(data, progress, **options)
         if (known := self._same_content(name, prepared)) and (present := self._embedding(known, prepared)):
             return prepared.added(known, present, created=False)
         embedding = prepared.embed(progress)
@@ -124,7 +125,7 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
         data: str,
         *,
         progress: Progress | None = None,
-        **options: Unpack[EmbeddingOptions],
+        **options: Unpack[OneOptions],
     ) -> "TaskEmbedding":
         """Embed a labelled dataset without remembering it; the arguments are those of ``add_task``.
 
@@ -132,7 +133,7 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
             NotFoundError: If there is no such probe or estimator.
         """
-        return ingest.prepare_task(data, ingest.make_settings(**options), progress).embed(progress)
+        return embedding_runs.prepare_one(data, progress, **options).embed(progress)
 
     def tasks(self, *, where: str | None = None) -> Records[TaskRecord]:
         """The latest version of every task, in order of name.
@@ -271,8 +272,30 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
         self._store, self._snapshots, self._maps = store, Snapshots(store), MapCache(store)
 
     def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
-        """Answer a question in the space of a probe; once more if the index turns out to be damaged."""
+        """Answer a question in the space of a probe, or where none is named in one that has the task.
+
+        Raises:
+            InvalidQueryError: If a task of texts is asked about where tasks of images are compared, or another
+                way round.
+        """
         space = self.space(probe)
+        try:
+            return self._answer_in(space, ask, where)
+        except NotEmbeddedError as err:
+            own = [own for own, _ in self.embeddings_of(err.name)]
+            if probe is None and own:
+                recipe = ingest.default_recipe()
+                space = min(own, key=lambda it: (it.recipe != recipe, it.space_id))
+                return self._answer(ask, space.space_id, where)
+            if own and all(it.content != space.content for it in own):
+                raise InvalidQueryError(
+                    f"task {err.name} holds {own[0].content}, and tasks of {space.content} are compared in the "
+                    f"space of {space.probe}; texts and images never mix: ask about it with --probe {own[0].probe}"
+                ) from err
+            raise
+
+    def _answer_in(self, space: SpaceRecord, ask: Callable[[View], Answer], where: str | None) -> Answer:
+        """Answer a question in a space; once more if the index turns out to be damaged."""
         try:
             return ask(View.open(self._snapshots, space, builtin=self.builtin, where=where))
         except DamagedIndexError as err:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from registry import ingest
 from registry.errors import IngestError, RegistryError
-from registry.options import EngineOptions
+from registry.ingest import Progress
+from registry.options import EngineOptions, OneOptions
 from registry.records import SpaceRecord
 
 if TYPE_CHECKING:
-    from indexer.engines import Engine
     from indexer.probes import PretrainedNetwork
     from indexer.records import EmbeddingSettings, TaskEmbedding
+    from indexer.shards import ShardedSample, Workers
     from indexer.works import EngineSettings
 
 
@@ -126,11 +127,52 @@ def make_run(settings: "EmbeddingSettings", **options: Unpack[EngineOptions]) ->
         return EmbeddingRun(settings, load_network(settings.probe), engine, engine_settings)
 
 
-def list_engines() -> list["Engine"]:
-    """The engines, in the order of their catalogue."""
-    from indexer.engines import ENGINES
+@dataclass(frozen=True, eq=False)
+class ShardedTask(ingest.PreparedTask):
+    """A dataset whose samples are with many workers, ready to be embedded."""
 
-    return list(ENGINES.values())
+    sample: "ShardedSample"  # type: ignore[assignment]  # which has a description too
+    workers: "Workers"
+
+    def embed(self, progress: Progress | None = None) -> "TaskEmbedding":
+        """Compute the embedding.
+
+        Raises:
+            IngestError: If the data has changed meanwhile, or workers are lost again and again.
+        """
+        from indexer.shards import embed_shards
+
+        with ingest.translated_errors():
+            return embed_shards(self.sample, self.probe, self.settings, self.workers, progress=progress)
+
+
+def prepare_one(data: str, progress: Progress | None, **options: Unpack[OneOptions]) -> ingest.PreparedTask:
+    """Sample and decode a dataset, here or, if there are shards, by workers.
+
+    Raises:
+        IngestError: If the data cannot be read or makes no task, the probe cannot be loaded, or an option is
+            out of its range or would change nothing.
+        NotFoundError: If there is no such probe, estimator or engine.
+        MissingExtraError: If the engine needs a library that is not installed.
+    """
+    given: dict[str, Any] = dict(options)
+    shards = given.pop("shards", None)
+    where = {name: given.pop(name) for name in EngineOptions.__annotations__ if name in given}
+    settings = ingest.make_settings(**given)
+    if shards is None:
+        if told := sorted(name for name, value in where.items() if value is not None):
+            raise IngestError(
+                f"{' and '.join(told)} would change nothing: one dataset is embedded in this process, unless "
+                "its samples are split by shards"
+            )
+        return ingest.prepare_task(data, settings, progress)
+    run = make_run(settings, **where)
+    with ingest.translated_errors():
+        from indexer.shards import Workers, load_shards
+
+        workers = Workers(shards, run.engine, run.engine_settings)
+        sample = load_shards(data, run.probe, settings, workers, progress=progress)
+    return ShardedTask(sample, run.probe, settings, workers)
 
 
 def _ours(error: Exception) -> RegistryError:

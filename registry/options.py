@@ -80,6 +80,17 @@ class ManyOptions(EmbeddingOptions, EngineOptions, total=False):
     """How many datasets are embedded, and where."""
 
 
+class OneOptions(ManyOptions, total=False):
+    """How one dataset is embedded, and where if it is huge.
+
+    Attributes:
+        shards: Parts that its samples are split into, which are computed as ``EngineOptions`` say; without it
+            there is no engine.
+    """
+
+    shards: int | None
+
+
 Policy = Literal["fail", "keep", "take"]
 
 POLICIES: dict[Policy, str] = {

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,8 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch):
 
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_goes_on_after_errors_and_deaths(tmp_path):
-    pytest.importorskip("ray")
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes do not find
     once, always = Dying(str(tmp_path / "once"), 1), Dying(str(tmp_path / "always"), 99)
     works = [*make_embeddings(tmp_path, 3), once, always, Square(13), Square(3)]
     found = outcomes_of(works, "ray", jobs=2)

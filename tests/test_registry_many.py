@@ -216,3 +216,18 @@ def test_the_command_ends_with_0_if_none_failed_and_2_on_wrong_usage(filled, set
     refused = t2v(tasks.uri, "task", "add-many", sets, "--jobs", "2")
     assert refused.exit_code == 1
     assert "the engine serial does not heed jobs; use processes or ray, or leave it out" in refused.stderr
+
+
+def test_one_dataset_in_shards_is_the_same_task(sets, tmp_path):
+    """Registered whole, it is unchanged when it comes in parts; without parts, engines are refused."""
+    tasks = TaskRegistry(tmp_path / "registry")
+    tasks.init(empty=True)
+    whole = tasks.add_task("t0", str(sets / "t0"))
+    parts = tasks.add_task("t0", str(sets / "t0"), shards=3)
+    assert (parts.created, parts.version, parts.space) == (False, 1, whole.space)
+    other = t2v(tasks.uri, "task", "add", "other", sets / "t0", "--shards", "2", "--json")
+    assert json.loads(other.stdout)["norm"] == pytest.approx(whole.norm, rel=1e-5)
+    assert tasks.task("other").fingerprint == tasks.task("t0").fingerprint
+    refused = t2v(tasks.uri, "embed", sets / "t0", "--engine", "processes", "--jobs", "2")
+    assert refused.exit_code == 1
+    assert "engine and jobs would change nothing: one dataset is embedded in this process" in refused.stderr

@@ -1,0 +1,327 @@
+"""One huge dataset over many workers: the samples are split, and what each part gives is put together.
+
+The sample is drawn here; workers decode parts of it. The features of all parts are gathered, the head is fitted
+once, and the sums of the Fisher information add up, with the random numbers that each sample has in one
+process. So the embedding differs from that of ``embed_sample`` by rounding only. Each part is decoded twice,
+for features and for gradients, so that a worker holds one part at a time and any worker can do any part.
+
+Axes: N samples, C classes, F features, D filters.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from indexer.costs import fitting_batch_size
+from indexer.datasets import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
+from indexer.embed import space_of
+from indexer.engines import run_works
+from indexer.errors import DataError, SettingsError
+from indexer.features import Batches, Progress, extract_features, full_precision, move_to_device
+from indexer.fisher import FisherSums, fisher_sums, get_estimator, joined_estimate
+from indexer.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
+from indexer.listings import Entry
+from indexer.probes import PretrainedNetwork
+from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
+from indexer.works import EngineSettings, Work, kept_network
+
+MAX_SHARDS = 100_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of a drawn sample.
+
+    Attributes:
+        data: A data spec.
+        settings: How it is embedded.
+        number: Of the part, from 0.
+        entries: The samples of the part.
+    """
+
+    data: str
+    settings: EmbeddingSettings
+    number: int
+    entries: tuple[Entry, ...] = field(repr=False)
+
+    def decode(self, probe: PretrainedNetwork) -> Decoded:
+        """Read and decode the samples.
+
+        Raises:
+            DataError: If the data cannot be read.
+        """
+        from indexer.data_specs import open_dataset
+
+        return decode_entries(
+            open_dataset(self.data, split=self.settings.split),
+            self.entries,
+            probe.transform,
+            channels=self.settings.channels,
+            value_range=self.settings.value_range,
+            threads=torch.get_num_threads(),
+        )
+
+    def place(self, probe: PretrainedNetwork) -> int:
+        """Put the probe where it computes; samples per pass."""
+        move_to_device(probe, self.settings.device)
+        return min(self.settings.batch_size, fitting_batch_size(probe, self.settings.memory_budget))
+
+
+@dataclass(frozen=True, eq=False)
+class ShardFeatures:
+    """What a first pass over a part gives.
+
+    Attributes:
+        features: ``[N, F]`` float32, of the samples that can be read.
+        readable: As of ``Decoded``.
+        digests: The same.
+    """
+
+    features: np.ndarray = field(repr=False)
+    readable: np.ndarray = field(repr=False)
+    digests: list[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class FeatureWork:
+    """The first pass over a part."""
+
+    shard: Shard
+
+    @property
+    def title(self) -> str:
+        """The data and the part."""
+        return f"{self.shard.data}, part {self.shard.number + 1}"
+
+    def run(self) -> ShardFeatures:
+        """Decode, and compute features."""
+        probe = kept_network(self.shard.settings.probe)
+        decoded = self.shard.decode(probe)
+        if not len(decoded.inputs):
+            features = np.empty((0, probe.num_features), np.float32)
+        else:
+            batch_size = self.shard.place(probe)
+            with full_precision():
+                features = extract_features(probe, decoded.inputs, batch_size=batch_size)
+        return ShardFeatures(features, decoded.readable, decoded.digests)
+
+
+@dataclass(frozen=True, eq=False)
+class FisherWork:
+    """The second pass over a part.
+
+    Attributes:
+        shard: The part.
+        digests: What it was in the first pass.
+        head: Of all samples.
+        labels: Of those of the part that can be read.
+        samples_before: Those of other parts, in order.
+    """
+
+    shard: Shard
+    digests: list[bytes] = field(repr=False)
+    head: LinearHead = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    samples_before: int
+
+    @property
+    def title(self) -> str:
+        """The data and the part."""
+        return f"{self.shard.data}, part {self.shard.number + 1}"
+
+    def run(self) -> FisherSums:
+        """Decode again, and sum up squared gradients.
+
+        Raises:
+            DataError: If the files are not what they were.
+        """
+        settings = self.shard.settings
+        probe = kept_network(settings.probe)
+        decoded = self.shard.decode(probe)
+        if decoded.digests != self.digests:
+            raise DataError(self.shard.data, "has changed while it was embedded; embed it again")
+        with full_precision():
+            return fisher_sums(
+                probe.body,
+                self.head,
+                Batches(probe, decoded.inputs, self.labels, self.shard.place(probe)),
+                estimator=settings.estimator,
+                generator=torch.Generator().manual_seed(settings.seed),
+                samples_before=self.samples_before,
+                norm_weights=settings.norm_weights,
+                memory_budget=settings.memory_budget,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ShardedSample:
+    """A drawn sample, of which the features are known and the parts are with the workers.
+
+    Attributes:
+        shards: The parts.
+        found: What the first pass over each gave.
+        features: ``[N, F]`` float32, of all samples that can be read.
+        labels: Theirs, as of ``Sample``.
+        description: What is known of the whole dataset.
+        seconds: Wall time of the first pass.
+    """
+
+    shards: list[Shard] = field(repr=False)
+    found: list[ShardFeatures] = field(repr=False)
+    features: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    description: DatasetDescription
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What runs the parts.
+
+    Attributes:
+        shards: Most parts.
+        engine: Name in ``indexer.engines.ENGINES``.
+        settings: Of the engine.
+    """
+
+    shards: int
+    engine: str
+    settings: EngineSettings
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            SettingsError: If there are too few or too many parts.
+        """
+        if not 1 <= self.shards <= MAX_SHARDS:
+            raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {self.shards}")
+
+    def run(self, works: Sequence[Work], stage: str, progress: Progress | None) -> list[Any]:
+        """What work gives, in its order; the first error ends it."""
+        values: list[Any] = [None] * len(works)
+        done = 0
+        for outcome in run_works(works, self.engine, self.settings):
+            if outcome is None:
+                continue
+            if outcome.error:
+                raise outcome.error
+            values[outcome.number] = outcome.value
+            done += 1
+            if progress:
+                progress(stage, done, len(works))
+        return values
+
+
+def check_shardable(probe: PretrainedNetwork, settings: EmbeddingSettings) -> None:
+    """Refuse what cannot be computed in parts, before anything is.
+
+    Raises:
+        SettingsError: If it cannot.
+    """
+    if settings.tolerance is not None:
+        raise SettingsError("shards use every sample, so a tolerance would stop nothing; leave one of them out")
+    if get_estimator(settings.estimator).directions is None:
+        raise SettingsError(
+            f"the estimator {settings.estimator!r} cannot be computed in parts; leave the shards out"
+        )
+    if probe.takes == "texts":
+        raise SettingsError("texts are not embedded in parts; leave the shards out")
+
+
+def load_shards(
+    data: str,
+    probe: PretrainedNetwork,
+    settings: EmbeddingSettings,
+    workers: Workers,
+    *,
+    progress: Progress | None = None,
+) -> ShardedSample:
+    """Draw the sample here, and have the workers decode it and compute features.
+
+    Raises:
+        DataError: If the data cannot be read or makes no task.
+        SettingsError: If it cannot be done in parts.
+        EngineError: If workers are lost again and again.
+    """
+    start = time.perf_counter()
+    check_shardable(probe, settings)
+    drawn = draw_sample(
+        data,
+        probe.transform,
+        max_samples=settings.max_samples,
+        seed=settings.seed,
+        split=settings.split,
+        channels=settings.channels,
+        value_range=settings.value_range,
+    )
+    shards = _split(data, drawn, settings, workers.shards)
+    found = workers.run([FeatureWork(shard) for shard in shards], "features", progress)
+    none = np.empty(0)
+    labels, description = described_sample(drawn, [Decoded(none, it.readable, it.digests) for it in found])
+    features = np.concatenate([it.features for it in found])
+    return ShardedSample(shards, found, features, labels, description, time.perf_counter() - start)
+
+
+def embed_shards(
+    sample: ShardedSample,
+    probe: PretrainedNetwork,
+    settings: EmbeddingSettings,
+    workers: Workers,
+    *,
+    progress: Progress | None = None,
+) -> TaskEmbedding:
+    """Fit the head here, and have the workers sum up the Fisher information.
+
+    Returns:
+        That of ``indexer.embed.embed_sample``, up to rounding; ``seconds`` with the first pass.
+
+    Raises:
+        DataError: If the data has changed since the first pass.
+        EngineError: If workers are lost again and again.
+    """
+    start = time.perf_counter()
+    kind = sample.description.kind
+    head = fit_head(sample.features, sample.labels, kind, l2=FISHER_L2)
+    score = held_out_score(sample.features, sample.labels, settings.seed, kind)
+    labels = standardise(sample.labels, sample.labels) if kind == "regression" else sample.labels
+    ends = np.cumsum([len(it.features) for it in sample.found])
+    works = [
+        FisherWork(shard, it.digests, head, labels[end - len(it.features) : end], int(end - len(it.features)))
+        for shard, it, end in zip(sample.shards, sample.found, ends, strict=True)
+        if len(it.features)
+    ]
+    estimate = joined_estimate(workers.run(works, "fisher", progress))
+    return TaskEmbedding(
+        space=space_of(probe, settings),
+        dataset=sample.description,
+        settings=settings,
+        fisher=estimate.mean.astype(np.float32),
+        standard_error=estimate.standard_error.astype(np.float32),
+        domain=sample.features.mean(axis=0),
+        num_samples_used=estimate.num_samples,
+        head_accuracy=score.accuracy,
+        head_loss=score.loss,
+        seconds=sample.seconds + time.perf_counter() - start,
+        fallbacks=estimate.fallbacks,
+    )
+
+
+def _split(data: str, drawn: DrawnSample, settings: EmbeddingSettings, most: int) -> list[Shard]:
+    """Parts of equal size, up to one sample; no more than there are samples."""
+    ends = np.linspace(0, len(drawn.entries), min(most, len(drawn.entries)) + 1).astype(int)
+    return [
+        Shard(data, settings, number, tuple(map(_portable, drawn.entries[start:end])))
+        for number, (start, end) in enumerate(pairwise(ends))
+    ]
+
+
+def _portable(entry: Entry) -> Entry:
+    """The same for another process, which a handle of the system is not."""
+    return entry._replace(where=entry.where.path) if isinstance(entry.where, os.DirEntry) else entry
