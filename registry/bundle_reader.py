@@ -13,7 +13,7 @@ import stat
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -41,7 +41,11 @@ _LOCAL_SIGNATURE = b"PK\x03\x04"
 _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"  # of what ends an archive, if no comment follows
 _ENCRYPTED = 1
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error, *FOREIGN_ERRORS)
-_EMBEDDINGS_MEMBER = re.compile(rf"{schema.EMBEDDINGS_PREFIX}({NAME_PATTERN.pattern})\.parquet")
+EMBEDDINGS_MEMBER = re.compile(rf"{schema.EMBEDDINGS_PREFIX}({NAME_PATTERN.pattern})\.parquet")
+
+
+Place = tuple[IO[bytes], int]
+"""An open file, and where in it a member begins."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,37 @@ class Bundle:
     """An open bundle, whose members are those of its manifest.
 
     Attributes:
-        path: Of the file.
+        path: Of the file or folder.
         manifest: Of the bundle.
         space_ids: Spaces that have a member.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], manifest: Manifest, offsets: dict[str, int]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, places: Mapping[str, Place]) -> None:
+        """Take what was opened, comparing every member with its checksum.
+
+        Args:
+            path: Of the file or folder.
+            manifest: Whose members are there, and of the sizes that it tells.
+            places: Where each member is.
+
+        Raises:
+            BundleError: If a member is another.
+        """
+        for name, member in manifest.members.items():
+            if _checksum(_Window(*places[name], member.bytes)) != member.blake2b:
+                raise BundleError(f"{path}: {name} is not what its checksum was made of; nothing was imported")
         self.path = path
         self.manifest = manifest
-        names = map(_EMBEDDINGS_MEMBER.fullmatch, sorted(manifest.members))
+        names = map(EMBEDDINGS_MEMBER.fullmatch, sorted(manifest.members))
         self.space_ids = [match[1] for match in names if match]
-        self._file, self._offsets = file, offsets
+        self._places = places
         self._total_bytes = 0
         self._groups: dict[str, list[RowGroup]] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the file or folder, without the way there."""
+        return self.path.name or self.path.resolve().name
 
     def check(self, table: str, columns: pa.Schema) -> None:
         """Check the form of a table by its footer, nothing decoded.
@@ -132,7 +154,7 @@ class Bundle:
         return BundleError(f"{self.path}: {name} is not right: {what}; nothing was imported")
 
     def _window(self, name: str) -> io.BufferedReader:
-        return io.BufferedReader(_Window(self._file, self._offsets[name], self.manifest.members[name].bytes))
+        return io.BufferedReader(_Window(*self._places[name], self.manifest.members[name].bytes))
 
     @contextmanager
     def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
@@ -158,12 +180,8 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         raise StorageError(f"{path}: the file cannot be read: {err.strerror or err}") from err
     with file:
         offsets, sizes, content = _read_archive(path, file)
-        manifest = _parse_manifest(path, content)
-        _check_members(path, manifest, sizes)
-        for name, member in manifest.members.items():
-            if _checksum(_Window(file, offsets[name], member.bytes)) != member.blake2b:
-                raise BundleError(f"{path}: {name} is not what its checksum was made of; nothing was imported")
-        yield Bundle(path, file, manifest, offsets)
+        manifest = checked_manifest(path, content, sizes)
+        yield Bundle(path, manifest, {name: (file, offset) for name, offset in offsets.items()})
 
 
 def _read_archive(path: Path, file: IO[bytes]) -> tuple[dict[str, int], dict[str, int], bytes]:
@@ -222,6 +240,23 @@ def _offsets(path: Path, file: IO[bytes], entries: list[zipfile.ZipInfo], end: i
     return offsets
 
 
+def checked_manifest(path: Path, content: bytes, sizes: Mapping[str, int]) -> Manifest:
+    """The manifest of a bundle.
+
+    Args:
+        path: Of the file or folder.
+        content: Of the manifest.
+        sizes: Of everything that is there, in bytes.
+
+    Raises:
+        BundleError: If it is none, or what it names is not what is there.
+        SchemaVersionError: If its records are of a newer schema.
+    """
+    manifest = _parse_manifest(path, content)
+    _check_members(path, manifest, sizes)
+    return manifest
+
+
 def _parse_manifest(path: Path, content: bytes) -> Manifest:
     """The manifest of a bundle that this version understands.
 
@@ -265,14 +300,14 @@ def _typed(member: dict[str, Any]) -> dict[str, Any]:
     return member
 
 
-def _check_members(path: Path, manifest: Manifest, sizes: dict[str, int]) -> None:
+def _check_members(path: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
     """Check that there is what the manifest names, and that it names what a bundle has.
 
     Raises:
         BundleError: If there is more, or less.
     """
     required = set(map(member_name, bundles.RECORD_TABLES))
-    spaces = {name for name in manifest.members if _EMBEDDINGS_MEMBER.fullmatch(name)}
+    spaces = {name for name in manifest.members if EMBEDDINGS_MEMBER.fullmatch(name)}
     foreign = manifest.members.keys() - required - spaces | sizes.keys() - manifest.members.keys() - {MANIFEST}
     if foreign:
         raise BundleError(f"{path}: {min(foreign)!r} has no place in a bundle; nothing was imported")

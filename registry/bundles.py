@@ -8,7 +8,7 @@ It is a zip archive whose members are stored as they are, one right after the ot
 
 Members hold the columns of ``registry.schema``, compressed by zstd inside Parquet, rows in order of their key.
 There is no index and nothing that runs. The same content makes the same bytes: nothing in a bundle tells when
-or under which name it was written.
+or under which name it was written. ``registry.bundle_folders`` writes the same members as files of a folder.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import os
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -137,9 +137,20 @@ class BundleWriter:
         members: What has been written, by name.
     """
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(
+        self,
+        open_member: Callable[[str], AbstractContextManager[IO[bytes]]],
+        put_manifest: Callable[[bytes], object],
+    ) -> None:
+        """Write members where they go.
+
+        Args:
+            open_member: Opens the member of a name, to be written from its beginning to its end.
+            put_manifest: Writes the manifest.
+        """
         self.members: dict[str, Member] = {}
-        self._archive = archive
+        self._open_member = open_member
+        self._put_manifest = put_manifest
 
     def add(self, table: str, columns: pa.Schema, parts: Iterable[pa.Table]) -> int:
         """Write a table, a row group for each part; nothing but one part is in memory.
@@ -148,7 +159,7 @@ class BundleWriter:
             The number of rows.
         """
         name, rows = member_name(table), 0
-        with self._archive.open(_entry(name), "w", force_zip64=True) as file:
+        with self._open_member(name) as file:
             sink = _Hashed(file)
             with pq.ParquetWriter(
                 pa.PythonFile(sink, mode="w"),
@@ -183,7 +194,7 @@ class BundleWriter:
             "members": {name: asdict(self.members[name]) for name in sorted(self.members)},
         }
         content = json.dumps(manifest, indent=1, sort_keys=True).encode()
-        self._archive.writestr(_entry(MANIFEST), content)
+        self._put_manifest(content)
         return checksum(content)
 
 
@@ -199,11 +210,11 @@ def writing(path: Path) -> Iterator[BundleWriter]:
         try:
             with temporary.open("xb") as file:
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    yield BundleWriter(archive)
+                    yield _archive_writer(archive)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -225,7 +236,15 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _sync_folder(folder: Path) -> None:
+def _archive_writer(archive: zipfile.ZipFile) -> BundleWriter:
+    return BundleWriter(
+        lambda name: archive.open(_entry(name), "w", force_zip64=True),
+        lambda content: archive.writestr(_entry(MANIFEST), content),
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

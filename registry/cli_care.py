@@ -8,16 +8,16 @@ import click
 from registry import documents, terminal
 from registry.cli_completion import task_names
 from registry.cli_options import json_option, pass_registry
-from registry.options import POLICIES, Policy
+from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+PLACE = click.Path(path_type=Path)
 
 
 @click.command("export")
-@click.argument("path", metavar="FILE", type=FILE)
+@click.argument("path", metavar="FILE", type=PLACE)
 @click.option(
     "--task",
     "tasks",
@@ -29,6 +29,14 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--where", metavar="FILTER", help="Only the tasks that pass, see `t2v task list --help`.")
 @click.option("--no-results", is_flag=True, help="Leave results out.")
 @click.option("--no-experts", is_flag=True, help="Leave experts out.")
+@click.option(
+    "--format",
+    type=click.Choice(EXPORT_FORMATS),
+    default="file",
+    show_default=True,
+    help="A folder can be pushed to a hub as a dataset repository.",
+)
+@click.option("--license", default="", metavar="SPDX", help="Of the records, for the card of a folder.")
 @json_option
 @pass_registry
 def export_registry(
@@ -39,19 +47,31 @@ def export_registry(
     where: str | None,
     no_results: bool,
     no_experts: bool,
+    format: ExportFormat,
+    license: str,
     as_json: bool,
 ) -> None:
-    """Write the registry, or some tasks of it, to one file.
+    """Write the registry, or some tasks of it, to one file or a folder.
 
     A task goes with all its versions, its embeddings, the results on it and the experts of those. Removed tasks
-    and experts stay behind. `t2v import` reads the file.
+    and experts stay behind. `t2v import` reads what was written. A folder holds a Parquet file for each table,
+    their checksums, and a card.
 
     \b
     Example:
       t2v export team.t2v
       t2v --no-builtin export medical.t2v --where "tags = 'medical'"
+      t2v export ./for-the-hub --format folder --license cc-by-4.0
     """
-    summary = registry.export(path, tasks=tasks, where=where, results=not no_results, experts=not no_experts)
+    summary = registry.export(
+        path,
+        tasks=tasks,
+        where=where,
+        results=not no_results,
+        experts=not no_experts,
+        format=format,
+        license=license,
+    )
     if as_json:
         click.echo(documents.to_text(summary))
     else:
@@ -59,7 +79,7 @@ def export_registry(
 
 
 @click.command("import")
-@click.argument("path", metavar="FILE", type=FILE)
+@click.argument("path", metavar="FILE|DIR", type=PLACE)
 @click.option(
     "--on-conflict",
     type=click.Choice(list(POLICIES)),
@@ -73,12 +93,13 @@ def export_registry(
 def import_file(registry: "TaskRegistry", /, path: Path, on_conflict: Policy, as_json: bool) -> None:
     """Bring what `t2v export` wrote into the registry.
 
-    The whole file is checked before anything is written. What is here already is not written again. Where there
-    is no registry, one is made that holds just what the file has.
+    The whole file or folder is checked before anything is written. What is here already is not written again.
+    Where there is no registry, one is made that holds just what the file has.
 
     \b
     Example:
       t2v import team.t2v
+      t2v import ./from-the-hub
       t2v --registry ./team import theirs.t2v --on-conflict keep
     """
     summary = registry.import_bundle(path, on_conflict=on_conflict)

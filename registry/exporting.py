@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from registry import bundles, schema
 from registry.answers import ExportSummary
+from registry.bundle_cards import UNKNOWN_LICENSE, card_of
+from registry.bundle_folders import CARD, FolderWriter, writing_folder
 from registry.database import quoted
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
 from registry.records import EmbeddingRecord, SpaceRecord, checked_name
@@ -47,7 +49,9 @@ class Selection:
         return not self.tasks and self.where is None
 
 
-def export_bundle(store: Store, path: Path, selection: Selection) -> ExportSummary:
+def export_bundle(
+    store: Store, path: Path, selection: Selection, *, as_folder: bool = False, license: str = ""
+) -> ExportSummary:
     """Write a bundle.
 
     All but the vectors is read under the lock, where it can be taken, so that it is of one moment. Vectors are
@@ -55,8 +59,10 @@ def export_bundle(store: Store, path: Path, selection: Selection) -> ExportSumma
 
     Args:
         store: What is exported.
-        path: Of the file; a former one is replaced once the new one is whole.
+        path: Of the file or folder; a former one is replaced once the new one is whole.
         selection: What of it.
+        as_folder: Whether to write a folder.
+        license: What the card of a folder says; nobody knows it if empty.
 
     Returns:
         What is in it.
@@ -64,8 +70,8 @@ def export_bundle(store: Store, path: Path, selection: Selection) -> ExportSumma
     Raises:
         StorageError: If the registry is damaged or the file cannot be written.
     """
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; give the file to write")
+    if path.is_dir() and not as_folder:
+        raise StorageError(f"{path} is a folder; give the file to write, or --format folder")
     names = _chosen(store, selection)
     database = store.database
     with database.write_lock() if database.place.is_writable() else nullcontext():
@@ -74,7 +80,7 @@ def export_bundle(store: Store, path: Path, selection: Selection) -> ExportSumma
             store, set(table_keys(tables["tasks"])), keep_empty=selection.is_everything
         )
     tables["spaces"] = schema.to_arrow(spaces, schema.SPACES)
-    with bundles.writing(path) as writer:
+    with writing_folder(path) if as_folder else bundles.writing(path) as writer:
         for name in bundles.RECORD_TABLES:
             writer.add(name, schema.TABLES[name], bundles.groups(tables[name]))
         for space, keys in zip(spaces, embedded, strict=True):
@@ -83,9 +89,13 @@ def export_bundle(store: Store, path: Path, selection: Selection) -> ExportSumma
             writer.add(table, columns, _embeddings(store, table, columns, keys))
         as_of = max(pc.max(tables[name][column]).as_py() or "" for name, column in _TIMES.items())
         checksum = writer.finish(registry_id=database.registry_id(), as_of=as_of)
+        if isinstance(writer, FolderWriter):
+            writer.add_card(card_of(tables, spaces, license or UNKNOWN_LICENSE))
     return ExportSummary(
         path=str(path),
-        bytes=path.stat().st_size,
+        bytes=sum((path / name).stat().st_size for name in (CARD, bundles.MANIFEST, *writer.members))
+        if as_folder
+        else path.stat().st_size,
         checksum=checksum,
         spaces=len(spaces),
         tasks=len(tables["tasks"]),

@@ -16,6 +16,7 @@ from registry import bundle_contents, schema
 from registry.answers import ImportSummary
 from registry.audit import audit_lines
 from registry.bundle_contents import Contents, read_contents
+from registry.bundle_folders import open_folder
 from registry.bundle_reader import Bundle, open_bundle
 from registry.database import quoted
 from registry.merging import Plan, make_plan
@@ -34,7 +35,7 @@ def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
 
     Args:
         store: The registry; made, empty, if there is none.
-        path: Of the file.
+        path: Of the file or folder.
         policy: What to do where file and registry disagree.
 
     Returns:
@@ -42,7 +43,7 @@ def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
         nothing was.
     """
     store.check_place()
-    with open_bundle(path) as bundle:
+    with open_folder(path) if path.is_dir() else open_bundle(path) as bundle:
         contents = read_contents(bundle)
         created = not store.exists
         if created:
@@ -103,7 +104,7 @@ class _Import:
         """Note this import, before its first write."""
         if not self._noted:
             about = {"checksum": self._bundle.manifest.digest, "on_conflict": self._policy}
-            self._store.database.append("audit", audit_lines("import", [self._bundle.path.name], **about))
+            self._store.database.append("audit", audit_lines("import", [self._bundle.name], **about))
             self._noted = True
 
     def _note(self, lines: Sequence[AuditRecord]) -> None:
@@ -113,7 +114,7 @@ class _Import:
             self._store.database.append("audit", lines)
 
     def _lines(self, action: str, subjects: Sequence[str], **details: Any) -> list[AuditRecord]:
-        return audit_lines(action, subjects, file=self._bundle.path.name, **details)
+        return audit_lines(action, subjects, file=self._bundle.name, **details)
 
     def _add_history(self) -> None:
         """Append the lines of the audit that are not here."""

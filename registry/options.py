@@ -3,7 +3,7 @@
 The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings``.
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -90,6 +90,11 @@ class OneOptions(ManyOptions, total=False):
 
     shards: int | None
 
+
+ExportFormat = Literal["file", "folder"]
+
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+"""How an export is written: as one file, or as a folder that can be pushed to a hub."""
 
 Policy = Literal["fail", "keep", "take"]
 

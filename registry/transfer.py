@@ -1,4 +1,4 @@
-"""What carries a registry from one place to another, as one file."""
+"""What carries a registry from one place to another, as one file or as a folder for a hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from registry.answers import ExportSummary, ImportSummary
 from registry.errors import InvalidQueryError
 from registry.lifecycle import Lifecycle
-from registry.options import POLICIES, Policy
+from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 
 
 class Transfer(Lifecycle):
@@ -22,31 +22,47 @@ class Transfer(Lifecycle):
         where: str | None = None,
         results: bool = True,
         experts: bool = True,
+        format: ExportFormat = "file",
+        license: str = "",
     ) -> ExportSummary:
-        """Write the registry, or some of its tasks and what belongs to them, to one file for ``import_bundle``.
+        """Write the registry, or some of its tasks and what belongs to them, for ``import_bundle``.
 
         Removed tasks and experts stay behind. The same content makes the same bytes.
 
         Args:
-            path: Of the file; one that is there is replaced once the new one is whole.
+            path: Of the file or folder; one that is there is replaced once the new one is whole.
             tasks: Names of tasks, which go with all their versions, embeddings and results, and the experts of
                 those; everything if none is given.
             where: Only tasks whose latest version passes this filter, see ``registry.filters``.
             results: Whether results go along.
             experts: Whether experts do.
+            format: ``file``; or ``folder``, with a card, which can be pushed to a hub as a dataset repository.
+            license: Identifier of the licence of the records, for the card.
 
         Returns:
-            What is in the file.
+            What was written.
 
         Raises:
             NotFoundError: If there is no such task.
-            InvalidQueryError: If the filter does not parse, or no task is left.
+            InvalidQueryError: If the filter does not parse, no task is left, or there is no such format or
+                licence.
             StorageError: If there is no registry, it is damaged, or the file cannot be written.
         """
-        from registry.exporting import Selection, export_bundle  # Parquet takes a while to load
+        from registry.bundle_cards import check_license  # Parquet takes a while to load
+        from registry.exporting import Selection, export_bundle
 
+        if format not in EXPORT_FORMATS:
+            raise InvalidQueryError(f"format must be {' or '.join(EXPORT_FORMATS)}, got {format!r}")
+        if license and format != "folder":
+            raise InvalidQueryError(
+                "a licence is for the card of a folder; leave it out, or give --format folder"
+            )
+        if license:
+            check_license(license)
         selection = Selection(tasks, where, results, experts, self.builtin)
-        return export_bundle(self._opened(), Path(path), selection)
+        return export_bundle(
+            self._opened(), Path(path), selection, as_folder=format == "folder", license=license
+        )
 
     def import_bundle(self, path: str | Path, *, on_conflict: Policy = "fail") -> ImportSummary:
         """Bring what ``export`` wrote into this registry, which is made, empty, if it is not there.
@@ -55,7 +71,7 @@ class Transfer(Lifecycle):
         import that was killed is finished by importing again. Tags and aliases that a version lacks are added.
 
         Args:
-            path: Of the file.
+            path: Of the file or folder.
             on_conflict: What to do about tasks and experts that are others here, see
                 ``registry.options.POLICIES``.
 
@@ -63,7 +79,7 @@ class Transfer(Lifecycle):
             What was written.
 
         Raises:
-            BundleError: If the file is no bundle, or is damaged.
+            BundleError: If the file or folder is no bundle, or is damaged.
             SchemaVersionError: If a newer version of this package wrote it.
             ConflictError: If something is another here and ``on_conflict`` is ``fail``; all of it is named.
             InvalidQueryError: If there is no such way to deal with conflicts.

@@ -498,7 +498,7 @@ def test_files_that_are_no_bundle_are_refused(tmp_path, content):
 
 def test_files_that_cannot_be_read_are_told(tmp_path):
     refuse(tmp_path / "none.t2v", tmp_path, "none.t2v: the file cannot be read: No such file", OSError)
-    refuse(tmp_path, tmp_path, "the file cannot be read: Is a directory", OSError)
+    refuse(tmp_path, tmp_path, "there is no manifest.json in it, so it is no bundle")
 
 
 def test_a_parquet_file_alone_is_refused(tmp_path):
