@@ -63,12 +63,27 @@ def _connect(ray: Any, settings: EngineSettings) -> None:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": _cores(settings)}
     else:
         options["address"] = settings.address
+    _keep_stdout_clean(ray)
     try:
         _check_listens(settings.address)
         ray.init(**options)
     except Exception as err:  # whatever Ray and its sockets raise
         where = settings.address or "this machine"
         raise EngineError(f"there is no Ray cluster at {where}: {type(err).__name__}: {err}") from err
+
+
+def _keep_stdout_clean(ray: Any) -> None:
+    """Have Ray tell on stderr of workers that died: stdout is for answers. It has no setting for this."""
+    worker = ray._private.worker
+    tell = getattr(worker, "print_to_stdstream", None)
+    if tell is None or hasattr(tell, "on_stderr"):
+        return
+
+    def on_stderr(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        tell({**data, "is_err": True}, *args, **kwargs)
+
+    on_stderr.on_stderr = True  # type: ignore[attr-defined]
+    worker.print_to_stdstream = on_stderr
 
 
 def _check_listens(address: str | None) -> None:

@@ -226,7 +226,7 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch):
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_bytes_and_goes_on_after_errors_and_deaths(tmp_path):
+def test_ray_gives_the_same_bytes_and_goes_on_after_errors_and_deaths(tmp_path, capfd):
     cloudpickle = pytest.importorskip("ray.cloudpickle")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes do not find
     once, always = Dying(str(tmp_path / "once"), 1), Dying(str(tmp_path / "always"), 99)
@@ -235,6 +235,9 @@ def test_ray_gives_the_same_bytes_and_goes_on_after_errors_and_deaths(tmp_path):
     serial = outcomes_of(works[:3])
     assert [embedded_bytes(it) for it in found[:3]] == [embedded_bytes(it) for it in serial]
     assert found[3].value == "alive"
+    told = capfd.readouterr()
+    assert told.out == ""  # where answers go
+    assert "died" in told.err
     assert "Ray lost it 2 times: WorkerCrashedError" in str(found[4].error)
     assert str(found[5].error) == "thirteen: brings bad luck"
     assert found[6].value == 9
