@@ -484,3 +484,11 @@ def test_the_log_tells_no_secret(local, caplog):
     assert any(re.fullmatch(r"GET /api/v1/tasks 200 [0-9.]+ ms", line) for line in lines)
     assert any(line.startswith("GET /api/v1/jobs/... 404") for line in lines)
     assert any(line.startswith("POST /login 303") for line in lines)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/tasks", "/tasks/nonesuch"])
+def test_head_is_answered_as_get(local, path):
+    head, get = local.head(path), local.get(path)
+    assert head.status_code == get.status_code
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers.get("etag") == get.headers.get("etag")

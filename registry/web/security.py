@@ -90,7 +90,9 @@ class Guard:
         reply = _Reply(send)
         try:
             self._check(request)
-            await self._app(scope, _Bounded(receive, request, self._settings), reply)
+            # HEAD is answered as GET: routes know no other way, and the server sends no body.
+            asked = {**scope, "method": "GET"} if request.method == "HEAD" else scope
+            await self._app(asked, _Bounded(receive, request, self._settings), reply)
         except RefusedError as error:
             refusal = faults.answer(request, error.status, error.message, headers=error.headers)
             await refusal(scope, receive, reply)
