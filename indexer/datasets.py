@@ -274,13 +274,12 @@ def _check_content(
     if dataset.content == "texts" and takes == "images":
         raise DataError(
             dataset.spec,
-            "holds texts, and the network takes images; name a text encoder as the probe, such as hf:./encoder",
+            "holds texts, and the network takes images; use a text encoder, such as hf:./encoder",
         )
     if dataset.content == "images" and takes == "texts":
         raise DataError(
             dataset.spec,
-            "holds images, and the network is a text encoder; name a network of images as the probe, or none, "
-            "for the built-in one",
+            "holds images, and the network is a text encoder; use one of images, such as the built-in one",
         )
     given = {"channels": channels, "value_range": value_range}
     told = [name for name, value in given.items() if value != IMAGE_OPTIONS[name]]

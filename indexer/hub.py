@@ -162,9 +162,8 @@ def _load_text_encoder(transformers: ModuleType, loader: Loader, place: str, con
     tokenizer = Tokenizer(backend, min(limits), tokenizer_hash(backend))
     pooling = loader.pooling or "mean"
     transform = TextTransform(tokenizer.hash, tokenizer.max_tokens, pooling)
-    return Body(
-        _name_of(loader, place), TextEncoder(network, pooling), transform, num_params, tokenizer=tokenizer
-    )
+    name = _name_of(loader, place) + ("" if pooling == "mean" else f".{pooling}")
+    return Body(name, TextEncoder(network, pooling), transform, num_params, tokenizer=tokenizer)
 
 
 def _positions(config: Any) -> int:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from indexer.errors import DataError, MissingLibraryError
 from indexer.listings import Dataset, Entry, choose_split, printable, read_file, target_names
@@ -51,6 +51,11 @@ class HubData:
     spec: str
     place: str
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The data spec that says this."""
+        query = f"?{urlencode(self.options)}" if self.options else ""
+        return f"{PREFIX}{self.place}{query}"
 
     @property
     def is_local(self) -> bool:

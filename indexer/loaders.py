@@ -140,7 +140,17 @@ def text_options(pooling: str | None, max_tokens: int | None) -> str:
 
 def takes_texts(text: str) -> bool:
     """Whether a loader, as networks are registered under it, is that of a text encoder; nothing is opened."""
-    return parse_loader(text).tells_of_texts
+    try:
+        return text.startswith("hf:") and parse_loader(text).tells_of_texts
+    except SettingsError:
+        return False
+
+
+def is_meant(asked: str, registered: str) -> bool:
+    """Whether a loader means a registered text encoder, without saying all that is said there of texts."""
+    one, other = parse_loader(asked), parse_loader(registered)
+    same = one.source == other.source == "hf" and one.name == other.name and other.tells_of_texts
+    return same and (one.pooling or "mean") == other.pooling and one.max_tokens in {None, other.max_tokens}
 
 
 def _hugging_face(text: str, rest: str) -> Loader:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack, cast
 
@@ -12,7 +13,7 @@ from registry.experts import Experts
 from registry.ingest import Progress
 from registry.limits import Limits
 from registry.options import DataOptions
-from registry.records import ExpertRecord, TaskRecord
+from registry.records import Content, ExpertRecord, TaskRecord
 from registry.trial_costs import CostModel
 from registry.trials import TrialPlan, Trier, try_experts
 from registry.views import Point, View
@@ -100,12 +101,16 @@ class Advice(Experts, ABC):
         _check_given(given or {}, experts, everyone)
 
         def ask(view: View) -> Recommendation:
+            fitting = [expert for expert in experts if _takes(expert) == view.space.content]
+            _check_content(given or {}, fitting, view)
             task = self._task_of(query, view) if num_trials else None
             trier = self._trier(query, task, plan, options, progress, on_trial) if num_trials else None
             of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
             said = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
             (point,) = self._locate([query], view, cast("DataOptions", said), progress)
-            answer = view.recommend(point, experts, self.results(), k=k, given=given, trier=trier)
+            answer = view.recommend(point, fitting, self.results(), k=k, given=given, trier=trier)
+            if experts and not fitting:
+                answer = replace(answer, warnings=(_NONE_OF[view.space.content],))
             if task and record:
                 self._record(task, answer, options.get("seed") or 0)
             return answer
@@ -164,6 +169,28 @@ class Advice(Experts, ABC):
         """Store what was measured in trials."""
         if results := trial_runs.results_of(task, answer.trials, seed):
             self._store.add_results(results)
+
+
+_NONE_OF: dict[Content, str] = {
+    "texts": "there is no text encoder to recommend: add one with `t2v expert add hf:./encoder`",
+    "images": "there is no expert of images to recommend: add one with `t2v expert add LOADER`",
+}
+
+
+def _takes(expert: ExpertRecord) -> Content:
+    return "texts" if ingest.takes_texts(expert.loader) else "images"
+
+
+def _check_content(given: Mapping[str, float], fitting: Sequence[ExpertRecord], view: View) -> None:
+    """Check that what a user measured is of experts that take what the task holds.
+
+    Raises:
+        InvalidQueryError: If one takes something else.
+    """
+    if others := sorted(given.keys() - {expert.name for expert in fitting}):
+        raise InvalidQueryError(
+            f"{others[0]} is given, which does not take {view.space.content}, as tasks here hold; leave it out"
+        )
 
 
 def space_of(query: "str | TaskEmbedding") -> str | None:

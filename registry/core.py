@@ -275,8 +275,9 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
         """Answer a question in the space of a probe, or where none is named in one that has the task.
 
         Raises:
-            InvalidQueryError: If a task of texts is asked about where tasks of images are compared, or another
-                way round.
+            InvalidQueryError: If a task of texts is asked about where tasks of images are compared, or the
+                other way round.
+            NotEmbeddedError: If a task is asked about that was not embedded there.
         """
         space = self.space(probe)
         try:
@@ -289,8 +290,8 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
                 return self._answer(ask, space.space_id, where)
             if own and all(it.content != space.content for it in own):
                 raise InvalidQueryError(
-                    f"task {err.name} holds {own[0].content}, and tasks of {space.content} are compared in the "
-                    f"space of {space.probe}; texts and images never mix: ask about it with --probe {own[0].probe}"
+                    f"task {err.name} holds {own[0].content}, and in the space of {space.probe} tasks of "
+                    f"{space.content} are compared; the two never mix: ask about it with --probe {own[0].probe}"
                 ) from err
             raise
 

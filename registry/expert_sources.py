@@ -63,7 +63,7 @@ def describe_expert(
         network = load_network(loader)
         return ExpertRecord(
             name=name or network.name,
-            loader=absolute_loader(loader),
+            loader=absolute_loader(network.loader),
             source_task=source_task,
             num_params=network.num_params,
             flops=count_flops(network),

@@ -39,6 +39,9 @@ NOT_SHIPPED = "not shipped: "
 NO_PATH = "sklearn:"
 """Start of the data specs that name no path."""
 
+HUB_DATA = "hf-data:"
+"""Start of the data specs that the library datasets loads."""
+
 POOLING, NORM_POOLING = "filter_mean", "filter_mean+norm"
 """Of spaces without and with the affine weights of normalisation layers, see ``indexer.records.Space``."""
 
@@ -78,6 +81,10 @@ def translated_errors() -> Iterator[None]:
 def is_there(data: str) -> bool:
     """Whether a data spec names a path that is there, or data that needs none."""
     try:
+        if _is_composed(data):
+            from indexer import data_places
+
+            return data_places.is_there(data)
         return data.startswith(NO_PATH) or Path(data).exists()
     except OSError:  # too long to be the name of a file
         return False
@@ -95,8 +102,44 @@ def absolute_loader(loader: str) -> str:
         return loaders.absolute_loader(loader)
 
 
+def meant_loader(loader: str, registered: Sequence[str]) -> str:
+    """The registered loader that another means, which says less of how texts are read; else its absolute form.
+
+    Raises:
+        NotFoundError: If there is no such kind of loader.
+        IngestError: If what it says of texts is not understood.
+    """
+    from indexer import loaders
+
+    with translated_errors():
+        asked = loaders.absolute_loader(loader)
+        meant = {known for known in registered if takes_texts(known) and loaders.is_meant(asked, known)}
+    return asked if asked in registered or len(meant) != 1 else meant.pop()
+
+
+def takes_texts(loader: str) -> bool:
+    """Whether a registered network is a text encoder, as its loader says."""
+    if not loader.startswith("hf:"):
+        return False
+    from indexer import loaders
+
+    return loaders.takes_texts(loader)
+
+
 def _absolute_data(spec: str) -> str:
-    return spec if spec.startswith(NO_PATH) else str(Path(spec).resolve())
+    if spec.startswith(NO_PATH):
+        return spec
+    if _is_composed(spec):
+        from indexer import data_places
+
+        with translated_errors():
+            return data_places.absolute_spec(spec)
+    return str(Path(spec).resolve())
+
+
+def _is_composed(spec: str) -> bool:
+    """Whether a data spec is more than a path: several tars, or what a library loads."""
+    return spec.startswith(HUB_DATA) or ("{" in spec and spec.endswith(".tar") and not Path(spec).exists())
 
 
 def default_probe() -> str:

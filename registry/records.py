@@ -29,6 +29,9 @@ Kind = Literal["single_label", "multi_label", "regression"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+Content = Literal["images", "texts"]
+"""What the samples of a task are."""
+
 
 def checked_name(kind: str, name: str) -> str:
     """Return ``name`` if it may name a ``kind``.
@@ -170,6 +173,12 @@ class SpaceRecord:
     def dim(self) -> int:
         """D."""
         return len(self.trivial)
+
+    @property
+    def content(self) -> Content:
+        """What the samples of its tasks are."""
+        transform = json.loads(self.description).get("transform")
+        return "texts" if isinstance(transform, dict) and "tokenizer" in transform else "images"
 
     @property
     def recipe(self) -> tuple[str, str]:

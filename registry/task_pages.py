@@ -113,9 +113,10 @@ class TaskPages(Lifecycle):
             StorageError: If there is no registry.
         """
         self._opened()
+        spaces = self._snapshots.spaces()
         return choose_space(
-            self._snapshots.spaces(),
-            ingest.absolute_loader(probe) if probe else None,
+            spaces,
+            ingest.meant_loader(probe, [space.probe_source for space in spaces]) if probe else None,
             default_probe=ingest.default_probe(),
             default_recipe=ingest.default_recipe(),
         )

@@ -32,6 +32,10 @@ Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 SHOWN = ["name", "version", "num_classes", "num_samples", "tags"]
 
 
+class NotEmbeddedError(NotFoundError):
+    """A registered task that has no embedding in the space in which it is asked about."""
+
+
 @dataclass(frozen=True, eq=False)
 class Point:
     """A task that is asked about: its name, ``fisher`` ``[D]``, and ``domain`` ``[F]`` if it is at hand."""
@@ -81,13 +85,13 @@ class View:
         """A registered task as a point.
 
         Raises:
-            NotFoundError: If it was not embedded in this space.
+            NotEmbeddedError: If it was not embedded in this space.
         """
         name, version = self.snapshot.catalogue.key(position)
         row = self.snapshot.row_of[position]
         if row == NOT_EMBEDDED:
             embedded = (self._key(row)[0] for row in np.flatnonzero(self.answerable).tolist())
-            raise NotFoundError(f"task embedded with {self.space.probe}", name, embedded)
+            raise NotEmbeddedError(f"task embedded with {self.space.probe}", name, embedded)
         query = Query(name, version, self.space.space_id)
         return Point(query, self.snapshot.rows.take(np.array([row]))[0])
 

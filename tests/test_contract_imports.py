@@ -82,6 +82,7 @@ ALLOWED = {
         "cells": "",
         "channels": "",
         "costs": "bodies filters gradients layer_rules probes square_grads weight_uses",
+        "data_places": "archives hub_data",
         "data_specs": "archives arrays folders hub_data listings manifests",
         "datasets": "channels data_specs images labels listings sampling texts",
         "eight_bits": "",

@@ -115,9 +115,7 @@ def test_columns_that_are_meant_are_named(tmp_path: Path):
     table.save_to_disk(tmp_path / "saved")
     spec = f"hf-data:{tmp_path}/saved"
     named = "?image=COLUMN or ?text=COLUMN, of title, label, body"
-    problem = (
-        f"has no columns of images and 2 of texts; name one as ?image=COLUMN or ?text=COLUMN, of {columns}"
-    )
+    problem = f"has no columns of images and 2 of texts; name one as {named}"
     with fails(DataError, spec, problem):
         open_dataset(spec)
     assert listed(f"{spec}?text=body").read(0) == b"w"

@@ -236,15 +236,10 @@ def test_unreadable_text_files_are_skipped_up_to_a_tenth(encoder: Path, tmp_path
 
 def test_texts_and_images_do_not_mix(encoder: Path, tmp_path: Path, images: Path):
     path = write(tmp_path / "a.csv", ROWS)
-    problem = (
-        "holds texts, and the network takes images; name a text encoder as the probe, such as hf:./encoder"
-    )
+    problem = "holds texts, and the network takes images; use a text encoder, such as hf:./encoder"
     with fails(DataError, path, problem):
         load_sample(path, InputTransform(8, 8), max_samples=10, seed=0)
-    problem = (
-        "holds images, and the network is a text encoder; name a network of images as the probe, or none, for "
-        "the built-in one"
-    )
+    problem = "holds images, and the network is a text encoder; use one of images, such as the built-in one"
     with fails(DataError, images, problem):
         sample_of(encoder, images)
     with fails(DataError, path, "holds texts, of which channels would change nothing; leave it out"):
