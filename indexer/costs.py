@@ -149,7 +149,7 @@ def activation_bytes(network: PretrainedNetwork, num_tokens: int | None = None) 
     def keep(tensor: Tensor) -> Tensor:
         if _memory(tensor) not in own:
             kept[_memory(tensor)] = tensor.detach()
-        return tensor
+        return tensor.detach()  # an output that its own node keeps would hold the graph for ever
 
     def on_use(_block: FilterBlock, _rule: Rule, arguments: dict[str, Any], output: Tensor) -> Tensor:
         keep(arguments["input"])
