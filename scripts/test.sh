@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the default test suite in the project's own environment: everything but tests marked slow, gpu, network or
-# browser. In two processes, a file of tests at a time; arguments go to pytest: bash scripts/test.sh -n 0 -m slow
+# Run the default test suite in the project's own environment: everything but tests marked slow, gpu, network,
+# docs or browser. In two processes, a file of tests at a time; arguments go to pytest: bash scripts/test.sh -n 0 -m slow
 # One thread each for sums: with two, the processes' threads wait for each other and take twice the time.
 # With --browser as the first argument, run those marked browser instead, after installing what they need:
 # playwright, Chromium where apt-get may, and axe-core as scripts/axe/package-lock.json pins it.

@@ -1,4 +1,7 @@
-"""Every shell and Python block of README.md and docs runs, in order, as a reader would type it."""
+"""Every shell and Python block of README.md and docs runs, in order, as a reader would type it.
+
+The runs are marked ``docs``: CI makes them, the default suite does not, for they take as long as a quarter of it.
+"""
 
 import re
 from contextlib import ExitStack
@@ -33,6 +36,7 @@ def desk(tmp_path, torch_home, monkeypatch):
     return tmp_path / "desk"
 
 
+@pytest.mark.docs
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # as the page says
 @pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
 def test_page_runs(page, desk, monkeypatch):
