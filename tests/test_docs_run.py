@@ -1,6 +1,6 @@
 """Every shell and Python block of README.md and docs runs, in order, as a reader would type it.
 
-The runs are marked ``docs``: CI makes them, the default suite does not, for they take as long as a quarter of it.
+The runs are marked ``docs``: CI makes them, and not the default suite, of which they would be a quarter.
 """
 
 import re
