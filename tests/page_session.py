@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from builders_datasets import write_folder
+from builders_texts import save_encoder, write_reviews
 from click.testing import CliRunner
 from markdown_pages import Fence, fences
 
@@ -25,6 +26,8 @@ LANGUAGES = ("python", "bash")
 ELSEWHERE = {
     r"pip install .*": "scripts/check_wheel.sh installs what is built, scripts/test.sh what is here",
     r"bash scripts/\w+\.sh.*|t2v demo": "CI and tests of their own run them",
+    r"t2v task add.* --engine processes.*": "starting processes takes seconds, and tests of their own do it",
+    r't2v task add \w+ "?hf-data:.*': "the library downloads or copies data, and tests of its own do it",
     r"python scripts/(?:train|measure|relabelled)_.*": "hours of work, which made the content that ships",
 }
 """Lines of shell that are not run here, and why."""
@@ -118,6 +121,9 @@ def prepare(folder: Path) -> None:
     np.savez(folder / "fields.npz", images=fields, labels=np.arange(30) % 3)
     (folder / "results.csv").write_text("task,expert,accuracy\ndigits,resnet14w32.cifar10,0.93\n")
     (folder / "experts.csv").write_text("expert,num_params,license\nvit_small.birds,22e6,mit\n")
+    (folder / "datasets.csv").write_text("name,data,tags\ngarden,./flowers,plants\nanimals,./pets,fur\n")
+    write_reviews(folder / "reviews.csv")
+    save_encoder(folder / "encoder")
     shutil.copy(BUILTIN_FOLDER / "resnet14w32.flowers5.safetensors", folder / "birds.safetensors")
 
 
