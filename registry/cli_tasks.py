@@ -36,6 +36,7 @@ def add_task(
     Example:
       t2v task add flowers ./flowers --tag plants
       t2v task add fields ./fields.npz --channels 3,2,1 --value-range 0,10000 --tolerance 0.1
+      t2v task add reviews ./reviews.csv --probe hf:./encoder
       t2v task add photos ./photos --max-samples 1000000 --shards 64 --engine processes
     """
     with terminal.progress_bar() as progress:

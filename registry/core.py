@@ -92,7 +92,8 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
 
         Args:
             name: Of the task.
-            data: A data spec: class folders, a csv or parquet manifest, npz, tar, or ``sklearn:digits``.
+            data: A data spec: class folders, a manifest of images or texts, npz, tars, ``hf-data:NAME``, or
+                ``sklearn:digits``.
             tags: Free words.
             progress: Called as ``progress(stage, done, total)``.
             **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``; of a
