@@ -45,8 +45,12 @@ def add_many(
       t2v task add-many tasks.csv --engine processes --jobs 4
       t2v task add-many ./datasets --tag team-a --engine ray --address auto --gpus-per-task 0.25
     """
-    with display_many.many_progress() as report:
-        added = registry.add_many(manifest, report=report, **options)
+    try:
+        with display_many.many_progress() as report:
+            added = registry.add_many(manifest, report=report, **options)
+    except KeyboardInterrupt:
+        terminal.message("What was embedded is kept; the same command does the rest.")
+        raise
     if as_json:
         click.echo(documents.to_text(added))
     else:

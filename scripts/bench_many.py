@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "ray": {"engine": "ray", "jobs": CORES},
     "ray, 2 nodes": {"engine": "ray"},
 }
+warnings.filterwarnings("ignore", message="lancedb fork support")  # the processes started here only exec
 ASKS = 7
 Figures = dict[str, Any]
 
@@ -105,13 +107,13 @@ def compare_engines(
     """Add the same tasks by each engine, a share of them in each round."""
     lines = manifest.read_text().splitlines()[1:]
     seconds: dict[str, list[float]] = {name: [] for name in [*names, "peer"]}
+    found: Figures = {}
     for number in range(rounds):
         share = write_share(manifest, f"round{number}.csv", lines[number::rounds])
         load = os.getloadavg()[0]
         for name in names:
             where = ENGINES[name] | ({"address": cluster.address} if name == "ray, 2 nodes" else {})
-            found = add([(str(folder / name), share)], options | where)
-            seconds[name].append(found)
+            seconds[name].append(add([(str(folder / name), share)], options | where))
         parts = [
             (
                 str(folder / f"peer{core}"),
@@ -120,8 +122,15 @@ def compare_engines(
             for core in range(CORES)
         ]
         seconds["peer"].append(add(parts, options | ENGINES["serial"]))
-        told = "  ".join(f"{name} {values[-1]:.1f} s" for name, values in seconds.items())
-        click.echo(f"round {number + 1}, {len(lines[number::rounds])} tasks, load {load:.1f} before: {told}")
+        click.echo(
+            f"round {number + 1} of {rounds}, {len(lines[number::rounds])} tasks, load {load:.1f} before:"
+        )
+        found = judged(folder, seconds)
+    return found
+
+
+def judged(folder: Path, seconds: dict[str, list[float]]) -> Figures:
+    """Speed-ups and differences of the rounds so far."""
     found = {}
     for name, values in seconds.items():
         ratios = [serial / value for serial, value in zip(seconds["serial"], values, strict=True)]
