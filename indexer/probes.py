@@ -213,16 +213,8 @@ def load_network(loader: str) -> PretrainedNetwork:
         loader = f"hf:{parsed.name}{said}"
     network = body.network.eval().requires_grad_(requires_grad=False)
     num_features = measure_features(body, loader) if body.num_features is None else body.num_features
-    return PretrainedNetwork(
-        body.name,
-        loader,
-        network,
-        num_features,
-        body.num_params,
-        body.transform,
-        hash_weights(network),
-        body.tokenizer,
-    )
+    rest = (body.num_params, body.transform, hash_weights(network), body.tokenizer)
+    return PretrainedNetwork(body.name, loader, network, num_features, *rest)
 
 
 def load_expert(loader: str, num_classes: int | None = None) -> nn.Module:
