@@ -172,8 +172,8 @@ class Advice(Experts, ABC):
 
 
 _NONE_OF: dict[Content, str] = {
-    "texts": "there is no text encoder to recommend: add one with `t2v expert add hf:./encoder`",
-    "images": "there is no expert of images to recommend: add one with `t2v expert add LOADER`",
+    "texts": "there is no text encoder: add one with `t2v expert add hf:./encoder`, or ask for less",
+    "images": "there is no expert of images: add one with `t2v expert add LOADER`, or ask for less",
 }
 
 

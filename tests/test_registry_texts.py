@@ -129,7 +129,7 @@ def test_recommend_without_a_text_encoder_says_how_to_add_one(tasks: TaskRegistr
     assert answer.warnings == ("there is no expert to recommend: add one, or ask for less",)
     answer = tasks.recommend("books", input_size=64)
     assert answer.warnings == (
-        "there is no text encoder to recommend: add one with `t2v expert add hf:./encoder`",
+        "there is no text encoder: add one with `t2v expert add hf:./encoder`, or ask for less",
     )
 
 
