@@ -29,7 +29,7 @@ Sizes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that things take; the defaults were measured on two cores, see docs/scale.md.
+    """Seconds that things take; docs/scale.md says how the defaults were measured.
 
     Attributes:
         task: Of each task.
@@ -43,15 +43,15 @@ class Costs:
         commit_table: Of each embedding that is in the registry, in each commit.
     """
 
-    task: float = 0.2
-    sample: float = 0.006
-    file: float = 4e-6
+    task: float = 0.1
+    sample: float = 0.011
+    file: float = 8.5e-6
     spread: float = 0.2
     start: float = 6.0
-    hear: float = 0.0005
-    commit: float = 0.05
-    commit_row: float = 0.0005
-    commit_table: float = 1e-7
+    hear: float = 0.002
+    commit: float = 0.114
+    commit_row: float = 0.0003
+    commit_table: float = 0.0
 
     def of(self, used: NDArray[np.float64], files: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
         """Seconds ``[N]`` of tasks with so many samples used, of so many files; they have this mean."""
