@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+unset PYTHONDONTWRITEBYTECODE # the many processes that tests start need not compile the package each
 
 if [ "${1:-}" = --browser ]; then
     shift
