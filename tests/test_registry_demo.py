@@ -12,7 +12,7 @@ from registry.demo import picks, run_demo
 def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
     digits = load_digits()
     images = (digits.images * (255 / 16)).astype(np.uint8)
-    np.savez(tmp_path / "digits.npz", images=images[:300], labels=digits.target[:300])  # a sixth, for time's sake
+    np.savez(tmp_path / "digits.npz", images=images[:300], labels=digits.target[:300])  # a sixth of them
     monkeypatch.setattr(demo, "DATA", str(tmp_path / "digits.npz"))
     measured = run_demo()
     printed = capsys.readouterr()
