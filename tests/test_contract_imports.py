@@ -143,8 +143,8 @@ ALLOWED = {
         "bundles": "audit commits schema",
         "catalogue": "database filters schema",
         "cautions": "",
-        "cli": "cli_care cli_completion cli_many cli_maps cli_options cli_questions cli_records cli_serve cli_tasks "
-        "core demo display_catalogues display_history distances documents ingest terminal",
+        "cli": "cli_care cli_completion cli_many cli_maps cli_options cli_questions cli_records cli_serve "
+        "cli_tasks core demo display_catalogues display_history distances documents ingest terminal",
         "cli_care": "cli_completion cli_options core documents options terminal",
         "cli_completion": "core distances",
         "cli_many": "cli_completion cli_options core display_many documents terminal",
@@ -157,8 +157,8 @@ ALLOWED = {
         "cli_tasks": "cli_completion cli_options core display display_history documents terminal",
         "clusters": "map_answers",
         "commits": "",
-        "core": "advice answers distances embedding_rows embedding_runs frames ingest many maps neighbors options snapshots "
-        "starter store task_pages views",
+        "core": "advice answers distances embedding_rows embedding_runs frames ingest many maps neighbors "
+        "options snapshots starter store task_pages views",
         "creation": "commits database",
         "csv_files": "",
         "database": "commits places schema",
@@ -182,8 +182,8 @@ ALLOWED = {
         "filters": "",
         "frames": "",
         "hub_experts": "ingest model_cards model_folders",
-        "importing": "answers audit bundle_contents bundle_folders bundle_reader database merging options schema "
-        "store",
+        "importing": "answers audit bundle_contents bundle_folders bundle_reader database merging options "
+        "schema store",
         "index": "",
         "index_files": "index",
         "ingest": "answers cautions options",
