@@ -1,5 +1,6 @@
 """indexer.records and indexer.errors: identity of a space, ranges of settings, whole messages, pickling."""
 
+import builtins
 import pickle
 import re
 from dataclasses import FrozenInstanceError, fields, replace
@@ -14,7 +15,9 @@ from indexer import errors
 from indexer.errors import (
     DataError,
     DataSpecError,
+    EngineError,
     IndexerError,
+    MissingLibraryError,
     NetworkError,
     SettingsError,
     TooFewSamplesError,
@@ -121,6 +124,10 @@ ERRORS = {
     NetworkError("a.pt: does not run"): "a.pt: does not run",
     UnsupportedLayerError("layer has no rule"): "layer has no rule",
     SettingsError("seed is wrong"): "seed is wrong",
+    EngineError("the process was lost"): "the process was lost",
+    MissingLibraryError("the engine ray", "Ray", "ray"): (
+        "the engine ray needs Ray; install it with `pip install 'task2vec-registry[ray]'`"
+    ),
     UnknownNameError("probe", "resnet", ["vgg", "resnet18"]): (
         "no probe is named 'resnet'; did you mean resnet18?"
     ),
@@ -143,7 +150,7 @@ def test_every_error_is_tested_here_and_drawn_in_the_tree():
         if isinstance(error, type) and issubclass(error, IndexerError) and error is not IndexerError
     }
     assert set(tree) == set(defined) == {type(error).__name__ for error in ERRORS}
-    bases = {"ValueError": ValueError, "LookupError": LookupError, "": ValueError}
+    bases = {name: getattr(builtins, name or "ValueError") for name in tree.values()}
     wrong = [name for name, error in defined.items() if not issubclass(error, bases[tree[name]])]
     assert not wrong
 

@@ -100,8 +100,8 @@ def test_any_number_of_parts(tmp_path, shards):
     )
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes_as_serial_parts(folder):
-    """In the default suite, as it is the one place where parts leave the process."""
     there = embedded(folder, Workers(2, "processes", EngineSettings(jobs=2)), settings_of())
     here = embedded(folder, Workers(2, "serial", EngineSettings()), settings_of())
     assert there.fisher.tobytes() == here.fisher.tobytes()

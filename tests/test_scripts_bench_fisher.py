@@ -124,6 +124,7 @@ def die() -> None:
     sys.exit(3)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_says_what_came_of_a_function():
     outcome = fresh_process.run_fresh(peak_of_holding, 64, threads=1, timeout=60)
     assert outcome.failure is None

@@ -59,6 +59,7 @@ def test_rows_are_drawn_evenly_and_by_the_seed(tasks):
     assert rows == tasks[0].rows(5, seed=1) != tasks[0].rows(5, seed=2)
 
 
+@pytest.mark.slow
 def test_exactness_is_measured_against_the_definition(bench, encoder: Path, filled):
     figures = bench.exactness(f"hf:{encoder}", filled[1]["t0"], num_texts=2)
     assert figures["largest relative deviation"] < 1e-9

@@ -23,6 +23,7 @@ def run_script(tmp_path, *arguments):
     return process.returncode, json.loads(path.read_text()), process.stderr
 
 
+@pytest.mark.slow
 def test_random_kills_lose_and_double_nothing(tmp_path):
     code, figures, errors = run_script(tmp_path)
     assert {name: figures[name] for name in FAULTS} == dict.fromkeys(FAULTS, 0), errors
