@@ -247,6 +247,7 @@ TaskRegistry(sys.argv[2]).import_bundle(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_is_finished_by_another(source, tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "GROUP_ROWS", 2)
     exported(source, tmp_path / "all.t2v")

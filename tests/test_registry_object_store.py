@@ -186,6 +186,7 @@ def test_four_writers_store_every_name_once(uri):
     check_writers(uri, "abcd", 10)
 
 
+@pytest.mark.slow
 def test_killed_writers_lose_nothing_acknowledged(uri):
     """The first is killed while it creates the registry, the next finishes that and is killed while it adds."""
     creator, writer = start_writers(uri, "ab")
