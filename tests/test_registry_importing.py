@@ -191,7 +191,7 @@ def end_at(monkeypatch, number):
     monkeypatch.setattr(Database, "commit", counted)
 
 
-@pytest.mark.parametrize("policy", ["fail", "take"])
+@pytest.mark.parametrize("policy", [pytest.param("fail", marks=pytest.mark.slow), "take"])
 def test_an_import_that_ended_anywhere_is_finished_by_another(source, ours, tmp_path, monkeypatch, policy):
     """At every commit: nothing is seen that is not whole, and the second import completes the first."""
     monkeypatch.setattr(bundles, "GROUP_ROWS", 2)

@@ -177,6 +177,7 @@ def test_place_of_something_else_is_refused(bucket):
         TaskRegistry(bucket).init(empty=True)
 
 
+@pytest.mark.slow
 def test_two_writers_store_every_name_once(uri):
     check_writers(uri, "ab", 3)
 
