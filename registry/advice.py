@@ -1,13 +1,13 @@
 """Which expert to start from: the question that the registry answers by results, distances and trials."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 from registry import ingest, neighbors, trial_runs
 from registry.answers import Recommendation, Trial
+from registry.asking import Asking, space_of
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts import Experts
 from registry.ingest import Progress
@@ -16,34 +16,14 @@ from registry.options import DataOptions
 from registry.records import Content, ExpertRecord, TaskRecord
 from registry.trial_costs import CostModel
 from registry.trials import TrialPlan, Trier, try_experts
-from registry.views import Point, View
+from registry.views import View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
 
-Answer = TypeVar("Answer")
 
-
-class Advice(Experts, ABC):
+class Advice(Experts, Asking):
     """The part of ``TaskRegistry`` that recommends."""
-
-    @abstractmethod
-    def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
-        """Answer a question in the space of a probe."""
-
-    @abstractmethod
-    def _locate(
-        self,
-        queries: "Sequence[str | TaskEmbedding]",
-        view: View,
-        options: DataOptions,
-        progress: Progress | None,
-    ) -> list[Point]:
-        """The points of registered tasks, of embeddings, and of data that is embedded now."""
-
-    @abstractmethod
-    def _registered(self, query: str, view: View) -> int | None:
-        """Position of the task of that name in the catalogue, or ``None`` for data."""
 
     def recommend(
         self,
@@ -191,11 +171,6 @@ def _check_content(given: Mapping[str, float], fitting: Sequence[ExpertRecord], 
         raise InvalidQueryError(
             f"{others[0]} is given, which does not take {view.space.content}, as tasks here hold; leave it out"
         )
-
-
-def space_of(query: "str | TaskEmbedding") -> str | None:
-    """The space of an embedding; a name or a data spec asks for none."""
-    return None if isinstance(query, str) else query.space.space_id
 
 
 def _check_given(

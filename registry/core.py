@@ -11,11 +11,12 @@ Axes: T tasks, D filters of the probe.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from registry import embedding_runs, ingest, neighbors
-from registry.advice import Advice, space_of
+from registry.advice import Advice
 from registry.answers import AddedTask, Neighbor, Query
+from registry.asking import Answer, space_of
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
@@ -34,7 +35,6 @@ from registry.views import NotEmbeddedError, Point, View
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
 
-Answer = TypeVar("Answer")
 
 DEFAULT_URI = "~/.task2vec"
 DEFAULT_DISTANCE = "task2vec"

@@ -4,14 +4,14 @@ Axes: T tasks, D filters of the probe, Q queries.
 """
 
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from registry import clusters, ingest, layouts, map_making, profiles
+from registry.asking import Answer, Asking
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.ingest import Progress
 from registry.landmarks import Tasks
@@ -26,7 +26,6 @@ from registry.views import Point, View
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
 
-Answer = TypeVar("Answer")
 Unregistered = tuple[str, np.ndarray]
 """A label and the embedding ``[D]`` of what is not registered."""
 
@@ -69,29 +68,11 @@ class MapCache:
         return found
 
 
-class Maps(Lifecycle, ABC):
+class Maps(Lifecycle, Asking):
     """The part of ``TaskRegistry`` that draws."""
 
     builtin: bool
     _maps: MapCache
-
-    @abstractmethod
-    def _answer(self, ask: Callable[[View], Answer], probe: str | None, where: str | None = None) -> Answer:
-        """Answer a question in the space of a probe."""
-
-    @abstractmethod
-    def _registered(self, query: str, view: View) -> int | None:
-        """Position of the task of that name in the catalogue, or ``None`` for data."""
-
-    @abstractmethod
-    def _locate(
-        self,
-        queries: "Sequence[str | TaskEmbedding]",
-        view: View,
-        options: DataOptions,
-        progress: Progress | None,
-    ) -> list[Point]:
-        """The points of registered tasks, of embeddings, and of data that is embedded now."""
 
     def map(
         self,

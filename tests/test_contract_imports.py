@@ -132,8 +132,9 @@ ALLOWED = {
         "zoo": "hub loaders vision",
     },
     "registry": {
-        "advice": "answers experts ingest limits neighbors options trial_costs trial_runs trials views",
+        "advice": "answers asking experts ingest limits neighbors options trial_costs trial_runs trials views",
         "answers": "frames",
+        "asking": "ingest options views",
         "audit": "",
         "blocks": "",
         "bundle_cards": "bundles schema",
@@ -157,8 +158,8 @@ ALLOWED = {
         "cli_tasks": "cli_completion cli_options core display display_history documents terminal",
         "clusters": "map_answers",
         "commits": "",
-        "core": "advice answers distances embedding_rows embedding_runs frames ingest many maps neighbors "
-        "options snapshots starter store task_pages views",
+        "core": "advice answers asking distances embedding_rows embedding_runs frames ingest many maps "
+        "neighbors options snapshots starter store task_pages views",
         "creation": "commits database",
         "csv_files": "",
         "database": "commits places schema",
@@ -199,8 +200,8 @@ ALLOWED = {
         "map_answers": "frames",
         "map_files": "",
         "map_making": "answers clusters distances ingest landmarks layout layouts map_answers map_files views",
-        "maps": "clusters ingest landmarks layouts lifecycle map_answers map_files map_making options profiles "
-        "snapshots store views",
+        "maps": "asking clusters ingest landmarks layouts lifecycle map_answers map_files map_making options "
+        "profiles snapshots store views",
         "merging": "bundle_contents options schema store",
         "model_cards": "",
         "model_folders": "",
