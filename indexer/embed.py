@@ -9,6 +9,7 @@ Axes: N samples, D filters, F features.
 import time
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,11 @@ from indexer.features import (
     full_precision,
     move_to_device,
 )
-from indexer.fisher import fisher_information
-from indexer.heads import FISHER_L2, fit_head, held_out_score, standardise
+from indexer.fisher import FisherEstimate, fisher_information
+from indexer.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
 from indexer.probes import PretrainedNetwork, load_network
-from indexer.records import DatasetDescription, EmbeddingSettings, Space, TaskEmbedding
+from indexer.records import DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
+from indexer.scores import HeadScore
 
 TRIVIAL_SAMPLES = 64
 
@@ -76,15 +78,17 @@ def load_task_sample(
     return load_sample(
         data,
         probe.transform,
-        max_samples=settings.max_samples,
-        seed=settings.seed,
-        split=settings.split,
-        channels=settings.channels,
-        value_range=settings.value_range,
+        **sampling_of(settings),
         threads=threads,
         tokenizer=probe.tokenizer,
         progress=partial(progress, "decode") if progress else None,
     )
+
+
+def sampling_of(settings: EmbeddingSettings) -> dict[str, Any]:
+    """What ``settings`` say of a sample, as arguments of ``load_sample`` and ``draw_sample``."""
+    names = ("max_samples", "seed", "split", "channels", "value_range")
+    return {name: getattr(settings, name) for name in names}
 
 
 def embed_sample(
@@ -104,9 +108,7 @@ def embed_sample(
     kind = sample.description.kind
     with full_precision():
         features = extract_features(probe, sample.inputs, batch_size=batch_size, progress=progress)
-        head = fit_head(features, sample.labels, kind, l2=FISHER_L2)
-        score = held_out_score(features, sample.labels, settings.seed, kind)
-        labels = standardise(sample.labels, sample.labels) if kind == "regression" else sample.labels
+        head, score, labels = fit_task_head(features, sample.labels, kind, settings.seed)
         estimate = fisher_information(
             probe.body,
             head,
@@ -118,9 +120,39 @@ def embed_sample(
             memory_budget=settings.memory_budget,
             progress=(lambda done: progress("fisher", done, len(labels))) if progress else None,
         )
+    seconds = time.perf_counter() - start
+    return embedding_of(probe, settings, sample.description, features, score, estimate, seconds)
+
+
+def fit_task_head(
+    features: np.ndarray, labels: np.ndarray, kind: Kind, seed: int
+) -> tuple[LinearHead, HeadScore, np.ndarray]:
+    """The head of a task, its score on samples held out, and the labels as the head is asked about them.
+
+    Args:
+        features: ``[N, F]``.
+        labels: ``[N]`` or ``[N, C]``.
+        kind: What the labels are.
+        seed: Of what is held out.
+    """
+    head = fit_head(features, labels, kind, l2=FISHER_L2)
+    score = held_out_score(features, labels, seed, kind)
+    return head, score, standardise(labels, labels) if kind == "regression" else labels
+
+
+def embedding_of(
+    probe: PretrainedNetwork,
+    settings: EmbeddingSettings,
+    description: DatasetDescription,
+    features: np.ndarray,
+    score: HeadScore,
+    estimate: FisherEstimate,
+    seconds: float,
+) -> TaskEmbedding:
+    """What was measured of a sample with features ``[N, F]``, put together."""
     return TaskEmbedding(
         space=space_of(probe, settings),
-        dataset=sample.description,
+        dataset=description,
         settings=settings,
         fisher=estimate.mean.astype(np.float32),
         standard_error=estimate.standard_error.astype(np.float32),
@@ -128,7 +160,7 @@ def embed_sample(
         num_samples_used=estimate.num_samples,
         head_accuracy=score.accuracy,
         head_loss=score.loss,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         fallbacks=estimate.fallbacks,
     )
 

@@ -20,12 +20,12 @@ import torch
 
 from indexer.costs import fitting_batch_size
 from indexer.datasets import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
-from indexer.embed import space_of
+from indexer.embed import embedding_of, fit_task_head, sampling_of
 from indexer.engines import run_works
 from indexer.errors import DataError, SettingsError
 from indexer.features import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.fisher import FisherSums, fisher_sums, get_estimator, joined_estimate
-from indexer.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
+from indexer.heads import LinearHead
 from indexer.listings import Entry
 from indexer.probes import PretrainedNetwork
 from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
@@ -255,11 +255,7 @@ def load_shards(
     drawn = draw_sample(
         data,
         probe.transform,
-        max_samples=settings.max_samples,
-        seed=settings.seed,
-        split=settings.split,
-        channels=settings.channels,
-        value_range=settings.value_range,
+        **sampling_of(settings),
     )
     shards = _split(data, drawn, settings, workers.shards)
     found = workers.run([FeatureWork(shard) for shard in shards], "features", progress)
@@ -288,9 +284,7 @@ def embed_shards(
     """
     start = time.perf_counter()
     kind = sample.description.kind
-    head = fit_head(sample.features, sample.labels, kind, l2=FISHER_L2)
-    score = held_out_score(sample.features, sample.labels, settings.seed, kind)
-    labels = standardise(sample.labels, sample.labels) if kind == "regression" else sample.labels
+    head, score, labels = fit_task_head(sample.features, sample.labels, kind, settings.seed)
     ends = np.cumsum([len(it.features) for it in sample.found])
     works = [
         FisherWork(shard, it.digests, head, labels[end - len(it.features) : end], int(end - len(it.features)))
@@ -298,19 +292,8 @@ def embed_shards(
         if len(it.features)
     ]
     estimate = joined_estimate(workers.run(works, "fisher", progress))
-    return TaskEmbedding(
-        space=space_of(probe, settings),
-        dataset=sample.description,
-        settings=settings,
-        fisher=estimate.mean.astype(np.float32),
-        standard_error=estimate.standard_error.astype(np.float32),
-        domain=sample.features.mean(axis=0),
-        num_samples_used=estimate.num_samples,
-        head_accuracy=score.accuracy,
-        head_loss=score.loss,
-        seconds=sample.seconds + time.perf_counter() - start,
-        fallbacks=estimate.fallbacks,
-    )
+    seconds = sample.seconds + time.perf_counter() - start
+    return embedding_of(probe, settings, sample.description, sample.features, score, estimate, seconds)
 
 
 def _split(data: str, drawn: DrawnSample, settings: EmbeddingSettings, most: int) -> list[Shard]:

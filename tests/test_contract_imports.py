@@ -86,7 +86,7 @@ ALLOWED = {
         "data_specs": "archives arrays folders hub_data listings manifests",
         "datasets": "channels data_specs images labels listings sampling texts",
         "eight_bits": "",
-        "embed": "bodies costs datasets features fisher heads probes",
+        "embed": "bodies costs datasets features fisher heads probes scores",
         "engine_worker": "works",
         "engines": "process_engine ray_engine works",
         "feature_cache": "",
