@@ -5,14 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry import ingest, neighbors, trial_runs
+from registry import ingest, trial_runs
 from registry.answers import Recommendation, Trial
 from registry.asking import Asking, space_of
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts import Experts
-from registry.ingest import Progress
 from registry.limits import Limits
-from registry.options import DataOptions
+from registry.options import DataOptions, Progress, check_k
 from registry.records import Content, ExpertRecord, TaskRecord
 from registry.trial_costs import CostModel
 from registry.trials import TrialPlan, Trier, try_experts
@@ -73,7 +72,7 @@ class Advice(Experts, Asking):
             NotFoundError: If there is no such task, data, probe or expert.
             IngestError: If the data cannot be read.
         """
-        neighbors.check_k(k)
+        check_k(k)
         plan = TrialPlan(num_trials, time_budget, stop_below, record)
         limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline)
         everyone = self.experts()

@@ -413,3 +413,22 @@ class OptimizedTable:
     bytes_before: int
     files: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: One of ``unreadable``, ``damaged``, ``schema``, ``stale``, ``columns``, ``invalid``,
+            ``duplicate``, ``orphan``, ``incomplete``, ``index`` and ``dangling``. The last one is a warning:
+            results on tasks and of experts that are not registered are allowed, but may be misspelt.
+        where: The table, or the folder.
+        message: One sentence: what, and how many.
+        repaired: Whether it has been.
+    """
+
+    kind: str
+    where: str
+    message: str
+    repaired: bool = False

@@ -4,8 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from registry.ingest import Progress
-from registry.options import DataOptions
+from registry.options import DataOptions, Progress
 from registry.views import Point, View
 
 if TYPE_CHECKING:

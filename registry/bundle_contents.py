@@ -23,12 +23,12 @@ from registry.records import (
     AuditRecord,
     EmbeddingRecord,
     ExpertRecord,
+    Key,
     ResultRecord,
     SpaceRecord,
     TaskRecord,
     checked_name,
 )
-from registry.schema import Key
 
 MAX_WIDTH = 2**20  # of a vector
 MAX_NUMBER = 2**31 - 1  # of versions, so that there is always a next one

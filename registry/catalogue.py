@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from registry.database import Database, KnownRows
 from registry.filters import parse_where
-from registry.records import LATEST
-from registry.schema import Key
+from registry.records import LATEST, Key
 
 TABLE = "tasks"
 MAX_CHUNKS = 32  # pieces of a column, one for each time that rows were added

@@ -31,7 +31,8 @@ from registry.cli_options import json_option, memory_budget_option, pass_registr
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
-    from registry.core import TaskRegistry
+    from registry.wording import printable
+from registry.core import TaskRegistry
 
 EXIT_INTERRUPTED = 130
 
@@ -44,7 +45,7 @@ class CommandLine(click.Group):
         try:
             return super().invoke(ctx)
         except RegistryError as error:
-            raise click.ClickException(terminal.printable(" ".join(str(error).splitlines()))) from error
+            raise click.ClickException(printable(" ".join(str(error).splitlines()))) from error
         except KeyboardInterrupt as error:
             terminal.message("Interrupted.")
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from error

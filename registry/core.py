@@ -13,22 +13,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from registry import embedding_runs, ingest, neighbors
+from registry import embedding_runs, ingest
 from registry.advice import Advice
-from registry.answers import AddedTask, Neighbor, Query
+from registry.answers import AddedTask, Neighbor, Problem, Query
 from registry.asking import Answer, space_of
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.frames import Records
-from registry.ingest import Progress
 from registry.many import ManyTasks
 from registry.maps import MapCache, Maps
-from registry.options import DataOptions, OneOptions
+from registry.options import DataOptions, OneOptions, Progress, check_k
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
 from registry.starter import populate
-from registry.store import Problem, Store
+from registry.store import Store
 from registry.task_pages import TaskPages
 from registry.views import NotEmbeddedError, Point, View
 
@@ -220,7 +219,7 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
             NotFoundError: If there is no such task, data, distance or probe.
             IngestError: If the data cannot be read.
         """
-        neighbors.check_k(k)
+        check_k(k)
         kind = get_distance(distance)
 
         def ask(view: View) -> tuple[Query, Records[Neighbor]]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.terminal import message, say, warn
-from registry.text_tables import card, share, short, size, table
+from registry.text_tables import card, table
+from registry.wording import GROUPS, share, short, size
 
 if TYPE_CHECKING:
     from registry.answers import (
@@ -20,12 +21,10 @@ if TYPE_CHECKING:
         Trial,
         TrialScores,
     )
-    from registry.records import EmbeddingRecord, ExpertRecord, Kind, ResultRecord, SpaceRecord, TaskRecord
+    from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 
 NUM_CLASSES_SHOWN = 20
 NUM_NAMES_SHOWN = 5
-GROUPS: "dict[Kind, str]" = {"single_label": "classes", "multi_label": "labels", "regression": "targets"}
-"""What the names of a task are names of."""
 
 
 def show_tasks(tasks: Sequence["TaskRecord"]) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry.terminal import say
-from registry.text_tables import card, short, size, table
+from registry.text_tables import card, table
+from registry.wording import short, size
 
 if TYPE_CHECKING:
+    from registry.answers import Problem
     from registry.distances import Distance
-    from registry.store import Problem
 
 
 def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry.terminal import say
-from registry.text_tables import size, table
+from registry.text_tables import table
+from registry.wording import size
 
 if TYPE_CHECKING:
     from registry.answers import OptimizedTable, TaskHistory

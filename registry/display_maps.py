@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from registry.terminal import message, say, warn
-from registry.text_tables import card, share, short, table
+from registry.text_tables import card, table
+from registry.wording import share, short
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap

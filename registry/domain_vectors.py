@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from registry import schema
 from registry.database import Database
 from registry.errors import StorageError
-from registry.schema import Key
+from registry.records import Key
 from registry.stored_rows import among
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from registry import ingest
 from registry.errors import IngestError, RegistryError
-from registry.ingest import Progress
-from registry.options import EngineOptions, OneOptions
+from registry.options import EngineOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 
 if TYPE_CHECKING:

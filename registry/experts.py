@@ -10,7 +10,7 @@ from registry.answers import ImportedExperts, Measurement
 from registry.csv_files import read_results
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.frames import Records
-from registry.ingest import Progress
+from registry.options import Progress
 from registry.records import ExpertRecord, ResultRecord, checked_name
 from registry.transfer import Transfer
 

@@ -17,8 +17,8 @@ from registry.bundle_cards import UNKNOWN_LICENSE, card_of
 from registry.bundle_folders import CARD, FolderWriter, writing_folder
 from registry.database import quoted
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
-from registry.records import EmbeddingRecord, SpaceRecord, checked_name
-from registry.schema import Key, table_keys
+from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
+from registry.schema import table_keys
 from registry.store import Store
 from registry.stored_rows import PRESENT
 

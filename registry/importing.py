@@ -21,8 +21,7 @@ from registry.bundle_reader import Bundle, open_bundle
 from registry.database import quoted
 from registry.merging import Plan, make_plan
 from registry.options import Policy
-from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord
-from registry.schema import Key
+from registry.records import AuditRecord, EmbeddingRecord, Key, ResultRecord, TaskRecord
 from registry.store import Store
 
 _SLICE_ROWS = 4096

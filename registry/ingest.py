@@ -9,7 +9,7 @@ Axes: D filters of the probe.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from registry.answers import AddedTask
 from registry.cautions import embedding_warnings
 from registry.errors import IngestError, MissingExtraError, NotFoundError
-from registry.options import DataOptions, EmbeddingOptions
+from registry.options import DataOptions, EmbeddingOptions, Progress
 from registry.records import EmbeddingRecord, Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from indexer.probes import NetworkDescription, PretrainedNetwork
     from indexer.records import DatasetDescription, EmbeddingSettings, ProbeResult
     from indexer.records import TaskEmbedding as TaskEmbedding  # core and the faces name it in signatures
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(stage, done, total)``."""
 
 DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar"})
 

@@ -5,7 +5,6 @@ Axes: T tasks, N tasks that are not laid out yet, L landmarks.
 
 import logging
 import threading
-from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +15,13 @@ from registry import landmarks, layout
 from registry.embedding_rows import NO_KEY, EmbeddingRows
 from registry.landmarks import Tasks
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
+from registry.options import Progress
 from registry.snapshots import Snapshot
 
 SEEDS_KEPT = 4
 SAMPLE = 200
 """Tasks that stress and trustworthiness are measured on where not all pairs are compared."""
 
-Progress = Callable[[str, int, int], None]
 Positions = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from registry import clusters, landmarks, layout, layouts
 from registry.answers import Query
 from registry.distances import checked_rows
 from registry.errors import InvalidQueryError
-from registry.ingest import Progress
 from registry.landmarks import Tasks
 from registry.map_answers import Clustering, TaskMap
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout
+from registry.options import Progress
 from registry.views import Point, View
 
 MAP_DISTANCE = "task2vec"

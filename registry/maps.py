@@ -13,12 +13,11 @@ import numpy as np
 from registry import clusters, ingest, layouts, map_making, profiles
 from registry.asking import Answer, Asking
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.ingest import Progress
 from registry.landmarks import Tasks
 from registry.lifecycle import Lifecycle
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.map_files import LayoutFiles
-from registry.options import DataOptions, ReadingOptions
+from registry.options import DataOptions, Progress, ReadingOptions
 from registry.snapshots import Snapshot
 from registry.store import Store
 from registry.views import Point, View

@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from registry.bundle_contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
 from registry.options import Policy
-from registry.records import ExpertRecord, SpaceRecord
-from registry.schema import Key
+from registry.records import ExpertRecord, Key, SpaceRecord
 from registry.store import Store
 
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.distances import DEFAULT_ALPHA
-from registry.errors import InvalidQueryError
-from registry.schema import Key
+from registry.options import check_k
+from registry.records import Key
 
 # With fewer rows than this left after filtering, every distance is computed: it takes a few milliseconds.
 EXACT_BELOW = 20_000
@@ -79,16 +79,6 @@ def nearest(
         candidates = candidates[candidates != exclude]
     distances = rows.distances(distance, query, candidates, trivial=trivial, alpha=alpha)
     return _closest(distances, candidates, key_of, k)
-
-
-def check_k(k: int) -> None:
-    """Check a number of answers before the work that leads to them.
-
-    Raises:
-        InvalidQueryError: If it is below 1.
-    """
-    if k < 1:
-        raise InvalidQueryError(f"k must be at least 1, got {k}")
 
 
 def _candidates(

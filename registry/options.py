@@ -3,7 +3,13 @@
 The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings``.
 """
 
+from collections.abc import Callable
 from typing import Literal, TypedDict, get_args
+
+from registry.errors import InvalidQueryError
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``."""
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -104,3 +110,13 @@ POLICIES: dict[Policy, str] = {
     "take": "take what the file has: a task as its next version, an expert in place of the one here",
 }
 """What an import does where the file and the registry say different things of one name."""
+
+
+def check_k(k: int) -> None:
+    """Check a number of answers before the work that leads to them.
+
+    Raises:
+        InvalidQueryError: If it is below 1.
+    """
+    if k < 1:
+        raise InvalidQueryError(f"k must be at least 1, got {k}")

@@ -22,7 +22,7 @@ from registry.answers import (
     TrialScores,
 )
 from registry.errors import InvalidRecordError
-from registry.neighbors import check_k
+from registry.options import check_k
 from registry.prediction import Prediction, condition, expected_regret
 from registry.prior import MIN_INTERVAL_TASKS, Prior
 from registry.prior_cache import kept_prior

@@ -21,6 +21,9 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # No name is "." or "..": it is looked for in a folder.
 CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
 
+Key = tuple[str, int]
+"""Name and version of a task."""
+
 LATEST = "latest"
 """``name@latest`` is the latest version, as ``name`` alone is."""
 

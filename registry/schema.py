@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from registry.records import embedding_checksum
+from registry.records import Key, embedding_checksum
 
 SCHEMA_VERSION = 4
 
@@ -81,7 +81,6 @@ EMBEDDING_KEY = ["task", "version"]
 EMBEDDING_NUMBERS = ["num_samples_used", "head_accuracy", "head_loss", "seed", "seconds"]
 EMBEDDING_VECTORS = ["fisher", "standard_error", "domain"]
 
-Key = tuple[str, int]
 Record = TypeVar("Record")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import lancedb
 
-from registry.answers import OptimizedTable
+from registry.answers import OptimizedTable, Problem
 from registry.creation import check_place, create_registry
 from registry.database import KEEP_VERSIONS, Database, quoted
 from registry.errors import StorageError
@@ -25,9 +25,9 @@ from registry.records import AuditRecord
 from registry.schema import EmbeddingTable
 from registry.stored_experts import StoredExperts
 from registry.stored_tasks import StoredTasks
-from registry.verify import Problem, verify_database
+from registry.verify import verify_database
 
-__all__ = ["EmbeddingTable", "Problem", "Store"]
+__all__ = ["EmbeddingTable", "Store"]
 
 
 class Store(StoredTasks, StoredExperts):

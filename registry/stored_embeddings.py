@@ -9,8 +9,8 @@ from contextlib import suppress
 from registry import schema
 from registry.database import quoted
 from registry.errors import InvalidRecordError, NotFoundError, StorageError
-from registry.records import EmbeddingRecord, SpaceRecord, checked_name
-from registry.schema import EmbeddingTable, Key
+from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
+from registry.schema import EmbeddingTable
 from registry.stored_rows import PRESENT, StoredRows, among, lookup
 
 

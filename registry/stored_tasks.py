@@ -7,8 +7,7 @@ from registry import schema
 from registry.database import quoted
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.filters import parse_where
-from registry.records import LATEST, AuditRecord, EmbeddingRecord, TaskRecord, checked_alias
-from registry.schema import Key
+from registry.records import LATEST, AuditRecord, EmbeddingRecord, Key, TaskRecord, checked_alias
 from registry.stored_embeddings import StoredEmbeddings
 from registry.stored_rows import PRESENT, REMOVED, among, listed, lookup, refuse_duplicates
 

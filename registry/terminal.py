@@ -5,20 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from registry.wording import STAGES, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 # Where the reader is another program, lines are as long as their content.
 PIPE_WIDTH = 1000
-STAGES = {
-    "decode": "Decoding images",
-    "features": "Computing features",
-    "fisher": "Measuring the task",
-    "trials": "Trying experts",
-    "distances": "Comparing tasks",
-    "placing": "Placing tasks",
-    "measuring": "Measuring the map",
-}
 
 
 def say(text: str = "") -> None:
@@ -76,11 +69,6 @@ def stdout_console() -> "Console":
         highlight=False,
         emoji=False,
     )
-
-
-def printable(text: str) -> str:
-    """The text with control characters, which file names may hold, spelled out; terminals obey them."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _write(text: str, stream: TextIO) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from registry.terminal import printable, say, stdout_console
+from registry.terminal import say, stdout_console
+from registry.wording import printable
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -25,24 +26,3 @@ def card(title: str, values: Mapping[str, object]) -> None:
     say(title)
     for name, value in values.items():
         say(f"  {name + ':':16}{value}")
-
-
-def share(value: float) -> str:
-    """A number from 0 to 1; an R² may be less."""
-    return f"{value:.3f}"
-
-
-def short(value: float) -> str:
-    """A number of any scale."""
-    return f"{value:.4g}"
-
-
-def size(value: int | None) -> str:
-    """A count as people write it: 11.2M."""
-    if value is None:
-        return "-"
-    rounded = float(f"{value:.3g}")
-    for suffix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if rounded >= factor:
-            return f"{rounded / factor:.15g}{suffix}"
-    return str(value)

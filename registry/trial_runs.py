@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Unpack, cast
 from registry import ingest, transferability
 from registry.answers import Trial
 from registry.errors import IngestError
-from registry.ingest import Progress
-from registry.options import DataOptions
+from registry.options import DataOptions, Progress
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.trials import TrialFailedError, TrialRun
 

@@ -8,7 +8,6 @@ of which a file is damaged, since then anything in it may look wrong.
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from registry import schema
+from registry.answers import Problem
 from registry.audit import audit_lines
 from registry.commits import storage_errors
 from registry.database import Database
@@ -25,25 +25,6 @@ from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is not as it should be.
-
-    Attributes:
-        kind: One of ``unreadable``, ``damaged``, ``schema``, ``stale``, ``columns``, ``invalid``,
-            ``duplicate``, ``orphan``, ``incomplete``, ``index`` and ``dangling``. The last one is a warning:
-            results on tasks and of experts that are not registered are allowed, but may be misspelt.
-        where: The table, or the folder.
-        message: One sentence: what, and how many.
-        repaired: Whether it has been.
-    """
-
-    kind: str
-    where: str
-    message: str
-    repaired: bool = False
 
 
 def verify_database(database: Database, *, repair: bool) -> list[Problem]:

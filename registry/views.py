@@ -17,8 +17,7 @@ from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivia
 from registry.domain_vectors import DomainVectors
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
-from registry.records import ExpertRecord, ResultRecord, SpaceRecord
-from registry.schema import Key
+from registry.records import ExpertRecord, Key, ResultRecord, SpaceRecord
 from registry.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
 from registry.trials import Trier
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
 from registry import TaskRegistry, display_catalogues, terminal
+from registry.answers import Problem
 from registry.cli import main
 from registry.distances import DISTANCES, pairwise
-from registry.store import Problem
 
 
 @pytest.fixture(scope="module")

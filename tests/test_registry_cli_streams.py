@@ -155,7 +155,7 @@ def test_progress_is_a_bar_for_each_stage_on_a_terminal(monkeypatch):
         progress("decode", 2, 2)
         progress("fisher", 1, 7)
     shown = sys.stderr.getvalue()
-    assert re.search(r"Decoding images.*2/2", shown)
+    assert re.search(r"Reading images.*2/2", shown)
     assert re.search(r"Measuring the task.*1/7", shown)
 
 

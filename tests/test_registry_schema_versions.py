@@ -6,8 +6,9 @@ import lancedb
 import pytest
 
 from registry import schema
+from registry.answers import Problem
 from registry.errors import SchemaVersionError
-from registry.store import Problem, Store
+from registry.store import Store
 
 
 def set_schema_version(store, version):

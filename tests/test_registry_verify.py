@@ -11,11 +11,12 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from small_stores import SPACE, add, insert, keys, same_embedding
 
 from registry import TaskRegistry, neighbors, schema
+from registry.answers import Problem
 from registry.errors import (
     StorageError,
 )
 from registry.seals import SEALS_FOLDER
-from registry.store import Problem, Store
+from registry.store import Store
 
 
 def data_files(store, table):

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException
 
 from registry.errors import NoRegistryError, NotFoundError, RegistryError, StorageError
-from registry.terminal import printable
+from registry.wording import printable
 
 ErrorPage = Callable[[Request, int, str], Response]
 LOG = logging.getLogger("t2v.serve")

@@ -16,6 +16,7 @@ from typing import Any
 from registry import documents, ingest
 from registry.core import DEFAULT_DISTANCE, TaskRegistry
 from registry.errors import RegistryError
+from registry.options import Progress
 from registry.web.job_requests import DATA_OPTIONS
 from registry.web.roots import allowed_path
 
@@ -44,7 +45,7 @@ def main() -> None:
         report({"error": "there is not enough memory for this; ask for fewer samples"})
 
 
-def run(command: dict[str, Any], progress: ingest.Progress) -> dict[str, Any]:
+def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Do what a job asks for.
 
     Args:
@@ -115,7 +116,7 @@ def _named(value: Any, command: dict[str, Any]) -> Any:
     return [_named(item, command) for item in value] if isinstance(value, list) else value
 
 
-def _throttled(report: Report) -> ingest.Progress:
+def _throttled(report: Report) -> Progress:
     """Progress as messages: the first and the last of each stage, and ten a second between."""
     last: tuple[str, float] = ("", 0.0)
 

@@ -18,7 +18,8 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TaskMap
 from registry.web.kept import Kept
 from registry.web.spaces import default_space, in_shared_space
-from registry.web.templating import KINDS, render, render_if_missing
+from registry.web.templating import render, render_if_missing
+from registry.wording import KINDS
 
 router = APIRouter()
 

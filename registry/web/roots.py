@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.terminal import printable
+from registry.wording import printable
 
 SUFFIXES = frozenset({".npz", ".tar"})
 """Of files that name no other files: a manifest could name any file of the server."""

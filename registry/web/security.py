@@ -18,11 +18,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.terminal import printable
 from registry.web import faults
 from registry.web.faults import RefusedError
 from registry.web.sessions import Sessions, Throttle
 from registry.web.settings import ServeSettings
+from registry.wording import printable
 
 LOG = logging.getLogger("t2v.serve")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

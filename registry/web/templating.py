@@ -11,11 +11,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from registry.display import GROUPS
 from registry.task_pages import NO_VERSION
-from registry.text_tables import share, short, size
 from registry.web import drawings
 from registry.web.listings import link
+from registry.wording import GROUPS, KINDS, STAGES, share, short, size
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -30,17 +29,6 @@ NAVIGATION = {
 }
 NOTHING = "\N{EN DASH}"
 """What stands where a value is not known."""
-
-STAGES = {
-    "decode": "Reading images",
-    "features": "Features of the probe",
-    "fisher": "Fisher information",
-    "trials": "Trying experts",
-}
-"""What people call the stages of a job; others are called as they are."""
-
-KINDS = {"single_label": "single-label", "multi_label": "multi-label", "regression": "regression"}
-"""What people call the kinds of tasks."""
 
 
 def render(

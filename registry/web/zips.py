@@ -25,9 +25,9 @@ from typing import BinaryIO
 
 from registry import ingest
 from registry.errors import IngestError
-from registry.terminal import printable
 from registry.web.faults import RefusedError
 from registry.web.settings import UploadLimits
+from registry.wording import printable
 
 MAX_RATIO = 100
 """Most bytes that one byte of a zip may unpack to; images hardly shrink at all."""

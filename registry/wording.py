@@ -1,0 +1,48 @@
+"""Words and numbers as people read them, on the command line and on pages alike."""
+
+KINDS: dict[str, str] = {
+    "single_label": "single-label",
+    "multi_label": "multi-label",
+    "regression": "regression",
+}
+"""Kinds of tasks in words."""
+
+GROUPS: dict[str, str] = {"single_label": "classes", "multi_label": "labels", "regression": "targets"}
+"""What the names of a task are names of."""
+
+STAGES = {
+    "decode": "Reading images",
+    "features": "Computing features",
+    "fisher": "Measuring the task",
+    "trials": "Trying experts",
+    "distances": "Comparing tasks",
+    "placing": "Placing tasks",
+    "measuring": "Measuring the map",
+}
+"""Stages of long work in words; a stage that is not here is called by its own name."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which file names may hold, spelled out; terminals obey them."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def share(value: float) -> str:
+    """A number from 0 to 1; an R² may be less."""
+    return f"{value:.3f}"
+
+
+def short(value: float) -> str:
+    """A number of any scale."""
+    return f"{value:.4g}"
+
+
+def size(value: int | None) -> str:
+    """A count as people write it: 11.2M."""
+    if value is None:
+        return "-"
+    rounded = float(f"{value:.3g}")
+    for suffix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if rounded >= factor:
+            return f"{rounded / factor:.15g}{suffix}"
+    return str(value)
