@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from registry.frames import Card, html_table, to_pandas
+from registry.notebooks import Card, html_table, to_pandas
 from registry.records import AuditRecord, Kind, TaskRecord
 
 if TYPE_CHECKING:
-    from registry.frames import DataFrame
+    from registry.notebooks import DataFrame
 
 
 @dataclass(frozen=True)

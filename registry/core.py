@@ -20,9 +20,9 @@ from registry.asking import Answer, space_of
 from registry.distances import get_distance
 from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
-from registry.frames import Records
 from registry.many import ManyTasks
 from registry.maps import MapCache, Maps
+from registry.notebooks import Records
 from registry.options import DataOptions, OneOptions, Progress, check_k
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from registry.csv_files import read_experts
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.ingest import absolute_loader, is_there, translated_errors
 from registry.records import ExpertRecord
+from registry.tables import read_experts
 
 LIBRARIES = ("timm", "torchvision")
 """What may be named in place of a CSV file: libraries that describe their networks, see ``indexer.zoo``."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from registry import expert_sources, hub_experts, ingest
 from registry.answers import ImportedExperts, Measurement
-from registry.csv_files import read_results
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
-from registry.frames import Records
+from registry.notebooks import Records
 from registry.options import Progress
 from registry.records import ExpertRecord, ResultRecord, checked_name
+from registry.tables import read_results
 from registry.transfer import Transfer
 
 
@@ -66,7 +66,7 @@ class Experts(Transfer, ABC):
         is registered, and where it says nothing, that stays.
 
         Args:
-            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.csv_files``; or ``hf`` with a
+            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.tables``; or ``hf`` with a
                 folder. An expert of a library that was removed here stays removed, and a name that another
                 network has here stays with it.
             from_dir: A folder that holds a model as the Hugging Face hub gives it, or folders of such; licence,
@@ -170,7 +170,7 @@ class Experts(Transfer, ABC):
         return result
 
     def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
-        """Remember the results of a CSV file; see ``registry.csv_files``.
+        """Remember the results of a CSV file; see ``registry.tables``.
 
         Args:
             path: Of the file.

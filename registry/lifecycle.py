@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from registry.answers import OptimizedTable, TaskHistory
 from registry.errors import NoRegistryError, NotFoundError
-from registry.frames import Records
+from registry.notebooks import Records
 from registry.records import AuditRecord, TaskRecord
 from registry.store import Store
 

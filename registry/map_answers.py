@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.frames import ROWS_SHOWN, html_table, row_of, to_pandas
+from registry.notebooks import ROWS_SHOWN, html_table, row_of, to_pandas
 
 if TYPE_CHECKING:
-    from registry.frames import DataFrame
+    from registry.notebooks import DataFrame
 
 Positions = NDArray[np.float64]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from registry.csv_files import cleaned, csv_rows
 from registry.errors import InvalidRecordError, RegistryError
 from registry.ingest import make_settings
 from registry.records import checked_name
+from registry.tables import cleaned, csv_rows
 
 REQUIRED = ("name", "data")
 OPTIONAL = ("tags", "split", "max_samples", "seed")

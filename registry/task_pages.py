@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from registry import ingest
 from registry.errors import InvalidQueryError
-from registry.frames import Records
 from registry.lifecycle import Lifecycle
+from registry.notebooks import Records
 from registry.records import SpaceRecord, TaskRecord
 from registry.snapshots import NO_VERSION as NO_VERSION  # what version gives where there is no registry
 from registry.snapshots import Snapshots

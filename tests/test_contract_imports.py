@@ -23,7 +23,7 @@ SOLE_IMPORTERS = {
     "timm": {"indexer/hub.py"},
     "transformers": {"indexer/hub.py"},
     "datasets": {"indexer/hub_data.py"},
-    "pandas": {"registry/frames.py"},
+    "pandas": {"registry/notebooks.py"},
     "yaml": {"registry/model_cards.py"},
     "fastapi": {
         f"registry/web/{name}.py"

@@ -8,9 +8,9 @@ from builders import make_expert, make_result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.csv_files import EXPERT_COLUMNS, MAX_WHOLE, RESULT_COLUMNS, read_experts, read_results
 from registry.errors import InvalidRecordError, NotFoundError
 from registry.records import ExpertRecord, ResultRecord
+from registry.tables import EXPERT_COLUMNS, MAX_WHOLE, RESULT_COLUMNS, read_experts, read_results
 
 NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
 

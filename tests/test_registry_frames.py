@@ -20,7 +20,7 @@ from registry.answers import (
     TrialScores,
 )
 from registry.errors import MissingExtraError
-from registry.frames import ROWS_SHOWN, Records, html_table
+from registry.notebooks import ROWS_SHOWN, Records, html_table
 
 EXPERT = RecommendedExpert(
     rank=1,

@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 
 from registry import documents
 from registry.errors import NoRegistryError
-from registry.frames import Records
+from registry.notebooks import Records
 from registry.web import models
 from registry.web.api import JSON, READS, UNCHANGED, WRITES, Registry, answered, new_router, paged
 
