@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from registry.blocks import Kernel, in_blocks
+from registry.distances.blockwise import Kernel, in_blocks
+from registry.distances.task2vec import RELATIVE_EPSILON, task2vec
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.task2vec_kernel import RELATIVE_EPSILON, task2vec
 
 DEFAULT_ALPHA = 0.15
 

@@ -1,0 +1,1 @@
+"""Distances between embeddings, in plain numpy."""
