@@ -18,8 +18,8 @@ from registry.advice import Advice
 from registry.answers import AddedTask, Neighbor, Problem, Query
 from registry.asking import Answer, space_of
 from registry.distances import get_distance
-from registry.embedding_rows import DamagedIndexError
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
+from registry.index.rows import DamagedIndexError
 from registry.many import ManyTasks
 from registry.maps import MapCache, Maps
 from registry.notebooks import Records

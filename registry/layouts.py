@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry import landmarks, layout
-from registry.embedding_rows import NO_KEY, EmbeddingRows
-from registry.landmarks import Tasks
+from registry import layout
+from registry.index import landmarks
+from registry.index.landmarks import Tasks
+from registry.index.rows import NO_KEY, EmbeddingRows
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
 from registry.options import Progress
 from registry.snapshots import Snapshot

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from registry import clusters, landmarks, layout, layouts
+from registry import clusters, layout, layouts
 from registry.answers import Query
 from registry.distances import checked_rows
 from registry.errors import InvalidQueryError
-from registry.landmarks import Tasks
+from registry.index import landmarks
+from registry.index.landmarks import Tasks
 from registry.map_answers import Clustering, TaskMap
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout
 from registry.options import Progress

@@ -13,7 +13,7 @@ import numpy as np
 from registry import clusters, ingest, layouts, map_making, profiles
 from registry.asking import Answer, Asking
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.landmarks import Tasks
+from registry.index.landmarks import Tasks
 from registry.lifecycle import Lifecycle
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.map_files import LayoutFiles

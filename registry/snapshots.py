@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from registry.catalogue import Catalogue, CatalogueCache, row_keys
 from registry.domain_vectors import DomainVectors
 from registry.embedding_cache import EmbeddingCache
-from registry.embedding_rows import DamagedIndexError, EmbeddingRows
+from registry.index.rows import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.store import Store
 from registry.together import Together

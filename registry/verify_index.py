@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.index_files import BusyIndexError, IndexFiles, UnusableIndexError
+from registry.index.files import BusyIndexError, IndexFiles, UnusableIndexError
 
 CHECKED_ROWS = 4096  # at a time
 

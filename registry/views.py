@@ -11,11 +11,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from registry import neighbors
 from registry.answers import Neighbor, Query, Recommendation
 from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivial_distances
 from registry.domain_vectors import DomainVectors
 from registry.errors import InvalidQueryError, NotFoundError
+from registry.index import neighbors
 from registry.recommend import TaskDistances, recommend
 from registry.records import ExpertRecord, Key, ResultRecord, SpaceRecord
 from registry.snapshots import NOT_EMBEDDED, Snapshot, Snapshots

@@ -47,7 +47,7 @@ from synthetic_tasks import (
     write_table,
 )
 
-from registry.neighbors import EXACT_BELOW, SHORTLISTED_DISTANCES
+from registry.index.neighbors import EXACT_BELOW, SHORTLISTED_DISTANCES
 from registry.starter import load_starter
 
 BUILTIN = "builtin"

@@ -21,7 +21,7 @@ from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, task_name
 
 from registry import TaskRegistry
 from registry.distances import DEFAULT_ALPHA, pairwise
-from registry.index import VectorIndex
+from registry.index.vector_index import VectorIndex
 from registry.store import Store
 
 K = 10

@@ -24,7 +24,7 @@ from lancedb.index import HnswSq, IvfPq, IvfRq, IvfSq
 from registry_measures import K, Series, exact_distances, folder_size, percentiles, recall, timed
 
 from registry.distances import pairwise
-from registry.index import LOG_FLOOR, NUM_COMPONENTS
+from registry.index.vector_index import LOG_FLOOR, NUM_COMPONENTS
 
 FIT_ROWS = 4096
 CHUNK_ROWS = 4096

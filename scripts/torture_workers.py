@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from registry import TaskRegistry, database, embedding_cache, neighbors
+from registry import TaskRegistry, database, embedding_cache
 from registry.errors import DuplicateError, NotFoundError, RegistryError
+from registry.index import neighbors
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.store import Store
 

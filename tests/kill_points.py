@@ -32,8 +32,9 @@ from typing import Any
 import pyarrow as pa
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import TaskRegistry, embedding_cache, neighbors
+from registry import TaskRegistry, embedding_cache
 from registry.errors import DuplicateError, NotFoundError
+from registry.index import neighbors
 from registry.locks import HOLDER_FILE, LOCK_FILE
 from registry.schema import embeddings_table_name
 from registry.starter import populate
@@ -342,7 +343,9 @@ def _child(name: str, folder: Path, point: Point | None, steps: Any) -> None:
 def start_server() -> Any:
     """A context whose processes have everything imported and nothing opened."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kill_points", "registry.core", "registry.index", "registry.starter"])
+    context.set_forkserver_preload(
+        ["kill_points", "registry.core", "registry.index.vector_index", "registry.starter"]
+    )
     # The server does not take over sys.path before it imports; this variable it does.
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *([known] if known else [])])

@@ -244,8 +244,8 @@ def test_a_broken_link_would_be_noticed(text, broken):
 @pytest.mark.parametrize(
     ("code", "is_wrong"),
     [
-        ("registry.neighbors.nonesuch", True),
-        ("registry.neighbors.EXACT_BELOW", False),
+        ("registry.index.neighbors.nonesuch", True),
+        ("registry.index.neighbors.EXACT_BELOW", False),
         ("registry.distances.DEFAULT_ALPHA = 0.15", False),
         ("registry.distances.DEFAULT_ALPHA = 0.3", True),
         ("TaskRegistry.nearest", False),

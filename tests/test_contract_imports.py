@@ -8,7 +8,7 @@ from markdown_pages import ROOT, table
 
 SOLE_IMPORTERS = {
     "lancedb": {"registry/store.py"},
-    "faiss": {"registry/index.py"},
+    "faiss": {"registry/index/vector_index.py"},
     "obstore": {"registry/object_places.py"},
     "indexer": {
         "registry/embedding_runs.py",

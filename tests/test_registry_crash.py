@@ -12,8 +12,9 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from kill_points import CASES, SPACE, Point
 
-from registry import embedding_cache, neighbors
+from registry import embedding_cache
 from registry.errors import DuplicateError, RegistryError, StorageError
+from registry.index import neighbors
 from registry.store import Store
 
 DISK_BYTES = 2 * 2**20

@@ -23,9 +23,10 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from click.testing import CliRunner
 from kill_points import INDEXED_FROM, OTHER_SPACE, SPACE, TASKS, ask
 
-from registry import TaskRegistry, neighbors
+from registry import TaskRegistry
 from registry.cli import main as t2v
 from registry.errors import RegistryError
+from registry.index import neighbors
 from registry.records import to_json
 from registry.store import Store
 

@@ -10,12 +10,14 @@ import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
-from registry import TaskRegistry, embedding_cache, index_files, neighbors
+from registry import TaskRegistry, embedding_cache
 from registry.distances import DISTANCES
 from registry.embedding_cache import EmbeddingCache
-from registry.embedding_rows import NO_KEY, DamagedIndexError
 from registry.errors import StorageError
-from registry.index import VectorIndex
+from registry.index import files as index_files
+from registry.index import neighbors
+from registry.index.rows import NO_KEY, DamagedIndexError
+from registry.index.vector_index import VectorIndex
 from registry.store import Store
 
 SPACE = "space0"
@@ -420,7 +422,8 @@ def test_a_read_only_folder_costs_no_answer(store):
 BUILDER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from registry import embedding_cache, neighbors
+from registry import embedding_cache
+from registry.index import neighbors
 from registry.store import Store
 import test_registry_embedding_cache as tests
 

@@ -1,13 +1,13 @@
-"""registry.index: what it finds, beside plain numpy, and what it may never find."""
+"""registry.index.vector_index: what it finds, beside plain numpy, and what it may never find."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import index
 from registry.distances import pairwise
-from registry.index import VectorIndex
+from registry.index import vector_index
+from registry.index.vector_index import VectorIndex
 
 
 def synthetic_tasks(num_tasks, dim=96, *, seed=0, dead=0.02):
@@ -27,7 +27,7 @@ def search(built, row, k, allowed=None):
 
 def centred_logs(fisher):
     """Slow twin of what is projected, in float64."""
-    floored = fisher.astype(float) + index.LOG_FLOOR * fisher.mean(axis=1, keepdims=True, dtype=float)
+    floored = fisher.astype(float) + vector_index.LOG_FLOOR * fisher.mean(axis=1, keepdims=True, dtype=float)
     return np.log(floored) - np.log(floored).mean(axis=1, keepdims=True)
 
 
@@ -83,7 +83,7 @@ def test_projection_is_onto_principal_directions():
 
 def test_no_more_directions_than_a_shortlist_needs(built, fisher):
     assert (len(built), built.dim) == (3000, 96)
-    assert built.project(fisher[:2]).shape == (2, index.NUM_COMPONENTS)
+    assert built.project(fisher[:2]).shape == (2, vector_index.NUM_COMPONENTS)
 
 
 def test_shortlist_holds_the_true_nearest(built, fisher):
@@ -144,7 +144,7 @@ def test_search_ignores_a_factor_common_to_all_filters(built, fisher):
     ).map(lambda rows: np.array(rows, dtype=np.float32))
 )
 def test_any_valid_table_can_be_indexed_and_searched(rows):
-    table = np.tile(rows, (index.ROWS_PER_LIST, 1))
+    table = np.tile(rows, (vector_index.ROWS_PER_LIST, 1))
     built = VectorIndex.build(table)
     assert np.isfinite(built.project(table)).all()
     assert sorted(search(built, rows[0], len(table))) == list(range(len(table)))
@@ -162,7 +162,7 @@ def test_a_mapped_table_makes_the_same_index(fisher, tmp_path):
 
 def test_pieces_make_the_same_index_up_to_rounding(fisher, monkeypatch):
     whole = VectorIndex.build(fisher[:500])
-    monkeypatch.setattr(index, "CHUNK_ROWS", 77)
+    monkeypatch.setattr(vector_index, "CHUNK_ROWS", 77)
     pieces = VectorIndex.build(fisher[:500])
     for row in range(0, 500, 50):
         _, expected = whole.search(whole.project(fisher[row : row + 1])[0], 20)

@@ -1,4 +1,4 @@
-"""registry.index_files: what is saved is loaded again, and nothing that is on the disk is believed untested."""
+"""registry.index.files: what is saved is loaded again, and nothing that is on the disk is believed untested."""
 
 import json
 import re
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import index_files
-from registry.index import VectorIndex
-from registry.index_files import BusyIndexError, IndexFiles, UnusableIndexError, row_checksums
+from registry.index import files as index_files
+from registry.index.files import BusyIndexError, IndexFiles, UnusableIndexError, row_checksums
+from registry.index.vector_index import VectorIndex
 
 REGISTRY, SPACE = "a" * 32, "0123456789abcdef"
 KINDS = ("json", "rows", "faiss", "vectors")

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from builders_maps import DIM, grouped
 
-from registry import landmarks
 from registry.distances import pairwise
-from registry.embedding_rows import EmbeddingRows
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.landmarks import Tasks
+from registry.index import landmarks
+from registry.index.landmarks import Tasks
+from registry.index.rows import EmbeddingRows
 
 
 def rows_of(fisher):

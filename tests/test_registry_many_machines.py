@@ -14,7 +14,8 @@ from markdown_pages import ROOT
 from references_nearest import assert_nearest, plain_nearest
 from s3_server import ACCESS
 
-from registry import TaskRegistry, embedding_cache, ingest, neighbors
+from registry import TaskRegistry, embedding_cache, ingest
+from registry.index import neighbors
 from registry.object_places import ObjectPlace
 from registry.store import Store
 

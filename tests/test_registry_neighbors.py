@@ -1,4 +1,4 @@
-"""registry.neighbors against brute force, with filters, ties and shortlists."""
+"""registry.index.neighbors against brute force, with filters, ties and shortlists."""
 
 import re
 
@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references_distances import reference
 
-from registry import neighbors
 from registry.distances import DISTANCES, pairwise
-from registry.embedding_rows import EmbeddingRows
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.index import VectorIndex
-from registry.index_files import SavedIndex, row_checksums
-from registry.neighbors import nearest
+from registry.index import neighbors
+from registry.index.files import SavedIndex, row_checksums
+from registry.index.neighbors import nearest
+from registry.index.rows import EmbeddingRows
+from registry.index.vector_index import VectorIndex
 
 DIM = 24
 TRIVIAL = np.full(DIM, 2e-8, dtype=np.float32)

@@ -11,9 +11,10 @@ import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
-from registry import TaskRegistry, embedding_cache, neighbors, snapshots
+from registry import TaskRegistry, embedding_cache, snapshots
 from registry.database import Database
 from registry.errors import NotFoundError
+from registry.index import neighbors
 from registry.store import Store
 
 SPACES = ("space0", "space1")

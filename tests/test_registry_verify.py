@@ -10,11 +10,12 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from small_stores import SPACE, add, insert, keys, same_embedding
 
-from registry import TaskRegistry, neighbors, schema
+from registry import TaskRegistry, schema
 from registry.answers import Problem
 from registry.errors import (
     StorageError,
 )
+from registry.index import neighbors
 from registry.seals import SEALS_FOLDER
 from registry.store import Store
 

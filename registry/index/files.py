@@ -24,7 +24,7 @@ import xxhash
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from registry.index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
+from registry.index.vector_index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
 
 # Part of every manifest: an index made in another way is not extended but built again.
 FORMAT = {"version": 2, "num_components": NUM_COMPONENTS, "log_floor": LOG_FLOOR}

@@ -24,7 +24,7 @@ SHORTLIST_PER_NEIGHBOR = 20
 
 
 class Rows(Protocol):
-    """What ``registry.embedding_rows.EmbeddingRows`` is to this module."""
+    """What ``registry.index.rows.EmbeddingRows`` is to this module."""
 
     def __len__(self) -> int:
         """R."""

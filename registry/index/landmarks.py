@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.distances import get_distance, pairwise
-from registry.embedding_rows import EmbeddingRows
 from registry.errors import InvalidQueryError
-from registry.index import ROWS_PER_LIST, VectorIndex
-from registry.neighbors import SHORTLISTED_DISTANCES
+from registry.index.neighbors import SHORTLISTED_DISTANCES
+from registry.index.rows import EmbeddingRows
+from registry.index.vector_index import ROWS_PER_LIST, VectorIndex
 
 ALL_PAIRS = 3000
 NUM_LANDMARKS = 2000

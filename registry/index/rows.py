@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from registry.distances import get_distance, pairwise, trivial_distances
 from registry.errors import StorageError
-from registry.index_files import SavedIndex
+from registry.index.files import SavedIndex
 
 Float32 = NDArray[np.float32]
 Positions = NDArray[np.int64]
