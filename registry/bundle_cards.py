@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from registry import schema
 from registry.bundles import RECORD_TABLES, member_name
 from registry.errors import InvalidQueryError
 from registry.records import SpaceRecord
+from registry.storage import schema
 
 MAX_TASKS_SHOWN = 1000
 UNKNOWN_LICENSE = "unknown"

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from registry import schema
 from registry.bundle_reader import Bundle
 from registry.bundles import member_name
 from registry.errors import BundleError, RegistryError
@@ -29,6 +28,7 @@ from registry.records import (
     TaskRecord,
     checked_name,
 )
+from registry.storage import schema
 
 MAX_WIDTH = 2**20  # of a vector
 MAX_NUMBER = 2**31 - 1  # of versions, so that there is always a next one

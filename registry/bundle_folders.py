@@ -19,8 +19,8 @@ from typing import IO
 
 from registry.bundle_reader import EMBEDDINGS_MEMBER, MAX_MANIFEST_BYTES, Bundle, checked_manifest
 from registry.bundles import MANIFEST, RECORD_TABLES, BundleWriter, member_name, sync_folder
-from registry.commits import storage_errors
 from registry.errors import BundleError, StorageError
+from registry.storage.storage_errors import storage_errors
 
 CARD = "README.md"
 HUB_ENTRIES = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface"}

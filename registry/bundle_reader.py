@@ -22,12 +22,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry import bundles, schema
+from registry import bundles
 from registry.bundles import MANIFEST, Member, member_name
-from registry.commits import FOREIGN_ERRORS
 from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
 from registry.parquet_footers import RowGroup, read_footer
 from registry.records import NAME_PATTERN
+from registry.storage import schema
+from registry.storage.storage_errors import FOREIGN_ERRORS
 
 MAX_MANIFEST_BYTES = 2**24
 MAX_GROUP_BYTES = 2**28  # of a row group, in memory

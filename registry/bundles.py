@@ -6,7 +6,7 @@ It is a zip archive whose members are stored as they are, one right after the ot
     embeddings__<space_id>.parquet     one for each space
     manifest.json                      format, schema version, and checksum, bytes and rows of each other member
 
-Members hold the columns of ``registry.schema``, compressed by zstd inside Parquet, rows in order of their key.
+Members hold the columns of ``registry.storage.schema``, compressed by zstd inside Parquet, rows in order of their key.
 There is no index and nothing that runs. The same content makes the same bytes: nothing in a bundle tells when
 or under which name it was written. ``registry.bundle_folders`` writes the same members as files of a folder.
 """
@@ -26,9 +26,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry import schema
-from registry.audit import installed_versions
-from registry.commits import storage_errors
+from registry.storage import schema
+from registry.storage.audit import installed_versions
+from registry.storage.storage_errors import storage_errors
 
 FORMAT = "task2vec-registry bundle"
 FORMAT_VERSION = 1
@@ -82,7 +82,7 @@ def _with_source_accuracy(table: str, rows: pa.Table) -> pa.Table:
 
 
 OLDEST_SCHEMA_VERSION = 3
-# From version N - 1 to N, under key N, as in ``registry.schema.MIGRATIONS``; one for each from the oldest on.
+# From version N - 1 to N, under key N, as in ``registry.storage.schema.MIGRATIONS``; one for each from the oldest on.
 UPGRADES: dict[int, Upgrade] = {4: Upgrade(_without_source_accuracy, _with_source_accuracy)}
 
 

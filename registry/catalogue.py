@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry.database import Database, KnownRows
 from registry.filters import parse_where
 from registry.records import LATEST, Key
+from registry.storage.database import Database, KnownRows
 
 TABLE = "tasks"
 MAX_CHUNKS = 32  # pieces of a column, one for each time that rows were added

@@ -27,7 +27,7 @@ from registry.options import DataOptions, OneOptions, Progress, check_k
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
 from registry.starter import populate
-from registry.store import Store
+from registry.storage.store import Store
 from registry.task_pages import TaskPages
 from registry.views import NotEmbeddedError, Point, View
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from registry import schema
-from registry.database import Database
 from registry.errors import StorageError
 from registry.records import Key
-from registry.stored_rows import among
+from registry.storage import schema
+from registry.storage.database import Database
+from registry.storage.rows import among
 
 
 class DomainVectors:

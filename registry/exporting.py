@@ -11,16 +11,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry import bundles, schema
+from registry import bundles
 from registry.answers import ExportSummary
 from registry.bundle_cards import UNKNOWN_LICENSE, card_of
 from registry.bundle_folders import CARD, FolderWriter, writing_folder
-from registry.database import quoted
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
 from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
-from registry.schema import table_keys
-from registry.store import Store
-from registry.stored_rows import PRESENT
+from registry.storage import schema
+from registry.storage.database import quoted
+from registry.storage.rows import PRESENT
+from registry.storage.schema import table_keys
+from registry.storage.store import Store
 
 _TIMES = {"tasks": "created_at", "experts": "created_at", "results": "created_at", "audit": "at"}
 

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry import bundle_contents, schema
+from registry import bundle_contents
 from registry.answers import ImportSummary
-from registry.audit import audit_lines
 from registry.bundle_contents import Contents, read_contents
 from registry.bundle_folders import open_folder
 from registry.bundle_reader import Bundle, open_bundle
-from registry.database import quoted
 from registry.merging import Plan, make_plan
 from registry.options import Policy
 from registry.records import AuditRecord, EmbeddingRecord, Key, ResultRecord, TaskRecord
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.audit import audit_lines
+from registry.storage.database import quoted
+from registry.storage.store import Store
 
 _SLICE_ROWS = 4096
 

@@ -6,7 +6,7 @@ from registry.answers import OptimizedTable, TaskHistory
 from registry.errors import NoRegistryError, NotFoundError
 from registry.notebooks import Records
 from registry.records import AuditRecord, TaskRecord
-from registry.store import Store
+from registry.storage.store import Store
 
 
 class Lifecycle:

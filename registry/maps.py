@@ -19,7 +19,7 @@ from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.map_files import LayoutFiles
 from registry.options import DataOptions, Progress, ReadingOptions
 from registry.snapshots import Snapshot
-from registry.store import Store
+from registry.storage.store import Store
 from registry.views import Point, View
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from registry.bundle_contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
 from registry.options import Policy
 from registry.records import ExpertRecord, Key, SpaceRecord
-from registry.store import Store
+from registry.storage.store import Store
 
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently
 

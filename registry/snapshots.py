@@ -18,7 +18,7 @@ from registry.domain_vectors import DomainVectors
 from registry.embedding_cache import EmbeddingCache
 from registry.index.rows import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
-from registry.store import Store
+from registry.storage.store import Store
 from registry.together import Together
 
 NOT_EMBEDDED = -1

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord, to_json
-from registry.store import Store
+from registry.storage.store import Store
 
 FOLDER = Path(__file__).parent / "builtin"
 VECTORS = ("fisher", "standard_error", "domain")

@@ -12,7 +12,7 @@ from registry.answers import AddedOfMany
 from registry.cautions import embedding_warnings
 from registry.embedding_runs import Embedded
 from registry.records import EmbeddingRecord, TaskRecord
-from registry.store import Store
+from registry.storage.store import Store
 from registry.task_manifests import TaskRow
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from ray_nodes import ray_cluster
 from registry_measures import optimised_copy, run_alone
 
 from registry import TaskRegistry
-from registry.store import Store
+from registry.storage.store import Store
 
 TOLD = Path(__file__).with_name("add_many_told.py")
 T2V = str(Path(sys.executable).with_name("t2v"))

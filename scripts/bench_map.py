@@ -24,7 +24,7 @@ from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, real_logs
 from registry import TaskRegistry, layout, pictures
 from registry.distances import pairwise
 from registry.starter import populate
-from registry.store import Store
+from registry.storage.store import Store
 
 BENCHMARK = Path(__file__).parent / "benchmark"
 SMACOF_UP_TO = 2000

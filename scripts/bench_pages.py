@@ -21,7 +21,7 @@ from machine import print_machine, save_figures
 from synthetic_tasks import SyntheticTasks, task_name
 
 from registry import TaskRegistry
-from registry.store import Store
+from registry.storage.store import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

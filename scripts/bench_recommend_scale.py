@@ -18,7 +18,7 @@ from synthetic_tasks import SyntheticTasks
 
 from registry import TaskRegistry, prior_cache
 from registry.records import ExpertRecord, ResultRecord
-from registry.store import Store
+from registry.storage.store import Store
 
 REPEATS = 7
 

@@ -40,7 +40,7 @@ from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, task_name
 from web_clients import load
 
 from registry import TaskRegistry
-from registry.store import Store
+from registry.storage.store import Store
 
 EXPERT = "resnet14w32.mnist"
 STARTER_TASK = "mnist"

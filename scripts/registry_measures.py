@@ -22,7 +22,7 @@ from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, task_name
 from registry import TaskRegistry
 from registry.distances import DEFAULT_ALPHA, pairwise
 from registry.index.vector_index import VectorIndex
-from registry.store import Store
+from registry.storage.store import Store
 
 K = 10
 TIE = 2e-6  # the two task2vec distances are right to about 1e-6 in float32

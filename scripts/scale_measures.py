@@ -17,7 +17,7 @@ from synthetic_tasks import SyntheticTasks
 
 from registry import TaskRegistry
 from registry.answers import AddedMany
-from registry.store import Store
+from registry.storage.store import Store
 
 CORES = len(os.sched_getaffinity(0))
 FILLED = (500, 20_000)

@@ -35,7 +35,7 @@ from torture_workers import Acknowledged
 
 from registry import TaskRegistry
 from registry.errors import RegistryError
-from registry.store import Store
+from registry.storage.store import Store
 
 DURING = {"optimize": torture_workers.optimize_forever, "index-save": torture_workers.save_index_forever}
 FAULTS = (

@@ -37,8 +37,8 @@ from many_tasks import make_tasks
 from ray_nodes import is_alive, kill, ray_cluster, wait_until, workers_of
 
 from registry import TaskRegistry
-from registry.schema import embeddings_table_name
-from registry.store import Store
+from registry.storage.schema import embeddings_table_name
+from registry.storage.store import Store
 
 TOLD = Path(__file__).with_name("add_many_told.py")
 TESTS = Path(__file__).parents[1] / "tests"

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from registry import TaskRegistry, database, embedding_cache
+from registry import TaskRegistry, embedding_cache
 from registry.errors import DuplicateError, NotFoundError, RegistryError
 from registry.index import neighbors
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
-from registry.store import Store
+from registry.storage import database
+from registry.storage.store import Store
 
 # Of the fork server, at each process: it has opened nothing, which is what the warning is about.
 warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)

@@ -4,7 +4,7 @@ import numpy as np
 from builders import make_embedding, make_space, make_task
 
 from registry import TaskRegistry
-from registry.store import Store
+from registry.storage.store import Store
 
 DIM = 64
 NUM_GROUPS = 3

@@ -6,7 +6,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from click.testing import CliRunner
 
 from registry.cli import main
-from registry.store import Store
+from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 2000, "seed": 0, "split": null}'
 RECIPE = '{"estimator": "signed", "pooling": "filter_mean", "probe": "tiny.test"}'

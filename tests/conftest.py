@@ -13,7 +13,7 @@ from s3_server import S3Server
 import registry
 
 if TYPE_CHECKING:
-    from registry.store import Store
+    from registry.storage.store import Store
 
 
 def shared_folder() -> Path:
@@ -55,7 +55,7 @@ def empty(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> "Store":
     """A registry with one space and nothing else."""
-    from registry.store import Store  # here, as tests of indexer need no database
+    from registry.storage.store import Store  # here, as tests of indexer need no database
 
     return Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
 

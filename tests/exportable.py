@@ -4,8 +4,9 @@ import json
 
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import TaskRegistry, schema
-from registry.store import Store
+from registry import TaskRegistry
+from registry.storage import schema
+from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 2000, "seed": 0}'
 

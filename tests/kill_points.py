@@ -35,10 +35,10 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from registry import TaskRegistry, embedding_cache
 from registry.errors import DuplicateError, NotFoundError
 from registry.index import neighbors
-from registry.locks import HOLDER_FILE, LOCK_FILE
-from registry.schema import embeddings_table_name
 from registry.starter import populate
-from registry.store import Store
+from registry.storage.locks import HOLDER_FILE, LOCK_FILE
+from registry.storage.schema import embeddings_table_name
+from registry.storage.store import Store
 
 # Of the fork server, at each child: it has never connected, which is what the warning is about.
 warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)

@@ -3,7 +3,7 @@
 from references_distances import reference
 
 from registry.distances import DEFAULT_ALPHA
-from registry.store import Store
+from registry.storage.store import Store
 
 
 def plain_nearest(store: Store, space_id: str, asked: str, *, distance: str, builtin=True, where=None):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from registry import TaskRegistry
 from registry.cli import main
-from registry.store import Store
+from registry.storage.store import Store
 
 EXPERT = "resnet18.tv_in1k"
 

@@ -7,9 +7,9 @@ import pytest
 from markdown_pages import ROOT, table
 
 SOLE_IMPORTERS = {
-    "lancedb": {"registry/store.py"},
+    "lancedb": {"registry/storage/store.py"},
     "faiss": {"registry/index/vector_index.py"},
-    "obstore": {"registry/object_places.py"},
+    "obstore": {"registry/storage/object_store.py"},
     "indexer": {
         "registry/embedding_runs.py",
         "registry/expert_sources.py",
@@ -396,7 +396,7 @@ def test_contributing_shows_who_imports_a_library():
         ("registry/views.py", "def f():\n    import faiss"),
         ("registry/ingest.py", "import torch"),
         ("indexer/probes.py", "from torchvision import models"),
-        ("registry/creation.py", "import lancedb"),
+        ("registry/storage/store.py", "import lancedb"),
     ],
 )
 def test_a_forbidden_import_is_noticed(path, source):

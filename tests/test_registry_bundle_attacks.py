@@ -14,10 +14,11 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from forgery import Forgery
 
-from registry import TaskRegistry, bundle_reader, bundles, parquet_footers, schema
+from registry import TaskRegistry, bundle_reader, bundles, parquet_footers
 from registry.bundle_contents import read_contents
 from registry.errors import BundleError, RegistryError, SchemaVersionError
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 2000, "seed": 0}'
 EMBEDDINGS = "embeddings__space0"

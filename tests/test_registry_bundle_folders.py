@@ -11,7 +11,7 @@ from extras import skip_without
 
 from registry import TaskRegistry, bundles
 from registry.errors import BundleError, InvalidQueryError, StorageError
-from registry.store import Store
+from registry.storage.store import Store
 
 TABLES = ["spaces", "tasks", "experts", "results", "audit", "embeddings__space0", "embeddings__space1"]
 NAMES = sorted(["README.md", "manifest.json", *(f"{name}.parquet" for name in TABLES)])

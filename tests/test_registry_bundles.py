@@ -10,10 +10,11 @@ from exportable import SETTINGS, content, exported, imported, is_own, make_sourc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import TaskRegistry, bundles, schema
+from registry import TaskRegistry, bundles
 from registry.errors import BundleError, InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
 from registry.records import TaskRecord
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.store import Store
 
 
 @pytest.fixture

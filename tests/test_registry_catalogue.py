@@ -9,8 +9,8 @@ from small_stores import SPACE, add
 
 from registry import catalogue
 from registry.catalogue import CatalogueCache
-from registry.database import Database
-from registry.store import Store
+from registry.storage.database import Database
+from registry.storage.store import Store
 
 
 def cache_of(store):

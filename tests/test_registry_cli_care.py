@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from exportable import add, make_source
 
 from registry.cli import main
-from registry.store import Store
+from registry.storage.store import Store
 
 
 @pytest.fixture

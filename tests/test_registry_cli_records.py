@@ -11,7 +11,7 @@ from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
 from registry import TaskRegistry
 from registry.cli import main
-from registry.store import Store
+from registry.storage.store import Store
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from registry import TaskRegistry, documents, terminal, text_tables
 from registry.cli import main
 from registry.cli_options import CommaList, Range, Size
 from registry.errors import InvalidQueryError
-from registry.store import Store
+from registry.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import TaskRegistry, locks
+from registry import TaskRegistry
 from registry.errors import DuplicateError, RegistryError, StorageError
-from registry.store import Store
+from registry.storage import locks
+from registry.storage.store import Store
 
 SPACE = "space0"
 NUM_PROCESSES, NUM_THREADS = 4, 8

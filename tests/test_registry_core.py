@@ -18,7 +18,7 @@ from registry.errors import (
     NotFoundError,
     StorageError,
 )
-from registry.store import Store
+from registry.storage.store import Store
 
 DIGITS = "sklearn:digits"
 

@@ -7,7 +7,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
-from registry.store import Store
+from registry.storage.store import Store
 
 
 def fails(error, message):

@@ -15,7 +15,7 @@ from kill_points import CASES, SPACE, Point
 from registry import embedding_cache
 from registry.errors import DuplicateError, RegistryError, StorageError
 from registry.index import neighbors
-from registry.store import Store
+from registry.storage.store import Store
 
 DISK_BYTES = 2 * 2**20
 

@@ -9,12 +9,12 @@ import pytest
 from builders import make_expert
 from small_stores import SPACE, add, keys
 
-from registry import database, schema
 from registry.errors import (
     NotFoundError,
     StorageError,
 )
-from registry.store import Store
+from registry.storage import database, schema
+from registry.storage.store import Store
 
 
 def test_missing_registry_reads_as_empty_and_leaves_no_trace(tmp_path):

@@ -28,7 +28,7 @@ from registry.cli import main as t2v
 from registry.errors import RegistryError
 from registry.index import neighbors
 from registry.records import to_json
-from registry.store import Store
+from registry.storage.store import Store
 
 PLACES = 20
 MEMORY_BYTES = 8 * 2**30

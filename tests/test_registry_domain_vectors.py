@@ -7,7 +7,7 @@ from builders import make_embedding, make_space, make_task
 from registry.distances import cosine_distances
 from registry.domain_vectors import DomainVectors
 from registry.errors import StorageError
-from registry.store import Store
+from registry.storage.store import Store
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from registry.index import files as index_files
 from registry.index import neighbors
 from registry.index.rows import NO_KEY, DamagedIndexError
 from registry.index.vector_index import VectorIndex
-from registry.store import Store
+from registry.storage.store import Store
 
 SPACE = "space0"
 
@@ -424,7 +424,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from registry import embedding_cache
 from registry.index import neighbors
-from registry.store import Store
+from registry.storage.store import Store
 import test_registry_embedding_cache as tests
 
 neighbors.EXACT_BELOW, embedding_cache.SAVE_ROWS = 50, 5

@@ -68,7 +68,7 @@ def test_results_are_kept_of_registered_tasks_alone(registry, tmp_path):
 def test_tasks_that_are_written_alike_stand_for_neither(tmp_path):
     from builders import make_embedding, make_space, make_task
 
-    from registry.store import Store
+    from registry.storage.store import Store
 
     store = Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
     for name in ("Flow-ers", "flow_ers"):

@@ -14,10 +14,11 @@ from builders import make_embedding, make_expert, make_space
 from exportable import add, content, exported, imported, make_source
 from forgery import Forgery
 
-from registry import bundles, schema
-from registry.database import Database
+from registry import bundles
 from registry.errors import BundleError, ConflictError, InvalidQueryError, StorageError
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.database import Database
+from registry.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -230,7 +231,7 @@ def test_an_import_that_ended_anywhere_is_finished_by_another(source, ours, tmp_
 IMPORTER = """
 import os, signal, sys
 from registry import TaskRegistry, bundles
-from registry.database import Database
+from registry.storage.database import Database
 
 bundles.GROUP_ROWS = 2
 commit, left = Database.commit, int(sys.argv[3])

@@ -12,7 +12,7 @@ from command_lines import RECIPE, answer, ok, t2v
 from registry import TaskRegistry, ingest
 from registry.errors import IngestError, InvalidQueryError
 from registry.options import DataOptions, EmbeddingOptions
-from registry.store import Store
+from registry.storage.store import Store
 
 ROUGH = "Warning: only 12 samples; below 100 an embedding is a rough guess\n"
 

@@ -12,19 +12,20 @@ import obstore
 import pytest
 from markdown_pages import ROOT
 
-from registry import leases, locks
 from registry.errors import StorageError
-from registry.leases import Lease
-from registry.object_places import ObjectPlace, _LockSlot
+from registry.storage import leases, locks
+from registry.storage.leases import Lease
+from registry.storage.object_store import ObjectPlace, _LockSlot
 
 TTL_SECONDS = 1.0
 
 HEADER = """
 import os, sys, time
 import obstore
-from registry import leases, locks
+from registry.storage import leases
+from registry.storage import locks
 from registry.errors import StorageError
-from registry.object_places import ObjectPlace
+from registry.storage.object_store import ObjectPlace
 
 leases.TTL_SECONDS = float(sys.argv[2])
 place = ObjectPlace(sys.argv[1])

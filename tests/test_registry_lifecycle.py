@@ -12,7 +12,7 @@ from small_stores import SPACE, add, keys
 
 from registry import TaskRegistry
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
-from registry.store import Store
+from registry.storage.store import Store
 
 
 def fails(error, message):

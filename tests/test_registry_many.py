@@ -11,7 +11,7 @@ from command_lines import t2v
 
 from registry import TaskRegistry, TaskRow
 from registry.errors import InvalidRecordError, NotFoundError, StorageError
-from registry.store import Store
+from registry.storage.store import Store
 from registry.task_writer import TaskWriter
 
 NAMES = [f"t{number}" for number in range(5)]

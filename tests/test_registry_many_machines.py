@@ -16,8 +16,8 @@ from s3_server import ACCESS
 
 from registry import TaskRegistry, embedding_cache, ingest
 from registry.index import neighbors
-from registry.object_places import ObjectPlace
-from registry.store import Store
+from registry.storage.object_store import ObjectPlace
+from registry.storage.store import Store
 
 SPACE = "space0"
 SETTINGS = '{"max_samples": 2000, "seed": 0}'

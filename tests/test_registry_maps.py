@@ -14,7 +14,7 @@ from registry import TaskRegistry, ingest, layouts
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import landmarks
-from registry.store import Store
+from registry.storage.store import Store
 
 COUNT = 24
 

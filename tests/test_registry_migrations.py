@@ -20,9 +20,10 @@ import pytest
 from builders import make_embedding, make_task
 from command_lines import answer
 
-from registry import TaskRegistry, ingest, schema
+from registry import TaskRegistry, ingest
 from registry.errors import StorageError
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.store import Store
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DIGITS = "sklearn:digits"
@@ -303,7 +304,7 @@ def test_an_old_registry_that_cannot_be_written_says_what_it_needs(old, version,
     def refuse(folder):
         raise StorageError(f"{folder} cannot be written: Read-only file system")
 
-    monkeypatch.setattr("registry.places.folder_lock", refuse)
+    monkeypatch.setattr("registry.storage.places.folder_lock", refuse)
     message = (
         f"{old}: schema version {version} has to be brought up to {schema.SCHEMA_VERSION} once, by any command "
         f"of somebody who can write there: {old} cannot be written: Read-only file system"

@@ -12,7 +12,7 @@ from registry import TaskRegistry
 from registry.cli import main
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, RegistryError
 from registry.records import NAME_PATTERN, checked_name
-from registry.store import Store
+from registry.storage.store import Store
 
 HOSTILE = [
     "",

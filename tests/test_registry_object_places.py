@@ -7,9 +7,9 @@ import pytest
 from markdown_pages import ROOT
 from s3_server import S3Server
 
-from registry import object_places
 from registry.errors import StorageError
-from registry.object_places import ObjectPlace
+from registry.storage import object_store
+from registry.storage.object_store import ObjectPlace
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_denied_access_is_told(own_server):
 
 
 def test_server_that_is_gone_is_told(own_server, monkeypatch):
-    monkeypatch.setattr(object_places, "MAX_RETRIES", 1)
+    monkeypatch.setattr(object_store, "MAX_RETRIES", 1)
     place = ObjectPlace(f"s3://{own_server.new_bucket()}/registry")
     message = f"{place.uri} cannot be read: HTTP error: error sending request"
     with place.lock():
@@ -209,7 +209,7 @@ def test_missing_extra_says_what_to_install():
     code = (
         "import sys; sys.modules['obstore'] = None\n"
         "from registry.errors import MissingExtraError\n"
-        "from registry.locations import place_of\n"
+        "from registry.storage.store import place_of\n"
         "try: place_of('s3://bucket/registry')\n"
         "except MissingExtraError as error: print(error)"
     )

@@ -15,9 +15,10 @@ from command_lines import EXPERT, TASKS, make_small_registry, ok, t2v
 from markdown_pages import ROOT
 from s3_server import S3Server
 
-from registry import TaskRegistry, leases, object_places
+from registry import TaskRegistry
 from registry.errors import DuplicateError, StorageError
-from registry.store import Store
+from registry.storage import leases, object_store
+from registry.storage.store import Store
 
 TTL_SECONDS = 2.0
 SPACE = "space0"
@@ -27,9 +28,10 @@ SPACE = "space0"
 WRITER = """
 import sys
 from builders import make_embedding, make_space, make_task
-from registry import database, leases
+from registry.storage import database
+from registry.storage import leases
 from registry.errors import DuplicateError
-from registry.store import Store
+from registry.storage.store import Store
 
 uri, prefix, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 leases.TTL_SECONDS = float(sys.argv[4])
@@ -208,7 +210,7 @@ def test_many_kills_lose_nothing_acknowledged(bucket):
 
 
 def test_server_that_is_gone_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(object_places, "MAX_RETRIES", 1)
+    monkeypatch.setattr(object_store, "MAX_RETRIES", 1)
     with S3Server() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)

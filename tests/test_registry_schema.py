@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import schema
-from registry.schema import EmbeddingTable, from_arrow, to_arrow
+from registry.storage import schema
+from registry.storage.schema import EmbeddingTable, from_arrow, to_arrow
 
 RECORDS = {
     "spaces": [make_space(), make_space("wider", dim=7, domain_dim=2, builtin=True)],

@@ -5,10 +5,10 @@ import re
 import lancedb
 import pytest
 
-from registry import schema
 from registry.answers import Problem
 from registry.errors import SchemaVersionError
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.store import Store
 
 
 def set_schema_version(store, version):

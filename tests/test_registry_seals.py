@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from registry.errors import StorageError
-from registry.seals import SEALS_FOLDER, Seals
+from registry.storage.checksums import SEALS_FOLDER, Seals
 
 MANIFESTS = ["_versions/18446744073709551614.manifest", "_versions/18446744073709551613.manifest"]
 

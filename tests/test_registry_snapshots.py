@@ -12,10 +12,10 @@ from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
 from registry import TaskRegistry, embedding_cache, snapshots
-from registry.database import Database
 from registry.errors import NotFoundError
 from registry.index import neighbors
-from registry.store import Store
+from registry.storage.database import Database
+from registry.storage.store import Store
 
 SPACES = ("space0", "space1")
 DISTANCES = ("task2vec", "task2vec_asymmetric", "euclidean")
@@ -342,7 +342,7 @@ OTHER_PROCESS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_registry_snapshots import SPACES, entry
-from registry.store import Store
+from registry.storage.store import Store
 
 store = Store(sys.argv[2])
 for line in sys.stdin:

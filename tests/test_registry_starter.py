@@ -11,7 +11,7 @@ from indexer.probes import BUILTIN_FOLDER, list_builtin
 from registry import TaskRegistry
 from registry.ingest import NOT_SHIPPED, default_probe
 from registry.starter import FOLDER, VECTORS, Starter, load_starter, populate, save_starter
-from registry.store import Store
+from registry.storage.store import Store
 
 NAMES = ("birds", "trees")
 

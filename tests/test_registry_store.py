@@ -14,7 +14,7 @@ from registry.errors import (
     InvalidRecordError,
     NotFoundError,
 )
-from registry.store import Store
+from registry.storage.store import Store
 
 
 def test_task_and_embedding_come_back_as_they_went_in(store):

@@ -8,7 +8,7 @@ from small_stores import SPACE, add
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, NoRegistryError, NotFoundError
 from registry.snapshots import NO_VERSION
-from registry.store import Store
+from registry.storage.store import Store
 from registry.task_pages import SORTS
 
 TAGS = (("grey", "digits"), ("medical",), (), ("Medical-x",))

@@ -10,14 +10,15 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from small_stores import SPACE, add, insert, keys, same_embedding
 
-from registry import TaskRegistry, schema
+from registry import TaskRegistry
 from registry.answers import Problem
 from registry.errors import (
     StorageError,
 )
 from registry.index import neighbors
-from registry.seals import SEALS_FOLDER
-from registry.store import Store
+from registry.storage import schema
+from registry.storage.checksums import SEALS_FOLDER
+from registry.storage.store import Store
 
 
 def data_files(store, table):

@@ -12,7 +12,7 @@ from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
 from registry.snapshots import Snapshots
-from registry.store import Store
+from registry.storage.store import Store
 from registry.views import View, choose_space
 
 NAMES = [f"task{number:02}" for number in range(30)]

@@ -12,13 +12,13 @@ import pytest
 from builders import make_expert, make_task
 from small_stores import add, keys
 
-from registry import commits, database, locks, schema
 from registry.errors import (
     DuplicateError,
     StorageError,
 )
-from registry.schema import to_arrow
-from registry.store import Store
+from registry.storage import database, locks, schema, storage_errors
+from registry.storage.schema import to_arrow
+from registry.storage.store import Store
 
 
 def test_another_store_sees_writes_at_once(store):
@@ -87,7 +87,7 @@ def test_fork_is_fine_before_the_first_use_and_refused_after(store):
     script = """
 import os, sys
 from registry.errors import StorageError
-from registry.store import Store
+from registry.storage.store import Store
 
 def in_child(store):
     child = os.fork()
@@ -117,7 +117,7 @@ in_child(Store(sys.argv[1]))
 
 def test_conflicting_commit_is_retried(monkeypatch):
     waits = []
-    monkeypatch.setattr(commits.time, "sleep", waits.append)
+    monkeypatch.setattr(storage_errors.time, "sleep", waits.append)
     failures = [
         RuntimeError("lance error: Retryable commit conflict for version 5"),
         OSError("Too many concurrent writers"),
@@ -128,15 +128,15 @@ def test_conflicting_commit_is_retried(monkeypatch):
             raise failures.pop()
         return "done"
 
-    assert commits.retried(write) == "done"
+    assert storage_errors.retried(write) == "done"
     assert len(waits) == 2
-    assert waits[0] <= commits.FIRST_WAIT_SECONDS
-    assert waits[1] <= 2 * commits.FIRST_WAIT_SECONDS
+    assert waits[0] <= storage_errors.FIRST_WAIT_SECONDS
+    assert waits[1] <= 2 * storage_errors.FIRST_WAIT_SECONDS
 
 
 def test_conflict_without_end_and_other_errors_are_passed_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(commits.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage_errors.time, "sleep", lambda seconds: None)
 
     def failing(message):
         def write():
@@ -146,10 +146,10 @@ def test_conflict_without_end_and_other_errors_are_passed_on(monkeypatch):
         return write
 
     with pytest.raises(RuntimeError, match=re.escape("Commit conflict")):
-        commits.retried(failing("Commit conflict"))
+        storage_errors.retried(failing("Commit conflict"))
     with pytest.raises(RuntimeError, match=re.escape("disk full")):
-        commits.retried(failing("disk full"))
-    assert calls == ["Commit conflict"] * commits.ATTEMPTS + ["disk full"]
+        storage_errors.retried(failing("disk full"))
+    assert calls == ["Commit conflict"] * storage_errors.ATTEMPTS + ["disk full"]
 
 
 def test_scattered_table_is_compacted(store, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from registry import TaskRegistry
 from registry.distances import pairwise
 from registry.starter import load_starter
-from registry.store import Store
+from registry.storage.store import Store
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 

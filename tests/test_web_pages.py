@@ -10,7 +10,7 @@ from web_servers import BEARER, serving
 
 import registry
 from registry.palette import SERIES, SERIES_DARK, THEMES
-from registry.store import Store
+from registry.storage.store import Store
 from registry.web.pages import warm
 from registry.web.templating import STATIC, static_path
 

@@ -5,7 +5,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from html_pages import Page, faults_of
 from web_servers import serving
 
-from registry.store import Store
+from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 9}'
 

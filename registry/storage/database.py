@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry import schema
-from registry.commits import FOREIGN_ERRORS, reread, retried, storage_errors
 from registry.errors import SchemaVersionError, StorageError
-from registry.places import META_TABLE, Place
 from registry.records import utc_now
+from registry.storage import schema
+from registry.storage.places import META_TABLE, Place
+from registry.storage.storage_errors import FOREIGN_ERRORS, reread, retried, storage_errors
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number

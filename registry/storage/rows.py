@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from registry import schema
-from registry.audit import audit_lines
-from registry.database import Database, quoted
 from registry.errors import DuplicateError, NotFoundError
 from registry.records import utc_now
+from registry.storage import schema
+from registry.storage.audit import audit_lines
+from registry.storage.database import Database, quoted
 
 PRESENT = "removed_at = ''"
 REMOVED = "removed_at != ''"

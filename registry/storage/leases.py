@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, field, replace
 from random import uniform
 from typing import Protocol
 
-from registry import locks
 from registry.errors import StorageError
+from registry.storage import locks
 
 TTL_SECONDS = 15.0
 RENEWALS_PER_TTL = 3

@@ -7,21 +7,23 @@ of which a file is damaged, since then anything in it may look wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry import schema
 from registry.answers import Problem
-from registry.audit import audit_lines
-from registry.commits import storage_errors
-from registry.database import Database
 from registry.errors import InvalidRecordError, SchemaVersionError, StorageError
-from registry.places import STAGING_FOLDER
+from registry.index.files import BusyIndexError, IndexFiles, UnusableIndexError
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
+from registry.storage import schema
+from registry.storage.audit import audit_lines
+from registry.storage.database import Database
+from registry.storage.places import STAGING_FOLDER
+from registry.storage.storage_errors import storage_errors
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message
@@ -149,7 +151,7 @@ class _Check:
         folder = self._database.place.cache_folder(registry_id)
         if not folder.is_dir():
             return
-        from registry.verify_index import index_damage, remove_index  # they bring faiss
+        from registry.storage.verify import index_damage, remove_index  # they bring faiss
 
         for name in [name for name in self._tables if name.startswith(schema.EMBEDDINGS_PREFIX)]:
             place = (folder, registry_id, name.removeprefix(schema.EMBEDDINGS_PREFIX))
@@ -336,3 +338,28 @@ def _key_columns(name: str, table: pa.Table) -> list[str]:
     if name == "results":
         return [column for column in table.schema.names if column != "_rowid"]
     return keys.get(name, schema.EMBEDDING_KEY)
+
+
+CHECKED_ROWS = 4096  # at a time
+
+
+def index_damage(folder: Path, registry_id: str, space_id: str) -> str:
+    """What is wrong with the index of a space, in a few words; empty if nothing is, or there is none."""
+    try:
+        saved = IndexFiles(folder, registry_id, space_id).load()
+    except UnusableIndexError as error:
+        return "" if str(error) == "missing" else str(error)
+    for start in range(0, len(saved.vectors), CHECKED_ROWS):
+        rows = np.arange(start, min(start + CHECKED_ROWS, len(saved.vectors)))
+        if (row := saved.damaged_row(rows)) is not None:
+            return f"damaged (row {row} of its vectors is not what was written)"
+    return ""
+
+
+def remove_index(folder: Path, registry_id: str, space_id: str) -> bool:
+    """Delete the index files of a space, which are built again when they are needed; whether it could."""
+    files = IndexFiles(folder, registry_id, space_id)
+    with suppress(OSError, BusyIndexError), files.writing(wait=True):
+        files.remove()
+        return True
+    return False

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from registry.errors import StorageError
-from registry.locks import HOLDER_FILE, LOCK_FILE, folder_lock
-from registry.seals import SEALS_FOLDER, Seals
+from registry.storage.checksums import SEALS_FOLDER, Seals
+from registry.storage.locks import HOLDER_FILE, LOCK_FILE, folder_lock
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"

@@ -6,12 +6,12 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from registry import schema
-from registry.database import quoted
 from registry.errors import InvalidRecordError, NotFoundError, StorageError
 from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
-from registry.schema import EmbeddingTable
-from registry.stored_rows import PRESENT, StoredRows, among, lookup
+from registry.storage import schema
+from registry.storage.database import quoted
+from registry.storage.rows import PRESENT, StoredRows, among, lookup
+from registry.storage.schema import EmbeddingTable
 
 
 class StoredEmbeddings(StoredRows):

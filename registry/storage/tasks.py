@@ -3,13 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from registry import schema
-from registry.database import quoted
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.filters import parse_where
 from registry.records import LATEST, AuditRecord, EmbeddingRecord, Key, TaskRecord, checked_alias
-from registry.stored_embeddings import StoredEmbeddings
-from registry.stored_rows import PRESENT, REMOVED, among, listed, lookup, refuse_duplicates
+from registry.storage import schema
+from registry.storage.database import quoted
+from registry.storage.embeddings import StoredEmbeddings
+from registry.storage.rows import PRESENT, REMOVED, among, listed, lookup, refuse_duplicates
 
 
 class StoredTasks(StoredEmbeddings):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from registry.errors import MissingExtraError, StorageError
-from registry.leases import Lease, Version
-from registry.locks import LOCK_FILE
-from registry.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX
+from registry.storage.leases import Lease, Version
+from registry.storage.locks import LOCK_FILE
+from registry.storage.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX
 
 try:
     import obstore
@@ -46,7 +46,7 @@ _REQUEST = re.compile(r"^Generic \w+ error: (.*?Error performing .*? - )?", re.D
 
 
 class ObjectPlace:
-    """A prefix of a bucket; see ``registry.places.Place``."""
+    """A prefix of a bucket; see ``registry.storage.places.Place``."""
 
     def __init__(self, uri: str) -> None:
         """Remember the place; nothing is reached yet.
@@ -237,7 +237,7 @@ class ObjectPlace:
 
 
 class _LockSlot:
-    """The object that names the holder of the lock; see ``registry.leases.Slot``."""
+    """The object that names the holder of the lock; see ``registry.storage.leases.Slot``."""
 
     def __init__(self, place: ObjectPlace) -> None:
         self._place = place

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from registry import schema
-from registry.database import quoted
 from registry.records import ExpertRecord, ResultRecord
-from registry.stored_rows import NOT_BUILTIN, REMOVED, StoredRows, listed, lookup, refuse_duplicates
+from registry.storage import schema
+from registry.storage.database import quoted
+from registry.storage.rows import NOT_BUILTIN, REMOVED, StoredRows, listed, lookup, refuse_duplicates
 
 
 class StoredExperts(StoredRows):

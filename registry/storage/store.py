@@ -16,16 +16,15 @@ from typing import Any
 import lancedb
 
 from registry.answers import OptimizedTable, Problem
-from registry.creation import check_place, create_registry
-from registry.database import KEEP_VERSIONS, Database, quoted
 from registry.errors import StorageError
-from registry.locations import place_of
-from registry.places import Place
 from registry.records import AuditRecord
-from registry.schema import EmbeddingTable
-from registry.stored_experts import StoredExperts
-from registry.stored_tasks import StoredTasks
-from registry.verify import verify_database
+from registry.storage.database import KEEP_VERSIONS, Database, quoted
+from registry.storage.experts import StoredExperts
+from registry.storage.places import LocalPlace, Place
+from registry.storage.schema import EmbeddingTable
+from registry.storage.storage_errors import storage_errors
+from registry.storage.tasks import StoredTasks
+from registry.storage.verify import verify_database
 
 __all__ = ["EmbeddingTable", "Store"]
 
@@ -88,7 +87,7 @@ class Store(StoredTasks, StoredExperts):
         return sorted(records, key=lambda record: record.at)
 
     def verify(self, *, repair: bool = False) -> list[Problem]:
-        """Check every table against the others; see ``registry.verify``."""
+        """Check every table against the others; see ``registry.storage.verify``."""
         return verify_database(self.database, repair=repair)
 
     def optimize(self, *, keep: timedelta = KEEP_VERSIONS) -> list[OptimizedTable]:
@@ -140,3 +139,59 @@ def _about(subject: str) -> str:
         f"subject = {name} or starts_with(subject, {quoted(subject + '@')}) "
         f"or starts_with(subject, {quoted(subject + ' on ')}) or ends_with(subject, {quoted(' on ' + subject)})"
     )
+
+
+def create_registry(database: Database, make: Callable[[str], None]) -> None:
+    """Create a registry, unless it is there or another process creates it first.
+
+    Args:
+        database: Where.
+        make: Makes all tables and their first rows at the URI it is given; if it raises, there is no registry.
+
+    Raises:
+        StorageError: If the place is a file, a folder of something else, or not writable.
+    """
+    check_place(database)
+    if database.exists:
+        return
+    place = database.place
+    with storage_errors(f"{database.uri}: a registry cannot be created here"):
+        place.prepare()
+    with place.lock():
+        if database.exists:
+            return
+        place.remove_leftovers()
+        try:
+            make(place.staging_uri)
+            with storage_errors(f"{database.uri}: a registry cannot be created here"):
+                place.publish()
+        except BaseException:
+            # Some tables may have been moved already, and would be taken for a registry that lost its meta.
+            if not database.exists:
+                place.remove_leftovers()
+            raise
+        finally:
+            place.remove_staging()
+
+
+def check_place(database: Database) -> None:
+    """Fail where a registry neither is nor can be made; for callers who would find out after long work.
+
+    Raises:
+        StorageError: If the place is a file or a folder of something else.
+    """
+    with storage_errors(f"{database.uri}: a registry cannot be created here"):
+        database.place.check()
+
+
+def place_of(uri: str | Path) -> Place:
+    """The place that a URI names: a folder, or an object store such as ``s3://bucket/prefix``.
+
+    Raises:
+        StorageError: If it is a URL of another kind, or what reaches object stores is not installed.
+    """
+    if "://" in str(uri):
+        from registry.storage.object_store import ObjectPlace  # an extra
+
+        return ObjectPlace(str(uri))
+    return LocalPlace(uri)

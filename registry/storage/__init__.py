@@ -1,0 +1,1 @@
+"""Records on disk, safe against kills and concurrent writers."""
