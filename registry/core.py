@@ -17,6 +17,7 @@ from registry import embedding_runs, ingest
 from registry.advice import Advice
 from registry.answers import AddedTask, Neighbor, Problem, Query
 from registry.asking import Answer, space_of
+from registry.builtin.starter import populate
 from registry.distances import get_distance
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.index.rows import DamagedIndexError
@@ -26,7 +27,6 @@ from registry.notebooks import Records
 from registry.options import DataOptions, OneOptions, Progress, check_k
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots import Snapshots
-from registry.starter import populate
 from registry.storage.store import Store
 from registry.task_pages import TaskPages
 from registry.views import NotEmbeddedError, Point, View

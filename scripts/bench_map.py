@@ -22,8 +22,8 @@ from registry_measures import memory, run_alone
 from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, real_logs
 
 from registry import TaskRegistry, layout, pictures
+from registry.builtin.starter import populate
 from registry.distances import pairwise
-from registry.starter import populate
 from registry.storage.store import Store
 
 BENCHMARK = Path(__file__).parent / "benchmark"

@@ -47,8 +47,8 @@ from synthetic_tasks import (
     write_table,
 )
 
+from registry.builtin.starter import load_starter
 from registry.index.neighbors import EXACT_BELOW, SHORTLISTED_DISTANCES
-from registry.starter import load_starter
 
 BUILTIN = "builtin"
 SELECTIVITIES = (0.5, 0.01, 0.0001)

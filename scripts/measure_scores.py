@@ -21,8 +21,8 @@ from torch import nn
 from indexer.probes import list_builtin, load_network, load_source_head
 from indexer.records import EmbeddingSettings
 from indexer.scores import choose_per_class
+from registry.builtin.starter import load_starter
 from registry.ingest import prepare_task
-from registry.starter import load_starter
 from registry.transferability import list_scores, score
 
 COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))

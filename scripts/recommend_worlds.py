@@ -12,11 +12,11 @@ import click
 import numpy as np
 
 from indexer.records import EmbeddingSettings
+from registry.builtin.starter import Starter, load_starter
 from registry.distances import cosine_distances, pairwise
 from registry.errors import NotFoundError
 from registry.ingest import embedding_record, prepare_task
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
-from registry.starter import Starter, load_starter
 from registry.tables import read_results
 
 RELATIVE_ERROR_TABLES = {"cub_inat_50"}

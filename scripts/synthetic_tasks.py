@@ -36,9 +36,9 @@ from typing import Any
 
 import numpy as np
 
+from registry.builtin.starter import Starter, load_starter
 from registry.distances import RELATIVE_EPSILON, pairwise
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
-from registry.starter import Starter, load_starter
 
 CHUNK_ROWS = 2000
 NEW_DIRECTIONS = 226

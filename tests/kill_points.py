@@ -33,9 +33,9 @@ import pyarrow as pa
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
 from registry import TaskRegistry, embedding_cache
+from registry.builtin.starter import populate
 from registry.errors import DuplicateError, NotFoundError
 from registry.index import neighbors
-from registry.starter import populate
 from registry.storage.locks import HOLDER_FILE, LOCK_FILE
 from registry.storage.schema import embeddings_table_name
 from registry.storage.store import Store
@@ -344,7 +344,7 @@ def start_server() -> Any:
     """A context whose processes have everything imported and nothing opened."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["kill_points", "registry.core", "registry.index.vector_index", "registry.starter"]
+        ["kill_points", "registry.core", "registry.index.vector_index", "registry.builtin.starter"]
     )
     # The server does not take over sys.path before it imports; this variable it does.
     known = os.environ.get("PYTHONPATH")

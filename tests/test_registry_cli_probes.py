@@ -11,9 +11,9 @@ from indexer.fisher import ESTIMATORS
 from indexer.loaders import LOADER_FORMS
 from indexer.probes import count_flops, load_network
 from registry import ingest
+from registry.builtin.starter import load_starter
 from registry.cli import main
 from registry.errors import IngestError
-from registry.starter import load_starter
 
 PROBE = "resnet14w32.tiny_imagenet"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from registry import TaskRegistry
+from registry.builtin.starter import load_starter
 from registry.distances import pairwise
-from registry.starter import load_starter
 from registry.storage.store import Store
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))

@@ -1,0 +1,1 @@
+"""The content that every registry starts with, and what reads it."""
