@@ -13,9 +13,9 @@ from registry.experts import Experts
 from registry.limits import Limits
 from registry.options import DataOptions, Progress, check_k
 from registry.records import Content, ExpertRecord, TaskRecord
+from registry.snapshots.view import View
 from registry.trial_costs import CostModel
 from registry.trials import TrialPlan, Trier, try_experts
-from registry.views import View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding

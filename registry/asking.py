@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from registry.options import DataOptions, Progress
-from registry.views import Point, View
+from registry.snapshots.view import Point, View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding

@@ -26,10 +26,10 @@ from registry.maps import MapCache, Maps
 from registry.notebooks import Records
 from registry.options import DataOptions, OneOptions, Progress, check_k
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
-from registry.snapshots import Snapshots
+from registry.snapshots.snapshots import Snapshots
+from registry.snapshots.view import NotEmbeddedError, Point, View
 from registry.storage.store import Store
 from registry.task_pages import TaskPages
-from registry.views import NotEmbeddedError, Point, View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding

@@ -17,7 +17,7 @@ from registry.index.landmarks import Tasks
 from registry.index.rows import NO_KEY, EmbeddingRows
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
 from registry.options import Progress
-from registry.snapshots import Snapshot
+from registry.snapshots.snapshots import Snapshot
 
 SEEDS_KEPT = 4
 SAMPLE = 200

@@ -17,7 +17,7 @@ from registry.index.landmarks import Tasks
 from registry.map_answers import Clustering, TaskMap
 from registry.map_files import LAID_OUT, LATER, PLACED, Layout
 from registry.options import Progress
-from registry.views import Point, View
+from registry.snapshots.view import Point, View
 
 MAP_DISTANCE = "task2vec"
 QUERY_NEIGHBORS = 3

@@ -18,9 +18,9 @@ from registry.lifecycle import Lifecycle
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.map_files import LayoutFiles
 from registry.options import DataOptions, Progress, ReadingOptions
-from registry.snapshots import Snapshot
+from registry.snapshots.snapshots import Snapshot
+from registry.snapshots.view import Point, View
 from registry.storage.store import Store
-from registry.views import Point, View
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding

@@ -7,9 +7,11 @@ from registry.errors import InvalidQueryError
 from registry.lifecycle import Lifecycle
 from registry.notebooks import Records
 from registry.records import SpaceRecord, TaskRecord
-from registry.snapshots import NO_VERSION as NO_VERSION  # what version gives where there is no registry
-from registry.snapshots import Snapshots
-from registry.views import choose_space
+from registry.snapshots.snapshots import (
+    NO_VERSION as NO_VERSION,  # what version gives where there is no registry
+)
+from registry.snapshots.snapshots import Snapshots
+from registry.snapshots.view import choose_space
 
 SORTS = ("name", "kind", "num_classes", "num_samples", "created_at", "version")
 """What a list of tasks can be sorted by; ties in order of name."""

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from registry import TaskRegistry, embedding_cache
+from registry import TaskRegistry
 from registry.errors import DuplicateError, NotFoundError, RegistryError
 from registry.index import neighbors
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
+from registry.snapshots import embeddings
 from registry.storage import database
 from registry.storage.store import Store
 
@@ -54,7 +55,7 @@ def use_small_index() -> None:
     """Have an index, and save it often, with few tasks already; that two save at once is no news here."""
     logging.getLogger("registry").setLevel(logging.ERROR)
     neighbors.EXACT_BELOW = INDEXED_FROM
-    embedding_cache.SAVE_ROWS, embedding_cache.SAVE_SHARE = BATCH, 0.0
+    embeddings.SAVE_ROWS, embeddings.SAVE_SHARE = BATCH, 0.0
 
 
 def make_task(name: str, version: int) -> tuple[TaskRecord, EmbeddingRecord]:

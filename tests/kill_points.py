@@ -32,10 +32,11 @@ from typing import Any
 import pyarrow as pa
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from registry import TaskRegistry, embedding_cache
+from registry import TaskRegistry
 from registry.builtin.starter import populate
 from registry.errors import DuplicateError, NotFoundError
 from registry.index import neighbors
+from registry.snapshots import embeddings
 from registry.storage.locks import HOLDER_FILE, LOCK_FILE
 from registry.storage.schema import embeddings_table_name
 from registry.storage.store import Store
@@ -128,7 +129,7 @@ def add_in_space(folder: Path) -> None:
 def ask(folder: Path) -> Any:
     """Makes the index, or extends it, and saves it."""
     neighbors.EXACT_BELOW = INDEXED_FROM
-    embedding_cache.SAVE_ROWS, embedding_cache.SAVE_SHARE = 1, 0.0
+    embeddings.SAVE_ROWS, embeddings.SAVE_SHARE = 1, 0.0
     return TaskRegistry(folder).nearest("b", probe=SPACE)[1]
 
 

@@ -393,7 +393,7 @@ def test_contributing_shows_who_imports_a_library():
     [
         ("indexer/embed.py", "import registry.core"),
         ("registry/core.py", "from indexer.embed import embed_dataset"),
-        ("registry/views.py", "def f():\n    import faiss"),
+        ("registry/snapshots/view.py", "def f():\n    import faiss"),
         ("registry/ingest.py", "import torch"),
         ("indexer/probes.py", "from torchvision import models"),
         ("registry/storage/store.py", "import lancedb"),

@@ -1,4 +1,4 @@
-"""registry.catalogue: the same whether read at once or brought up to date, however that came about."""
+"""registry.snapshots.catalogue: the same whether read at once or brought up to date, however that came about."""
 
 import random
 
@@ -7,8 +7,8 @@ import pytest
 from builders import make_embedding, make_task
 from small_stores import SPACE, add
 
-from registry import catalogue
-from registry.catalogue import CatalogueCache
+from registry.snapshots import catalogue
+from registry.snapshots.catalogue import CatalogueCache
 from registry.storage.database import Database
 from registry.storage.store import Store
 

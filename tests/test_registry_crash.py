@@ -12,9 +12,9 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from kill_points import CASES, SPACE, Point
 
-from registry import embedding_cache
 from registry.errors import DuplicateError, RegistryError, StorageError
 from registry.index import neighbors
+from registry.snapshots import embeddings
 from registry.storage.store import Store
 
 DISK_BYTES = 2 * 2**20
@@ -44,8 +44,8 @@ def templates(tmp_path_factory):
 def indexed(monkeypatch):
     """The few tasks of these tests have an index."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", kill_points.INDEXED_FROM)
-    monkeypatch.setattr(embedding_cache, "SAVE_ROWS", 1)
-    monkeypatch.setattr(embedding_cache, "SAVE_SHARE", 0.0)
+    monkeypatch.setattr(embeddings, "SAVE_ROWS", 1)
+    monkeypatch.setattr(embeddings, "SAVE_SHARE", 0.0)
 
 
 class Operation:

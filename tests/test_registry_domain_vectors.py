@@ -5,8 +5,8 @@ import pytest
 from builders import make_embedding, make_space, make_task
 
 from registry.distances import cosine_distances
-from registry.domain_vectors import DomainVectors
 from registry.errors import StorageError
+from registry.snapshots.domain import DomainVectors
 from registry.storage.store import Store
 
 

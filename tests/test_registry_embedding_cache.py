@@ -1,4 +1,4 @@
-"""registry.embedding_cache: the index is made once, loaded, extended, replaced, whatever its files hold."""
+"""registry.snapshots.embeddings: the index is made once, loaded, extended, replaced, whatever its files hold."""
 
 import os
 import subprocess
@@ -10,14 +10,15 @@ import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
-from registry import TaskRegistry, embedding_cache
+from registry import TaskRegistry
 from registry.distances import DISTANCES
-from registry.embedding_cache import EmbeddingCache
 from registry.errors import StorageError
 from registry.index import files as index_files
 from registry.index import neighbors
 from registry.index.rows import NO_KEY, DamagedIndexError
 from registry.index.vector_index import VectorIndex
+from registry.snapshots import embeddings
+from registry.snapshots.embeddings import EmbeddingCache
 from registry.storage.store import Store
 
 SPACE = "space0"
@@ -35,7 +36,7 @@ def add(store, *names):
 def store(tmp_path, monkeypatch):
     """Sixty tasks, where from fifty on there is an index, which is saved with every fifth further row."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", 50)
-    monkeypatch.setattr(embedding_cache, "SAVE_ROWS", 5)
+    monkeypatch.setattr(embeddings, "SAVE_ROWS", 5)
     store = Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
     add(store, *(f"t{number:03}" for number in range(60)))
     return store
@@ -422,7 +423,7 @@ def test_a_read_only_folder_costs_no_answer(store):
 BUILDER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from registry import embedding_cache
+from registry.snapshots import embeddings
 from registry.index import neighbors
 from registry.storage.store import Store
 import test_registry_embedding_cache as tests

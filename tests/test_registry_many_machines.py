@@ -14,8 +14,9 @@ from markdown_pages import ROOT
 from references_nearest import assert_nearest, plain_nearest
 from s3_server import ACCESS
 
-from registry import TaskRegistry, embedding_cache, ingest
+from registry import TaskRegistry, ingest
 from registry.index import neighbors
+from registry.snapshots import embeddings
 from registry.storage.object_store import ObjectPlace
 from registry.storage.store import Store
 
@@ -47,7 +48,7 @@ for line in sys.stdin:
 
 def shorten():
     """Reach the limits with few tasks, and load no probe to know its layers."""
-    neighbors.EXACT_BELOW, embedding_cache.SAVE_ROWS = LIMITS.values()
+    neighbors.EXACT_BELOW, embeddings.SAVE_ROWS = LIMITS.values()
     ingest.probe_layers = lambda space: (("stem", 1), ("body", space.dim - 1))
 
 
@@ -117,7 +118,7 @@ def theirs(s3_server, tmp_path_factory):
 def cache(tmp_path, monkeypatch):
     """The cache of this machine."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", LIMITS["EXACT_BELOW"])
-    monkeypatch.setattr(embedding_cache, "SAVE_ROWS", LIMITS["SAVE_ROWS"])
+    monkeypatch.setattr(embeddings, "SAVE_ROWS", LIMITS["SAVE_ROWS"])
     monkeypatch.setattr(ingest, "probe_layers", lambda space: (("stem", 1), ("body", space.dim - 1)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "ours"))
     return tmp_path / "ours"

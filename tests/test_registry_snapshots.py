@@ -11,9 +11,10 @@ import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
 
-from registry import TaskRegistry, embedding_cache, snapshots
+from registry import TaskRegistry
 from registry.errors import NotFoundError
 from registry.index import neighbors
+from registry.snapshots import embeddings, snapshots
 from registry.storage.database import Database
 from registry.storage.store import Store
 
@@ -40,7 +41,7 @@ def create(folder, num_tasks):
 def indexed(monkeypatch):
     """From thirty rows on there is an index, which is saved with every fifth further row."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", 30)
-    monkeypatch.setattr(embedding_cache, "SAVE_ROWS", 5)
+    monkeypatch.setattr(embeddings, "SAVE_ROWS", 5)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from small_stores import SPACE, add
 
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, NoRegistryError, NotFoundError
-from registry.snapshots import NO_VERSION
+from registry.snapshots.snapshots import NO_VERSION
 from registry.storage.store import Store
 from registry.task_pages import SORTS
 

@@ -10,7 +10,7 @@ from command_lines import answer, ok, t2v
 
 from registry import TaskRegistry, ingest
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
-from registry.views import NotEmbeddedError
+from registry.snapshots.view import NotEmbeddedError
 
 
 @pytest.fixture(scope="module")

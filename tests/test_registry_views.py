@@ -11,9 +11,9 @@ from registry.answers import Query
 from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import TaskDistances, recommend
-from registry.snapshots import Snapshots
+from registry.snapshots.snapshots import Snapshots
+from registry.snapshots.view import View, choose_space
 from registry.storage.store import Store
-from registry.views import View, choose_space
 
 NAMES = [f"task{number:02}" for number in range(30)]
 BUILTIN = set(NAMES[::3])

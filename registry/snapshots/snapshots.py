@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry.catalogue import Catalogue, CatalogueCache, row_keys
-from registry.domain_vectors import DomainVectors
-from registry.embedding_cache import EmbeddingCache
 from registry.index.rows import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
+from registry.snapshots.catalogue import Catalogue, CatalogueCache, row_keys
+from registry.snapshots.domain import DomainVectors
+from registry.snapshots.embeddings import EmbeddingCache
 from registry.storage.store import Store
 from registry.together import Together
 

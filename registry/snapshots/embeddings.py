@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.catalogue import row_keys
 from registry.errors import StorageError
 from registry.index import neighbors
 from registry.index.files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
 from registry.index.rows import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
 from registry.index.vector_index import VectorIndex
 from registry.records import SpaceRecord
+from registry.snapshots.catalogue import row_keys
 from registry.storage import schema
 from registry.storage.database import Database, KnownRows
 

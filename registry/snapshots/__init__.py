@@ -1,0 +1,1 @@
+"""What one process knows of the tables, read again where they changed."""
