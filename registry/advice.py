@@ -12,10 +12,10 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts import Experts
 from registry.limits import Limits
 from registry.options import DataOptions, Progress, check_k
+from registry.recommend.trial_models import CostModel
+from registry.recommend.trials import TrialPlan, Trier, try_experts
 from registry.records import Content, ExpertRecord, TaskRecord
 from registry.snapshots.view import View
-from registry.trial_costs import CostModel
-from registry.trials import TrialPlan, Trier, try_experts
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry import ingest, transferability
+from registry import ingest
 from registry.answers import Trial
 from registry.errors import IngestError
 from registry.options import DataOptions, Progress
+from registry.recommend import scores
+from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
-from registry.trials import TrialFailedError, TrialRun
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding
@@ -75,9 +76,7 @@ def open_data(
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
         start = time.perf_counter()
-        scores = {
-            name: transferability.score(name, found.features, found.labels, kind=found.kind) for name in SCORES
-        }
+        scores = {name: scores.score(name, found.features, found.labels, kind=found.kind) for name in SCORES}
         single = found.kind == "single_label"
         accuracy = score_features(found.features, found.labels, settings.seed).accuracy if single else None
         spent = found.feature_seconds

@@ -36,8 +36,8 @@ from recommend_rules import TRIALS, LeftOut, sequential_picks, simple_rules, wit
 from recommend_worlds import World, read_starters, read_table
 from scipy.stats import weightedtau
 
-from registry.prediction import Prediction, expected_regret
-from registry.prior import Prior
+from registry.recommend.prediction import Prediction, expected_regret
+from registry.recommend.prior import Prior
 
 BENCHMARK = Path(__file__).parent / "benchmark"
 TABLES = ("transfergraph", "supervised_11x11", "parc_controlled", "cub_inat_50")

@@ -16,7 +16,8 @@ import numpy as np
 from machine import print_machine, save_figures
 from synthetic_tasks import SyntheticTasks
 
-from registry import TaskRegistry, prior_cache
+from registry import TaskRegistry
+from registry.recommend import prior_cache
 from registry.records import ExpertRecord, ResultRecord
 from registry.storage.store import Store
 

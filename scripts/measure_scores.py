@@ -23,7 +23,7 @@ from indexer.records import EmbeddingSettings
 from indexer.scores import choose_per_class
 from registry.builtin.starter import load_starter
 from registry.ingest import prepare_task
-from registry.transferability import list_scores, score
+from registry.recommend.scores import list_scores, score
 
 COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from recommend_worlds import GENERALIST, World
 
-from registry.prediction import Prediction, condition
-from registry.prior import Prior, fit_prior
-from registry.result_table import ResultTable
-from registry.trial_evidence import TrialEvidence, fold_in
-from registry.trials import improvements
+from registry.recommend.prediction import Prediction, condition
+from registry.recommend.prior import Prior, fit_prior
+from registry.recommend.results import ResultTable
+from registry.recommend.trial_models import TrialEvidence, fold_in
+from registry.recommend.trials import improvements
 
 Scored = tuple[str, np.ndarray, int]
 """Name of a rule, scores ``[M]``, and experts that had to be run on the task."""

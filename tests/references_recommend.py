@@ -10,10 +10,10 @@ import math
 import numpy as np
 from scipy import integrate, stats
 
-from registry.expert_covariance import CLIP, LEVEL_VARIANCE, SCALE_PSEUDO_TASKS, SHRINKAGES
-from registry.prior import DEFAULT_LEVEL_SD, MAX_SOURCE_SHIFT, UNMEASURED_PENALTY
-from registry.result_table import SPREAD_PSEUDO_RESULTS
-from registry.task_process import BANDWIDTHS, CONSTANTS, NOISES, STATIC_WEIGHT
+from registry.recommend.expert_covariance import CLIP, LEVEL_VARIANCE, SCALE_PSEUDO_TASKS, SHRINKAGES
+from registry.recommend.gaussian_process import BANDWIDTHS, CONSTANTS, NOISES, STATIC_WEIGHT
+from registry.recommend.prior import DEFAULT_LEVEL_SD, MAX_SOURCE_SHIFT, UNMEASURED_PENALTY
+from registry.recommend.results import SPREAD_PSEUDO_RESULTS
 
 STATIC = ((), 1.0, 1.0, 1.0)
 """Descriptors, bandwidth, constant and noise of the static cell."""

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, r2_score
 from sklearn.mixture import GaussianMixture
 
-from registry.sample_scores import RIDGE_STRENGTHS
+from registry.recommend.sample_scores import RIDGE_STRENGTHS
 
 
 def classes_reference(labels):

@@ -13,7 +13,7 @@ from indexer.measure import PROTOCOL
 from indexer.offline import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
-from registry.transferability import score
+from registry.recommend.scores import score
 from registry.trial_runs import SCORES
 
 DIGITS = "sklearn:digits"

@@ -1,4 +1,4 @@
-"""registry.prediction: conditioning and what is gained by an expert, against dense algebra and integrals."""
+"""registry.recommend.prediction: conditioning and what is gained by an expert, against dense algebra and integrals."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references_recommend import condition_reference, improvement_reference, regret_reference
 
-from registry.prediction import NUM_SCENARIOS, Prediction, condition, expected_regret, improvement
+from registry.recommend.prediction import NUM_SCENARIOS, Prediction, condition, expected_regret, improvement
 
 
 def make_prediction(seed=0, num_experts=5, level_sd=0.1):

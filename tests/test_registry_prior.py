@@ -1,4 +1,4 @@
-"""registry.prior: against loops, on worlds of known truth, on hardly any and on many results, on real ones."""
+"""registry.recommend.prior: against loops, on worlds of known truth, on hardly any and on many results, on real ones."""
 
 import csv
 import time
@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references_recommend import conformal_reference, prior_reference, static_reference
 
-from registry import prior as prior_module
-from registry.prediction import condition, expected_regret, improvement
-from registry.prior import COVERAGE, MIN_INTERVAL_TASKS, conformal_quantile, fit_prior
-from registry.recommend import MEASUREMENT_SD
-from registry.result_table import ResultTable, normalise
+from registry.recommend import prior as prior_module
+from registry.recommend.prediction import condition, expected_regret, improvement
+from registry.recommend.prior import COVERAGE, MIN_INTERVAL_TASKS, conformal_quantile, fit_prior
+from registry.recommend.recommend import MEASUREMENT_SD
+from registry.recommend.results import ResultTable, normalise
 
 NAN = float("nan")
 

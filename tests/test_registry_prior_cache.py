@@ -1,12 +1,12 @@
-"""registry.prior_cache: the same question gets the same fit, any other its own."""
+"""registry.recommend.prior_cache: the same question gets the same fit, any other its own."""
 
 import numpy as np
 import pytest
 
-from registry import prior_cache
-from registry.prior import fit_prior
-from registry.prior_cache import KEPT, kept_prior
-from registry.result_table import ResultTable
+from registry.recommend import prior_cache
+from registry.recommend.prior import fit_prior
+from registry.recommend.prior_cache import KEPT, kept_prior
+from registry.recommend.results import ResultTable
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""registry.recommend: what the answer holds, whatever it is asked."""
+"""registry.recommend.recommend: what the answer holds, whatever it is asked."""
 
 import math
 import random
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from registry.answers import Query
 from registry.errors import InvalidQueryError, InvalidRecordError
-from registry.recommend import TaskDistances, load_line, recommend
-from registry.result_table import ResultTable
+from registry.recommend.recommend import TaskDistances, load_line, recommend
+from registry.recommend.results import ResultTable
 
 NEW = Query(task="./photos", version=0, space="s")
 EXPERTS = [

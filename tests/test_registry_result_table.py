@@ -1,9 +1,9 @@
-"""registry.result_table: levels, spreads and standings against one dense least-squares problem."""
+"""registry.recommend.results: levels, spreads and standings against one dense least-squares problem."""
 
 import numpy as np
 from references_recommend import normalise_reference
 
-from registry.result_table import normalise
+from registry.recommend.results import normalise
 
 
 def test_normalise_matches_least_squares():

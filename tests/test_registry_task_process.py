@@ -1,4 +1,4 @@
-"""registry.task_process: against refits by dense algebra, on any distances at all."""
+"""registry.recommend.gaussian_process: against refits by dense algebra, on any distances at all."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from references_recommend import process_reference, unit_reference
 
-from registry import task_process
-from registry.task_process import Cell, TaskKernels, TaskProcess, list_cells
+from registry.recommend import gaussian_process
+from registry.recommend.gaussian_process import Cell, TaskKernels, TaskProcess, list_cells
 
 EXACT = {"rtol": 1e-7, "atol": 1e-9}
 
@@ -70,7 +70,7 @@ def test_process_matches_fits_without_each_task(descriptors, missing, repeated):
 def test_process_is_the_same_however_matrices_are_inverted(monkeypatch, setting):
     values, tasks, between, to_query = points(2, num_tasks=15, num_columns=12, missing=0.4, repeated=4)
     usual = fit(values, tasks, between)
-    monkeypatch.setattr(task_process, setting, 1)
+    monkeypatch.setattr(gaussian_process, setting, 1)
     other = fit(values, tasks, between)
     np.testing.assert_allclose(other.weights, usual.weights, **EXACT)
     np.testing.assert_allclose(other.left_out, usual.left_out, **EXACT)
@@ -106,7 +106,7 @@ def test_unit_is_the_spread_of_distances_of_different_tasks(repeated):
 def test_unit_of_equal_distances_is_of_their_size():
     other = ~np.eye(5, dtype=bool)
     assert TaskKernels.of({"a": 3.0 * other}, other).units == {"a": 3.0}
-    assert TaskKernels.of({"a": 0.0 * other}, other).units == {"a": task_process.SMALLEST_UNIT}
+    assert TaskKernels.of({"a": 0.0 * other}, other).units == {"a": gaussian_process.SMALLEST_UNIT}
 
 
 def test_descriptor_that_is_nowhere_known_is_left_out():

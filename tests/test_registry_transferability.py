@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from markdown_pages import ROOT, table
 from references_transferability import COLUMN_REFERENCES, REFERENCES, log_evidence_reference
 
-from registry import moment_scores, sample_scores
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.moment_scores import logme
-from registry.transferability import KINDS, SCORES, get_score, list_scores, score
+from registry.recommend import moment_scores, sample_scores
+from registry.recommend.moment_scores import logme
+from registry.recommend.scores import KINDS, SCORES, get_score, list_scores, score
 
 each_score = pytest.mark.parametrize("name", SCORES)
 COLUMN_SCORES = [name for name, entry in SCORES.items() if entry.kinds == KINDS]

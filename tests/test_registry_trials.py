@@ -1,4 +1,4 @@
-"""registry.trials, trial_costs, trial_evidence: which expert is tried next, and when trials stop."""
+"""registry.recommend.trials, trial_costs, trial_evidence: which expert is tried next, and when trials stop."""
 
 import math
 import re
@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from registry.errors import InvalidQueryError
-from registry.prediction import Prediction, condition
-from registry.trial_costs import (
+from registry.recommend.prediction import Prediction, condition
+from registry.recommend.trial_models import (
+    CALIBRATIONS,
     FEATURE_SECONDS_PER_FLOP,
     LOADING_SECONDS_PER_PARAM,
+    OFFSET_SD,
+    TRIAL_SD,
     UNKNOWN_SECONDS,
     CostModel,
+    TrialEvidence,
+    fold_in,
 )
-from registry.trial_evidence import CALIBRATIONS, OFFSET_SD, TRIAL_SD, TrialEvidence, fold_in
-from registry.trials import (
+from registry.recommend.trials import (
     MAX_FAILURES,
     TrialFailedError,
     TrialPlan,

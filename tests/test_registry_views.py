@@ -10,7 +10,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from registry.answers import Query
 from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.recommend import TaskDistances, recommend
+from registry.recommend.recommend import TaskDistances, recommend
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import View, choose_space
 from registry.storage.store import Store

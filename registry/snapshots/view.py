@@ -15,11 +15,11 @@ from registry.answers import Neighbor, Query, Recommendation
 from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivial_distances
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
-from registry.recommend import TaskDistances, recommend
+from registry.recommend.recommend import TaskDistances, recommend
+from registry.recommend.trials import Trier
 from registry.records import ExpertRecord, Key, ResultRecord, SpaceRecord
 from registry.snapshots.domain import DomainVectors
 from registry.snapshots.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
-from registry.trials import Trier
 
 RECOMMEND_DISTANCE = "task2vec"
 SOURCE_DISTANCE = "task2vec_asymmetric"

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from registry.answers import Trial, TrialScores
 from registry.errors import InvalidQueryError
-from registry.prediction import Prediction, improvement
+from registry.recommend.prediction import Prediction, improvement
+from registry.recommend.trial_models import CostModel, TrialEvidence, fold_in
 from registry.records import ExpertRecord
-from registry.trial_costs import CostModel
-from registry.trial_evidence import TrialEvidence, fold_in
 
 MAX_FAILURES = 10
 """Experts that may fail before trying is given up: what fails so often is not the experts."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.moment_scores import centred, occurring, one_hot, principal_coordinates
+from registry.recommend.moment_scores import centred, occurring, one_hot, principal_coordinates
 
 Array = NDArray[Any]
 

@@ -3,8 +3,8 @@
 Axes: T rows of a table (a task, measured in one way), M experts.
 
 The model. Within a row the accuracy of expert i on task u is ``level_u + spread_u * z_iu``. Standings z are a
-Gaussian process over pairs of expert and task whose covariance is that of tasks (``registry.task_process``:
-what all tasks have in common, likeness, noise) times that of experts (``registry.expert_covariance``). Where
+Gaussian process over pairs of expert and task whose covariance is that of tasks (``registry.recommend.gaussian_process``:
+what all tasks have in common, likeness, noise) times that of experts (``registry.recommend.expert_covariance``). Where
 every expert was measured on every task, the expectation on a new one is that of each expert by itself, so it
 is computed so; the covariance of experts says what a measurement on the new task tells of the others. Without
 distances the expectation is the static prior, the expert's mean standing shrunk by n/(n+1). Level and spread of
@@ -24,10 +24,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from registry.expert_covariance import ExpertCovariance, estimate_covariance
-from registry.prediction import Prediction
-from registry.result_table import DEFAULT_SPREAD, Normalised, ResultTable, normalise
-from registry.task_process import Likeness, TaskKernels, TaskProcess
+from registry.recommend.expert_covariance import ExpertCovariance, estimate_covariance
+from registry.recommend.gaussian_process import Likeness, TaskKernels, TaskProcess
+from registry.recommend.prediction import Prediction
+from registry.recommend.results import DEFAULT_SPREAD, Normalised, ResultTable, normalise
 from registry.threads import one_thread
 
 COVERAGE = 0.9

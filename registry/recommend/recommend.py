@@ -1,6 +1,6 @@
 """Which expert to start from: past results and distances in, ranked experts with intervals out.
 
-The model of past results is ``registry.prior``; here its inputs are put together and its answer is
+The model of past results is ``registry.recommend.prior``; here its inputs are put together and its answer is
 written out beside the baselines.
 
 Axes: T rows of the result table, M experts, U tasks with known distances.
@@ -23,12 +23,12 @@ from registry.answers import (
 )
 from registry.errors import InvalidRecordError
 from registry.options import check_k
-from registry.prediction import Prediction, condition, expected_regret
-from registry.prior import MIN_INTERVAL_TASKS, Prior
-from registry.prior_cache import kept_prior
+from registry.recommend.prediction import Prediction, condition, expected_regret
+from registry.recommend.prior import MIN_INTERVAL_TASKS, Prior
+from registry.recommend.prior_cache import kept_prior
+from registry.recommend.results import Gathered, gather, with_given
+from registry.recommend.trials import Tried, Trier
 from registry.records import ExpertRecord, ResultRecord
-from registry.result_table import Gathered, gather, with_given
-from registry.trials import Tried, Trier
 
 MEASUREMENT_SD = 0.01
 """Between repeated measurements of one expert on one task, in accuracy."""
@@ -110,7 +110,7 @@ def recommend(
             the name; ``distances`` alone if ``None``.
         source_distances: From source tasks of experts; ``distances`` if ``None``.
         given: Accuracies of some of the experts on the query that are in no result, 0 to 1.
-        trier: Tries experts on the query, see ``registry.trials``; none is tried if ``None``.
+        trier: Tries experts on the query, see ``registry.recommend.trials``; none is tried if ``None``.
 
     Returns:
         The ``k`` best, the baselines by name (``static``, ``nearest``, ``largest``, ``random``; a

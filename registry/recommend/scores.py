@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from registry import moment_scores, sample_scores
 from registry.errors import InvalidQueryError, NotFoundError
+from registry.recommend import moment_scores, sample_scores
 from registry.records import Kind
 from registry.threads import one_thread
 

@@ -9,9 +9,9 @@ from collections import OrderedDict
 
 import numpy as np
 
-from registry.prior import Prior, fit_prior
-from registry.result_table import ResultTable
-from registry.task_process import Likeness
+from registry.recommend.gaussian_process import Likeness
+from registry.recommend.prior import Prior, fit_prior
+from registry.recommend.results import ResultTable
 
 KEPT = 4
 
@@ -20,7 +20,7 @@ _PRIORS: OrderedDict[bytes, Prior] = OrderedDict()
 
 
 def kept_prior(table: ResultTable, between: Likeness, source: np.ndarray) -> Prior:
-    """``registry.prior.fit_prior`` of the same, or what it gave before."""
+    """``registry.recommend.prior.fit_prior`` of the same, or what it gave before."""
     key = _key(table, between, source)
     with _LOCK:
         known = _PRIORS.get(key)

@@ -1,0 +1,1 @@
+"""Ranked experts from past results, distances and scores."""
