@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     )
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
+    from registry.library.task_pages import TaskPage
     from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
     from registry.task_manifests import TaskRow
-    from registry.task_pages import TaskPage
 
 _HOMES = {
     "TaskRegistry": "registry.core",
@@ -46,7 +46,7 @@ _HOMES = {
     "ResultRecord": "registry.records",
     "SpaceRecord": "registry.records",
     "TaskMap": "registry.map_answers",
-    "TaskPage": "registry.task_pages",
+    "TaskPage": "registry.library.task_pages",
     "TaskRecord": "registry.records",
     "TaskRow": "registry.task_manifests",
     "Trial": "registry.answers",

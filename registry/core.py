@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from registry import embedding_runs, ingest
-from registry.advice import Advice
 from registry.answers import AddedTask, Neighbor, Problem, Query
-from registry.asking import Answer, space_of
 from registry.builtin.starter import populate
 from registry.distances import get_distance
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.index.rows import DamagedIndexError
-from registry.many import ManyTasks
-from registry.maps import MapCache, Maps
+from registry.library.advice import Advice
+from registry.library.asking import Answer, space_of
+from registry.library.many import ManyTasks
+from registry.library.maps import MapCache, Maps
+from registry.library.task_pages import TaskPages
 from registry.notebooks import Records
 from registry.options import DataOptions, OneOptions, Progress, check_k
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import NotEmbeddedError, Point, View
 from registry.storage.store import Store
-from registry.task_pages import TaskPages
 
 if TYPE_CHECKING:
     from registry.ingest import TaskEmbedding

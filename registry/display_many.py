@@ -11,7 +11,7 @@ from registry.text_tables import card, table
 
 if TYPE_CHECKING:
     from registry.answers import AddedMany, AddedOfMany, ManyProgress
-    from registry.many import Report
+    from registry.library.many import Report
 
 LINE_SECONDS = 30.0
 """Between lines on how far it is, where stderr is no terminal."""

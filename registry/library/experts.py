@@ -8,11 +8,11 @@ from typing import Any
 from registry import expert_sources, hub_experts, ingest
 from registry.answers import ImportedExperts, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
+from registry.library.transfer import Transfer
 from registry.notebooks import Records
 from registry.options import Progress
 from registry.records import ExpertRecord, ResultRecord, checked_name
 from registry.tables import read_results
-from registry.transfer import Transfer
 
 
 class Experts(Transfer, ABC):

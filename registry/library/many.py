@@ -12,7 +12,7 @@ from registry import ingest, task_manifests, task_writer
 from registry.answers import AddedMany, AddedOfMany, ManyProgress
 from registry.embedding_runs import EmbeddingRun, make_run
 from registry.errors import IngestError, InvalidRecordError, StorageError
-from registry.lifecycle import Lifecycle
+from registry.library.lifecycle import Lifecycle
 from registry.options import EngineOptions, ManyOptions
 from registry.records import TaskRecord, checked_name
 from registry.task_manifests import TaskRow

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from registry.answers import ExportSummary, ImportSummary
 from registry.errors import InvalidQueryError
-from registry.lifecycle import Lifecycle
+from registry.library.lifecycle import Lifecycle
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 
 

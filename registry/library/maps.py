@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from registry import clusters, ingest, layouts, map_making, profiles
-from registry.asking import Answer, Asking
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import Tasks
-from registry.lifecycle import Lifecycle
+from registry.library.asking import Answer, Asking
+from registry.library.lifecycle import Lifecycle
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.map_files import LayoutFiles
 from registry.options import DataOptions, Progress, ReadingOptions

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from registry import ingest
 from registry.errors import InvalidQueryError
-from registry.lifecycle import Lifecycle
+from registry.library.lifecycle import Lifecycle
 from registry.notebooks import Records
 from registry.records import SpaceRecord, TaskRecord
 from registry.snapshots.snapshots import (
@@ -61,7 +61,7 @@ class TaskPages(Lifecycle):
         Args:
             search: Words, each of which must be part of the name or of a tag, in either case.
             where: A filter that they must pass, see ``registry.filters``.
-            sort: One of ``registry.task_pages.SORTS``; ties in order of name.
+            sort: One of ``registry.library.task_pages.SORTS``; ties in order of name.
             descending: Largest or last first.
             limit: Most tasks returned, 1 to 1,000.
             offset: How many are passed over, at least 0; behind the last one a page is empty.
