@@ -3,7 +3,7 @@
     python scripts/bench_map.py [--tasks 100000] [--quick] [--seed 0] [--json FILE]
 
 Each set of tasks is laid out in a registry of its own, in a fresh process: the first time; again; with one
-more task; and as a page. Trustworthiness (10 neighbours) and stress-1 are as of `registry.layout`. The peers
+more task; and as a page. Trustworthiness (10 neighbours) and stress-1 are as of `registry.maps.projection`. The peers
 are laid out and measured in the same way in the same run: classical MDS and metric MDS (scikit-learn's SMACOF)
 on the same distances; landmark MDS (de Silva and Tenenbaum, 2004) on those to 500 landmarks; PCA of the centred
 logs of the embeddings, and scikit-learn's t-SNE on 50 of its components as it comes.
@@ -21,9 +21,10 @@ from machine import print_machine, save_figures
 from registry_measures import memory, run_alone
 from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, real_logs
 
-from registry import TaskRegistry, layout, pictures
+from registry import TaskRegistry, pictures
 from registry.builtin.starter import populate
 from registry.distances import pairwise
+from registry.maps import projection
 from registry.storage.store import Store
 
 BENCHMARK = Path(__file__).parent / "benchmark"
@@ -143,13 +144,13 @@ def measure_placing(folder: str) -> Figures:
     for left_out in np.array_split(np.random.default_rng(0).permutation(len(fisher)), 5):
         rest = np.setdiff1d(everyone, left_out)
         between, to_rest = distances[np.ix_(rest, rest)], distances[np.ix_(left_out, rest)]
-        positions = layout.lay_out(between)
-        near = np.argsort(to_rest, axis=1, kind="stable")[:, : layout.PLACING_NEIGHBORS]
+        positions = projection.lay_out(between)
+        near = np.argsort(to_rest, axis=1, kind="stable")[:, : projection.PLACING_NEIGHBORS]
         known = np.take_along_axis(to_rest, near, axis=1), positions[near]
         for title, few in (("placed", len(rest)), ("by stress", 2)):
-            spots = layout.place(*known, num_anchors=few)
-            found[title].append(common_neighbors(to_rest, layout.between(spots, positions)))
-        drawn = layout.between(positions)
+            spots = projection.place(*known, num_anchors=few)
+            found[title].append(common_neighbors(to_rest, projection.between(spots, positions)))
+        drawn = projection.between(positions)
         for square in (between, drawn):
             np.fill_diagonal(square, np.inf)
         found["laid out"].append(common_neighbors(between, drawn))
@@ -175,11 +176,11 @@ def measure_peer(folder: str, name: str) -> Figures:
         sample = np.sort(np.random.default_rng([0, 1]).permutation(len(fisher))[:SAMPLE])
     true = pairwise("task2vec", fisher, fisher[sample]).T
     true[np.arange(len(sample)), sample] = 0
-    shown = layout.between(positions[sample], positions)
+    shown = projection.between(positions[sample], positions)
     return {
         "seconds": seconds,
-        "trustworthiness": layout.trustworthiness(true, shown, sample),
-        "stress": layout.stress_1(true, shown),
+        "trustworthiness": projection.trustworthiness(true, shown, sample),
+        "stress": projection.stress_1(true, shown),
     }
 
 
@@ -198,13 +199,13 @@ def matrix(fisher: Array) -> Array:
 
 def classical(fisher: Array) -> Array:
     """Classical MDS of the distances."""
-    return layout.classical_mds(matrix(fisher))
+    return projection.classical_mds(matrix(fisher))
 
 
 def landmark_mds(fisher: Array) -> Array:
     """Classical MDS of 500 landmarks, and every task where its distances to these put it."""
     landmarks = np.sort(np.random.default_rng(0).permutation(len(fisher))[:500])
-    found = layout.classical_mds(matrix(fisher[landmarks]))
+    found = projection.classical_mds(matrix(fisher[landmarks]))
     squares = np.square(matrix(fisher[landmarks])).mean(axis=0)
     to_landmarks = np.square(pairwise("task2vec", fisher, fisher[landmarks]))
     return np.asarray((squares - to_landmarks) @ (found / np.square(found).sum(axis=0)) / 2)
@@ -216,7 +217,7 @@ def smacof(fisher: Array) -> Array:
 
     distances = matrix(fisher)
     return np.asarray(
-        run_smacof(distances, init=layout.classical_mds(distances), n_init=1, normalized_stress=False)[0]
+        run_smacof(distances, init=projection.classical_mds(distances), n_init=1, normalized_stress=False)[0]
     )
 
 

@@ -9,9 +9,9 @@ from builders_maps import grouped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import clusters
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
+from registry.maps import clusters
 
 
 def matrix(fisher):

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from registry import map_files
-from registry.map_files import LATER, Layout, LayoutFiles, UnusableLayoutError
+from registry.maps import files as map_files
+from registry.maps.files import LATER, Layout, LayoutFiles, UnusableLayoutError
 
 
 def make_layout(count=5, **changes):

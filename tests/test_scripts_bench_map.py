@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry import TaskRegistry, layout
+from registry import TaskRegistry
+from registry.maps import projection
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -43,17 +44,17 @@ def test_peers_are_measured_as_we_are(bench, folder):
     fisher = bench.embeddings(folder)
     figures = bench.measure_peer(folder, "classical MDS")
     distances = bench.matrix(fisher)
-    drawn = layout.between(layout.classical_mds(distances))
-    assert figures["stress"] == pytest.approx(layout.stress_1(distances, drawn), abs=1e-6)
+    drawn = projection.between(projection.classical_mds(distances))
+    assert figures["stress"] == pytest.approx(projection.stress_1(distances, drawn), abs=1e-6)
     assert figures["trustworthiness"] == pytest.approx(
-        layout.trustworthiness(distances, drawn, np.arange(len(fisher)))
+        projection.trustworthiness(distances, drawn, np.arange(len(fisher)))
     )
 
 
 def test_landmark_mds_of_all_tasks_is_classical_mds(bench, folder):
     fisher = bench.embeddings(folder)
-    expected = layout.between(bench.classical(fisher))
-    np.testing.assert_allclose(layout.between(bench.landmark_mds(fisher)), expected, atol=1e-5)
+    expected = projection.between(bench.classical(fisher))
+    np.testing.assert_allclose(projection.between(bench.landmark_mds(fisher)), expected, atol=1e-5)
 
 
 def test_placing_is_measured_against_what_is_known(bench, folder):

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from registry import clusters, ingest, layouts, map_making, profiles
+from registry import ingest
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import Tasks
 from registry.library.asking import Answer, Asking
 from registry.library.lifecycle import Lifecycle
 from registry.map_answers import Clustering, LayerProfile, TaskMap
-from registry.map_files import LayoutFiles
+from registry.maps import build, clusters, layouts, profiles
+from registry.maps.files import LayoutFiles
 from registry.options import DataOptions, Progress, ReadingOptions
 from registry.snapshots.snapshots import Snapshot
 from registry.snapshots.view import Point, View
@@ -118,8 +119,8 @@ class Maps(Lifecycle, Asking):
                 view.snapshot, seed=seed, rebuild=rebuild, progress=progress
             )
             key = ("map", found, self.builtin, where, neighbors)
-            shown = self._maps.kept(key, view.snapshot, lambda: map_making.map_of(view, found, neighbors))
-            return map_making.with_queries(shown, view, found, points, notes)
+            shown = self._maps.kept(key, view.snapshot, lambda: build.map_of(view, found, neighbors))
+            return build.with_queries(shown, view, found, points, notes)
 
         return self._answer(ask, probe or space, where)
 
@@ -129,7 +130,7 @@ class Maps(Lifecycle, Asking):
         method: str = "agglomerative",
         num_clusters: int | None = None,
         cut_height: float | None = None,
-        distance: str = map_making.MAP_DISTANCE,
+        distance: str = build.MAP_DISTANCE,
         probe: str | None = None,
         where: str | None = None,
         progress: Progress | None = None,
@@ -152,7 +153,7 @@ class Maps(Lifecycle, Asking):
         clusters.check_options(method, num_clusters, cut_height)
 
         def ask(view: View) -> Clustering:
-            tasks = Tasks(view.snapshot.rows, map_making.rows_by_name(view), distance)
+            tasks = Tasks(view.snapshot.rows, build.rows_by_name(view), distance)
             key = (
                 "clusters",
                 view.space.space_id,
@@ -165,7 +166,7 @@ class Maps(Lifecycle, Asking):
             )
 
             def make() -> Clustering:
-                return map_making.clustering_of(view, tasks, method, num_clusters, cut_height, progress)
+                return build.clustering_of(view, tasks, method, num_clusters, cut_height, progress)
 
             return self._maps.kept(key, view.snapshot, make)
 
@@ -253,6 +254,5 @@ class Maps(Lifecycle, Asking):
             )
         located = iter(self._locate(named, view, options, progress) if named else [])
         return [
-            map_making.unregistered(*query, view) if isinstance(query, tuple) else next(located)
-            for query in queries
+            build.unregistered(*query, view) if isinstance(query, tuple) else next(located) for query in queries
         ]

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry import layout
 from registry.index import landmarks
 from registry.index.landmarks import Tasks
 from registry.index.rows import NO_KEY, EmbeddingRows
-from registry.map_files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
+from registry.maps import projection
+from registry.maps.files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
 from registry.options import Progress
 from registry.snapshots.snapshots import Snapshot
 
@@ -134,9 +134,9 @@ def place_vectors(found: Layout, embeddings: EmbeddingRows, vectors: NDArray[np.
     positions = np.empty((len(vectors), 2))
     for place, vector in enumerate(vectors):
         distances = embeddings.distances("task2vec", vector, rows, trivial=None, alpha=0.0)
-        near = np.argsort(distances, kind="stable")[: layout.PLACING_NEIGHBORS]
+        near = np.argsort(distances, kind="stable")[: projection.PLACING_NEIGHBORS]
         anchors = found.positions[numbers[near]]
-        positions[place] = layout.place(distances[near][None], anchors[None], num_anchors=len(rows))[0]
+        positions[place] = projection.place(distances[near][None], anchors[None], num_anchors=len(rows))[0]
     return positions
 
 
@@ -174,7 +174,7 @@ def _why_again(
     if not missing.any():
         return ""
     num_anchors, num_laid_out = len(_anchors(known, embeddings)[0]), int((known.roles == LAID_OUT).sum())
-    if num_laid_out < layout.TSNE_FROM:
+    if num_laid_out < projection.TSNE_FROM:
         return f"the map was of {num_laid_out} tasks only"
     if 2 * num_anchors < num_laid_out:
         return "most tasks of the map are gone"
@@ -194,26 +194,26 @@ def _lay_out(tasks: Tasks, identities: pa.StringArray, seed: int, progress: Prog
 
     distances = tasks.matrix(chosen, report("distances"))
     positions = np.zeros((len(tasks), 2))
-    positions[chosen] = layout.lay_out(distances, seed=seed)
+    positions[chosen] = projection.lay_out(distances, seed=seed)
     roles = np.full(len(tasks), PLACED, np.uint8)
     roles[chosen] = LAID_OUT
     if len(chosen) == len(tasks):
         sample, true = chosen, distances
     else:
         others = np.flatnonzero(roles == PLACED)
-        numbers, near = tasks.nearest(others, chosen, layout.PLACING_NEIGHBORS, report("placing"))
-        positions[others] = layout.place(near, positions[chosen][numbers], num_anchors=len(chosen))
+        numbers, near = tasks.nearest(others, chosen, projection.PLACING_NEIGHBORS, report("placing"))
+        positions[others] = projection.place(near, positions[chosen][numbers], num_anchors=len(chosen))
         sample = np.sort(np.random.default_rng([seed, 1]).permutation(len(tasks))[:SAMPLE])
         true = tasks.to_all(sample, report("measuring"))
-    drawn = layout.between(positions[sample], positions)
+    drawn = projection.between(positions[sample], positions)
     return Layout(
         identities,
         positions,
         roles,
-        stress=layout.stress_1(true, drawn),
-        trustworthiness=layout.trustworthiness(true, drawn, sample),
+        stress=projection.stress_1(true, drawn),
+        trustworthiness=projection.trustworthiness(true, drawn, sample),
         num_measured=len(sample),
-        method=layout.method_of(len(chosen)),
+        method=projection.method_of(len(chosen)),
         seed=seed,
     )
 
@@ -227,6 +227,6 @@ def _place_rows(
     first = len(of_anchors)
     report = None if progress is None else lambda done, total: progress("placing", done, total)
     found, near = tasks.nearest(
-        np.arange(first, len(tasks)), np.arange(first), layout.PLACING_NEIGHBORS, report
+        np.arange(first, len(tasks)), np.arange(first), projection.PLACING_NEIGHBORS, report
     )
-    return layout.place(near, known.positions[numbers][found], num_anchors=first)
+    return projection.place(near, known.positions[numbers][found], num_anchors=first)

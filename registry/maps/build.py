@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from registry import clusters, layout, layouts
 from registry.answers import Query
 from registry.distances import checked_rows
 from registry.errors import InvalidQueryError
 from registry.index import landmarks
 from registry.index.landmarks import Tasks
 from registry.map_answers import Clustering, TaskMap
-from registry.map_files import LAID_OUT, LATER, PLACED, Layout
+from registry.maps import clusters, layouts, projection
+from registry.maps.files import LAID_OUT, LATER, PLACED, Layout
 from registry.options import Progress
 from registry.snapshots.view import Point, View
 
@@ -88,7 +88,7 @@ def map_of(view: View, found: Layout, neighbors: int) -> TaskMap:
         seed=found.seed,
         stress=found.stress,
         trustworthiness=found.trustworthiness,
-        num_neighbors=layout.num_neighbors(int((found.roles != LATER).sum())),
+        num_neighbors=projection.num_neighbors(int((found.roles != LATER).sum())),
         num_measured=found.num_measured,
         num_landmarks=0 if all_laid_out else int((found.roles == LAID_OUT).sum()),
     )

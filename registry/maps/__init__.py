@@ -1,0 +1,1 @@
+"""Positions, clusters and profiles of tasks."""
