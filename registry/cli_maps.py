@@ -77,7 +77,7 @@ def map_tasks(
       t2v map --colour tag --where "num_classes < 20" --out small.svg
     """
     if out:
-        from registry import pictures
+        from registry.pictures import pictures
 
         pictures.check_path(out)
     with terminal.progress_bar() as progress:
@@ -139,7 +139,7 @@ def cluster(
       t2v cluster --method hdbscan --where "tags = 'medical'"
     """
     if plot:
-        from registry import pictures
+        from registry.pictures import pictures
 
         pictures.check_path(plot)
     with terminal.progress_bar() as progress:

@@ -146,7 +146,7 @@ def distance(
     if by_layer and distance != "task2vec":
         raise click.UsageError("--layers and --plot show the task2vec distance; leave out --distance")
     if plot:
-        from registry import pictures
+        from registry.pictures import pictures
 
         pictures.check_path(plot)
     profile = registry.profile(source, target, **options) if by_layer else None

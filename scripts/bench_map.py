@@ -21,10 +21,11 @@ from machine import print_machine, save_figures
 from registry_measures import memory, run_alone
 from synthetic_tasks import CHUNK_ROWS, SyntheticTasks, real_logs
 
-from registry import TaskRegistry, pictures
+from registry import TaskRegistry
 from registry.builtin.starter import populate
 from registry.distances import pairwise
 from registry.maps import projection
+from registry.pictures import pictures
 from registry.storage.store import Store
 
 BENCHMARK = Path(__file__).parent / "benchmark"

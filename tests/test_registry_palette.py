@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from registry import palette
-from registry.palette import SERIES, SERIES_DARK, THEMES, contrast
+from registry.pictures import palette
+from registry.pictures.palette import SERIES, SERIES_DARK, THEMES, contrast
 
 # Machado, Oliveira and Fernandes, IEEE TVCG 15, 2009: what is seen without one kind of cone, of linear RGB.
 BLINDNESS = {

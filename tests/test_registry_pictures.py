@@ -12,9 +12,10 @@ from builders_maps import grouped, make_registry, record
 from extras import skip_without
 from PIL import Image
 
-from registry import ingest, pictures, plot_page, plots
+from registry import ingest
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
-from registry.palette import THEMES
+from registry.pictures import figures, pictures, plotly_page
+from registry.pictures.palette import THEMES
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))
 HOSTILE = "<script>alert(1)</script>"
@@ -47,17 +48,18 @@ def profile(known, monkeypatch):
 # What is drawn
 
 
-@pytest.mark.parametrize("colour", plots.COLOURINGS)
+@pytest.mark.parametrize("colour", figures.COLOURINGS)
 def test_every_task_is_in_one_group(shown, clustering, colour):
-    groups = plots.groups_of(shown, colour, clustering)
+    groups = figures.groups_of(shown, colour, clustering)
     assert sorted(np.concatenate([it.members for it in groups]).tolist()) == list(range(25))
-    looks = [(it.colour, it.shape) for it in groups if it.colour != plots.REST]
+    looks = [(it.colour, it.shape) for it in groups if it.colour != figures.REST]
     assert len(set(looks)) == len(looks)
 
 
 def test_groups_are_those_of_clusters_tags_and_kinds(shown, clustering):
     labels = {
-        colour: [it.label for it in plots.groups_of(shown, colour, clustering)] for colour in plots.COLOURINGS
+        colour: [it.label for it in figures.groups_of(shown, colour, clustering)]
+        for colour in figures.COLOURINGS
     }
     assert (
         labels["tag"] == ["even: 12", "group1: 4", "group0: 4", "group2: 4", "no tag: 1"]
@@ -70,27 +72,27 @@ def test_groups_are_those_of_clusters_tags_and_kinds(shown, clustering):
 
 
 def test_no_two_of_many_clusters_look_alike():
-    groups = [plots._group("x", np.zeros(1, int), number) for number in range(64)]
+    groups = [figures._group("x", np.zeros(1, int), number) for number in range(64)]
     assert len({(it.colour, it.shape) for it in groups}) == 64
     assert len({it.shape for it in groups[:8]}) == 8  # shapes alone tell the first eight apart
 
 
 def test_long_labels_are_cut():
-    assert plots.shortened("short") == "short"
-    assert len(plots.shortened("a" * 100)) == plots.LABEL_LENGTH
-    assert plots.shortened("a" * 100).endswith("…")
+    assert figures.shortened("short") == "short"
+    assert len(figures.shortened("a" * 100)) == figures.LABEL_LENGTH
+    assert figures.shortened("a" * 100).endswith("…")
 
 
 def test_a_caption_says_how_far_a_map_can_be_trusted(shown):
-    assert plots.caption_of(shown) == (
+    assert figures.caption_of(shown) == (
         f"task2vec distances, t-SNE from a classical MDS start, seed 0. Trustworthiness "
         f"{shown.trustworthiness:.3f} (10 neighbours), stress-1 {shown.stress:.3f}."
     )
-    assert plots.axis_label("log_euclidean") == "log_euclidean distance (nats)"
+    assert figures.axis_label("log_euclidean") == "log_euclidean distance (nats)"
 
 
 def test_the_tree_holds_every_task_once(clustering):
-    order, lines = plots.tree_of(clustering)
+    order, lines = figures.tree_of(clustering)
     assert sorted(order) == list(range(25))
     assert len(lines) == 24
     assert max(max(heights) for _, heights in lines) == pytest.approx(clustering.tree[-1, 2])
@@ -162,11 +164,11 @@ def test_the_same_page_has_the_same_bytes(shown, clustering, page, tmp_path):
 
 
 def test_a_large_map_is_drawn_by_the_graphics_card(shown, monkeypatch):
-    from registry import plot_html
+    from registry.pictures import plotly_figures
 
-    monkeypatch.setattr(plot_html, "WEBGL_FROM", 10)
-    monkeypatch.setattr(plot_page, "page", lambda title, sentences, figure, *_: figure["data"][0]["type"])
-    assert plot_html.map_page(shown, "kind") == "scattergl"
+    monkeypatch.setattr(plotly_figures, "WEBGL_FROM", 10)
+    monkeypatch.setattr(plotly_page, "page", lambda title, sentences, figure, *_: figure["data"][0]["type"])
+    assert plotly_figures.map_page(shown, "kind") == "scattergl"
 
 
 def test_other_pages_show_their_numbers(clustering, profile, tmp_path):
@@ -213,17 +215,17 @@ def test_other_images_are_drawn(clustering, profile, tmp_path):
 
 
 def test_names_cover_neither_points_nor_each_other():
-    from registry import plot_images
+    from registry.pictures import images
 
     centre = np.array([100.0, 100.0])
     frame = type("Frame", (), {"x0": 0, "y0": 0, "x1": 400, "y1": 400})
-    spots = plot_images._spots(centre, 50, 10, 12)
+    spots = images._spots(centre, 50, 10, 12)
     obstacles = np.array([[92.0, 92, 108, 108], [130, 95, 146, 111]])
-    free = [plot_images._is_free(spot, np.empty((0, 4)), frame, obstacles, centre) for spot in spots]
+    free = [images._is_free(spot, np.empty((0, 4)), frame, obstacles, centre) for spot in spots]
     assert free[:2] == [False, True]  # there is a point on the right, none on the left
     taken = spots[1][None]
-    assert not plot_images._is_free(spots[1], taken, frame, obstacles, centre)
-    assert not plot_images._is_free(spots[1] - 60, np.empty((0, 4)), frame, obstacles, centre)
+    assert not images._is_free(spots[1], taken, frame, obstacles, centre)
+    assert not images._is_free(spots[1] - 60, np.empty((0, 4)), frame, obstacles, centre)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -278,4 +280,4 @@ def test_a_matrix_that_is_too_large_is_told(clustering):
     import dataclasses
 
     with pytest.raises(InvalidQueryError, match="a matrix of 25 tasks is too large to draw"):
-        plots.tree_of(dataclasses.replace(clustering, matrix=None))
+        figures.tree_of(dataclasses.replace(clustering, matrix=None))

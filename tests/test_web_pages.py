@@ -9,7 +9,7 @@ from html_pages import Page, faults_of
 from web_servers import BEARER, serving
 
 import registry
-from registry.palette import SERIES, SERIES_DARK, THEMES
+from registry.pictures.palette import SERIES, SERIES_DARK, THEMES
 from registry.storage.store import Store
 from registry.web.pages import warm
 from registry.web.templating import STATIC, static_path

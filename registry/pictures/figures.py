@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.errors import InvalidQueryError
-from registry.palette import SERIES
+from registry.pictures.palette import SERIES
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap

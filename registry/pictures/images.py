@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registry import plots
 from registry.errors import MissingExtraError, StorageError
-from registry.palette import THEMES, Theme
+from registry.pictures import figures
+from registry.pictures.palette import THEMES, Theme
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap
@@ -49,7 +49,7 @@ def save_map(
         MissingExtraError: If matplotlib is not installed.
         StorageError: If the file cannot be written.
     """
-    groups = plots.groups_of(shown, colour, clustering)
+    groups = figures.groups_of(shown, colour, clustering)
     with _figure(path, theme, (12.5, 8.6)) as (figure, look):
         axes = figure.add_subplot()
         size = 62 if len(shown) <= 300 else 22 if len(shown) <= 5000 else 5
@@ -57,7 +57,7 @@ def save_map(
             axes.scatter(
                 *shown.positions[group.members].T,
                 s=size,
-                c=look.rest if group.colour == plots.REST else look.series[group.colour],
+                c=look.rest if group.colour == figures.REST else look.series[group.colour],
                 marker=MARKERS[group.shape],
                 edgecolors=look.edge,
                 linewidths=0.6 if size > 5 else 0,
@@ -72,19 +72,19 @@ def save_map(
                 marker=QUERY_MARKER,
                 edgecolors=look.ink,
                 linewidths=1.6,
-                label=plots.shortened(f"asked about: {query}"),
+                label=figures.shortened(f"asked about: {query}"),
                 zorder=4,
             )
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.07)
-        label = plots.axis_label(shown.distance)
+        label = figures.axis_label(shown.distance)
         axes.set_xlabel(label)
         axes.set_ylabel(label)
-        axes.set_title(plots.title_of(shown), loc="left", fontsize=15, pad=12)
+        axes.set_title(figures.title_of(shown), loc="left", fontsize=15, pad=12)
         _dressed(axes, look)
         _legend(axes, look, f"by {colour}")
         caption = (
-            f"{plots.caption_of(shown)} Tasks drawn near are alike; the axes have no meaning of their own."
+            f"{figures.caption_of(shown)} Tasks drawn near are alike; the axes have no meaning of their own."
         )
         figure.supxlabel(
             "\n".join(textwrap.wrap(caption, 150)), x=0.01, ha="left", fontsize=9.5, color=look.soft
@@ -101,8 +101,8 @@ def save_matrix(clustering: "Clustering", path: Path, theme: str | None = None) 
         StorageError: If the file cannot be written.
         InvalidQueryError: If the tasks are too many to be drawn.
     """
-    order, lines = plots.tree_of(clustering)
-    matrix = plots.matrix_of(clustering)[np.ix_(order, order)]
+    order, lines = figures.tree_of(clustering)
+    matrix = figures.matrix_of(clustering)[np.ix_(order, order)]
     names = [clustering.names[place] for place in order]
     side = min(max(7.0, 0.2 * len(names) + 3), 24)
     with _figure(path, theme, (side + 1, side + 1.6)) as (figure, look):
@@ -114,7 +114,7 @@ def save_matrix(clustering: "Clustering", path: Path, theme: str | None = None) 
             cut = f"cut at {clustering.cut_height:.3f}"
             tree.set_title(cut, loc="right", fontsize=11, color=look.ink)
         tree.set_ylabel("height")
-        tree.set_title(plots.matrix_title(clustering), loc="left", fontsize=15, pad=10)
+        tree.set_title(figures.matrix_title(clustering), loc="left", fontsize=15, pad=10)
         _dressed(tree, look)
         tree.grid(visible=False, axis="x")
         tree.tick_params(bottom=False)
@@ -127,7 +127,7 @@ def save_matrix(clustering: "Clustering", path: Path, theme: str | None = None) 
         text_size = max(5.0, min(10.0, 560 / max(len(names), 1)))
         axes.set_xticks(ticks, names if few else [], rotation=90, fontsize=text_size)
         axes.set_yticks(ticks, names if few else [], fontsize=text_size)
-        bar = figure.colorbar(image, ax=axes, label=plots.axis_label(clustering.distance), fraction=0.04)
+        bar = figure.colorbar(image, ax=axes, label=figures.axis_label(clustering.distance), fraction=0.04)
         bar.outline.set_edgecolor(look.soft)
         bar.ax.tick_params(colors=look.ink)
         bar.ax.yaxis.label.set_color(look.ink)
@@ -158,9 +158,9 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
             linewidth=1.4,
             label=f"over all layers: {profile.distance:.3f}",
         )
-        upper.set_ylabel(plots.axis_label("task2vec"))
+        upper.set_ylabel(figures.axis_label("task2vec"))
         upper.set_ylim(bottom=0)
-        upper.set_title(plots.profile_title(profile), loc="left", fontsize=15, pad=12)
+        upper.set_title(figures.profile_title(profile), loc="left", fontsize=15, pad=12)
         for side, colour, marker in (("source", 0, "o"), ("target", 3, "s")):
             lower.errorbar(
                 places,
@@ -175,7 +175,7 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
                 ecolor=look.ink,
                 elinewidth=1,
                 capsize=2.5,
-                label=plots.shortened(getattr(profile, side)),
+                label=figures.shortened(getattr(profile, side)),
             )
         if any(getattr(it, f"{side}_mean") > 0 for it in profile.layers for side in ("source", "target")):
             lower.set_yscale("log", nonpositive="mask")
@@ -293,7 +293,13 @@ def _name_points(axes: Any, look: Theme, names: Sequence[str], positions: np.nda
             "color": look.ink,
         }
         text = axes.annotate(
-            plots.shortened(name), position, (0, 0), textcoords="offset points", ha="left", va="bottom", **style
+            figures.shortened(name),
+            position,
+            (0, 0),
+            textcoords="offset points",
+            ha="left",
+            va="bottom",
+            **style,
         )
         text.set_zorder(5)
         box = text.get_window_extent(renderer)

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import plot_html, plot_images
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
+from registry.pictures import images, plotly_figures
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap
@@ -54,9 +54,9 @@ def write_map(
     """
     check_path(path)
     if path.suffix.lower() == HTML:
-        _write(path, plot_html.map_page(shown, colour, clustering, theme))
+        _write(path, plotly_figures.map_page(shown, colour, clustering, theme))
     else:
-        plot_images.save_map(shown, path, colour, clustering, theme)
+        images.save_map(shown, path, colour, clustering, theme)
 
 
 def write_matrix(path: Path, clustering: "Clustering", theme: str | None = None) -> None:
@@ -69,9 +69,9 @@ def write_matrix(path: Path, clustering: "Clustering", theme: str | None = None)
     """
     check_path(path)
     if path.suffix.lower() == HTML:
-        _write(path, plot_html.matrix_page(clustering, theme))
+        _write(path, plotly_figures.matrix_page(clustering, theme))
     else:
-        plot_images.save_matrix(clustering, path, theme)
+        images.save_matrix(clustering, path, theme)
 
 
 def write_profile(path: Path, profile: "LayerProfile", theme: str | None = None) -> None:
@@ -84,9 +84,9 @@ def write_profile(path: Path, profile: "LayerProfile", theme: str | None = None)
     """
     check_path(path)
     if path.suffix.lower() == HTML:
-        _write(path, plot_html.profile_page(profile, theme))
+        _write(path, plotly_figures.profile_page(profile, theme))
     else:
-        plot_images.save_profile(profile, path, theme)
+        images.save_profile(profile, path, theme)
 
 
 def _write(path: Path, text: str) -> None:

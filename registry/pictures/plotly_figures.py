@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registry import plot_page, plots
+from registry.pictures import figures, plotly_page
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap
@@ -50,8 +50,8 @@ def map_page(
     Raises:
         MissingExtraError: If plotly is not installed.
     """
-    groups = plots.groups_of(shown, colour, clustering)
-    texts = plots.point_texts(shown, "<br>", escape)
+    groups = figures.groups_of(shown, colour, clustering)
+    texts = figures.point_texts(shown, "<br>", escape)
     kind = "scattergl" if len(shown) > WEBGL_FROM else "scatter"
     size = 10 if len(shown) <= 300 else 6 if len(shown) <= WEBGL_FROM else 4
     traces: list[Figure] = []
@@ -63,14 +63,14 @@ def map_page(
         colours.append(group.colour)
     for place, query in enumerate(shown.queries):
         traces.append(_points("scatter", shown.query_positions[[place]], f"asked about: {query}", 18))
-        near = escape(plots.nearest_text(shown.query_nearest[place]))
+        near = escape(figures.nearest_text(shown.query_nearest[place]))
         traces[-1]["text"] = [f"<b>{escape(query)}</b><br>nearest: {near}"]
         traces[-1]["marker"] |= {"symbol": QUERY_SYMBOL, "line": {"width": 2}}  # what is there shows through
-        colours.append(plots.NUM_COLOURS - 1)
+        colours.append(figures.NUM_COLOURS - 1)
     if clustering is not None and len(shown) <= WEBGL_FROM and (names := _names(shown, clustering)):
         traces.append(names)
         colours.append("text")
-    label = plots.axis_label(shown.distance)
+    label = figures.axis_label(shown.distance)
     figure: Figure = {
         "data": traces,
         "layout": _layout(
@@ -82,13 +82,13 @@ def map_page(
         ),
     }
     sentences = [
-        plots.caption_of(shown),
+        figures.caption_of(shown),
         "Tasks that are drawn near are alike; the axes have no meaning of their own.",
         *(() if shown.nearest else ("`t2v nearest NAME` tells the tasks that are nearest to one.",)),
         *shown.notes,
     ]
     table = _map_table(shown, groups) if len(shown) <= TABLE_UP_TO else ""
-    return plot_page.page(plots.title_of(shown), sentences, figure, colours, table, theme)
+    return plotly_page.page(figures.title_of(shown), sentences, figure, colours, table, theme)
 
 
 def matrix_page(clustering: "Clustering", theme: str | None = None) -> str:
@@ -98,15 +98,15 @@ def matrix_page(clustering: "Clustering", theme: str | None = None) -> str:
         MissingExtraError: If plotly is not installed.
         InvalidQueryError: If the clustering has no matrix.
     """
-    order, lines = plots.tree_of(clustering)
+    order, lines = figures.tree_of(clustering)
     matrix, names = (
-        plots.matrix_of(clustering)[np.ix_(order, order)],
+        figures.matrix_of(clustering)[np.ix_(order, order)],
         [clustering.names[place] for place in order],
     )
     places = list(range(len(names)))
     tree_x = [value for line in lines for value in (*line[0], None)]
     tree_y = [value for line in lines for value in (*line[1], None)]
-    unit = plots.axis_label(clustering.distance)
+    unit = figures.axis_label(clustering.distance)
     figure: Figure = {
         "data": [
             {
@@ -164,7 +164,7 @@ def matrix_page(clustering: "Clustering", theme: str | None = None) -> str:
         f"Clusters ({clustering.method}): {told}." if told else f"{clustering.method} found no cluster.",
     ]
     table = _cluster_table(clustering)
-    return plot_page.page(plots.matrix_title(clustering), sentences, figure, [None, "ink"], table, theme)
+    return plotly_page.page(figures.matrix_title(clustering), sentences, figure, [None, "ink"], table, theme)
 
 
 def profile_page(profile: "LayerProfile", theme: str | None = None) -> str:
@@ -177,7 +177,7 @@ def profile_page(profile: "LayerProfile", theme: str | None = None) -> str:
     traces: list[Figure] = [
         {
             "type": "bar",
-            "name": f"distance in the layer ({plots.unit_of('task2vec')})",
+            "name": f"distance in the layer ({figures.unit_of('task2vec')})",
             "x": layers,
             "y": [it.distance for it in profile.layers],
             "hovertemplate": "%{x}<br>distance %{y:.3f}<extra></extra>",
@@ -216,7 +216,11 @@ def profile_page(profile: "LayerProfile", theme: str | None = None) -> str:
                 "automargin": True,
                 "tickangle": -90,
             },
-            yaxis={"title": {"text": plots.axis_label("task2vec")}, "domain": [0.56, 1], "rangemode": "tozero"},
+            yaxis={
+                "title": {"text": figures.axis_label("task2vec")},
+                "domain": [0.56, 1],
+                "rangemode": "tozero",
+            },
             yaxis2={
                 "title": {"text": "mean Fisher information"},
                 "domain": [0, 0.46],
@@ -233,8 +237,8 @@ def profile_page(profile: "LayerProfile", theme: str | None = None) -> str:
         "A low bar is a depth at which the two tasks need the same filters.",
         "Bars at the points are standard errors.",
     ]
-    return plot_page.page(
-        plots.profile_title(profile), sentences, figure, [5, "ink", 0, 3], _profile_table(profile), theme
+    return plotly_page.page(
+        figures.profile_title(profile), sentences, figure, [5, "ink", 0, 3], _profile_table(profile), theme
     )
 
 
@@ -257,7 +261,9 @@ def _names(shown: "TaskMap", clustering: "Clustering") -> Figure | None:
     """The name of each medoid above it, so that a picture can be read before it is pointed at."""
     place_of = {name: place for place, name in enumerate(shown.names)}
     medoids = [
-        it.medoid for it in clustering.clusters[: plots.CLUSTERS_TOLD] if it.size > 1 and it.medoid in place_of
+        it.medoid
+        for it in clustering.clusters[: figures.CLUSTERS_TOLD]
+        if it.size > 1 and it.medoid in place_of
     ]
     if not medoids:
         return None
@@ -295,22 +301,22 @@ def _layout(**parts: Any) -> Figure:
     }
 
 
-def _map_table(shown: "TaskMap", groups: Sequence[plots.Group]) -> str:
+def _map_table(shown: "TaskMap", groups: Sequence[figures.Group]) -> str:
     group_of = {place: group.label for group in groups for place in group.members.tolist()}
     rows = [
         (
             name,
             group_of.get(place, ""),
             ", ".join(shown.tags[place]),
-            plots.nearest_text(shown.nearest[place]) if shown.nearest else "",
+            figures.nearest_text(shown.nearest[place]) if shown.nearest else "",
         )
         for place, name in enumerate(shown.names)
     ]
     rows += [
-        (query, "asked about", "", plots.nearest_text(near))
+        (query, "asked about", "", figures.nearest_text(near))
         for query, near in zip(shown.queries, shown.query_nearest, strict=True)
     ]
-    return plot_page.table("All tasks as a table", ("task", "group", "tags", "nearest"), rows)
+    return plotly_page.table("All tasks as a table", ("task", "group", "tags", "nearest"), rows)
 
 
 def _cluster_table(clustering: "Clustering") -> str:
@@ -319,7 +325,7 @@ def _cluster_table(clustering: "Clustering") -> str:
     ]
     if clustering.noise:
         rows.append(("", "in no cluster", len(clustering.noise), ", ".join(clustering.noise)))
-    return plot_page.table("All clusters as a table", ("cluster", "label", "tasks", "members"), rows)
+    return plotly_page.table("All clusters as a table", ("cluster", "label", "tasks", "members"), rows)
 
 
 def _profile_table(profile: "LayerProfile") -> str:
@@ -334,4 +340,4 @@ def _profile_table(profile: "LayerProfile") -> str:
         for it in profile.layers
     ]
     head = ("layer", "filters", "distance", f"Fisher of {profile.source}", f"Fisher of {profile.target}")
-    return plot_page.table("All layers as a table", head, rows)
+    return plotly_page.table("All layers as a table", head, rows)

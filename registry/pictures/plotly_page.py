@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from registry import plots
 from registry.errors import MissingExtraError
-from registry.palette import THEMES, Theme
+from registry.pictures import figures
+from registry.pictures.palette import THEMES, Theme
 
 Figure = dict[str, Any]
 
@@ -106,7 +106,7 @@ def _trace_colours(theme: Theme, colour: int | str | None) -> Figure:
         return {}
     if isinstance(colour, str):
         return {"textfont.color" if colour == "text" else "line.color": theme.ink}
-    fill = theme.rest if colour == plots.REST else theme.series[colour]
+    fill = theme.rest if colour == figures.REST else theme.series[colour]
     edge = {"marker.color": fill, "marker.line.color": theme.edge}
     return {**edge, "line.color": fill, "error_y.color": theme.soft}
 
