@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry import bundles
+from registry.bundles import format as bundle_format
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Forgery:
     def of(cls, path: Path) -> "Forgery":
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
-        return cls(members, json.loads(members.pop(bundles.MANIFEST)))
+        return cls(members, json.loads(members.pop(bundle_format.MANIFEST)))
 
     def table(self, name: str) -> pa.Table:
         return pq.read_table(io.BytesIO(self.members[f"{name}.parquet"]))
@@ -60,14 +60,14 @@ class Forgery:
             described = self.manifest["members"]
             for name, content in self.members.items():
                 entry = described.setdefault(name, {"rows": 0})
-                entry |= {"bytes": len(content), "blake2b": bundles.checksum(content)}
+                entry |= {"bytes": len(content), "blake2b": bundle_format.checksum(content)}
             for name in [name for name in described if name not in self.members]:
                 del described[name]
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in self.members.items():
                 archive.writestr(self._entry(name), content, self.compression)
             if self.manifest:
-                archive.writestr(self._entry(bundles.MANIFEST), json.dumps(self.manifest))
+                archive.writestr(self._entry(bundle_format.MANIFEST), json.dumps(self.manifest))
             for entry, content in self.entries:
                 archive.writestr(entry, content)
         return path

@@ -14,8 +14,10 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from forgery import Forgery
 
-from registry import TaskRegistry, bundle_reader, bundles, parquet_footers
-from registry.bundle_contents import read_contents
+from registry import TaskRegistry
+from registry.bundles import format as bundle_format
+from registry.bundles import parquet_check, reader
+from registry.bundles.contents import read_contents
 from registry.errors import BundleError, RegistryError, SchemaVersionError
 from registry.storage import schema
 from registry.storage.store import Store
@@ -57,7 +59,7 @@ def refuse(path, tmp_path, message, error=BundleError):
 def complaint(path):
     """What is said about a file, if anything."""
     try:
-        with bundle_reader.open_bundle(path) as opened:
+        with reader.open_bundle(path) as opened:
             assert len(read_contents(opened).tasks) == 3
     except RegistryError as error:
         return str(error)
@@ -196,7 +198,7 @@ def test_a_compressed_manifest_is_refused(forgery, tmp_path):
 
 
 def test_a_huge_manifest_is_refused(forgery, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_reader, "MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(reader, "MAX_MANIFEST_BYTES", 100)
     refuse(forgery.write(tmp_path / "huge.t2v"), tmp_path, "manifest.json is larger than 100 bytes")
 
 
@@ -229,7 +231,7 @@ def test_manifests_that_are_none_are_refused(forgery, tmp_path, content):
     ("change", "error", "message"),
     [
         ({"schema_version": schema.SCHEMA_VERSION + 1}, SchemaVersionError, "upgrade task2vec-registry"),
-        ({"format_version": bundles.FORMAT_VERSION + 1}, BundleError, "upgrade task2vec-registry"),
+        ({"format_version": bundle_format.FORMAT_VERSION + 1}, BundleError, "upgrade task2vec-registry"),
         ({"schema_version": 2}, BundleError, "was never written"),
         ({"format_version": 0}, BundleError, "was never written"),
     ],
@@ -435,7 +437,7 @@ def test_other_compressions_are_refused(forgery, tmp_path, compression):
 
 def test_bombs_are_refused(forgery, tmp_path, monkeypatch):
     """12 MiB of one letter take a few kilobytes in the file."""
-    monkeypatch.setattr(bundle_reader, "RATIO_FROM_BYTES", 2**20)
+    monkeypatch.setattr(reader, "RATIO_FROM_BYTES", 2**20)
     forgery.set("tasks", "data", ["x" * 2**22] * 3)
     path = forgery.write(tmp_path / "bomb.t2v")
     assert path.stat().st_size < 50_000
@@ -447,20 +449,20 @@ def test_bombs_are_refused(forgery, tmp_path, monkeypatch):
     [("MAX_GROUP_BYTES", "100 bytes at most"), ("MAX_TOTAL_BYTES", "take more than 100 bytes in memory")],
 )
 def test_limits_on_sizes_are_kept(bundle, tmp_path, monkeypatch, limit, message):
-    monkeypatch.setattr(bundle_reader, limit, 100)
+    monkeypatch.setattr(reader, limit, 100)
     refuse(bundle, tmp_path, message)
 
 
 def page_header(content, position=4):
     """Fields of the page header at a position, and where each of them begins."""
-    thrift = parquet_footers._Thrift(content[position : position + 100])
+    thrift = parquet_check._Thrift(content[position : position + 100])
     return thrift.structure(), position + thrift.position
 
 
 def test_a_page_that_asks_for_more_memory_than_the_footer_tells_is_refused(forgery, tmp_path):
     """In the first page header of the tasks: the size in memory, a varint, is made larger by one."""
     content = bytearray(forgery.members["tasks.parquet"])
-    assert page_header(bytes(content))[0][1] == parquet_footers.DATA_PAGE
+    assert page_header(bytes(content))[0][1] == parquet_check.DATA_PAGE
     assert content[4:6] == b"\x15\x00"  # the kind of the page; its size in memory comes next
     content[7] += 2
     forgery.members["tasks.parquet"] = bytes(content)

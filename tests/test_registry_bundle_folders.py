@@ -9,7 +9,8 @@ import pytest
 from exportable import content, exported, imported, is_own, make_source
 from extras import skip_without
 
-from registry import TaskRegistry, bundles
+from registry import TaskRegistry
+from registry.bundles import format as bundle_format
 from registry.errors import BundleError, InvalidQueryError, StorageError
 from registry.storage.store import Store
 
@@ -123,7 +124,7 @@ def test_a_former_folder_stays_if_writing_fails(written, folder, monkeypatch):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundles.BundleWriter, "finish", fail)
+    monkeypatch.setattr(bundle_format.BundleWriter, "finish", fail)
     with pytest.raises(StorageError, match="folder: the folder cannot be written: No space left on device"):
         exported(Store(written / "source"), folder, format="folder", tasks=["cars"])
     assert {it.name: it.read_bytes() for it in folder.iterdir()} == before
@@ -229,13 +230,13 @@ def test_what_is_no_plain_file_is_refused(folder, tmp_path, name, kind):
 def test_a_manifest_that_names_other_places_is_refused(folder, tmp_path, name):
     (tmp_path / "secret.parquet").write_bytes(b"x")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["members"][name] = {"blake2b": bundles.checksum(b"x"), "bytes": 1, "rows": 0}
+    manifest["members"][name] = {"blake2b": bundle_format.checksum(b"x"), "bytes": 1, "rows": 0}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     refuse(folder, tmp_path, f"{name!r} has no place in a bundle")
 
 
 def test_a_huge_manifest_is_refused(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("registry.bundle_folders.MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr("registry.bundles.folders.MAX_MANIFEST_BYTES", 100)
     refuse(folder, tmp_path, "manifest.json is larger than 100 bytes")
 
 
@@ -251,5 +252,5 @@ def test_a_folder_that_cannot_be_read_is_told(folder, tmp_path, monkeypatch):
     def fail(*arguments):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("registry.bundle_folders.os.open", fail)
+    monkeypatch.setattr("registry.bundles.folders.os.open", fail)
     refuse(folder, tmp_path, "folder: the folder cannot be read: Permission denied", OSError)

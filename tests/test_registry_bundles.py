@@ -10,7 +10,8 @@ from exportable import SETTINGS, content, exported, imported, is_own, make_sourc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import TaskRegistry, bundles
+from registry import TaskRegistry
+from registry.bundles import format as bundle_format
 from registry.errors import BundleError, InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
 from registry.records import TaskRecord
 from registry.storage import schema
@@ -178,7 +179,7 @@ def test_a_former_file_is_replaced_only_by_a_whole_one(source, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bundles.BundleWriter, "finish", fail)
+        patch.setattr(bundle_format.BundleWriter, "finish", fail)
         with pytest.raises(
             StorageError, match=r"all\.t2v: the file cannot be written: No space left on device"
         ):
@@ -222,11 +223,11 @@ def test_a_task_without_embedding_is_told(source, tmp_path):
 
 def test_long_texts_and_wide_vectors_make_small_row_groups():
     rows = schema.to_arrow([task(f"t{number}", data="x" * 2**20) for number in range(200)], schema.TASKS)
-    sizes = [len(group) for group in bundles.groups(rows)]
+    sizes = [len(group) for group in bundle_format.groups(rows)]
     assert sum(sizes) == 200
     assert max(sizes) == 100
-    assert bundles.group_rows(schema.embeddings_schema(4, 3)) == bundles.GROUP_ROWS
-    assert bundles.group_rows(schema.embeddings_schema(4800, 512)) == 2**26 // (4 * (2 * 4800 + 512))
+    assert bundle_format.group_rows(schema.embeddings_schema(4, 3)) == bundle_format.GROUP_ROWS
+    assert bundle_format.group_rows(schema.embeddings_schema(4800, 512)) == 2**26 // (4 * (2 * 4800 + 512))
 
 
 # Any records

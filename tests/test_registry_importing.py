@@ -14,7 +14,7 @@ from builders import make_embedding, make_expert, make_space
 from exportable import add, content, exported, imported, make_source
 from forgery import Forgery
 
-from registry import bundles
+from registry.bundles import format as bundle_format
 from registry.errors import BundleError, ConflictError, InvalidQueryError, StorageError
 from registry.storage import schema
 from registry.storage.database import Database
@@ -195,7 +195,7 @@ def end_at(monkeypatch, number):
 @pytest.mark.parametrize("policy", [pytest.param("fail", marks=pytest.mark.slow), "take"])
 def test_an_import_that_ended_anywhere_is_finished_by_another(source, ours, tmp_path, monkeypatch, policy):
     """At every commit: nothing is seen that is not whole, and the second import completes the first."""
-    monkeypatch.setattr(bundles, "GROUP_ROWS", 2)
+    monkeypatch.setattr(bundle_format, "GROUP_ROWS", 2)
     exported(source, tmp_path / "all.t2v")
     with_ours = policy == "take"
     if with_ours:
@@ -230,7 +230,8 @@ def test_an_import_that_ended_anywhere_is_finished_by_another(source, ours, tmp_
 
 IMPORTER = """
 import os, signal, sys
-from registry import TaskRegistry, bundles
+from registry import TaskRegistry
+from registry.bundles import format as bundle_format
 from registry.storage.database import Database
 
 bundles.GROUP_ROWS = 2
@@ -250,7 +251,7 @@ TaskRegistry(sys.argv[2]).import_bundle(sys.argv[1])
 
 @pytest.mark.slow
 def test_an_import_that_was_killed_is_finished_by_another(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "GROUP_ROWS", 2)
+    monkeypatch.setattr(bundle_format, "GROUP_ROWS", 2)
     exported(source, tmp_path / "all.t2v")
     imported(tmp_path / "all.t2v", tmp_path / "whole")
     processes = []
@@ -285,8 +286,8 @@ def test_what_another_writer_left_is_replaced(source, theirs, tmp_path):
 
 
 def test_every_schema_version_since_the_first_bundles_can_be_imported():
-    expected = range(bundles.OLDEST_SCHEMA_VERSION + 1, schema.SCHEMA_VERSION + 1)
-    assert list(bundles.UPGRADES) == list(expected)
+    expected = range(bundle_format.OLDEST_SCHEMA_VERSION + 1, schema.SCHEMA_VERSION + 1)
+    assert list(bundle_format.UPGRADES) == list(expected)
 
 
 def test_a_bundle_of_an_older_schema_is_brought_up(theirs, tmp_path, monkeypatch):
@@ -305,7 +306,9 @@ def test_a_bundle_of_an_older_schema_is_brought_up(theirs, tmp_path, monkeypatch
         kinds = pa.array(["regression"] * len(rows))
         return rows.add_column(position, schema.TASKS.field("kind"), kinds)
 
-    monkeypatch.setattr(bundles, "OLDEST_SCHEMA_VERSION", schema.SCHEMA_VERSION - 1)
-    monkeypatch.setitem(bundles.UPGRADES, schema.SCHEMA_VERSION, bundles.Upgrade(former_columns, upgraded))
+    monkeypatch.setattr(bundle_format, "OLDEST_SCHEMA_VERSION", schema.SCHEMA_VERSION - 1)
+    monkeypatch.setitem(
+        bundle_format.UPGRADES, schema.SCHEMA_VERSION, bundle_format.Upgrade(former_columns, upgraded)
+    )
     imported(forgery.write(tmp_path / "older.t2v"), tmp_path / "target")
     assert {it.kind for it in Store(tmp_path / "target").tasks()} == {"regression"}

@@ -48,8 +48,8 @@ class Transfer(Lifecycle):
                 licence.
             StorageError: If there is no registry, it is damaged, or the file cannot be written.
         """
-        from registry.bundle_cards import check_license  # Parquet takes a while to load
-        from registry.exporting import Selection, export_bundle
+        from registry.bundles.card import check_license  # Parquet takes a while to load
+        from registry.bundles.exporting import Selection, export_bundle
 
         if format not in EXPORT_FORMATS:
             raise InvalidQueryError(f"format must be {' or '.join(EXPORT_FORMATS)}, got {format!r}")
@@ -85,7 +85,7 @@ class Transfer(Lifecycle):
             InvalidQueryError: If there is no such way to deal with conflicts.
             StorageError: If the file cannot be read or the registry cannot be written.
         """
-        from registry.importing import import_bundle
+        from registry.bundles.importing import import_bundle
 
         if on_conflict not in POLICIES:
             raise InvalidQueryError(f"on_conflict must be {' or '.join(POLICIES)}, got {on_conflict!r}")

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry import bundle_contents
 from registry.answers import ImportSummary
-from registry.bundle_contents import Contents, read_contents
-from registry.bundle_folders import open_folder
-from registry.bundle_reader import Bundle, open_bundle
-from registry.merging import Plan, make_plan
+from registry.bundles import contents
+from registry.bundles.contents import Contents, read_contents
+from registry.bundles.folders import open_folder
+from registry.bundles.merging import Plan, make_plan
+from registry.bundles.reader import Bundle, open_bundle
 from registry.options import Policy
 from registry.records import AuditRecord, EmbeddingRecord, Key, ResultRecord, TaskRecord
 from registry.storage import schema
@@ -119,7 +119,7 @@ class _Import:
     def _add_history(self) -> None:
         """Append the lines of the audit that are not here."""
         known = self._digests("audit", AuditRecord)
-        for batch in bundle_contents.records(self._bundle, "audit", AuditRecord):
+        for batch in contents.records(self._bundle, "audit", AuditRecord):
             lines = _unknown(batch, known)
             self._note(lines)
             self._counts["audit"] += len(lines)
@@ -152,7 +152,7 @@ class _Import:
     def _add_embeddings(self, space_id: str, present: set[Key]) -> None:
         """Append the embeddings that are not present, a row group a commit."""
         table = schema.embeddings_table_name(space_id)
-        for batch in bundle_contents.embeddings(self._bundle, space_id):
+        for batch in contents.embeddings(self._bundle, space_id):
             added, further = [], []
             for embedding in batch:
                 key = embedding.task, embedding.version
@@ -181,7 +181,7 @@ class _Import:
     def _add_results(self) -> None:
         """Append the results that are not here, but for those of what was left."""
         known = self._digests("results", ResultRecord)
-        for batch in bundle_contents.records(self._bundle, "results", ResultRecord):
+        for batch in contents.records(self._bundle, "results", ResultRecord):
             taken = [
                 result
                 for result in batch
@@ -194,7 +194,7 @@ class _Import:
 
     def _add_tasks(self) -> None:
         """Append the versions that are new, and give those that are here the tags and aliases they lack."""
-        for batch in bundle_contents.records(self._bundle, "tasks", TaskRecord):
+        for batch in contents.records(self._bundle, "tasks", TaskRecord):
             new, lines = [], []
             lacking: dict[Key, _Words] = defaultdict(_Words)
             for task in batch:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry import bundles
 from registry.answers import ExportSummary
-from registry.bundle_cards import UNKNOWN_LICENSE, card_of
-from registry.bundle_folders import CARD, FolderWriter, writing_folder
+from registry.bundles import format as bundle_format
+from registry.bundles.card import UNKNOWN_LICENSE, card_of
+from registry.bundles.folders import CARD, FolderWriter, writing_folder
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
 from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
 from registry.storage import schema
@@ -81,9 +81,9 @@ def export_bundle(
             store, set(table_keys(tables["tasks"])), keep_empty=selection.is_everything
         )
     tables["spaces"] = schema.to_arrow(spaces, schema.SPACES)
-    with writing_folder(path) if as_folder else bundles.writing(path) as writer:
-        for name in bundles.RECORD_TABLES:
-            writer.add(name, schema.TABLES[name], bundles.groups(tables[name]))
+    with writing_folder(path) if as_folder else bundle_format.writing(path) as writer:
+        for name in bundle_format.RECORD_TABLES:
+            writer.add(name, schema.TABLES[name], bundle_format.groups(tables[name]))
         for space, keys in zip(spaces, embedded, strict=True):
             columns = schema.embeddings_schema(space.dim, space.domain_dim)
             table = schema.embeddings_table_name(space.space_id)
@@ -94,7 +94,7 @@ def export_bundle(
             writer.add_card(card_of(tables, spaces, license or UNKNOWN_LICENSE))
     return ExportSummary(
         path=str(path),
-        bytes=sum((path / name).stat().st_size for name in (CARD, bundles.MANIFEST, *writer.members))
+        bytes=sum((path / name).stat().st_size for name in (CARD, bundle_format.MANIFEST, *writer.members))
         if as_folder
         else path.stat().st_size,
         checksum=checksum,
@@ -190,7 +190,7 @@ def _embedded(store: Store, tasks: set[Key], *, keep_empty: bool) -> tuple[list[
 
 def _embeddings(store: Store, table: str, columns: pa.Schema, keys: list[Key]) -> Iterator[pa.Table]:
     """The embeddings of keys, in order, a row group at a time."""
-    size = bundles.group_rows(columns)
+    size = bundle_format.group_rows(columns)
     for start in range(0, len(keys), size):
         yield _some_embeddings(store, table, columns, keys[start : start + size])
 

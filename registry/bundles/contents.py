@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from registry.bundle_reader import Bundle
-from registry.bundles import member_name
+from registry.bundles.format import member_name
+from registry.bundles.reader import Bundle
 from registry.errors import BundleError, RegistryError
 from registry.records import (
     AuditRecord,

@@ -22,10 +22,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry import bundles
-from registry.bundles import MANIFEST, Member, member_name
+from registry.bundles import format as bundle_format
+from registry.bundles.format import MANIFEST, Member, member_name
+from registry.bundles.parquet_check import RowGroup, read_footer
 from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
-from registry.parquet_footers import RowGroup, read_footer
 from registry.records import NAME_PATTERN
 from registry.storage import schema
 from registry.storage.storage_errors import FOREIGN_ERRORS
@@ -111,11 +111,11 @@ class Bundle:
             raise self.error(name, str(err)) from err
         if (rows := sum(group.rows for group in groups)) != member.rows:
             raise self.error(name, f"it has {rows} rows, the manifest says {member.rows}")
-        limit = bundles.group_rows(columns)
+        limit = bundle_format.group_rows(columns)
         if any(group.rows > limit or group.bytes > MAX_GROUP_BYTES for group in groups):
             raise self.error(name, f"row groups may have {limit} rows and {MAX_GROUP_BYTES} bytes at most")
         self._check_size(name, member, sum(group.bytes for group in groups))
-        expected = bundles.columns_at(self.manifest.schema_version, table, columns)
+        expected = bundle_format.columns_at(self.manifest.schema_version, table, columns)
         with self._parquet(name) as parquet:
             if not parquet.schema_arrow.equals(expected):
                 raise self.error(name, _difference(expected, parquet.schema_arrow))
@@ -148,7 +148,7 @@ class Bundle:
                     raise self.error(name, "its rows are not as many or as large as it says")
                 if _has_gaps(rows):
                     raise self.error(name, "a value is missing")
-                yield bundles.upgraded(self.manifest.schema_version, table, rows)
+                yield bundle_format.upgraded(self.manifest.schema_version, table, rows)
 
     def error(self, name: str, what: str) -> BundleError:
         """The error that a member is not as it should be."""
@@ -272,21 +272,21 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported") from err
     kind, format_version, schema_version = found
-    if kind != bundles.FORMAT or type(format_version) is not int or type(schema_version) is not int:
+    if kind != bundle_format.FORMAT or type(format_version) is not int or type(schema_version) is not int:
         raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported")
-    if format_version > bundles.FORMAT_VERSION:
+    if format_version > bundle_format.FORMAT_VERSION:
         raise BundleError(
-            f"{path}: format version {format_version} is newer than {bundles.FORMAT_VERSION}, the newest that "
+            f"{path}: format version {format_version} is newer than {bundle_format.FORMAT_VERSION}, the newest that "
             "this version understands; upgrade task2vec-registry"
         )
     if schema_version > schema.SCHEMA_VERSION:
         raise SchemaVersionError(str(path), schema_version, schema.SCHEMA_VERSION)
-    if format_version < 1 or schema_version < bundles.OLDEST_SCHEMA_VERSION:
+    if format_version < 1 or schema_version < bundle_format.OLDEST_SCHEMA_VERSION:
         raise BundleError(
             f"{path}: format version {format_version} with schema version {schema_version} was never written; "
-            f"the oldest are 1 and {bundles.OLDEST_SCHEMA_VERSION}"
+            f"the oldest are 1 and {bundle_format.OLDEST_SCHEMA_VERSION}"
         )
-    return Manifest(schema_version, members, bundles.checksum(content))
+    return Manifest(schema_version, members, bundle_format.checksum(content))
 
 
 def _typed(member: dict[str, Any]) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def _check_members(path: Path, manifest: Manifest, sizes: Mapping[str, int]) -> 
     Raises:
         BundleError: If there is more, or less.
     """
-    required = set(map(member_name, bundles.RECORD_TABLES))
+    required = set(map(member_name, bundle_format.RECORD_TABLES))
     spaces = {name for name in manifest.members if EMBEDDINGS_MEMBER.fullmatch(name)}
     foreign = manifest.members.keys() - required - spaces | sizes.keys() - manifest.members.keys() - {MANIFEST}
     if foreign:
@@ -339,7 +339,7 @@ def _difference(expected: pa.Schema, found: pa.Schema) -> str:
 
 
 def _checksum(window: "_Window") -> str:
-    digest = bundles.new_digest()
+    digest = bundle_format.new_digest()
     while chunk := window.read(_CHUNK_BYTES):
         digest.update(chunk)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from registry.bundles import RECORD_TABLES, member_name
+from registry.bundles.format import RECORD_TABLES, member_name
 from registry.errors import InvalidQueryError
 from registry.records import SpaceRecord
 from registry.storage import schema
@@ -75,7 +75,7 @@ def card_of(tables: Mapping[str, pa.Table], spaces: Sequence[SpaceRecord], licen
     """The card.
 
     Args:
-        tables: Rows of ``registry.bundles.RECORD_TABLES`` in the bundle, of tasks in order of name and version.
+        tables: Rows of ``registry.bundles.format.RECORD_TABLES`` in the bundle, of tasks in order of name and version.
         spaces: In the bundle.
         license: Of the records, as their owner says.
     """

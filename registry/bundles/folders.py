@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from registry.bundle_reader import EMBEDDINGS_MEMBER, MAX_MANIFEST_BYTES, Bundle, checked_manifest
-from registry.bundles import MANIFEST, RECORD_TABLES, BundleWriter, member_name, sync_folder
+from registry.bundles.format import MANIFEST, RECORD_TABLES, BundleWriter, member_name, sync_folder
+from registry.bundles.reader import EMBEDDINGS_MEMBER, MAX_MANIFEST_BYTES, Bundle, checked_manifest
 from registry.errors import BundleError, StorageError
 from registry.storage.storage_errors import storage_errors
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.bundle_contents import Contents, task_digest
+from registry.bundles.contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
 from registry.options import Policy
 from registry.records import ExpertRecord, Key, SpaceRecord
