@@ -12,7 +12,7 @@ SOLE_IMPORTERS = {
     "obstore": {"registry/storage/object_store.py"},
     "indexer": {
         "registry/embedding_runs.py",
-        "registry/expert_sources.py",
+        "registry/experts/sources.py",
         "registry/ingest.py",
         "registry/trial_runs.py",
     },
@@ -24,7 +24,7 @@ SOLE_IMPORTERS = {
     "transformers": {"indexer/hub.py"},
     "datasets": {"indexer/hub_data.py"},
     "pandas": {"registry/notebooks.py"},
-    "yaml": {"registry/model_cards.py"},
+    "yaml": {"registry/experts/model_cards.py"},
     "fastapi": {
         f"registry/web/{name}.py"
         for name in (

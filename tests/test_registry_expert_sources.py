@@ -18,7 +18,7 @@ from markdown_pages import ROOT
 from registry import TaskRegistry
 from registry.answers import ImportedExperts
 from registry.errors import DuplicateError, IngestError, InvalidRecordError
-from registry.expert_sources import LIBRARIES, is_library, merge, read_source
+from registry.experts.sources import LIBRARIES, is_library, merge, read_source
 
 BARE = make_expert("a.x", num_params=None, flops=None, input_size=None, license="")
 FULL = make_expert("a.x", source_task="imagenet1k", source_accuracy=0.5, cached_as="torch:a.pth")
@@ -227,7 +227,7 @@ def test_questions_about_imported_experts_load_no_torch(tmp_path, registry):
     """Those that were imported; with caches that hold something."""
     registry.import_experts("torchvision")
     code = (
-        "import json, sys; from registry import TaskRegistry; from registry.limits import Limits; "
+        "import json, sys; from registry import TaskRegistry; from registry.experts.limits import Limits; "
         f"experts = TaskRegistry({registry.uri!r}).experts(); "
         "found = [e.name for e in Limits(loadable_offline=True, max_params=3e7).within(experts)]; "
         "print(json.dumps([found, 'torch' in sys.modules]))"

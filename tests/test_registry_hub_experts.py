@@ -11,7 +11,7 @@ from extras import skip_without
 from registry import TaskRegistry
 from registry.answers import ImportedExperts
 from registry.errors import InvalidQueryError, InvalidRecordError
-from registry.hub_experts import PROTOCOL
+from registry.experts.hub import PROTOCOL
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from builders import make_expert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.limits import Limits
+from registry.experts.limits import Limits
 
 KNOWN = make_expert("known.x", num_params=10, flops=10, input_size=10, license="mit")
 UNKNOWN = make_expert("unknown.x", num_params=None, flops=None, input_size=None, license="")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRecordError, MissingExtraError
-from registry.model_cards import MAX_CARD_BYTES, CardResult, ModelCard, letters_of, read_card
+from registry.experts.model_cards import MAX_CARD_BYTES, CardResult, ModelCard, letters_of, read_card
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from builders_models import NUM_PARAMS, TENSORS, safetensors, write_model
 
 from registry.errors import InvalidRecordError
-from registry.model_folders import FolderFacts, find_folders, read_folder
+from registry.experts.model_folders import FolderFacts, find_folders, read_folder
 
 
 def names_in(root):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Unpack, cast
 from registry import ingest, trial_runs
 from registry.answers import Recommendation, Trial
 from registry.errors import InvalidQueryError, NotFoundError
+from registry.experts.limits import Limits
 from registry.library.asking import Asking, space_of
 from registry.library.experts import Experts
-from registry.limits import Limits
 from registry.options import DataOptions, Progress, check_k
 from registry.recommend.trial_models import CostModel
 from registry.recommend.trials import TrialPlan, Trier, try_experts

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry import expert_sources, hub_experts, ingest
+from registry import ingest
 from registry.answers import ImportedExperts, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
+from registry.experts import hub
+from registry.experts import sources as expert_sources
 from registry.library.transfer import Transfer
 from registry.notebooks import Records
 from registry.options import Progress
@@ -70,7 +72,7 @@ class Experts(Transfer, ABC):
                 folder. An expert of a library that was removed here stays removed, and a name that another
                 network has here stays with it.
             from_dir: A folder that holds a model as the Hugging Face hub gives it, or folders of such; licence,
-                source task and results are those of its card, see ``registry.hub_experts``.
+                source task and results are those of its card, see ``registry.experts.hub``.
             skip_bad: Of model folders, take the good ones and tell of the others.
 
         Returns:
@@ -85,9 +87,9 @@ class Experts(Transfer, ABC):
             IngestError: If the library is not installed.
             MissingExtraError: If PyYAML, which reads model cards, is not installed.
         """
-        if str(source) == hub_experts.SOURCE and from_dir is not None:
+        if str(source) == hub.SOURCE and from_dir is not None:
             return self._import_folders(Path(from_dir), skip_bad=skip_bad)
-        if str(source) == hub_experts.SOURCE or from_dir is not None or skip_bad:
+        if str(source) == hub.SOURCE or from_dir is not None or skip_bad:
             raise InvalidQueryError(
                 "source hf needs a folder (--from-dir DIR), and no other source takes one, nor --skip-bad; got "
                 f"source {str(source)!r} and {'no folder' if from_dir is None else f'folder {from_dir}'}"
@@ -110,21 +112,21 @@ class Experts(Transfer, ABC):
         Raises:
             InvalidRecordError: If the folder holds no model, or one is bad and ``skip_bad`` is not set.
         """
-        models, problems = hub_experts.read_models(root)
+        models, problems = hub.read_models(root)
         if problems and not skip_bad:
             raise InvalidRecordError("; ".join(problems))
         self._create_if_missing()
         with self._store.write_lock():
-            found = hub_experts.as_experts(models, self._store.task_names())
+            found = hub.as_experts(models, self._store.task_names())
             present = {expert.name: expert for expert in self._store.experts()}
-            found, taken = hub_experts.without_taken(found, present)
+            found, taken = hub.without_taken(found, present)
             if (problems := [*problems, *taken]) and not skip_bad:
                 raise InvalidRecordError("; ".join(problems))
             merged = expert_sources.merge([it.expert for it in found], present, (), library=False)
-            about = {it.expert.name: {"source": hub_experts.SOURCE, **it.about} for it in found}
+            about = {it.expert.name: {"source": hub.SOURCE, **it.about} for it in found}
             self._store.add_experts(merged.new, each=about)
             self._store.update_experts(merged.changed, each=about)
-            results = hub_experts.new_results(found, self._store.results())
+            results = hub.new_results(found, self._store.results())
             if results:
                 self._store.add_results(results)
         notes = (*problems, *(note for it in found for note in it.notes))

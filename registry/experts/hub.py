@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidRecordError
+from registry.experts.model_cards import CardResult, ModelCard, letters_of, read_card
+from registry.experts.model_folders import CARD, FolderFacts, find_folders, read_folder
 from registry.ingest import absolute_loader
-from registry.model_cards import CardResult, ModelCard, letters_of, read_card
-from registry.model_folders import CARD, FolderFacts, find_folders, read_folder
 from registry.records import NAME_PATTERN, ExpertRecord, ResultRecord, checked_name
 
 SOURCE = "hf"
@@ -74,7 +74,7 @@ def read_models(root: Path) -> tuple[list[Model], list[str]]:
     """The models in a folder, and a sentence for each that cannot be an expert.
 
     Args:
-        root: The folder, see ``registry.model_folders.find_folders``.
+        root: The folder, see ``registry.experts.model_folders.find_folders``.
 
     Raises:
         InvalidRecordError: If the folder cannot be read or holds no model.

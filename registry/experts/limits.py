@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from registry.expert_sources import is_loadable_offline
+from registry.experts.sources import is_loadable_offline
 from registry.records import ExpertRecord
 
 

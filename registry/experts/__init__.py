@@ -1,0 +1,1 @@
+"""How experts become known."""
