@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     )
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
+    from registry.ingest.manifests import TaskRow
     from registry.library.task_pages import TaskPage
     from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
-    from registry.task_manifests import TaskRow
 
 _HOMES = {
     "TaskRegistry": "registry.core",
@@ -48,7 +48,7 @@ _HOMES = {
     "TaskMap": "registry.map_answers",
     "TaskPage": "registry.library.task_pages",
     "TaskRecord": "registry.records",
-    "TaskRow": "registry.task_manifests",
+    "TaskRow": "registry.ingest.manifests",
     "Trial": "registry.answers",
 }
 

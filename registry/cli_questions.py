@@ -25,7 +25,7 @@ from registry.cli_options import (
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:

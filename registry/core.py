@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from registry import embedding_runs, ingest
 from registry.answers import AddedTask, Neighbor, Problem, Query
 from registry.builtin.starter import populate
 from registry.distances import get_distance
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.index.rows import DamagedIndexError
+from registry.ingest import ingest, runs
 from registry.library.advice import Advice
 from registry.library.asking import Answer, space_of
 from registry.library.many import ManyTasks
@@ -32,7 +32,7 @@ from registry.snapshots.view import NotEmbeddedError, Point, View
 from registry.storage.store import Store
 
 if TYPE_CHECKING:
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 
 DEFAULT_URI = "~/.task2vec"
@@ -111,7 +111,7 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
         for kind, word in (("task", name), *(("tag", tag) for tag in tags)):
             checked_name(kind, word)  # this and the place before the work, not after it
         self._store.check_place()
-        prepared = embedding_runs.prepare_one(data, progress, **options)
+        prepared = runs.prepare_one(data, progress, **options)
         if (known := self._same_content(name, prepared)) and (present := self._embedding(known, prepared)):
             return prepared.added(known, present, created=False)
         embedding = prepared.embed(progress)
@@ -133,7 +133,7 @@ class TaskRegistry(Advice, Maps, TaskPages, ManyTasks):
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
             NotFoundError: If there is no such probe or estimator.
         """
-        return embedding_runs.prepare_one(data, progress, **options).embed(progress)
+        return runs.prepare_one(data, progress, **options).embed(progress)
 
     def tasks(self, *, where: str | None = None) -> Records[TaskRecord]:
         """The latest version of every task, in order of name.

@@ -67,7 +67,7 @@ def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "Emb
 
 
 def _show_embeddings(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]) -> None:
-    from registry.ingest import head_metric
+    from registry.ingest.ingest import head_metric
 
     tolerance = task.asked.get("tolerance")
     score = f">{head_metric(task.kind)}"

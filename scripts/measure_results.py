@@ -28,7 +28,7 @@ from indexer.probes import PretrainedNetwork, list_builtin, load_network
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import FOLDER, Starter, load_starter, save_starter
 from registry.experts.sources import describe_expert
-from registry.ingest import NOT_SHIPPED, PreparedTask, embedding_record, prepare_task
+from registry.ingest.ingest import NOT_SHIPPED, PreparedTask, embedding_record, prepare_task
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 
 NO_TASK = {"imagenet", "tiny_imagenet", "scratch"}

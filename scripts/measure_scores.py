@@ -22,7 +22,7 @@ from indexer.probes import list_builtin, load_network, load_source_head
 from indexer.records import EmbeddingSettings
 from indexer.scores import choose_per_class
 from registry.builtin.starter import load_starter
-from registry.ingest import prepare_task
+from registry.ingest.ingest import prepare_task
 from registry.recommend.scores import list_scores, score
 
 COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))

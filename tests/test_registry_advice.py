@@ -13,8 +13,8 @@ from indexer.measure import PROTOCOL
 from indexer.offline import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
+from registry.ingest.trials import SCORES
 from registry.recommend.scores import score
-from registry.trial_runs import SCORES
 
 DIGITS = "sklearn:digits"
 EXPERTS = ("cifar10", "hiragana", "mnist")

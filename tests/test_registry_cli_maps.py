@@ -7,8 +7,8 @@ from builders_maps import make_registry
 from click.testing import CliRunner
 from extras import skip_without
 
-from registry import ingest
 from registry.cli import main
+from registry.ingest import ingest
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))
 

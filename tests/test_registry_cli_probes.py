@@ -10,10 +10,10 @@ from command_lines import answer, ok, t2v
 from indexer.fisher import ESTIMATORS
 from indexer.loaders import LOADER_FORMS
 from indexer.probes import count_flops, load_network
-from registry import ingest
 from registry.builtin.starter import load_starter
 from registry.cli import main
 from registry.errors import IngestError
+from registry.ingest import ingest
 
 PROBE = "resnet14w32.tiny_imagenet"
 

@@ -11,7 +11,7 @@ from registry import TaskRegistry
 from registry.answers import Trial, TrialScores
 from registry.cli_options import Duration
 from registry.display import show_trial
-from registry.trial_runs import SCORES
+from registry.ingest.trials import SCORES
 
 EXPERTS = ("resnet14w32.cifar10", "resnet14w32.mnist")
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from indexer.measure import PROTOCOL, measure_expert
 from indexer.records import DEFAULT_PROBE, HEAD_METRICS, MAX_SEED, EmbeddingSettings
-from registry import ingest
 from registry.errors import IngestError, NotFoundError
 from registry.experts import sources as expert_sources
+from registry.ingest import ingest
 from registry.options import EmbeddingOptions
 
 

@@ -9,8 +9,9 @@ from builders import make_embedding, make_space, make_task
 from builders_datasets import noise_image, write_folder, write_manifest
 from command_lines import RECIPE, answer, ok, t2v
 
-from registry import TaskRegistry, ingest
+from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError
+from registry.ingest import ingest
 from registry.options import DataOptions, EmbeddingOptions
 from registry.storage.store import Store
 

@@ -11,8 +11,8 @@ from command_lines import t2v
 
 from registry import TaskRegistry, TaskRow
 from registry.errors import InvalidRecordError, NotFoundError, StorageError
+from registry.ingest.writer import TaskWriter
 from registry.storage.store import Store
-from registry.task_writer import TaskWriter
 
 NAMES = [f"t{number}" for number in range(5)]
 PROBE = "resnet14w32.mnist"  # the smallest that ships

@@ -14,8 +14,9 @@ from markdown_pages import ROOT
 from references_nearest import assert_nearest, plain_nearest
 from s3_server import ACCESS
 
-from registry import TaskRegistry, ingest
+from registry import TaskRegistry
 from registry.index import neighbors
+from registry.ingest import ingest
 from registry.snapshots import embeddings
 from registry.storage.object_store import ObjectPlace
 from registry.storage.store import Store

@@ -10,10 +10,11 @@ from builders import make_embedding, make_task
 from builders_maps import DIM, grouped, make_registry, record, records
 from extras import skip_without
 
-from registry import TaskRegistry, ingest
+from registry import TaskRegistry
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import landmarks
+from registry.ingest import ingest
 from registry.maps import layouts
 from registry.storage.store import Store
 

@@ -20,8 +20,9 @@ import pytest
 from builders import make_embedding, make_task
 from command_lines import answer
 
-from registry import TaskRegistry, ingest
+from registry import TaskRegistry
 from registry.errors import StorageError
+from registry.ingest import ingest
 from registry.storage import schema
 from registry.storage.store import Store
 

@@ -12,8 +12,8 @@ from builders_maps import grouped, make_registry, record
 from extras import skip_without
 from PIL import Image
 
-from registry import ingest
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
+from registry.ingest import ingest
 from registry.pictures import figures, pictures, plotly_page
 from registry.pictures.palette import THEMES
 

@@ -10,8 +10,9 @@ from builders import make_space
 from builders_maps import grouped, make_registry
 from references_distances import task2vec
 
-from registry import TaskRegistry, ingest
+from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
+from registry.ingest import ingest
 from registry.maps import profiles
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry.errors import IngestError, InvalidRecordError
-from registry.task_manifests import TaskRow, checked_rows, read_task_rows
+from registry.ingest.manifests import TaskRow, checked_rows, read_task_rows
 
 
 def write_csv(path, *lines):

@@ -8,8 +8,9 @@ import pytest
 from builders_texts import save_encoder, write_reviews, write_texts
 from command_lines import answer, ok, t2v
 
-from registry import TaskRegistry, ingest
+from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
+from registry.ingest import ingest
 from registry.snapshots.view import NotEmbeddedError
 
 

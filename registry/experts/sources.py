@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
-from registry.ingest import absolute_loader, is_there, translated_errors
+from registry.ingest.ingest import absolute_loader, is_there, translated_errors
 from registry.records import ExpertRecord
 from registry.tables import read_experts
 

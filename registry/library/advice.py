@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry import ingest, trial_runs
 from registry.answers import Recommendation, Trial
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
+from registry.ingest import ingest
+from registry.ingest import trials as trial_runs
 from registry.library.asking import Asking, space_of
 from registry.library.experts import Experts
 from registry.options import DataOptions, Progress, check_k
@@ -18,7 +19,7 @@ from registry.records import Content, ExpertRecord, TaskRecord
 from registry.snapshots.view import View
 
 if TYPE_CHECKING:
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 
 class Advice(Experts, Asking):

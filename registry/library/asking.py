@@ -8,7 +8,7 @@ from registry.options import DataOptions, Progress
 from registry.snapshots.view import Point, View
 
 if TYPE_CHECKING:
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 Answer = TypeVar("Answer")
 

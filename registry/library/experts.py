@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry import ingest
 from registry.answers import ImportedExperts, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
+from registry.ingest import ingest
 from registry.library.transfer import Transfer
 from registry.notebooks import Records
 from registry.options import Progress

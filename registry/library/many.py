@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from registry import ingest, task_manifests, task_writer
 from registry.answers import AddedMany, AddedOfMany, ManyProgress
-from registry.embedding_runs import EmbeddingRun, make_run
 from registry.errors import IngestError, InvalidRecordError, StorageError
+from registry.ingest import ingest, manifests, writer
+from registry.ingest.manifests import TaskRow
+from registry.ingest.runs import EmbeddingRun, make_run
 from registry.library.lifecycle import Lifecycle
 from registry.options import EngineOptions, ManyOptions
 from registry.records import TaskRecord, checked_name
-from registry.task_manifests import TaskRow
 
 Report = Callable[[ManyProgress, Sequence[AddedOfMany]], None]
 """Called as ``report(progress, news)``: the news are tasks that are on disk by now, or have failed."""
@@ -37,7 +37,7 @@ class ManyTasks(Lifecycle, ABC):
         *,
         tags: Sequence[str] = (),
         skip_bad: bool = False,
-        batch: int = task_writer.BATCH,
+        batch: int = writer.BATCH,
         report: Report | None = None,
         **options: Unpack[ManyOptions],
     ) -> AddedMany:
@@ -49,7 +49,7 @@ class ManyTasks(Lifecycle, ABC):
         written first.
 
         Args:
-            tasks: A .csv, .parquet or .jsonl file, a folder of task folders, see ``registry.task_manifests``,
+            tasks: A .csv, .parquet or .jsonl file, a folder of task folders, see ``registry.ingest.manifests``,
                 or rows that a program made.
             tags: Free words for all of them, besides their own.
             skip_bad: Go on without rows that are no task; without it nothing is done if there is one.
@@ -81,7 +81,7 @@ class ManyTasks(Lifecycle, ABC):
         self._create_if_missing()
         if run.space_id not in {space.space_id for space in self._store.spaces()}:
             self._store.add_space(run.space_record())
-        writer = task_writer.TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch)
+        writer = writer.TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch)
         found = _Found(len(rows) + len(problems), len(problems), report, start)
         left = self._without_unchanged(rows, run, found)
         found.begin_embedding(len(left))
@@ -127,7 +127,7 @@ def _unchanged(row: TaskRow, task: TaskRecord, run: EmbeddingRun) -> AddedOfMany
     return AddedOfMany(row.name, row.place, row.data, "unchanged", task.version, seconds=seconds)
 
 
-def _embed_all(rows: list[TaskRow], run: EmbeddingRun, writer: task_writer.TaskWriter, found: "_Found") -> None:
+def _embed_all(rows: list[TaskRow], run: EmbeddingRun, writer: writer.TaskWriter, found: "_Found") -> None:
     """Embed and write; whatever ends it, what is embedded by then is written.
 
     Raises:
@@ -214,7 +214,7 @@ class _Found:
         self,
         rows: Sequence[TaskRow],
         run: EmbeddingRun,
-        writer: task_writer.TaskWriter,
+        writer: writer.TaskWriter,
         problems: Sequence[str],
     ) -> AddedMany:
         """What all of it did."""
@@ -238,8 +238,8 @@ class _Found:
 def _rows_of(tasks: str | Path | Iterable[TaskRow]) -> tuple[list[TaskRow], list[str]]:
     """Rows, and what is wrong with others."""
     if isinstance(tasks, str | Path):
-        return task_manifests.read_task_rows(Path(tasks))
-    return task_manifests.checked_rows(tasks), []
+        return manifests.read_task_rows(Path(tasks))
+    return manifests.checked_rows(tasks), []
 
 
 def _told(problems: Sequence[str]) -> str:

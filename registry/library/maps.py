@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from registry import ingest
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import Tasks
+from registry.ingest import ingest
 from registry.library.asking import Answer, Asking
 from registry.library.lifecycle import Lifecycle
 from registry.map_answers import Clustering, LayerProfile, TaskMap
@@ -24,7 +24,7 @@ from registry.snapshots.view import Point, View
 from registry.storage.store import Store
 
 if TYPE_CHECKING:
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 Unregistered = tuple[str, np.ndarray]
 """A label and the embedding ``[D]`` of what is not registered."""

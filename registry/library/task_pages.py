@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from registry import ingest
 from registry.errors import InvalidQueryError
+from registry.ingest import ingest
 from registry.library.lifecycle import Lifecycle
 from registry.notebooks import Records
 from registry.records import SpaceRecord, TaskRecord

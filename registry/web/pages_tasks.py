@@ -11,7 +11,7 @@ from registry.answers import Recommendation
 from registry.core import DEFAULT_DISTANCE, TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.filters import FIELDS
-from registry.ingest import head_metric
+from registry.ingest.ingest import head_metric
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web import drawings
 from registry.web.kept import Kept

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from registry import ingest
 from registry.errors import IngestError
+from registry.ingest import ingest
 from registry.web.faults import RefusedError
 from registry.web.settings import UploadLimits
 from registry.wording import printable

@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry import ingest
 from registry.answers import AddedOfMany
 from registry.cautions import embedding_warnings
-from registry.embedding_runs import Embedded
+from registry.ingest import ingest
+from registry.ingest.manifests import TaskRow
+from registry.ingest.runs import Embedded
 from registry.records import EmbeddingRecord, TaskRecord
 from registry.storage.store import Store
-from registry.task_manifests import TaskRow
 
 if TYPE_CHECKING:
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 BATCH = 64
 """Embeddings of a commit; each commit adds a file to a table, and reading slows down with their number."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-from registry import ingest
 from registry.errors import IngestError, RegistryError
+from registry.ingest import ingest
 from registry.options import EngineOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 

@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry import ingest
 from registry.answers import Trial
 from registry.errors import IngestError
+from registry.ingest import ingest
 from registry.options import DataOptions, Progress
 from registry.recommend import scores
 from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 if TYPE_CHECKING:
-    from registry.ingest import TaskEmbedding
+    from registry.ingest.ingest import TaskEmbedding
 
 SCORES = ("logme", "linear_probe", "knn")
 """Which transferability scores a trial computes."""

@@ -1,0 +1,1 @@
+"""The one door to the indexer: data becomes records, experts are measured."""
