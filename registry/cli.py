@@ -24,11 +24,10 @@ from registry import (
     cli_tasks,
     display_catalogues,
     display_history,
-    documents,
-    terminal,
 )
 from registry.cli_options import json_option, memory_budget_option, pass_registry
 from registry.errors import RegistryError
+from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.wording import printable

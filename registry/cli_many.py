@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display_many, documents, terminal
+from registry import display_many
 from registry.cli_completion import files
 from registry.cli_options import embedding_options, engine_options, json_option, pass_registry
+from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display_maps, documents, documents_maps, terminal
+from registry import display_maps
 from registry.cli_completion import task_names_or_files
 from registry.cli_options import (
     distance_option,
@@ -17,6 +17,7 @@ from registry.cli_options import (
     seed_option,
     theme_option,
 )
+from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -93,7 +94,7 @@ def map_tasks(
         by_cluster = out is not None and colour == "cluster"
         clustering = registry.clusters(probe=probe, where=where, progress=progress) if by_cluster else None
     if as_json:
-        click.echo(documents.to_text(documents_maps.of_map(shown)))
+        click.echo(documents.to_text(documents.of_map(shown)))
     else:
         display_maps.show_map(shown)
     if out:
@@ -145,7 +146,7 @@ def cluster(
     with terminal.progress_bar() as progress:
         found = registry.clusters(**options, progress=progress)
     if as_json:
-        click.echo(documents.to_text(documents_maps.of_clustering(found)))
+        click.echo(documents.to_text(documents.of_clustering(found)))
     else:
         display_maps.show_clustering(found)
     if plot:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display, display_maps, documents, terminal
+from registry import display, display_maps
 from registry.cli_completion import files, task_names_or_files
 from registry.cli_options import (
     CommaList,
@@ -22,6 +22,7 @@ from registry.cli_options import (
     shard_options,
     theme_option,
 )
+from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

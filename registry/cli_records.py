@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display, documents, terminal
+from registry import display
 from registry.cli_completion import expert_names, files, task_names
 from registry.cli_options import device_option, json_option, pass_registry, purge_option, seed_option
+from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry import terminal
 from registry.cli_options import Size, pass_registry
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
+from registry.faces import terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display, display_history, documents, terminal
+from registry import display, display_history
 from registry.cli_completion import files, task_names
 from registry.cli_options import embedding_options, json_option, pass_registry, purge_option, shard_options
+from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

@@ -7,9 +7,10 @@ from, then measures what was expected.
 import tempfile
 from pathlib import Path
 
-from registry import display, terminal
+from registry import display
 from registry.answers import Measurement, Recommendation
 from registry.core import TaskRegistry
+from registry.faces import terminal
 
 TASK, DATA = "digits", "sklearn:digits"
 SAMPLES = 500  # of 1,797: sure enough to tell neighbours, in a quarter of the time

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.terminal import message, say, warn
-from registry.text_tables import card, table
+from registry.faces.terminal import card, message, say, table, warn
 from registry.wording import GROUPS, share, short, size
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from registry.terminal import say
-from registry.text_tables import card, table
+from registry.faces.terminal import card, say, table
 from registry.wording import short, size
 
 if TYPE_CHECKING:

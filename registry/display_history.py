@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from registry.terminal import say
-from registry.text_tables import table
+from registry.faces.terminal import say, table
 from registry.wording import size
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.terminal import message, say
-from registry.text_tables import card, table
+from registry.faces.terminal import card, message, say, table
 
 if TYPE_CHECKING:
     from registry.answers import AddedMany, AddedOfMany, ManyProgress

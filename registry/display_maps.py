@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from registry.terminal import message, say, warn
-from registry.text_tables import card, table
+from registry.faces.terminal import card, message, say, table, warn
 from registry.wording import share, short
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from builders import make_embedding
 from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
-from registry import TaskRegistry, display_catalogues, terminal
+from registry import TaskRegistry, display_catalogues
 from registry.answers import Problem
 from registry.cli import main
 from registry.distances import DISTANCES, pairwise
+from registry.faces import terminal
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ from command_lines import SETTINGS, make_small_registry, ok, t2v
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import TaskRegistry, documents, terminal, text_tables
+from registry import TaskRegistry
 from registry.cli import main
 from registry.cli_options import CommaList, Range, Size
 from registry.errors import InvalidQueryError
+from registry.faces import documents, terminal
 from registry.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -196,7 +197,7 @@ def test_size_refuses_anything_else(text):
 @given(st.integers(1, 10**18))
 @settings(deadline=None)
 def test_shown_sizes_read_back_to_three_digits(value):
-    assert Size().convert(text_tables.size(value), None, None) == pytest.approx(value, rel=0.005)
+    assert Size().convert(terminal.size(value), None, None) == pytest.approx(value, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_shown_sizes_read_back_to_three_digits(value):
     ],
 )
 def test_sizes_are_rounded(value, shown):
-    assert text_tables.size(value) == shown
+    assert terminal.size(value) == shown
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))

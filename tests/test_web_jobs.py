@@ -19,8 +19,9 @@ import uvicorn
 from web_servers import BEARER, TOKEN, Served, finished, serving, settings_of, small_limits
 from web_zips import images, packed
 
-from registry import TaskRegistry, documents
+from registry import TaskRegistry
 from registry.errors import NotFoundError, StorageError
+from registry.faces import documents
 from registry.web.app import create_app
 from registry.web.job_store import Job, JobStore
 from registry.web.jobs import Jobs

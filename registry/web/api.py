@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-from registry import documents
 from registry.core import TaskRegistry
+from registry.faces import documents
 from registry.web.faults import RefusedError
 from registry.web.fresh import fresh
 from registry.web.models import ErrorAnswer

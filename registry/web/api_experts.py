@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from registry import documents
 from registry.errors import NoRegistryError
+from registry.faces import documents
 from registry.notebooks import Records
 from registry.web import models
 from registry.web.api import JSON, READS, UNCHANGED, WRITES, Registry, answered, new_router, paged

@@ -9,8 +9,8 @@ from typing import Annotated, TypeVar
 
 from fastapi import Query, Request
 
-from registry import documents_maps
 from registry.core import DEFAULT_DISTANCE
+from registry.faces import documents
 from registry.web import models, models_maps
 from registry.web.api import READS, UNCHANGED, Registry, answered, known_task, new_router
 from registry.web.faults import RefusedError
@@ -46,7 +46,7 @@ def get_map(
         ("api map", asked, where, probe),
         lambda: registry.map(asked, where=where, probe=probe),
     )
-    return answered(models_maps.Map, documents_maps.of_map(shown))
+    return answered(models_maps.Map, documents.of_map(shown))
 
 
 @router.get("/clusters", dependencies=[READS], responses=UNCHANGED)
@@ -73,7 +73,7 @@ def get_clusters(
             probe=probe,
         ),
     )
-    return answered(models_maps.Clusters, documents_maps.of_clustering(found))
+    return answered(models_maps.Clusters, documents.of_clustering(found))
 
 
 def _made(request: Request, key: tuple[object, ...], make: Callable[[], Made]) -> Made:

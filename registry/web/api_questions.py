@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from registry import documents
 from registry.core import DEFAULT_DISTANCE
 from registry.errors import NoRegistryError
+from registry.faces import documents
 from registry.web import models
 from registry.web.api import READS, UNCHANGED, Registry, answered, known_task, new_router
 

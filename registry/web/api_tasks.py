@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from registry import documents
 from registry.core import DEFAULT_DISTANCE
 from registry.errors import NoRegistryError
+from registry.faces import documents
 from registry.library.task_pages import SORTS
 from registry.web import models
 from registry.web.api import JSON, READS, UNCHANGED, WRITES, Registry, answered, known_task, new_router, paged

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry import documents
 from registry.core import DEFAULT_DISTANCE, TaskRegistry
 from registry.errors import RegistryError
+from registry.faces import documents
 from registry.ingest import ingest
 from registry.options import Progress
 from registry.web.job_requests import DATA_OPTIONS

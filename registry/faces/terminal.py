@@ -9,6 +9,7 @@ from registry.wording import STAGES, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+from collections.abc import Mapping, Sequence
 
 # Where the reader is another program, lines are as long as their content.
 PIPE_WIDTH = 1000
@@ -74,3 +75,25 @@ def stdout_console() -> "Console":
 def _write(text: str, stream: TextIO) -> None:
     stream.write(printable(text) + "\n")
     stream.flush()  # keeps the order of the two streams, and a closed pipe is noticed here
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows under their columns; a column whose name starts with ``>`` holds numbers."""
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        grid.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
+    for row in rows:
+        grid.add_row(*(printable(str(cell)) for cell in row))
+    stdout_console().print(grid)
+
+
+def card(title: str, values: Mapping[str, object]) -> None:
+    """A title, then a line for each value."""
+    say(title)
+    for name, value in values.items():
+        say(f"  {name + ':':16}{value}")
