@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from registry.cli import main
+from registry.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 WIDTH = 100

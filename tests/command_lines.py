@@ -5,7 +5,7 @@ import json
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from click.testing import CliRunner
 
-from registry.cli import main
+from registry.cli.main import main
 from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 2000, "seed": 0, "split": null}'

@@ -19,7 +19,7 @@ from markdown_pages import Fence, fences
 
 from indexer.offline import BUILTIN_FOLDER
 from indexer.vision import models
-from registry.cli import main
+from registry.cli.main import main
 
 LANGUAGES = ("python", "bash")
 

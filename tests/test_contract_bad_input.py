@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from registry import TaskRegistry
-from registry.cli import main
+from registry.cli.main import main
 from registry.storage.store import Store
 
 EXPERT = "resnet18.tv_in1k"

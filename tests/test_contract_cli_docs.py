@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from registry.cli import main
+from registry.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 REMAKE = "docs/cli.md is out of date: run python scripts/make_cli_docs.py"

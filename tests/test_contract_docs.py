@@ -16,7 +16,7 @@ import registry.errors
 from indexer.fisher import ESTIMATORS
 from indexer.layer_rules import MULTIPLICATIONS, RULES
 from registry import TaskRegistry
-from registry.cli import main
+from registry.cli.main import main
 from registry.distances import DISTANCES
 
 each_page = pytest.mark.parametrize("page", pages(), ids=page_id)

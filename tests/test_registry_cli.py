@@ -12,9 +12,10 @@ from builders import make_embedding
 from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
-from registry import TaskRegistry, display_catalogues
+from registry import TaskRegistry
 from registry.answers import Problem
-from registry.cli import main
+from registry.cli import show_care
+from registry.cli.main import main
 from registry.distances import DISTANCES, pairwise
 from registry.faces import terminal
 
@@ -190,7 +191,7 @@ def test_probes_lists_builtin_networks_first(folder, capsys):
     assert set(document[0]) == {"network", "source", "num_params", "input_size"}
     sources = [network["source"] for network in document]
     assert sources == sorted(sources)
-    display_catalogues.show_networks(document)
+    show_care.show_networks(document)
     assert re.search(r"resnet18\.IMAGENET1K_V1 +torchvision +11\.7M +224", capsys.readouterr().out)
 
 
@@ -229,9 +230,9 @@ def test_verify_fails_if_problems_remain(monkeypatch, folder, kind, repaired, ex
 
 
 def test_demo_runs(monkeypatch, folder):
-    stub = types.ModuleType("registry.demo")
+    stub = types.ModuleType("registry.cli.demo")
     stub.run_demo = lambda: terminal.say("It works.")
-    monkeypatch.setitem(sys.modules, "registry.demo", stub)
+    monkeypatch.setitem(sys.modules, "registry.cli.demo", stub)
     assert ok(folder, "demo").stdout == "It works.\n"
 
 

@@ -7,7 +7,7 @@ from builders import make_space
 from click.testing import CliRunner
 from exportable import add, make_source
 
-from registry.cli import main
+from registry.cli.main import main
 from registry.storage.store import Store
 
 

@@ -10,8 +10,8 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, make_small_registry
 
-from registry.cli import main
-from registry.cli_completion import SHELLS, VARIABLE
+from registry.cli.completion import SHELLS, VARIABLE
+from registry.cli.main import main
 from registry.distances import DISTANCES
 
 

@@ -7,7 +7,7 @@ from builders_maps import make_registry
 from click.testing import CliRunner
 from extras import skip_without
 
-from registry.cli import main
+from registry.cli.main import main
 from registry.ingest import ingest
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))

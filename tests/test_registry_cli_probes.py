@@ -11,7 +11,7 @@ from indexer.fisher import ESTIMATORS
 from indexer.loaders import LOADER_FORMS
 from indexer.probes import count_flops, load_network
 from registry.builtin.starter import load_starter
-from registry.cli import main
+from registry.cli.main import main
 from registry.errors import IngestError
 from registry.ingest import ingest
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
 
 from registry import TaskRegistry
-from registry.cli import main
+from registry.cli.main import main
 from registry.storage.store import Store
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from registry import cli_serve
-from registry.cli import main
+from registry.cli import serve
+from registry.cli.main import main
 
 LONG = "a-token-of-16-letters-or-more"
 
@@ -77,18 +77,18 @@ def test_a_root_that_is_not_there_is_told():
     assert refused("--allow-root", "nowhere") == "--allow-root nowhere: there is no such folder"
 
 
-@pytest.mark.parametrize("library", cli_serve.NEEDED)
+@pytest.mark.parametrize("library", serve.NEEDED)
 def test_a_missing_extra_is_one_sentence(library, monkeypatch):
-    find_spec = cli_serve.importlib.util.find_spec
+    find_spec = serve.importlib.util.find_spec
     monkeypatch.setattr(
-        cli_serve.importlib.util, "find_spec", lambda name: None if name == library else find_spec(name)
+        serve.importlib.util, "find_spec", lambda name: None if name == library else find_spec(name)
     )
     assert refused() == f"t2v serve needs {library}; install it with `pip install 'task2vec-registry[web]'`"
 
 
 def test_help_loads_no_server():
     code = (
-        "import sys; from registry.cli import main; main(['serve', '--help'], standalone_mode=False); "
+        "import sys; from registry.cli.main import main; main(['serve', '--help'], standalone_mode=False); "
         "print({'fastapi', 'uvicorn', 'torch', 'lancedb'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

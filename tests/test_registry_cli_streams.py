@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry import TaskRegistry
-from registry.cli import main
-from registry.cli_options import CommaList, Range, Size
+from registry.cli.main import main
+from registry.cli.options import CommaList, Range, Size
 from registry.errors import InvalidQueryError
 from registry.faces import documents, terminal
 from registry.storage.store import Store
@@ -81,7 +81,7 @@ def run_python(code, folder, **options):
 def imported(folder, *command_lines):
     """Top-level modules that a new process has imported after running these."""
     code = f"""
-from registry.cli import main
+from registry.cli.main import main
 for words in {command_lines!r}:
     main(list(words), standalone_mode=False)
 print("IMPORTED", *{{name.partition(".")[0] for name in sys.modules}})
@@ -110,7 +110,7 @@ def test_nearest_of_a_name_imports_no_torch(folder):
 def test_a_closed_pipe_is_no_fault(folder):
     reader, writer = os.pipe()
     os.close(reader)
-    code = "from registry.cli import main; main(sys.argv[1:] or ['distances'])"
+    code = "from registry.cli.main import main; main(sys.argv[1:] or ['distances'])"
     with os.fdopen(writer, "w") as closed:
         done = run_python(code, folder, stdout=closed, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (1, "")

@@ -9,8 +9,8 @@ from command_lines import answer, ok
 
 from registry import TaskRegistry
 from registry.answers import Trial, TrialScores
-from registry.cli_options import Duration
-from registry.display import show_trial
+from registry.cli.options import Duration
+from registry.cli.show_answers import show_trial
 from registry.ingest.trials import SCORES
 
 EXPERTS = ("resnet14w32.cifar10", "resnet14w32.mnist")

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from kill_points import INDEXED_FROM, OTHER_SPACE, SPACE, TASKS, ask
 
 from registry import TaskRegistry
-from registry.cli import main as t2v
+from registry.cli.main import main as t2v
 from registry.errors import RegistryError
 from registry.index import neighbors
 from registry.records import to_json

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from registry import demo
 from registry.answers import Baseline, Evidence, Query, Recommendation, RecommendedExpert
-from registry.demo import picks, run_demo
+from registry.cli import demo
+from registry.cli.demo import picks, run_demo
 
 
 def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry import TaskRegistry
-from registry.cli import main
+from registry.cli.main import main
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, RegistryError
 from registry.records import NAME_PATTERN, checked_name
 from registry.storage.store import Store

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from web_servers import BEARER, serving
 
 from registry import TaskRegistry
-from registry.cli import main
+from registry.cli.main import main
 
 
 @pytest.fixture(scope="module")

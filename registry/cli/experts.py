@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display
-from registry.cli_completion import expert_names, files, task_names
-from registry.cli_options import device_option, json_option, pass_registry, purge_option, seed_option
+from registry.cli import show_answers
+from registry.cli.completion import expert_names, files, task_names
+from registry.cli.options import device_option, json_option, pass_registry, purge_option, seed_option
 from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
         terminal.message(f"Added expert {record.name}.")
-        display.show_expert(record)
+        show_answers.show_expert(record)
 
 
 @expert.command("import")
@@ -74,7 +74,7 @@ def import_experts(
     if as_json:
         click.echo(documents.to_text(imported))
     else:
-        display.show_imported_experts(imported)
+        show_answers.show_imported_experts(imported)
 
 
 @expert.command("list")
@@ -91,7 +91,7 @@ def list_experts(registry: "TaskRegistry", as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text([documents.of_expert(expert) for expert in experts]))
     elif experts:
-        display.show_experts(experts)
+        show_answers.show_experts(experts)
     else:
         terminal.message("There is no expert yet; add one with `t2v expert add LOADER`.")
 
@@ -111,7 +111,7 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
-        display.show_expert(record)
+        show_answers.show_expert(record)
 
 
 @expert.command("remove")
@@ -205,7 +205,7 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
     if as_json:
         click.echo(documents.to_text(results))
     elif results:
-        display.show_results(results)
+        show_answers.show_results(results)
     else:
         terminal.message(
             "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
@@ -245,4 +245,4 @@ def measure(
     if as_json:
         click.echo(documents.to_text(measured))
     else:
-        display.show_measurement(measured)
+        show_answers.show_measurement(measured)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display_maps
-from registry.cli_completion import task_names_or_files
-from registry.cli_options import (
+from registry.cli import show_maps
+from registry.cli.completion import task_names_or_files
+from registry.cli.options import (
     distance_option,
     json_option,
     pass_registry,
@@ -96,7 +96,7 @@ def map_tasks(
     if as_json:
         click.echo(documents.to_text(documents.of_map(shown)))
     else:
-        display_maps.show_map(shown)
+        show_maps.show_map(shown)
     if out:
         pictures.write_map(out, shown, colour=colour, clustering=clustering, theme=theme)
         terminal.message(f"Wrote {out}.")
@@ -148,7 +148,7 @@ def cluster(
     if as_json:
         click.echo(documents.to_text(documents.of_clustering(found)))
     else:
-        display_maps.show_clustering(found)
+        show_maps.show_clustering(found)
     if plot:
         pictures.write_matrix(plot, found, theme)
         terminal.message(f"Wrote {plot}.")

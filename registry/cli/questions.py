@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display, display_maps
-from registry.cli_completion import files, task_names_or_files
-from registry.cli_options import (
+from registry.cli import show_answers, show_maps
+from registry.cli.completion import files, task_names_or_files
+from registry.cli.options import (
     CommaList,
     Duration,
     Measured,
@@ -74,7 +74,7 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
     if as_json:
         click.echo(documents.to_text(document))
     else:
-        display.show_embedding(document, out)
+        show_answers.show_embedding(document, out)
 
 
 @click.command()
@@ -103,7 +103,7 @@ def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: boo
     if as_json:
         click.echo(documents.to_text(documents.of_neighbors(asked, distance, neighbors)))
     elif neighbors:
-        display.show_neighbors(asked, distance, neighbors)
+        show_answers.show_neighbors(asked, distance, neighbors)
     else:
         terminal.message("There is no other task to compare with; add some with `t2v task add NAME DATA`.")
 
@@ -158,9 +158,9 @@ def distance(
             document["layers"] = profile.layers
         click.echo(documents.to_text(document))
     elif profile and layers:
-        display_maps.show_profile(profile)
+        show_maps.show_profile(profile)
     else:
-        display.show_distance(value)
+        show_answers.show_distance(value)
     if plot and profile:
         pictures.write_profile(plot, profile, theme)
         terminal.message(f"Wrote {plot}.")
@@ -243,13 +243,13 @@ def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options:
       t2v recommend ./new-photos --given resnet14w32.cifar10=0.71
     """
     with terminal.progress_bar() as progress:
-        answer = registry.recommend(query, **options, progress=progress, on_trial=display.show_trial)
+        answer = registry.recommend(query, **options, progress=progress, on_trial=show_answers.show_trial)
     if options["record"]:
-        display.show_recorded(answer)
+        show_answers.show_recorded(answer)
     if as_json:
         click.echo(documents.to_text(answer))
     else:
-        display.show_recommendation(answer)
+        show_answers.show_recommendation(answer)
 
 
 def _save(embedding: "TaskEmbedding", document: dict[str, Any], path: Path) -> None:

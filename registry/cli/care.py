@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli_completion import task_names
-from registry.cli_options import json_option, pass_registry
+from registry.cli.completion import task_names
+from registry.cli.options import json_option, pass_registry
 from registry.faces import documents, terminal
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 

@@ -7,8 +7,8 @@ from, then measures what was expected.
 import tempfile
 from pathlib import Path
 
-from registry import display
 from registry.answers import Measurement, Recommendation
+from registry.cli import show_answers
 from registry.core import TaskRegistry
 from registry.faces import terminal
 
@@ -32,21 +32,21 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
         )
         terminal.command(f"t2v task add {TASK} {DATA} --max-samples {SAMPLES}")
         with terminal.progress_bar() as progress:
-            display.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
+            show_answers.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
         terminal.command(f"t2v nearest {TASK} -k 5")
         query, neighbors = registry.nearest(TASK, k=5)
-        display.show_neighbors(query, "task2vec", neighbors)
+        show_answers.show_neighbors(query, "task2vec", neighbors)
         terminal.command(f"t2v recommend {TASK}")
         answer = registry.recommend(TASK)
-        display.show_recommendation(answer)
+        show_answers.show_recommendation(answer)
         measured = []
         for rule, expert, expected in picks(answer):
             terminal.command(f"t2v result measure {TASK} {expert}")
             with terminal.progress_bar() as progress:
                 measured.append((rule, expected, registry.measure(TASK, expert, progress=progress)))
-            display.show_measurement(measured[-1][2])
+            show_answers.show_measurement(measured[-1][2])
         terminal.message("")
-        display.show_expectations(measured)
+        show_answers.show_expectations(measured)
     return measured
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli_options import Size, pass_registry
+from registry.cli.options import Size, pass_registry
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
 from registry.faces import terminal
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from registry.cli_completion import distance_names
+from registry.cli.completion import distance_names
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

@@ -13,19 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import (
-    cli_care,
-    cli_completion,
-    cli_many,
-    cli_maps,
-    cli_questions,
-    cli_records,
-    cli_serve,
-    cli_tasks,
-    display_catalogues,
-    display_history,
-)
-from registry.cli_options import json_option, memory_budget_option, pass_registry
+from registry.cli import care, completion, experts, maps, questions, serve, show_care, tasks
+from registry.cli.options import json_option, memory_budget_option, pass_registry
 from registry.errors import RegistryError
 from registry.faces import documents, terminal
 
@@ -120,7 +109,7 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
     elif not problems:
         terminal.message(f"{registry.uri}: all is well.")
     else:
-        display_catalogues.show_problems(problems)
+        show_care.show_problems(problems)
         if remaining and not repair:
             terminal.message("`t2v verify --repair` mends what can be mended.")
     ctx.exit(1 if remaining else 0)
@@ -143,7 +132,7 @@ def optimize(registry: "TaskRegistry", as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(tables))
     else:
-        display_history.show_sizes(tables)
+        show_care.show_sizes(tables)
 
 
 @main.command()
@@ -165,7 +154,7 @@ def history(registry: "TaskRegistry", limit: int, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text([documents.of_audit_line(line) for line in lines]))
     elif lines:
-        display_history.show_audit(lines)
+        show_care.show_audit(lines)
     else:
         terminal.message("Nothing was written since this registry keeps a history.")
 
@@ -202,7 +191,7 @@ def probes(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(networks))
     else:
-        display_catalogues.show_networks(networks)
+        show_care.show_networks(networks)
 
 
 @probes.command("show")
@@ -229,7 +218,7 @@ def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: b
     if as_json:
         click.echo(documents.to_text(probe))
     else:
-        display_catalogues.show_probe(probe)
+        show_care.show_probe(probe)
 
 
 @main.command()
@@ -247,7 +236,7 @@ def estimators(as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(known))
     else:
-        display_catalogues.show_estimators(known)
+        show_care.show_estimators(known)
 
 
 @main.command()
@@ -264,7 +253,7 @@ def distances(as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text([documents.of_distance(distance) for distance in list_distances()]))
     else:
-        display_catalogues.show_distances(list_distances())
+        show_care.show_distances(list_distances())
 
 
 @main.command()
@@ -278,17 +267,17 @@ def demo() -> None:
     Example:
       t2v demo
     """
-    from registry.demo import run_demo
+    from registry.cli.demo import run_demo
 
     run_demo()
 
 
-for care in (cli_care.export_registry, cli_care.import_file, cli_completion.completion, cli_serve.serve):
+for care in (care.export_registry, care.import_file, completion.completion, serve.serve):
     main.add_command(care)
-cli_tasks.task.add_command(cli_many.add_many)
-for group in (cli_tasks.task, cli_records.expert, cli_records.result):
+tasks.task.add_command(tasks.add_many)
+for group in (tasks.task, experts.expert, experts.result):
     main.add_command(group)
-for question in (cli_questions.embed, cli_questions.nearest, cli_questions.distance, cli_questions.recommend):
+for question in (questions.embed, questions.nearest, questions.distance, questions.recommend):
     main.add_command(question)
-for drawing in (cli_maps.map_tasks, cli_maps.cluster):
+for drawing in (maps.map_tasks, maps.cluster):
     main.add_command(drawing)

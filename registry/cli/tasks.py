@@ -4,10 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry import display, display_history
-from registry.cli_completion import files, task_names
-from registry.cli_options import embedding_options, json_option, pass_registry, purge_option, shard_options
+from registry.cli import show_answers, show_care
+from registry.cli.completion import files, task_names
+from registry.cli.options import embedding_options, json_option, pass_registry, purge_option, shard_options
 from registry.faces import documents, terminal
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+from typing import TYPE_CHECKING
+
+from registry.cli import show_many
+from registry.cli.options import engine_options
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -45,7 +52,7 @@ def add_task(
     if as_json:
         click.echo(documents.to_text(added))
     else:
-        display.show_added(added)
+        show_answers.show_added(added)
 
 
 @task.command("list")
@@ -68,7 +75,7 @@ def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> No
     if as_json:
         click.echo(documents.to_text([documents.of_task(task) for task in tasks]))
     elif tasks:
-        display.show_tasks(tasks)
+        show_answers.show_tasks(tasks)
     elif where is not None:
         terminal.message("No task passes the filter; `t2v task list` shows them all.")
     else:
@@ -90,7 +97,7 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(documents.of_task_card(record, embeddings)))
     else:
-        display.show_task(record, embeddings)
+        show_answers.show_task(record, embeddings)
 
 
 @task.command("history")
@@ -108,7 +115,7 @@ def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(documents.of_history(history)))
     else:
-        display_history.show_history(history)
+        show_care.show_history(history)
 
 
 @task.command("alias")
@@ -185,3 +192,50 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
         raise click.UsageError("nothing to change; give --add T or --remove T")
     record = registry.tag_task(name, add=add, remove=remove)
     terminal.message(f"Tags of {name}: {', '.join(record.tags) or 'none'}.")
+
+
+@click.command("add-many")
+@click.argument("manifest", shell_complete=files)
+@click.option("--tag", "tags", multiple=True, metavar="T", help="A free word for all of them.")
+@click.option("--skip-bad", is_flag=True, help="Go on without rows that are no task; without it all or none.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Embeddings of a commit."
+)
+@engine_options
+@embedding_options
+@json_option
+@pass_registry
+@click.pass_context
+def add_many(
+    ctx: click.Context,
+    registry: "TaskRegistry",
+    /,
+    manifest: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Embed many labelled datasets and remember them.
+
+    MANIFEST is a .csv, .parquet or .jsonl file with the columns name,data[,tags,split,max_samples,seed], where
+    data is relative to the file and tags stand between bars, or a folder of task folders.
+
+    What is registered with the same data and settings is left alone, so the same command finishes a run that
+    was interrupted. A task that fails is told, and the others go on. The exit code is 1 if any failed.
+
+    \b
+    Example:
+      t2v task add-many tasks.csv --engine processes --jobs 4
+      t2v task add-many ./datasets --tag team-a --engine ray --address auto --gpus-per-task 0.25
+    """
+    try:
+        with show_many.many_progress() as report:
+            added = registry.add_many(manifest, report=report, **options)
+    except KeyboardInterrupt:
+        terminal.message("What was embedded is kept; the same command does the rest.")
+        raise
+    if as_json:
+        click.echo(documents.to_text(added))
+    else:
+        terminal.warn(added.problems)
+        show_many.show_many(added)
+    ctx.exit(1 if added.failed else 0)
