@@ -142,7 +142,7 @@ def routes() -> list[str]:
     from fastapi.routing import APIRoute
 
     from registry.web.app import create_app
-    from registry.web.settings import ServeSettings
+    from registry.web.http.settings import ServeSettings
 
     def walk(found: Sequence[Any]) -> Iterator[APIRoute]:
         for route in found:

@@ -192,7 +192,7 @@ def test_what_is_no_name_is_no_data_either(reader, name):
 
 
 def test_a_map_that_takes_longer_than_one_waits_is_asked_for_again(reader, monkeypatch):
-    monkeypatch.setattr("registry.web.api_maps.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("registry.web.api.maps.WAIT_SECONDS", 0.0)
     statuses = []
     for _ in range(200):
         answer = reader.get("/api/v1/map?where=num_classes > 1")
@@ -201,6 +201,6 @@ def test_a_map_that_takes_longer_than_one_waits_is_asked_for_again(reader, monke
             break
         assert answer.headers["Retry-After"] == "5"
         assert "still being made" in answer.json()["error"]["message"]
-        monkeypatch.setattr("registry.web.api_maps.WAIT_SECONDS", 0.5)
+        monkeypatch.setattr("registry.web.api.maps.WAIT_SECONDS", 0.5)
     assert statuses[0] == 503
     assert statuses[-1] == 200

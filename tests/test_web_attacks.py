@@ -26,7 +26,7 @@ from web_zips import (
 )
 
 from registry.errors import InvalidQueryError
-from registry.web.job_process import run
+from registry.web.jobs.process import run
 
 LINK = (stat.S_IFLNK | 0o777) << 16
 DEVICE = (stat.S_IFCHR | 0o666) << 16

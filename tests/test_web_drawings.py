@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from registry.map_answers import LayerAgreement, LayerProfile
-from registry.web import drawings, profile_drawing
+from registry.web.pages import drawings
 
 
 def values(svg: str, name: str) -> list[float]:
@@ -55,7 +55,7 @@ def test_map_of_a_task_draws_the_highest_on_top():
 
 def test_profile_has_both_tasks_in_every_layer():
     layers = tuple(LayerAgreement(f"layer{n}", 8, n / 10, 10.0**-n, 1e-9, 2e-3, 1e-3) for n in range(10))
-    svg = profile_drawing.drawn(LayerProfile("<a>", "b", "space", "probe", 0.5, layers))
+    svg = drawings.drawn(LayerProfile("<a>", "b", "space", "probe", 0.5, layers))
     assert svg.count('class="point-1"') == svg.count('class="point-2"') == svg.count('class="range"') == 10
     assert "1e-9" in svg
     assert "<a>" not in svg
@@ -63,5 +63,5 @@ def test_profile_has_both_tasks_in_every_layer():
 
 def test_profile_stands_zero_and_no_layers():
     layers = (LayerAgreement("dead", 1, 0.0, 0.0, 0.0, 0.0, 0.0),)
-    assert "dead" in profile_drawing.drawn(LayerProfile("a", "b", "space", "probe", 0.0, layers))
-    assert "</svg>" in profile_drawing.drawn(LayerProfile("a", "b", "space", "probe", 0.0, ()))
+    assert "dead" in drawings.drawn(LayerProfile("a", "b", "space", "probe", 0.0, layers))
+    assert "</svg>" in drawings.drawn(LayerProfile("a", "b", "space", "probe", 0.0, ()))

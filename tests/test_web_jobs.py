@@ -23,9 +23,9 @@ from registry import TaskRegistry
 from registry.errors import NotFoundError, StorageError
 from registry.faces import documents
 from registry.web.app import create_app
-from registry.web.job_store import Job, JobStore
-from registry.web.jobs import Jobs
-from registry.web.uploads import Uploads
+from registry.web.jobs.jobs import Jobs
+from registry.web.jobs.store import Job, JobStore
+from registry.web.uploads.uploads import Uploads
 
 ZIP = {**BEARER, "Content-Type": "application/zip"}
 PHOTOS = packed(images(("cats", "dogs"), 8))
@@ -218,7 +218,7 @@ def test_a_disk_that_is_full_is_told(client, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("registry.web.uploads.unpack", full)
+    monkeypatch.setattr("registry.web.uploads.uploads.unpack", full)
     answer = client.post("/api/v1/uploads", content=PHOTOS, headers=ZIP)
     assert (answer.status_code, answer.json()["error"]["message"]) == (
         503,
@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_is_told(client, monkeypatch):
 
 def test_a_worker_outlives_what_it_cannot_keep(client, monkeypatch):
     """A job whose end cannot be written is over, and the next one runs."""
-    monkeypatch.setattr("registry.web.jobs.FAILED_SECONDS", 0.0)
+    monkeypatch.setattr("registry.web.jobs.jobs.FAILED_SECONDS", 0.0)
     keep, broken = JobStore.update, [True]
 
     def update(store, job):
@@ -367,7 +367,7 @@ def test_what_is_no_job_is_refused(client, job, status, part):
 
 
 def test_too_many_waiting_jobs_are_refused(client, monkeypatch):
-    monkeypatch.setattr("registry.web.jobs.MAX_WAITING", 2)
+    monkeypatch.setattr("registry.web.jobs.jobs.MAX_WAITING", 2)
     answers = [client.post("/api/v1/jobs", json=NEAREST, headers=BEARER) for _ in range(6)]
     assert {answer.status_code for answer in answers} == {202, 429}
     for answer in answers:

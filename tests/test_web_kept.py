@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from registry.web.kept import Kept
+from registry.web.pages.kept import Kept
 
 
 def test_an_answer_is_made_once_for_each_key():

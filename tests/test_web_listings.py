@@ -3,7 +3,7 @@ import re
 import pytest
 
 from registry.errors import InvalidQueryError
-from registry.web.listings import link, page_of, sort_rows
+from registry.web.pages.listings import link, page_of, sort_rows
 
 
 def test_rows_without_a_value_come_last_either_way():

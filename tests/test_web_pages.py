@@ -11,8 +11,8 @@ from web_servers import BEARER, serving
 import registry
 from registry.pictures.palette import SERIES, SERIES_DARK, THEMES
 from registry.storage.store import Store
-from registry.web.pages import warm
-from registry.web.templating import STATIC, static_path
+from registry.web.pages.pages import warm
+from registry.web.pages.templating import STATIC, static_path
 
 SCRIPT = "<script>alert(1)</script>"
 PROFILE = "/compare/profile?a=flowers&b=birds"

@@ -8,7 +8,7 @@ from html_pages import Page, faults_of
 from web_servers import BEARER, URL, serving
 
 from registry.storage.store import Store
-from registry.web.job_store import Job
+from registry.web.jobs.store import Job
 
 HEADERS = {**BEARER, "Origin": URL}
 RECOMMENDED = {

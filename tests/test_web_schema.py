@@ -9,9 +9,10 @@ from schemathesis.checks import CHECKS, load_all_checks
 from web_servers import BEARER, URL, settings_of, small_limits
 
 from registry import TaskRegistry
-from registry.web import models_jobs, sessions
+from registry.web.api import models_jobs
 from registry.web.app import create_app
-from registry.web.job_requests import OPTIONS
+from registry.web.http import sessions
+from registry.web.jobs.requests import OPTIONS
 
 EXAMPLES = 8
 HEADERS = {**BEARER, "Host": "127.0.0.1"}

@@ -11,10 +11,10 @@ from web_servers import BEARER, TOKEN, URL, serving
 from web_zips import good
 
 from registry import TaskRegistry
-from registry.web import faults, sessions
-from registry.web.login import local_path
-from registry.web.security import HEADERS, host_name
-from registry.web.sessions import Sessions, Throttle
+from registry.web.http import faults, sessions
+from registry.web.http.security import HEADERS, host_name
+from registry.web.http.sessions import Sessions, Throttle
+from registry.web.pages.login import local_path
 
 ORIGIN = {"Origin": URL}
 WRITES = [

@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from registry.web.app import create_app
-from registry.web.settings import ServeSettings, UploadLimits
+from registry.web.http.settings import ServeSettings, UploadLimits
 
 TOKEN = "a-token-of-32-characters-or-more"
 URL = "http://127.0.0.1:8000"

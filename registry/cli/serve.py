@@ -16,7 +16,7 @@ from registry.faces import terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
-    from registry.web.settings import ServeSettings
+    from registry.web.http.settings import ServeSettings
 
 NEEDED = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 SHORTEST_TOKEN = 16
@@ -96,7 +96,7 @@ def serve(
             raise MissingExtraError("t2v serve", library, "web")
     from dataclasses import replace
 
-    from registry.web.settings import ServeSettings, UploadLimits
+    from registry.web.http.settings import ServeSettings, UploadLimits
 
     limits = UploadLimits()
     settings = ServeSettings(

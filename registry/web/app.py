@@ -8,13 +8,15 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from registry.core import TaskRegistry
-from registry.web import api_experts, api_jobs, api_maps, api_questions, api_tasks, faults, fresh, login, pages
-from registry.web.assets import HashedFiles
-from registry.web.jobs import Jobs
-from registry.web.security import Guard
-from registry.web.sessions import Sessions, Throttle
-from registry.web.settings import ServeSettings
-from registry.web.uploads import Uploads
+from registry.web.api import experts, jobs, maps, questions, tasks
+from registry.web.http import etags, faults
+from registry.web.http.security import Guard
+from registry.web.http.sessions import Sessions, Throttle
+from registry.web.http.settings import ServeSettings
+from registry.web.jobs.jobs import Jobs
+from registry.web.pages import login, pages
+from registry.web.pages.assets import HashedFiles
+from registry.web.uploads.uploads import Uploads
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
@@ -39,10 +41,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.sessions, app.state.throttle = Sessions(), Throttle()
     app.add_middleware(Guard, settings=settings, sessions=app.state.sessions, throttle=app.state.throttle)
     faults.install(app, pages.error_page)
-    fresh.install(app)
+    etags.install(app)
     app.mount("/static", HashedFiles(), name="static")
     app.include_router(login.router)
-    for routes in (api_tasks, api_experts, api_questions, api_maps, api_jobs):
+    for routes in (tasks, experts, questions, maps, jobs):
         app.include_router(routes.router)
     pages.install(app)
     return app

@@ -9,9 +9,9 @@ import uvicorn
 
 from registry.errors import StorageError
 from registry.web.app import create_app
-from registry.web.jobs import Jobs
-from registry.web.pages import warm
-from registry.web.settings import ServeSettings
+from registry.web.http.settings import ServeSettings
+from registry.web.jobs.jobs import Jobs
+from registry.web.pages.pages import warm
 
 BACKLOG = 2048
 

@@ -1,0 +1,1 @@
+"""The methods of TaskRegistry as JSON."""

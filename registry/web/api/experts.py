@@ -1,0 +1,94 @@
+"""Experts and results over HTTP.
+
+No route adds an expert: that loads a network, and loading some of them runs code.
+"""
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from registry.errors import NoRegistryError
+from registry.faces import documents
+from registry.notebooks import Records
+from registry.web.api import models
+from registry.web.api.routes import JSON, READS, UNCHANGED, WRITES, Registry, answered, new_router, paged
+
+router = new_router("experts")
+OfTask = Annotated[str | None, Query(pattern=models.NAME, description="Only results on this task.")]
+OfExpert = Annotated[str | None, Query(pattern=models.NAME, description="Only results of this expert.")]
+
+
+@router.get("/experts", dependencies=[READS], responses=UNCHANGED)
+def list_experts(
+    request: Request,
+    response: Response,
+    registry: Registry,
+    search: Annotated[str | None, Query(max_length=200, description="Part of the name.")] = None,
+    limit: models.Limit = 50,
+    offset: models.Offset = 0,
+) -> models.ExpertList:
+    """A page of all experts, in order of name; `t2v expert list`."""
+    try:
+        experts = registry.experts()
+    except NoRegistryError:
+        experts = Records()
+    found = [expert for expert in experts if (search or "").lower() in expert.name.lower()]
+    shown = [documents.of_expert(expert) for expert in found[offset : offset + limit]]
+    return paged(models.ExpertList, request, response, {"experts": shown}, len(found), limit, offset)
+
+
+@router.get("/experts/{name}", dependencies=[READS], responses=UNCHANGED)
+def get_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
+    """One expert; `t2v expert show`."""
+    return answered(models.Expert, documents.of_expert(registry.expert(name)))
+
+
+@router.delete("/experts/{name}", dependencies=[WRITES], status_code=204)
+def remove_expert(
+    name: models.ExpertName,
+    registry: Registry,
+    purge: Annotated[bool, Query(description="Delete it, with its results, for good.")] = False,
+) -> None:
+    """Take an expert out of every list and answer; `t2v expert remove`."""
+    registry.remove_expert(name, purge=purge)
+
+
+@router.post("/experts/{name}/restore", dependencies=[WRITES])
+def restore_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
+    """Bring back an expert that was removed; `t2v expert restore`."""
+    registry.restore_expert(name)
+    return answered(models.Expert, documents.of_expert(registry.expert(name)))
+
+
+@router.get("/results", dependencies=[READS], responses=UNCHANGED)
+def list_results(
+    request: Request,
+    response: Response,
+    registry: Registry,
+    task: OfTask = None,
+    expert: OfExpert = None,
+    limit: models.Limit = 50,
+    offset: models.Offset = 0,
+) -> models.ResultList:
+    """A page of results; `t2v result list`."""
+    try:
+        results = registry.results(task=task, expert=expert)
+    except NoRegistryError:
+        results = Records()
+    shown = list(results[offset : offset + limit])
+    return paged(models.ResultList, request, response, {"results": shown}, len(results), limit, offset)
+
+
+@router.post("/results", dependencies=[WRITES, JSON], status_code=201)
+def add_result(result: models.NewResult, registry: Registry) -> models.Result:
+    """Remember a score that was measured elsewhere; `t2v result add`."""
+    added = registry.add_result(
+        result.task,
+        result.expert,
+        accuracy=result.accuracy,
+        metric=result.metric,
+        protocol=result.protocol,
+        seed=result.seed,
+        source=result.source,
+    )
+    return answered(models.Result, added)

@@ -1,0 +1,93 @@
+"""The map and the clusters of all tasks over HTTP.
+
+Both take their time where nothing is known yet, and are made once, by one thread; who asks meanwhile waits a
+while, and is told to ask again.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+from fastapi import Query, Request
+
+from registry.core import DEFAULT_DISTANCE
+from registry.faces import documents
+from registry.web.api import models, models_maps
+from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
+from registry.web.http.faults import RefusedError
+from registry.web.pages.kept import Kept
+
+Made = TypeVar("Made")
+
+router = new_router("maps")
+WAIT_SECONDS = 60.0
+RETRY_SECONDS = 5
+MAX_QUERIES = 20
+Queries = Annotated[
+    list[Annotated[str, Query(pattern=models.REFERENCE)]] | None,
+    Query(max_length=MAX_QUERIES, description="Tasks that are asked about, with what is near to each."),
+]
+
+
+@router.get("/map", dependencies=[READS], responses=UNCHANGED)
+def get_map(
+    request: Request,
+    registry: Registry,
+    query: Queries = None,
+    where: models.Where = None,
+    probe: models.ProbeName = None,
+) -> models_maps.Map:
+    """All tasks in two dimensions, those that are alike near to each other; `t2v map`.
+
+    There is one layout: readers cannot ask for another, which would be kept on the disk.
+    """
+    asked = tuple(known_task(registry, name) for name in query or ())
+    shown = _made(
+        request,
+        ("api map", asked, where, probe),
+        lambda: registry.map(asked, where=where, probe=probe),
+    )
+    return answered(models_maps.Map, documents.of_map(shown))
+
+
+@router.get("/clusters", dependencies=[READS], responses=UNCHANGED)
+def get_clusters(
+    request: Request,
+    registry: Registry,
+    method: Annotated[str, Query(pattern="^(agglomerative|hdbscan)$")] = "agglomerative",
+    num_clusters: Annotated[int | None, Query(ge=1, le=10**6, description="As many.")] = None,
+    cut_height: Annotated[float | None, Query(gt=0, description="Mean distance within a cluster.")] = None,
+    distance: models.DistanceName = DEFAULT_DISTANCE,
+    where: models.Where = None,
+    probe: models.ProbeName = None,
+) -> models_maps.Clusters:
+    """The tasks in clusters of those that are alike; `t2v cluster`."""
+    found = _made(
+        request,
+        ("api clusters", method, num_clusters, cut_height, distance, where, probe),
+        lambda: registry.clusters(
+            method=method,
+            num_clusters=num_clusters,
+            cut_height=cut_height,
+            distance=distance,
+            where=where,
+            probe=probe,
+        ),
+    )
+    return answered(models_maps.Clusters, documents.of_clustering(found))
+
+
+def _made(request: Request, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+    """What is kept of this version of the registry, or made now.
+
+    Raises:
+        RefusedError: If it takes longer than a reader waits; it is made all the same.
+    """
+    kept: Kept = request.app.state.kept
+    found = kept.wait((request.app.state.registry.version(), *key), make, WAIT_SECONDS)
+    if found is None:
+        raise RefusedError(
+            503,
+            f"this is still being made; ask again in {RETRY_SECONDS} seconds",
+            {"Retry-After": str(RETRY_SECONDS)},
+        )
+    return found

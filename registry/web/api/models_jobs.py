@@ -1,0 +1,115 @@
+"""What the REST API takes and gives of uploads and jobs."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import Field, StringConstraints
+
+from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Request, Word
+
+ID = r"^[A-Za-z0-9_-]{20,64}$"
+JobId = Annotated[str, Path(pattern=ID, description="Id of a job.", examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])]
+UploadId = Annotated[
+    str, Path(pattern=ID, description="Id of an upload.", examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
+]
+
+
+class UploadAnswer(Answer):
+    """Data that was uploaded."""
+
+    upload: str = Field(examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
+    files: int = Field(examples=[40])
+    bytes: int = Field(examples=[183200])
+    classes: dict[str, int] = Field(examples=[{"cats": 20, "dogs": 20}])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+    expires_at: str = Field(examples=["2026-02-01T12:00:00+00:00"])
+
+
+class JobData(Request):
+    """What a job is about; one of the three."""
+
+    upload: str | None = Field(None, pattern=ID, examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
+    path: str | None = Field(None, min_length=1, max_length=4096)
+    task: str | None = Field(None, pattern=REFERENCE)
+
+
+class JobOptions(Request):
+    """Options, as of the methods and commands of that name; those that are not of the kind are refused."""
+
+    k: int | None = Field(None, ge=1, le=1000, examples=[5])
+    distance: str | None = Field(None, max_length=100)
+    where: str | None = Field(None, max_length=MAX_TEXT)
+    probe: str | None = Field(None, max_length=200)
+    num_trials: int | None = Field(None, ge=0, le=1000)
+    time_budget: float | None = Field(None, gt=0)
+    stop_below: float | None = Field(None, ge=0, le=1)
+    given: dict[Word, float] | None = Field(None)
+    max_params: float | None = Field(None, gt=0, examples=[30000000])
+    max_flops: float | None = Field(None, gt=0)
+    licenses: list[Annotated[str, StringConstraints(max_length=200)]] | None = Field(None, max_length=100)
+    input_size: float | None = Field(None, gt=0)
+    loadable_offline: bool | None = None
+    max_samples: int | None = Field(None, ge=2, le=10**9)
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    split: str | None = Field(None, max_length=200)
+    channels: str | None = Field(None, max_length=200)
+    value_range: tuple[float, float] | None = None
+    tolerance: float | None = Field(None, gt=0, lt=1)
+    memory_budget: float | None = Field(None, gt=0, lt=2**50)
+    batch_size: int | None = Field(None, ge=1, le=10**6)
+
+
+class NewJob(Request):
+    """Work to be done."""
+
+    kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
+    data: JobData
+    name: Word | None = Field(None, description="Of the task to be; otherwise what the data is called.")
+    tags: list[Word] = Field(default_factory=list, max_length=100)
+    options: JobOptions = JobOptions.model_construct()
+
+
+class JobProgress(Answer):
+    """How far a job is."""
+
+    stage: str = Field(examples=["features"])
+    done: int = Field(examples=[120])
+    total: int = Field(examples=[800])
+
+
+class JobError(Answer):
+    """Why nothing came of a job."""
+
+    message: str = Field(examples=["the server stopped while this ran; ask again"])
+
+
+class Job(Answer):
+    """A job as it is now."""
+
+    id: str = Field(examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])
+    kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
+    state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"] = Field(
+        examples=["running"]
+    )
+    data: dict[str, str] = Field(examples=[{"upload": "p3Vd0nQx7Yk2mZ8sTf1rLw5h"}])
+    options: dict[str, Any] = Field(examples=[{"k": 5}])
+    name: str | None = Field(examples=[None])
+    tags: list[str] = Field(examples=[[]])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
+    started_at: str | None = Field(examples=["2026-01-31T12:00:00+00:00"])
+    finished_at: str | None = Field(examples=[None])
+    progress: JobProgress | None
+    result: dict[str, Any] | None = Field(
+        examples=[None],
+        description="`recommendation`, `neighbors` and `embedding`, or `task`, as far as they are of the kind.",
+    )
+    error: JobError | None = Field(examples=[None])
+
+
+class JobList(Answer):
+    """A page of jobs, the newest first."""
+
+    total: int = Field(examples=[1])
+    offset: int = Field(examples=[0])
+    limit: int = Field(examples=[50])
+    jobs: list[Job]

@@ -1,0 +1,316 @@
+"""What every request goes through: whose host it names, who asks, what it may hold; and what is said of it.
+
+``request.state.may_write`` is set here. A reader of a server that only this machine can reach needs no token;
+everything else does: as ``Authorization: Bearer TOKEN``, or by the cookie of a login.
+"""
+
+import hmac
+import ipaddress
+import logging
+import re
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.web.http import faults
+from registry.web.http.faults import RefusedError
+from registry.web.http.sessions import Sessions, Throttle
+from registry.web.http.settings import ServeSettings
+from registry.wording import printable
+
+LOG = logging.getLogger("t2v.serve")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = ("/login", "/logout", "/static/")
+"""What those who are not logged in may see of a server that others can reach."""
+
+UPLOADS = "/api/v1/uploads"
+OTHER_SITE = "this was sent by another site; send it from a page of this server"
+MAX_BODY_BYTES = 2**20
+FORM_BYTES = 2**16
+"""What a form may add to a file that is uploaded by it."""
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send forms as of origin null
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_SECRET_PART = re.compile(r"(?<=/jobs/)[^/]+|(?<=/uploads/)[^/]+")
+
+
+class Guard:
+    """The outermost layer of the application.
+
+    Args:
+        app: What it guards.
+        settings: Of the server.
+        sessions: Who is logged in.
+        throttle: Who has guessed too often.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, sessions: Sessions, throttle: Throttle) -> None:
+        self._app = app
+        self._settings = settings
+        self._sessions = sessions
+        self._throttle = throttle
+        self._hosts = allowed_hosts(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or say why not."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, started = Request(scope), time.perf_counter()
+        reply = _Reply(send)
+        try:
+            self._check(request)
+            # HEAD is answered as GET: routes know no other way, and the server sends no body.
+            asked = {**scope, "method": "GET"} if request.method == "HEAD" else scope
+            await self._app(asked, _Bounded(receive, request, self._settings), reply)
+        except RefusedError as error:
+            refusal = faults.answer(request, error.status, error.message, headers=error.headers)
+            await refusal(scope, receive, reply)
+        except Exception:
+            LOG.exception("%s %s failed", request.method, path_for_log(request.url.path))
+            if not reply.status:
+                await faults.answer(request, 500, faults.INTERNAL)(scope, receive, reply)
+        finally:
+            seconds = time.perf_counter() - started
+            where = path_for_log(request.url.path)
+            LOG.info("%s %s %s %.1f ms", printable(request.method), where, reply.status or "-", seconds * 1e3)
+
+    def _check(self, request: Request) -> None:
+        """Whether a request may be answered; sets ``request.state.may_write``.
+
+        Raises:
+            NotLoggedInError: If it needs the token.
+            RefusedError: If it may not for another reason.
+        """
+        request.state.may_write = False
+        self._check_host(request.headers.get("host", ""))
+        check_site(request)
+        by_token, by_cookie = self._has_token(request), self._has_session(request)
+        if request.method not in SAFE_METHODS and not by_token:
+            check_origin(request, is_required=by_cookie)
+        request.state.may_write = by_token or by_cookie
+        if not (request.state.may_write or self._settings.is_local or request.url.path.startswith(OPEN_PATHS)):
+            raise NotLoggedInError
+
+    def _check_host(self, host: str) -> None:
+        """Refuse names that are not ours: those of pages that have their own name point to this machine.
+
+        Raises:
+            RefusedError: If it is another name.
+        """
+        name = host_name(host)
+        if name in self._hosts or (not self._settings.is_local and _is_address(name)):
+            return
+        raise RefusedError(
+            400,
+            f"this server does not answer to the host {printable(host[:100])!r}; reach it as "
+            f"{' or '.join(sorted(self._hosts))}, or start it with --allow-host",
+        )
+
+    def _has_token(self, request: Request) -> bool:
+        """Whether the token came with the request.
+
+        Raises:
+            RefusedError: If another one did, or there were too many of these.
+        """
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":  # another one is of a proxy in front of this server
+            return False
+        check_token(given.strip(), self._settings, self._throttle, client_of(request))
+        return True
+
+    def _has_session(self, request: Request) -> bool:
+        session = request.cookies.get(cookie_name(request))
+        return bool(session) and self._sessions.is_open(str(session))
+
+
+def check_token(given: str, settings: ServeSettings, throttle: Throttle, client: str) -> None:
+    """Compare what somebody gave with the token, in a time that tells nothing.
+
+    Raises:
+        RefusedError: If it is another, or the client has guessed too often.
+    """
+    if seconds := throttle.seconds_to_wait(client):
+        wait = str(int(seconds) + 1)
+        raise RefusedError(429, f"too many wrong tokens; try again in {wait} seconds", {"Retry-After": wait})
+    if not hmac.compare_digest(given.encode(errors="replace"), settings.token.encode(errors="replace")):
+        throttle.failed(client)
+        raise RefusedError(
+            401,
+            "this is not the token of this server; `t2v serve` prints it when it starts, or reads it from "
+            "--token-file or $T2V_TOKEN",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+class NotLoggedInError(RefusedError):
+    """A request that needs the token came without it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            401,
+            "this needs the token of the server; send it as Authorization: Bearer TOKEN, or log in at /login",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Rebuild from nothing."""
+        return type(self), ()
+
+
+def demand_writer(request: Request) -> None:
+    """Let only those on who may write; a dependency of routes.
+
+    Raises:
+        NotLoggedInError: If the request came without the token.
+    """
+    if not request.state.may_write:
+        raise NotLoggedInError
+
+
+def check_site(request: Request) -> None:
+    """Refuse what a page of another site loads, even for reading: links to pages are all that others may have.
+
+    Raises:
+        RefusedError: If it is such a request; browsers say so.
+    """
+    site, mode = (request.headers.get(f"sec-fetch-{name}") for name in ("site", "mode"))
+    is_link = mode == "navigate" and request.method in SAFE_METHODS and not faults.is_api(request.url.path)
+    if site in {"cross-site", "same-site"} and not is_link:
+        raise RefusedError(403, OTHER_SITE)
+
+
+def check_origin(request: Request, *, is_required: bool) -> None:
+    """Refuse what another site had a browser send.
+
+    Args:
+        request: That would change something.
+        is_required: Whether the browser must have said where it comes from, since it sent a cookie.
+
+    Raises:
+        RefusedError: If it comes from elsewhere.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is None and origin is None:
+        is_ours = not is_required
+    else:
+        is_ours = site in {None, "same-origin"} and (
+            origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+        )
+    if not is_ours:
+        raise RefusedError(403, OTHER_SITE)
+
+
+def cookie_name(request: Request) -> str:
+    """Cookies of one host are shared by its ports, so the name tells the port."""
+    server = request.scope.get("server") or ("", 0)
+    return f"t2v_session_{server[1] or 0}"
+
+
+def client_of(request: Request) -> str:
+    """The address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+def allowed_hosts(settings: ServeSettings) -> frozenset[str]:
+    """Names that a request may call this server by."""
+    if settings.is_local:
+        return _LOCAL_NAMES | frozenset(map(host_name, settings.hosts))
+    own = {settings.host.lower(), socket.gethostname().lower()} - {"0.0.0.0", "::", ""}
+    return _LOCAL_NAMES | own | frozenset(map(host_name, settings.hosts))
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, in lower case, without port and brackets; empty if it is none."""
+    match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", host.lower())
+    return match[1].strip("[]").rstrip(".") if match else ""
+
+
+def path_for_log(path: str) -> str:
+    """A path without what only those who were told may know, and without what terminals obey."""
+    return printable(_SECRET_PART.sub("...", path))[:500]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class _Reply:
+    """Sends an answer with the headers that all have, and knows its status once it has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers[name] = value
+            headers.setdefault("Cache-Control", "private, no-cache")
+        await self._send(message)
+
+
+class _Bounded:
+    """Receives a body, and not one byte more than there may be."""
+
+    def __init__(self, receive: Receive, request: Request, settings: ServeSettings) -> None:
+        """Remember the most.
+
+        Raises:
+            RefusedError: If the request announces more.
+        """
+        is_upload = request.url.path == UPLOADS
+        self._most = settings.limits.upload_bytes + FORM_BYTES if is_upload else MAX_BODY_BYTES
+        self._receive = receive
+        self._received = 0
+        announced = Headers(scope=request.scope).get("content-length", "")
+        if announced.isdecimal() and int(announced[:20]) > self._most:
+            raise self._too_large(RefusedError)
+
+    async def __call__(self) -> Any:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > self._most:
+            raise self._too_large(HTTPException)  # the one that FastAPI lets through where it reads a body
+        return message
+
+    def _too_large(self, kind: type[RefusedError] | type[HTTPException]) -> Exception:
+        return kind(
+            413, f"the body is larger than {self._most:,} bytes, the most that is taken here; send less"
+        )

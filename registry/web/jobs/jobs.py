@@ -1,0 +1,361 @@
+"""Jobs: kept, queued, run one after the other in processes of their own, cancelled; and what they leave.
+
+A server that stops ends its running jobs; one that was killed leaves them to be found when the next one starts.
+Both are then ``interrupted``, and what they left is removed. Queued jobs run after a restart.
+"""
+
+import dataclasses
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from registry.core import TaskRegistry
+from registry.errors import RegistryError, StorageError
+from registry.records import utc_now
+from registry.web.http import faults
+from registry.web.http.faults import RefusedError
+from registry.web.http.settings import ServeSettings
+from registry.web.jobs.files import JobFiles
+from registry.web.jobs.requests import check_request
+from registry.web.jobs.runs import JobRun
+from registry.web.jobs.store import Job, JobStore
+from registry.web.uploads.uploads import Uploads
+
+LOG = logging.getLogger("t2v.serve")
+MAX_WAITING = 100
+EXPIRE_SECONDS = 600.0
+CANCEL_SECONDS = 30.0
+FAILED_SECONDS = 1.0
+INTERRUPTED = "the server stopped while this ran; ask again"
+
+
+class Jobs:
+    """The jobs of one server; threads may share it.
+
+    Args:
+        settings: Of the server.
+        registry: That the jobs ask and write.
+        uploads: That they read.
+    """
+
+    def __init__(self, settings: ServeSettings, registry: TaskRegistry, uploads: Uploads) -> None:
+        self._settings = settings
+        self._uploads = uploads
+        self._files = JobFiles(settings, registry, uploads)
+        self._changed = threading.Condition()
+        self._waiting: list[str] = []
+        self._live: dict[str, Job] = {}
+        self._runs: dict[str, JobRun] = {}
+        self._cancelled: set[str] = set()
+        self._workers: list[threading.Thread] = []
+        self._store: JobStore | None = None
+        self._owner = FileLock(
+            settings.state / "lock", thread_local=False
+        )  # one thread takes it, another lets go
+        self._is_closing = False
+        self._next_sweep = 0.0
+
+    # The server
+
+    def open(self) -> None:
+        """Take the state folder, tidy up after a server that was killed, and begin with what is queued.
+
+        Nothing happens the second time.
+
+        Raises:
+            StorageError: If the folder cannot be used, or another server uses it.
+        """
+        if self._store is not None:
+            return
+        state = self._settings.state
+        try:
+            for folder in (state, state / "vectors", state / "data"):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._owner.acquire(timeout=0)
+        except Timeout as error:
+            raise StorageError(
+                f"{state}: another server uses this state folder; give another --state"
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"{state}: the state folder cannot be written: {error.strerror}; give another --state"
+            ) from error
+        self._is_closing = False
+        try:
+            self._uploads.open()
+            self._store = JobStore(state / "jobs.sqlite")
+            self._recover()
+        except BaseException:
+            self._owner.release()
+            raise
+        for number in range(self._settings.workers):
+            worker = threading.Thread(target=self._work, name=f"jobs-{number}", daemon=True)
+            self._workers.append(worker)
+            worker.start()
+
+    def close(self) -> None:
+        """End what runs, and let go of the state folder; returns when that is done."""
+        self.stop()
+        for worker in self._workers:
+            worker.join()
+        self._workers.clear()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+            self._live.clear()
+            self._waiting.clear()
+        self._owner.release()
+
+    def stop(self) -> None:
+        """Begin nothing more, and end what runs; those who follow a job are told so."""
+        with self._changed:
+            self._is_closing = True
+            runs = list(self._runs.values())
+            self._changed.notify_all()
+        for run in runs:
+            run.end()
+
+    def announce_end(self) -> None:
+        """Tell those who follow a job that the server stops; takes no lock, so a signal handler may call it."""
+        self._is_closing = True
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server stops."""
+        return self._is_closing
+
+    # What is asked of them
+
+    def submit(
+        self,
+        kind: str,
+        data: Mapping[str, str],
+        *,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Queue a job.
+
+        Args:
+            kind: One of ``registry.web.jobs.requests.OPTIONS``.
+            data: ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``.
+            name: Of the task that is added; otherwise what the data is called in the answer.
+            tags: Of the task that is added.
+            options: See ``registry.web.jobs.requests``; those that are ``None`` are left out.
+
+        Raises:
+            InvalidQueryError: If that is no job, or the path may not be read.
+            NotFoundError: If there is no such upload, path or task.
+            RefusedError: If too many are waiting, or the server stops.
+        """
+        said = {option: value for option, value in (options or {}).items() if value is not None}
+        check_request(kind, data, name=name, tags=tags, options=said)
+        self._files.check(data)
+        job = Job(
+            secrets.token_urlsafe(18), kind, "queued", dict(data), said, name, tuple(tags), created_at=utc_now()
+        )
+        with self._changed:
+            if self._is_closing:
+                raise RefusedError(503, "the server is stopping; ask again in a moment")
+            if len(self._waiting) >= MAX_WAITING:
+                raise RefusedError(429, f"{MAX_WAITING} jobs are waiting already; ask again later")
+            self._kept.add(job)
+            self._live[job.id] = job
+            self._waiting.append(job.id)
+            self._changed.notify_all()
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """One job as it is now.
+
+        Raises:
+            UnknownIdError: If it is not there.
+        """
+        return self.peek(job_id) or self._kept.get(job_id)
+
+    def peek(self, job_id: str) -> Job | None:
+        """A job that is not over yet, without looking at the disk."""
+        with self._changed:
+            return self._live.get(job_id)
+
+    def list(self, *, limit: int = 50, offset: int = 0) -> Sequence[Job]:
+        """Some jobs, the newest first."""
+        return [self.peek(job.id) or job for job in self._kept.latest(limit=limit, offset=offset)]
+
+    def count(self) -> int:
+        """How many there are."""
+        return self._kept.count()
+
+    def cancel(self, job_id: str) -> Job:
+        """Have a job end, and remove what it left; nothing happens to one that is over.
+
+        Returns:
+            The job, which is over.
+
+        Raises:
+            UnknownIdError: If it is not there.
+        """
+        with self._changed:
+            job = self._live.get(job_id)
+            run = self._runs.get(job_id)
+            if job is not None:
+                self._cancelled.add(job_id)
+            if job_id in self._waiting:
+                self._waiting.remove(job_id)
+                self._end(job_id, state="cancelled")
+        if run is not None:
+            run.end()
+        with self._changed:
+            self._changed.wait_for(lambda: job_id not in self._live, timeout=CANCEL_SECONDS)
+        return self.get(job_id)
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job that is over, with its vectors.
+
+        Raises:
+            UnknownIdError: If it is not there.
+            RefusedError: If it is not over.
+        """
+        if not self.get(job_id).is_over:
+            raise RefusedError(409, "this job is not over; cancel it first")
+        self._kept.remove(job_id)
+        self._files.remove_vectors(job_id)
+
+    def embedding(self, job_id: str) -> np.ndarray:
+        """The Fisher information ``[D]`` of what a job embedded.
+
+        Raises:
+            UnknownIdError: If there is no such job, or it embedded nothing.
+        """
+        self.get(job_id)
+        return self._files.fisher(job_id)
+
+    # How they run
+
+    @property
+    def _kept(self) -> JobStore:
+        """The store of a server that has started.
+
+        Raises:
+            StorageError: If it has not.
+        """
+        if self._store is None:
+            raise StorageError("the server has not started, or has stopped")
+        return self._store
+
+    def _work(self) -> None:
+        """What each worker does until the server stops."""
+        while not self._is_closing:
+            try:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_closing or self._waiting, timeout=EXPIRE_SECONDS)
+                    job_id = self._waiting.pop(0) if self._waiting and not self._is_closing else None
+                if job_id:
+                    self._run_one(job_id)
+                self._sweep()
+            except Exception:  # such as a full disk: the next job may fare better
+                LOG.exception("a worker failed")
+                time.sleep(FAILED_SECONDS)
+
+    def _run_one(self, job_id: str) -> None:
+        """Run a job, whatever comes of it."""
+        try:
+            with self._changed:
+                self._change(job_id, state="running", started_at=utc_now())
+            self._run(self._live[job_id])
+        except Exception:
+            LOG.exception("a job could not be run")
+            with self._changed:
+                if job_id in self._live:
+                    self._end(job_id, state="failed", error=_error(faults.INTERNAL))
+
+    def _run(self, job: Job) -> None:
+        """Run a job, and keep what comes of it."""
+        outcome: dict[str, Any] = {"code": 0}
+        try:
+            command = self._files.command(job)
+            with self._changed:
+                is_wanted = job.id not in self._cancelled and not self._is_closing
+                run = JobRun(command) if is_wanted else None
+                if run is not None:
+                    self._runs[job.id] = run
+            if run is not None:
+                outcome = run.follow(lambda it: self._progress(job.id, it))
+        except (RegistryError, RefusedError, OSError) as error:
+            outcome = {"error": str(error)}
+        self._files.give_back(job)
+        with self._changed:
+            self._runs.pop(job.id, None)
+            if "result" in outcome:
+                self._end(job.id, state="done", result=outcome["result"])
+            elif job.id in self._cancelled:
+                self._end(job.id, state="cancelled")
+            elif self._is_closing:
+                self._end(job.id, state="interrupted", error=_error(INTERRUPTED))
+            else:
+                self._end(job.id, state="failed", error=_error(outcome.get("error") or _died(outcome["code"])))
+
+    # What is known of them
+
+    def _change(self, job_id: str, **values: Any) -> None:
+        job = dataclasses.replace(self._live[job_id], **values)
+        self._live[job_id] = job
+        self._kept.update(job)
+
+    def _progress(self, job_id: str, progress: dict[str, Any]) -> None:
+        """Known to readers at once, and kept when the job ends: not worth a write to the disk each time."""
+        with self._changed:
+            self._live[job_id] = dataclasses.replace(self._live[job_id], progress=progress)
+
+    def _end(self, job_id: str, **values: Any) -> None:
+        """Keep what became of a job; it is over for readers even where that cannot be kept."""
+        job = dataclasses.replace(self._live.pop(job_id), finished_at=utc_now(), **values)
+        self._cancelled.discard(job_id)
+        self._changed.notify_all()
+        if job.state != "done":
+            self._files.remove_vectors(job_id)
+        self._kept.update(job)
+
+    def _recover(self) -> None:
+        """Say of jobs that ran when the last server was killed that they did not end; queue the others."""
+        for job in self._kept.unfinished():
+            if job.state == "running":
+                self._files.give_back(job)
+                self._files.remove_vectors(job.id)
+                over = dataclasses.replace(
+                    job, state="interrupted", finished_at=utc_now(), error=_error(INTERRUPTED)
+                )
+                self._kept.update(over)
+            else:
+                self._live[job.id] = job
+                self._waiting.append(job.id)
+
+    def _sweep(self) -> None:
+        """Remove jobs and uploads whose time is over, every now and then."""
+        if time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + EXPIRE_SECONDS
+        oldest = datetime.now(UTC) - timedelta(seconds=self._settings.job_seconds)
+        for job_id in self._kept.finished_before(oldest.isoformat()):
+            self.remove(job_id)
+        with self._changed:
+            used = frozenset(job.data.get("upload", "") for job in self._live.values())
+        self._uploads.expire(used)
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"message": " ".join(message.split())}
+
+
+def _died(code: int) -> str:
+    """Why a process ended without a word."""
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"the process of this job {how}; the log of the server tells more"

@@ -1,0 +1,92 @@
+"""The page that compares two tasks."""
+
+from collections import defaultdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from registry.core import TaskRegistry
+from registry.distances import DISTANCES
+from registry.errors import IngestError, InvalidQueryError, NotFoundError
+from registry.map_answers import LayerProfile
+from registry.web.pages import drawings
+from registry.web.pages.experts import results_of
+from registry.web.pages.kept import Kept
+from registry.web.pages.spaces import in_shared_space
+from registry.web.pages.templating import render, render_if_missing
+
+router = APIRouter()
+
+
+@router.get("/compare")
+def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
+    """Two tasks side by side: distances, and the experts that were measured on both."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    if missing := render_if_missing(request, "Compare two tasks"):
+        return missing
+    a, b = a.strip(), b.strip()
+    shown: dict[str, Any] = {"a": a, "b": b, "problem": "", "pair": None}
+    if not (a and b):
+        return render(request, "compare.html", shown)
+    try:
+        pair = [registry.task(a), registry.task(b)]
+        shown["distances"] = _distances(registry, a, b)
+    except (NotFoundError, InvalidQueryError) as err:
+        status = 404 if isinstance(err, NotFoundError) else 400
+        return render(request, "compare.html", {**shown, "problem": str(err)}, status=status)
+    common = _common_results(registry, kept, pair[0].name, pair[1].name)
+    return render(request, "compare.html", {**shown, "pair": pair, "common": common})
+
+
+@router.get("/compare/profile")
+def profile(request: Request, a: str, b: str) -> HTMLResponse:
+    """At which depths of the probe two tasks agree; or why its layers cannot be told."""
+    registry: TaskRegistry = request.app.state.registry
+    kept: Kept = request.app.state.kept
+    shown: dict[str, Any] = {
+        "a": registry.task(a).name,
+        "b": registry.task(b).name,
+        "profile": None,
+        "problem": "",
+    }
+
+    def profiled() -> LayerProfile:
+        return in_shared_space(registry, [a, b], lambda space: registry.profile(a, b, probe=space))
+
+    try:
+        found = kept.get(("profile", registry.version(), a, b), profiled)
+    except (NotFoundError, InvalidQueryError, IngestError) as err:
+        return render(request, "profile.html", {**shown, "problem": str(err)})
+    return render(request, "profile.html", {**shown, "profile": found, "drawn": drawings.drawn(found)})
+
+
+def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
+    """Every distance that there is, there and back where that is not the same."""
+
+    def ask(space: str | None) -> list[dict[str, Any]]:
+        return [
+            {
+                "kind": kind,
+                "there": registry.distance(a, b, name=kind.name, probe=space),
+                "back": None if kind.symmetric else registry.distance(b, a, name=kind.name, probe=space),
+            }
+            for kind in DISTANCES.values()
+        ]
+
+    return in_shared_space(registry, [a, b], ask)
+
+
+def _common_results(registry: TaskRegistry, kept: Kept, a: str, b: str) -> list[dict[str, Any]]:
+    """Experts measured on both tasks by the same metric and protocol: their best results there, best first."""
+    best: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    for result in results_of(registry, kept):
+        if result.task in {a, b}:
+            scores = best[result.expert, result.metric, result.protocol]
+            scores[result.task] = max(scores.get(result.task, 0.0), result.accuracy)
+    rows = [
+        {"expert": expert, "metric": metric, "protocol": protocol, "a": scores[a], "b": scores[b]}
+        for (expert, metric, protocol), scores in best.items()
+        if len(scores) == len({a, b})
+    ]
+    return sorted(rows, key=lambda row: (-row["a"] - row["b"], row["expert"]))

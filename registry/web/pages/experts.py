@@ -1,0 +1,137 @@
+"""The pages of experts and results."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from statistics import fmean
+from typing import Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from registry.core import TaskRegistry
+from registry.records import ExpertRecord, ResultRecord
+from registry.web.pages.kept import Kept
+from registry.web.pages.listings import page_of, sort_rows
+from registry.web.pages.templating import render, render_if_missing
+
+router = APIRouter()
+
+NUM_BEST = 5
+EXPERT_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
+    "name": lambda row: row[0].name,
+    "source_task": lambda row: row[0].source_task or None,
+    "source_accuracy": lambda row: row[0].source_accuracy,
+    "num_params": lambda row: row[0].num_params,
+    "flops": lambda row: row[0].flops,
+    "input_size": lambda row: row[0].input_size,
+    "license": lambda row: row[0].license or None,
+    "results": lambda row: row[1],
+    "mean": lambda row: row[2],
+}
+RESULT_COLUMNS: Mapping[str, Callable[[ResultRecord], Any]] = {
+    name: attrgetter(name)
+    for name in ("task", "expert", "accuracy", "metric", "protocol", "source", "created_at")
+}
+
+
+@router.get("/experts")
+def experts(
+    request: Request,
+    search: str = "",
+    sort: str = "name",
+    order: str = "up",
+    page: int = Query(1, ge=1, le=10**9),
+) -> HTMLResponse:
+    """All experts, with how often and how well they were measured."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    if missing := render_if_missing(request, "Experts"):
+        return missing
+    rows = kept.get(("experts", registry.version()), lambda: _with_results(registry))
+    found = [row for row in rows if _matches(row[0], search)]
+    descending = order == "down"
+    listing = page_of(sort_rows(found, EXPERT_COLUMNS, sort, descending=descending), page)
+    shown = {"search": search, "sort": sort, "descending": descending, "listing": listing, "any": bool(rows)}
+    return render(request, "experts.html", shown)
+
+
+@router.get("/experts/{name}")
+def expert(request: Request, name: str) -> HTMLResponse:
+    """The card of an expert, with the tasks that it is best on."""
+    registry: TaskRegistry = request.app.state.registry
+    record = registry.expert(name)
+    history = sorted(registry.results(expert=name), key=attrgetter("created_at"), reverse=True)
+    leading = _leading(results_of(registry, request.app.state.kept), name)
+    return render(
+        request,
+        "expert.html",
+        {
+            "expert": record,
+            "history": history,
+            "tasks": {result.task for result in history},
+            "leading": leading,
+            "best": sorted(history, key=attrgetter("accuracy"), reverse=True)[:NUM_BEST],
+        },
+    )
+
+
+@router.get("/results")
+def results(
+    request: Request,
+    task: str = "",
+    expert: str = "",
+    sort: str = "",
+    order: str = "",
+    page: int = Query(1, ge=1, le=10**9),
+) -> HTMLResponse:
+    """Results: of a task, best first; of an expert, last first; of both, or all."""
+    registry: TaskRegistry = request.app.state.registry
+    if missing := render_if_missing(request, "Results"):
+        return missing
+    task, expert = task.strip(), expert.strip()
+    if task:
+        registry.task(task)  # says what is known instead
+    if expert:
+        registry.expert(expert)
+    rows = results_of(registry, request.app.state.kept)
+    found = [row for row in rows if task in {"", row.task} and expert in {"", row.expert}]
+    sort = sort or ("accuracy" if task else "created_at" if expert else "task")
+    descending = order == "down" if order else sort != "task"
+    listing = page_of(sort_rows(found, RESULT_COLUMNS, sort, descending=descending), page)
+    shown = {"task": task, "expert": expert, "sort": sort, "descending": descending, "listing": listing}
+    return render(request, "results.html", {**shown, "any": bool(rows)})
+
+
+def results_of(registry: TaskRegistry, kept: Kept) -> Sequence[ResultRecord]:
+    """Every result, read again once the registry has changed."""
+    answer: Sequence[ResultRecord] = kept.get(("results", registry.version()), registry.results)
+    return answer
+
+
+def _with_results(registry: TaskRegistry) -> list[tuple[ExpertRecord, int, float | None]]:
+    """Experts with the number and the mean of their results."""
+    scores = defaultdict(list)
+    for result in registry.results():
+        scores[result.expert].append(result.accuracy)
+    return [
+        (record, len(scores[record.name]), fmean(scores[record.name]) if scores[record.name] else None)
+        for record in registry.experts()
+    ]
+
+
+def _matches(record: ExpertRecord, search: str) -> bool:
+    """Whether every word is part of the name, the source task or the licence of an expert."""
+    told = f"{record.name} {record.source_task} {record.license}".lower()
+    return all(word in told for word in search.lower().split())
+
+
+def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
+    """Results of an expert that none of another expert on that task beats, by metric and protocol."""
+    best: dict[tuple[str, str, str], float] = {}
+    for result in results:
+        key = (result.task, result.metric, result.protocol)
+        best[key] = max(best.get(key, 0.0), result.accuracy)
+    leading = [
+        it for it in results if it.expert == name and it.accuracy == best[it.task, it.metric, it.protocol]
+    ]
+    return sorted(leading, key=attrgetter("accuracy"), reverse=True)

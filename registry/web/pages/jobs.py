@@ -1,0 +1,155 @@
+"""The pages that ask for a recommendation on new data, and tell how far the answer is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from registry.errors import InvalidQueryError, RegistryError
+from registry.web.http.faults import RefusedError
+from registry.web.pages import drawings
+from registry.web.pages.templating import render, render_if_missing
+
+router = APIRouter()
+
+JOBS_SHOWN = 100
+NUM_EXPERTS = 8
+MILLION = 1e6
+NUMBERS: dict[str, float] = {
+    "k": 1,
+    "num_trials": 1,
+    "max_samples": 1,
+    "max_params": MILLION,
+    "max_flops": MILLION,
+}
+"""What the form may say of a recommendation beside the licence, each with its unit."""
+
+UNFINISHED = ("queued", "running")
+
+
+@router.get("/recommend")
+def recommend(request: Request, task: str = "", path: str = "") -> HTMLResponse:
+    """The form that uploads a dataset, or names one that is here, and asks which expert to start from."""
+    if missing := render_if_missing(request, "Which expert should I start from?"):
+        return missing
+    return _form(
+        request, {"source": "path" if path else "task" if task else "upload", "task": task, "path": path}
+    )
+
+
+@router.post("/recommend")
+async def ask(request: Request) -> Response:
+    """Start a job, for those without scripts; what is wrong is told above the form as it was filled in."""
+    _demand_login(request)
+    said = {name: str(value) for name, value in (await request.form()).items()}
+    return await run_in_threadpool(_asked, request, said)
+
+
+def _asked(request: Request, said: Mapping[str, str]) -> Response:
+    source = said.get("source", "")
+    try:
+        if source not in {"task", "path"}:
+            raise InvalidQueryError(
+                "a zip cannot be sent without scripts; give a path or a task, or use the API"
+            )
+        data = {source: said.get(source, "").strip()}
+        started = request.app.state.jobs.submit("recommend", data, options=_options(said))
+    except (RegistryError, RefusedError) as err:
+        status = err.status if isinstance(err, RefusedError) else 404 if isinstance(err, LookupError) else 400
+        return _form(request, said, problem=str(err), status=status)
+    return RedirectResponse(f"/jobs/{started.id}", 303)
+
+
+def _form(request: Request, said: Mapping[str, str], *, problem: str = "", status: int = 200) -> HTMLResponse:
+    registry, settings = request.app.state.registry, request.app.state.settings
+    shown = {
+        "said": {"k": str(NUM_EXPERTS), "num_trials": "0", **said},
+        "roots": settings.roots,
+        "limits": settings.limits,
+        "licenses": sorted({expert.license for expert in registry.experts() if expert.license}),
+        "problem": problem,
+    }
+    return render(request, "recommend.html", shown, status=status)
+
+
+def _options(said: Mapping[str, str]) -> dict[str, Any]:
+    """The options of a job, from the texts of the form.
+
+    Raises:
+        InvalidQueryError: If one is no number.
+    """
+    options: dict[str, Any] = {"licenses": [said["licenses"]]} if said.get("licenses") else {}
+    for name, unit in NUMBERS.items():
+        text = said.get(name, "").strip()
+        try:
+            if text:
+                options[name] = float(text) * unit if unit > 1 else int(text)
+        except ValueError:
+            raise InvalidQueryError(f"{name} must be a number, got {text!r}") from None
+    return options
+
+
+@router.get("/jobs")
+def jobs(request: Request) -> HTMLResponse:
+    """The last jobs, for those who may start one."""
+    _demand_login(request)
+    return render(request, "jobs.html", {"jobs": request.app.state.jobs.list(limit=JOBS_SHOWN)})
+
+
+@router.get("/jobs/{job_id}")
+def job(request: Request, job_id: str) -> HTMLResponse:
+    """A job: how far it is, or what became of it."""
+    found = request.app.state.jobs.get(job_id)
+    answer = (found.result or {}).get("recommendation")
+    return render(
+        request,
+        "job.html",
+        {
+            "job": found,
+            "title": title_of(found),
+            "unfinished": found.state in UNFINISHED,
+            "answer": answer,
+            "span": _span(answer),
+            "neighbors": ((found.result or {}).get("neighbors") or {}).get("neighbors", ()),
+            "embedding": (found.result or {}).get("embedding"),
+            "added": (found.result or {}).get("task"),
+            "again": _again(found),
+        },
+    )
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(request: Request, job_id: str) -> Response:
+    """Cancel a job, for those without scripts; then show what became of it."""
+    _demand_login(request)
+    request.app.state.jobs.cancel(job_id)
+    return RedirectResponse(f"/jobs/{job_id}", 303)
+
+
+def title_of(job: Any) -> str:
+    """What a job is about, in a few words."""
+    return str(job.name or job.data.get("task") or job.data.get("path") or "uploaded data")
+
+
+def _demand_login(request: Request) -> None:
+    """Check that the reader may write.
+
+    Raises:
+        RefusedError: If they may not.
+    """
+    if not request.state.may_write:
+        raise RefusedError(401, "log in first: this needs the token of the server")
+
+
+def _span(answer: Any) -> tuple[float, float]:
+    experts = (answer or {}).get("recommendations") or ()
+    if not experts:
+        return 0.0, 1.0
+    return drawings.span_of([it["interval"][0] for it in experts], [it["interval"][1] for it in experts])
+
+
+def _again(job: Any) -> dict[str, str]:
+    """What the form has to be told to ask the same again; an upload has to be sent once more."""
+    return {name: str(job.data[name]) for name in ("task", "path") if job.data.get(name)}

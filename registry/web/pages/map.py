@@ -1,0 +1,193 @@
+"""The page of the map, and the points that its script draws.
+
+Axes: T tasks, Q queries.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from registry.answers import Neighbor
+from registry.core import TaskRegistry
+from registry.errors import InvalidQueryError, NotFoundError
+from registry.map_answers import TaskMap
+from registry.web.pages.kept import Kept
+from registry.web.pages.spaces import default_space, in_shared_space
+from registry.web.pages.templating import render, render_if_missing
+from registry.wording import KINDS
+
+router = APIRouter()
+
+NUM_NEIGHBORS = 12
+SCALE = 65_535
+"""Positions are sent as whole numbers up to this, in one scale for both axes."""
+
+WAIT_SECONDS = 20.0
+"""After which a reader is asked to ask again."""
+
+
+@router.get("/map")
+def map_page(request: Request, task: str = "", job: str = "", space: str = "") -> HTMLResponse:
+    """The map of all tasks; with a task, or the data of a job, marked on it, and what is nearest to that."""
+    registry: TaskRegistry = request.app.state.registry
+    if missing := render_if_missing(request, "Map of tasks"):
+        return missing
+    shown: dict[str, Any] = {
+        "task": task,
+        "job": job,
+        "spaces": registry.spaces(),
+        "space": space or default_space(registry) or "",
+        "neighbors": (),
+        "label": "",
+        "problem": "",
+    }
+    try:
+        if job:
+            done = request.app.state.jobs.get(job)
+            shown |= {"label": _label(done), "neighbors": _neighbors_of(done), "space": _space_of(done)}
+        elif task:
+            shown["label"] = registry.task(task).name
+            shown["neighbors"] = nearest_to(registry, task, NUM_NEIGHBORS, space or None)
+    except (NotFoundError, InvalidQueryError) as err:
+        status = 404 if isinstance(err, NotFoundError) else 400
+        return render(request, "map.html", {**shown, "job": "", "task": "", "problem": str(err)}, status=status)
+    return render(request, "map.html", shown)
+
+
+@router.get("/map/points")
+def points(request: Request, job: str = "", space: str = "") -> Response:
+    """The points as columns; 202 while the map is being laid out."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    version = registry.version()
+    tag = f'"{version}"'
+    if not job and request.headers.get("If-None-Match") == tag:
+        return Response(status_code=304, headers={"ETag": tag})
+    text: str | None
+    if job:
+        text = _placed_text(registry, request.app.state.jobs, kept, job)
+    else:
+        found = known_map(registry, kept, space or default_space(registry), WAIT_SECONDS)
+        text = kept.get(("points", version, space), lambda: _as_text(found)) if found else None
+    if text is None:
+        return unfinished()
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"} if not job else {"Cache-Control": "no-store"}
+    return Response(text, headers=headers, media_type="application/json")
+
+
+@router.get("/map/clusters")
+def clusters(request: Request, space: str = "") -> Response:
+    """The cluster of each point, in order of the points; 202 while they are being found."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    version = registry.version()
+
+    def make() -> str:
+        probe = space or default_space(registry)
+        found = registry.clusters(probe=probe)
+        number_of = dict(zip(found.names, found.labels.tolist(), strict=True))
+        return _compact(
+            {
+                "cluster": [number_of.get(name, 0) - 1 for name in registry.map(probe=probe).names],
+                "labels": [f"{it.label} ({it.size:,})" for it in found.clusters],
+            }
+        )
+
+    text = kept.wait(("clusters", version, space), make, WAIT_SECONDS)
+    if text is None:
+        return unfinished()
+    return Response(text, headers={"Cache-Control": "private, no-cache"}, media_type="application/json")
+
+
+def unfinished() -> Response:
+    """The answer to who asks for what is still being made: to ask again."""
+    return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+
+
+def known_map(registry: TaskRegistry, kept: Kept, space: str | None, seconds: float) -> TaskMap | None:
+    """The map of all tasks of a space as of now; ``None`` if it is not there within so many seconds."""
+    return kept.wait(("map", registry.version(), space), lambda: registry.map(probe=space), seconds)
+
+
+def nearest_to(registry: TaskRegistry, task: str, k: int, space: str | None = None) -> Sequence[Neighbor]:
+    """The nearest tasks: in a space, or in the one that pages compare the task in."""
+    if space:
+        return registry.nearest(task, k=k, probe=space)[1]
+    return in_shared_space(registry, [task], lambda shared: registry.nearest(task, k=k, probe=shared))[1]
+
+
+def _placed_text(registry: TaskRegistry, jobs: Any, kept: Kept, job: str) -> str | None:
+    """The points with the data of a job among them."""
+    done = jobs.get(job)
+    query, space = (_label(done), jobs.embedding(job)), _space_of(done)
+
+    def make() -> str:
+        return _as_text(registry.map([query], probe=space or None))
+
+    return kept.wait(("map", registry.version(), job), make, WAIT_SECONDS)
+
+
+def _label(job: Any) -> str:
+    """What the data of a job is called on the map."""
+    return str(job.name or job.data.get("task") or Path(job.data.get("path", "")).name or "your data")
+
+
+def _neighbors_of(job: Any) -> Any:
+    return ((job.result or {}).get("neighbors") or {}).get("neighbors", ())[:NUM_NEIGHBORS]
+
+
+def _space_of(job: Any) -> str:
+    """Id of the space that a job compared tasks in; empty if it did not."""
+    return str((((job.result or {}).get("neighbors") or {}).get("query") or {}).get("space", ""))
+
+
+def _as_text(found: TaskMap) -> str:
+    """The points as JSON: columns, of which words that come often are numbered."""
+    to_pixels = _scaling(np.concatenate([found.positions, found.query_positions]))
+    number_of_tags, tag_sets = _numbered(found.tags)
+    number_of_kind, kinds = _numbered([KINDS[kind] for kind in found.kinds])
+    (x, y), (query_x, query_y) = to_pixels(found.positions), to_pixels(found.query_positions)
+    return _compact(
+        {
+            "names": list(found.names),
+            "x": x,
+            "y": y,
+            "classes": found.num_classes.tolist(),
+            "samples": found.num_samples.tolist(),
+            "kinds": kinds,
+            "kind": number_of_kind,
+            "tagSets": tag_sets,
+            "tagSet": number_of_tags,
+            "queries": [
+                {"label": label, "x": across, "y": up}
+                for label, across, up in zip(found.queries, query_x, query_y, strict=True)
+            ],
+            "stress": found.stress,
+            "trustworthiness": found.trustworthiness,
+        }
+    )
+
+
+def _scaling(positions: np.ndarray) -> Callable[[np.ndarray], tuple[list[int], list[int]]]:
+    """What turns positions ``[N, 2]`` into whole numbers, up being up."""
+    low = positions.min(axis=0) if len(positions) else np.zeros(2)
+    extent = float((positions - low).max()) if len(positions) else 0.0
+
+    def scaled(some: np.ndarray) -> tuple[list[int], list[int]]:
+        whole = np.round((some - low) * (SCALE / (extent or 1.0))).astype(np.int64).reshape(-1, 2)
+        return whole[:, 0].tolist(), whole[:, 1].tolist()
+
+    return scaled
+
+
+def _numbered(values: Sequence[Any]) -> tuple[list[int], list[Any]]:
+    """The number of each value, and the values by number."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values], list(numbers)
+
+
+def _compact(document: dict[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))

@@ -1,0 +1,77 @@
+"""The pages for people, wired together; login and errors among them."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse
+
+from registry.core import TaskRegistry
+from registry.errors import RegistryError
+from registry.web.pages import compare, experts, jobs, map, tasks
+from registry.web.pages.kept import Kept
+from registry.web.pages.templating import render
+
+TITLES = {
+    400: "That cannot be asked",
+    401: "Log in first",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Not possible here",
+    408: "Too slow",
+    409: "Not now",
+    413: "Too large",
+    415: "Not a kind of file that is taken",
+    422: "That cannot be asked",
+    429: "Too many at once",
+    500: "Something went wrong",
+    503: "The registry cannot be used",
+}
+"""What people read above an error, where the standard's phrase would not help them."""
+
+router = APIRouter(include_in_schema=False)
+for pages in (tasks, map, experts, compare, jobs):
+    router.include_router(pages.router)
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages to an application, and what they keep."""
+    app.state.kept = Kept()
+    app.include_router(router)
+
+
+def warm(registry: TaskRegistry) -> None:
+    """Read what the first reader would have to wait for: the tasks, their index, experts and results."""
+    try:
+        registry.experts()
+        registry.results()
+        for task in registry.find_tasks(limit=1).tasks:
+            registry.nearest(task.name, k=1)
+            registry.recommend(task.name, k=1)
+    except RegistryError as err:  # those who ask are told
+        logging.getLogger("t2v.serve").info("nothing is read ahead: %s", err)
+
+
+@router.get("/login")
+def login(request: Request, next: str = "/") -> HTMLResponse:
+    """The form that takes the token."""
+    return login_page(request, next)
+
+
+def login_page(request: Request, next: str = "/", *, problem: str = "", status: int = 200) -> HTMLResponse:
+    """The form that takes the token, and says what was wrong with the one before.
+
+    Args:
+        request: That is answered.
+        next: Where to go afterwards, if that is a path of this server.
+        problem: One sentence, or nothing.
+        status: Of the answer.
+    """
+    is_local = next.startswith("/") and not next.startswith("//") and "\\" not in next and next.isprintable()
+    return render(request, "login.html", {"next": next if is_local else "/", "problem": problem}, status=status)
+
+
+def error_page(request: Request, status: int, message: str) -> HTMLResponse:
+    """An error in one sentence, with what to do next."""
+    title = TITLES.get(status) or HTTPStatus(status).phrase
+    return render(request, "error.html", {"status": status, "title": title, "message": message}, status=status)

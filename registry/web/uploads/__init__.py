@@ -1,0 +1,1 @@
+"""Uploads, unpacked and measured before they are believed."""

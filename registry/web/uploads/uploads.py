@@ -1,0 +1,263 @@
+"""Uploads: a zip that is being sent becomes a folder of images, or nothing at all.
+
+state/uploads/ID/upload.json     what it is
+state/uploads/ID/data/           the images, in class folders
+state/uploads/.part-ID/          one that is not whole yet; removed when the server starts
+"""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from registry.errors import StorageError
+from registry.web.http.faults import RefusedError, UnknownIdError
+from registry.web.http.settings import UploadLimits
+from registry.web.uploads.multipart import file_in_form
+from registry.web.uploads.zips import unpack
+
+ZIP_TYPES = frozenset({"application/zip", "application/x-zip-compressed"})
+FIELD = "file"
+CARD = "upload.json"
+DATA = "data"
+PART = ".part-"
+WRITE_BYTES = 2**20
+UNPACKED_AT_ONCE = 2
+_ID = re.compile(r"[A-Za-z0-9_-]{20,64}")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Data that was uploaded.
+
+    Attributes:
+        id: That only those know who were told.
+        files: Number of images.
+        bytes: Of all of them.
+        classes: Number of images of each class, by name.
+        created_at: ISO 8601, UTC.
+        expires_at: The same; then it is removed.
+    """
+
+    id: str
+    files: int
+    bytes: int
+    classes: dict[str, int]
+    created_at: str
+    expires_at: str
+
+
+class NotStoredError(RefusedError):
+    """The disk does not take an upload."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(503, f"the upload cannot be stored: {error.strerror or error}")
+
+    def __reduce__(self) -> tuple[type, tuple[OSError]]:
+        """Rebuild from what the disk said."""
+        return type(self), (OSError(self.message),)
+
+
+class Uploads:
+    """The uploads of one server; threads may share it."""
+
+    def __init__(self, folder: Path, limits: UploadLimits, seconds: float) -> None:
+        """Remember the folder; ``open`` makes it.
+
+        Args:
+            folder: Of all uploads.
+            limits: Of each.
+            seconds: How long one is kept.
+        """
+        self._folder = folder
+        self._limits = limits
+        self._seconds = seconds
+        self._limiter: CapacityLimiter | None = None
+
+    def open(self) -> None:
+        """Make the folder, and remove what a server before this one had not finished.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._folder.glob(f"{PART}*"):
+                shutil.rmtree(left)
+        except OSError as error:
+            raise StorageError(f"{self._folder}: cannot be written: {error.strerror}") from error
+
+    async def receive(self, request: Request) -> Upload:
+        """Take a zip from a request, as its body or as a field of a form, and unpack it.
+
+        Raises:
+            RefusedError: If it is not what is taken, too large, or too slow; then nothing of it is left.
+        """
+        body = _zip_in(request)
+        with self._part() as part:
+            try:
+                async with asyncio.timeout(self._limits.seconds):
+                    await self._write(body, part / "upload.zip")
+            except TimeoutError as error:
+                seconds = f"{self._limits.seconds:g}"
+                raise RefusedError(408, f"the upload took longer than {seconds} seconds; send less") from error
+            except ClientDisconnect as error:
+                raise RefusedError(400, "the upload broke off; send it again") from error
+            self._limiter = self._limiter or CapacityLimiter(UNPACKED_AT_ONCE)
+            return await anyio.to_thread.run_sync(self._finish, part, limiter=self._limiter)
+
+    def get(self, upload_id: str) -> Upload:
+        """One upload.
+
+        Raises:
+            UnknownIdError: If it is not there, or not any more.
+        """
+        path = self._folder / upload_id / CARD
+        try:
+            if _ID.fullmatch(upload_id):
+                return Upload(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            pass
+        raise UnknownIdError("upload", upload_id)
+
+    def data(self, upload_id: str) -> Path:
+        """The folder of the images of an upload.
+
+        Raises:
+            UnknownIdError: If it is not there, or not any more.
+            RefusedError: If a job is making a task of it.
+        """
+        folder = self.folder_of(upload_id)
+        if not folder.is_dir():
+            raise RefusedError(409, "a job is making a task of this upload; upload the data again")
+        return folder
+
+    def folder_of(self, upload_id: str) -> Path:
+        """Where the images of an upload belong, whether or not they are there now.
+
+        Raises:
+            UnknownIdError: If there is no such upload.
+        """
+        return self._folder / self.get(upload_id).id / DATA
+
+    def remove(self, upload_id: str) -> None:
+        """Remove an upload with its images.
+
+        Raises:
+            UnknownIdError: If it is not there.
+        """
+        shutil.rmtree(self._folder / self.get(upload_id).id, ignore_errors=True)
+
+    def expire(self, kept: frozenset[str]) -> None:
+        """Remove the uploads whose time is over.
+
+        Args:
+            kept: Ids of uploads that are in use.
+        """
+        now = datetime.now(UTC)
+        for folder in self._folder.iterdir():
+            try:
+                upload = self.get(folder.name)
+            except UnknownIdError:
+                continue
+            if upload.id not in kept and datetime.fromisoformat(upload.expires_at) < now:
+                self.remove(upload.id)
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A new folder for an upload; removed in the end, unless it became one."""
+        part = self._folder / f"{PART}{secrets.token_urlsafe(18)}"
+        part.mkdir(mode=0o700)
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    async def _write(self, body: AsyncIterator[bytes], path: Path) -> None:
+        """Write what comes, and count it; the disk is waited for by another thread.
+
+        Raises:
+            RefusedError: If it is too much.
+        """
+        waiting, size = bytearray(), 0
+        with path.open("xb", buffering=0) as file:
+            async for piece in body:
+                size += len(piece)
+                if size > self._limits.upload_bytes:
+                    most = f"{self._limits.upload_bytes:,}"
+                    raise RefusedError(413, f"the zip is larger than {most} bytes, the most that are taken")
+                waiting += piece
+                if len(waiting) >= WRITE_BYTES:
+                    await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
+                    waiting.clear()
+            await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
+
+    def _finish(self, part: Path) -> Upload:
+        """Unpack what was written, and let it appear.
+
+        Raises:
+            RefusedError: If it is not what is taken.
+            NotStoredError: If there is no room.
+        """
+        try:
+            content = unpack(part / "upload.zip", part / DATA, self._limits)
+        except OSError as error:
+            raise NotStoredError(error) from error
+        (part / "upload.zip").unlink()
+        now = datetime.now(UTC)
+        upload = Upload(
+            part.name.removeprefix(PART),
+            content.files,
+            content.bytes,
+            content.classes,
+            now.isoformat(),
+            (now + timedelta(seconds=self._seconds)).isoformat(),
+        )
+        (part / CARD).write_text(json.dumps(asdict(upload)), encoding="utf-8")
+        part.rename(self._folder / upload.id)
+        return upload
+
+
+def _zip_in(request: Request) -> AsyncIterator[bytes]:
+    """The pieces of the zip that a request brings.
+
+    Raises:
+        RefusedError: If it brings something else.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ZIP_TYPES:
+        return request.stream()
+    if kind == "multipart/form-data":
+        return file_in_form(request.stream(), content_type, FIELD)
+    raise RefusedError(
+        415,
+        f"send a zip as application/zip, or as the field {FIELD!r} of a form; "
+        f"this came as {kind[:80] or 'nothing'}",
+    )
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """Write bytes to an open file.
+
+    Raises:
+        NotStoredError: If there is no room.
+    """
+    view = memoryview(content)
+    try:
+        while view:
+            view = view[os.write(file, view) :]
+    except OSError as error:
+        raise NotStoredError(error) from error

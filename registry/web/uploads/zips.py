@@ -1,0 +1,349 @@
+"""Zips of class folders of images, from anybody: checked entry by entry, and unpacked within limits.
+
+Nothing that a zip says is believed before it is measured: sizes are counted while unpacking, names are taken
+only if they can lead nowhere else, and every image is decoded once. What is wrong is told in one sentence, and
+the caller removes what was written by then.
+
+    photos.zip
+    ├── cats/1.jpg          class folders at the top, or in one folder,
+    └── dogs/1.jpg          or in folders named train, val, test
+"""
+
+import io
+import re
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from registry.errors import IngestError
+from registry.ingest import ingest
+from registry.web.http.faults import RefusedError
+from registry.web.http.settings import UploadLimits
+from registry.wording import printable
+
+MAX_RATIO = 100
+"""Most bytes that one byte of a zip may unpack to; images hardly shrink at all."""
+
+SMALL_BYTES = 2**20
+"""Below this the ratio of an entry does not matter."""
+
+BYTES_PER_PIXEL = 8
+MAX_NAME_BYTES = 255
+MAX_DEPTH = 4
+COPY_BYTES = 2**16  # less than the least that a list may have, see _Bounded
+DIRECTORY_BYTES_PER_FILE = 512
+_DIRECTORY_ENTRY = b"PK\x01\x02"
+_LOCAL_HEADER_BYTES = 30
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What a zip held.
+
+    Attributes:
+        files: Number of images.
+        bytes: Of all of them.
+        classes: Number of images of each class, by name.
+    """
+
+    files: int
+    bytes: int
+    classes: dict[str, int]
+
+
+def unpack(path: Path, folder: Path, limits: UploadLimits) -> Unpacked:
+    """Check a zip and unpack it.
+
+    Args:
+        path: Of the zip.
+        folder: That is made and filled with ``class/file`` or ``split/class/file``.
+        limits: Of what it may hold.
+
+    Raises:
+        RefusedError: If it is no zip of class folders of images, or holds more than it may.
+    """
+    with _refusing_bad_zips(), path.open("rb", buffering=0) as raw, _Bounded(raw, limits) as file:
+        _check_start(file)
+        with zipfile.ZipFile(file) as archive:
+            entries = _checked_entries(archive, limits)
+            places = _places(entries)
+            folder.mkdir()
+            return _write(archive, places, folder, limits)
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which no piece is read that is larger than the list of entries may be."""
+
+    def __init__(self, raw: io.FileIO, limits: UploadLimits) -> None:
+        super().__init__(raw)
+        self._files = limits.files
+        self._most = max(2**17, limits.files * DIRECTORY_BYTES_PER_FILE)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or all there are, if that is not too much.
+
+        Raises:
+            RefusedError: If it is.
+        """
+        content = super().read(self._most + 1 if size is None or size < 0 else min(size, self._most + 1))
+        is_list = content.startswith(_DIRECTORY_ENTRY)
+        if len(content) > self._most or (is_list and content.count(_DIRECTORY_ENTRY) > 2 * self._files):
+            raise RefusedError(413, _too_many(self._files))
+        return content
+
+
+@contextmanager
+def _refusing_bad_zips() -> Iterator[None]:
+    """Say of what cannot be read that it cannot.
+
+    Raises:
+        RefusedError: In place of what is raised there.
+    """
+    try:
+        yield
+    except _BAD_ZIP as error:
+        raise RefusedError(
+            400, f"the zip is damaged or cut off: {printable(str(error))[:200] or 'it cannot be read'}"
+        ) from error
+
+
+def _check_start(file: BinaryIO) -> None:
+    start = file.read(4)
+    file.seek(0)
+    if start not in {b"PK\x03\x04", b"PK\x05\x06"}:
+        raise RefusedError(
+            400, "what was sent is no zip file; send a .zip of class folders with images in them"
+        )
+
+
+def _checked_entries(archive: zipfile.ZipFile, limits: UploadLimits) -> list[zipfile.ZipInfo]:
+    """The entries that are files, each checked, and all of them together.
+
+    Raises:
+        RefusedError: If anything is wrong.
+    """
+    entries = archive.infolist()
+    for entry in entries:
+        _check_entry(entry)
+    _check_overlap(entries, archive.start_dir)
+    files = [entry for entry in entries if not entry.is_dir() and not _is_ignored(entry.filename)]
+    if len(files) > limits.files:
+        raise RefusedError(413, _too_many(limits.files))
+    unpacked = sum(entry.file_size for entry in files)
+    if unpacked > limits.unpacked_bytes:
+        raise RefusedError(413, _too_much(limits.unpacked_bytes))
+    packed = sum(entry.compress_size for entry in files)
+    if unpacked > max(SMALL_BYTES, MAX_RATIO * packed):
+        raise RefusedError(413, _bomb("the zip"))
+    _check_collisions(files)
+    return files
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    """Check what the list of the zip says of one entry.
+
+    Raises:
+        RefusedError: If it is no plain file or folder below the zip's own.
+    """
+    shown = repr(printable(entry.orig_filename[:200]))
+    _check_name(entry.orig_filename, shown)
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR} or (kind == stat.S_IFDIR and not entry.is_dir()):
+        what = "a link" if kind == stat.S_IFLNK else "neither a file nor a folder"
+        raise RefusedError(400, f"{shown} in the zip is {what}; only files and folders are taken")
+    if entry.flag_bits & _ENCRYPTED:
+        raise RefusedError(400, f"{shown} in the zip is encrypted; zip the images without a password")
+    if entry.compress_type not in _METHODS:
+        raise RefusedError(400, f"{shown} in the zip is packed in an unusual way; use deflate, the usual one")
+    if entry.file_size > max(SMALL_BYTES, MAX_RATIO * entry.compress_size):
+        raise RefusedError(413, _bomb(shown))
+
+
+def _check_name(name: str, shown: str) -> None:
+    """Check that a name can lead nowhere else on any system.
+
+    Raises:
+        RefusedError: If it might.
+    """
+    parts = name.rstrip("/").split("/")
+    if "\0" in name or not name.isprintable():
+        problem = "holds characters that cannot be printed"
+    elif "\\" in name:
+        problem = "holds a backslash"
+    elif name.startswith("/") or _DRIVE.match(name):
+        problem = "is absolute"
+    elif ".." in parts:
+        problem = "leads out of the zip"
+    elif not name or any(part in {"", "."} or part != part.strip(" ") for part in parts):
+        problem = "is empty in part, or begins or ends with a space"
+    elif any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        problem = f"is longer than {MAX_NAME_BYTES} bytes in part"
+    else:
+        return
+    raise RefusedError(400, f"the name {shown} in the zip {problem}; name files like class/picture.jpg")
+
+
+def _check_overlap(entries: list[zipfile.ZipInfo], end: int) -> None:
+    """Refuse entries that share bytes: a small zip can unpack to anything that way.
+
+    Raises:
+        RefusedError: If any do, or reach into the list of entries.
+    """
+    taken = sorted(
+        (it.header_offset, it.header_offset + _LOCAL_HEADER_BYTES + it.compress_size) for it in entries
+    )
+    starts = [*(start for start, _ in taken[1:]), end]
+    if any(stop > start for (_, stop), start in zip(taken, starts, strict=False)) or (
+        taken and taken[0][0] < 0
+    ):
+        raise RefusedError(413, "entries of the zip overlap, as in a zip bomb; zip the images anew")
+
+
+def _check_collisions(files: list[zipfile.ZipInfo]) -> None:
+    """Refuse two files that would be one, here or where case and accents do not count.
+
+    Raises:
+        RefusedError: If there are any.
+    """
+    counts = Counter(unicodedata.normalize("NFKC", it.filename).casefold() for it in files)
+    for entry in files:
+        if counts[unicodedata.normalize("NFKC", entry.filename).casefold()] > 1:
+            shown = repr(printable(entry.filename[:200]))
+            raise RefusedError(400, f"{shown} is in the zip twice, or differs from another name only by case")
+
+
+def _places(files: list[zipfile.ZipInfo]) -> dict[zipfile.ZipInfo, PurePosixPath]:
+    """Where each image goes: as in the zip, without the one folder that may be around all.
+
+    Raises:
+        RefusedError: If they are not in class folders, or are no images.
+    """
+    suffixes = ingest.image_suffixes()
+    for entry in files:
+        if not entry.filename.lower().endswith(suffixes):
+            shown = repr(printable(entry.filename[:200]))
+            what = "a zip within the zip" if entry.filename.lower().endswith(".zip") else "no image"
+            raise RefusedError(400, f"{shown} is {what}; only {' '.join(suffixes)} are taken, in class folders")
+    if not files:
+        raise RefusedError(400, "the zip holds no images; zip class folders with images in them")
+    places = {entry: PurePosixPath(entry.filename) for entry in files}
+    deepest = max(len(place.parts) for place in places.values())
+    tops = {place.parts[0] for place in places.values()}
+    if len(tops) == 1 and min(len(place.parts) for place in places.values()) > 2:
+        places = {entry: PurePosixPath(*place.parts[1:]) for entry, place in places.items()}
+        deepest -= 1
+    for entry, place in places.items():
+        if not _is_in_class_folder(place, deepest):
+            shown = repr(printable(entry.filename[:200]))
+            raise RefusedError(400, f"{shown} is not where an image belongs; name files like class/picture.jpg")
+    return places
+
+
+def _is_in_class_folder(place: PurePosixPath, deepest: int) -> bool:
+    """Whether an image is in ``class/``, or all of them are in ``split/class/``."""
+    if len(place.parts) != deepest:
+        return False
+    return deepest == 2 or (deepest == 3 and place.parts[0].lower() in ingest.split_names())
+
+
+def _write(
+    archive: zipfile.ZipFile, places: dict[zipfile.ZipInfo, PurePosixPath], folder: Path, limits: UploadLimits
+) -> Unpacked:
+    """Unpack and decode every image; the limits are those of what comes out, whatever was announced.
+
+    Raises:
+        RefusedError: If one is no image, or all together are too large or of too few classes.
+    """
+    classes = Counter(place.parts[-2] for place in places.values())
+    if len(classes) < 2:
+        raise RefusedError(
+            400,
+            f"the zip holds one class only, {printable(next(iter(classes)))!r}; a task needs at least two, "
+            "in a folder each",
+        )
+    total = 0
+    for entry, place in places.items():
+        target = folder.joinpath(*place.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        total += _extract(archive, entry, target, limits, limits.unpacked_bytes - total)
+        _check_image(target, entry, limits)
+    return Unpacked(len(places), total, dict(sorted(classes.items())))
+
+
+def _extract(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limits: UploadLimits, room: int
+) -> int:
+    """Write one file, and count its bytes.
+
+    Raises:
+        RefusedError: If it is larger than an image can be, or than there is room.
+        BadZipFile: If it is not as large as was announced.
+    """
+    most, size = min(room, limits.pixels * BYTES_PER_PIXEL), 0
+    with archive.open(entry) as source, target.open("xb") as file:
+        while piece := source.read(COPY_BYTES):
+            size += len(piece)
+            if size > most:
+                raise RefusedError(413, _too_much(most))
+            file.write(piece)
+    if size != entry.file_size:
+        raise zipfile.BadZipFile(f"{entry.filename} is not as large as announced")
+    return size
+
+
+def _check_image(path: Path, entry: zipfile.ZipInfo, limits: UploadLimits) -> None:
+    """Decode an image, as embedding it will.
+
+    Raises:
+        RefusedError: If it cannot be, or has too many pixels.
+    """
+    shown = repr(printable(entry.filename[:200]))
+    content = path.read_bytes()
+    try:
+        pixels = ingest.image_pixels(content)
+        if pixels > limits.pixels:
+            raise RefusedError(
+                413, f"{shown} in the zip has {pixels:,} pixels; at most {limits.pixels:,} are taken"
+            )
+        ingest.check_image(content)
+    except IngestError as error:
+        what = "a zip within the zip" if content.startswith(b"PK") else "no image that can be decoded"
+        raise RefusedError(400, f"{shown} in the zip is {what}; take it out, or replace it") from error
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether a file is one that systems leave behind; as everywhere, hidden files are no data."""
+    return any(part.lower() in _IGNORED or part.startswith(".") for part in name.split("/"))
+
+
+def _too_many(files: int) -> str:
+    return f"the zip holds more than {files:,} files, the most that are taken; send fewer images"
+
+
+def _too_much(size: int) -> str:
+    return f"what the zip unpacks to is larger than {size:,} bytes, the most that are taken; send fewer images"
+
+
+def _bomb(what: str) -> str:
+    return f"{what} unpacks to more than {MAX_RATIO} times its size, which images do not; it is not taken"
