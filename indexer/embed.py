@@ -16,7 +16,7 @@ import torch
 
 from indexer.bodies import blank_input
 from indexer.costs import fitting_batch_size
-from indexer.datasets import Sample, load_sample
+from indexer.data.samples import Sample, load_sample
 from indexer.features import (
     Batches,
     Progress,
@@ -40,7 +40,7 @@ def embed_dataset(
     """Embed a labelled dataset.
 
     Args:
-        data: A data spec, see ``indexer.datasets``.
+        data: A data spec, see ``indexer.data.samples``.
         settings: How; the defaults if ``None``.
         progress: Called as ``progress(stage, done, total)``.
 

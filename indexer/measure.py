@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.errors import DataError
 from indexer.features import Progress, extract_features, move_to_device
 from indexer.heads import fit_head, score_head
@@ -40,7 +40,7 @@ def measure_expert(
 
     Args:
         loader: The expert, see ``indexer.probes``.
-        data: A data spec, see ``indexer.datasets``.
+        data: A data spec, see ``indexer.data.samples``.
         max_samples: Most samples used.
         seed: Of the sample and the draws; the same seed gives every expert the same samples.
         split: Which split of the dataset, as of ``EmbeddingSettings``.

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from indexer.costs import fitting_batch_size
-from indexer.datasets import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
+from indexer.data.listings import Entry
+from indexer.data.samples import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
 from indexer.embed import embedding_of, fit_task_head, sampling_of
 from indexer.engines import run_works
 from indexer.errors import DataError, SettingsError
 from indexer.features import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.fisher import FisherSums, fisher_sums, get_estimator, joined_estimate
 from indexer.heads import LinearHead
-from indexer.listings import Entry
 from indexer.probes import PretrainedNetwork
 from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
 from indexer.works import EngineSettings, Work, kept_network
@@ -56,7 +56,7 @@ class Shard:
         Raises:
             DataError: If the data cannot be read.
         """
-        from indexer.data_specs import open_dataset
+        from indexer.data.specs import open_dataset
 
         return decode_entries(
             open_dataset(self.data, split=self.settings.split),

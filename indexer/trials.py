@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from indexer.datasets import Sample
+from indexer.data.samples import Sample
 from indexer.embed import load_task_sample
 from indexer.errors import IndexerError, NetworkError, WeightsError
 from indexer.feature_cache import FeatureCache, default_folder
@@ -36,7 +36,7 @@ class TrialFeatures:
 
     Attributes:
         features: ``[N, F]`` float32, finite.
-        labels: As of ``indexer.datasets.Sample``, of the same N samples.
+        labels: As of ``indexer.data.samples.Sample``, of the same N samples.
         kind: Of the labels.
         loading_seconds: Taken to load the expert.
         feature_seconds: Taken to compute the features; ``None`` where they were in the cache.
@@ -54,7 +54,7 @@ class TrialData:
     """A dataset to try experts on; every expert of one input size sees the very same images.
 
     Attributes:
-        data: A data spec, see ``indexer.datasets``.
+        data: A data spec, see ``indexer.data.samples``.
         settings: How it is sampled and decoded, on what device and in what batches.
         cache: Of features.
     """

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from machine import print_machine, save_figures
 
-from indexer.datasets import Sample, load_sample
+from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
 from indexer.features import Batches, extract_features
 from indexer.fisher import fisher_information

@@ -30,7 +30,7 @@ import torch
 from machine import print_machine, save_figures
 from published_recipe import PublishedRecipe
 
-from indexer.datasets import Sample, load_sample
+from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
 from indexer.features import move_to_device
 from indexer.probes import PretrainedNetwork, load_network

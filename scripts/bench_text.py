@@ -30,7 +30,7 @@ from text_tasks import TextTask, make_text_tasks
 from torch import Tensor
 from torch.func import functional_call, grad
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.features import Batches, extract_features
 from indexer.filters import find_filters
 from indexer.fisher import fisher_information

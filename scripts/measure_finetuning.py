@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from training import MEAN, STD, TRANSFORM, Augmentation, Recipe, train
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.measure import SHOTS
 from indexer.probes import load_expert
 from indexer.scores import choose_per_class

@@ -21,7 +21,7 @@ import torch
 from feature_files import FeatureFile
 from recommend_worlds import images_of
 
-from indexer.datasets import Sample
+from indexer.data.samples import Sample
 from indexer.embed import embed_sample, load_task_sample
 from indexer.measure import PROTOCOL, score_features
 from indexer.probes import PretrainedNetwork, list_builtin, load_network

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexer.datasets import Sample
+from indexer.data.samples import Sample
 from indexer.probes import PretrainedNetwork
 
 Squares = dict[str, Tensor]

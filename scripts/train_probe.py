@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from training import ARCHITECTURE, MEAN, STD, TRANSFORM, Augmentation, Recipe, save_8bit, save_fp16, train
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.probes import ARCHITECTURES, BUILTIN_FOLDER
 from indexer.records import DEFAULT_PROBE
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from indexer.datasets import open_dataset
-from indexer.labels import label_array
-from indexer.sampling import draw, survey
+from indexer.data.labels import label_array
+from indexer.data.samples import open_dataset
+from indexer.data.sampling import draw, survey
 
 
 def noise_image(seed: int, height: int = 12, width: int = 10) -> Image.Image:

@@ -22,7 +22,7 @@ SOLE_IMPORTERS = {
     "ray": {"indexer/ray_engine.py"},
     "timm": {"indexer/hub.py"},
     "transformers": {"indexer/hub.py"},
-    "datasets": {"indexer/hub_data.py"},
+    "datasets": {"indexer/data/hugging_face.py"},
     "pandas": {"registry/notebooks.py"},
     "yaml": {"registry/experts/model_cards.py"},
     "fastapi": {

@@ -9,7 +9,7 @@ from builders_datasets import add_member, fails, listed, write_folder, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.data_specs import open_dataset
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders_datasets import fails, listed, write_npz
 
-from indexer.data_specs import open_dataset
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
 

@@ -3,7 +3,7 @@
 import pytest
 from builders_datasets import fails, write_folder, write_npz, write_tar
 
-from indexer.data_specs import open_dataset
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, DataSpecError
 
 SUPPORTED = (

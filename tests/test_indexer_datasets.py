@@ -22,11 +22,11 @@ from builders_datasets import (
 )
 from PIL import Image
 
-from indexer.datasets import load_sample, open_dataset
+from indexer.data.images import decode_image, fit_image, image_input
+from indexer.data.samples import load_sample, open_dataset
+from indexer.data.sampling import draw
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnreadableFilesError
-from indexer.images import decode_image, fit_image, image_input
 from indexer.records import InputTransform
-from indexer.sampling import draw
 
 SMALL = InputTransform(resize=9, crop=8)
 
@@ -111,7 +111,9 @@ def test_load_tells_its_progress(tmp_path):
 def test_load_stops_when_interrupted(tmp_path, monkeypatch):
     root = write_folder(tmp_path, {"cat": 30, "dog": 30})
     decoded = []
-    monkeypatch.setattr("indexer.datasets.image_input", lambda *args: decoded.append(1) or image_input(*args))
+    monkeypatch.setattr(
+        "indexer.data.samples.image_input", lambda *args: decoded.append(1) or image_input(*args)
+    )
 
     def interrupt(done, total):
         raise KeyboardInterrupt("stop")
@@ -150,7 +152,7 @@ def test_load_skips_files_that_are_gone_by_then(tmp_path, monkeypatch):
         (root / "dog" / "004.png").unlink()
         return chosen
 
-    monkeypatch.setattr("indexer.datasets.draw", draw_and_lose)
+    monkeypatch.setattr("indexer.data.samples.draw", draw_and_lose)
     assert sample_of(root).description.skipped_files == ("dog/004.png",)
 
 
@@ -162,7 +164,7 @@ def test_load_of_a_folder_that_goes_away_meanwhile(tmp_path, monkeypatch):
         shutil.rmtree(root / "dog")
         return dataset
 
-    monkeypatch.setattr("indexer.datasets.open_dataset", open_and_lose)
+    monkeypatch.setattr("indexer.data.samples.open_dataset", open_and_lose)
     with pytest.raises(DataError, match=f"^{re.escape(str(root))}: cannot be read: .*dog"):
         sample_of(root)
 

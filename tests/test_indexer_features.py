@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from indexer.data.images import fit_image
 from indexer.errors import SettingsError
 from indexer.features import Batches, choose_device, extract_features, full_precision, move_to_device
-from indexer.images import fit_image
 from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import DEFAULT_PROBE, InputTransform
 from indexer.vision import models

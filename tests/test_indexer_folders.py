@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders_datasets import fails, listed, noise_image, write_folder, write_splits
 
-from indexer.data_specs import open_dataset
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
 
@@ -96,7 +96,7 @@ def test_class_called_test_is_looked_into_no_further_than_its_first_image(tmp_pa
     """It may hold a million."""
     root = write_folder(tmp_path, {"control": 2, "test": 2})
     asked = []
-    monkeypatch.setattr("indexer.folders.is_image_name", lambda name: asked.append(name) or True)
+    monkeypatch.setattr("indexer.data.folders.is_image_name", lambda name: asked.append(name) or True)
     open_dataset(str(root))
     assert len(asked) == 1 + 1 + 2  # whether it is a split, holds any image, and each class folder does
 

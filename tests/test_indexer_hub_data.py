@@ -1,4 +1,4 @@
-"""indexer.hub_data: what the library datasets loads, from folders and files on this machine."""
+"""indexer.data.hugging_face: what the library datasets loads, from folders and files on this machine."""
 
 import re
 import sys
@@ -9,10 +9,10 @@ import pytest
 from builders_datasets import fails, listed, write_folder
 from builders_texts import sentences
 
-from indexer.data_specs import open_dataset
-from indexer.datasets import load_sample
+from indexer.data.hugging_face import parse_hub_data
+from indexer.data.samples import load_sample
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, MissingLibraryError
-from indexer.hub_data import parse_hub_data
 from indexer.probes import load_network
 from indexer.records import InputTransform
 

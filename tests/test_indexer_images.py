@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer import images
-from indexer.channels import UnfitPixelsError
-from indexer.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, fit_image, is_image_name
+from indexer.data import images
+from indexer.data.channels import UnfitPixelsError
+from indexer.data.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, fit_image, is_image_name
 from indexer.records import InputTransform
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders_datasets import drawn_rows, fails, listed, write_folder, write_manifest, write_npz
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.errors import DataError, SettingsError, TooFewSamplesError
 from indexer.records import InputTransform
 

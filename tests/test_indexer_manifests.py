@@ -8,8 +8,8 @@ from builders_datasets import fails, listed, noise_image, write_folder, write_ma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.cells import EXPECTED
-from indexer.data_specs import open_dataset
+from indexer.data.manifests import EXPECTED
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
 

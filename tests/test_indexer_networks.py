@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.networks import BasicBlock, SmallResNet
 from indexer.probes import ARCHITECTURES
 

@@ -9,11 +9,11 @@ from builders_datasets import encoded, noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.data_specs import open_dataset
-from indexer.datasets import load_sample
-from indexer.listings import Dataset, Entry
+from indexer.data.listings import Dataset, Entry
+from indexer.data.samples import load_sample
+from indexer.data.sampling import allocate, draw, survey
+from indexer.data.specs import open_dataset
 from indexer.records import InputTransform
-from indexer.sampling import allocate, draw, survey
 
 
 def listing(labels, kind="single_label", order=None):

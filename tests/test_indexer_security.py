@@ -32,10 +32,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from indexer import images, manifests, tables
-from indexer.data_specs import open_dataset
+from indexer.data import images, manifests, tables
+from indexer.data.images import UnreadableImageError, decode_image, image_input
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, IndexerError, WeightsError, one_line
-from indexer.images import UnreadableImageError, decode_image, image_input
 from indexer.records import InputTransform
 from indexer.weights import read_weights
 
@@ -481,7 +481,7 @@ def test_bombs_take_bounded_memory(tmp_path):
     pq.write_table(pa.table({"path": text, "label": text}), tmp_path / "a.parquet")
     program = """
         import resource, sys
-        from indexer.datasets import load_sample
+        from indexer.data.samples import load_sample
         from indexer.errors import IndexerError
         from indexer.records import InputTransform
         import pyarrow.compute, pyarrow.parquet

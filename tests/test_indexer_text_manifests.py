@@ -11,11 +11,12 @@ import pytest
 from builders_datasets import fails, listed
 from builders_texts import Row, sentences, write_texts
 
-from indexer import cells, texts
-from indexer.data_specs import open_dataset
-from indexer.datasets import Sample, load_sample
+from indexer import texts
+from indexer.data import manifests
+from indexer.data.images import InputTransform
+from indexer.data.samples import Sample, load_sample
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnreadableFilesError
-from indexer.images import InputTransform
 from indexer.probes import load_network
 from indexer.records import TextTransform
 
@@ -97,7 +98,7 @@ def test_equal_texts_are_samples_of_their_own(tmp_path: Path):
             "line 2: target 'one' must be a number, or several between bars such as 1.5|2",
         ),
         ([], ("text", "label"), "lists no samples; expected a row with text and label for each"),
-        ([("a", "b")], ("text", "class"), f"column 'label' is missing; {cells.EXPECTED}, got text,class"),
+        ([("a", "b")], ("text", "class"), f"column 'label' is missing; {manifests.EXPECTED}, got text,class"),
         (
             [("a", "b", "x")],
             ("path", "text", "label"),
@@ -124,7 +125,7 @@ def test_manifest_refuses(tmp_path: Path, rows: list[tuple], columns: tuple[str,
         (b'{"text": ["a"], "label": "x"}\n', "line 1: text must be text or a number"),
         (b'{"text": "a", "label": "x"}\n{"label": "x"}\n', "line 2: text is empty"),
         (b'{"text": "\\ud800", "label": "x"}\n', "line 1: text is no valid Unicode: surrogates not allowed"),
-        (b"", f"column 'path' is missing; {cells.EXPECTED}, got none"),
+        (b"", f"column 'path' is missing; {manifests.EXPECTED}, got none"),
     ],
 )
 def test_json_lines_are_refused(tmp_path: Path, content: bytes, problem: str):

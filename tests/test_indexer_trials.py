@@ -11,7 +11,7 @@ import torch
 from builders_datasets import write_folder
 from safetensors.torch import load_file, save_file
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.errors import DataError, NetworkError, SettingsError, UnknownNameError, WeightsError
 from indexer.feature_cache import FeatureCache
 from indexer.features import extract_features

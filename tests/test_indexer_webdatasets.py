@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from builders_datasets import encoded, fails, listed, noise_image, write_tar
 
-from indexer.archives import expand_braces
-from indexer.data_specs import open_dataset
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
+from indexer.data.specs import open_dataset
+from indexer.data.tars import expand_braces
 from indexer.errors import DataError
 from indexer.records import InputTransform
 

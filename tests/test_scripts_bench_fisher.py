@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexer.datasets import Sample
+from indexer.data.samples import Sample
 from indexer.probes import PretrainedNetwork
 from indexer.records import DatasetDescription, InputTransform
 

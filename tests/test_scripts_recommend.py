@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from indexer.datasets import load_sample
+from indexer.data.samples import load_sample
 from indexer.probes import load_network
 from indexer.records import DEFAULT_PROBE
 

@@ -22,7 +22,7 @@ from registry.records import EmbeddingRecord, Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
     from indexer.costs import ProbeCosts
-    from indexer.datasets import Sample
+    from indexer.data.samples import Sample
     from indexer.fisher import Estimator
     from indexer.probes import NetworkDescription, PretrainedNetwork
     from indexer.records import DatasetDescription, EmbeddingSettings, ProbeResult
@@ -79,9 +79,9 @@ def is_there(data: str) -> bool:
     """Whether a data spec names a path that is there, or data that needs none."""
     try:
         if _is_composed(data):
-            from indexer import data_places
+            from indexer.data import specs
 
-            return data_places.is_there(data)
+            return specs.is_there(data)
         return data.startswith(NO_PATH) or Path(data).exists()
     except OSError:  # too long to be the name of a file
         return False
@@ -127,10 +127,10 @@ def _absolute_data(spec: str) -> str:
     if spec.startswith(NO_PATH):
         return spec
     if _is_composed(spec):
-        from indexer import data_places
+        from indexer.data import specs
 
         with translated_errors():
-            return data_places.absolute_spec(spec)
+            return specs.absolute_spec(spec)
     return str(Path(spec).resolve())
 
 
@@ -362,14 +362,14 @@ def looks_like_data(query: str) -> bool:
 
 def image_suffixes() -> tuple[str, ...]:
     """Ends of the names of image files, in lower case."""
-    from indexer.images import IMAGE_SUFFIXES
+    from indexer.data.images import IMAGE_SUFFIXES
 
     return IMAGE_SUFFIXES
 
 
 def split_names() -> frozenset[str]:
     """Names of folders that are splits, in lower case."""
-    from indexer.listings import SPLIT_NAMES
+    from indexer.data.listings import SPLIT_NAMES
 
     return SPLIT_NAMES
 
@@ -380,7 +380,7 @@ def image_pixels(content: bytes) -> int:
     Raises:
         IngestError: If it is no image.
     """
-    from indexer.images import UnreadableImageError, count_pixels
+    from indexer.data.images import UnreadableImageError, count_pixels
 
     try:
         return count_pixels(content)
@@ -394,7 +394,7 @@ def check_image(content: bytes) -> None:
     Raises:
         IngestError: If that is not possible.
     """
-    from indexer.images import UnreadableImageError, decode_image
+    from indexer.data.images import UnreadableImageError, decode_image
 
     try:
         decode_image(content)

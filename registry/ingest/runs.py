@@ -78,7 +78,7 @@ class EmbeddingRun:
             IngestError: If the data cannot be read or makes no task.
         """
         with ingest.translated_errors():
-            from indexer.datasets import fingerprint_dataset
+            from indexer.data.samples import fingerprint_dataset
 
             return fingerprint_dataset(
                 data, max_samples=settings.max_samples, seed=settings.seed, split=settings.split

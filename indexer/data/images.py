@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 from PIL import Image, ImageOps
 
-from indexer.channels import channel_groups, rgb_planes
+from indexer.data.channels import channel_groups, rgb_planes
 from indexer.records import InputTransform
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -28,7 +28,7 @@ Picture = Image.Image | list[Image.Image]
 
 
 class UnreadableImageError(ValueError):
-    """Bytes that are no image, or a broken one; ``indexer.datasets`` counts and skips it."""
+    """Bytes that are no image, or a broken one; ``indexer.data.samples`` counts and skips it."""
 
 
 class _Decoding:
@@ -102,7 +102,7 @@ def decode_image(
     float grey, but for PGM, which declares its own. What comes out has three channels, which ``channels``
     may mix.
 
-    Of arrays: all channels are mixed by ``indexer.channels``, but four of 8 bits without a declared range are
+    Of arrays: all channels are mixed by ``indexer.data.channels``, but four of 8 bits without a declared range are
     red, green, blue and opacity under ``auto``, laid over white like those of files.
 
     Args:

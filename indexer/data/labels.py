@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from indexer.data.listings import Dataset, Entry
 from indexer.errors import DataError, SettingsError, TooFewSamplesError
-from indexer.listings import Dataset, Entry
 
 
 def label_array(dataset: Dataset, entries: Sequence[Entry]) -> np.ndarray:

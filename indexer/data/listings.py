@@ -78,7 +78,7 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
     Args:
         spec: The data spec, for messages.
         parts: The splits by lower-case name, and under "" what is in none of them.
-        split: As of ``indexer.data_specs.open_dataset``.
+        split: As of ``indexer.data.specs.open_dataset``.
 
     Raises:
         DataError: If there is no such split.

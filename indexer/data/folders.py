@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from indexer.data.images import IMAGE_SUFFIXES, is_image_name
+from indexer.data.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable, read_file
 from indexer.errors import DataError
-from indexer.images import IMAGE_SUFFIXES, is_image_name
-from indexer.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable, read_file
 from indexer.records import Content
 
 TEXT_SUFFIX = ".txt"

@@ -2,7 +2,7 @@
 
 Samples are images, which become pixels, or texts, which become tokens. A network takes one or the other.
 
-What a dataset may be is said in ``indexer.data_specs``. Only the sampled files are read, and a listing is not
+What a dataset may be is said in ``indexer.data.specs``. Only the sampled files are read, and a listing is not
 held, so a folder of a million images costs little more than one of a thousand, and no more memory.
 
 Axes: n samples drawn, C classes or labels, T targets, L tokens of the longest text.
@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexer.channels import UnfitPixelsError
-from indexer.data_specs import open_dataset
+from indexer.data.channels import UnfitPixelsError
+from indexer.data.images import UnreadableImageError, image_input
+from indexer.data.labels import check_labels, check_max_samples, check_sizes, label_array
+from indexer.data.listings import Dataset, Entry, printable, reading
+from indexer.data.sampling import Survey, draw, survey
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, UnreadableFilesError
-from indexer.images import UnreadableImageError, image_input
-from indexer.labels import check_labels, check_max_samples, check_sizes, label_array
-from indexer.listings import Dataset, Entry, printable, reading
 from indexer.records import (
     DatasetDescription,
     EmbeddingSettings,
@@ -30,7 +31,6 @@ from indexer.records import (
     Transform,
     content_of,
 )
-from indexer.sampling import Survey, draw, survey
 from indexer.texts import Tokenizer, UnreadableTextError, decode_text
 
 __all__ = ["Dataset", "Sample", "fingerprint_dataset", "load_sample", "open_dataset"]
@@ -86,7 +86,7 @@ def load_sample(
     data only: not on the folder's place, the order in which the system lists it, nor the number of threads.
 
     Args:
-        spec: A data spec, see ``indexer.data_specs``.
+        spec: A data spec, see ``indexer.data.specs``.
         transform: How an image or a text becomes an input; of images, mean and standard deviation are not
             applied here.
         max_samples: Most samples drawn, at least 2 per class or label.

@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from indexer.listings import Dataset, Entry
+from indexer.data.listings import Dataset, Entry
 
 _DIGEST_SIZE = 16
 _MODULUS = 2 ** (8 * _DIGEST_SIZE)

@@ -11,21 +11,22 @@ A data spec is one of
     hf-data:NAME                 what the library datasets loads: a folder, Parquet files, a data set of the hub
     sklearn:digits               1,797 handwritten digits that ship inside scikit-learn
 
-Samples are images or texts. What each may hold is said where it is opened: ``indexer.folders``,
-``indexer.manifests``, ``indexer.arrays``, ``indexer.archives`` and ``indexer.hub_data``.
+Samples are images or texts. What each may hold is said where it is opened: ``indexer.data.folders``,
+``indexer.data.manifests``, ``indexer.data.arrays``, ``indexer.data.tars`` and ``indexer.data.hugging_face``.
 """
 
+import glob
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from indexer.archives import is_shard_pattern, open_shards, open_tar
-from indexer.arrays import open_digits, open_npz
-from indexer.errors import DataSpecError
-from indexer.folders import open_folder
-from indexer.hub_data import PREFIX, open_hub_data
-from indexer.listings import Dataset, reading
-from indexer.manifests import open_manifest
+from indexer.data.arrays import open_digits, open_npz
+from indexer.data.folders import open_folder
+from indexer.data.hugging_face import PREFIX, HubData, open_hub_data, parse_hub_data
+from indexer.data.listings import Dataset, reading
+from indexer.data.manifests import open_manifest
+from indexer.data.tars import expand_braces, is_shard_pattern, open_shards, open_tar
+from indexer.errors import DataError, DataSpecError
 
 Opener = Callable[[str, str | None], Dataset]
 
@@ -86,3 +87,37 @@ def _opener(spec: str) -> Opener:
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         raise DataSpecError(spec, "a compressed tar cannot be read in place; decompress it to a .tar first")
     raise DataSpecError(spec, f"is no supported kind of data; {SUPPORTED_KINDS}")
+
+
+def is_there(spec: str) -> bool:
+    """Whether data is on this machine, or need not be.
+
+    Args:
+        spec: A pattern of shards, or what the library datasets loads.
+    """
+    try:
+        if is_shard_pattern(spec):
+            return all(Path(path).exists() for path in expand_braces(spec))
+        data = parse_hub_data(spec)
+    except DataError:
+        return False
+    place = str(Path(data.place).expanduser())
+    return not data.is_local or Path(place).exists() or bool(glob.glob(place))  # noqa: PTH207 (absolute)
+
+
+def absolute_spec(spec: str) -> str:
+    """A data spec that means the same from every working folder.
+
+    Args:
+        spec: A pattern of shards, or what the library datasets loads.
+
+    Raises:
+        DataError: If it is not understood.
+    """
+    if is_shard_pattern(spec):
+        return str(Path(spec).absolute())
+    data = parse_hub_data(spec)
+    if not data.is_local:
+        return spec
+    place = str(Path(data.place).expanduser().absolute())
+    return str(HubData(spec, place, data.options))

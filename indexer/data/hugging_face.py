@@ -23,8 +23,8 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from indexer.data.listings import Dataset, Entry, choose_split, printable, read_file, target_names
 from indexer.errors import DataError, MissingLibraryError
-from indexer.listings import Dataset, Entry, choose_split, printable, read_file, target_names
 from indexer.records import Content, Kind
 
 PREFIX = "hf-data:"

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from indexer.data.listings import Dataset, Entry, choose_split, target_names
 from indexer.errors import DataError
-from indexer.listings import Dataset, Entry, choose_split, target_names
 from indexer.records import Kind
 
 MAX_RATIO = 200
