@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from indexer.embed import embed_dataset
     from indexer.errors import IndexerError
     from indexer.measure import measure_expert
-    from indexer.probes import load_expert, load_network
+    from indexer.networks.load import load_expert, load_network
     from indexer.records import EmbeddingSettings, InputTransform, Space, TaskEmbedding
 
 _HOMES = {
@@ -21,8 +21,8 @@ _HOMES = {
     "Space": "indexer.records",
     "TaskEmbedding": "indexer.records",
     "embed_dataset": "indexer.embed",
-    "load_expert": "indexer.probes",
-    "load_network": "indexer.probes",
+    "load_expert": "indexer.networks.load",
+    "load_network": "indexer.networks.load",
     "measure_expert": "indexer.measure",
 }
 

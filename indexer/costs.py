@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from indexer.bodies import blank_input, on_device_of
 from indexer.filters import FilterBlock, find_filters
 from indexer.gradients import Gradient, ScaleGradient, choose_form
 from indexer.layer_rules import Rule
-from indexer.probes import PretrainedNetwork
+from indexer.networks.headless import blank_input, on_device_of
+from indexer.networks.load import PretrainedNetwork
 from indexer.records import DEFAULT_MEMORY_BUDGET
 from indexer.square_grads import TEMPORARY_SHARE
 from indexer.weight_uses import WeightUses, attach, find_sample_axes

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from indexer.bodies import blank_input
 from indexer.costs import fitting_batch_size
 from indexer.data.samples import Sample, load_sample
-from indexer.features import (
+from indexer.fisher import FisherEstimate, fisher_information
+from indexer.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
+from indexer.networks.headless import blank_input
+from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.run import (
     Batches,
     Progress,
     by_length,
@@ -25,9 +28,6 @@ from indexer.features import (
     full_precision,
     move_to_device,
 )
-from indexer.fisher import FisherEstimate, fisher_information
-from indexer.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
-from indexer.probes import PretrainedNetwork, load_network
 from indexer.records import DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
 from indexer.scores import HeadScore
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from indexer.bodies import on_device_of
 from indexer.errors import SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
 from indexer.heads import LinearHead
 from indexer.likelihoods import Likelihood, likelihood_of
+from indexer.networks.headless import on_device_of
 from indexer.records import DEFAULT_MEMORY_BUDGET
 from indexer.square_grads import SquareGrads
 from indexer.variational import variational_information

@@ -6,9 +6,9 @@ import numpy as np
 
 from indexer.data.samples import load_sample
 from indexer.errors import DataError
-from indexer.features import Progress, extract_features, move_to_device
 from indexer.heads import fit_head, score_head
-from indexer.probes import load_network
+from indexer.networks.load import load_network
+from indexer.networks.run import Progress, extract_features, move_to_device
 from indexer.records import ProbeResult
 from indexer.scores import choose_per_class
 
@@ -39,7 +39,7 @@ def measure_expert(
     classes, with 6 of ten, and with 5 of more.
 
     Args:
-        loader: The expert, see ``indexer.probes``.
+        loader: The expert, see ``indexer.networks.load``.
         data: A data spec, see ``indexer.data.samples``.
         max_samples: Most samples used.
         seed: Of the sample and the draws; the same seed gives every expert the same samples.

@@ -24,10 +24,10 @@ from indexer.data.samples import Decoded, DrawnSample, decode_entries, described
 from indexer.embed import embedding_of, fit_task_head, sampling_of
 from indexer.engines import run_works
 from indexer.errors import DataError, SettingsError
-from indexer.features import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.fisher import FisherSums, fisher_sums, get_estimator, joined_estimate
 from indexer.heads import LinearHead
-from indexer.probes import PretrainedNetwork
+from indexer.networks.load import PretrainedNetwork
+from indexer.networks.run import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
 from indexer.works import EngineSettings, Work, kept_network
 

@@ -16,9 +16,9 @@ from indexer.data.samples import Sample
 from indexer.embed import load_task_sample
 from indexer.errors import IndexerError, NetworkError, WeightsError
 from indexer.feature_cache import FeatureCache, default_folder
-from indexer.features import Progress, choose_device, extract_features, move_to_device
-from indexer.loaders import parse_loader
-from indexer.probes import PretrainedNetwork, load_network
+from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.loaders import parse_loader
+from indexer.networks.run import Progress, choose_device, extract_features, move_to_device
 from indexer.records import EmbeddingSettings, InputTransform, Kind, TextTransform
 
 FORMAT = 1
@@ -76,7 +76,7 @@ class TrialData:
         """Load an expert and run it over the sample, or read what it made of this sample before.
 
         Args:
-            loader: The expert, see ``indexer.probes``.
+            loader: The expert, see ``indexer.networks.load``.
             progress: Called as ``progress(stage, done, total)``.
 
         Raises:

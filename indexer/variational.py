@@ -33,9 +33,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from indexer.bodies import on_device_of
 from indexer.errors import TooFewSamplesError, UnsupportedLayerError
 from indexer.likelihoods import Likelihood
+from indexer.networks.headless import on_device_of
 
 NOISE_COST = 1.0
 """β times the number of weights, in nats. At the optimum each weight adds at most β/2 to the loss, whatever its

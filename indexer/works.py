@@ -14,7 +14,7 @@ from indexer.errors import EngineError, IndexerError, SettingsError
 from indexer.records import EmbeddingSettings, TaskEmbedding
 
 if TYPE_CHECKING:
-    from indexer.probes import PretrainedNetwork
+    from indexer.networks.load import PretrainedNetwork
 
 MAX_NETWORKS = 2
 """Networks that a process keeps; those used longest ago are let go."""
@@ -147,7 +147,7 @@ def kept_network(loader: str) -> "PretrainedNetwork":
         UnknownNameError: If there is none of that name.
         WeightsError: If its weights cannot be read.
     """
-    from indexer.probes import load_network
+    from indexer.networks.load import load_network
 
     networks: dict[str, PretrainedNetwork] = _kept.__dict__.setdefault("networks", {})
     network = networks.pop(loader, None) or load_network(loader)

@@ -265,7 +265,7 @@ class ExpertRecord:
 
     Attributes:
         name: ``architecture.weights``, allowed by ``NAME_PATTERN``.
-        loader: What ``indexer.probes.load_network`` takes: the name, or ``architecture@FILE``.
+        loader: What ``indexer.networks.load.load_network`` takes: the name, or ``architecture@FILE``.
         source_task: Name of the task it was trained on, or empty.
         num_params: Number of parameters, positive, or ``None`` if not known.
         flops: Multiply-adds of one forward pass at ``input_size``, or ``None`` if not known.

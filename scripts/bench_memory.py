@@ -18,7 +18,7 @@ import click
 from machine import print_machine, save_figures
 from safetensors.torch import save_file
 
-from indexer.vision import models
+from indexer.networks.torchvision import models
 
 LINKS_PER_FILE = 30_000  # ext4 allows 65,000
 LEAST_COPIES = 50  # so that all classes have some

@@ -32,8 +32,8 @@ from published_recipe import PublishedRecipe
 
 from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
-from indexer.features import move_to_device
-from indexer.probes import PretrainedNetwork, load_network
+from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.run import move_to_device
 from indexer.records import EmbeddingSettings
 from indexer.square_grads import SquareGrads
 

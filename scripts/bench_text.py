@@ -31,13 +31,13 @@ from torch import Tensor
 from torch.func import functional_call, grad
 
 from indexer.data.samples import load_sample
-from indexer.features import Batches, extract_features
 from indexer.filters import find_filters
 from indexer.fisher import fisher_information
 from indexer.heads import fit_head
 from indexer.measure import PROTOCOL, score_features
-from indexer.probes import PretrainedNetwork, load_network
-from indexer.texts import MASK
+from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.run import Batches, extract_features
+from indexer.networks.tokens import MASK
 from registry import TaskRegistry
 from registry.distances import cosine_distances, pairwise
 

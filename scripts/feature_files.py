@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.features import extract_features
-from indexer.probes import PretrainedNetwork
+from indexer.networks.load import PretrainedNetwork
+from indexer.networks.run import extract_features
 
 
 class FeatureFile:

@@ -19,8 +19,8 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
 from indexer.errors import UnsupportedLayerError
+from indexer.networks.torchvision import models
 from indexer.square_grads import SquareGrads
-from indexer.vision import models
 
 NUM_CLASSES = 100
 

@@ -16,7 +16,7 @@ from torch import nn
 
 # Imported once by the server that the processes are forked from, which computes nothing itself.
 PRELOADED = [
-    "indexer.vision",  # before what imports torchvision itself
+    "indexer.networks.torchvision",  # before what imports torchvision itself
     "indexer.square_grads",
     "backpack.extensions",
     "opacus",

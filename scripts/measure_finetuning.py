@@ -19,7 +19,7 @@ from training import MEAN, STD, TRANSFORM, Augmentation, Recipe, train
 
 from indexer.data.samples import load_sample
 from indexer.measure import SHOTS
-from indexer.probes import load_expert
+from indexer.networks.load import load_expert
 from indexer.scores import choose_per_class
 
 COLUMNS = ("task", "expert", "accuracy", "protocol", "seed")

@@ -15,7 +15,7 @@ from torch import nn
 from training import ARCHITECTURE, TRANSFORM, Augmentation, Recipe, save_8bit, train
 
 from indexer.data.samples import load_sample
-from indexer.probes import BUILTIN_FOLDER, load_expert
+from indexer.networks.load import BUILTIN_FOLDER, load_expert
 from indexer.records import DEFAULT_PROBE
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexer.eight_bits import quantise
-from indexer.probes import ARCHITECTURES
+from indexer.networks.load import ARCHITECTURES
+from indexer.networks.weights import quantise
 from indexer.records import InputTransform
 
 ARCHITECTURE = "resnet14w32"

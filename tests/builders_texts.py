@@ -36,7 +36,7 @@ Row = tuple[str, str]
 
 def load_transformers() -> Any:
     """The library; torchvision has to come through its door before it."""
-    import indexer.vision  # noqa: F401
+    import indexer.networks.torchvision  # noqa: F401
 
     return importlib.import_module("transformers")
 

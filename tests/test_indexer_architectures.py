@@ -12,8 +12,8 @@ from references_fisher import check_layers, square_grads_of_parameters
 from torch import nn
 
 from indexer.filters import find_filters
+from indexer.networks.torchvision import models
 from indexer.square_grads import SquareGrads
-from indexer.vision import models
 
 NAMES = models.list_models(module=models)
 PIXELS = {"inception_v3": 75, "googlenet": 64, "alexnet": 64, "maxvit_t": 224, "vgg": 32}

@@ -9,7 +9,7 @@ from torch import nn
 
 from indexer import costs
 from indexer.costs import MAX_BATCH, activation_bytes, fitting_batch_size, probe_costs
-from indexer.probes import PretrainedNetwork, load_network
+from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.records import DEFAULT_PROBE, InputTransform
 
 

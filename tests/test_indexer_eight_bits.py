@@ -1,4 +1,4 @@
-"""indexer.eight_bits: weights in 8 bits come back within half a scale, and load as any weights do."""
+"""indexer.networks.weights: weights in 8 bits come back within half a scale, and load as any weights do."""
 
 from pathlib import Path
 
@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from indexer.eight_bits import LEVELS, SCALE_SUFFIX, dequantise, quantise
 from indexer.errors import WeightsError
-from indexer.probes import BUILTIN_FOLDER, load_network
+from indexer.networks.load import BUILTIN_FOLDER, load_network
+from indexer.networks.weights import LEVELS, SCALE_SUFFIX, dequantise, quantise, read_weights
 from indexer.records import DEFAULT_PROBE
-from indexer.weights import read_weights
 
 
 @settings(deadline=None, max_examples=50)

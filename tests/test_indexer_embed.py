@@ -15,7 +15,7 @@ from indexer.errors import DataSpecError, SettingsError, UnknownNameError
 from indexer.fisher import ESTIMATORS
 from indexer.heads import FISHER_L2, fit_head, held_out_score
 from indexer.likelihoods import likelihood_of
-from indexer.probes import PretrainedNetwork, load_network
+from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.records import EmbeddingSettings, TaskEmbedding
 
 DIGITS = EmbeddingSettings(max_samples=40, device="cpu")

@@ -1,4 +1,4 @@
-"""indexer.features: devices, normalised batches against torchvision's transform, features of any batch size."""
+"""indexer.networks.run: devices, normalised batches against torchvision's transform, features of any batch size."""
 
 import re
 from dataclasses import replace
@@ -10,10 +10,10 @@ from PIL import Image
 
 from indexer.data.images import fit_image
 from indexer.errors import SettingsError
-from indexer.features import Batches, choose_device, extract_features, full_precision, move_to_device
-from indexer.probes import PretrainedNetwork, load_network
+from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.run import Batches, choose_device, extract_features, full_precision, move_to_device
+from indexer.networks.torchvision import models
 from indexer.records import DEFAULT_PROBE, InputTransform
-from indexer.vision import models
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 64, 64), dtype=np.uint8)
 

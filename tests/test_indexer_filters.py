@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from indexer.filters import find_filters
-from indexer.vision import models
+from indexer.networks.torchvision import models
 
 
 def found(network: nn.Module, *, norm_weights: bool = False) -> dict[str, tuple[str, int, int]]:

@@ -21,7 +21,7 @@ from indexer.errors import DataError, SettingsError, TooFewSamplesError, Unknown
 from indexer.fisher import ESTIMATORS, MIN_SAMPLES_TO_STOP, FisherEstimate, fisher_information, get_estimator
 from indexer.heads import LinearHead
 from indexer.likelihoods import likelihood_of
-from indexer.vision import models
+from indexer.networks.torchvision import models
 
 NUM_CLASSES = 4
 BY_GRADIENTS = [name for name, estimator in ESTIMATORS.items() if estimator.directions]

@@ -1,4 +1,4 @@
-"""indexer.hub: networks of timm and of Hugging Face, equal to what the libraries themselves give."""
+"""indexer.networks.hubs: networks of timm and of Hugging Face, equal to what the libraries themselves give."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from references_networks import random_images
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from indexer.bodies import count_params
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.probes import load_expert, load_network
+from indexer.networks.headless import count_params
+from indexer.networks.load import load_expert, load_network
+from indexer.networks.torchvision import models  # noqa: F401  # torchvision comes through its door before timm
 from indexer.records import InputTransform
-from indexer.vision import models  # noqa: F401  # torchvision comes through its door before timm
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")

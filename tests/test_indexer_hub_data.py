@@ -13,7 +13,7 @@ from indexer.data.hugging_face import parse_hub_data
 from indexer.data.samples import load_sample
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError, MissingLibraryError
-from indexer.probes import load_network
+from indexer.networks.load import load_network
 from indexer.records import InputTransform
 
 datasets = pytest.importorskip("datasets")

@@ -14,10 +14,10 @@ from torch import nn
 
 from indexer.embed import embed_dataset
 from indexer.filters import find_filters
-from indexer.networks import SmallResNet
+from indexer.networks.small_resnet import SmallResNet
+from indexer.networks.torchvision import models
 from indexer.records import EmbeddingSettings, InputTransform
 from indexer.square_grads import SquareGrads
-from indexer.vision import models
 
 assert models  # torchvision has to be there before timm, which imports it
 timm = pytest.importorskip("timm", reason="the extra hub is not installed")

@@ -312,8 +312,8 @@ def test_decode_of_a_damaged_file_decodes_or_refuses(content, changes):
 
 @pytest.fixture(scope="module")
 def functional():
-    """torchvision's transforms; its operators do not load everywhere, which ``indexer.vision`` sees to."""
-    importlib.import_module("indexer.vision")
+    """torchvision's transforms; its operators do not load everywhere, which ``indexer.networks.torchvision`` sees to."""
+    importlib.import_module("indexer.networks.torchvision")
     return importlib.import_module("torchvision.transforms.functional")
 
 

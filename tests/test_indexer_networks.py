@@ -1,4 +1,4 @@
-"""indexer.networks: the residual network of the CIFAR-10 experiments, by count and by what it recognises."""
+"""indexer.networks.small_resnet: the residual network of the CIFAR-10 experiments, by count and by what it recognises."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from indexer.data.samples import load_sample
-from indexer.networks import BasicBlock, SmallResNet
-from indexer.probes import ARCHITECTURES
+from indexer.networks.load import ARCHITECTURES
+from indexer.networks.small_resnet import BasicBlock, SmallResNet
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

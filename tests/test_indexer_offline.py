@@ -8,8 +8,8 @@ import pytest
 from extras import skip_without
 from markdown_pages import ROOT
 
-from indexer import offline
-from indexer.offline import hugging_face_cache, is_loadable_offline, list_builtin, torch_cache
+from indexer.networks import offline
+from indexer.networks.offline import hugging_face_cache, is_loadable_offline, list_builtin, torch_cache
 
 RESNET18, RESNET18_FILE = "resnet18.IMAGENET1K_V1", "resnet18-f37072fd.pth"
 
@@ -157,7 +157,7 @@ def test_what_cannot_be_is_not_here(loader):
 def test_caches_are_where_the_libraries_have_them(variables):
     """Each reads the environment when it is imported, so they are asked in a fresh process."""
     code = (
-        "import sys; from indexer.offline import torch_cache, hugging_face_cache as ours; "
+        "import sys; from indexer.networks.offline import torch_cache, hugging_face_cache as ours; "
         "found = torch_cache().parent, ours(); assert 'torch' not in sys.modules; "
         "import huggingface_hub.constants as theirs, torch; "
         "assert list(map(str, found)) == [torch.hub.get_dir(), theirs.HF_HUB_CACHE], found"

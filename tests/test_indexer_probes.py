@@ -1,4 +1,4 @@
-"""indexer.probes: names, weights from files and from torchvision, heads removed, hashes, operations."""
+"""indexer.networks.load: names, weights from files and from torchvision, heads removed, hashes, operations."""
 
 import os
 import re
@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.networks import SmallResNet
-from indexer.probes import (
+from indexer.networks.load import (
     count_flops,
     list_builtin,
     load_expert,
     load_network,
 )
+from indexer.networks.small_resnet import SmallResNet
+from indexer.networks.torchvision import models
 from indexer.records import DEFAULT_PROBE, InputTransform
-from indexer.vision import models
 
 NOT_A_CHECKPOINT = "not a safetensors file or a PyTorch checkpoint of plain tensors"
 NO_HEAD = "weights do not fit resnet20: there is no linear.weight with a row per class"

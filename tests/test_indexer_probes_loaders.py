@@ -1,4 +1,4 @@
-"""indexer.loaders: texts that name networks, taken apart."""
+"""indexer.networks.loaders: texts that name networks, taken apart."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from indexer.errors import UnknownNameError
-from indexer.loaders import Loader, absolute_loader, parse_loader
+from indexer.networks.loaders import Loader, absolute_loader, parse_loader
 
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30).filter(
     lambda path: not path.startswith("~")

@@ -1,4 +1,4 @@
-"""indexer.own_networks: networks that a Python function returns, and TorchScript files."""
+"""indexer.networks.own: networks that a Python function returns, and TorchScript files."""
 
 import json
 import pickle
@@ -14,10 +14,10 @@ from references_networks import random_images
 from test_indexer_probes import Intruder
 from torch import nn
 
-from indexer.bodies import IMAGENET_TRANSFORM, count_params
 from indexer.errors import WeightsError
-from indexer.networks import SmallResNet
-from indexer.probes import count_flops, load_expert, load_network
+from indexer.networks.headless import IMAGENET_TRANSFORM, count_params
+from indexer.networks.load import count_flops, load_expert, load_network
+from indexer.networks.small_resnet import SmallResNet
 from indexer.records import InputTransform
 
 SMALL = InputTransform(40, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -29,7 +29,7 @@ MODULE = """
 import torch
 from torch import nn
 from indexer import InputTransform
-from indexer.networks import SmallResNet
+from indexer.networks.small_resnet import SmallResNet
 
 def build():
     torch.manual_seed(0)

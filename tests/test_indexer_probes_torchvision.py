@@ -1,4 +1,4 @@
-"""indexer.probes: torchvision's networks, from files, from its cache, and where there is no network."""
+"""indexer.networks.load: torchvision's networks, from files, from its cache, and where there is no network."""
 
 import re
 from pathlib import Path
@@ -10,10 +10,10 @@ from references_networks import check_body, random_images
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from indexer import probes
-from indexer.bodies import count_params, head_name
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.probes import (
+from indexer.networks import load
+from indexer.networks.headless import count_params, head_name
+from indexer.networks.load import (
     describe_networks,
     get_architecture,
     list_builtin,
@@ -21,9 +21,9 @@ from indexer.probes import (
     load_expert,
     load_network,
 )
+from indexer.networks.torchvision import models
+from indexer.networks.weights import fill
 from indexer.records import DEFAULT_PROBE, InputTransform
-from indexer.vision import models
-from indexer.weights import fill
 
 
 def smallest_of_each_family() -> set[str]:
@@ -47,7 +47,7 @@ ARCHITECTURES = [
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_is_built_without_weights_and_has_a_head(name: str):
-    network = probes._build_unfilled(get_architecture(name).build, 5)
+    network = load._build_unfilled(get_architecture(name).build, 5)
     head = network.get_submodule(head_name(network))
     assert 5 in {getattr(head, "out_features", None), getattr(head, "out_channels", None)}
     missing = [buffer for buffer, _ in network.named_buffers() if buffer not in network.state_dict()]
@@ -77,7 +77,7 @@ def test_torchvision_network_loads_from_a_file(tmp_path: Path, name: str, num_fe
 
 def random_state(name: str, num_classes: int, **options) -> tuple[nn.Module, dict[str, Tensor]]:
     """An architecture on the device without memory, and random weights for it."""
-    with probes._WithoutParameters():
+    with load._WithoutParameters():
         network = models.get_model(name, num_classes=num_classes, **options)
     generator = torch.Generator().manual_seed(0)
 
@@ -115,7 +115,7 @@ HANDFUL = {
 )
 def test_every_architecture_gives_features_for_weights_from_a_file(tmp_path: Path, name: str):
     options = {"image_size": 56 if name == "vit_h_14" else 64} if name.startswith("vit_") else {}
-    options |= probes._TORCHVISION_OPTIONS.get(name, {})
+    options |= load._TORCHVISION_OPTIONS.get(name, {})
     network, state = random_state(name, 3, **options)
     save_file(state, tmp_path / "mine.safetensors")
     fill(network, state, tmp_path, name)
@@ -151,17 +151,17 @@ def test_input_of_a_vision_transformer_is_that_of_its_positions(
     found = get_architecture("vit_b_16", weights.removeprefix("."), image_size)
     assert found.transform == transform
     shapes = {
-        key: tuple(value.shape) for key, value in probes._build_unfilled(found.build, 2).state_dict().items()
+        key: tuple(value.shape) for key, value in load._build_unfilled(found.build, 2).state_dict().items()
     }
-    assert probes._image_size(shapes) == image_size
+    assert load._image_size(shapes) == image_size
 
 
 def test_vision_transformer_without_weights_is_built_for_its_first_weights():
     found = get_architecture("vit_h_14")
     shapes = {
-        key: tuple(value.shape) for key, value in probes._build_unfilled(found.build, 2).state_dict().items()
+        key: tuple(value.shape) for key, value in load._build_unfilled(found.build, 2).state_dict().items()
     }
-    assert probes._image_size(shapes) == found.transform.crop == 518
+    assert load._image_size(shapes) == found.transform.crop == 518
 
 
 def test_weights_name_before_a_file_says_the_transform(tmp_path: Path):
@@ -180,8 +180,8 @@ def test_operations_are_those_that_torchvision_states(name: str):
     torch.manual_seed(0)
     entry = next(iter(models.get_model_weights(name)))
     network = models.get_model(name).eval().requires_grad_(requires_grad=False)
-    described = probes.PretrainedNetwork(name, name, network, 0, 0, get_architecture(name).transform, "")
-    assert probes.count_flops(described) / 1e9 == pytest.approx(entry.meta["_ops"], abs=6e-4)
+    described = load.PretrainedNetwork(name, name, network, 0, 0, get_architecture(name).transform, "")
+    assert load.count_flops(described) / 1e9 == pytest.approx(entry.meta["_ops"], abs=6e-4)
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -254,7 +254,7 @@ def test_torchvision_weights_load_from_its_cache(offline: Path):
 
 def test_networks_are_described_without_reading_weights(monkeypatch: pytest.MonkeyPatch):
     expected = {name: load_network(name).num_params for name in list_builtin()}
-    monkeypatch.setattr(probes, "read_weights", None)
+    monkeypatch.setattr(load, "read_weights", None)
     described = {found.name: found.num_params for found in describe_networks() if found.source == "builtin"}
     assert described == expected
 

@@ -36,8 +36,8 @@ from indexer.data import images, manifests, tables
 from indexer.data.images import UnreadableImageError, decode_image, image_input
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError, IndexerError, WeightsError, one_line
+from indexer.networks.weights import read_weights
 from indexer.records import InputTransform
-from indexer.weights import read_weights
 
 SMALL = InputTransform(16, 16)
 LIMIT = 600 * 2**20  # bytes beyond what the imports take; each bomb below would need 1 to 16,000 GB

@@ -8,7 +8,7 @@ from builders_datasets import write_folder, write_manifest
 
 from indexer.embed import embed_dataset
 from indexer.errors import DataError, SettingsError
-from indexer.probes import load_network
+from indexer.networks.load import load_network
 from indexer.records import EmbeddingSettings
 from indexer.shards import FisherWork, Workers, embed_shards, load_shards
 from indexer.works import EngineSettings

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from indexer import gradients
 from indexer.errors import UnsupportedLayerError
+from indexer.networks.torchvision import models
 from indexer.square_grads import SquareGrads
-from indexer.vision import models
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 

@@ -1,4 +1,4 @@
-"""indexer.text_encoders: features and exact Fisher information of texts, whatever they are padded to."""
+"""indexer.networks.text_encoders: features and exact Fisher information of texts, whatever they are padded to."""
 
 import re
 from pathlib import Path
@@ -10,17 +10,17 @@ from builders_texts import save_encoder, sentences
 from torch import Tensor
 from torch.func import functional_call, grad
 
-from indexer import texts
-from indexer.bodies import blank_input
 from indexer.costs import fitting_batch_size, probe_costs
 from indexer.embed import embed_trivial
 from indexer.errors import SettingsError, WeightsError
-from indexer.features import Batches, extract_features
 from indexer.filters import find_filters
 from indexer.fisher import fisher_information
 from indexer.heads import LinearHead
-from indexer.loaders import absolute_loader, parse_loader, takes_texts
-from indexer.probes import PretrainedNetwork, count_flops, load_expert, load_network
+from indexer.networks import tokens
+from indexer.networks.headless import blank_input
+from indexer.networks.load import PretrainedNetwork, count_flops, load_expert, load_network
+from indexer.networks.loaders import absolute_loader, parse_loader, takes_texts
+from indexer.networks.run import Batches, extract_features
 from indexer.records import EmbeddingSettings, TextTransform
 
 transformers = pytest.importorskip("transformers")
@@ -70,7 +70,7 @@ def slow_fisher(network: PretrainedNetwork, inputs: np.ndarray, *, norm_weights:
 
     total = torch.zeros(sum(block.num_filters for block in blocks), dtype=torch.float64)
     for text in torch.from_numpy(inputs).long():
-        alone = text[:, : int(text[texts.MASK].sum())]  # without its padding
+        alone = text[:, : int(text[tokens.MASK].sum())]  # without its padding
         for label in range(len(bias)):
             grads = grad(log_probability)(weights, alone, label)
             probability = log_probability(weights, alone, label).exp()
@@ -89,7 +89,7 @@ def test_fisher_of_padded_texts_is_that_of_torch_func_for_each_alone(
     network = load_network(f"hf:{encoder}?pooling={pooling}")
     network.body.double()
     inputs = network.tokenizer.encode(sentences(7))
-    assert len(set(texts.text_lengths(inputs))) > 3  # most are padded
+    assert len(set(tokens.text_lengths(inputs))) > 3  # most are padded
     found = fisher_of(network, inputs, batch_size=4, norm_weights=norm_weights)
     assert found.fallbacks == ()
     expected = slow_fisher(network, inputs, norm_weights=norm_weights)
@@ -127,7 +127,7 @@ def test_a_text_has_the_same_features_and_fisher_alone_and_in_a_padded_batch(dou
     with torch.no_grad():
         padded = doubles.body(torch.from_numpy(wider).long()).numpy()
     for row, text in enumerate(together):
-        alone = text[None, :, : text[texts.MASK].sum()]
+        alone = text[None, :, : text[tokens.MASK].sum()]
         with torch.no_grad():
             features = doubles.body(torch.from_numpy(alone).long())[0].numpy()
         np.testing.assert_allclose(padded[row], features, rtol=1e-11, atol=1e-13)
@@ -140,7 +140,7 @@ def test_a_text_has_the_same_features_and_fisher_alone_and_in_a_padded_batch(dou
 def test_what_stands_in_the_padding_changes_nothing(doubles: PretrainedNetwork):
     inputs = doubles.tokenizer.encode(["good film", "the cast was very very good and the plot was awful"])
     other = inputs.copy()
-    other[:, texts.TOKENS][inputs[:, texts.MASK] == 0] = 7
+    other[:, tokens.TOKENS][inputs[:, tokens.MASK] == 0] = 7
     assert not np.array_equal(inputs, other)
     one, two = (fisher_of(doubles, given, batch_size=2).mean for given in (inputs, other))
     np.testing.assert_array_equal(one, two)
@@ -198,8 +198,8 @@ def test_trivial_task_has_a_positive_embedding_that_depends_on_the_probe_alone(p
     np.testing.assert_array_equal(trivial, embed_trivial(probe, EmbeddingSettings()))
     labels = np.arange(8) % 2
     drawn = probe.tokenizer.random_texts(labels, np.random.default_rng(0))
-    inner = drawn[:, texts.TOKENS, 1:-1]
-    assert (drawn[:, texts.TOKENS, 0] == 2).all()  # [CLS]
+    inner = drawn[:, tokens.TOKENS, 1:-1]
+    assert (drawn[:, tokens.TOKENS, 0] == 2).all()  # [CLS]
     assert inner[labels == 0].max() < inner[labels == 1].min()
     assert inner.min() >= 5  # none of the special ones
 
@@ -215,7 +215,7 @@ def test_texts_are_cut_after_the_tokens_that_the_loader_says(encoder: Path):
     network = load_network(f"hf:{encoder}?max_tokens=6")
     inputs = network.tokenizer.encode(["the " * 20, "good"])
     assert inputs.shape == (2, 2, 6)
-    assert inputs[0, texts.TOKENS, -1] == 3  # [SEP] stays
+    assert inputs[0, tokens.TOKENS, -1] == 3  # [SEP] stays
     assert network.transform != load_network(f"hf:{encoder}").transform
 
 

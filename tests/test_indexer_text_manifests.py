@@ -11,13 +11,13 @@ import pytest
 from builders_datasets import fails, listed
 from builders_texts import Row, sentences, write_texts
 
-from indexer import texts
 from indexer.data import manifests
 from indexer.data.images import InputTransform
 from indexer.data.samples import Sample, load_sample
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnreadableFilesError
-from indexer.probes import load_network
+from indexer.networks import tokens
+from indexer.networks.load import load_network
 from indexer.records import TextTransform
 
 ROWS: list[Row] = [("good film", "yes"), ("a bad plot", "no"), ("great cast", "yes"), ("awful", "no")]
@@ -256,4 +256,4 @@ def test_too_few_texts_of_a_class(encoder: Path, tmp_path: Path):
 
 
 def test_decode_text_drops_a_byte_order_mark_and_blanks():
-    assert texts.decode_text(b"\xef\xbb\xbf a b \r\n") == "a b"
+    assert tokens.decode_text(b"\xef\xbb\xbf a b \r\n") == "a b"

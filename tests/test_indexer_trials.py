@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from indexer.data.samples import load_sample
 from indexer.errors import DataError, NetworkError, SettingsError, UnknownNameError, WeightsError
 from indexer.feature_cache import FeatureCache
-from indexer.features import extract_features
-from indexer.offline import BUILTIN_FOLDER
-from indexer.probes import ARCHITECTURES, load_network
+from indexer.networks.load import ARCHITECTURES, load_network
+from indexer.networks.offline import BUILTIN_FOLDER
+from indexer.networks.run import extract_features
 from indexer.records import EmbeddingSettings
 from indexer.trials import TrialData
 

@@ -1,4 +1,4 @@
-"""indexer.vision: torchvision imports whether or not its compiled operators can load."""
+"""indexer.networks.torchvision: torchvision imports whether or not its compiled operators can load."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_networks_are_built_and_compiled_operators_work_where_they_load():
     code = (
         "import torch\n"
-        "from indexer.vision import datasets, models\n"
+        "from indexer.networks.torchvision import datasets, models\n"
         "from torchvision import extension, ops\n"
         "print(datasets.CIFAR10.__name__, models.squeezenet1_0(num_classes=3).classifier[1].out_channels)\n"
         "boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])\n"
@@ -39,7 +39,7 @@ def test_networks_are_built_and_compiled_operators_work_where_they_load():
 def test_operators_that_exist_are_left_alone():
     code = (
         f"{WORKING_OPERATORS}\n"
-        "from indexer.vision import _declared, models\n"
+        "from indexer.networks.torchvision import _declared, models\n"
         "boxes = torch.zeros(1, 4)\n"
         "print(_declared, torch.ops.torchvision.nms(boxes, boxes[:, 0], 0.5).item())"
     )

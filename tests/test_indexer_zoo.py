@@ -8,11 +8,11 @@ import pytest
 from extras import skip_without
 
 from indexer.errors import WeightsError
-from indexer.hub import timm_configs
-from indexer.loaders import parse_loader
-from indexer.probes import count_flops, get_architecture, list_torchvision
-from indexer.vision import models
-from indexer.zoo import ZOOS, ZooNetwork, cached_name, describe_timm, describe_torchvision
+from indexer.networks.hubs import timm_configs
+from indexer.networks.load import count_flops, get_architecture, list_torchvision
+from indexer.networks.loaders import parse_loader
+from indexer.networks.torchvision import models
+from indexer.networks.zoo import ZOOS, ZooNetwork, cached_name, describe_timm, describe_torchvision
 from registry.records import ExpertRecord
 
 

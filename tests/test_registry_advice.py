@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from indexer.feature_cache import FeatureCache
 from indexer.measure import PROTOCOL
-from indexer.offline import BUILTIN_FOLDER
+from indexer.networks.offline import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.ingest.trials import SCORES

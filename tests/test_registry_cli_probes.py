@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from command_lines import answer, ok, t2v
 
 from indexer.fisher import ESTIMATORS
-from indexer.loaders import LOADER_FORMS
-from indexer.probes import count_flops, load_network
+from indexer.networks.load import count_flops, load_network
+from indexer.networks.loaders import LOADER_FORMS
 from registry.builtin.starter import load_starter
 from registry.cli.main import main
 from registry.errors import IngestError

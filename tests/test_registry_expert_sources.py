@@ -181,7 +181,7 @@ def test_without_timm_nothing_of_it_is_imported(registry, monkeypatch):
 
 
 def test_libraries_are_those_of_the_indexer_and_a_path_is_none():
-    from indexer.zoo import ZOOS
+    from indexer.networks.zoo import ZOOS
 
     assert sorted(ZOOS) == list(LIBRARIES)
     assert [is_library(source) for source in ("timm", "./timm", "timm.csv")] == [True, False, False]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
-from indexer.probes import BUILTIN_FOLDER, list_builtin
+from indexer.networks.load import BUILTIN_FOLDER, list_builtin
 from registry import TaskRegistry
 from registry.builtin.starter import FOLDER, VECTORS, Starter, load_starter, populate, save_starter
 from registry.ingest.ingest import NOT_SHIPPED, default_probe
@@ -139,7 +139,7 @@ def test_shipped_embeddings_are_those_of_the_tasks_in_the_space(shipped):
 
 def test_shipped_space_is_that_of_the_default_probe_as_it_embeds_now(shipped):
     from indexer.embed import space_of
-    from indexer.probes import load_network
+    from indexer.networks.load import load_network
     from indexer.records import EmbeddingSettings
 
     assert shipped.space.probe == shipped.space.probe_source == default_probe()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.data.samples import Sample
-from indexer.probes import PretrainedNetwork
+from indexer.networks.load import PretrainedNetwork
 from indexer.records import DatasetDescription, InputTransform
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from indexer.data.samples import load_sample
-from indexer.probes import load_network
+from indexer.networks.load import load_network
 from indexer.records import DEFAULT_PROBE
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))

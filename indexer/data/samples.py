@@ -23,6 +23,7 @@ from indexer.data.listings import Dataset, Entry, printable, reading
 from indexer.data.sampling import Survey, draw, survey
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, UnreadableFilesError
+from indexer.networks.tokens import Tokenizer, UnreadableTextError, decode_text
 from indexer.records import (
     DatasetDescription,
     EmbeddingSettings,
@@ -31,7 +32,6 @@ from indexer.records import (
     Transform,
     content_of,
 )
-from indexer.texts import Tokenizer, UnreadableTextError, decode_text
 
 __all__ = ["Dataset", "Sample", "fingerprint_dataset", "load_sample", "open_dataset"]
 
@@ -50,7 +50,7 @@ class Sample:
 
     Attributes:
         inputs: Images, ``[n, 3, crop, crop]`` uint8, RGB; or encoded texts, ``[n, 2, L]`` int32, see
-            ``indexer.texts``.
+            ``indexer.networks.tokens``.
         labels: By kind of task: ``[n]`` int64, indices into ``description.class_names``, at least two of each;
             ``[n, C]`` uint8 of 0 and 1, at least two of each label; or ``[n, T]`` float32, finite, no target
             constant.

@@ -37,7 +37,7 @@ LOADABLE = {
 }
 """Values of ``pipeline_tag`` of models of images or texts, which the loader ``hf:`` may take."""
 
-# Where torchvision and timm say otherwise; see ``indexer.zoo``.
+# Where torchvision and timm say otherwise; see ``indexer.networks.zoo``.
 _SOURCE_TASKS = {"imagenet1k": "imagenet1k", "imagenet12k": "imagenet12k", "imagenet21k": "imagenet21k"}
 _TRAINING = re.compile(r"train", re.IGNORECASE)
 _SHOWN = 5

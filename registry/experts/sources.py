@@ -11,7 +11,7 @@ from registry.records import ExpertRecord
 from registry.tables import read_experts
 
 LIBRARIES = ("timm", "torchvision")
-"""What may be named in place of a CSV file: libraries that describe their networks, see ``indexer.zoo``."""
+"""What may be named in place of a CSV file: libraries that describe their networks, see ``indexer.networks.zoo``."""
 
 _COMPARED = (
     "source_task",
@@ -56,9 +56,9 @@ def describe_expert(
         NotFoundError: If there is no such network.
     """
     with translated_errors():
-        from indexer.loaders import parse_loader
-        from indexer.probes import count_flops, load_network
-        from indexer.zoo import cached_name
+        from indexer.networks.load import count_flops, load_network
+        from indexer.networks.loaders import parse_loader
+        from indexer.networks.zoo import cached_name
 
         network = load_network(loader)
         return ExpertRecord(
@@ -99,7 +99,7 @@ def read_source(source: str | Path) -> list[ExpertRecord]:
 
 def _of_library(library: str) -> list[ExpertRecord]:
     with translated_errors():
-        from indexer.zoo import ZOOS
+        from indexer.networks.zoo import ZOOS
 
         return [ExpertRecord(**asdict(network)) for network in ZOOS[library]()]
 
@@ -157,7 +157,7 @@ def _differences(expert: ExpertRecord, known: ExpertRecord) -> dict[str, Any]:
 
 
 def is_loadable_offline(expert: ExpertRecord) -> bool:
-    """Whether the weights of an expert are on this machine, see ``indexer.offline``."""
-    from indexer import offline
+    """Whether the weights of an expert are on this machine, see ``indexer.networks.offline``."""
+    from indexer.networks import offline
 
     return offline.is_loadable_offline(expert.loader, expert.cached_as)

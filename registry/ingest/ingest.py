@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from indexer.costs import ProbeCosts
     from indexer.data.samples import Sample
     from indexer.fisher import Estimator
-    from indexer.probes import NetworkDescription, PretrainedNetwork
+    from indexer.networks.load import NetworkDescription, PretrainedNetwork
     from indexer.records import DatasetDescription, EmbeddingSettings, ProbeResult
     from indexer.records import TaskEmbedding as TaskEmbedding  # core and the faces name it in signatures
 
@@ -88,12 +88,12 @@ def is_there(data: str) -> bool:
 
 
 def absolute_loader(loader: str) -> str:
-    """A loader that means the same from every working folder, see ``indexer.loaders``.
+    """A loader that means the same from every working folder, see ``indexer.networks.loaders``.
 
     Raises:
         NotFoundError: If there is no such kind of loader.
     """
-    from indexer import loaders
+    from indexer.networks import loaders
 
     with translated_errors():
         return loaders.absolute_loader(loader)
@@ -106,7 +106,7 @@ def meant_loader(loader: str, registered: Sequence[str]) -> str:
         NotFoundError: If there is no such kind of loader.
         IngestError: If what it says of texts is not understood.
     """
-    from indexer import loaders
+    from indexer.networks import loaders
 
     with translated_errors():
         asked = loaders.absolute_loader(loader)
@@ -118,7 +118,7 @@ def takes_texts(loader: str) -> bool:
     """Whether a registered network is a text encoder, as its loader says."""
     if not loader.startswith("hf:"):
         return False
-    from indexer import loaders
+    from indexer.networks import loaders
 
     return loaders.takes_texts(loader)
 
@@ -305,7 +305,7 @@ def prepare_task(data: str, settings: "EmbeddingSettings", progress: Progress | 
     with translated_errors():
         from indexer.embed import load_task_sample
         from indexer.fisher import get_estimator
-        from indexer.probes import load_network
+        from indexer.networks.load import load_network
 
         get_estimator(settings.estimator)  # whether there is one is known before the images are decoded
         probe = load_network(settings.probe)
@@ -448,7 +448,7 @@ def check_data_is_there(task: TaskRecord) -> None:
 
 def list_networks() -> list["NetworkDescription"]:
     """What may be named as a probe or an expert."""
-    from indexer.probes import describe_networks
+    from indexer.networks.load import describe_networks
 
     return describe_networks()
 
@@ -482,7 +482,7 @@ def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | N
     budget = make_settings(memory_budget=memory_budget).memory_budget
     with translated_errors():
         from indexer.costs import probe_costs
-        from indexer.probes import count_flops, load_network
+        from indexer.networks.load import count_flops, load_network
         from indexer.square_grads import SquareGrads
 
         network = load_network(loader)
@@ -507,7 +507,7 @@ def probe_layers(space: SpaceRecord) -> tuple[tuple[str, int], ...]:
         NotFoundError: If there is no such network any more.
     """
     with translated_errors():
-        from indexer.probes import load_network
+        from indexer.networks.load import load_network
         from indexer.square_grads import SquareGrads
 
         network = load_network(space.probe_source)

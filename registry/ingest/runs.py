@@ -10,7 +10,7 @@ from registry.options import EngineOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 
 if TYPE_CHECKING:
-    from indexer.probes import PretrainedNetwork
+    from indexer.networks.load import PretrainedNetwork
     from indexer.records import EmbeddingSettings, TaskEmbedding
     from indexer.shards import ShardedSample, Workers
     from indexer.works import EngineSettings
@@ -113,7 +113,7 @@ def make_run(settings: "EmbeddingSettings", **options: Unpack[EngineOptions]) ->
     with ingest.translated_errors():
         from indexer.engines import DEFAULT_ENGINE, check_heeded, get_engine
         from indexer.fisher import get_estimator
-        from indexer.probes import load_network
+        from indexer.networks.load import load_network
         from indexer.works import EngineSettings
 
         values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

@@ -36,7 +36,7 @@ class Experts(Transfer, ABC):
         """Register a pretrained network; its size and cost are measured by loading it once.
 
         Args:
-            loader: ``architecture.weights`` or ``architecture@FILE``, see ``indexer.probes``.
+            loader: ``architecture.weights`` or ``architecture@FILE``, see ``indexer.networks.load``.
             name: To be known by; what the loader suggests if ``None``.
             source_task: Name of the task it was trained on, if known.
             source_accuracy: On held-out samples of that task, 0 to 1, if known.

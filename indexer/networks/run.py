@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from indexer.errors import SettingsError
-from indexer.probes import PretrainedNetwork
-from indexer.texts import text_lengths
+from indexer.networks.load import PretrainedNetwork
+from indexer.networks.tokens import text_lengths
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""

@@ -5,8 +5,8 @@ Axes: N texts, L tokens, F features.
 
 from torch import Tensor, nn
 
+from indexer.networks.tokens import MASK, TOKENS
 from indexer.records import TextPooling
-from indexer.texts import MASK, TOKENS
 
 
 class TextEncoder(nn.Module):

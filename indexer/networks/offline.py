@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from indexer.errors import UnknownNameError
-from indexer.loaders import Loader, parse_loader
+from indexer.networks.loaders import Loader, parse_loader
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
@@ -27,7 +27,7 @@ def is_loadable_offline(text: str, cached_as: str = "") -> bool:
 
     Args:
         text: The loader.
-        cached_as: What the weights are called in a cache, see ``indexer.zoo.ZooNetwork``. Without it the
+        cached_as: What the weights are called in a cache, see ``indexer.networks.zoo.ZooNetwork``. Without it the
             library is asked, which loads torch, but only if there is anything in the caches.
     """
     try:
@@ -70,7 +70,7 @@ def _looked_up(loader: Loader) -> str:
     caches = [torch_cache()] if loader.source == "named" else [torch_cache(), hugging_face_cache()]
     if not any(cache.is_dir() and any(cache.iterdir()) for cache in caches):
         return ""
-    from indexer.zoo import cached_name
+    from indexer.networks.zoo import cached_name
 
     return cached_name(loader)
 

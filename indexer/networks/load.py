@@ -1,6 +1,6 @@
 """Pretrained networks by name: what measures tasks (probes) and what is recommended for them (experts).
 
-How a network is named, its *loader*, is said in ``indexer.loaders``.
+How a network is named, its *loader*, is said in ``indexer.networks.loaders``.
 
 Axes: N samples, F features, S pixels of the input's side.
 """
@@ -20,14 +20,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from indexer.bodies import Body, blank_input, count_params, head_name, measure_features, remove_head
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.loaders import Loader, parse_loader, text_options
-from indexer.networks import SmallResNet
-from indexer.offline import BUILTIN_FOLDER, list_builtin
+from indexer.networks.headless import Body, blank_input, count_params, head_name, measure_features, remove_head
+from indexer.networks.loaders import Loader, parse_loader, text_options
+from indexer.networks.offline import BUILTIN_FOLDER, list_builtin
+from indexer.networks.small_resnet import SmallResNet
+from indexer.networks.tokens import Tokenizer
+from indexer.networks.weights import fill, hash_weights, misfit, read_shapes, read_weights
 from indexer.records import Content, InputTransform, TextTransform, Transform, content_of
-from indexer.texts import Tokenizer
-from indexer.weights import fill, hash_weights, misfit, read_shapes, read_weights
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class NetworkDescription:
 
 def list_torchvision() -> list[str]:
     """Names ``architecture.WEIGHTS`` of torchvision's pretrained classification networks, sorted."""
-    from indexer.vision import models
+    from indexer.networks.torchvision import models
 
     return sorted(
         f"{architecture}.{weights.name}"
@@ -120,9 +120,9 @@ def list_torchvision() -> list[str]:
 def describe_networks() -> list[NetworkDescription]:
     """Every network that has weights by a name known here: the built-in ones, then torchvision's.
 
-    No weights are read. Those of timm and of the hub are too many to list, see ``indexer.loaders``.
+    No weights are read. Those of timm and of the hub are too many to list, see ``indexer.networks.loaders``.
     """
-    from indexer.vision import models
+    from indexer.networks.torchvision import models
 
     found = []
     for name in list_builtin():
@@ -171,7 +171,7 @@ def get_architecture(name: str, weights: str = "", image_size: int | None = None
     """
     if name in ARCHITECTURES:  # before the import below, which takes seconds
         return ARCHITECTURES[name]
-    from indexer.vision import models
+    from indexer.networks.torchvision import models
 
     known = models.list_models(module=models)
     if name not in known:
@@ -195,7 +195,7 @@ def load_network(loader: str) -> PretrainedNetwork:
     """Load a network by its loader, without its head, frozen and in evaluation mode.
 
     Args:
-        loader: One of the forms of ``indexer.loaders``.
+        loader: One of the forms of ``indexer.networks.loaders``.
 
     Returns:
         The network on the CPU in float32.
@@ -265,11 +265,11 @@ def load_source_head(loader: str) -> nn.Linear | None:
 def _load_body(loader: Loader) -> Body:
     """A network without its head, from the source that its loader names."""
     if loader.source in {"timm", "hf"}:
-        from indexer.hub import load_hugging_face, load_timm
+        from indexer.networks.hubs import load_hugging_face, load_timm
 
         return load_timm(loader) if loader.source == "timm" else load_hugging_face(loader)
     if loader.source in {"python", "torchscript"}:
-        from indexer.own_networks import load_python, load_torchscript
+        from indexer.networks.own import load_python, load_torchscript
 
         return load_python(loader) if loader.source == "python" else load_torchscript(loader)
     name, network, transform = _load_whole(loader)
@@ -354,7 +354,7 @@ def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
         UnknownNameError: If torchvision has no such network or weights.
         WeightsError: If they cannot be downloaded, or what was downloaded is damaged.
     """
-    from indexer.vision import models
+    from indexer.networks.torchvision import models
 
     name, architecture = loader.name, loader.architecture
     if architecture not in models.list_models(module=models):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from indexer.errors import WeightsError
-from indexer.loaders import Loader
+from indexer.networks.loaders import Loader
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ZooNetwork:
 
     Attributes:
         name: ``architecture.weights``.
-        loader: What ``indexer.probes.load_network`` takes.
+        loader: What ``indexer.networks.load.load_network`` takes.
         source_task: What it was last trained on, or empty.
         source_accuracy: On held-out samples of that, 0 to 1, as published.
         num_params: Parameters with the head.
@@ -59,7 +59,7 @@ def describe_torchvision() -> list[ZooNetwork]:
 
     ``vgg16.IMAGENET1K_FEATURES`` is none of them: its last layers are not filled, and its accuracy is NaN.
     """
-    from indexer.vision import models
+    from indexer.networks.torchvision import models
 
     found = (
         _of_torchvision(architecture, entry)
@@ -76,7 +76,7 @@ def describe_timm() -> list[ZooNetwork]:
     Raises:
         WeightsError: If timm is not installed.
     """
-    from indexer.hub import timm_configs
+    from indexer.networks.hubs import timm_configs
 
     return [
         _of_timm(name, config)
@@ -99,13 +99,13 @@ def cached_name(loader: Loader) -> str:
     if loader.source == "hf":
         return f"hf:{loader.name}" if "/" in loader.name else ""
     if loader.source == "named":
-        from indexer.vision import models
+        from indexer.networks.torchvision import models
 
         known = models.list_models(module=models)
         entries = models.get_model_weights(loader.architecture) if loader.architecture in known else ()
         return next((_torch_file(entry.url) for entry in entries if entry.name == loader.weights), "")
     if loader.source == "timm":
-        from indexer.hub import timm_config
+        from indexer.networks.hubs import timm_config
 
         try:
             config = timm_config(loader.name)

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from indexer.bodies import IMAGENET_TRANSFORM, Body, count_params
 from indexer.errors import WeightsError
-from indexer.loaders import Loader
+from indexer.networks.headless import IMAGENET_TRANSFORM, Body, count_params
+from indexer.networks.loaders import Loader
 from indexer.records import InputTransform
 
 TRANSFORM_FILE = "input_transform.json"

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from indexer.bodies import Body, count_params
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.loaders import Loader
+from indexer.networks.headless import Body, count_params
+from indexer.networks.loaders import Loader
+from indexer.networks.text_encoders import TextEncoder
+from indexer.networks.tokens import Tokenizer, tokenizer_hash
+from indexer.networks.weights import misfit, read_weights
 from indexer.records import InputTransform, TextTransform
-from indexer.text_encoders import TextEncoder
-from indexer.texts import Tokenizer, tokenizer_hash
-from indexer.weights import misfit, read_weights
 
 MAX_TOKENS = 256
 """Of a text, unless the loader says otherwise: attention costs their square, and most texts have fewer."""
@@ -231,7 +231,7 @@ class HuggingFaceBody(nn.Module):
 
 
 def _import_timm() -> ModuleType:
-    import indexer.vision  # noqa: F401  # timm imports torchvision, which must come through its door first
+    import indexer.networks.torchvision  # noqa: F401  # timm imports torchvision, which must come through its door first
 
     try:
         import timm
@@ -242,7 +242,7 @@ def _import_timm() -> ModuleType:
 
 
 def _import_transformers() -> ModuleType:
-    import indexer.vision  # noqa: F401  # as timm
+    import indexer.networks.torchvision  # noqa: F401  # as timm
 
     try:
         import transformers

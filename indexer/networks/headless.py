@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from indexer.errors import WeightsError
+from indexer.networks.tokens import MASK, Tokenizer
 from indexer.records import InputTransform, TextTransform, Transform
-from indexer.texts import MASK, Tokenizer
 
 IMAGENET_TRANSFORM = InputTransform(resize=256, crop=224)
 """What a network that says nothing of its input is given."""
