@@ -17,7 +17,8 @@ import torch
 from indexer.costs import fitting_batch_size
 from indexer.data.samples import Sample, load_sample
 from indexer.fisher import FisherEstimate, fisher_information
-from indexer.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
+from indexer.heads.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
+from indexer.heads.scores import HeadScore
 from indexer.networks.headless import blank_input
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.networks.run import (
@@ -29,7 +30,6 @@ from indexer.networks.run import (
     move_to_device,
 )
 from indexer.records import DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
-from indexer.scores import HeadScore
 
 TRIVIAL_SAMPLES = 64
 

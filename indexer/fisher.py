@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.errors import SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 from indexer.likelihoods import Likelihood, likelihood_of
 from indexer.networks.headless import on_device_of
 from indexer.records import DEFAULT_MEMORY_BUDGET

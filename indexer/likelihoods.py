@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from indexer.errors import DataError
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 
 
 class Likelihood(Protocol):

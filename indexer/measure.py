@@ -6,11 +6,11 @@ import numpy as np
 
 from indexer.data.samples import load_sample
 from indexer.errors import DataError
-from indexer.heads import fit_head, score_head
+from indexer.heads.heads import fit_head, score_head
+from indexer.heads.scores import choose_per_class
 from indexer.networks.load import load_network
 from indexer.networks.run import Progress, extract_features, move_to_device
 from indexer.records import ProbeResult
-from indexer.scores import choose_per_class
 
 SHOTS = 20
 LEAST_DRAWS = 5
@@ -34,7 +34,7 @@ def measure_expert(
 ) -> ProbeResult:
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
-    The head of ``indexer.heads`` is fitted on the frozen expert's features of 20 samples a class (half of a
+    The head of ``indexer.heads.heads`` is fitted on the frozen expert's features of 20 samples a class (half of a
     class that has fewer than 40) and scored on the rest of the sample; this is repeated with 30 draws of two
     classes, with 6 of ten, and with 5 of more.
 

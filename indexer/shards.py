@@ -25,7 +25,7 @@ from indexer.embed import embedding_of, fit_task_head, sampling_of
 from indexer.engines import run_works
 from indexer.errors import DataError, SettingsError
 from indexer.fisher import FisherSums, fisher_sums, get_estimator, joined_estimate
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 from indexer.networks.load import PretrainedNetwork
 from indexer.networks.run import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding

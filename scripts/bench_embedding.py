@@ -24,11 +24,11 @@ from machine import print_machine, save_figures
 from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
 from indexer.fisher import fisher_information
-from indexer.heads import FISHER_L2, fit_head
+from indexer.heads.heads import FISHER_L2, fit_head
+from indexer.heads.scores import choose_per_class
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.networks.run import Batches, extract_features
 from indexer.records import EmbeddingSettings, TaskEmbedding
-from indexer.scores import choose_per_class
 from registry.distances import pairwise
 
 KINDS = {

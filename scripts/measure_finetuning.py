@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from training import MEAN, STD, TRANSFORM, Augmentation, Recipe, train
 
 from indexer.data.samples import load_sample
+from indexer.heads.scores import choose_per_class
 from indexer.measure import SHOTS
 from indexer.networks.load import load_expert
-from indexer.scores import choose_per_class
 
 COLUMNS = ("task", "expert", "accuracy", "protocol", "seed")
 PROTOCOL = f"finetune_{SHOTS}shot"

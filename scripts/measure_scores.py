@@ -18,9 +18,9 @@ from measure_results import sample_for
 from recommend_worlds import images_of
 from torch import nn
 
+from indexer.heads.scores import choose_per_class
 from indexer.networks.load import list_builtin, load_network, load_source_head
 from indexer.records import EmbeddingSettings
-from indexer.scores import choose_per_class
 from registry.builtin.starter import load_starter
 from registry.ingest.ingest import prepare_task
 from registry.recommend.scores import list_scores, score

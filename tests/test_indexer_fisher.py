@@ -19,7 +19,7 @@ from torch import Tensor, distributions, nn
 from indexer import fisher
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
 from indexer.fisher import ESTIMATORS, MIN_SAMPLES_TO_STOP, FisherEstimate, fisher_information, get_estimator
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 from indexer.likelihoods import likelihood_of
 from indexer.networks.torchvision import models
 

@@ -1,4 +1,4 @@
-"""indexer.heads: the fit of each kind of task against its stated objective, and its invariances."""
+"""indexer.heads.heads: the fit of each kind of task against its stated objective, and its invariances."""
 
 import re
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from indexer.errors import DataError
-from indexer.heads import (
+from indexer.heads.heads import (
     FISHER_L2,
     L2,
     VARIANCE_FLOOR,

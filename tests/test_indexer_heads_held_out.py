@@ -1,4 +1,4 @@
-"""indexer.heads: the score of a head, on known logits and on what is held out of each kind of task."""
+"""indexer.heads.heads: the score of a head, on known logits and on what is held out of each kind of task."""
 
 import re
 
@@ -8,9 +8,9 @@ from builders_heads import KINDS, blobs, many_classes, task
 from sklearn.metrics import r2_score
 
 from indexer.errors import TooFewSamplesError
-from indexer.heads import LinearHead, fit_head, held_out_score, score_head
+from indexer.heads.heads import LinearHead, fit_head, held_out_score, score_head
+from indexer.heads.scores import choose_per_class, choose_quarter_per_label
 from indexer.records import Kind
-from indexer.scores import choose_per_class, choose_quarter_per_label
 
 
 def test_score_of_known_logits():

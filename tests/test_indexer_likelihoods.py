@@ -13,7 +13,7 @@ from references_fisher import label_distribution, score_covariance
 from torch import Tensor
 
 from indexer.errors import DataError
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 from indexer.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,

@@ -8,9 +8,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from indexer.errors import DataError
-from indexer.heads import fit_head
+from indexer.heads.heads import fit_head
+from indexer.heads.scores import choose_per_class
 from indexer.measure import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert, num_draws, score_features
-from indexer.scores import choose_per_class
 
 EXPERT = "resnet14w32.mnist"
 

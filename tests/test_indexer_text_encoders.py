@@ -15,7 +15,7 @@ from indexer.embed import embed_trivial
 from indexer.errors import SettingsError, WeightsError
 from indexer.filters import find_filters
 from indexer.fisher import fisher_information
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 from indexer.networks import tokens
 from indexer.networks.headless import blank_input
 from indexer.networks.load import PretrainedNetwork, count_flops, load_expert, load_network

@@ -12,7 +12,7 @@ from torch.nn import functional
 from indexer import variational
 from indexer.errors import UnsupportedLayerError
 from indexer.fisher import FisherEstimate, fisher_information
-from indexer.heads import LinearHead
+from indexer.heads.heads import LinearHead
 from indexer.variational import MIN_STEPS, _NoisyLayer, _window_power
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -12,8 +12,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from indexer.errors import DataError, TooFewSamplesError
-from indexer.records import Kind
-from indexer.scores import (
+from indexer.heads.scores import (
     HeadScore,
     choose_per_class,
     choose_quarter_per_label,
@@ -22,6 +21,7 @@ from indexer.scores import (
     score_labels,
     score_targets,
 )
+from indexer.records import Kind
 
 L2 = 0.003
 """Weight of the penalty ``l2/2 * ||w||^2`` beside the mean loss, for a head that predicts well."""
@@ -228,7 +228,7 @@ def score_head(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> He
             ``standardise``.
 
     Returns:
-        The score, see ``indexer.scores``.
+        The score, see ``indexer.heads.scores``.
     """
     logits = head.logits(features)
     if head.variance is not None:
@@ -242,7 +242,7 @@ def held_out_score(
     """Score, on a quarter of the samples, of a head fitted on the rest.
 
     - ``single_label``: a quarter of each class, at least one sample.
-    - ``multi_label``: a quarter stratified by ``indexer.scores.choose_quarter_per_label``. Labels that lack
+    - ``multi_label``: a quarter stratified by ``indexer.heads.scores.choose_quarter_per_label``. Labels that lack
       samples with them or without them on one side of the split are left out.
     - ``regression``: any quarter, at least two samples.
 
