@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from indexer.costs import fitting_batch_size
 from indexer.data.samples import Sample, load_sample
-from indexer.fisher import FisherEstimate, fisher_information
+from indexer.fisher.costs import fitting_batch_size
+from indexer.fisher.estimate import FisherEstimate, fisher_information
 from indexer.heads.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
 from indexer.heads.scores import HeadScore
 from indexer.networks.headless import blank_input

@@ -97,7 +97,7 @@ class Space:
     Attributes:
         probe: Name ``architecture.weights``.
         weights_hash: blake2b of the probe's tensors, hexadecimal.
-        estimator: Name in ``indexer.fisher.ESTIMATORS``.
+        estimator: Name in ``indexer.fisher.estimate.ESTIMATORS``.
         pooling: ``filter_mean`` (convolution and linear weights) or ``filter_mean+norm`` (affine weights
             of normalisation layers too).
         transform: The probe's input transform; of texts, with their pooling.
@@ -126,7 +126,7 @@ class EmbeddingSettings:
 
     Attributes:
         probe: ``architecture.weights``, or ``architecture@FILE`` for weights in a local file.
-        estimator: Name in ``indexer.fisher.ESTIMATORS``.
+        estimator: Name in ``indexer.fisher.estimate.ESTIMATORS``.
         norm_weights: Whether affine weights of normalisation layers are embedded too.
         max_samples: Most samples used, at least 2.
         seed: Of the sample, of the held-out split and of the label draws; 32 bits.

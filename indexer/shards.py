@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from indexer.costs import fitting_batch_size
 from indexer.data.listings import Entry
 from indexer.data.samples import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
 from indexer.embed import embedding_of, fit_task_head, sampling_of
 from indexer.engines import run_works
 from indexer.errors import DataError, SettingsError
-from indexer.fisher import FisherSums, fisher_sums, get_estimator, joined_estimate
+from indexer.fisher.costs import fitting_batch_size
+from indexer.fisher.estimate import FisherSums, fisher_sums, get_estimator, joined_estimate
 from indexer.heads.heads import LinearHead
 from indexer.networks.load import PretrainedNetwork
 from indexer.networks.run import Batches, Progress, extract_features, full_precision, move_to_device

@@ -23,7 +23,7 @@ from machine import print_machine, save_figures
 
 from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
-from indexer.fisher import fisher_information
+from indexer.fisher.estimate import fisher_information
 from indexer.heads.heads import FISHER_L2, fit_head
 from indexer.heads.scores import choose_per_class
 from indexer.networks.load import PretrainedNetwork, load_network

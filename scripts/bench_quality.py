@@ -32,10 +32,10 @@ from published_recipe import PublishedRecipe
 
 from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
+from indexer.fisher.square_grads import SquareGrads
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.networks.run import move_to_device
 from indexer.records import EmbeddingSettings
-from indexer.square_grads import SquareGrads
 
 MOST_SAMPLES = 1500
 SAMPLES = tuple(round(64 * 2 ** (step / 4)) for step in range(-2, 17))

@@ -19,8 +19,8 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.data import DataLoader, TensorDataset
 
 from indexer.errors import UnsupportedLayerError
+from indexer.fisher.square_grads import SquareGrads
 from indexer.networks.torchvision import models
-from indexer.square_grads import SquareGrads
 
 NUM_CLASSES = 100
 
@@ -70,7 +70,7 @@ def filter_means(network: nn.Module, sums: dict[str, Tensor], num_samples: int) 
 
 
 def ours(network: nn.Module, images: Tensor, directions: Tensor) -> Run:
-    """``indexer.square_grads``, which gives every sample; in one context, as all batches of a task are."""
+    """``indexer.fisher.square_grads``, which gives every sample; in one context, as all batches of a task are."""
     network = deepcopy(network)
     grads = SquareGrads(network).__enter__()
 

@@ -17,7 +17,7 @@ from torch import nn
 # Imported once by the server that the processes are forked from, which computes nothing itself.
 PRELOADED = [
     "indexer.networks.torchvision",  # before what imports torchvision itself
-    "indexer.square_grads",
+    "indexer.fisher.square_grads",
     "backpack.extensions",
     "opacus",
     "nngeometry.object.pspace",

@@ -13,8 +13,8 @@ from markdown_pages import ROOT, anchors, code_lines, inline_code, links, page_i
 
 import indexer.errors
 import registry.errors
-from indexer.fisher import ESTIMATORS
-from indexer.layer_rules import MULTIPLICATIONS, RULES
+from indexer.fisher.estimate import ESTIMATORS
+from indexer.fisher.layer_rules import MULTIPLICATIONS, RULES
 from registry import TaskRegistry
 from registry.cli.main import main
 from registry.distances import DISTANCES

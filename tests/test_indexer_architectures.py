@@ -11,9 +11,9 @@ import torch
 from references_fisher import check_layers, square_grads_of_parameters
 from torch import nn
 
-from indexer.filters import find_filters
+from indexer.fisher.parameters import find_filters
+from indexer.fisher.square_grads import SquareGrads
 from indexer.networks.torchvision import models
-from indexer.square_grads import SquareGrads
 
 NAMES = models.list_models(module=models)
 PIXELS = {"inception_v3": 75, "googlenet": 64, "alexnet": 64, "maxvit_t": 224, "vgg": 32}

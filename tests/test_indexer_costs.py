@@ -1,4 +1,4 @@
-"""indexer.costs: forms and memory of a probe's layers, and the batch that fits."""
+"""indexer.fisher.costs: forms and memory of a probe's layers, and the batch that fits."""
 
 import gc
 from dataclasses import replace
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from indexer import costs
-from indexer.costs import MAX_BATCH, activation_bytes, fitting_batch_size, probe_costs
+from indexer.fisher import costs
+from indexer.fisher.costs import MAX_BATCH, activation_bytes, fitting_batch_size, probe_costs
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.records import DEFAULT_PROBE, InputTransform
 

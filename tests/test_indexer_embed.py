@@ -12,9 +12,9 @@ from torch import nn
 
 from indexer.embed import embed_dataset, embed_sample, embed_trivial, load_task_sample, space_of
 from indexer.errors import DataSpecError, SettingsError, UnknownNameError
-from indexer.fisher import ESTIMATORS
+from indexer.fisher.estimate import ESTIMATORS
+from indexer.fisher.likelihoods import likelihood_of
 from indexer.heads.heads import FISHER_L2, fit_head, held_out_score
-from indexer.likelihoods import likelihood_of
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.records import EmbeddingSettings, TaskEmbedding
 

@@ -1,4 +1,4 @@
-"""indexer.fisher against closed forms, theory of its estimators, and one sample at a time."""
+"""indexer.fisher.estimate against closed forms, theory of its estimators, and one sample at a time."""
 
 import itertools
 import re
@@ -16,11 +16,17 @@ from references_fisher import (
 )
 from torch import Tensor, distributions, nn
 
-from indexer import fisher
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
-from indexer.fisher import ESTIMATORS, MIN_SAMPLES_TO_STOP, FisherEstimate, fisher_information, get_estimator
+from indexer.fisher import estimate
+from indexer.fisher.estimate import (
+    ESTIMATORS,
+    MIN_SAMPLES_TO_STOP,
+    FisherEstimate,
+    fisher_information,
+    get_estimator,
+)
+from indexer.fisher.likelihoods import likelihood_of
 from indexer.heads.heads import LinearHead
-from indexer.likelihoods import likelihood_of
 from indexer.networks.torchvision import models
 
 NUM_CLASSES = 4
@@ -351,7 +357,7 @@ def test_tolerance_out_of_reach_uses_every_sample():
 
 def test_tolerance_looks_at_filters_above_zero_only(monkeypatch):
     """Dead filters have no relative error, and a network of nothing but these never meets a tolerance."""
-    monkeypatch.setattr(fisher, "MIN_SAMPLES_TO_STOP", 2)
+    monkeypatch.setattr(estimate, "MIN_SAMPLES_TO_STOP", 2)
     dead = nn.Linear(6, 3).double()
     batches = batches_of(random_values(40, 6), labels_of("single_label", 40), 10)
     mixing = torch.zeros(NUM_CLASSES, 3, dtype=torch.float64)

@@ -1,9 +1,9 @@
-"""indexer.gradients: what the forms cost, and which is chosen. That they agree: tests of square_grads."""
+"""indexer.fisher.gradients: what the forms cost, and which is chosen. That they agree: tests of square_grads."""
 
 import pytest
 import torch
 
-from indexer.gradients import (
+from indexer.fisher.gradients import (
     ConvGeometry,
     ConvGradient,
     Cost,

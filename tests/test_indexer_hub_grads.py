@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from indexer.embed import embed_dataset
-from indexer.filters import find_filters
+from indexer.fisher.parameters import find_filters
+from indexer.fisher.square_grads import SquareGrads
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.torchvision import models
 from indexer.records import EmbeddingSettings, InputTransform
-from indexer.square_grads import SquareGrads
 
 assert models  # torchvision has to be there before timm, which imports it
 timm = pytest.importorskip("timm", reason="the extra hub is not installed")

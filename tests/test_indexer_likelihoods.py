@@ -1,4 +1,4 @@
-"""indexer.likelihoods against closed covariances, autograd, torch.distributions, and its first release."""
+"""indexer.fisher.likelihoods against closed covariances, autograd, torch.distributions, and its first release."""
 
 import math
 import re
@@ -13,14 +13,14 @@ from references_fisher import label_distribution, score_covariance
 from torch import Tensor
 
 from indexer.errors import DataError
-from indexer.heads.heads import LinearHead
-from indexer.likelihoods import (
+from indexer.fisher.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     GaussianLikelihood,
     Likelihood,
     likelihood_of,
 )
+from indexer.heads.heads import LinearHead
 
 VARIANCE = np.array([0.5, 2.0, 0.1, 1.5])
 LIKELIHOODS: dict[str, Likelihood] = {

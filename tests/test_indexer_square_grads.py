@@ -1,4 +1,4 @@
-"""indexer.square_grads against one sample at a time through ordinary weight gradients."""
+"""indexer.fisher.square_grads against one sample at a time through ordinary weight gradients."""
 
 import re
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from references_fisher import check_layers, square_grads_of_parameters, square_grads_one_by_one
 from torch import Tensor, nn
 
-from indexer import gradients
 from indexer.errors import UnsupportedLayerError
+from indexer.fisher import gradients
+from indexer.fisher.square_grads import SquareGrads
 from indexer.networks.torchvision import models
-from indexer.square_grads import SquareGrads
 
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4}
 

@@ -10,11 +10,11 @@ from builders_texts import save_encoder, sentences
 from torch import Tensor
 from torch.func import functional_call, grad
 
-from indexer.costs import fitting_batch_size, probe_costs
 from indexer.embed import embed_trivial
 from indexer.errors import SettingsError, WeightsError
-from indexer.filters import find_filters
-from indexer.fisher import fisher_information
+from indexer.fisher.costs import fitting_batch_size, probe_costs
+from indexer.fisher.estimate import fisher_information
+from indexer.fisher.parameters import find_filters
 from indexer.heads.heads import LinearHead
 from indexer.networks import tokens
 from indexer.networks.headless import blank_input

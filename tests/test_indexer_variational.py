@@ -1,4 +1,4 @@
-"""indexer.variational against the closed optimum of a linear model, and exact information of a real network."""
+"""indexer.fisher.variational against the closed optimum of a linear model, and exact information of a real network."""
 
 import re
 
@@ -9,11 +9,11 @@ from scipy.stats import spearmanr
 from torch import Tensor, distributions, nn
 from torch.nn import functional
 
-from indexer import variational
 from indexer.errors import UnsupportedLayerError
-from indexer.fisher import FisherEstimate, fisher_information
+from indexer.fisher import variational
+from indexer.fisher.estimate import FisherEstimate, fisher_information
+from indexer.fisher.variational import MIN_STEPS, _NoisyLayer, _window_power
 from indexer.heads.heads import LinearHead
-from indexer.variational import MIN_STEPS, _NoisyLayer, _window_power
 
 Batches = list[tuple[Tensor, Tensor]]
 

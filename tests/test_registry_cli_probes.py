@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from command_lines import answer, ok, t2v
 
-from indexer.fisher import ESTIMATORS
+from indexer.fisher.estimate import ESTIMATORS
 from indexer.networks.load import count_flops, load_network
 from indexer.networks.loaders import LOADER_FORMS
 from registry.builtin.starter import load_starter

@@ -21,9 +21,9 @@ from registry.options import DataOptions, EmbeddingOptions, Progress
 from registry.records import EmbeddingRecord, Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
-    from indexer.costs import ProbeCosts
     from indexer.data.samples import Sample
-    from indexer.fisher import Estimator
+    from indexer.fisher.costs import ProbeCosts
+    from indexer.fisher.estimate import Estimator
     from indexer.networks.load import NetworkDescription, PretrainedNetwork
     from indexer.records import DatasetDescription, EmbeddingSettings, ProbeResult
     from indexer.records import TaskEmbedding as TaskEmbedding  # core and the faces name it in signatures
@@ -304,7 +304,7 @@ def prepare_task(data: str, settings: "EmbeddingSettings", progress: Progress | 
     """
     with translated_errors():
         from indexer.embed import load_task_sample
-        from indexer.fisher import get_estimator
+        from indexer.fisher.estimate import get_estimator
         from indexer.networks.load import load_network
 
         get_estimator(settings.estimator)  # whether there is one is known before the images are decoded
@@ -481,9 +481,9 @@ def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | N
     """
     budget = make_settings(memory_budget=memory_budget).memory_budget
     with translated_errors():
-        from indexer.costs import probe_costs
+        from indexer.fisher.costs import probe_costs
+        from indexer.fisher.square_grads import SquareGrads
         from indexer.networks.load import count_flops, load_network
-        from indexer.square_grads import SquareGrads
 
         network = load_network(loader)
         with SquareGrads(network.body) as square_grads:
@@ -494,7 +494,7 @@ def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | N
 
 def list_estimators() -> list["Estimator"]:
     """The estimators of Fisher information, in the order of their catalogue."""
-    from indexer.fisher import ESTIMATORS
+    from indexer.fisher.estimate import ESTIMATORS
 
     return list(ESTIMATORS.values())
 
@@ -507,8 +507,8 @@ def probe_layers(space: SpaceRecord) -> tuple[tuple[str, int], ...]:
         NotFoundError: If there is no such network any more.
     """
     with translated_errors():
+        from indexer.fisher.square_grads import SquareGrads
         from indexer.networks.load import load_network
-        from indexer.square_grads import SquareGrads
 
         network = load_network(space.probe_source)
         with SquareGrads(network.body, norm_weights=space.recipe[1] == NORM_POOLING) as square_grads:

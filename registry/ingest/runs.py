@@ -112,7 +112,7 @@ def make_run(settings: "EmbeddingSettings", **options: Unpack[EngineOptions]) ->
     """
     with ingest.translated_errors():
         from indexer.engines import DEFAULT_ENGINE, check_heeded, get_engine
-        from indexer.fisher import get_estimator
+        from indexer.fisher.estimate import get_estimator
         from indexer.networks.load import load_network
         from indexer.works import EngineSettings
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from indexer.errors import UnsupportedLayerError
-from indexer.filters import FilterBlock
-from indexer.layer_rules import COMPOSED, MULTIPLICATIONS, RULES, Rule
-from indexer.sample_grads import is_scripted
+from indexer.fisher.layer_rules import COMPOSED, MULTIPLICATIONS, RULES, Rule
+from indexer.fisher.parameters import FilterBlock
+from indexer.fisher.sample_grads import is_scripted
 
 OnUse = Callable[[FilterBlock, Rule, dict[str, Any], Tensor], Tensor]
 """Called as ``on_use(block, rule, arguments, output)``; gives the output that the network goes on with."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from indexer.filters import FilterBlock, find_filters
-from indexer.gradients import Gradient, ScaleGradient, choose_form
-from indexer.layer_rules import Rule
+from indexer.fisher.gradients import Gradient, ScaleGradient, choose_form
+from indexer.fisher.layer_rules import Rule
+from indexer.fisher.parameters import FilterBlock, find_filters
+from indexer.fisher.square_grads import TEMPORARY_SHARE
+from indexer.fisher.weight_uses import WeightUses, attach, find_sample_axes
 from indexer.networks.headless import blank_input, on_device_of
 from indexer.networks.load import PretrainedNetwork
 from indexer.records import DEFAULT_MEMORY_BUDGET
-from indexer.square_grads import TEMPORARY_SHARE
-from indexer.weight_uses import WeightUses, attach, find_sample_axes
 
 MAX_BATCH = 64
 ACTIVATION_SHARE = 2
@@ -34,7 +34,7 @@ class LayerCost:
         filters: Embedded.
         weights: K of each filter.
         positions: P, of all uses together.
-        form: ``direct``, ``gram`` or ``shifted_gram``, see ``indexer.gradients``; ``elementwise`` for factors
+        form: ``direct``, ``gram`` or ``shifted_gram``, see ``indexer.fisher.gradients``; ``elementwise`` for factors
             of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
         multiply_adds: In matrix products.
         temporary_bytes: Written meanwhile.

@@ -2,8 +2,8 @@
 
 What is embedded is weights only, as in the Task2Vec code: what is added (biases, tokens, positions) has no
 filter to average over and is left out. Factors of whole channels, such as the affine weights of normalisation
-layers, are embedded on request, each a filter of its own. ``indexer.filters`` says which parameters those are,
-``indexer.layer_rules`` which functions use them, ``indexer.gradients`` how their squares are computed.
+layers, are embedded on request, each a filter of its own. ``indexer.fisher.parameters`` says which parameters those are,
+``indexer.fisher.layer_rules`` which functions use them, ``indexer.fisher.gradients`` how their squares are computed.
 
 Axes: N samples, k rows of a layer's input for each sample, D filters of the network.
 """
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from indexer.errors import UnsupportedLayerError
-from indexer.filters import FilterBlock, find_filters
-from indexer.gradients import Gradient, sum_of_squares, sum_of_squares_together
-from indexer.layer_rules import Rule
+from indexer.fisher.gradients import Gradient, sum_of_squares, sum_of_squares_together
+from indexer.fisher.layer_rules import Rule
+from indexer.fisher.parameters import FilterBlock, find_filters
+from indexer.fisher.sample_grads import sample_square_grads
+from indexer.fisher.weight_uses import SampleAxis, WeightUses, attach, find_sample_axes
 from indexer.records import DEFAULT_MEMORY_BUDGET
-from indexer.sample_grads import sample_square_grads
-from indexer.weight_uses import SampleAxis, WeightUses, attach, find_sample_axes
 
 TEMPORARY_SHARE = 4  # temporaries of a rule may take a quarter of the budget; activations have most of the rest
 
@@ -51,7 +51,7 @@ class SquareGrads:
     a layer's input tells which axis holds the samples, and that they do not mix.
 
     Weights that reach the output by other ways than the rules know (transformed before their use, or used on
-    what is the same for all samples) take an exact but slow route, see ``indexer.sample_grads``.
+    what is the same for all samples) take an exact but slow route, see ``indexer.fisher.sample_grads``.
 
     Args:
         network: Any module; parameters are taken in the order of ``named_parameters``.

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from indexer.filters import Layout
-from indexer.gradients import (
+from indexer.fisher.gradients import (
     ConvGeometry,
     ConvGradient,
     EmbeddingGradient,
@@ -28,6 +27,7 @@ from indexer.gradients import (
     ScaleGradient,
     TransposedConvGradient,
 )
+from indexer.fisher.parameters import Layout
 
 Numbers = int | Sequence[int]
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.errors import TooFewSamplesError, UnsupportedLayerError
-from indexer.likelihoods import Likelihood
+from indexer.fisher.likelihoods import Likelihood
 from indexer.networks.headless import on_device_of
 
 NOISE_COST = 1.0
@@ -58,7 +58,7 @@ NUM_MEANS = 10
 
 
 class VariationalEstimate(NamedTuple):
-    """Fisher information of every filter, as ``indexer.fisher.FisherEstimate`` has it."""
+    """Fisher information of every filter, as ``indexer.fisher.estimate.FisherEstimate`` has it."""
 
     mean: np.ndarray
     standard_error: np.ndarray

@@ -1,7 +1,7 @@
 """Likelihoods p(y | logits) of the kinds of tasks: what their labels are, and their scores.
 
 The score is d log p(y | logits) / d logits. Its mean over labels from the model is zero and its covariance, the
-Fisher information of the logits, is what every estimator in ``indexer.fisher`` starts from:
+Fisher information of the logits, is what every estimator in ``indexer.fisher.estimate`` starts from:
 
 | Likelihood | Labels | Covariance of the score |
 |---|---|---|

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from indexer.errors import UnsupportedLayerError
-from indexer.filters import FilterBlock
+from indexer.fisher.parameters import FilterBlock
 
 
 def is_scripted(network: nn.Module) -> bool:

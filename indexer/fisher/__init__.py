@@ -1,0 +1,1 @@
+"""Exact squared per-sample gradients: the Fisher information of a probe's weights."""
