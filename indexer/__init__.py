@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indexer.embed import embed_dataset
     from indexer.errors import IndexerError
-    from indexer.measure import measure_expert
+    from indexer.experts.few_shot import measure_expert
     from indexer.networks.load import load_expert, load_network
     from indexer.records import EmbeddingSettings, InputTransform, Space, TaskEmbedding
 
@@ -23,7 +23,7 @@ _HOMES = {
     "embed_dataset": "indexer.embed",
     "load_expert": "indexer.networks.load",
     "load_network": "indexer.networks.load",
-    "measure_expert": "indexer.measure",
+    "measure_expert": "indexer.experts.few_shot",
 }
 
 __all__ = [

@@ -3,7 +3,7 @@
     python scripts/measure_finetuning.py ../shared/data/brain_tumor --out scripts/benchmark/finetuned.csv
 
 Each DATA is a data spec whose last part names the task. The images and the split are those of the first draw
-of ``indexer.measure``: 20 a class, scored on the rest by class-balanced accuracy. What --out holds already is
+of ``indexer.experts.few_shot``: 20 a class, scored on the rest by class-balanced accuracy. What --out holds already is
 kept.
 """
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from training import MEAN, STD, TRANSFORM, Augmentation, Recipe, train
 
 from indexer.data.samples import load_sample
+from indexer.experts.few_shot import SHOTS
 from indexer.heads.scores import choose_per_class
-from indexer.measure import SHOTS
 from indexer.networks.load import load_expert
 
 COLUMNS = ("task", "expert", "accuracy", "protocol", "seed")

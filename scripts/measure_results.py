@@ -23,7 +23,7 @@ from recommend_worlds import images_of
 
 from indexer.data.samples import Sample
 from indexer.embed import embed_sample, load_task_sample
-from indexer.measure import PROTOCOL, score_features
+from indexer.experts.few_shot import PROTOCOL, score_features
 from indexer.networks.load import PretrainedNetwork, list_builtin, load_network
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import FOLDER, Starter, load_starter, save_starter

@@ -1,4 +1,4 @@
-"""indexer.feature_cache: what was put comes back, nothing else does, and the folder stays within its size."""
+"""indexer.experts.feature_cache: what was put comes back, nothing else does, and the folder stays within its size."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.feature_cache import FeatureCache, default_folder
+from indexer.experts.feature_cache import FeatureCache, default_folder
 
 FEATURES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 0, 1, 1])

@@ -1,4 +1,4 @@
-"""indexer.measure: the few-shot linear probe on made features, and on real digits."""
+"""indexer.experts.few_shot: the few-shot linear probe on made features, and on real digits."""
 
 import re
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from indexer.errors import DataError
+from indexer.experts.few_shot import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert, num_draws, score_features
 from indexer.heads.heads import fit_head
 from indexer.heads.scores import choose_per_class
-from indexer.measure import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert, num_draws, score_features
 
 EXPERT = "resnet14w32.mnist"
 
@@ -59,7 +59,7 @@ def test_neighbouring_seeds_share_no_draw(monkeypatch: pytest.MonkeyPatch):
         drawn.append(seed)
         return choose_per_class(labels, number, seed)
 
-    monkeypatch.setattr("indexer.measure.choose_per_class", spy)
+    monkeypatch.setattr("indexer.experts.few_shot.choose_per_class", spy)
     for seed in range(4):
         score_features(*blobs([6, 6]), seed=seed)
     assert len(set(drawn)) == len(drawn) == 4 * MOST_DRAWS

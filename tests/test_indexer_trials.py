@@ -1,4 +1,4 @@
-"""indexer.trials: features of real experts on one sample, decoded once and computed once."""
+"""indexer.experts.trials: features of real experts on one sample, decoded once and computed once."""
 
 import re
 import shutil
@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from indexer.data.samples import load_sample
 from indexer.errors import DataError, NetworkError, SettingsError, UnknownNameError, WeightsError
-from indexer.feature_cache import FeatureCache
+from indexer.experts.feature_cache import FeatureCache
+from indexer.experts.trials import TrialData
 from indexer.networks.load import ARCHITECTURES, load_network
 from indexer.networks.offline import BUILTIN_FOLDER
 from indexer.networks.run import extract_features
 from indexer.records import EmbeddingSettings
-from indexer.trials import TrialData
 
 EXPERT = "resnet14w32.mnist"
 FILE = BUILTIN_FOLDER / f"{EXPERT}.safetensors"
@@ -62,7 +62,7 @@ def test_features_are_those_of_the_plain_way(data: TrialData):
 
 def test_a_second_time_they_are_read_and_not_computed(data: TrialData, monkeypatch: pytest.MonkeyPatch):
     first = data.features(EXPERT)
-    monkeypatch.delattr("indexer.trials.extract_features")  # whoever computes now, fails
+    monkeypatch.delattr("indexer.experts.trials.extract_features")  # whoever computes now, fails
     for again in (data, TrialData(data.data, cache=data.cache)):
         second = again.features(EXPERT)
         np.testing.assert_array_equal(second.features, first.features)
@@ -120,7 +120,7 @@ def test_of_several_transforms_the_last_are_kept(data: TrialData, monkeypatch, t
     torch.manual_seed(0)
     small = tmp_path / "resnet20.mine.safetensors"
     save_file(ARCHITECTURES["resnet20"].build(10).state_dict(), small)
-    monkeypatch.setattr("indexer.trials.MAX_DECODED_BYTES", 12 * 3 * 64 * 64)
+    monkeypatch.setattr("indexer.experts.trials.MAX_DECODED_BYTES", 12 * 3 * 64 * 64)
     for loader in (EXPERT, f"resnet20@{small}"):
         data.features(loader)
     assert list(data._decoded) == [(32, 32)]

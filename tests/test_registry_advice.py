@@ -8,8 +8,8 @@ import pytest
 from builders_datasets import write_folder
 from safetensors.torch import load_file, save_file
 
-from indexer.feature_cache import FeatureCache
-from indexer.measure import PROTOCOL
+from indexer.experts.feature_cache import FeatureCache
+from indexer.experts.few_shot import PROTOCOL
 from indexer.networks.offline import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError

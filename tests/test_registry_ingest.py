@@ -12,7 +12,7 @@ from builders_datasets import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.measure import PROTOCOL, measure_expert
+from indexer.experts.few_shot import PROTOCOL, measure_expert
 from indexer.records import DEFAULT_PROBE, HEAD_METRICS, MAX_SEED, EmbeddingSettings
 from registry.errors import IngestError, NotFoundError
 from registry.experts import sources as expert_sources
@@ -276,7 +276,9 @@ def task_of(data, split=None):
 
 def test_an_expert_is_measured_on_the_data_as_the_task_reads_it(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr("indexer.measure.measure_expert", lambda *words, **options: seen.update(options))
+    monkeypatch.setattr(
+        "indexer.experts.few_shot.measure_expert", lambda *words, **options: seen.update(options)
+    )
     settings = {"max_samples": 9, "seed": 5, "split": "test", "channels": "2,1,0", "value_range": [0.0, 9.0]}
     task = make_task(data=str(tmp_path), settings=json.dumps(settings | {"tolerance": 0.1}))
     measured(task)

@@ -405,7 +405,7 @@ def check_image(content: bytes) -> None:
 def measure_expert(
     loader: str, task: TaskRecord, *, seed: int, device: str, progress: Progress | None
 ) -> "ProbeResult":
-    """Few-shot linear-probe accuracy of an expert on the data of a task, see ``indexer.measure``.
+    """Few-shot linear-probe accuracy of an expert on the data of a task, see ``indexer.experts.few_shot``.
 
     Raises:
         IngestError: If the data or the expert cannot be read, or the seed is out of its range.
@@ -415,7 +415,7 @@ def measure_expert(
     check_data_is_there(task)
     how = reading_options(task)
     with translated_errors():
-        from indexer.measure import measure_expert
+        from indexer.experts.few_shot import measure_expert
 
         return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
 

@@ -61,13 +61,13 @@ def open_data(
     """
     settings = ingest.make_settings(**options)
     with ingest.translated_errors():
-        from indexer.trials import TrialData
+        from indexer.experts.trials import TrialData
 
         sample = TrialData(data, settings)
 
     def run(expert: ExpertRecord) -> TrialRun:
         from indexer.errors import DataError, IndexerError
-        from indexer.measure import score_features
+        from indexer.experts.few_shot import score_features
 
         try:
             found = sample.features(expert.loader, progress)
@@ -93,7 +93,7 @@ def open_data(
 
 def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[ResultRecord]:
     """What trials on a registered task measured, as results."""
-    from indexer.measure import PROTOCOL
+    from indexer.experts.few_shot import PROTOCOL
 
     return [
         ResultRecord(task.name, it.expert, it.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)

@@ -15,7 +15,7 @@ import torch
 from indexer.data.samples import Sample
 from indexer.embed import load_task_sample
 from indexer.errors import IndexerError, NetworkError, WeightsError
-from indexer.feature_cache import FeatureCache, default_folder
+from indexer.experts.feature_cache import FeatureCache, default_folder
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.networks.loaders import parse_loader
 from indexer.networks.run import Progress, choose_device, extract_features, move_to_device

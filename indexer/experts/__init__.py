@@ -1,0 +1,1 @@
+"""Experts measured on a sample of data."""
