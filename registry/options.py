@@ -64,7 +64,7 @@ class EngineOptions(TypedDict, total=False):
     """Where embeddings are computed.
 
     Attributes:
-        engine: Name in ``indexer.engines.ENGINES``: ``serial`` unless told, ``processes`` or ``ray``.
+        engine: Name in ``indexer.engines.engines.ENGINES``: ``serial`` unless told, ``processes`` or ``ray``.
         jobs: Embeddings at once; one a core, or what the cluster can take, unless told.
         threads: Threads of each; 1 unless told. Embeddings are the same bytes where it is the same.
         address: Of a Ray cluster; one on this machine unless told.

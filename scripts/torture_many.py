@@ -225,7 +225,7 @@ def worker(folder: Path, manifest: Path, count: int) -> Iterator[Scenario]:
     def kill_it(run: Run) -> int:
         for number in range(KILLS):
             run.wait_for(int(count * SHARE_BEFORE_KILL * (number + 1) * 0.8))
-            kill(workers_of({run.process.pid}, "indexer.engine_worker")[0])
+            kill(workers_of({run.process.pid}, "indexer.engines.worker")[0])
         return 0
 
     yield case, kill_it
@@ -238,7 +238,7 @@ def driver(folder: Path, manifest: Path, count: int) -> Iterator[Scenario]:
 
     def kill_it(run: Run) -> int:
         run.wait_for(int(count * SHARE_BEFORE_KILL))
-        workers = workers_of({run.process.pid}, "indexer.engine_worker")
+        workers = workers_of({run.process.pid}, "indexer.engines.worker")
         kill(run.process.pid)
         wait_until(lambda: not any(map(is_alive, workers)), 10)
         return sum(map(is_alive, workers))

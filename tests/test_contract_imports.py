@@ -19,7 +19,7 @@ SOLE_IMPORTERS = {
     "matplotlib": {"registry/pictures/images.py"},
     "plotly": {"registry/pictures/plotly_page.py"},
     "torchvision": {"indexer/networks/torchvision.py"},
-    "ray": {"indexer/ray_engine.py"},
+    "ray": {"indexer/engines/ray_cluster.py"},
     "timm": {"indexer/networks/hubs.py"},
     "transformers": {"indexer/networks/hubs.py"},
     "datasets": {"indexer/data/hugging_face.py"},

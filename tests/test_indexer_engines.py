@@ -12,11 +12,11 @@ import pytest
 import torch
 from builders_datasets import write_folder
 
-from indexer.engines import ENGINES, HEEDED_BY_SOME, run_works
+from indexer.engines.engines import ENGINES, HEEDED_BY_SOME, run_works
+from indexer.engines.processes import DEPTH
+from indexer.engines.work import EmbedWork, EngineSettings, limited_threads
 from indexer.errors import DataError, EngineError, MissingLibraryError, SettingsError, UnknownNameError
-from indexer.process_engine import DEPTH
 from indexer.records import EmbeddingSettings
-from indexer.works import EmbedWork, EngineSettings, limited_threads
 
 
 @dataclass(frozen=True)

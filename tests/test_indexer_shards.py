@@ -7,11 +7,11 @@ import pytest
 from builders_datasets import write_folder, write_manifest
 
 from indexer.embed import embed_dataset
+from indexer.engines.shards import FisherWork, Workers, embed_shards, load_shards
+from indexer.engines.work import EngineSettings
 from indexer.errors import DataError, SettingsError
 from indexer.networks.load import load_network
 from indexer.records import EmbeddingSettings
-from indexer.shards import FisherWork, Workers, embed_shards, load_shards
-from indexer.works import EngineSettings
 
 PROBE = load_network("resnet14w32.mnist")  # the smallest that ships
 WORKERS = Workers(3, "serial", EngineSettings())

@@ -10,10 +10,10 @@ from registry.options import EngineOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 
 if TYPE_CHECKING:
+    from indexer.engines.shards import ShardedSample, Workers
+    from indexer.engines.work import EngineSettings
     from indexer.networks.load import PretrainedNetwork
     from indexer.records import EmbeddingSettings, TaskEmbedding
-    from indexer.shards import ShardedSample, Workers
-    from indexer.works import EngineSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,8 @@ class EmbeddingRun:
         Raises:
             IngestError: If the engine cannot work, or is asked for what it does not heed.
         """
-        from indexer.engines import run_works
-        from indexer.works import EmbedWork
+        from indexer.engines.engines import run_works
+        from indexer.engines.work import EmbedWork
 
         works = (EmbedWork(data, settings) for data, settings in datasets)
         with ingest.translated_errors():
@@ -111,10 +111,10 @@ def make_run(settings: "EmbeddingSettings", **options: Unpack[EngineOptions]) ->
         NotFoundError: If there is no such probe, estimator or engine.
     """
     with ingest.translated_errors():
-        from indexer.engines import DEFAULT_ENGINE, check_heeded, get_engine
+        from indexer.engines.engines import DEFAULT_ENGINE, check_heeded, get_engine
+        from indexer.engines.work import EngineSettings
         from indexer.fisher.estimate import get_estimator
         from indexer.networks.load import load_network
-        from indexer.works import EngineSettings
 
         values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         engine = values.pop("engine", DEFAULT_ENGINE)
@@ -139,7 +139,7 @@ class ShardedTask(ingest.PreparedTask):
         Raises:
             IngestError: If the data has changed meanwhile, or workers are lost again and again.
         """
-        from indexer.shards import embed_shards
+        from indexer.engines.shards import embed_shards
 
         with ingest.translated_errors():
             return embed_shards(self.sample, self.probe, self.settings, self.workers, progress=progress)
@@ -167,7 +167,7 @@ def prepare_one(data: str, progress: Progress | None, **options: Unpack[OneOptio
         return ingest.prepare_task(data, settings, progress)
     run = make_run(settings, **where)
     with ingest.translated_errors():
-        from indexer.shards import Workers, load_shards
+        from indexer.engines.shards import Workers, load_shards
 
         workers = Workers(shards, run.engine, run.engine_settings)
         sample = load_shards(data, run.probe, settings, workers, progress=progress)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import NamedTuple
 
-from indexer.engine_worker import READY
+from indexer.engines.work import EngineSettings, Outcome, Outcomes, Work
+from indexer.engines.worker import READY
 from indexer.errors import EngineError
-from indexer.works import EngineSettings, Outcome, Outcomes, Work
 
 DEPTH = 2
 """Pieces of work that a process has: one it is at, one that it goes on with while nobody looks."""
@@ -55,7 +55,7 @@ class _Worker:
         with theirs:
             # Its output goes to stderr, and its group is its own: an interrupt is for whoever started it.
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "indexer.engine_worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "indexer.engines.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 pass_fds=[theirs.fileno()],

@@ -21,7 +21,8 @@ import torch
 from indexer.data.listings import Entry
 from indexer.data.samples import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
 from indexer.embed import embedding_of, fit_task_head, sampling_of
-from indexer.engines import run_works
+from indexer.engines.engines import run_works
+from indexer.engines.work import EngineSettings, Work, kept_network
 from indexer.errors import DataError, SettingsError
 from indexer.fisher.costs import fitting_batch_size
 from indexer.fisher.estimate import FisherSums, fisher_sums, get_estimator, joined_estimate
@@ -29,7 +30,6 @@ from indexer.heads.heads import LinearHead
 from indexer.networks.load import PretrainedNetwork
 from indexer.networks.run import Batches, Progress, extract_features, full_precision, move_to_device
 from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
-from indexer.works import EngineSettings, Work, kept_network
 
 MAX_SHARDS = 100_000
 
@@ -186,7 +186,7 @@ class Workers:
 
     Attributes:
         shards: Most parts.
-        engine: Name in ``indexer.engines.ENGINES``.
+        engine: Name in ``indexer.engines.engines.ENGINES``.
         settings: Of the engine.
     """
 

@@ -14,7 +14,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-from indexer.works import attempt
+from indexer.engines.work import attempt
 
 READY = "ready"
 """What a process says once it can compute."""

@@ -11,10 +11,10 @@ threads in all of them.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from indexer.engines.processes import run_processes
+from indexer.engines.ray_cluster import run_ray
+from indexer.engines.work import EngineSettings, Outcomes, Work, attempt
 from indexer.errors import SettingsError, UnknownNameError
-from indexer.process_engine import run_processes
-from indexer.ray_engine import run_ray
-from indexer.works import EngineSettings, Outcomes, Work, attempt
 
 DEFAULT_ENGINE = "serial"
 
@@ -88,7 +88,7 @@ def run_works(
         settings: How much at once; the defaults if ``None``.
 
     Returns:
-        Outcomes as they come, in any order, see ``indexer.works.Outcomes``.
+        Outcomes as they come, in any order, see ``indexer.engines.work.Outcomes``.
 
     Raises:
         UnknownNameError: If there is no such engine.

@@ -10,8 +10,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
+from indexer.engines.work import EngineSettings, Outcome, Outcomes, Work, attempt
 from indexer.errors import EngineError, MissingLibraryError
-from indexer.works import EngineSettings, Outcome, Outcomes, Work, attempt
 
 AHEAD = 2
 """Pieces of work handed out for each that the cluster can do at once."""

@@ -1,0 +1,1 @@
+"""Many embeddings, or parts of one, by processes or a Ray cluster."""
