@@ -3,7 +3,8 @@
     python scripts/bench_map.py [--tasks 100000] [--quick] [--seed 0] [--json FILE]
 
 Each set of tasks is laid out in a registry of its own, in a fresh process: the first time; again; with one
-more task; and as a page. Trustworthiness (10 neighbours) and stress-1 are as of `registry.maps.projection`. The peers
+more task; and as a page. Trustworthiness (10 neighbours) and stress-1 are as of `registry.maps.projection`.
+The peers
 are laid out and measured in the same way in the same run: classical MDS and metric MDS (scikit-learn's SMACOF)
 on the same distances; landmark MDS (de Silva and Tenenbaum, 2004) on those to 500 landmarks; PCA of the centred
 logs of the embeddings, and scikit-learn's t-SNE on 50 of its components as it comes.

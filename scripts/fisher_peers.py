@@ -70,7 +70,7 @@ def filter_means(network: nn.Module, sums: dict[str, Tensor], num_samples: int) 
 
 
 def ours(network: nn.Module, images: Tensor, directions: Tensor) -> Run:
-    """``indexer.fisher.square_grads``, which gives every sample; in one context, as all batches of a task are."""
+    """``indexer.fisher.square_grads``, which gives every sample; in one context, as for a whole task."""
     network = deepcopy(network)
     grads = SquareGrads(network).__enter__()
 

@@ -3,8 +3,8 @@
     python scripts/measure_finetuning.py ../shared/data/brain_tumor --out scripts/benchmark/finetuned.csv
 
 Each DATA is a data spec whose last part names the task. The images and the split are those of the first draw
-of ``indexer.experts.few_shot``: 20 a class, scored on the rest by class-balanced accuracy. What --out holds already is
-kept.
+of ``indexer.experts.few_shot``: 20 a class, scored on the rest by class-balanced accuracy. What --out holds
+already is kept.
 """
 
 import csv

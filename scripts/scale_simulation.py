@@ -1,10 +1,10 @@
 """A run of `t2v task add-many` on many workers, simulated event by event; `scripts/simulate_scale.py` asks it.
 
-What is simulated is what `indexer/engines/processes.py` and `registry/ingest/writer.py` do, and closely enough what
-`indexer/engines/ray_cluster.py` does. A driver hands tasks out in order, `depth` to a worker, hears of each one that is
-done, and writes embeddings in one commit for `batch` of them or after `max_wait` seconds. While it hears or
-writes it does nothing else, so a worker that has no task left waits. A worker that dies loses the task it is
-at; that task and those it had ahead go to others, and a fresh worker takes its place.
+What is simulated is what `indexer/engines/processes.py` and `registry/ingest/writer.py` do, and closely enough
+what `indexer/engines/ray_cluster.py` does. A driver hands tasks out in order, `depth` to a worker, hears of
+each one that is done, and writes embeddings in one commit for `batch` of them or after `max_wait` seconds.
+While it hears or writes it does nothing else, so a worker that has no task left waits. A worker that dies loses
+the task it is at; that task and those it had ahead go to others, and a fresh worker takes its place.
 
 Times are seconds. Axes: N tasks, K workers.
 """

@@ -1,4 +1,5 @@
-"""indexer.experts.feature_cache: what was put comes back, nothing else does, and the folder stays within its size."""
+"""indexer.experts.feature_cache: what was put comes back, nothing else does, and the folder stays within its
+size."""
 
 import os
 from pathlib import Path

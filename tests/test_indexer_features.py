@@ -1,4 +1,5 @@
-"""indexer.networks.run: devices, normalised batches against torchvision's transform, features of any batch size."""
+"""indexer.networks.run: devices, normalised batches against torchvision's transform, features of any batch
+size."""
 
 import re
 from dataclasses import replace

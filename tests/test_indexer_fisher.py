@@ -17,7 +17,7 @@ from references_fisher import (
 from torch import Tensor, distributions, nn
 
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
-from indexer.fisher import estimate
+from indexer.fisher import estimate as estimate_module
 from indexer.fisher.estimate import (
     ESTIMATORS,
     MIN_SAMPLES_TO_STOP,
@@ -357,7 +357,7 @@ def test_tolerance_out_of_reach_uses_every_sample():
 
 def test_tolerance_looks_at_filters_above_zero_only(monkeypatch):
     """Dead filters have no relative error, and a network of nothing but these never meets a tolerance."""
-    monkeypatch.setattr(estimate, "MIN_SAMPLES_TO_STOP", 2)
+    monkeypatch.setattr(estimate_module, "MIN_SAMPLES_TO_STOP", 2)
     dead = nn.Linear(6, 3).double()
     batches = batches_of(random_values(40, 6), labels_of("single_label", 40), 10)
     mixing = torch.zeros(NUM_CLASSES, 3, dtype=torch.float64)

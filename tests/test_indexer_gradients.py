@@ -1,4 +1,5 @@
-"""indexer.fisher.gradients: what the forms cost, and which is chosen. That they agree: tests of square_grads."""
+"""indexer.fisher.gradients: what the forms cost, and which is chosen. That they agree: tests of
+square_grads."""
 
 import pytest
 import torch

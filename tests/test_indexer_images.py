@@ -312,7 +312,7 @@ def test_decode_of_a_damaged_file_decodes_or_refuses(content, changes):
 
 @pytest.fixture(scope="module")
 def functional():
-    """torchvision's transforms; its operators do not load everywhere, which ``indexer.networks.torchvision`` sees to."""
+    """torchvision's transforms, imported after what ``indexer.networks.torchvision`` prepares for it."""
     importlib.import_module("indexer.networks.torchvision")
     return importlib.import_module("torchvision.transforms.functional")
 

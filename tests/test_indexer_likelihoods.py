@@ -1,4 +1,5 @@
-"""indexer.fisher.likelihoods against closed covariances, autograd, torch.distributions, and its first release."""
+"""indexer.fisher.likelihoods against closed covariances, autograd, torch.distributions, and its first
+release."""
 
 import math
 import re

@@ -1,4 +1,5 @@
-"""indexer.networks.small_resnet: the residual network of the CIFAR-10 experiments, by count and by what it recognises."""
+"""indexer.networks.small_resnet: the residual network of the CIFAR-10 experiments, by count and by what it
+recognises."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""indexer.networks.text_encoders: features and exact Fisher information of texts, whatever they are padded to."""
+"""indexer.networks.text_encoders: features and exact Fisher information of texts, whatever they are padded
+to."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""indexer.fisher.variational against the closed optimum of a linear model, and exact information of a real network."""
+"""indexer.fisher.variational against the closed optimum of a linear model, and exact information of a real
+network."""
 
 import re
 

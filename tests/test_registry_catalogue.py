@@ -1,4 +1,5 @@
-"""registry.snapshots.catalogue: the same whether read at once or brought up to date, however that came about."""
+"""registry.snapshots.catalogue: the same whether read at once or brought up to date, however that came
+about."""
 
 import random
 

@@ -19,6 +19,7 @@ from registry import TaskRegistry
 from registry.cli.main import main
 from registry.cli.options import CommaList, Range, Size
 from registry.errors import InvalidQueryError
+from registry import wording
 from registry.faces import documents, terminal
 from registry.storage.store import Store
 
@@ -197,7 +198,7 @@ def test_size_refuses_anything_else(text):
 @given(st.integers(1, 10**18))
 @settings(deadline=None)
 def test_shown_sizes_read_back_to_three_digits(value):
-    assert Size().convert(terminal.size(value), None, None) == pytest.approx(value, rel=0.005)
+    assert Size().convert(wording.size(value), None, None) == pytest.approx(value, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_shown_sizes_read_back_to_three_digits(value):
     ],
 )
 def test_sizes_are_rounded(value, shown):
-    assert terminal.size(value) == shown
+    assert wording.size(value) == shown
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))

@@ -1,4 +1,5 @@
-"""registry.snapshots.embeddings: the index is made once, loaded, extended, replaced, whatever its files hold."""
+"""registry.snapshots.embeddings: the index is made once, loaded, extended, replaced, whatever its files
+hold."""
 
 import os
 import subprocess

@@ -1,4 +1,5 @@
-"""registry.recommend.prediction: conditioning and what is gained by an expert, against dense algebra and integrals."""
+"""registry.recommend.prediction: conditioning and what is gained by an expert, against dense algebra and
+integrals."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""registry.recommend.prior: against loops, on worlds of known truth, on hardly any and on many results, on real ones."""
+"""registry.recommend.prior: against loops, on worlds of known truth, on hardly any and on many results, on
+real ones."""
 
 import csv
 import time

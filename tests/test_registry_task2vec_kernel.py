@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from references_distances import task2vec as slow_task2vec
 
-from registry.distances import task2vec
+from registry.distances import task2vec as task2vec_module
 from registry.distances.task2vec import task2vec
 
 SCALES = st.sampled_from([0.0, 1e-45, 1e-37, 1e-30, 1e-24, 1e-12, 1e-8, 1e-2, 1.0, 1e6, 1e12, 1e24, 1e30, 3e36])
@@ -45,7 +45,7 @@ def test_both_ways_to_compute_agree_where_one_gives_over_to_the_other(dtype, gen
     sources = (ratios[:, None] * np.exp(2 * generator.standard_normal((len(ratios), 300)))).astype(dtype)
     target = target.astype(dtype)
     found = task2vec(sources, target)
-    monkeypatch.setattr(task2vec, "LARGEST_MEAN", 0.0)
+    monkeypatch.setattr(task2vec_module, "LARGEST_MEAN", 0.0)
     np.testing.assert_allclose(found, task2vec(sources, target), rtol=0, atol=5e-7)
     np.testing.assert_allclose(found, slow(sources, target), rtol=0, atol=1e-6)
 
@@ -57,7 +57,7 @@ def test_a_row_does_not_depend_on_those_beside_it(dtype, generator, monkeypatch)
     targets = np.exp(generator.standard_normal((2, 33))).astype(dtype)
     expected = np.vstack([task2vec(row[None], targets) for row in sources])
     for elements in (1, 100, 1000):
-        monkeypatch.setattr(task2vec, "CACHE_ELEMENTS", elements)
+        monkeypatch.setattr(task2vec_module, "CACHE_ELEMENTS", elements)
         np.testing.assert_array_equal(task2vec(sources, targets), expected)
 
 

@@ -102,8 +102,8 @@ def decode_image(
     float grey, but for PGM, which declares its own. What comes out has three channels, which ``channels``
     may mix.
 
-    Of arrays: all channels are mixed by ``indexer.data.channels``, but four of 8 bits without a declared range are
-    red, green, blue and opacity under ``auto``, laid over white like those of files.
+    Of arrays: all channels are mixed by ``indexer.data.channels``, but four of 8 bits without a declared range
+    are red, green, blue and opacity under ``auto``, laid over white like those of files.
 
     Args:
         raw: Content of a file, or pixels ``[H, W]`` or ``[H, W, C]``.

@@ -34,7 +34,8 @@ def measure_expert(
 ) -> ProbeResult:
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
-    The head of ``indexer.heads.heads`` is fitted on the frozen expert's features of 20 samples a class (half of a
+    The head of ``indexer.heads.heads`` is fitted on the frozen expert's features of 20 samples a class (half
+    of a
     class that has fewer than 40) and scored on the rest of the sample; this is repeated with 30 draws of two
     classes, with 6 of ten, and with 5 of more.
 

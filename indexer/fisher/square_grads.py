@@ -2,8 +2,9 @@
 
 What is embedded is weights only, as in the Task2Vec code: what is added (biases, tokens, positions) has no
 filter to average over and is left out. Factors of whole channels, such as the affine weights of normalisation
-layers, are embedded on request, each a filter of its own. ``indexer.fisher.parameters`` says which parameters those are,
-``indexer.fisher.layer_rules`` which functions use them, ``indexer.fisher.gradients`` how their squares are computed.
+layers, are embedded on request, each a filter of its own. ``indexer.fisher.parameters`` says which parameters
+those are, ``indexer.fisher.layer_rules`` which functions use them, ``indexer.fisher.gradients`` how their
+squares are computed.
 
 Axes: N samples, k rows of a layer's input for each sample, D filters of the network.
 """

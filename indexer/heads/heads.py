@@ -242,7 +242,8 @@ def held_out_score(
     """Score, on a quarter of the samples, of a head fitted on the rest.
 
     - ``single_label``: a quarter of each class, at least one sample.
-    - ``multi_label``: a quarter stratified by ``indexer.heads.scores.choose_quarter_per_label``. Labels that lack
+    - ``multi_label``: a quarter stratified by ``indexer.heads.scores.choose_quarter_per_label``. Labels that
+    lack
       samples with them or without them on one side of the split are left out.
     - ``regression``: any quarter, at least two samples.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from indexer.errors import UnknownNameError
 from indexer.networks.loaders import Loader, parse_loader
 
-BUILTIN_FOLDER = Path(__file__).parent / "builtin"
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
 _LIBRARIES = {"timm": "timm", "hf": "transformers"}
 
@@ -27,7 +27,8 @@ def is_loadable_offline(text: str, cached_as: str = "") -> bool:
 
     Args:
         text: The loader.
-        cached_as: What the weights are called in a cache, see ``indexer.networks.zoo.ZooNetwork``. Without it the
+        cached_as: What the weights are called in a cache, see ``indexer.networks.zoo.ZooNetwork``. Without it
+        the
             library is asked, which loads torch, but only if there is anything in the caches.
     """
     try:

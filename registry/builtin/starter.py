@@ -19,7 +19,7 @@ import numpy as np
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord, to_json
 from registry.storage.store import Store
 
-FOLDER = Path(__file__).parent / "builtin"
+FOLDER = Path(__file__).parent
 VECTORS = ("fisher", "standard_error", "domain")
 
 Record = TypeVar("Record", TaskRecord, ExpertRecord, ResultRecord)

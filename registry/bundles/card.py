@@ -75,7 +75,8 @@ def card_of(tables: Mapping[str, pa.Table], spaces: Sequence[SpaceRecord], licen
     """The card.
 
     Args:
-        tables: Rows of ``registry.bundles.format.RECORD_TABLES`` in the bundle, of tasks in order of name and version.
+        tables: Rows of ``registry.bundles.format.RECORD_TABLES`` in the bundle, of tasks in order of name and
+            version.
         spaces: In the bundle.
         license: Of the records, as their owner says.
     """

@@ -6,7 +6,8 @@ It is a zip archive whose members are stored as they are, one right after the ot
     embeddings__<space_id>.parquet     one for each space
     manifest.json                      format, schema version, and checksum, bytes and rows of each other member
 
-Members hold the columns of ``registry.storage.schema``, compressed by zstd inside Parquet, rows in order of their key.
+Members hold the columns of ``registry.storage.schema``, compressed by zstd inside Parquet, rows in order of
+their key.
 There is no index and nothing that runs. The same content makes the same bytes: nothing in a bundle tells when
 or under which name it was written. ``registry.bundles.folders`` writes the same members as files of a folder.
 """
@@ -82,7 +83,8 @@ def _with_source_accuracy(table: str, rows: pa.Table) -> pa.Table:
 
 
 OLDEST_SCHEMA_VERSION = 3
-# From version N - 1 to N, under key N, as in ``registry.storage.schema.MIGRATIONS``; one for each from the oldest on.
+# From version N - 1 to N, under key N, as in ``registry.storage.schema.MIGRATIONS``; one for each from the
+# oldest on.
 UPGRADES: dict[int, Upgrade] = {4: Upgrade(_without_source_accuracy, _with_source_accuracy)}
 
 

@@ -2,8 +2,8 @@
 
 That library trusts them: a page may ask for any amount of memory, and some values end the whole process, such
 as a compression that pyarrow 26 does not know. Here they are read as what they are, structures of Thrift's
-compact protocol, and may hold only what ``registry.bundles.format`` writes: plain pages compressed by zstd, one column
-after the other, no dictionaries, no encryption, nothing in between.
+compact protocol, and may hold only what ``registry.bundles.format`` writes: plain pages compressed by zstd,
+one column after the other, no dictionaries, no encryption, nothing in between.
 
 Source: ``parquet.thrift`` of https://github.com/apache/parquet-format and Thrift's compact protocol.
 """

@@ -276,8 +276,8 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
         raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported")
     if format_version > bundle_format.FORMAT_VERSION:
         raise BundleError(
-            f"{path}: format version {format_version} is newer than {bundle_format.FORMAT_VERSION}, the newest that "
-            "this version understands; upgrade task2vec-registry"
+            f"{path}: format version {format_version} is newer than {bundle_format.FORMAT_VERSION}, "
+            "the newest that this version understands; upgrade task2vec-registry"
         )
     if schema_version > schema.SCHEMA_VERSION:
         raise SchemaVersionError(str(path), schema_version, schema.SCHEMA_VERSION)

@@ -17,10 +17,10 @@ from registry.cli import care, completion, experts, maps, questions, serve, show
 from registry.cli.options import json_option, memory_budget_option, pass_registry
 from registry.errors import RegistryError
 from registry.faces import documents, terminal
+from registry.wording import printable
 
 if TYPE_CHECKING:
-    from registry.wording import printable
-from registry.core import TaskRegistry
+    from registry.core import TaskRegistry
 
 EXIT_INTERRUPTED = 130
 
@@ -272,8 +272,8 @@ def demo() -> None:
     run_demo()
 
 
-for care in (care.export_registry, care.import_file, completion.completion, serve.serve):
-    main.add_command(care)
+for plain in (care.export_registry, care.import_file, completion.completion, serve.serve):
+    main.add_command(plain)
 tasks.task.add_command(tasks.add_many)
 for group in (tasks.task, experts.expert, experts.result):
     main.add_command(group)

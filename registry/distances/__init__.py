@@ -1,1 +1,25 @@
 """Distances between embeddings, in plain numpy."""
+
+from registry.distances.distances import (
+    DEFAULT_ALPHA,
+    DISTANCES,
+    Distance,
+    checked_rows,
+    cosine_distances,
+    get_distance,
+    list_distances,
+    pairwise,
+    trivial_distances,
+)
+
+__all__ = [
+    "DEFAULT_ALPHA",
+    "DISTANCES",
+    "Distance",
+    "checked_rows",
+    "cosine_distances",
+    "get_distance",
+    "list_distances",
+    "pairwise",
+    "trivial_distances",
+]

@@ -11,7 +11,8 @@ from registry.records import ExpertRecord
 from registry.tables import read_experts
 
 LIBRARIES = ("timm", "torchvision")
-"""What may be named in place of a CSV file: libraries that describe their networks, see ``indexer.networks.zoo``."""
+"""What may be named in place of a CSV file: libraries that describe their networks, see
+``indexer.networks.zoo``."""
 
 _COMPARED = (
     "source_task",

@@ -11,7 +11,7 @@ from registry.answers import Trial
 from registry.errors import IngestError
 from registry.ingest import ingest
 from registry.options import DataOptions, Progress
-from registry.recommend import scores
+from registry.recommend.scores import score
 from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
@@ -76,7 +76,7 @@ def open_data(
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
         start = time.perf_counter()
-        scores = {name: scores.score(name, found.features, found.labels, kind=found.kind) for name in SCORES}
+        scores = {name: score(name, found.features, found.labels, kind=found.kind) for name in SCORES}
         single = found.kind == "single_label"
         accuracy = score_features(found.features, found.labels, settings.seed).accuracy if single else None
         spent = found.feature_seconds

@@ -10,9 +10,10 @@ from typing import Any, Unpack
 
 from registry.answers import AddedMany, AddedOfMany, ManyProgress
 from registry.errors import IngestError, InvalidRecordError, StorageError
-from registry.ingest import ingest, manifests, writer
+from registry.ingest import ingest, manifests
 from registry.ingest.manifests import TaskRow
 from registry.ingest.runs import EmbeddingRun, make_run
+from registry.ingest.writer import BATCH, TaskWriter
 from registry.library.lifecycle import Lifecycle
 from registry.options import EngineOptions, ManyOptions
 from registry.records import TaskRecord, checked_name
@@ -37,7 +38,7 @@ class ManyTasks(Lifecycle, ABC):
         *,
         tags: Sequence[str] = (),
         skip_bad: bool = False,
-        batch: int = writer.BATCH,
+        batch: int = BATCH,
         report: Report | None = None,
         **options: Unpack[ManyOptions],
     ) -> AddedMany:
@@ -81,7 +82,7 @@ class ManyTasks(Lifecycle, ABC):
         self._create_if_missing()
         if run.space_id not in {space.space_id for space in self._store.spaces()}:
             self._store.add_space(run.space_record())
-        writer = writer.TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch)
+        writer = TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch)
         found = _Found(len(rows) + len(problems), len(problems), report, start)
         left = self._without_unchanged(rows, run, found)
         found.begin_embedding(len(left))
@@ -127,7 +128,7 @@ def _unchanged(row: TaskRow, task: TaskRecord, run: EmbeddingRun) -> AddedOfMany
     return AddedOfMany(row.name, row.place, row.data, "unchanged", task.version, seconds=seconds)
 
 
-def _embed_all(rows: list[TaskRow], run: EmbeddingRun, writer: writer.TaskWriter, found: "_Found") -> None:
+def _embed_all(rows: list[TaskRow], run: EmbeddingRun, writer: TaskWriter, found: "_Found") -> None:
     """Embed and write; whatever ends it, what is embedded by then is written.
 
     Raises:
@@ -214,7 +215,7 @@ class _Found:
         self,
         rows: Sequence[TaskRow],
         run: EmbeddingRun,
-        writer: writer.TaskWriter,
+        writer: TaskWriter,
         problems: Sequence[str],
     ) -> AddedMany:
         """What all of it did."""

@@ -3,21 +3,19 @@
 Axes: T rows of a table (a task, measured in one way), M experts.
 
 The model. Within a row the accuracy of expert i on task u is ``level_u + spread_u * z_iu``. Standings z are a
-Gaussian process over pairs of expert and task whose covariance is that of tasks (``registry.recommend.gaussian_process``:
-what all tasks have in common, likeness, noise) times that of experts (``registry.recommend.expert_covariance``). Where
-every expert was measured on every task, the expectation on a new one is that of each expert by itself, so it
-is computed so; the covariance of experts says what a measurement on the new task tells of the others. Without
-distances the expectation is the static prior, the expert's mean standing shrunk by n/(n+1). Level and spread of
-the new task are predicted by processes of the same kind. The mean function of standings falls with the distance
-of the expert's source task, by as much as past results show.
-
-Source:
-    Gaussian process with a separable covariance: Bonilla, Chai and Williams 2007, Multi-task Gaussian process
-    prediction, which also shows that the mean of each column stands alone. We depart in that level and expert
-    means are fitted together (a row in which only good experts were tried is not taken for an easy task) and
-    spreads of short rows are shrunk. The interval is hierarchical conformal prediction, Lee, Barber and Willett
-    2023, arXiv:2306.06342: tasks, not results, are exchangeable. Its calibration set is the tasks left out one
-    by one rather than a split, so coverage holds as measured (in docs/benchmarks.md), not by theorem.
+Gaussian process over pairs of expert and task whose covariance is that of tasks
+(``registry.recommend.gaussian_process``: what all tasks have in common, likeness, noise) times that of experts
+(``registry.recommend.expert_covariance``). Where every expert was measured on every task, the expectation on a
+new one is that of each expert by itself, so it is computed so; the covariance of experts says what a
+measurement on the new task tells of the others. Without distances the expectation is the static prior, the
+expert's mean standing shrunk by n/(n+1). Level and spread of the new task are predicted by processes of the
+same kind. The mean function of standings falls with the distance of the expert's source task, by as much as
+past results show. Source: Gaussian process with a separable covariance: Bonilla, Chai and Williams 2007, Multi-
+task Gaussian process prediction, which also shows that the mean of each column stands alone. We depart in that
+level and expert means are fitted together (a row in which only good experts were tried is not taken for an easy
+task) and spreads of short rows are shrunk. The interval is hierarchical conformal prediction, Lee, Barber and
+Willett 2023, arXiv:2306.06342: tasks, not results, are exchangeable. Its calibration set is the tasks left out
+one by one rather than a split, so coverage holds as measured (in docs/benchmarks.md), not by theorem.
 """
 
 from dataclasses import dataclass

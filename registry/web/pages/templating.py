@@ -16,7 +16,7 @@ from registry.web.pages import drawings
 from registry.web.pages.listings import link
 from registry.wording import GROUPS, KINDS, STAGES, share, short, size
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 STATIC = FOLDER / "static"
 NAVIGATION = {
     "/": "Tasks",
