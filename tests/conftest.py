@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 from builders import make_space
 from builders_datasets import write_folder
+from extras import shared_folder
 from s3_server import S3Server
 
 import registry
 
+SUPPORT = Path(__file__).parent / "support"
+# Processes that tests start find what tests share, as pytest does by the setting pythonpath.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
+
 if TYPE_CHECKING:
     from registry.storage.store import Store
-
-
-def shared_folder() -> Path:
-    """Where the real data for tests lies, whether or not it is there."""
-    return Path(os.environ.get("T2V_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 @pytest.fixture(scope="session")

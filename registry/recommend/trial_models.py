@@ -112,7 +112,7 @@ CALIBRATIONS = (
     Calibration({"logme": 0.72}, sd=0.025),
 )
 """The first for which all trials have the scores. Least squares over experts within the tasks of the
-development split of scripts/recommend_worlds.py, of accuracies by ``indexer.experts.few_shot.PROTOCOL``."""
+development split of scripts/lib/recommend_worlds.py, of accuracies by ``indexer.experts.few_shot.PROTOCOL``."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""docs/cli.md is what the program prints, and every command says what a user needs."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from registry.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+REMAKE = "docs/cli.md is out of date: run python scripts/make/make_cli_docs.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(ROOT / "scripts" / "make" / "make_cli_docs.py"))
+
+
+def leaf_commands(command=main, path="t2v"):
+    """Every command that does something: all but groups, and those groups that work alone too."""
+    if not isinstance(command, click.Group):
+        return [pytest.param(command, id=path)]
+    alone = [pytest.param(command, id=path)] if command.invoke_without_command else []
+    children = command.commands.items()
+    return alone + [leaf for name, child in children for leaf in leaf_commands(child, f"{path} {name}")]
+
+
+def examples(command):
+    lines = [line.strip() for line in command.help.splitlines()]
+    return [line for line in lines if line.startswith("t2v ")]
+
+
+def parse(line):
+    """Parse a command line without running it; returns the command that it would run."""
+    context = click.Context(main, info_name="t2v", **main.context_settings)
+    command, words = main, shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        words = command.make_parser(context).parse_args(args=words)[1]
+        if not words and command.invoke_without_command:
+            return command
+        command = command.get_command(context, words.pop(0))
+    command.make_context(command.name, words, parent=context)
+    return command
+
+
+def test_docs_are_the_help(script):
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == script["render"](), REMAKE
+
+
+@pytest.mark.parametrize("change", ["help", "option", "command"])
+def test_a_change_of_the_program_would_be_noticed(script, monkeypatch, change):
+    before = script["render"]()
+    nearest = main.commands["nearest"]
+    if change == "help":
+        monkeypatch.setattr(nearest, "help", "Something else.")
+    elif change == "option":
+        monkeypatch.setattr(nearest, "params", nearest.params[:-1])
+    else:
+        monkeypatch.delitem(main.commands, "nearest")
+    assert script["render"]() != before
+
+
+@pytest.mark.parametrize("command", leaf_commands())
+def test_command_has_an_example_that_parses(command):
+    assert examples(command)
+    assert {parse(line) for line in examples(command)} == {command}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("t2v nearest", "Missing parameter: query"),
+        ("t2v nearest flowers --nonesuch", "No such option '--nonesuch'."),
+        ("t2v recommend flowers --max-params much", "'much' is no size"),
+    ],
+)
+def test_an_example_that_does_not_parse_would_be_noticed(line, message):
+    with pytest.raises(click.UsageError, match=re.escape(message)):
+        parse(line)
+
+
+@pytest.mark.parametrize("command", leaf_commands())
+def test_every_option_is_explained(command):
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    assert [option.name for option in options if not option.help] == []
