@@ -4,7 +4,6 @@ Axes: D filters of the probe, F features of the probe.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,14 +14,21 @@ import numpy as np
 import xxhash
 
 from registry.errors import InvalidRecordError
+from registry.metrics import check_value, is_lower_better, score_of
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+EXPERT_PATTERN = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))[A-Za-z0-9._/:-]{1,160}")
+"""Names of experts as timm, torchvision, open_clip and the Hugging Face hub write them; no part of a path."""
 
 # No name is "." or "..": it is looked for in a folder.
 CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
 
 Key = tuple[str, int]
 """Name and version of a task."""
+
+MAX_VERSION = 1_000_000
+"""No task has more versions: a number above it is a mistake."""
 
 LATEST = "latest"
 """``name@latest`` is the latest version, as ``name`` alone is."""
@@ -40,13 +46,18 @@ def checked_name(kind: str, name: str) -> str:
     """Return ``name`` if it may name a ``kind``.
 
     Raises:
-        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``.
+        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``; the name of an
+            expert may have 160 characters, ``/`` and ``:`` too, but no part that is empty, ``.`` or ``..``.
     """
-    if not NAME_PATTERN.fullmatch(name):
+    is_expert = kind == "expert"
+    if not (EXPERT_PATTERN if is_expert else NAME_PATTERN).fullmatch(name):
         article = "an" if kind[0] in "aeiou" else "a"
-        raise InvalidRecordError(
-            f"{name!r} cannot name {article} {kind}: allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
+        allowed = (
+            "1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"
+            if is_expert
+            else "1 to 128 of the characters A-Z a-z 0-9 . _ -"
         )
+        raise InvalidRecordError(f"{name!r} cannot name {article} {kind}: allowed are {allowed}")
     return name
 
 
@@ -278,6 +289,10 @@ class ExpertRecord:
             published; ``None`` if not known.
         cached_as: What its weights are called once a library has fetched them: ``torch:FILE`` in the cache of
             torch's hub, ``hf:ORG/NAME`` in that of Hugging Face; empty if not known, or not fetched.
+        toy: Whether it is a small network of this package, for trying things out; it is not recommended to
+            those who have others.
+        aliases: Other names of the same weights, sorted, such as those of another library.
+        weights_hash: Hash of the weights when they were loaded, or empty if they have not been.
     """
 
     name: str
@@ -292,6 +307,9 @@ class ExpertRecord:
     removed_at: str = ""
     source_accuracy: float | None = None
     cached_as: str = ""
+    toy: bool = False
+    aliases: tuple[str, ...] = ()
+    weights_hash: str = ""
 
     def __post_init__(self) -> None:
         """Check names and numbers.
@@ -315,6 +333,8 @@ class ExpertRecord:
                 f"expert {self.name}: cached_as must be torch:FILE or hf:ORG/NAME, got {self.cached_as!r}"
             )
         object.__setattr__(self, "license", self.license.lower())
+        others = {checked_name("expert", alias) for alias in self.aliases} - {self.name}
+        object.__setattr__(self, "aliases", tuple(sorted(others)))
 
 
 @dataclass(frozen=True)
@@ -324,13 +344,19 @@ class ResultRecord:
     Attributes:
         task: Name of the task.
         expert: Name of the expert.
-        accuracy: 0 to 1.
-        metric: What was measured, ``accuracy`` unless told.
+        accuracy: The value of the metric, in the range that ``registry.metrics`` gives it: 0 to 1 for an
+            accuracy.
+        metric: What was measured, ``accuracy`` by default.
         protocol: How it was measured, such as ``linear_probe_20shot``.
         seed: Of the measurement, or ``None``.
         source: Who measured it: a paper, a person, a command.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
+        lower_is_better: Which way the metric goes; read off its name if ``None``.
+        task_version: Version of the task whose data was measured on, from 1; 0 if not known.
+        weights_hash: Hash of the weights that were measured, or empty if not known.
+        run_id: Of the run that measured it, such as that of an experiment tracker; empty if there is none. The
+            same run is kept once.
     """
 
     task: str
@@ -342,22 +368,54 @@ class ResultRecord:
     source: str = ""
     builtin: bool = False
     created_at: str = field(default_factory=utc_now)
+    lower_is_better: bool | None = None
+    task_version: int = 0
+    weights_hash: str = ""
+    run_id: str = ""
 
     def __post_init__(self) -> None:
-        """Check names and range.
+        """Check names and range, and settle which way the metric goes.
 
         Raises:
-            InvalidRecordError: If a name is not allowed or the accuracy is not from 0 to 1.
+            InvalidRecordError: If a name is not allowed, the value is out of the range of the metric, or it is
+                not known whether lower values are better.
         """
         checked_name("task", self.task)
         checked_name("expert", self.expert)
         checked_name("metric", self.metric)
         checked_name("protocol", self.protocol)
-        if not (math.isfinite(self.accuracy) and 0 <= self.accuracy <= 1):
+        try:
+            lower = is_lower_better(self.metric) if self.lower_is_better is None else self.lower_is_better
+            object.__setattr__(self, "lower_is_better", lower)
+            check_value(self.metric, self.accuracy, lower_is_better=lower)
+        except InvalidRecordError as err:
+            raise InvalidRecordError(f"result of {self.expert} on {self.task}: {err}") from err
+        if not 0 <= self.task_version <= MAX_VERSION:
             raise InvalidRecordError(
-                f"result of {self.expert} on {self.task}: "
-                f"{self.metric} must be from 0 to 1, got {self.accuracy}"
+                f"result of {self.expert} on {self.task}: task_version must be from 0 to {MAX_VERSION}, "
+                f"got {self.task_version}"
             )
+
+    @property
+    def score(self) -> float:
+        """The value on one scale for all metrics: 0 to 1, higher is better, see ``registry.metrics``."""
+        return score_of(self.metric, self.accuracy, lower_is_better=bool(self.lower_is_better))
+
+    @property
+    def same_as(self) -> tuple[Any, ...]:
+        """What two records of one measurement share: the run, or everything that was said of it."""
+        if self.run_id:
+            return self.run_id, self.task, self.expert, self.metric, self.protocol
+        return (
+            self.task,
+            self.expert,
+            self.metric,
+            self.protocol,
+            self.seed,
+            self.accuracy,
+            self.task_version,
+            self.weights_hash,
+        )
 
 
 @dataclass(frozen=True)
