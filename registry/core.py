@@ -17,7 +17,7 @@ from registry.answers import AddedTask, Neighbor, Problem, Query
 from registry.builtin.starter import populate
 from registry.distances import get_distance
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
-from registry.index.rows import DamagedIndexError
+from registry.index.neighbors import DamagedIndexError
 from registry.ingest import ingest, runs
 from registry.library.advice import Advice
 from registry.library.asking import Answer, space_of

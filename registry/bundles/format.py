@@ -15,8 +15,6 @@ or under which name it was written. ``registry.bundles.folders`` writes the same
 import hashlib
 import io
 import json
-import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,10 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from registry.files import replacing
 from registry.metrics import ERROR_SHARES, LOSSES
 from registry.storage import schema
 from registry.storage.audit import installed_versions
-from registry.storage.storage_errors import storage_errors
+from registry.storage.database import storage_errors
 
 FORMAT = "task2vec-registry bundle"
 FORMAT_VERSION = 1
@@ -243,18 +242,12 @@ def writing(path: Path) -> Iterator[BundleWriter]:
     Raises:
         StorageError: If it cannot be written.
     """
-    with storage_errors(f"{path}: the file cannot be written"):
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    yield _archive_writer(archive)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        storage_errors(f"{path}: the file cannot be written"),
+        replacing(path, durable=True) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        yield _archive_writer(archive)
 
 
 def checksum(content: bytes) -> str:
@@ -279,15 +272,6 @@ def _archive_writer(archive: zipfile.ZipFile) -> BundleWriter:
         lambda name: archive.open(_entry(name), "w", force_zip64=True),
         lambda content: archive.writestr(_entry(MANIFEST), content),
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Hashed(io.RawIOBase):

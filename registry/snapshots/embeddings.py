@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from registry.errors import StorageError
 from registry.index import neighbors
 from registry.index.files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
-from registry.index.rows import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
+from registry.index.neighbors import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
 from registry.index.vector_index import VectorIndex
 from registry.records import SpaceRecord
 from registry.snapshots.catalogue import row_keys

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry.index.rows import DamagedIndexError, EmbeddingRows
+from registry.index.neighbors import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.snapshots.catalogue import Catalogue, CatalogueCache, row_keys
 from registry.snapshots.domain import DomainVectors

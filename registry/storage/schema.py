@@ -19,12 +19,12 @@ SCHEMA_VERSION = 5
 
 
 class Tables(Protocol):
-    """What a migration can do: open a table as LanceDB knows it, and make one unless it is there."""
+    """What a migration can do; see ``registry.storage.database.Database``."""
 
-    def open(self, name: str) -> Any:
-        """The table of a name."""
+    def open_table(self, name: str) -> Any:
+        """A table as LanceDB knows it."""
 
-    def create(self, name: str, columns: pa.Schema) -> None:
+    def create_table(self, name: str, columns: pa.Schema) -> None:
         """Make an empty table, unless it is there."""
 
 
@@ -33,22 +33,22 @@ Migration = Callable[[Tables], None]
 
 def _add_kind(tables: Tables) -> None:
     """To version 2: every task has a kind; those known so far had one class a sample."""
-    tasks = tables.open("tasks")
+    tasks = tables.open_table("tasks")
     if "kind" not in tasks.schema.names:
         tasks.add_columns({"kind": "'single_label'"})
 
 
 def _add_history(tables: Tables) -> None:
     """To version 3: aliases of tasks, checksums of embeddings, and a table that says who wrote what."""
-    tasks = tables.open("tasks")
+    tasks = tables.open_table("tasks")
     if "aliases" not in tasks.schema.names:
         tasks.add_columns({"aliases": "arrow_cast(make_array(), 'List(Utf8)')"})
-    for space in tables.open("spaces").search().select(["space_id"]).to_arrow()["space_id"].to_pylist():
-        embeddings = tables.open(embeddings_table_name(space))
+    for space in tables.open_table("spaces").search().select(["space_id"]).to_arrow()["space_id"].to_pylist():
+        embeddings = tables.open_table(embeddings_table_name(space))
         if "checksum" not in embeddings.schema.names:
             embeddings.add_columns({"checksum": "cast(0 as bigint)"})
         _fill_checksums(embeddings)
-    tables.create("audit", AUDIT)
+    tables.create_table("audit", AUDIT)
 
 
 def _fill_checksums(embeddings: Any) -> None:
@@ -67,7 +67,7 @@ def _fill_checksums(embeddings: Any) -> None:
 
 def _add_source_accuracy(tables: Tables) -> None:
     """To version 4: how good experts are on their source task, and where libraries keep their weights."""
-    experts = tables.open("experts")
+    experts = tables.open_table("experts")
     if "source_accuracy" not in experts.schema.names:
         experts.add_columns({"source_accuracy": "cast(null as double)", "cached_as": "''"})
 

@@ -114,7 +114,7 @@ def test_rooms_are_small():
         ("indexer/heads/heads.py", "from indexer.fisher import estimate"),
         ("registry/core.py", "from indexer.embed import embed_dataset"),
         ("registry/records.py", "from registry.storage import schema"),
-        ("registry/recommend/prior.py", "from registry.index.rows import EmbeddingRows"),
+        ("registry/recommend/prior.py", "from registry.index.neighbors import EmbeddingRows"),
         ("registry/snapshots/view.py", "def f():\n    import faiss"),
         ("registry/ingest/writer.py", "import torch"),
         ("registry/storage/database.py", "import lancedb"),

@@ -240,13 +240,13 @@ def versions_of(folder, table):
     return sorted((folder / f"{table}.lance" / "_versions").glob("*.manifest"))
 
 
-def test_a_version_that_a_killed_writer_did_not_seal_stands_for_the_ones_before(tmp_path):
-    """As after a kill in the middle of a compaction, which deletes old versions before its own is sealed."""
+def test_a_version_that_a_killed_writer_did_not_list_stands_for_the_ones_before(tmp_path):
+    """As after a kill in the middle of a compaction, which deletes old versions before its own is listed."""
     store = Store.create(tmp_path)
     store.add_experts([make_expert("one.test")])
-    sealed = versions_of(tmp_path, "experts")
+    listed = versions_of(tmp_path, "experts")
     lancedb.connect(tmp_path).open_table("experts").delete("name = ''")
-    for path in sealed:
+    for path in listed:
         path.unlink()
     assert [expert.name for expert in Store(tmp_path).experts()] == ["one.test"]
     assert Store(tmp_path).verify() == []

@@ -85,7 +85,9 @@ def check_up_to_date(folder, version):
     assert embeddings.schema.equals(schema.embeddings_schema(space.dim, space.domain_dim))
     assert embeddings["checksum"].to_pylist() == schema.made_checksums(embeddings)
     assert {problem.kind for problem in store.verify()} <= {"dangling"}
-    assert [store.database.place.seals_are_whole(name) for name in store.database.table_names()] == [True] * 7
+    assert [store.database.place.checksums_are_whole(name) for name in store.database.table_names()] == [
+        True
+    ] * 7
 
 
 def test_the_fixture_is_of_its_version_and_small(old, version):
