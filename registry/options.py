@@ -8,6 +8,9 @@ from typing import Literal, TypedDict, get_args
 
 from registry.errors import InvalidQueryError
 
+DEFAULT_DISTANCE = "task2vec"
+"""Name of the distance that is meant unless another is named."""
+
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
 

@@ -9,7 +9,6 @@ from registry.wording import GROUPS, share, short, size
 
 if TYPE_CHECKING:
     from registry.answers import (
-        AddedTask,
         Evidence,
         ImportedExperts,
         Measurement,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         TrialScores,
     )
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
+    from registry.task_answers import AddedTask
 
 NUM_CLASSES_SHOWN = 20
 NUM_NAMES_SHOWN = 5
@@ -66,7 +66,7 @@ def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "Emb
 
 
 def _show_embeddings(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]) -> None:
-    from registry.ingest.ingest import head_metric
+    from registry.ingest.translate import head_metric
 
     tolerance = task.asked.get("tolerance")
     score = f">{head_metric(task.kind)}"

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry.answers import OptimizedTable, TaskHistory
+    from registry.answers import OptimizedTable
     from registry.records import AuditRecord
+    from registry.task_answers import TaskHistory
 
 
 def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from registry.faces.terminal import card, message, say, table
 
 if TYPE_CHECKING:
-    from registry.answers import AddedMany, AddedOfMany, ManyProgress
-    from registry.library.many import Report
+    from registry.task_answers import AddedMany, AddedOfMany, ManyProgress, Report
 
 LINE_SECONDS = 30.0
 """Between lines on how far it is, where stderr is no terminal."""

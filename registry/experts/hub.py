@@ -9,7 +9,7 @@ from typing import Any
 from registry.errors import InvalidRecordError
 from registry.experts.model_cards import CardResult, ModelCard, letters_of, read_card
 from registry.experts.model_folders import CARD, FolderFacts, find_folders, read_folder
-from registry.ingest.ingest import absolute_loader
+from registry.ingest.data import absolute_loader
 from registry.records import NAME_PATTERN, ExpertRecord, ResultRecord, checked_name
 
 SOURCE = "hf"

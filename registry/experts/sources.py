@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
-from registry.ingest.ingest import absolute_loader, is_there, translated_errors
+from registry.ingest.data import absolute_loader, is_there
+from registry.ingest.translate import translated_errors
 from registry.records import ExpertRecord
 from registry.tables import read_experts
 

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.answers import Neighbor, Query, TaskHistory
+    from registry.answers import Neighbor, Query
     from registry.distances import Distance
-    from registry.ingest.ingest import ProbeDescription, TaskEmbedding
+    from registry.ingest.networks import ProbeDescription
+    from registry.ingest.prepare import TaskEmbedding
     from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
+    from registry.task_answers import TaskHistory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def to_values(document: Any) -> Any:
 
 def of_task(task: "TaskRecord") -> dict[str, Any]:
     """A task in a list; of a regression, ``num_classes`` is the number of targets."""
-    from registry.ingest.ingest import head_metric
+    from registry.ingest.translate import head_metric
 
     return {
         "task": task.name,
@@ -153,7 +155,8 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
     """What made an embedding and how sure it is; its vectors are left to a file."""
     from registry.cautions import embedding_warnings
-    from registry.ingest.ingest import embedding_record, head_metric
+    from registry.ingest.prepare import embedding_record
+    from registry.ingest.translate import head_metric
 
     dataset, settings = embedding.dataset, embedding.settings
     record = embedding_record(dataset.spec, 0, embedding)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidRecordError, RegistryError
-from registry.ingest.ingest import make_settings
+from registry.ingest.translate import make_settings
 from registry.records import checked_name
 from registry.tables import cleaned, csv_rows
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 from registry.answers import Trial
 from registry.errors import IngestError
-from registry.ingest import ingest
+from registry.ingest.data import READING_SETTINGS, check_data_is_there, reading_options
+from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
 from registry.recommend.scores import score
 from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 if TYPE_CHECKING:
-    from registry.ingest.ingest import TaskEmbedding
+    from registry.ingest.prepare import TaskEmbedding
 
 SCORES = ("logme", "linear_probe", "knn")
 """Which transferability scores a trial computes."""
@@ -32,16 +33,14 @@ def task_options(task: TaskRecord, options: DataOptions) -> DataOptions:
     Raises:
         IngestError: If the data did not ship, or is not where it was.
     """
-    ingest.check_data_is_there(task)
+    check_data_is_there(task)
     said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS}
-    return cast("DataOptions", said | ingest.reading_options(task))
+    return cast("DataOptions", said | reading_options(task))
 
 
 def embedding_options(embedding: "TaskEmbedding", options: DataOptions) -> DataOptions:
     """How trials on data that was just embedded read it: the same sample, unless told otherwise."""
-    done = {
-        name: getattr(embedding.settings, name) for name in ("max_samples", "seed", *ingest.READING_SETTINGS)
-    }
+    done = {name: getattr(embedding.settings, name) for name in ("max_samples", "seed", *READING_SETTINGS)}
     said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS and value is not None}
     return cast("DataOptions", done | said)
 
@@ -59,8 +58,8 @@ def open_data(
     Raises:
         IngestError: If an option is out of its range.
     """
-    settings = ingest.make_settings(**options)
-    with ingest.translated_errors():
+    settings = make_settings(**options)
+    with translated_errors():
         from indexer.experts.trials import TrialData
 
         sample = TrialData(data, settings)

@@ -10,6 +10,7 @@ Axes: R rows, N further rows, D filters of the probe.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -41,13 +42,18 @@ class EmbeddingCache:
         self._database = database
         self._table = schema.embeddings_table_name(space.space_id)
         self._dim = space.dim
-        registry_id = database.registry_id()
-        self._files = IndexFiles(database.place.cache_folder(registry_id), registry_id, space.space_id)
+        self._space_id = space.space_id
         self._refused = ""  # generation of files that are damaged or outgrown
         self._outgrown_rows = 0  # when the index was last found outgrown, built again or not
         self._current: EmbeddingRows | None
         self._saved: SavedIndex | None
         self._forget()
+
+    @cached_property
+    def _files(self) -> IndexFiles:
+        """The files of the index; few rows have none."""
+        registry_id = self._database.registry_id()
+        return IndexFiles(self._database.place.cache_folder(registry_id), registry_id, self._space_id)
 
     def refresh(self) -> EmbeddingRows:
         """The rows as of now; a ``StorageError`` if the table cannot be read or holds what is no embedding."""
@@ -65,12 +71,13 @@ class EmbeddingCache:
         return self._current
 
     def discard_index(self, damage: DamagedIndexError) -> None:
-        """Have the next ``refresh`` build the index again, unless that was done since the damage was met."""
+        """Have the next ``refresh`` build the index again, if it is the damaged one that is in use."""
+        if self._saved is None or self._saved.generation != damage.generation:
+            return
         logger.warning("the index of %s is built again: row %d is damaged", self._table, damage.row)
         # Refused by name: the files may be in use elsewhere, built again there already, or not be writable.
         self._refused = damage.generation
-        if self._saved is not None and self._saved.generation == damage.generation:
-            self._forget()
+        self._forget()
 
     def _forget(self) -> None:
         """Know no row, as in the beginning."""
@@ -158,12 +165,13 @@ class EmbeddingCache:
     # The index
 
     def _open_index(self) -> None:
-        """Take the rows of the saved index, or build one where there are many rows."""
+        """Take the rows of the saved index where there are many rows, or build it."""
+        if self._database.count_rows(self._table) < neighbors.EXACT_BELOW:
+            return
         try:
             self._adopt_files()
         except UnusableIndexError as err:
-            if self._database.count_rows(self._table) >= neighbors.EXACT_BELOW:
-                self._build(str(err))
+            self._build(str(err))
 
     def _adopt_files(self) -> None:
         """Know the rows of the index files and no others.

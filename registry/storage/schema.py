@@ -77,11 +77,11 @@ def _add_identity(tables: Tables) -> None:
 
     Until then every expert that shipped was a small network of this package.
     """
-    experts = tables.open("experts")
+    experts = tables.open_table("experts")
     if "toy" not in experts.schema.names:
         none = "arrow_cast(make_array(), 'List(Utf8)')"
         experts.add_columns({"toy": "builtin", "aliases": none, "weights_hash": "''"})
-    results = tables.open("results")
+    results = tables.open_table("results")
     if "run_id" not in results.schema.names:
         lower = ", ".join(f"'{metric}'" for metric in (*ERROR_SHARES, *LOSSES))
         results.add_columns(

@@ -15,7 +15,7 @@ from indexer.records import EmbeddingSettings
 from registry.builtin.starter import Starter, load_starter
 from registry.distances import cosine_distances, pairwise
 from registry.errors import NotFoundError
-from registry.ingest.ingest import embedding_record, prepare_task
+from registry.ingest.prepare import embedding_record, prepare_task
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.tables import read_results
 

@@ -22,7 +22,7 @@ from indexer.heads.scores import choose_per_class
 from indexer.networks.load import list_builtin, load_network, load_source_head
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import load_starter
-from registry.ingest.ingest import prepare_task
+from registry.ingest.prepare import prepare_task
 from registry.recommend.scores import list_scores, score
 
 COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))

@@ -13,7 +13,7 @@ from extras import skip_without
 from PIL import Image
 
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.pictures import figures, pictures, plotly_page
 from registry.pictures.palette import THEMES
 
@@ -41,7 +41,7 @@ def clustering(known):
 
 @pytest.fixture
 def profile(known, monkeypatch):
-    monkeypatch.setattr(ingest, "probe_layers", lambda _space: LAYERS)
+    monkeypatch.setattr(networks, "probe_layers", lambda _space: LAYERS)
     return known.profile("task000", "task001")
 
 

@@ -22,7 +22,8 @@ from command_lines import answer
 
 from registry import TaskRegistry
 from registry.errors import StorageError
-from registry.ingest import ingest
+from registry.ingest.prepare import prepare_task
+from registry.ingest.translate import make_settings
 from registry.storage import schema
 from registry.storage.store import Store
 
@@ -203,7 +204,7 @@ def test_an_older_bundle_is_what_its_registry_is_now(tmp_path, version):
 )
 def test_the_same_data_with_the_settings_of_an_old_registry_is_not_added_again(tmp_path, name, options):
     old = unpack(1, tmp_path / "old")
-    prepared = ingest.prepare_task(DIGITS, ingest.make_settings(**options))
+    prepared = prepare_task(DIGITS, make_settings(**options))
     Store(old).database.commit(
         "tasks",
         lambda table: table.update(where=f"name = '{name}'", values={"fingerprint": prepared.fingerprint}),
