@@ -82,7 +82,7 @@ class TrialScores:
 
     Attributes:
         scores: Transferability scores by name; higher is better.
-        accuracy: Of a few-shot linear probe, 0 to 1; ``None`` where the task is not single-label.
+        accuracy: Accuracy of a few-shot linear probe, 0 to 1; ``None`` where the task is not single-label.
         seconds: Wall time.
     """
 
@@ -96,7 +96,7 @@ class Trial:
     """One expert that was tried.
 
     Attributes:
-        expert: Its name.
+        expert: Name of the expert.
         expected_accuracy: What was expected of it just before, 0 to 1.
         expected_improvement: Over the best expert known just before, in accuracy.
         found: What trying it gave.
@@ -148,7 +148,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer of *recommend*: ranked experts, the baselines by name, what to be wary of, what was tried."""
+    """The answer of *recommend*: ranked experts, the baselines by name, caveats, what was tried."""
 
     query: Query
     recommendations: tuple[RecommendedExpert, ...]
@@ -194,7 +194,9 @@ def _shown(expert: RecommendedExpert) -> dict[str, object]:
         "parameters": expert.num_params,
         "licence": expert.license,
         "results": expert.evidence.results,
-        "nearest of them": ", ".join(f"{it.task} {it.accuracy:.3f}" for it in expert.evidence.neighbors),
+        "nearest of them": ", ".join(
+            f"{other.task} {other.accuracy:.3f}" for other in expert.evidence.neighbors
+        ),
     }
 
 
@@ -203,15 +205,15 @@ class ExportSummary(Card):
     """What was exported.
 
     Attributes:
-        path: Of the file.
-        bytes: Its size.
-        checksum: Of all that is in it, hexadecimal; the same content has the same.
+        path: The file.
+        bytes: Size of the file.
+        checksum: Checksum of all that is in the file, hexadecimal; the same content has the same.
         spaces: Number of embedding spaces.
-        tasks: Of versions of tasks.
-        embeddings: Of embeddings.
-        experts: Of experts.
-        results: Of results.
-        audit_lines: Of lines on who wrote what.
+        tasks: Number of versions of tasks.
+        embeddings: Number of embeddings.
+        experts: Number of experts.
+        results: Number of results.
+        audit_lines: Number of lines on who wrote what.
     """
 
     path: str
@@ -230,16 +232,16 @@ class ImportSummary(Card):
     """What was imported, and what was not.
 
     Attributes:
-        path: Of the file.
-        checksum: Of all that is in it, hexadecimal.
+        path: The file.
+        checksum: Checksum of all that is in the file, hexadecimal.
         created: Whether there was no registry before.
         spaces: Number of embedding spaces that were added.
-        tasks: Of versions of tasks that were added.
-        embeddings: Of embeddings that were added.
-        experts: Of experts that were added or replaced.
-        results: Of results that were added.
-        audit_lines: Of lines on who wrote what that were added; the lines on this import are not counted.
-        tagged: Of versions that were there and got tags or aliases.
+        tasks: Number of versions of tasks that were added.
+        embeddings: Number of embeddings that were added.
+        experts: Number of experts that were added or replaced.
+        results: Number of results that were added.
+        audit_lines: Number of lines on who wrote what that were added, without those on this import.
+        tagged: Number of versions that were there and got tags or aliases.
         renumbered: Versions that were added under another number, as ``flowers@1 as flowers@3``.
         conflicts: What the file and the registry disagreed on, in sentences.
     """

@@ -4,7 +4,6 @@ Axes: D filters of the probe, F features of the probe.
 """
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,23 +14,7 @@ import xxhash
 
 from registry.errors import InvalidRecordError
 from registry.metrics import check_value, is_lower_better, score_of
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-EXPERT_PATTERN = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))[A-Za-z0-9._/:-]{1,160}")
-"""Names of experts as timm, torchvision, open_clip and the Hugging Face hub write them; no part of a path."""
-
-# No name is "." or "..": it is looked for in a folder.
-CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
-
-Key = tuple[str, int]
-"""Name and version of a task."""
-
-MAX_VERSION = 1_000_000
-"""No task has more versions: a number above it is a mistake."""
-
-LATEST = "latest"
-"""``name@latest`` is the latest version, as ``name`` alone is."""
+from registry.names import CACHED_AS_PATTERN, MAX_VERSION, checked_alias, checked_name
 
 Kind = Literal["single_label", "multi_label", "regression"]
 """What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""
@@ -40,39 +23,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Content = Literal["images", "texts"]
 """What the samples of a task are."""
-
-
-def checked_name(kind: str, name: str) -> str:
-    """Return ``name`` if it may name a ``kind``.
-
-    Raises:
-        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``; the name of an
-            expert may have 160 characters, ``/`` and ``:`` too, but no part that is empty, ``.`` or ``..``.
-    """
-    is_expert = kind == "expert"
-    if not (EXPERT_PATTERN if is_expert else NAME_PATTERN).fullmatch(name):
-        article = "an" if kind[0] in "aeiou" else "a"
-        allowed = (
-            "1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"
-            if is_expert
-            else "1 to 128 of the characters A-Z a-z 0-9 . _ -"
-        )
-        raise InvalidRecordError(f"{name!r} cannot name {article} {kind}: allowed are {allowed}")
-    return name
-
-
-def checked_alias(alias: str) -> str:
-    """Return ``alias`` if it may name a version of a task, as in ``name@alias``.
-
-    Raises:
-        InvalidRecordError: If it could not name a task, or could be taken for a version.
-    """
-    checked_name("alias", alias)
-    if alias.isdecimal() or alias == LATEST:
-        raise InvalidRecordError(
-            f"{alias!r} cannot be an alias: name@{alias} is a version; use a word of your own"
-        )
-    return alias
 
 
 def embedding_checksum(
@@ -109,13 +59,13 @@ class TaskRecord:
         data: The data spec it was read from.
         num_classes: C; of a regression, the number T of its targets.
         num_samples: Samples in the dataset, before sampling.
-        class_names: Of classes, labels or targets, in label order.
+        class_names: Names of classes, labels or targets, in label order.
         fingerprint: Content hash of the data, see ``indexer.records.DatasetDescription``.
         settings: What the embedding depended on beside the data and the space, as one canonical string.
         tags: Free words, sorted, each allowed by ``NAME_PATTERN``.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
-        removed_at: The same, or empty while the task is there.
+        removed_at: When it was removed, likewise; empty while the task is there.
         kind: What the labels are.
         aliases: Movable names of this version, sorted; no two versions of a task share one.
     """
@@ -152,8 +102,7 @@ class TaskRecord:
     @property
     def asked(self) -> dict[str, Any]:
         """``settings`` as values: ``max_samples``, ``seed``, ``split``, and others that are not the default."""
-        values: dict[str, Any] = json.loads(self.settings)
-        return values
+        return dict(json.loads(self.settings))
 
     @property
     def num_samples_drawn(self) -> int:
@@ -207,18 +156,17 @@ class EmbeddingRecord:
 
     Attributes:
         task: Name of the task.
-        version: Of the task.
+        version: Version of the task.
         fisher: ``[D]`` float32, finite, non-negative, not all zero.
         standard_error: ``[D]`` float32, finite, non-negative.
         domain: ``[F]`` float32, finite.
         num_samples_used: At least 2.
-        head_accuracy: Held-out score of the head, at most 1: balanced accuracy, mean average precision, or the
-            R² of a regression, which may be negative.
+        head_accuracy: Held-out score of the head, at most 1; the R² of a regression may be negative.
         head_loss: In nats.
-        seed: Of the sample and the draws.
+        seed: Seed of the sample and the draws.
         seconds: Wall time of the embedding.
-        checksum: Of all the others, from 1 to 2**63 - 1; made unless given. 0 is that of a row which was
-            written before there were any.
+        checksum: Checksum of all the others, from 1 to 2**63 - 1; made unless given. 0 is that of a row which
+            was written before there were any.
     """
 
     task: str
@@ -284,13 +232,11 @@ class ExpertRecord:
         license: SPDX identifier in lower case, or empty if not known.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
-        removed_at: The same, or empty while the expert is there.
-        source_accuracy: Accuracy on held-out samples of the source task, 0 to 1, such as ImageNet's top-1 as
-            published; ``None`` if not known.
+        removed_at: When it was removed, likewise; empty while the expert is there.
+        source_accuracy: Accuracy on held-out samples of the source task, 0 to 1; ``None`` if not known.
         cached_as: What its weights are called once a library has fetched them: ``torch:FILE`` in the cache of
             torch's hub, ``hf:ORG/NAME`` in that of Hugging Face; empty if not known, or not fetched.
-        toy: Whether it is a small network of this package, for trying things out; it is not recommended to
-            those who have others.
+        toy: Whether it is a small network of this package, which is recommended only where there is no other.
         aliases: Other names of the same weights, sorted, such as those of another library.
         weights_hash: Hash of the weights when they were loaded, or empty if they have not been.
     """
@@ -344,19 +290,18 @@ class ResultRecord:
     Attributes:
         task: Name of the task.
         expert: Name of the expert.
-        accuracy: The value of the metric, in the range that ``registry.metrics`` gives it: 0 to 1 for an
-            accuracy.
+        accuracy: The value of the metric, in its range, see ``registry.metrics``: 0 to 1 for an accuracy.
         metric: What was measured, ``accuracy`` by default.
         protocol: How it was measured, such as ``linear_probe_20shot``.
-        seed: Of the measurement, or ``None``.
+        seed: Seed of the measurement, or ``None``.
         source: Who measured it: a paper, a person, a command.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
         lower_is_better: Which way the metric goes; read off its name if ``None``.
         task_version: Version of the task whose data was measured on, from 1; 0 if not known.
         weights_hash: Hash of the weights that were measured, or empty if not known.
-        run_id: Of the run that measured it, such as that of an experiment tracker; empty if there is none. The
-            same run is kept once.
+        run_id: Id of the run that measured it, such as that of an experiment tracker; empty if there is none.
+            The same run is kept once.
     """
 
     task: str
@@ -380,10 +325,8 @@ class ResultRecord:
             InvalidRecordError: If a name is not allowed, the value is out of the range of the metric, or it is
                 not known whether lower values are better.
         """
-        checked_name("task", self.task)
-        checked_name("expert", self.expert)
-        checked_name("metric", self.metric)
-        checked_name("protocol", self.protocol)
+        for kind in ("task", "expert", "metric", "protocol"):
+            checked_name(kind, getattr(self, kind))
         try:
             lower = is_lower_better(self.metric) if self.lower_is_better is None else self.lower_is_better
             object.__setattr__(self, "lower_is_better", lower)
@@ -404,26 +347,18 @@ class ResultRecord:
     @property
     def same_as(self) -> tuple[Any, ...]:
         """What two records of one measurement share: the run, or everything that was said of it."""
+        measured = self.task, self.expert, self.metric, self.protocol
         if self.run_id:
-            return self.run_id, self.task, self.expert, self.metric, self.protocol
-        return (
-            self.task,
-            self.expert,
-            self.metric,
-            self.protocol,
-            self.seed,
-            self.accuracy,
-            self.task_version,
-            self.weights_hash,
-        )
+            return self.run_id, *measured
+        return *measured, self.seed, self.accuracy, self.task_version, self.weights_hash
 
 
 @dataclass(frozen=True)
 class AuditRecord:
     """A line on who wrote what; there is one for each task, expert, result or space of each write.
 
-    It is written before the write that it tells of, so no write is without one; the last line of a process that
-    was killed may tell of a write that did not happen.
+    It is written before the write that it describes, so no write is without one; the last line of a process
+    that was killed may describe a write that did not happen.
 
     Attributes:
         action: Such as ``task.add``, ``task.tag``, ``result.add``.
@@ -431,8 +366,8 @@ class AuditRecord:
         details: What of it, as canonical JSON.
         actor: ``$T2V_USER``, or the name of the user who ran it.
         host: Name of the machine.
-        process_id: On that machine.
-        versions: Of this package and the libraries that decide about what is written, as canonical JSON.
+        process_id: Number of the process on that machine.
+        versions: Versions of what decides about what is written: this package and libraries, as canonical JSON.
         at: ISO 8601, UTC.
     """
 
@@ -462,16 +397,4 @@ class AuditRecord:
     @property
     def told(self) -> dict[str, Any]:
         """``details`` as values."""
-        values: dict[str, Any] = json.loads(self.details)
-        return values
-
-
-def to_json(record: Any) -> Any:
-    """Plain JSON values of a record, a sequence of records or a plain value; arrays are left to the caller."""
-    if hasattr(record, "__dataclass_fields__"):
-        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
-    if isinstance(record, dict):
-        return {key: to_json(value) for key, value in record.items()}
-    if isinstance(record, list | tuple):
-        return [to_json(value) for value in record]
-    return record
+        return dict(json.loads(self.details))

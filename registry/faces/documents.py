@@ -29,7 +29,7 @@ def to_text(document: Any) -> str:
 
 def to_values(document: Any) -> Any:
     """The same as plain values, for what makes JSON of it itself."""
-    from registry.records import to_json
+    from registry.notebooks import to_json
 
     return _finite(to_json(document))
 
@@ -154,7 +154,7 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
     """What made an embedding and how sure it is; its vectors are left to a file."""
-    from registry.cautions import embedding_warnings
+    from registry.ingest.cautions import embedding_warnings
     from registry.ingest.prepare import embedding_record
     from registry.ingest.translate import head_metric
 
@@ -205,7 +205,7 @@ def of_network(network: Any) -> dict[str, Any]:
 
 def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
     """The card of a network; ``costs`` is null unless they were asked for."""
-    from registry.records import to_json
+    from registry.notebooks import to_json
 
     network, costs = probe.network, probe.costs
     return {

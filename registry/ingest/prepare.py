@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-from registry.cautions import embedding_warnings
 from registry.errors import IngestError
+from registry.ingest.cautions import embedding_warnings
 from registry.ingest.data import absolute_data, absolute_loader
 from registry.ingest.runs import make_run
 from registry.ingest.translate import (

@@ -39,7 +39,7 @@ def task_options(task: TaskRecord, options: DataOptions) -> DataOptions:
 
 
 def embedding_options(embedding: "TaskEmbedding", options: DataOptions) -> DataOptions:
-    """How trials on data that was just embedded read it: the same sample, unless told otherwise."""
+    """How trials on data that was just embedded read it: the same sample, unless options say otherwise."""
     done = {name: getattr(embedding.settings, name) for name in ("max_samples", "seed", *READING_SETTINGS)}
     said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS and value is not None}
     return cast("DataOptions", done | said)
@@ -69,21 +69,23 @@ def open_data(
         from indexer.experts.few_shot import score_features
 
         try:
-            found = sample.features(expert.loader, progress)
+            featured = sample.features(expert.loader, progress)
         except DataError as err:  # which would stop every expert
             raise IngestError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
         start = time.perf_counter()
-        scores = {name: score(name, found.features, found.labels, kind=found.kind) for name in SCORES}
-        single = found.kind == "single_label"
-        accuracy = score_features(found.features, found.labels, settings.seed).accuracy if single else None
-        spent = found.feature_seconds
+        scores = {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
+        single = featured.kind == "single_label"
+        accuracy = (
+            score_features(featured.features, featured.labels, settings.seed).accuracy if single else None
+        )
+        spent = featured.feature_seconds
         return TrialRun(
             scores,
             accuracy,
-            num_images=len(found.labels),
-            loading_seconds=found.loading_seconds,
+            num_images=len(featured.labels),
+            loading_seconds=featured.loading_seconds,
             feature_seconds=None if spent is None else spent + time.perf_counter() - start,
         )
 
@@ -95,7 +97,7 @@ def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[Res
     from indexer.experts.few_shot import PROTOCOL
 
     return [
-        ResultRecord(task.name, it.expert, it.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
-        for it in trials
-        if it.found.accuracy is not None
+        ResultRecord(task.name, trial.expert, trial.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
+        for trial in trials
+        if trial.found.accuracy is not None
     ]

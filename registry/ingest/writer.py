@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from registry.cautions import embedding_warnings
+from registry.ingest.cautions import embedding_warnings
 from registry.ingest.manifests import TaskRow
 from registry.ingest.prepare import embedding_record, task_record
 from registry.ingest.translate import settings_key
@@ -159,7 +159,10 @@ class TaskWriter:
         written = write_tasks(
             self._store,
             self._space_id,
-            [NamedEmbedding(it.row.name, (*it.row.tags, *self._tags), it.embedding) for it in self._waiting],
+            [
+                NamedEmbedding(one.row.name, (*one.row.tags, *self._tags), one.embedding)
+                for one in self._waiting
+            ],
         )
         added = [_outcome(*pair) for pair in zip(self._waiting, written, strict=True)]
         self._waiting = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from registry.answers import Query
 from registry.builtin.starter import populate
 from registry.errors import InvalidQueryError, NoRegistryError, StorageError
-from registry.index.rows import DamagedIndexError
+from registry.index.neighbors import DamagedIndexError
 from registry.ingest.data import looks_like_data, meant_loader
 from registry.ingest.prepare import embed_in_space
 from registry.ingest.translate import default_probe, default_recipe
@@ -126,7 +126,7 @@ class RegistryBase:
             InvalidQueryError: If the filter does not parse, no space or several fit, or a task of texts is
                 asked about where tasks of images are compared, or the other way round.
         """
-        asked = probe or next((it.space.space_id for it in queries if not isinstance(it, str)), None)
+        asked = probe or next((query.space.space_id for query in queries if not isinstance(query, str)), None)
         view = self._view_of(self._space(asked), where)
         absent, own = self._absent(queries, view)
         if own and asked is None:
@@ -145,7 +145,7 @@ class RegistryBase:
         return View.open(self._snapshots, space, builtin=self.builtin, where=where)
 
     def _absent(self, queries: "Sequence[str | TaskEmbedding]", view: View) -> tuple[str, list[SpaceRecord]]:
-        """The first registered task among queries that lacks an embedding in a view, and the spaces where it has one."""
+        """The first registered task among queries that lacks an embedding in a view, and its spaces."""
         for query in queries:
             if isinstance(query, str) and view.lacks(query):
                 return query, [space for space, _ in self._embeddings_of(query)]

@@ -9,11 +9,12 @@ from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
 from registry.ingest.networks import measure_expert
+from registry.ingest.tables import read_results
 from registry.library.base import RegistryBase
+from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import Progress
-from registry.records import ExpertRecord, ResultRecord, checked_name
-from registry.tables import read_results
+from registry.records import ExpertRecord, ResultRecord
 
 
 class Experts(RegistryBase):
@@ -63,7 +64,7 @@ class Experts(RegistryBase):
         over what is registered, and where it says nothing, that stays.
 
         Args:
-            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.tables``; or ``hf`` with a
+            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.ingest.tables``; or ``hf`` with a
                 folder. An expert of a library that was removed here stays removed, and a name that another
                 network has here stays with it.
             from_dir: A folder that holds a model as the Hugging Face hub gives it, or folders of such; licence,
@@ -189,7 +190,7 @@ class Experts(RegistryBase):
         return result
 
     def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
-        """Remember the results of a CSV file; see ``registry.tables``.
+        """Remember the results of a CSV file; see ``registry.ingest.tables``.
 
         Args:
             path: The CSV file.

@@ -14,9 +14,10 @@ from registry.ingest.runs import make_run
 from registry.ingest.translate import make_settings
 from registry.ingest.writer import BATCH, NamedEmbedding, TaskWriter, has_content, write_tasks
 from registry.library.base import RegistryBase
+from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import EngineOptions, ManyOptions, OneOptions, Progress
-from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord, checked_name
+from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
 
 MAX_LIMIT = 1000

@@ -1,8 +1,8 @@
 """Keeps the embeddings of one space up to date with their table, and indexed where they are many.
 
 Below ``EXACT_BELOW`` rows all are in memory. Above, those that the index files hold are mapped from there, and
-only what was added since is in memory, until it is enough to be worth a save. A row is never changed: of an
-embedding that was deleted the row stays behind, without a key, and one that replaced another is a further row.
+only what was added since is in memory, until it is enough to be worth a save. A row is never changed: the row
+of an embedding that was deleted stays, without a key, and one that replaced another is a further row.
 
 Axes: R rows, N further rows, D filters of the probe.
 """
@@ -59,14 +59,14 @@ class EmbeddingCache:
         """The rows as of now; a ``StorageError`` if the table cannot be read or holds what is no embedding."""
         token = self._database.table_version(self._table)  # before the rows: a stale token only costs time
         if self._current is None or self._current.token != token:
-            known = self._current
-            if known is None:
+            before = self._current
+            if before is None:
                 self._open_index()
             only_added = self._take_added()
             if not only_added:
                 self._reconcile()
             self._tend_index()
-            grown = known if only_added and known and known.saved is self._saved else None
+            grown = before if only_added and before and before.saved is self._saved else None
             self._current = self._snapshot(token, extends=grown.token if grown else None)
         return self._current
 
@@ -122,13 +122,13 @@ class EmbeddingCache:
     def _embeddings_of(self, missing: pa.Table, num_rows: int) -> list[pa.Table]:
         """The embeddings of listed rows that are still there; where most are missing, all are read."""
         if 2 * len(missing) <= num_rows:
-            found = list(self._chosen_batches(missing["_rowid"].combine_chunks()))
-            if sum(map(len, found)) == len(missing):
-                return found
+            batches = list(self._chosen_batches(missing["_rowid"].combine_chunks()))
+            if sum(map(len, batches)) == len(missing):
+                return batches
         # Or they were moved since they were listed, so that their ids are others now.
         wanted = identities_of(missing)
-        batches = self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS)
-        return [batch.filter(pc.is_in(identities_of(batch), value_set=wanted)) for batch in batches]
+        every = self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS)
+        return [batch.filter(pc.is_in(identities_of(batch), value_set=wanted)) for batch in every]
 
     def _chosen_batches(self, row_ids: pa.UInt64Array) -> Iterator[pa.Table]:
         for start in range(0, len(row_ids), BATCH_ROWS):

@@ -15,9 +15,10 @@ from registry.answers import Neighbor, Query, Recommendation
 from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivial_distances
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
+from registry.names import Key
 from registry.recommend.recommend import TaskDistances, recommend
 from registry.recommend.trials import Trier
-from registry.records import ExpertRecord, Key, ResultRecord, SpaceRecord
+from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.snapshots.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
 
 RECOMMEND_DISTANCE = "task2vec"
@@ -49,7 +50,7 @@ class View:
 
     Attributes:
         space: The space in which tasks are compared.
-        snapshot: Its tasks and embeddings.
+        snapshot: The tasks and embeddings of the space.
         answerable: Rows that may be answers ``[R]``.
         snapshots: What else is known of the registry.
     """

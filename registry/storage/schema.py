@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from registry.metrics import ERROR_SHARES, LOSSES
-from registry.records import Key, embedding_checksum
+from registry.names import Key
+from registry.records import embedding_checksum
 
 SCHEMA_VERSION = 5
 

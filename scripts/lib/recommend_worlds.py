@@ -16,8 +16,8 @@ from registry.builtin.starter import Starter, load_starter
 from registry.distances import cosine_distances, pairwise
 from registry.errors import NotFoundError
 from registry.ingest.prepare import embedding_record, prepare_task
+from registry.ingest.tables import read_results
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
-from registry.tables import read_results
 
 RELATIVE_ERROR_TABLES = {"cub_inat_50"}
 IMAGES_TAG = "images."

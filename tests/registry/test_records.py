@@ -23,7 +23,8 @@ from registry.errors import (
     SchemaVersionError,
     StorageError,
 )
-from registry.records import KINDS, to_json, utc_now
+from registry.notebooks import to_json
+from registry.records import KINDS, utc_now
 
 ALLOWED = "allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
 ALLOWED_EXPERT = "allowed are 1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"

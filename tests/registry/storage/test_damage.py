@@ -27,7 +27,7 @@ from registry import TaskRegistry
 from registry.cli.main import main as t2v
 from registry.errors import RegistryError
 from registry.index import neighbors
-from registry.records import to_json
+from registry.notebooks import to_json
 from registry.storage.store import Store
 
 PLACES = 20

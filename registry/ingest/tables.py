@@ -43,7 +43,7 @@ def read_results(path: Path, check: Callable[[ResultRecord], None]) -> tuple[lis
     """Results of a CSV file with the columns task, expert, accuracy and optionally those of ``RESULT_COLUMNS``.
 
     Args:
-        path: Of the file.
+        path: The CSV file.
         check: Raises a ``RegistryError`` for a record that cannot be taken.
 
     Returns:
