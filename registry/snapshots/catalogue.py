@@ -64,10 +64,13 @@ class Catalogue:
 
     def find(self, reference: str) -> int | None:
         """Position of what ``name``, ``name@version`` or ``name@alias`` names; ``None`` if it is not there."""
+        if reference in self.latest:  # a name has no @
+            return self.latest[reference]
         asked = Reference.parse(reference)
-        latest = self.latest.get(asked.name)
-        if latest is None or asked.is_latest:
-            return latest
+        if asked.name not in self.latest:
+            return None
+        if asked.is_latest:
+            return self.latest[asked.name]
         of_name = pc.equal(self.rows["name"], asked.name).combine_chunks().to_numpy(zero_copy_only=False)
         positions = np.flatnonzero(of_name).tolist()
         aliases = self.rows["aliases"]
