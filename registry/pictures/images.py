@@ -41,7 +41,7 @@ def save_map(
     Args:
         shown: The map.
         path: Ends in ``.png`` or ``.svg``.
-        colour: Of ``plots.COLOURINGS``.
+        colour: One of ``figures.COLOURINGS``.
         clustering: Of the same tasks, for ``cluster``.
         theme: ``light`` if ``None``.
 
@@ -351,15 +351,6 @@ def _frame_clusters(axes: Any, clustering: "Clustering", order: Sequence[int], l
     """A frame around each run of tasks of one cluster."""
     from matplotlib.patches import Rectangle
 
-    labels = clustering.labels[list(order)].tolist()
-    start = 0
-    for end in range(1, len(labels) + 1):
-        if end == len(labels) or labels[end] != labels[start]:
-            if end - start > 1 and labels[start]:
-                corner = (start - 0.5, start - 0.5)
-                axes.add_patch(
-                    Rectangle(
-                        corner, end - start, end - start, fill=False, edgecolor=look.series[3], linewidth=2
-                    )
-                )
-            start = end
+    for start, end in figures.runs(clustering.labels[list(order)].tolist()):
+        corner, side = (start - 0.5, start - 0.5), end - start
+        axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=look.series[3], linewidth=2))

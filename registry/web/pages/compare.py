@@ -5,12 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.map_answers import LayerProfile
-from registry.web.pages import drawings
+from registry.pictures.layers import draw_layers
 from registry.web.pages.experts import results_of
 from registry.web.pages.kept import Kept
 from registry.web.pages.spaces import in_shared_space
@@ -58,7 +59,7 @@ def profile(request: Request, a: str, b: str) -> HTMLResponse:
         found = kept.get(("profile", registry.version(), a, b), profiled)
     except (NotFoundError, InvalidQueryError, IngestError) as err:
         return render(request, "profile.html", {**shown, "problem": str(err)})
-    return render(request, "profile.html", {**shown, "profile": found, "drawn": drawings.drawn(found)})
+    return render(request, "profile.html", {**shown, "profile": found, "drawn": Markup(draw_layers(found))})
 
 
 def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from registry.library.task_pages import NO_VERSION
+from registry.pictures import pages as pictures
 from registry.web.pages import drawings
 from registry.web.pages.listings import link
 from registry.wording import GROUPS, KINDS, STAGES, share, short, size
@@ -69,7 +70,8 @@ def expert_path(name: str) -> str:
 @cache
 def static_path(name: str) -> str:
     """Where a static file is, with a hash of its content: it may be kept for as long as one likes."""
-    return f"/static/{name}?v={hashlib.blake2b((STATIC / name).read_bytes(), digest_size=6).hexdigest()}"
+    file = next(folder / name for folder in (STATIC, pictures.STATIC) if (folder / name).is_file())
+    return f"/static/{name}?v={hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest()}"
 
 
 @cache
