@@ -11,6 +11,7 @@ from fastapi import Query, Request
 
 from registry.core import DEFAULT_DISTANCE
 from registry.faces import documents
+from registry.options import CLUSTER_METHODS
 from registry.web.api import models, models_maps
 from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
 from registry.web.http.faults import RefusedError
@@ -53,7 +54,7 @@ def get_map(
 def get_clusters(
     request: Request,
     registry: Registry,
-    method: Annotated[str, Query(pattern="^(agglomerative|hdbscan)$")] = "agglomerative",
+    method: Annotated[str, Query(pattern=f"^({'|'.join(CLUSTER_METHODS)})$")] = "agglomerative",
     num_clusters: Annotated[int | None, Query(ge=1, le=10**6, description="As many.")] = None,
     cut_height: Annotated[float | None, Query(gt=0, description="Mean distance within a cluster.")] = None,
     distance: models.DistanceName = DEFAULT_DISTANCE,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import Field, StringConstraints
 
-from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Request, Word
+from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, Word
 
 ID = r"^[A-Za-z0-9_-]{20,64}$"
 JobId = Annotated[str, Path(pattern=ID, description="Id of a job.", examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])]
@@ -25,7 +25,7 @@ class UploadAnswer(Answer):
     expires_at: str = Field(examples=["2026-02-01T12:00:00+00:00"])
 
 
-class JobData(Request):
+class JobData(Body):
     """What a job is about; one of the three."""
 
     upload: str | None = Field(None, pattern=ID, examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
@@ -33,7 +33,7 @@ class JobData(Request):
     task: str | None = Field(None, pattern=REFERENCE)
 
 
-class JobOptions(Request):
+class JobOptions(Body):
     """Options, as of the methods and commands of that name; those that are not of the kind are refused."""
 
     k: int | None = Field(None, ge=1, le=1000, examples=[5])
@@ -59,7 +59,7 @@ class JobOptions(Request):
     batch_size: int | None = Field(None, ge=1, le=10**6)
 
 
-class NewJob(Request):
+class NewJob(Body):
     """Work to be done."""
 
     kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from registry.map_answers import TagShare
 from registry.web.api.models import Answer
 
 
@@ -55,14 +56,6 @@ class Silhouette(Answer):
     silhouette: float | None = Field(examples=[0.29])
 
 
-class TagShare(Answer):
-    """A tag that sets a cluster apart."""
-
-    tag: str = Field(examples=["handwriting"])
-    inside: float = Field(examples=[0.9])
-    outside: float = Field(examples=[0.1])
-
-
 class Cluster(Answer):
     """Tasks that are alike."""
 
@@ -71,7 +64,7 @@ class Cluster(Answer):
     size: int = Field(examples=[12])
     medoid: str = Field(examples=["mnist"])
     radius: float | None = Field(examples=[0.28])
-    tags: list[TagShare]
+    tags: list[TagShare] = Field(examples=[[{"tag": "handwriting", "inside": 0.9, "outside": 0.1}]])
     tasks: list[str] = Field(examples=[["kmnist", "mnist"]])
 
 

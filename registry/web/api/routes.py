@@ -79,6 +79,11 @@ def known_task(registry: TaskRegistry, reference: str) -> str:
     return reference
 
 
+def example(status: int, document: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The example of an answer that is a dataclass of the registry, for the OpenAPI document."""
+    return {status: {"content": {"application/json": {"example": document}}}}
+
+
 def answered(model: type[Model], document: Any) -> Model:
     """The document of the command line, which the model of the route checks and describes."""
     return model.model_validate(documents.to_values(document))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from registry.answers import Recommendation
 from registry.core import DEFAULT_DISTANCE
 from registry.errors import NoRegistryError
 from registry.faces import documents
@@ -16,6 +17,7 @@ from registry.web.api.routes import (
     WRITES,
     Registry,
     answered,
+    example,
     known_task,
     new_router,
     paged,
@@ -83,7 +85,11 @@ def get_neighbors(
     return answered(models.Neighbors, documents.of_neighbors(query, distance, neighbors))
 
 
-@router.get("/tasks/{name}/recommendation", dependencies=[READS], responses=UNCHANGED)
+@router.get(
+    "/tasks/{name}/recommendation",
+    dependencies=[READS],
+    responses={**UNCHANGED, **example(200, models.RECOMMENDATION)},
+)
 def get_recommendation(
     name: models.TaskReference,
     registry: Registry,
@@ -96,9 +102,9 @@ def get_recommendation(
         Query(max_length=100, description="SPDX identifiers, of which an expert must have one."),
     ] = None,
     probe: models.ProbeName = None,
-) -> models.Recommendation:
+) -> Recommendation:
     """The experts to start from for a registered task; `t2v recommend`. Trials, and new data, need a job."""
-    answer = registry.recommend(
+    return registry.recommend(
         known_task(registry, name),
         k=k,
         max_params=max_params,
@@ -107,7 +113,6 @@ def get_recommendation(
         licenses=licenses or (),
         probe=probe,
     )
-    return answered(models.Recommendation, answer)
 
 
 @router.patch("/tasks/{name}", dependencies=[WRITES, JSON])

@@ -67,8 +67,13 @@ def login_page(request: Request, next: str = "/", *, problem: str = "", status: 
         problem: One sentence, or nothing.
         status: Of the answer.
     """
-    is_local = next.startswith("/") and not next.startswith("//") and "\\" not in next and next.isprintable()
-    return render(request, "login.html", {"next": next if is_local else "/", "problem": problem}, status=status)
+    return render(request, "login.html", {"next": local_path(next), "problem": problem}, status=status)
+
+
+def local_path(target: str) -> str:
+    """Where to go after the login, if that is a page of this server; else the first one."""
+    is_local = target.startswith("/") and not target.startswith("//") and "\\" not in target
+    return target if is_local and target.isprintable() else "/"
 
 
 def error_page(request: Request, status: int, message: str) -> HTMLResponse:

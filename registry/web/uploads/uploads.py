@@ -20,12 +20,13 @@ from pathlib import Path
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from registry.errors import StorageError
 from registry.web.http.faults import RefusedError, UnknownIdError
 from registry.web.http.settings import UploadLimits
-from registry.web.uploads.multipart import file_in_form
 from registry.web.uploads.zips import unpack
 
 ZIP_TYPES = frozenset({"application/zip", "application/x-zip-compressed"})
@@ -236,17 +237,36 @@ def _zip_in(request: Request) -> AsyncIterator[bytes]:
     Raises:
         RefusedError: If it brings something else.
     """
-    content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ZIP_TYPES:
         return request.stream()
     if kind == "multipart/form-data":
-        return file_in_form(request.stream(), content_type, FIELD)
+        return _zip_in_form(request)
     raise RefusedError(
         415,
         f"send a zip as application/zip, or as the field {FIELD!r} of a form; "
         f"this came as {kind[:80] or 'nothing'}",
     )
+
+
+async def _zip_in_form(request: Request) -> AsyncIterator[bytes]:
+    """The pieces of the file in a form; beyond a megabyte it waits in the system's temporary folder.
+
+    Raises:
+        RefusedError: If the form is damaged or cut off, or has not one file under that name.
+        NotStoredError: If there is no room.
+    """
+    try:
+        async with request.form(max_files=1) as form:
+            file = form.get(FIELD)
+            if not isinstance(file, UploadFile):
+                raise RefusedError(400, f"the form has no file {FIELD!r}, or is cut off; send the zip in it")
+            while piece := await file.read(WRITE_BYTES):
+                yield piece
+    except HTTPException as error:  # what Starlette says of a form that is damaged or too large
+        raise RefusedError(error.status_code, f"the form cannot be read: {error.detail}") from error
+    except OSError as error:
+        raise NotStoredError(error) from error
 
 
 def _write_all(file: int, content: bytes) -> None:
