@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from registry.answers import Measurement, Recommendation
-from registry.cli import show_answers
+from registry.cli import show_answers, show_records
 from registry.core import TaskRegistry
 from registry.faces import terminal
 
@@ -32,7 +32,7 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
         )
         terminal.command(f"t2v task add {TASK} {DATA} --max-samples {SAMPLES}")
         with terminal.progress_bar() as progress:
-            show_answers.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
+            show_records.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
         terminal.command(f"t2v nearest {TASK} -k 5")
         query, neighbors = registry.nearest(TASK, k=5)
         show_answers.show_neighbors(query, "task2vec", neighbors)

@@ -1,10 +1,10 @@
-"""The commands that keep what is known of networks: expert, result."""
+"""The commands on experts and results: expert, result."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import show_answers
+from registry.cli import show_answers, show_records
 from registry.cli.completion import expert_names, files, task_names
 from registry.cli.options import device_option, json_option, pass_registry, purge_option, seed_option
 from registry.faces import documents, terminal
@@ -41,7 +41,7 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
         terminal.message(f"Added expert {record.name}.")
-        show_answers.show_expert(record)
+        show_records.show_expert(record)
 
 
 @expert.command("import")
@@ -74,7 +74,7 @@ def import_experts(
     if as_json:
         click.echo(documents.to_text(imported))
     else:
-        show_answers.show_imported_experts(imported)
+        show_records.show_imported_experts(imported)
 
 
 @expert.command("list")
@@ -91,7 +91,7 @@ def list_experts(registry: "TaskRegistry", as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text([documents.of_expert(expert) for expert in experts]))
     elif experts:
-        show_answers.show_experts(experts)
+        show_records.show_experts(experts)
     else:
         terminal.message("There is no expert yet; add one with `t2v expert add LOADER`.")
 
@@ -111,7 +111,7 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
-        show_answers.show_expert(record)
+        show_records.show_expert(record)
 
 
 @expert.command("remove")
@@ -205,7 +205,7 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
     if as_json:
         click.echo(documents.to_text(results))
     elif results:
-        show_answers.show_results(results)
+        show_records.show_results(results)
     else:
         terminal.message(
             "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "

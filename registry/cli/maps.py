@@ -1,4 +1,4 @@
-"""The commands that draw: map, cluster."""
+"""The commands that draw maps and clusters of tasks: map, cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,12 @@ from registry.cli.options import (
     theme_option,
 )
 from registry.faces import documents, terminal
+from registry.options import CLUSTER_METHODS, COLOURINGS
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
 
-COLOURINGS = ("cluster", "tag", "kind")
-METHODS = ("agglomerative", "hdbscan")
-NEAREST_TOLD = 3
+NEAREST_SHOWN = 3
 
 where_option = click.option("--where", metavar="FILTER", help="Only these tasks, see `t2v task list --help`.")
 
@@ -87,7 +86,7 @@ def map_tasks(
             probe=probe,
             where=where,
             seed=seed or 0,
-            neighbors=NEAREST_TOLD if out else 0,
+            neighbors=NEAREST_SHOWN if out else 0,
             progress=progress,
             **options,
         )
@@ -107,7 +106,7 @@ def map_tasks(
 @click.command()
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(CLUSTER_METHODS),
     default="agglomerative",
     show_default=True,
     help="Average linkage, or HDBSCAN, which leaves out what belongs nowhere.",
@@ -144,13 +143,13 @@ def cluster(
 
         pictures.check_path(plot)
     with terminal.progress_bar() as progress:
-        found = registry.clusters(**options, progress=progress)
+        clustering = registry.clusters(**options, progress=progress)
     if as_json:
-        click.echo(documents.to_text(documents.of_clustering(found)))
+        click.echo(documents.to_text(documents.of_clustering(clustering)))
     else:
-        show_maps.show_clustering(found)
+        show_maps.show_clustering(clustering)
     if plot:
-        pictures.write_matrix(plot, found, theme)
+        pictures.write_matrix(plot, clustering, theme)
         terminal.message(f"Wrote {plot}.")
     elif not as_json:
         terminal.message("`t2v cluster --plot matrix.png` draws the distances, `t2v map --out map.html` a map.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 import click
 
 from registry.cli.completion import distance_names
+from registry.pictures.palette import THEMES
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -160,7 +161,7 @@ memory_budget_option = click.option(
 )
 theme_option = click.option(
     "--theme",
-    type=click.Choice(("light", "dark")),
+    type=click.Choice(tuple(THEMES)),
     help="Of a picture. [default: light; of .html what the reader prefers]",
 )
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TagShare, TaskCluster
+from registry.options import CLUSTER_METHODS
 
-METHODS = ("agglomerative", "hdbscan")
 EACH_TRIED = 50
 """Up to here every number of clusters is tried; beyond, some."""
 
@@ -58,8 +58,8 @@ def check_options(method: str, num_clusters: int | None, cut_height: float | Non
         NotFoundError: If there is no such method.
         InvalidQueryError: If a number is out of its range, or asks what the method does not take.
     """
-    if method not in METHODS:
-        raise NotFoundError("method of clustering", method, METHODS)
+    if method not in CLUSTER_METHODS:
+        raise NotFoundError("method of clustering", method, CLUSTER_METHODS)
     if num_clusters is not None and cut_height is not None:
         raise InvalidQueryError("a number of clusters and a height to cut at exclude each other; give one")
     if method == "hdbscan" and (num_clusters is not None or cut_height is not None):
@@ -90,7 +90,7 @@ def partition(
 
     Args:
         distances: ``[T, T]`` symmetric, zero on the diagonal.
-        method: Of ``METHODS``.
+        method: One of ``CLUSTER_METHODS``.
         num_clusters: Asked for.
         cut_height: Distance at which the tree is cut: clusters whose mean distance is at most so much are one.
 

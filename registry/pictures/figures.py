@@ -27,8 +27,6 @@ CLUSTERS_NAMED = 24
 REST = -1
 """Colour of what has none of its own."""
 
-COLOURINGS = ("cluster", "tag", "kind")
-
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -52,7 +50,7 @@ def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = N
 
     Args:
         shown: The map.
-        colour: Of ``COLOURINGS``.
+        colour: One of ``registry.options.COLOURINGS``.
         clustering: Of the same tasks, for ``cluster``.
     """
     if colour == "cluster" and clustering is not None:

@@ -41,7 +41,7 @@ def save_map(
     Args:
         shown: The map.
         path: Ends in ``.png`` or ``.svg``.
-        colour: One of ``figures.COLOURINGS``.
+        colour: One of ``registry.options.COLOURINGS``.
         clustering: Of the same tasks, for ``cluster``.
         theme: ``light`` if ``None``.
 

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.options import COLOURINGS
 from registry.pictures import figures
 from registry.pictures.columns import cluster_columns, compact, map_columns
 from registry.pictures.layers import draw_layers
@@ -35,11 +36,11 @@ def map_page(
 
     Args:
         shown: The map.
-        colour: One of ``figures.COLOURINGS``.
+        colour: One of ``COLOURINGS``.
         clustering: Of the same tasks, for ``cluster``.
         theme: ``light`` or ``dark``; what the reader's system prefers if ``None``.
     """
-    colourings = [name for name in figures.COLOURINGS if name != "cluster" or clustering]
+    colourings = [name for name in COLOURINGS if name != "cluster" or clustering]
     options = "".join(f"<option{' selected' if name == colour else ''}>{name}</option>" for name in colourings)
     clusters = cluster_columns(shown.names, clustering) if clustering else None
     data = _script_text(compact({"points": map_columns(shown), "clusters": clusters}))

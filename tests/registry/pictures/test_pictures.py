@@ -15,6 +15,7 @@ from PIL import Image
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
 from registry.ingest import ingest
 from registry.map_answers import LayerAgreement, LayerProfile
+from registry.options import COLOURINGS
 from registry.pictures import figures, pictures
 from registry.pictures.layers import draw_layers
 from registry.pictures.palette import THEMES
@@ -50,7 +51,7 @@ def profile(registry, monkeypatch):
 # What is drawn
 
 
-@pytest.mark.parametrize("colour", figures.COLOURINGS)
+@pytest.mark.parametrize("colour", COLOURINGS)
 def test_every_task_is_in_one_group(shown, clustering, colour):
     groups = figures.groups_of(shown, colour, clustering)
     assert sorted(np.concatenate([it.members for it in groups]).tolist()) == list(range(25))
@@ -60,8 +61,7 @@ def test_every_task_is_in_one_group(shown, clustering, colour):
 
 def test_groups_are_those_of_clusters_tags_and_kinds(shown, clustering):
     labels = {
-        colour: [it.label for it in figures.groups_of(shown, colour, clustering)]
-        for colour in figures.COLOURINGS
+        colour: [it.label for it in figures.groups_of(shown, colour, clustering)] for colour in COLOURINGS
     }
     assert labels["tag"][0] == "even: 12"
     assert labels["tag"][-1] == "no tag: 1"
