@@ -1,7 +1,7 @@
 """The main job on real data that ships with scikit-learn, in a registry that is removed afterwards.
 
 Registers handwritten digits as a new task, asks which known tasks it is like and which expert to start
-from, then measures what was expected.
+from, then measures how good these are.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from registry.core import TaskRegistry
 from registry.faces import terminal
 
 TASK, DATA = "digits", "sklearn:digits"
-SAMPLES = 500  # of 1,797: sure enough to tell neighbours, in a quarter of the time
+SAMPLES = 500  # of 1,797: sure enough to find neighbours, in a quarter of the time
 
 
 def run_demo() -> list[tuple[str, float, Measurement]]:

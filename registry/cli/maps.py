@@ -31,7 +31,7 @@ where_option = click.option("--where", metavar="FILTER", help="Only these tasks,
 @click.command("map")
 @click.argument("queries", metavar="[NAME|DATA]...", nargs=-1, shell_complete=task_names_or_files)
 @picture(
-    "--out", help="Draw it here: FILE.html can be zoomed and pointed at; .png and .svg are still pictures."
+    "--out", help="Draw the map here: FILE.html can be zoomed and pointed at; .png and .svg are still pictures."
 )
 @click.option(
     "--colour",
@@ -65,10 +65,10 @@ def map_tasks(
 ) -> None:
     """Lay all tasks out on a map, and say how far it can be trusted.
 
-    Tasks that are drawn near are alike. What is named is marked on it: registered tasks, or data, which is
-    embedded and not remembered. Tasks that were added since the map was made are placed in it without moving
-    any other, until they are more than those. The seed is that of the layout. The options from --max-samples on
-    say how data is read.
+    Tasks that are drawn near each other are alike. The arguments are marked on it: registered tasks, or data,
+    which is embedded and not registered. Tasks that were added after the map was made are placed in it without
+    moving any other, until they outnumber those. The seed is that of the layout. The options from --max-samples
+    on say how data is read.
 
     \b
     Example:
@@ -109,10 +109,14 @@ def map_tasks(
     type=click.Choice(CLUSTER_METHODS),
     default="agglomerative",
     show_default=True,
-    help="Average linkage, or HDBSCAN, which leaves out what belongs nowhere.",
+    help="Average linkage, or HDBSCAN, which leaves out tasks that belong nowhere.",
 )
 @click.option(
-    "--clusters", "num_clusters", type=int, metavar="N", help="As many. [default: chosen by silhouette]"
+    "--clusters",
+    "num_clusters",
+    type=int,
+    metavar="N",
+    help="Number of clusters. [default: chosen by silhouette]",
 )
 @click.option(
     "--cut-height", type=float, metavar="X", help="Join groups up to this mean distance, such as 0.35."

@@ -162,7 +162,7 @@ memory_budget_option = click.option(
 theme_option = click.option(
     "--theme",
     type=click.Choice(tuple(THEMES)),
-    help="Of a picture. [default: light; of .html what the reader prefers]",
+    help="Theme of the picture. [default: light; of .html what the reader prefers]",
 )
 
 
@@ -226,10 +226,12 @@ engine_options = together(
         "--threads",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Threads of each; another number rounds otherwise. [default: 1]",
+        help="Threads of each; another number changes rounding. [default: 1]",
     ),
     click.option(
-        "--address", metavar="A", help="Of the Ray cluster, such as auto. [default: one on this machine]"
+        "--address",
+        metavar="A",
+        help="Ray cluster, such as auto. [default: one on this machine]",
     ),
     click.option("--gpus-per-task", type=float, metavar="X", help="GPUs of each under Ray, such as 0.25."),
     click.option(
@@ -239,7 +241,7 @@ engine_options = together(
         "--retries",
         type=click.IntRange(min=0),
         metavar="N",
-        help="How often work is done again whose process or machine was lost. [default: 1]",
+        help="How often to repeat work whose process or machine was lost. [default: 1]",
     ),
 )
 shard_options = together(

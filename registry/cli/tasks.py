@@ -36,9 +36,9 @@ def task() -> None:
 def add_task(
     registry: "TaskRegistry", /, name: str, data: str, tags: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
-    """Embed a labelled dataset and remember it.
+    """Embed a labelled dataset and register it.
 
-    The same data again with the same settings writes nothing; changed data makes the next version.
+    Adding the same data again with the same settings writes nothing; changed data makes the next version.
 
     \b
     Example:
@@ -214,7 +214,7 @@ def add_many(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Embed many labelled datasets and remember them.
+    """Embed many labelled datasets and register them.
 
     MANIFEST is a .csv, .parquet or .jsonl file with the columns name,data[,tags,split,max_samples,seed], where
     data is relative to the file and tags stand between bars, or a folder of task folders.

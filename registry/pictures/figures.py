@@ -1,4 +1,4 @@
-"""What pictures say, whoever draws them: groups of tasks with their colours and shapes, titles and captions.
+"""Groups of tasks with their colours and shapes, titles and captions: what images and pages share.
 
 Axes: T tasks.
 """
@@ -22,10 +22,10 @@ NUM_COLOURS = len(SERIES)
 NUM_SHAPES = 8
 LABEL_LENGTH = 44
 CLUSTERS_NAMED = 24
-"""Clusters that a legend names; smaller ones share one entry."""
+"""Number of clusters that a legend names; smaller ones share one entry."""
 
 REST = -1
-"""Colour of what has none of its own."""
+"""Colour of groups that have none of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = N
     Args:
         shown: The map.
         colour: One of ``registry.options.COLOURINGS``.
-        clustering: Of the same tasks, for ``cluster``.
+        clustering: Clusters of the same tasks, for ``cluster``.
     """
     if colour == "cluster" and clustering is not None:
         return _by_cluster(shown, clustering)
@@ -139,7 +139,7 @@ def caption_of(shown: "TaskMap") -> str:
 
 
 def axis_label(distance: str) -> str:
-    """What the axes of a map are."""
+    """The label of the axes of a map."""
     return f"{distance} distance ({unit_of(distance)})"
 
 

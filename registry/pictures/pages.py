@@ -37,7 +37,7 @@ def map_page(
     Args:
         shown: The map.
         colour: One of ``COLOURINGS``.
-        clustering: Of the same tasks, for ``cluster``.
+        clustering: Clusters of the same tasks, for ``cluster``.
         theme: ``light`` or ``dark``; what the reader's system prefers if ``None``.
     """
     colourings = [name for name in COLOURINGS if name != "cluster" or clustering]
@@ -71,7 +71,11 @@ def matrix_page(clustering: "Clustering", theme: str | None = None) -> str:
         "largest": float(figures.matrix_of(clustering).max()),
         "shares": packed(clustering),
     }
-    clusters = "; ".join(f"{it.number}. {it.label}, {it.size:,}" for it in clustering.clusters if it.size > 1)
+    clusters = "; ".join(
+        f"{cluster.number}. {cluster.label}, {cluster.size:,}"
+        for cluster in clustering.clusters
+        if cluster.size > 1
+    )
     sentences = [
         "Dark is near. The tree joins the two groups with the smallest mean distance first.",
         f"Clusters ({clustering.method}): {clusters}."
@@ -106,10 +110,8 @@ def _page(title: str, body: str, theme: str | None, scripts: Sequence[str]) -> s
     if theme:
         style = style.replace("color-scheme: light dark", f"color-scheme: {theme}")
         style = style.replace(PREFERS_DARK, "all" if theme == "dark" else "not all")
-    codes = [(STATIC / name).read_text(encoding="utf-8") for name in scripts]
-    return _PAGE.format(
-        title=escape(title), style=style, body=body, scripts="".join(f"<script>{it}</script>" for it in codes)
-    )
+    codes = "".join(f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>" for name in scripts)
+    return _PAGE.format(title=escape(title), style=style, body=body, scripts=codes)
 
 
 def _paragraphs(sentences: Sequence[str]) -> str:
@@ -135,7 +137,8 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) ->
 
 
 def _map_table(shown: "TaskMap", clustering: "Clustering | None") -> str:
-    cluster_of = {name: it.label for it in clustering.clusters for name in it.members} if clustering else {}
+    clusters = clustering.clusters if clustering else ()
+    cluster_of = {name: cluster.label for cluster in clusters for name in cluster.members}
     rows = [
         (
             name,
@@ -154,7 +157,8 @@ def _map_table(shown: "TaskMap", clustering: "Clustering | None") -> str:
 
 def _cluster_table(clustering: "Clustering") -> str:
     rows: list[tuple[object, ...]] = [
-        (it.number, it.label, it.size, ", ".join(it.members)) for it in clustering.clusters
+        (cluster.number, cluster.label, cluster.size, ", ".join(cluster.members))
+        for cluster in clustering.clusters
     ]
     if clustering.noise:
         rows.append(("", "in no cluster", len(clustering.noise), ", ".join(clustering.noise)))
@@ -164,13 +168,13 @@ def _cluster_table(clustering: "Clustering") -> str:
 def _profile_table(profile: "LayerProfile") -> str:
     rows = [
         (
-            it.layer,
-            it.num_filters,
-            f"{it.distance:.3f}",
-            f"{it.source_mean:.3g} ± {it.source_error:.2g}",
-            f"{it.target_mean:.3g} ± {it.target_error:.2g}",
+            layer.layer,
+            layer.num_filters,
+            f"{layer.distance:.3f}",
+            f"{layer.source_mean:.3g} ± {layer.source_error:.2g}",
+            f"{layer.target_mean:.3g} ± {layer.target_error:.2g}",
         )
-        for it in profile.layers
+        for layer in profile.layers
     ]
     head = ("layer", "filters", "distance", f"Fisher of {profile.source}", f"Fisher of {profile.target}")
     return _table("All layers as a table", head, rows)

@@ -1,4 +1,4 @@
-"""Colours that everybody can tell apart, on light and dark ground; pages and plots both take them from here.
+"""Colours that everybody can distinguish, on light and dark ground, for pages and pictures alike.
 
 The eight of Okabe and Ito differ for people of every kind of colour vision. Some are too pale to stand out from
 white, so what is drawn in them has an edge in ``Theme.edge``. Wherever there is a legend, shapes differ too.
@@ -28,13 +28,13 @@ class Theme:
 
     Attributes:
         name: ``light`` or ``dark``.
-        ground: Behind everything.
-        ink: Of text.
-        soft: Of text beside that.
-        line: Of grids.
-        edge: Around what is drawn in a colour of ``series``.
-        rest: Of what has no colour of its own.
-        series: Eight.
+        ground: The background.
+        ink: Colour of text.
+        soft: Colour of text that matters less.
+        line: Colour of grids.
+        edge: Colour around what is drawn in a colour of ``series``.
+        rest: Colour of what has none of its own.
+        series: The eight colours of groups.
     """
 
     name: str

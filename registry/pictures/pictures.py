@@ -43,7 +43,7 @@ def write_map(
         path: Ends in ``.html``, ``.png`` or ``.svg``.
         shown: The map.
         colour: ``cluster``, ``tag`` or ``kind``.
-        clustering: Of the same tasks, for ``cluster``.
+        clustering: Clusters of the same tasks, for ``cluster``.
         theme: ``light`` or ``dark``; light if ``None``, or in a page what the reader prefers.
 
     Raises:

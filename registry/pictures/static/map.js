@@ -1,4 +1,4 @@
-// The map: what hands, wheels and keys do with it, and what is said of it.
+// The map: moving, zooming and choosing by mouse, touch and keys; search, legend and the card of a task.
 "use strict";
 
 class TaskMap {
@@ -76,7 +76,7 @@ class TaskMap {
     });
   }
 
-  // Hands
+  // Mouse and touch
 
   listen() {
     const on = (name, act, options) => this.canvas.addEventListener(name, act, options);
@@ -171,7 +171,7 @@ class TaskMap {
     return this.points.nearest(x, y, Infinity);
   }
 
-  // What is chosen, and what is said
+  // The chosen task, and what is announced to screen readers
 
   choose(i, aloud = true) {
     if (i === this.current) return;
@@ -289,7 +289,7 @@ function describeQuality(points) {
   const place = document.getElementById("map-quality");
   if (!place || points.trustworthiness === null || points.stress === null) return; // a file says it in its caption
   place.textContent =
-    `Trustworthiness ${points.trustworthiness.toFixed(2)} of 1: how far those that lie near each other here are near each other in truth. ` +
+    `Trustworthiness ${points.trustworthiness.toFixed(2)} of 1: how many of the tasks drawn near each other are near each other in truth. ` +
     `Stress ${points.stress.toFixed(2)}: how far distances here differ from the true ones, as a share of them; 0 would be none.`;
 }
 
@@ -312,7 +312,7 @@ async function start() {
   wait.hidden = true;
   describeQuality(points);
   const map = new TaskMap(canvas, points);
-  window.taskMap = map; // for those who look at it from a console, and for tests
+  window.taskMap = map; // for the console, and for tests
   canvas.dataset.ready = String(points.length);
   const at = (id) => document.getElementById(id);
   at("map-in").addEventListener("click", () => map.zoom(1.5));

@@ -43,9 +43,9 @@ def list_experts(
         experts = registry.experts()
     except NoRegistryError:
         experts = Records()
-    found = [expert for expert in experts if (search or "").lower() in expert.name.lower()]
-    shown = [documents.of_expert(expert) for expert in found[offset : offset + limit]]
-    return paged(models.ExpertList, request, response, {"experts": shown}, len(found), limit, offset)
+    matching = [expert for expert in experts if (search or "").lower() in expert.name.lower()]
+    shown = [documents.of_expert(expert) for expert in matching[offset : offset + limit]]
+    return paged(models.ExpertList, request, response, {"experts": shown}, len(matching), limit, offset)
 
 
 @router.get("/experts/{name}", dependencies=[READS], responses=UNCHANGED)

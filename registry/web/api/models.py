@@ -30,7 +30,7 @@ Where = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows of the answer.")]
-Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows that are passed over.")]
+Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows that are skipped.")]
 Neighbours = Annotated[int, Query(ge=1, le=1000, description="Most neighbours.")]
 DistanceName = Annotated[str, Query(max_length=100, description="Name of a distance, see `t2v distances`.")]
 ProbeName = Annotated[
@@ -128,7 +128,7 @@ class TaskEmbedding(Answer):
 
 
 class TaskCard(Task):
-    """A task with everything known of it."""
+    """A task with its data, settings and embeddings."""
 
     data: str = Field(examples=["/data/mnist"])
     settings: str = Field(examples=['{"max_samples": 2000, "seed": 0, "split": null}'])
@@ -162,7 +162,7 @@ class TaskVersion(Task):
 
 
 class History(Answer):
-    """All versions of a task, and who wrote what of it."""
+    """All versions of a task, and who changed it."""
 
     task: str = Field(examples=["mnist"])
     versions: list[TaskVersion]

@@ -1,4 +1,4 @@
-"""What the REST API takes and gives of uploads and jobs."""
+"""Uploads and jobs as the REST API takes and gives them."""
 
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ class UploadAnswer(Answer):
 
 
 class JobData(Body):
-    """What a job is about; one of the three."""
+    """The data of a job: one of the three."""
 
     upload: str | None = Field(None, pattern=ID, examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
     path: str | None = Field(None, min_length=1, max_length=4096)
@@ -34,7 +34,7 @@ class JobData(Body):
 
 
 class JobOptions(Body):
-    """Options, as of the methods and commands of that name; those that are not of the kind are refused."""
+    """Options of the methods and commands of the same name; each kind of job takes its own."""
 
     k: int | None = Field(None, ge=1, le=1000, examples=[5])
     distance: str | None = Field(None, max_length=100)
@@ -60,17 +60,17 @@ class JobOptions(Body):
 
 
 class NewJob(Body):
-    """Work to be done."""
+    """A request for a job."""
 
     kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
     data: JobData
-    name: Word | None = Field(None, description="Of the task to be; otherwise what the data is called.")
+    name: Word | None = Field(None, description="Name of the task to be; otherwise what the data is called.")
     tags: list[Word] = Field(default_factory=list, max_length=100)
     options: JobOptions = JobOptions.model_construct()
 
 
 class JobProgress(Answer):
-    """How far a job is."""
+    """The progress of a job."""
 
     stage: str = Field(examples=["features"])
     done: int = Field(examples=[120])
@@ -78,7 +78,7 @@ class JobProgress(Answer):
 
 
 class JobError(Answer):
-    """Why nothing came of a job."""
+    """Why a job failed."""
 
     message: str = Field(examples=["the server stopped while this ran; ask again"])
 
@@ -101,7 +101,7 @@ class Job(Answer):
     progress: JobProgress | None
     result: dict[str, Any] | None = Field(
         examples=[None],
-        description="`recommendation`, `neighbors` and `embedding`, or `task`, as far as they are of the kind.",
+        description="`recommendation`, `neighbors` and `embedding`, or `task`, as the kind of job has them.",
     )
     error: JobError | None = Field(examples=[None])
 

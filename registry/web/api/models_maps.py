@@ -1,4 +1,4 @@
-"""What the REST API gives of maps and clusters."""
+"""Maps and clusters as the REST API gives them."""
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class NearTask(Answer):
 
 
 class MapQuery(Answer):
-    """What was asked about, where it lies, and what is near to it."""
+    """A query of a map: where it lies, and what is nearest to it."""
 
     query: str = Field(examples=["mnist"])
     x: float = Field(examples=[0.12])
@@ -50,7 +50,7 @@ class Map(Answer):
 
 
 class Silhouette(Answer):
-    """What was compared to choose the clusters."""
+    """One of the numbers that were compared to choose the clusters."""
 
     number: int = Field(examples=[7])
     silhouette: float | None = Field(examples=[0.29])

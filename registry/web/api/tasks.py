@@ -24,7 +24,7 @@ from registry.web.api.routes import (
 )
 
 router = new_router("tasks")
-Sort = Annotated[str, Query(pattern=f"^({'|'.join(SORTS)})$", description="What they are sorted by.")]
+Sort = Annotated[str, Query(pattern=f"^({'|'.join(SORTS)})$", description="Column to sort by.")]
 Search = Annotated[
     str | None,
     Query(max_length=200, description="Words that the name or a tag must contain.", examples=["digits"]),
@@ -56,7 +56,7 @@ def list_tasks(
 
 @router.get("/tasks/{name}", dependencies=[READS], responses=UNCHANGED)
 def get_task(name: models.TaskReference, registry: Registry) -> models.TaskCard:
-    """A task with everything known of it; `t2v task show`."""
+    """A task with its data, settings and embeddings; `t2v task show`."""
     task = registry.task(name)
     return answered(
         models.TaskCard, documents.of_task_card(task, registry.embeddings_of(f"{task.name}@{task.version}"))
@@ -65,7 +65,7 @@ def get_task(name: models.TaskReference, registry: Registry) -> models.TaskCard:
 
 @router.get("/tasks/{name}/history", dependencies=[READS], responses=UNCHANGED)
 def get_history(name: models.TaskName, registry: Registry) -> models.History:
-    """All versions of a task, and who wrote what of it; `t2v task history`."""
+    """All versions of a task, and who changed it; `t2v task history`."""
     return answered(models.History, documents.of_history(registry.history(name)))
 
 

@@ -20,7 +20,7 @@ def interval(value: float, low: float, high: float, span: tuple[float, float], w
         low: Lower end of the interval.
         high: Upper end.
         span: What the line stands for, the same for all rows of a table.
-        what: What it is, for who cannot see it.
+        what: What the value is, for those who cannot see it.
     """
     left, middle, right = (_place(number, span) for number in (low, value, high))
     return _svg(
@@ -56,8 +56,8 @@ def task_map(
         positions: ``[T, 2]``.
         marked: Row of the task.
         near: Rows of its neighbours.
-        names: Of the task and its neighbours, in that order.
-        seed: Of the sample of other tasks that is drawn where there are more than ``MAP_POINTS``.
+        names: Names of the task and its neighbours, in that order.
+        seed: Seed of the sample of other tasks that is drawn where there are more than ``MAP_POINTS``.
     """
     places = _placed(positions)
     rows = np.arange(len(places))

@@ -1,7 +1,4 @@
-"""The page of the map, and the points that its script draws.
-
-Axes: T tasks, Q queries.
-"""
+"""The page of the map, and the points that its script draws."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +20,7 @@ router = APIRouter()
 
 NUM_NEIGHBORS = 12
 WAIT_SECONDS = 20.0
-"""After which a reader is asked to ask again."""
+"""Time after which a reader is asked to try again."""
 
 
 @router.get("/map")
@@ -66,8 +63,8 @@ def points(request: Request, job: str = "", space: str = "") -> Response:
     if job:
         text = _placed_text(registry, request.app.state.jobs, kept, job)
     else:
-        found = known_map(registry, kept, space or default_space(registry), WAIT_SECONDS)
-        text = kept.get(("points", version, space), lambda: compact(map_columns(found))) if found else None
+        shown = map_of(registry, kept, space or default_space(registry), WAIT_SECONDS)
+        text = kept.get(("points", version, space), lambda: compact(map_columns(shown))) if shown else None
     if text is None:
         return unfinished()
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"} if not job else {"Cache-Control": "no-store"}
@@ -92,12 +89,12 @@ def clusters(request: Request, space: str = "") -> Response:
 
 
 def unfinished() -> Response:
-    """The answer to who asks for what is still being made: to ask again."""
+    """The answer while something is still being made: ask again."""
     return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
 
 
-def known_map(registry: TaskRegistry, kept: Kept, space: str | None, seconds: float) -> TaskMap | None:
-    """The map of all tasks of a space as of now; ``None`` if it is not there within so many seconds."""
+def map_of(registry: TaskRegistry, kept: Kept, space: str | None, seconds: float) -> TaskMap | None:
+    """The map of all tasks of a space as of now; ``None`` if it is not made within ``seconds``."""
     return kept.wait(("map", registry.version(), space), lambda: registry.map(probe=space), seconds)
 
 

@@ -29,7 +29,7 @@ NAVIGATION = {
     "/jobs": "Jobs",
 }
 NOTHING = "\N{EN DASH}"
-"""What stands where a value is not known."""
+"""Shown where a value is not known."""
 
 
 def render(
@@ -69,7 +69,7 @@ def expert_path(name: str) -> str:
 
 @cache
 def static_path(name: str) -> str:
-    """Where a static file is, with a hash of its content: it may be kept for as long as one likes."""
+    """Where a static file is, with a hash of its content, so that it may be kept for good."""
     file = next(folder / name for folder in (STATIC, pictures.STATIC) if (folder / name).is_file())
     return f"/static/{name}?v={hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest()}"
 

@@ -44,12 +44,12 @@ class Upload:
     """Data that was uploaded.
 
     Attributes:
-        id: That only those know who were told.
+        id: Random, so that only those know it who got it.
         files: Number of images.
-        bytes: Of all of them.
+        bytes: Size of all images.
         classes: Number of images of each class, by name.
-        created_at: ISO 8601, UTC.
-        expires_at: The same; then it is removed.
+        created_at: When it was received, in ISO 8601, UTC.
+        expires_at: When it is removed, in ISO 8601, UTC.
     """
 
     id: str
@@ -61,13 +61,13 @@ class Upload:
 
 
 class NotStoredError(RefusedError):
-    """The disk does not take an upload."""
+    """An upload cannot be written to the disk."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(503, f"the upload cannot be stored: {error.strerror or error}")
 
     def __reduce__(self) -> tuple[type, tuple[OSError]]:
-        """Rebuild from what the disk said."""
+        """Rebuild from the message of the error."""
         return type(self), (OSError(self.message),)
 
 
@@ -78,9 +78,9 @@ class Uploads:
         """Remember the folder; ``open`` makes it.
 
         Args:
-            folder: Of all uploads.
-            limits: Of each.
-            seconds: How long one is kept.
+            folder: Folder of all uploads.
+            limits: Limits of each upload.
+            seconds: How long an upload is kept.
         """
         self._folder = folder
         self._limits = limits
@@ -88,7 +88,7 @@ class Uploads:
         self._limiter: CapacityLimiter | None = None
 
     def open(self) -> None:
-        """Make the folder, and remove what a server before this one had not finished.
+        """Make the folder, and remove uploads that an earlier server had not finished.
 
         Raises:
             StorageError: If it cannot be written.
@@ -101,10 +101,10 @@ class Uploads:
             raise StorageError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
     async def receive(self, request: Request) -> Upload:
-        """Take a zip from a request, as its body or as a field of a form, and unpack it.
+        """Receive a zip, as the body of a request or as a field of a form, and unpack it.
 
         Raises:
-            RefusedError: If it is not what is taken, too large, or too slow; then nothing of it is left.
+            RefusedError: If it is no such zip, too large, or too slow; then nothing of it is left.
         """
         body = _zip_in(request)
         with self._part() as part:
@@ -123,7 +123,7 @@ class Uploads:
         """One upload.
 
         Raises:
-            UnknownIdError: If it is not there, or not any more.
+            UnknownIdError: If there is no such upload, or not any more.
         """
         path = self._folder / upload_id / CARD
         try:
@@ -137,7 +137,7 @@ class Uploads:
         """The folder of the images of an upload.
 
         Raises:
-            UnknownIdError: If it is not there, or not any more.
+            UnknownIdError: If there is no such upload, or not any more.
             RefusedError: If a job is making a task of it.
         """
         folder = self.folder_of(upload_id)
@@ -146,7 +146,7 @@ class Uploads:
         return folder
 
     def folder_of(self, upload_id: str) -> Path:
-        """Where the images of an upload belong, whether or not they are there now.
+        """The folder for the images of an upload, whether or not they are there now.
 
         Raises:
             UnknownIdError: If there is no such upload.
@@ -157,12 +157,12 @@ class Uploads:
         """Remove an upload with its images.
 
         Raises:
-            UnknownIdError: If it is not there.
+            UnknownIdError: If there is no such upload.
         """
         shutil.rmtree(self._folder / self.get(upload_id).id, ignore_errors=True)
 
     def expire(self, kept: frozenset[str]) -> None:
-        """Remove the uploads whose time is over.
+        """Remove expired uploads.
 
         Args:
             kept: Ids of uploads that are in use.
@@ -178,7 +178,7 @@ class Uploads:
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
-        """A new folder for an upload; removed in the end, unless it became one."""
+        """A new folder for an upload; removed in the end, unless it became an upload."""
         part = self._folder / f"{PART}{secrets.token_urlsafe(18)}"
         part.mkdir(mode=0o700)
         try:
@@ -187,10 +187,10 @@ class Uploads:
             shutil.rmtree(part, ignore_errors=True)
 
     async def _write(self, body: AsyncIterator[bytes], path: Path) -> None:
-        """Write what comes, and count it; the disk is waited for by another thread.
+        """Write a body to a file and count its bytes; another thread waits for the disk.
 
         Raises:
-            RefusedError: If it is too much.
+            RefusedError: If it is too large.
         """
         waiting, size = bytearray(), 0
         with path.open("xb", buffering=0) as file:
@@ -206,10 +206,10 @@ class Uploads:
             await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
 
     def _finish(self, part: Path) -> Upload:
-        """Unpack what was written, and let it appear.
+        """Unpack the zip, and move the result to its final place.
 
         Raises:
-            RefusedError: If it is not what is taken.
+            RefusedError: If it is no zip of class folders of images.
             NotStoredError: If there is no room.
         """
         try:
