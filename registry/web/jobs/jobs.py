@@ -122,7 +122,7 @@ class Jobs:
             run.end()
 
     def announce_end(self) -> None:
-        """Mark the server as stopping, for whoever follows a job; a signal handler may call it, as it takes no lock."""
+        """Mark the server as stopping; takes no lock, so that a signal handler may call it."""
         self._is_closing = True
 
     @property

@@ -1,8 +1,8 @@
 """Zips of class folders of images, from anybody: checked entry by entry, and unpacked within limits.
 
 Nothing that a zip says is believed before it is measured: sizes are counted while unpacking, names are taken
-only if they can lead nowhere else, and every image is decoded once. Whatever is wrong is reported in one sentence,
-and the caller removes what was written by then.
+only if they can lead nowhere else, and every image is decoded once. Whatever is wrong is reported in one
+sentence, and the caller removes what was written by then.
 
     photos.zip
     ├── cats/1.jpg          class folders at the top, or in one folder,
