@@ -103,6 +103,13 @@ class OneOptions(ManyOptions, total=False):
 ExportFormat = Literal["file", "folder"]
 
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
+ClusterMethod = Literal["agglomerative", "hdbscan"]
+CLUSTER_METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
+
+Colouring = Literal["cluster", "tag", "kind"]
+COLOURINGS: tuple[Colouring, ...] = get_args(Colouring)
+"""What the colours of a map stand for."""
 """How an export is written: as one file, or as a folder that can be pushed to a hub."""
 
 Policy = Literal["fail", "keep", "take"]

@@ -1,4 +1,4 @@
-"""The JSON documents of the commands, as plain values; the contract is in the docs of the command line.
+"""The JSON documents of commands and REST API, as plain values; docs/cli.md has the contract.
 
 Axes: D filters of the probe.
 """
@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     from registry.distances import Distance
     from registry.ingest.networks import ProbeDescription
     from registry.ingest.prepare import TaskEmbedding
+    from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
     from registry.task_answers import TaskHistory
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from registry.map_answers import Clustering, LayerProfile, TaskMap
 
 
 def to_text(document: Any) -> str:
@@ -28,7 +25,7 @@ def to_text(document: Any) -> str:
 
 
 def to_values(document: Any) -> Any:
-    """The same as plain values, for what makes JSON of it itself."""
+    """A document as plain values, for code that makes JSON of it itself."""
     from registry.notebooks import to_json
 
     return _finite(to_json(document))
@@ -55,7 +52,7 @@ def of_task(task: "TaskRecord") -> dict[str, Any]:
 def of_task_card(
     task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]
 ) -> dict[str, Any]:
-    """A task with everything known of it, one embedding for each space."""
+    """A task with its data, settings, and an embedding for each space."""
     return {
         **of_task(task),
         "data": task.data,
@@ -84,7 +81,7 @@ def of_task_card(
 
 
 def of_history(history: "TaskHistory") -> dict[str, Any]:
-    """All versions of a task, and who wrote what of it."""
+    """All versions of a task, and who changed it."""
     return {
         "task": history.task,
         "versions": [
@@ -153,7 +150,7 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 
 
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
-    """What made an embedding and how sure it is; its vectors are left to a file."""
+    """How an embedding was made and how sure it is, without its vectors."""
     from registry.ingest.cautions import embedding_warnings
     from registry.ingest.prepare import embedding_record
     from registry.ingest.translate import head_metric
@@ -247,7 +244,7 @@ def of_distance(distance: "Distance") -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same plain values with ``None`` for numbers that JSON does not know."""
+    """Plain values with ``None`` in place of numbers that JSON does not know."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -282,17 +279,17 @@ def of_map(shown: "TaskMap") -> dict[str, Any]:
     }
 
 
-def of_clustering(found: "Clustering") -> dict[str, Any]:
+def of_clustering(clustering: "Clustering") -> dict[str, Any]:
     """Clusters with their members, and what was compared to choose them."""
     return {
-        "space": found.space,
-        "distance": found.distance,
-        "method": found.method,
-        "silhouette": found.silhouette,
-        "cut_height": found.cut_height,
-        "num_landmarks": found.num_landmarks,
-        "notes": found.notes,
-        "tried": [{"number": number, "silhouette": value} for number, value in found.tried],
+        "space": clustering.space,
+        "distance": clustering.distance,
+        "method": clustering.method,
+        "silhouette": clustering.silhouette,
+        "cut_height": clustering.cut_height,
+        "num_landmarks": clustering.num_landmarks,
+        "notes": clustering.notes,
+        "tried": [{"number": number, "silhouette": value} for number, value in clustering.tried],
         "clusters": [
             {
                 "cluster": cluster.number,
@@ -300,12 +297,14 @@ def of_clustering(found: "Clustering") -> dict[str, Any]:
                 "size": cluster.size,
                 "medoid": cluster.medoid,
                 "radius": cluster.radius,
-                "tags": [{"tag": it.tag, "inside": it.inside, "outside": it.outside} for it in cluster.tags],
+                "tags": [
+                    {"tag": tag.tag, "inside": tag.inside, "outside": tag.outside} for tag in cluster.tags
+                ],
                 "tasks": cluster.members,
             }
-            for cluster in found.clusters
+            for cluster in clustering.clusters
         ],
-        "noise": found.noise,
+        "noise": clustering.noise,
     }
 
 

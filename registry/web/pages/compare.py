@@ -5,13 +5,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.map_answers import LayerProfile
-from registry.web.pages import drawings
+from registry.pictures.layers import draw_layers
 from registry.web.pages.experts import results_of
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
@@ -41,7 +42,7 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
 
 @router.get("/compare/profile")
 def profile(request: Request, a: str, b: str) -> HTMLResponse:
-    """At which depths of the probe two tasks agree; or why its layers cannot be told."""
+    """At which depths of the probe two tasks agree; or why its layers cannot be read."""
     registry: TaskRegistry = request.app.state.registry
     kept: LastAnswers = request.app.state.kept
     shown: dict[str, Any] = {
@@ -55,14 +56,14 @@ def profile(request: Request, a: str, b: str) -> HTMLResponse:
         return in_shared_space(registry, [a, b], lambda space: registry.profile(a, b, probe=space))
 
     try:
-        found = kept.get(("profile", registry.version(), a, b), profiled)
+        layers = kept.get(("profile", registry.version(), a, b), profiled)
     except (NotFoundError, InvalidQueryError, IngestError) as err:
         return render(request, "profile.html", {**shown, "problem": str(err)})
-    return render(request, "profile.html", {**shown, "profile": found, "drawn": drawings.drawn(found)})
+    return render(request, "profile.html", {**shown, "profile": layers, "drawn": Markup(draw_layers(layers))})
 
 
 def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
-    """Every distance that there is, there and back where that is not the same."""
+    """Every distance of the catalogue, in both directions where they differ."""
 
     def ask(space: str | None) -> list[dict[str, Any]]:
         return [

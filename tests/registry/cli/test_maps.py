@@ -57,7 +57,6 @@ def test_map_as_json_is_one_document(run):
 )
 def test_map_draws(run, tmp_path, colour, name):
     skip_without("matplotlib")
-    skip_without("plotly")
     path = tmp_path / name
     result = run("map", "--colour", colour, "--theme", "dark", "--where", "tags = 'even'", "--out", str(path))
     assert result.stderr == f"Wrote {path}.\n"

@@ -1,4 +1,4 @@
-// The map: what hands, wheels and keys do with it, and what is said of it.
+// The map: moving, zooming and choosing by mouse, touch and keys; search, legend and the card of a task.
 "use strict";
 
 class TaskMap {
@@ -8,8 +8,10 @@ class TaskMap {
     this.drawing = new MapDrawing(canvas);
     this.groups = groupsBy(points, "tag");
     this.found = null;
+    this.picked = -1;
     this.current = -1;
     this.task = points.names.indexOf(canvas.dataset.task);
+    this.opens = Boolean(canvas.dataset.points); // in a file there is no page of a task
     this.pointers = new Map();
     this.view = { x: 0, y: 0, scale: 1, zoom: 1 };
     this.card = document.getElementById("map-card");
@@ -74,7 +76,7 @@ class TaskMap {
     });
   }
 
-  // Hands
+  // Mouse and touch
 
   listen() {
     const on = (name, act, options) => this.canvas.addEventListener(name, act, options);
@@ -122,7 +124,7 @@ class TaskMap {
     const at = this.pointAt(event.offsetX, event.offsetY);
     if (at < 0) return;
     if (event.pointerType === "mouse" || at === this.current) this.open(at);
-    else this.choose(at); // the first touch tells, the second opens
+    else this.choose(at); // the first touch says what it is, the second opens
   }
 
   pointAt(px, py) { return this.points.nearest(...this.dataAt(px, py), 12 / this.view.scale); }
@@ -169,12 +171,12 @@ class TaskMap {
     return this.points.nearest(x, y, Infinity);
   }
 
-  // What is chosen, and what is said
+  // The chosen task, and what is announced to screen readers
 
   choose(i, aloud = true) {
     if (i === this.current) return;
     this.current = i;
-    if (i >= 0 && aloud) this.say(`${this.points.names[i]}: ${this.points.told(i)}. Enter opens it.`);
+    if (i >= 0 && aloud) this.say(`${this.points.names[i]}: ${this.points.describe(i)}.${this.opens ? " Enter opens it." : ""}`);
     this.redraw();
   }
 
@@ -182,6 +184,7 @@ class TaskMap {
 
   // No address can end in dots alone; such a task is found in the list.
   open(i) {
+    if (!this.opens) { this.choose(i); return; }
     const name = encodeURIComponent(this.points.names[i]);
     location.href = /^\.\.?$/.test(name) ? `/?where=name+%3D+%27${name}%27` : `/tasks/${name}`;
   }
@@ -192,7 +195,7 @@ class TaskMap {
     if (current < 0) return;
     const name = document.createElement("strong");
     name.textContent = points.names[current];
-    card.replaceChildren(name, points.told(current));
+    card.replaceChildren(name, points.describe(current));
     const [px, py] = this.screenAt(current);
     const left = px + 16 + card.offsetWidth > this.canvas.clientWidth ? px - 16 - card.offsetWidth : px + 16;
     const top = Math.min(Math.max(py - 12, 4), this.canvas.clientHeight - card.offsetHeight - 4);
@@ -200,7 +203,9 @@ class TaskMap {
   }
 
   search(text) {
+    this.picked = -1;
     this.found = this.points.find(text);
+    this.markPicked();
     const note = document.getElementById("map-found");
     note.textContent = this.found ? (this.found.length ? `${this.found.length.toLocaleString("en-GB")} found, drawn in colour.` : "None found; try a shorter word.") : "";
     this.redraw();
@@ -221,7 +226,22 @@ class TaskMap {
     this.redraw();
   }
 
+  // Draw only the tasks of one group in colour, or all of them again.
+  pickOut(group) {
+    this.picked = this.picked === group ? -1 : group;
+    this.found = this.picked < 0 ? null : [...this.groups.of.keys()].filter((i) => this.groups.of[i] === group);
+    document.getElementById("map-search").value = "";
+    document.getElementById("map-found").textContent = "";
+    this.markPicked();
+    this.redraw();
+  }
+
+  markPicked() {
+    document.querySelectorAll("#map-legend button").forEach((button, group) => button.setAttribute("aria-pressed", String(group === this.picked)));
+  }
+
   colourBy(colouring, clusters) {
+    if (this.picked >= 0) this.pickOut(this.picked);
     this.groups = groupsBy(this.points, colouring, clusters);
     this.showLegend();
     this.redraw();
@@ -229,6 +249,8 @@ class TaskMap {
 
   showLegend() {
     const ratio = window.devicePixelRatio || 1;
+    const sizes = this.groups.labels.map(() => 0);
+    for (const group of this.groups.of) sizes[group]++;
     const entries = this.groups.labels.map((label, group) => {
       const entry = document.createElement("li");
       const sign = Object.assign(document.createElement("canvas"), { width: 16 * ratio, height: 16 * ratio });
@@ -238,10 +260,14 @@ class TaskMap {
       context.fillStyle = this.drawing.colourOf(group, this.groups);
       context.fill();
       sign.setAttribute("aria-hidden", "true");
-      entry.append(sign, label);
+      const button = Object.assign(document.createElement("button"), { type: "button" });
+      button.append(sign, `${label}: ${sizes[group].toLocaleString("en-GB")}`);
+      button.addEventListener("click", () => this.pickOut(group));
+      entry.append(button);
       return entry;
     });
     document.getElementById("map-legend").replaceChildren(...entries);
+    this.markPicked();
   }
 }
 
@@ -250,30 +276,31 @@ async function untilMade(address, note) {
   for (;;) {
     const answer = await fetch(address);
     if (answer.status !== 202) {
-      const told = await answer.text();
-      if (answer.ok) return JSON.parse(told);
-      throw new Error(new DOMParser().parseFromString(told, "text/html").querySelector("main .problem")?.textContent || "The map could not be made.");
+      const text = await answer.text();
+      if (answer.ok) return JSON.parse(text);
+      throw new Error(new DOMParser().parseFromString(text, "text/html").querySelector("main .problem")?.textContent || "The map could not be made.");
     }
     note();
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
 
-function tellQuality(points) {
+function describeQuality(points) {
   const place = document.getElementById("map-quality");
-  if (points.trustworthiness === null || points.stress === null) return;
+  if (!place || points.trustworthiness === null || points.stress === null) return; // a file says it in its caption
   place.textContent =
-    `Trustworthiness ${points.trustworthiness.toFixed(2)} of 1: how far those that lie near each other here are near each other in truth. ` +
+    `Trustworthiness ${points.trustworthiness.toFixed(2)} of 1: how many of the tasks drawn near each other are near each other in truth. ` +
     `Stress ${points.stress.toFixed(2)}: how far distances here differ from the true ones, as a share of them; 0 would be none.`;
 }
 
 async function start() {
   const canvas = document.getElementById("map");
+  const data = JSON.parse(document.getElementById("map-data")?.textContent || "null"); // in a file, all is inside
   const wait = document.getElementById("map-wait");
   wait.textContent = "Loading the map …";
   let points;
   try {
-    points = new Points(await untilMade(canvas.dataset.points, () => { wait.textContent = "Laying out all tasks; this takes a while the first time …"; }));
+    points = new Points(data ? data.points : await untilMade(canvas.dataset.points, () => { wait.textContent = "Laying out all tasks; this takes a while the first time …"; }));
   } catch (error) {
     wait.textContent = error.message;
     return;
@@ -283,9 +310,9 @@ async function start() {
     return;
   }
   wait.hidden = true;
-  tellQuality(points);
+  describeQuality(points);
   const map = new TaskMap(canvas, points);
-  window.taskMap = map; // for those who look at it from a console, and for tests
+  window.taskMap = map; // for the console, and for tests
   canvas.dataset.ready = String(points.length);
   const at = (id) => document.getElementById(id);
   at("map-in").addEventListener("click", () => map.zoom(1.5));
@@ -293,7 +320,8 @@ async function start() {
   at("map-fit").addEventListener("click", () => map.fit());
   at("map-search").addEventListener("input", (event) => map.search(event.target.value));
   at("map-search").addEventListener("keydown", (event) => { if (event.key === "Enter") { map.showFound(); canvas.focus(); event.preventDefault(); } });
-  let clusters = null;
+  let clusters = data?.clusters;
+  if (data) map.colourBy(at("map-colour").value, clusters);
   at("map-colour").addEventListener("change", async (event) => {
     const colouring = event.target.value;
     const note = at("map-found");

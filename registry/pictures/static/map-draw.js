@@ -82,10 +82,14 @@ class MapDrawing {
     const visible = this.visible(points, scale, left, top, 2 * radius);
     if (visible.length > FEW) this.drawMany(points, visible, scale, left, top, groups, found && new Set(found), radius);
     else this.drawFew(points, visible, groups, found && new Set(found), radius);
-    const taken = []; // by names, which cover each other nowhere
+    // Where no name may be drawn: on points, as long as they can be counted, and on other names.
+    const taken = visible.length > FEW ? [] : visible.map((i) => this.boxOf(...this.place(points.x[i], points.y[i]), radius));
+    for (const query of points.queries) taken.push(this.boxOf(...this.place(query.x, query.y), 10 * this.ratio));
     for (const query of points.queries) this.drawQuery(...this.place(query.x, query.y), query.label, taken);
     if (task >= 0) this.drawMark(...this.place(points.x[task], points.y[task]), points.names[task], radius, taken);
-    if (visible.length <= 60) this.drawNames(points, visible.filter((i) => i !== task), radius, found, taken);
+    const named = visible.length <= 60 ? visible : visible.length <= FEW ? groups.named || [] : [];
+    const asked = new Set([points.names[task], ...points.queries.map((query) => query.label)]); // named already
+    this.drawNames(points, named.filter((i) => !asked.has(points.names[i]) && (!found || found.includes(i))), radius, taken, visible.length > 60);
     if (current >= 0) this.drawRing(...this.place(points.x[current], points.y[current]), radius);
   }
 
@@ -95,15 +99,15 @@ class MapDrawing {
   }
 
   visible(points, scale, left, top, edge) {
-    const found = [];
+    const inside = [];
     const right = this.canvas.width + edge;
     const bottom = this.canvas.height + edge;
     for (let i = 0; i < points.length; i++) {
       const x = left + points.x[i] * scale;
       const y = top - points.y[i] * scale;
-      if (x > -edge && x < right && y > -edge && y < bottom) found.push(i);
+      if (x > -edge && x < right && y > -edge && y < bottom) inside.push(i);
     }
-    return found;
+    return inside;
   }
 
   drawFew(points, visible, groups, found, radius) {
@@ -175,37 +179,55 @@ class MapDrawing {
     return this.words.get(key);
   }
 
-  // Names beside points, as long as they cover no other name.
-  drawNames(points, visible, radius, found, taken) {
-    for (const i of visible) {
-      const [x, y] = this.place(points.x[i], points.y[i]);
-      taken.push([x - radius, y - radius, x + radius, y + radius]);
-    }
-    for (const i of visible) {
-      if (found && !found.includes(i)) continue;
-      const [x, y] = this.place(points.x[i], points.y[i]);
-      this.drawName(points.names[i], x, y, radius, taken);
-    }
+  boxOf(x, y, radius) { return [x - radius, y - radius, x + radius, y + radius]; }
+
+  // Names around points, as long as they cover neither a point nor another name.
+  drawNames(points, named, radius, taken, far) {
+    for (const i of named) this.drawName(points.names[i], ...this.place(points.x[i], points.y[i]), radius, taken, { far });
   }
 
-  drawName(name, x, y, radius, taken, strong = false) {
-    const { context, ratio } = this;
+  // Boxes for a name around a place, the best first: beside it, above and below, at the corners; then further out.
+  spots(x, y, width, gap, far) {
+    const half = 8 * this.ratio;
+    const spots = [];
+    for (let ring = 0; ring < (far ? 6 : 1); ring++) {
+      const away = gap + 2.2 * ring * half;
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]]) {
+        const out = away * (dx && dy ? .7 : 1);
+        const left = dx > 0 ? x + out : dx < 0 ? x - out - width : x - width / 2;
+        const middle = y + dy * (out + half);
+        spots.push([left, middle - half, left + width, middle + half]);
+      }
+    }
+    return spots;
+  }
+
+  drawName(name, x, y, radius, taken, { strong = false, far = strong } = {}) {
+    const { context, ratio, canvas } = this;
     context.font = `${strong ? 600 : 400} ${12.5 * ratio}px system-ui, sans-serif`;
     context.textBaseline = "middle";
-    const width = context.measureText(name).width;
     const gap = radius + 5 * ratio;
-    const beside = (left) => [left, y - 8 * ratio, left + width, y + 8 * ratio];
-    const free = (box) => box[2] < this.canvas.width && box[0] > 0 && !taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3]);
-    const sides = [beside(x + gap), beside(x - gap - width)];
-    const box = sides.find(free) || (strong ? sides[x + gap + width > this.canvas.width ? 1 : 0] : null);
+    const spots = this.spots(x, y, context.measureText(name).width, gap, far);
+    const within = (b) => b[0] > 0 && b[1] > 0 && b[2] < canvas.width && b[3] < canvas.height;
+    const free = (box) => within(box) && !taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3]);
+    const box = spots.find(free) || (strong ? spots.find(within) || spots[0] : null);
     if (!box) return;
     taken.push(box);
-    context.lineWidth = 4 * ratio;
+    const [nearX, nearY] = [Math.min(Math.max(x, box[0]), box[2]), Math.min(Math.max(y, box[1]), box[3])];
+    const middle = (box[1] + box[3]) / 2;
     context.lineJoin = "round";
+    context.lineWidth = ratio;
+    context.strokeStyle = context.fillStyle = this.ink;
+    if (Math.hypot(nearX - x, nearY - y) > 2 * gap) { // so far away that a line leads to it
+      context.beginPath();
+      context.moveTo(x, y);
+      context.lineTo(nearX, nearY);
+      context.stroke();
+    }
+    context.lineWidth = 4 * ratio;
     context.strokeStyle = this.ground;
-    context.fillStyle = this.ink;
-    context.strokeText(name, box[0], y);
-    context.fillText(name, box[0], y);
+    context.strokeText(name, box[0], middle);
+    context.fillText(name, box[0], middle);
   }
 
   drawMark(x, y, name, radius, taken) {
@@ -217,7 +239,7 @@ class MapDrawing {
     context.lineWidth = 2 * ratio;
     context.strokeStyle = this.ground;
     context.stroke();
-    this.drawName(name, x, y, radius + 3 * ratio, taken, true);
+    this.drawName(name, x, y, radius + 3 * ratio, taken, { strong: true });
   }
 
   // A star with its name: data that is not registered.
@@ -234,7 +256,7 @@ class MapDrawing {
     context.stroke();
     context.fillStyle = this.mark;
     context.fill();
-    this.drawName(label, x, y, 10 * ratio, taken, true);
+    this.drawName(label, x, y, 10 * ratio, taken, { strong: true });
   }
 
   drawRing(x, y, radius) {

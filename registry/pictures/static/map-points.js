@@ -86,20 +86,20 @@ class Points {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     if (!words.length) return null;
     this.lowered ||= this.names.map((name, i) => `${name} ${this.tagsOf(i).join(" ")}`.toLowerCase());
-    const found = [];
-    for (let i = 0; i < this.length; i++) if (words.every((word) => this.lowered[i].includes(word))) found.push(i);
-    return found;
+    return [...this.lowered.keys()].filter((i) => words.every((word) => this.lowered[i].includes(word)));
   }
 
   // What a point is, in words.
-  told(i) {
-    const tags = this.tagsOf(i);
+  describe(i) {
     const count = (n) => n.toLocaleString("en-GB");
-    return `${count(this.classes[i])} classes, ${count(this.samples[i])} samples${tags.length ? `, ${tags.join(", ")}` : ""}`;
+    const size = `${count(this.classes[i])} ${this.counted[this.kind[i]]}, ${count(this.samples[i])} samples`;
+    const near = this.nearest[i];
+    return [size, ...this.tagsOf(i)].join(", ") + (near ? `; nearest: ${near}` : "");
   }
 }
 
 const GROUPS_SHOWN = 7;
+const CLUSTERS_SHOWN = 24; // where points are so large that their shapes can be told apart
 
 // Groups of points for colours and shapes: a number for each point, and what the numbers mean.
 function groupsBy(points, colouring, clusters) {
@@ -111,13 +111,15 @@ function groupsBy(points, colouring, clusters) {
   if (colouring === "cluster" && clusters) {
     const sizes = new Map();
     for (const c of clusters.cluster) if (c >= 0) sizes.set(c, (sizes.get(c) || 0) + 1);
-    const shown = [...sizes].sort((a, b) => b[1] - a[1]).slice(0, GROUPS_SHOWN).map(([c]) => c);
+    const most = points.length > FEW ? GROUPS_SHOWN : CLUSTERS_SHOWN;
+    const shown = [...sizes].filter(([, size]) => size > 1).sort((a, b) => b[1] - a[1]).slice(0, most).map(([c]) => c);
     const number = new Map(shown.map((c, n) => [c, n]));
     const rest = clusters.cluster.some((c) => !number.has(c));
     return {
       of: Uint8Array.from(clusters.cluster, (c) => number.get(c) ?? shown.length),
       labels: [...shown.map((c) => clusters.labels[c]), ...(rest ? ["any other, or none"] : [])],
       rest: rest ? shown.length : -1,
+      named: shown.map((c) => points.names.indexOf(clusters.medoids[c])),
     };
   }
   return { of: none, labels: [] };
