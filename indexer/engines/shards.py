@@ -224,13 +224,11 @@ def check_shardable(probe: PretrainedNetwork, settings: EmbeddingSettings) -> No
 
     Raises:
         SettingsError: If it cannot.
+        UnknownNameError: If there is no such estimator.
     """
     if settings.tolerance is not None:
         raise SettingsError("shards use every sample, so a tolerance would stop nothing; leave one of them out")
-    if get_estimator(settings.estimator).directions is None:
-        raise SettingsError(
-            f"the estimator {settings.estimator!r} cannot be computed in parts; leave the shards out"
-        )
+    get_estimator(settings.estimator)
     if probe.takes == "texts":
         raise SettingsError("texts are not embedded in parts; leave the shards out")
 

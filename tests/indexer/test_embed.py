@@ -20,8 +20,6 @@ from indexer.records import EmbeddingSettings, TaskEmbedding
 
 DIGITS = EmbeddingSettings(max_samples=40, device="cpu")
 SMALL = EmbeddingSettings(device="cpu")
-BY_SAMPLE = [name for name in ESTIMATORS if ESTIMATORS[name].directions]
-"""Estimators that treat samples on their own; ``variational`` takes a step for each batch."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +92,7 @@ def test_progress_is_told_by_stage(digits: tuple):
 
 
 @pytest.mark.parametrize("norm_weights", [False, True], ids=["filters", "filters and norms"])
-@pytest.mark.parametrize("estimator", BY_SAMPLE)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_embedding_matches_its_parts_one_by_one(
     folder: str, probe: PretrainedNetwork, estimator: str, norm_weights: bool
 ):
@@ -163,7 +161,7 @@ def test_another_seed_draws_other_label_directions(pets: TaskEmbedding, folder: 
     assert not np.array_equal(other.fisher, pets.fisher)
 
 
-@pytest.mark.parametrize("estimator", BY_SAMPLE)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_batch_size_changes_only_the_rounding(folder: str, estimator: str):
     settings = replace(SMALL, estimator=estimator)
     whole, parts = (embed_dataset(folder, replace(settings, batch_size=size)) for size in (64, 2))

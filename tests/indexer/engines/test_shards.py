@@ -125,10 +125,6 @@ def test_data_that_changes_between_the_passes_is_told(tmp_path):
             {"tolerance": 0.1},
             "shards use every sample, so a tolerance would stop nothing; leave one of them out",
         ),
-        (
-            {"estimator": "variational"},
-            "the estimator 'variational' cannot be computed in parts; leave the shards out",
-        ),
     ],
 )
 def test_what_cannot_be_done_in_parts_is_refused(folder, options, message):
