@@ -134,7 +134,7 @@ class EmbeddingSettings:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
         channels: How images become RGB: one of ``CHANNEL_RULES``, or three channel indices from 0 between
-            commas, see ``indexer.data.channels``.
+            commas, see ``indexer.data.images``.
         value_range: Values of images of more than 8 bits that stand for black and white; ``None`` for the
             range of their type.
         tolerance: Stop the Fisher pass once the median relative standard error over filters is below this,

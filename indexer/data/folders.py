@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from indexer.data.images import IMAGE_SUFFIXES, is_image_name
-from indexer.data.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable, read_file
+from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Dataset, Entry, choose_split, printable, read_file
 from indexer.errors import DataError
 from indexer.records import Content
-
-TEXT_SUFFIX = ".txt"
 
 
 def open_folder(spec: str, split: str | None) -> Dataset:

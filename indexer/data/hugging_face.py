@@ -13,7 +13,6 @@ Axes: T targets.
 
 import glob
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from indexer.data.listings import Dataset, Entry, choose_split, printable, read_file, target_names
+from indexer.data.listings import Dataset, Entry, choose_split, fit_float32, printable, read_file, target_names
 from indexer.errors import DataError, MissingLibraryError
 from indexer.records import Content, Kind
 
@@ -31,9 +30,6 @@ PREFIX = "hf-data:"
 OPTIONS = ("config", "image", "label", "revision", "text")
 LABEL_COLUMNS = ("label", "labels", "target")
 TEXT_COLUMNS = ("text", "sentence", "content")
-MAX_TARGET = 3.4028234663852886e38
-"""The largest of 32-bit floats."""
-
 _BATCH_ROWS = 1000
 _FOLDER = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 
@@ -287,7 +283,7 @@ class _Labels:
                 raise DataError(
                     spec, f"row {row}: {column} holds {len(values)} numbers where row 0 holds {len(lists[0])}"
                 )
-            if not all(math.isfinite(value) and abs(value) <= MAX_TARGET for value in values):
+            if not fit_float32(values):
                 raise DataError(spec, f"row {row}: {column} must be finite and fit 32-bit floats")
         return cls("regression", target_names(len(lists[0])), [tuple(values) for values in lists])
 

@@ -6,6 +6,7 @@ makes of it in passing decides the memory.
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from indexer.records import Content, Kind
 
 SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
 DEFAULT_SPLIT = "train"
+TEXT_SUFFIX = ".txt"
 MAX_FILE_BYTES = 2**30
 """Of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
 
@@ -97,6 +99,11 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
 def target_names(count: int) -> tuple[str, ...]:
     """Names of the T targets of a regression, which data does not name."""
     return ("target",) if count == 1 else tuple(f"target_{index}" for index in range(count))
+
+
+def fit_float32(numbers: Iterable[float]) -> bool:
+    """Whether all numbers are finite as 32-bit floats, which targets are kept as."""
+    return all(math.isfinite(number) and abs(number) <= np.finfo(np.float32).max for number in numbers)
 
 
 def printable(name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -89,6 +90,11 @@ def find_filters(network: nn.Module, *, norm_weights: bool) -> list[FilterBlock]
             groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
             blocks.append(FilterBlock(layer, name, parameter, type(module).__name__, layout, groups))
     return blocks
+
+
+def is_scripted(network: nn.Module) -> bool:
+    """Whether TorchScript is part of a network: what happens inside of it cannot be watched."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 def _layout(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Layout:

@@ -13,8 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from indexer.errors import UnsupportedLayerError
 from indexer.fisher.layer_rules import COMPOSED, MULTIPLICATIONS, RULES, Rule
-from indexer.fisher.parameters import FilterBlock
-from indexer.fisher.sample_grads import is_scripted
+from indexer.fisher.parameters import FilterBlock, is_scripted
 
 OnUse = Callable[[FilterBlock, Rule, dict[str, Any], Tensor], Tensor]
 """Called as ``on_use(block, rule, arguments, output)``; gives the output that the network goes on with."""

@@ -22,8 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.networks.headless import Body, blank_input, count_params, head_name, measure_features, remove_head
-from indexer.networks.loaders import Loader, parse_loader, text_options
-from indexer.networks.offline import BUILTIN_FOLDER, list_builtin
+from indexer.networks.loaders import BUILTIN_FOLDER, Loader, list_builtin, parse_loader, text_options
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.tokens import Tokenizer
 from indexer.networks.weights import fill, hash_weights, misfit, read_shapes, read_weights

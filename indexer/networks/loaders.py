@@ -20,6 +20,8 @@ from typing import Any, Literal, get_args
 from indexer.errors import SettingsError, UnknownNameError
 from indexer.records import TextPooling
 
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
+
 Source = Literal["named", "timm", "hf", "python", "torchscript"]
 
 LOADER_FORMS = {
@@ -52,8 +54,8 @@ class Loader:
         name: ``architecture`` or ``architecture.weights``, ``ORG/NAME`` of a hub, a folder,
             ``module:function``, or a TorchScript file.
         file: Weights that replace those of the source.
-        pooling: Of a text encoder, if it was said.
-        max_tokens: Of a text encoder, if it was said; at least 3.
+        pooling: How a text encoder pools, if the loader says so.
+        max_tokens: Most tokens of a text, at least 3, if the loader says so.
     """
 
     text: str
@@ -82,6 +84,11 @@ class Loader:
     def is_folder(self) -> bool:
         """Whether a Hugging Face name is that of a local folder: by how it is written, or since it is there."""
         return bool(_FOLDER.match(self.name)) or Path(self.name).is_dir()
+
+
+def list_builtin() -> list[str]:
+    """Names of the networks whose weights ship with this package, sorted."""
+    return sorted(path.name.removesuffix(".safetensors") for path in BUILTIN_FOLDER.glob("*.safetensors"))
 
 
 def parse_loader(text: str) -> Loader:

@@ -1,7 +1,8 @@
 """The published variational estimate of Fisher information: how much noise a task lets each filter bear.
 
-It stands beside the published recipe, for comparison: it needs hundreds of passes, looks at the labels of the data
-and ranks filters less sharply than the estimators of ``indexer.fisher.estimate``, so ``t2v`` does not offer it.
+It stands beside the published recipe, for comparison: it needs hundreds of passes, looks at the labels of the
+data and ranks filters less sharply than the estimators of ``indexer.fisher.estimate``, so ``t2v`` does not
+offer it.
 
 Around the weights w of each embedded layer a normal distribution with one variance per filter is learned,
 together with one prior variance per layer, to minimise

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.data.channels import UnfitPixelsError, channel_groups, rgb_planes
+from indexer.data.images import UnfitPixelsError, channel_groups, rgb_planes
 
 
 def planes(pixels, rule="auto", value_range=None):

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexer.data import images
-from indexer.data.channels import UnfitPixelsError
-from indexer.data.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, fit_image, is_image_name
+from indexer.data.images import (
+    IMAGE_SUFFIXES,
+    UnfitPixelsError,
+    UnreadableImageError,
+    decode_image,
+    fit_image,
+    is_image_name,
+)
 from indexer.records import InputTransform
 
 

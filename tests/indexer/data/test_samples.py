@@ -23,8 +23,9 @@ from builders_datasets import (
 from PIL import Image
 
 from indexer.data.images import decode_image, fit_image, image_input
-from indexer.data.samples import load_sample, open_dataset
+from indexer.data.samples import load_sample
 from indexer.data.sampling import draw
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnreadableFilesError
 from indexer.records import InputTransform
 

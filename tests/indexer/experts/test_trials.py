@@ -16,7 +16,7 @@ from indexer.errors import DataError, NetworkError, SettingsError, UnknownNameEr
 from indexer.experts.feature_cache import FeatureCache
 from indexer.experts.trials import TrialData
 from indexer.networks.load import ARCHITECTURES, load_network
-from indexer.networks.offline import BUILTIN_FOLDER
+from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.networks.run import extract_features
 from indexer.records import EmbeddingSettings
 

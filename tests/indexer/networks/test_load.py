@@ -15,12 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.networks.load import (
-    count_flops,
-    list_builtin,
-    load_expert,
-    load_network,
-)
+from indexer.networks.load import count_flops, load_expert, load_network
+from indexer.networks.loaders import list_builtin
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.torchvision import models
 from indexer.records import DEFAULT_PROBE, InputTransform

@@ -16,11 +16,11 @@ from indexer.networks.headless import count_params, head_name
 from indexer.networks.load import (
     describe_networks,
     get_architecture,
-    list_builtin,
     list_torchvision,
     load_expert,
     load_network,
 )
+from indexer.networks.loaders import list_builtin
 from indexer.networks.torchvision import models
 from indexer.networks.weights import fill
 from indexer.records import DEFAULT_PROBE, InputTransform

@@ -9,7 +9,8 @@ from extras import skip_without
 from markdown_pages import ROOT
 
 from indexer.networks import offline
-from indexer.networks.offline import hugging_face_cache, is_loadable_offline, list_builtin, torch_cache
+from indexer.networks.loaders import list_builtin
+from indexer.networks.offline import hugging_face_cache, is_loadable_offline, torch_cache
 
 RESNET18, RESNET18_FILE = "resnet18.IMAGENET1K_V1", "resnet18-f37072fd.pth"
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from indexer.errors import WeightsError
-from indexer.networks.load import BUILTIN_FOLDER, load_network
+from indexer.networks.load import load_network
+from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.networks.weights import LEVELS, SCALE_SUFFIX, dequantise, quantise, read_weights
 from indexer.records import DEFAULT_PROBE
 
