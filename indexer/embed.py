@@ -130,7 +130,7 @@ def fit_task_head(
         features: ``[N, F]``.
         labels: ``[N]`` or ``[N, C]``.
         kind: What the labels are.
-        seed: Of what is held out.
+        seed: What the samples held out are drawn with.
     """
     head = fit_head(features, labels, kind, l2=FISHER_L2)
     score = held_out_score(features, labels, seed, kind)
@@ -146,7 +146,7 @@ def embedding_of(
     estimate: FisherEstimate,
     seconds: float,
 ) -> TaskEmbedding:
-    """What was measured of a sample with features ``[N, F]``, put together."""
+    """Put together what was measured on a sample with features ``[N, F]``."""
     return TaskEmbedding(
         space=space_of(probe, settings),
         dataset=description,

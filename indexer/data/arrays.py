@@ -75,8 +75,8 @@ def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """
     names = archive.namelist()
     if f"{name}.npy" not in names:
-        found = ", ".join(other.removesuffix(".npy") for other in names) or "none"
-        raise DataError(spec, f"array {name!r} is missing; expected images and labels, got {found}")
+        present = ", ".join(other.removesuffix(".npy") for other in names) or "none"
+        raise DataError(spec, f"array {name!r} is missing; expected images and labels, got {present}")
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
         read_header = {(1, 0): npy.read_array_header_1_0}.get(npy.read_magic(file), npy.read_array_header_2_0)
@@ -103,7 +103,7 @@ def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _memory_bytes() -> float:
-    """Of this machine; infinite where the system does not tell."""
+    """Memory of this machine; infinite where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

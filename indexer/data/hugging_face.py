@@ -165,12 +165,12 @@ def _load(library: ModuleType, data: HubData) -> dict[str, Any]:
     if data.is_local and not Path(place).is_dir():
         raise DataError(data.spec, "no such folder; expected one that the library datasets loads")
     if (Path(place) / "dataset_dict.json").is_file() or (Path(place) / "state.json").is_file():
-        found = library.load_from_disk(place)
+        loaded = library.load_from_disk(place)
     else:
-        found = library.load_dataset(place, data.options.get("config"), revision=data.options.get("revision"))
-    if not isinstance(found, dict):
-        return {"": found}
-    return {str(name).lower(): rows for name, rows in found.items()}
+        loaded = library.load_dataset(place, data.options.get("config"), revision=data.options.get("revision"))
+    if not isinstance(loaded, dict):
+        return {"": loaded}
+    return {str(name).lower(): rows for name, rows in loaded.items()}
 
 
 def _sample_column(library: ModuleType, data: HubData, features: Mapping[str, Any]) -> tuple[Content, str]:
@@ -192,9 +192,9 @@ def _sample_column(library: ModuleType, data: HubData, features: Mapping[str, An
     texts = [name for name in texts if name not in LABEL_COLUMNS]
     if len(images) == 1:
         return "images", images[0]
-    known = next((name for name in TEXT_COLUMNS if name in texts), None)
-    if not images and (known or len(texts) == 1):
-        return "texts", known or texts[0]
+    usual = next((name for name in TEXT_COLUMNS if name in texts), None)
+    if not images and (usual or len(texts) == 1):
+        return "texts", usual or texts[0]
     raise DataError(
         data.spec,
         f"has {len(images) or 'no'} columns of images and {len(texts) or 'no'} of texts; name one as "
@@ -211,10 +211,10 @@ def _label_column(library: ModuleType, data: HubData, features: Mapping[str, Any
     if (named := data.options.get("label")) is not None:
         return _present(data, named, features)
     others = {name: feature for name, feature in features.items() if name != column}
-    known = [name for name in LABEL_COLUMNS if name in others]
+    usual = [name for name in LABEL_COLUMNS if name in others]
     classes = [name for name, feature in others.items() if isinstance(feature, library.ClassLabel)]
-    if found := known or (classes if len(classes) == 1 else []):
-        return found[0]
+    if chosen := usual or (classes if len(classes) == 1 else []):
+        return chosen[0]
     raise DataError(
         data.spec, f"has no column 'label'; name the one of labels as label=COLUMN, of {', '.join(features)}"
     )
@@ -232,7 +232,7 @@ class _Labels:
 
     Attributes:
         kind: What they are.
-        class_names: Of classes, labels or targets.
+        class_names: Names of the classes, labels or targets.
         values: By row: rising indices of classes or labels, or the T targets.
     """
 

@@ -122,8 +122,8 @@ def decode_image(
 
     Args:
         raw: Content of a file, or pixels ``[H, W]`` or ``[H, W, C]``.
-        channels: As of ``EmbeddingSettings``.
-        value_range: As of ``EmbeddingSettings``.
+        channels: As in ``EmbeddingSettings``.
+        value_range: As in ``EmbeddingSettings``.
 
     Raises:
         UnreadableImageError: If Pillow cannot decode it or it has more than ``MAX_PIXELS`` pixels.
@@ -137,7 +137,7 @@ def count_pixels(content: bytes) -> int:
     """Pixels that have to be decoded for an image; nothing is.
 
     Raises:
-        UnreadableImageError: If Pillow does not know it for an image.
+        UnreadableImageError: If Pillow does not recognise an image.
     """
     try:
         with _DECODING.quietly(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -157,8 +157,8 @@ def image_input(
     """``fit_image`` of ``decode_image``; threads that do this at once take the memory of one large image.
 
     Raises:
-        UnreadableImageError: As ``decode_image``.
-        UnfitPixelsError: As ``decode_image``.
+        UnreadableImageError: If it cannot be decoded, see ``decode_image``.
+        UnfitPixelsError: If its channels or values do not fit, see ``decode_image``.
     """
     with ExitStack() as held:
         return fit_image(_decode(raw, channels, value_range, held), transform)
@@ -170,7 +170,7 @@ def _decode(
     """``decode_image``, with room for the pixels that is given back when ``held`` is closed.
 
     Raises:
-        UnreadableImageError: As ``decode_image``.
+        UnreadableImageError: If it cannot be decoded, see ``decode_image``.
     """
     if isinstance(raw, np.ndarray):
         try:
@@ -196,7 +196,7 @@ def fit_image(picture: Picture, transform: InputTransform) -> np.ndarray:
     the crop never shows them, and a line of 1 by 100,000 pixels would fill the memory. Floats are rounded last.
 
     Args:
-        picture: As of ``decode_image``.
+        picture: As ``decode_image`` makes it.
         transform: With ``resize >= crop >= 1``; mean and standard deviation are left to the network.
 
     Returns:
@@ -290,7 +290,7 @@ def channel_groups(rule: str, num_channels: int) -> Groups:
     """The channels that make red, green and blue.
 
     Args:
-        rule: As of ``indexer.records.EmbeddingSettings``.
+        rule: As ``channels`` in ``indexer.records.EmbeddingSettings``.
         num_channels: C, at least 1.
 
     Raises:
@@ -319,7 +319,7 @@ def rgb_planes(
 
     Args:
         pixels: ``[H, W, C]`` integers or floats.
-        groups: As of ``channel_groups``.
+        groups: As ``channel_groups`` makes them.
         value_range: The values that become 0 and 255. ``None`` for the range of an 8- or 16-bit unsigned type,
             and for 0 to 1 of floats that stay within. Values beyond are clipped; what is no number becomes 0.
 
@@ -327,7 +327,7 @@ def rgb_planes(
         Red, green and blue ``[H, W]`` float32 from 0 to 255; one plane where the three are equal.
 
     Raises:
-        UnfitPixelsError: If no range is given and the type tells none, or floats go beyond 0 to 1.
+        UnfitPixelsError: If no range is given and the type has none, or floats go beyond 0 to 1.
     """
     low, high = value_range or _range_of_type(pixels)
     kept = groups[:1] if len(set(groups)) == 1 else groups
@@ -342,7 +342,7 @@ def _range_of_type(pixels: np.ndarray) -> tuple[float, float]:
         return 0, 2 ** (8 * size) - 1
     advice = "declare the values of black and white with --value-range LOW,HIGH"
     if kind != "f":
-        raise UnfitPixelsError(f"has pixels of type {pixels.dtype}, which tells no range; {advice}")
+        raise UnfitPixelsError(f"has pixels of type {pixels.dtype}, which has no range of its own; {advice}")
     beyond = pixels[(pixels < 0) | (pixels > 1)]
     if beyond.size:
         raise UnfitPixelsError(f"has a pixel of {beyond[0]:g}, and floats without a range are 0 to 1; {advice}")

@@ -23,7 +23,7 @@ SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
 DEFAULT_SPLIT = "train"
 TEXT_SUFFIX = ".txt"
 MAX_FILE_BYTES = 2**30
-"""Of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
+"""Bytes of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
 
 T = TypeVar("T")
 
@@ -53,8 +53,8 @@ class Dataset:
     Attributes:
         spec: The data spec it was opened by.
         kind: What the labels are.
-        class_names: Of the C classes, labels or targets; sorted, or by number where labels are numbers of an
-            array.
+        class_names: Names of the C classes, labels or targets; sorted, or by number where labels are numbers of
+            an array.
         scan: Start going over the samples, in any order; may be called again, and meets at least one sample.
         size: Bytes of a sample: of its file, or of its pixels in memory.
         read: The bytes of a sample's file, or its pixels ``[H, W]`` or ``[H, W, C]`` of any numbers. May be
@@ -80,7 +80,7 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
     Args:
         spec: The data spec, for messages.
         parts: The splits by lower-case name, and under "" what is in none of them.
-        split: As of ``indexer.data.specs.open_dataset``.
+        split: As in ``indexer.data.specs.open_dataset``.
 
     Raises:
         DataError: If there is no such split.

@@ -319,7 +319,7 @@ def _target_numbers(
 
     Args:
         spec: The data spec, for messages.
-        place: Of the cell, in words.
+        place: Where the cell is, in words.
         value: The cell.
         first: Place and count of the numbers before it, of which all cells have equally many.
 

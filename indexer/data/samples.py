@@ -94,7 +94,7 @@ def load_sample(
         transform: How an image or a text becomes an input; of images, mean and standard deviation are not
             applied here.
         max_samples: Most samples drawn, at least 2 per class or label.
-        seed: Of the draw, 32 bits.
+        seed: What is drawn with, 32 bits.
         split: As in ``open_dataset``.
         channels: As in ``EmbeddingSettings``.
         value_range: As in ``EmbeddingSettings``.
@@ -279,7 +279,7 @@ def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | 
     Args:
         spec: A data spec.
         max_samples: Most samples drawn.
-        seed: Of the draw.
+        seed: What is drawn with.
         split: Which split; ``None`` as in ``open_dataset``.
 
     Returns:

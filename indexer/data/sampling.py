@@ -22,7 +22,7 @@ _MODULUS = 2 ** (8 * _DIGEST_SIZE)
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a listing tells.
+    """What one pass over a listing counts.
 
     Attributes:
         num_samples: N.
@@ -59,9 +59,9 @@ def draw(dataset: Dataset, counted: Survey, max_samples: int, seed: int) -> list
 
     Args:
         dataset: The listing; gone over once, of a multi-label task twice.
-        counted: Its survey.
+        counted: The survey of the listing.
         max_samples: Most samples drawn.
-        seed: Of the hash.
+        seed: What names are hashed with.
 
     Returns:
         ``min(N, max_samples)`` entries in the order of the dataset.
@@ -132,8 +132,8 @@ def check_labels(dataset: Dataset, labels: np.ndarray, what: str) -> None:
     """Refuse labels from which no head could be learned.
 
     Args:
-        dataset: For names and messages.
-        labels: As of ``label_array``.
+        dataset: The listing, for names and messages.
+        labels: As in ``label_array``.
         what: What one of the samples is called, such as "readable sample".
 
     Raises:

@@ -23,7 +23,7 @@ from indexer.records import Content, Kind
 CLASS_SUFFIXES = (".cls", ".json")
 LABEL_KEYS = ("label", "cls")
 MAX_CLASS_BYTES = 2**16
-"""Of a file that holds a class."""
+"""Bytes of a file that holds a class."""
 MAX_SHARDS = 100_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -191,10 +191,10 @@ def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Dataset:
 
 
 def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_Sample]:
-    """Every sample with what tells its class.
+    """Every sample with the file that holds its class.
 
     Raises:
-        DataError: If there is nothing that does.
+        DataError: If there is no such file.
     """
     for path, members in shards.items():
         inside = "" if len(shards) == 1 else f"{PurePosixPath(path).name}/"
@@ -262,7 +262,7 @@ def _index_tar(spec: str, path: str, is_wanted: Callable[[str], bool]) -> dict[s
 
     Args:
         spec: The data spec, for messages.
-        path: Of the tar.
+        path: The tar file.
         is_wanted: Whether a file of that name is listed.
 
     Raises:

@@ -42,7 +42,7 @@ class Shard:
     Attributes:
         data: A data spec.
         settings: How it is embedded.
-        number: Of the part, from 0.
+        number: Which part, from 0.
         entries: The samples of the part.
     """
 
@@ -77,8 +77,8 @@ class ShardFeatures:
 
     Attributes:
         features: ``[N, F]`` float32, of the samples that can be read.
-        readable: As of ``Decoded``.
-        digests: The same.
+        readable: As in ``Decoded``.
+        digests: As in ``Decoded``.
     """
 
     features: np.ndarray = field(repr=False)
@@ -116,10 +116,10 @@ class FisherWork:
 
     Attributes:
         shard: The part.
-        digests: What it was in the first pass.
-        head: Of all samples.
-        labels: Of those of the part that can be read.
-        samples_before: Those of other parts, in order.
+        digests: Its digests in the first pass.
+        head: The head that was fitted to all samples.
+        labels: Labels of the samples of the part that can be read.
+        samples_before: Number of samples of the parts before this one.
     """
 
     shard: Shard
@@ -185,7 +185,7 @@ class Workers:
     Attributes:
         shards: Most parts.
         engine: Name in ``indexer.engines.engines.ENGINES``.
-        settings: Of the engine.
+        settings: Settings of the engine.
     """
 
     shards: int

@@ -188,8 +188,8 @@ class FisherSums:
     Attributes:
         totals: ``[2, D]`` float64: sums over samples of each filter's value, and of its square.
         num_samples: How many samples.
-        slices: As of ``FisherEstimate``.
-        fallbacks: The same.
+        slices: As in ``FisherEstimate``.
+        fallbacks: As in ``FisherEstimate``.
     """
 
     totals: np.ndarray = field(repr=False)
@@ -209,21 +209,21 @@ def fisher_sums(
     norm_weights: bool = False,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> FisherSums:
-    """The sums of some samples, for ``joined_estimate``; arguments as of ``fisher_information``.
+    """The sums of some samples, for ``joined_estimate``; arguments as in ``fisher_information``.
 
     Args:
-        body: The same.
-        head: Of all samples.
-        batches: Of these samples.
+        body: Network in eval mode.
+        head: The head of all samples.
+        batches: Batches of these samples.
         estimator: Name in ``ESTIMATORS``.
-        generator: As it is before the first of all samples.
+        generator: Its state is that before the first of all samples.
         samples_before: Samples of other parts that come before these: their random numbers are passed over, so
             that each sample has those that it would have if all were in one part.
-        norm_weights: The same.
-        memory_budget: The same.
+        norm_weights: Whether affine weights of normalisation layers are embedded too.
+        memory_budget: Bytes that temporaries of the layers' rules may take.
 
     Returns:
-        Of one part.
+        The sums of this part.
     """
     square_grads = SquareGrads(body, norm_weights=norm_weights, memory_budget=memory_budget)
     scores = _Scores(body, head, get_estimator(estimator), generator)

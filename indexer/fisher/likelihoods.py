@@ -133,7 +133,7 @@ class GaussianLikelihood:
         """Check the range.
 
         Raises:
-            DataError: As the class says.
+            DataError: If a variance is not positive and finite.
         """
         if not (np.isfinite(self.variance) & (np.asarray(self.variance) > 0)).all():
             raise DataError(

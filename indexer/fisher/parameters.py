@@ -25,12 +25,12 @@ class FilterBlock:
     """The filters of one parameter.
 
     Attributes:
-        name: Of the parameter without ``.weight``, which for most is the name of its layer.
-        parameter_name: In full.
+        name: Name of the parameter without ``.weight``, which for most is the name of its layer.
+        parameter_name: Full name.
         parameter: The weights.
         kind: Class of the module that holds it.
         layout: Where its filters lie.
-        groups: Of a transposed convolution, else 1.
+        groups: Groups of a transposed convolution, else 1.
     """
 
     name: str
@@ -42,7 +42,7 @@ class FilterBlock:
 
     @property
     def num_filters(self) -> int:
-        """O."""
+        """Number of filters, O."""
         match self.layout:
             case "each":
                 return self.parameter.numel()
@@ -55,7 +55,7 @@ class FilterBlock:
 
     @property
     def num_weights(self) -> int:
-        """Of each filter."""
+        """Number of weights of each filter."""
         return self.parameter.numel() // self.num_filters
 
     def by_filter(self, values: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ def sample_square_grads(
 
     Args:
         network: Images to outputs ``[N, ...]``, in eval mode.
-        blocks: Of the parameters.
+        blocks: The parameters, by their filters.
         images: ``[N, ...]``.
         output_grads: ``[N, ...]``: gradient of a scalar in the outputs.
-        max_elements: That the gradients of several samples may have together.
+        max_elements: How many the gradients of several samples may have together.
 
     Returns:
         By block, ``[N, O]``, at least float32.

@@ -27,7 +27,7 @@ from indexer.networks.weights import misfit, read_weights
 from indexer.records import InputTransform, TextPooling, TextTransform
 
 MAX_TOKENS = 256
-"""Of a text, unless the loader says otherwise: attention costs their square, and most texts have fewer."""
+"""Tokens of a text by default: attention costs their square, and most texts have fewer."""
 
 _SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "xlm-roberta-xl"}
 _ELSEWHERE = "if it is not at hand, fetch it on a machine with a network and name the"

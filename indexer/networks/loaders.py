@@ -7,7 +7,7 @@ vit_h_14.NAME@my.safetensors   the same, with the input transform of torchvision
 timm:resnet18.a1_in1k          timm's weights, downloaded and cached by the Hugging Face hub
 timm:resnet18@my.safetensors   an architecture of timm, weights of a local file
 hf:google/vit-base-patch16-224 an image model of the Hugging Face hub, or ``hf:./folder`` of a local one
-hf:./encoder?pooling=cls       a text encoder; ``?pooling=mean`` unless told, and ``&max_tokens=128``
+hf:./encoder?pooling=cls       a text encoder; ``?pooling=mean`` by default, and ``&max_tokens=128``
 my_package.my_module:build     a Python function that returns a network; importing it runs its code
 torchscript:my.pt              a network saved by ``torch.jit.save``
 """
@@ -124,8 +124,8 @@ def absolute_loader(text: str) -> str:
     """A loader that means the same from every working folder; of a Python function, itself.
 
     Raises:
-        UnknownNameError: As ``parse_loader``.
-        SettingsError: As ``parse_loader``.
+        UnknownNameError: If the kind of loader is unknown.
+        SettingsError: If what it says of texts is not understood.
     """
     loader = parse_loader(text)
     if loader.source == "hf" and loader.is_folder:

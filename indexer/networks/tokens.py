@@ -87,10 +87,10 @@ class Tokenizer:
 
         Args:
             labels: ``[N]`` of 0 and 1.
-            generator: Of the tokens.
+            generator: Draws the tokens.
 
         Returns:
-            As ``encode``.
+            Encoded texts, as ``encode`` makes them.
         """
         special = set(self.backend.all_special_ids)
         plain = np.array([index for index in sorted(self.backend.get_vocab().values()) if index not in special])
@@ -109,7 +109,7 @@ def tokenizer_hash(backend: Any) -> str:
     """Hash of all that a tokenizer does, the same whatever it was last used for.
 
     Raises:
-        WeightsError: If it cannot tell, as those that are no ``PreTrainedTokenizerFast`` cannot.
+        WeightsError: If it cannot say, as those that are no ``PreTrainedTokenizerFast`` cannot.
     """
     if not getattr(backend, "is_fast", False):
         raise WeightsError(

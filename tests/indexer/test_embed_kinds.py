@@ -13,7 +13,10 @@ from indexer.embed import embed_dataset
 from indexer.errors import DataError
 from indexer.records import EmbeddingSettings, TaskEmbedding
 
-SETTINGS = EmbeddingSettings(device="cpu", max_samples=80)
+PROBE = "resnet14w16.tiny_imagenet"
+"""The smallest that ships."""
+
+SETTINGS = EmbeddingSettings(device="cpu", max_samples=80, probe=PROBE)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,7 @@ def test_imbalance_of_a_hundred_to_one(digits: tuple, tmp_path: Path):
 def test_a_thousand_classes(digits: tuple, tmp_path: Path):
     images, _ = digits
     spec = save(tmp_path / "many.npz", np.concatenate([grey(images)] * 2)[:3000], np.arange(3000) % 1000)
-    embedding = embed_dataset(spec, EmbeddingSettings(device="cpu"))
+    embedding = embed_dataset(spec, EmbeddingSettings(device="cpu", probe=PROBE))
     check_numbers(embedding)
     assert embedding.num_samples_used == 2000
     assert embedding.dataset.num_classes == 1000
@@ -149,7 +152,7 @@ def test_a_thousand_classes(digits: tuple, tmp_path: Path):
 def test_tolerance_stops_early_and_is_met(digits: tuple, tmp_path: Path):
     images, labels = digits
     spec = save(tmp_path / "a.npz", grey(images), labels)
-    settings = EmbeddingSettings(device="cpu", max_samples=250, batch_size=20, tolerance=0.25)
+    settings = EmbeddingSettings(device="cpu", max_samples=250, batch_size=20, tolerance=0.25, probe=PROBE)
     stopped, whole = embed_dataset(spec, settings), embed_dataset(spec, replace(settings, tolerance=None))
     assert 100 <= stopped.num_samples_used < 250
     assert np.median(stopped.standard_error / stopped.fisher.clip(min=1e-12)) < 0.25

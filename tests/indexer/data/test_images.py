@@ -365,6 +365,6 @@ def test_fit_cuts_a_line_before_enlarging_it(monkeypatch, tall):
 
 def test_listing_and_decoding_import_no_torch():
     heavy = {"torch", "torchvision", "pyarrow", "sklearn"}
-    code = f"import sys, indexer.datasets; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, indexer.data.samples; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == []

@@ -13,13 +13,13 @@ from indexer.errors import DataError, SettingsError
 from indexer.networks.load import load_network
 from indexer.records import EmbeddingSettings
 
-PROBE = load_network("resnet14w32.mnist")  # the smallest that ships
+PROBE = load_network("resnet14w16.tiny_imagenet")  # the smallest that ships
 WORKERS = Workers(3, "serial", EngineSettings())
 
 
 def settings_of(**options):
     """Settings of the small probe."""
-    return EmbeddingSettings(probe="resnet14w32.mnist", **options)
+    return EmbeddingSettings(probe="resnet14w16.tiny_imagenet", **options)
 
 
 def check_same(found, expected):

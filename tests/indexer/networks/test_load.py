@@ -157,7 +157,7 @@ def test_damaged_files_raise_nothing_but_our_error(tmp_path_factory: pytest.Temp
     intact = path.read_bytes()
 
     @given(st.integers(0, len(intact) - 1), st.binary(max_size=3), st.booleans())
-    @hypothesis_settings(deadline=None, max_examples=60)
+    @hypothesis_settings(deadline=None, max_examples=20)
     def check(position: int, replacement: bytes, cut: bool):
         rest = b"" if cut else intact[position + len(replacement) :]
         path.write_bytes(intact[:position] + replacement + rest)
