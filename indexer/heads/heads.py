@@ -27,9 +27,9 @@ L2 = 0.003
 """Weight of the penalty ``l2/2 * ||w||^2`` beside the mean loss, for a head that predicts well."""
 
 FISHER_L2 = 1.0
-"""Weight of the penalty for the head that a task is embedded with. With ``L2`` most of the noise of an embedding
-was that of its head: log embeddings of two halves of cifar10 correlated .96 at .03 and .987 at 1, of mnist .982 and
-.996.
+"""Weight of the penalty for the head that a task is embedded with. With ``L2`` most of the noise of an
+embedding was that of its head: log embeddings of two halves of cifar10 correlated .96 at .03 and .987 at 1, of
+mnist .982 and .996.
 """
 
 MAX_STEPS = 1000

@@ -37,7 +37,7 @@ def grey(images: np.ndarray) -> np.ndarray:
 
 
 def check_numbers(embedding: TaskEmbedding) -> None:
-    """An embedding that tells something: finite, mostly positive, with errors below its values."""
+    """An embedding that says something: finite, mostly positive, with errors below its values."""
     assert np.isfinite(embedding.fisher).all()
     assert (embedding.fisher > 0).mean() > 0.9
     assert np.isfinite(embedding.standard_error).all()
@@ -78,7 +78,7 @@ def traits(digit: int) -> dict[str, bool]:
 def test_regression(digits: tuple, tmp_path: Path):
     images, _ = digits
     ink = images.mean(axis=(1, 2), keepdims=False).astype(np.float32)
-    other = np.stack([ink * 1000 + 3, -ink], axis=1)  # the unit of a target tells nothing
+    other = np.stack([ink * 1000 + 3, -ink], axis=1)  # the unit of a target says nothing
     one = embed_dataset(save(tmp_path / "one.npz", grey(images), ink), SETTINGS)
     check_numbers(one)
     assert (one.dataset.kind, one.dataset.class_names, one.dataset.num_classes) == (

@@ -102,7 +102,7 @@ def test_decode_lays_transparent_pixels_over_white():
 
 
 def fitted(raw, channels="auto", value_range=None, side=None):
-    """Decoded and fitted; at its own size unless told."""
+    """Decoded and fitted; at its own size by default."""
     picture = decode_image(raw, channels, value_range)
     size = picture.size if isinstance(picture, Image.Image) else picture[0].size
     return fit_image(picture, InputTransform(side or min(size), side or min(size)))

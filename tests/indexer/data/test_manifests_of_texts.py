@@ -209,7 +209,7 @@ def test_fingerprint_is_of_the_contents_of_all_texts(encoder: Path, tmp_path: Pa
 
 
 def test_texts_are_not_held(encoder: Path, tmp_path: Path):
-    """Of 10 MB of texts a sample holds its own only."""
+    """A sample of 10 MB of texts holds its own texts only."""
     path = tmp_path / "a.csv"
     write_texts(path, [(f"{place} " + "word " * 4000, ("x", "y")[place % 2]) for place in range(500)])
     network = load_network(f"hf:{encoder}")

@@ -110,7 +110,7 @@ def test_processes_end_when_nobody_listens_any_more(tmp_path):
 
     outcomes = run_works(works(), "processes", EngineSettings(jobs=1))
     while not (path.exists() and path.read_text()):
-        assert next(outcomes) is None  # nothing is done, and whoever waits is told so
+        assert next(outcomes) is None  # nothing is done, and whoever waits hears so
     assert len(taken) == DEPTH
     process = int(path.read_text())
     outcomes.close()

@@ -128,7 +128,7 @@ def test_of_several_transforms_the_last_are_kept(data: TrialData, monkeypatch, t
 
 
 def test_code_of_the_user_is_run_each_time(data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its weights do not tell what it does."""
+    """The weights of a function do not say what it does."""
     loader = own_networks(tmp_path, monkeypatch, "x = x * 1")
     for _ in range(2):
         assert data.features(loader).feature_seconds is not None

@@ -221,8 +221,8 @@ def test_signed_is_noisier_than_montecarlo_for_two_classes_at_even_odds():
             name: linear_model(name, "single_label", logits, 4000, mixing=mixing, labels=labels).standard_error
             for name in ("montecarlo", "signed")
         }
-        behind = next(name for name in errors if name != ahead)
-        assert (errors[ahead] < errors[behind]).all(), odds
+        after = next(name for name in errors if name != ahead)
+        assert (errors[ahead] < errors[after]).all(), odds
 
 
 def with_head(body: nn.Module, head: LinearHead) -> nn.Module:

@@ -321,7 +321,7 @@ def test_tied_weights_belong_to_the_first_layer():
 
 
 class Windows(nn.Module):
-    """Moves positions into the axis of samples, before it or behind it, as attention in windows does."""
+    """Moves positions into the axis of samples, before it or after it, as attention in windows does."""
 
     def __init__(self, *, samples_first: bool) -> None:
         super().__init__()
@@ -421,7 +421,7 @@ def test_what_no_rule_knows_takes_the_slow_route_and_is_named():
 
 
 class SharedTable(nn.Module):
-    """Uses a weight on what is the same for all samples: its rows tell nothing of a single one."""
+    """Uses a weight on what is the same for all samples: its rows say nothing of a single one."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
