@@ -32,7 +32,7 @@ def fetch_torch(name):
 
 
 def fetch_hub(repository, file="model.safetensors", *, revision="abc", last="abc"):
-    """As huggingface_hub has it: a file of a revision is a link to a blob, and ``refs`` says which is the last."""
+    """As huggingface_hub: a file of a revision is a link to a blob, and ``refs`` says which is the last."""
     folder = hugging_face_cache() / f"models--{repository.replace('/', '--')}"
     for part in ("refs", "blobs", f"snapshots/{revision}"):
         (folder / part).mkdir(parents=True, exist_ok=True)
