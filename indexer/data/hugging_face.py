@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from indexer.data.listings import Dataset, Entry, choose_split, fit_float32, printable, read_file, target_names
+from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
 from indexer.errors import DataError, MissingLibraryError
 from indexer.records import Content, Kind
 
@@ -76,7 +76,7 @@ def parse_hub_data(spec: str) -> HubData:
     return HubData(spec, place, options)
 
 
-def open_hub_data(spec: str, split: str | None) -> Dataset:
+def open_hub_data(spec: str, split: str | None) -> Listing:
     """List the rows of a data set that the library datasets loads.
 
     Raises:
@@ -91,7 +91,7 @@ def open_hub_data(spec: str, split: str | None) -> Dataset:
         label = _label_column(library, data, rows.features, column)
         if content == "images":
             rows = rows.cast_column(column, library.Image(decode=False))
-        labels = _Labels.of(library, spec, label, rows)
+        labels = _Labels.from_column(library, spec, label, rows)
     table = rows.select_columns([column]).with_format("arrow")
 
     def scan() -> Iterator[Entry]:
@@ -104,7 +104,7 @@ def open_hub_data(spec: str, split: str | None) -> Dataset:
                 name = f"{row}:{_digest(sample)}" if content == "texts" else str(row)
                 yield labels.entry(name, (row, size), row)
 
-    return Dataset(
+    return Listing(
         spec=spec,
         kind=labels.kind,
         class_names=tuple(printable(name) for name in labels.class_names),
@@ -247,7 +247,7 @@ class _Labels:
         return Entry(name, where, self.values[row])
 
     @classmethod
-    def of(cls, library: ModuleType, spec: str, column: str, rows: Any) -> "_Labels":
+    def from_column(cls, library: ModuleType, spec: str, column: str, rows: Any) -> "_Labels":
         """Take the labels of a column.
 
         Raises:

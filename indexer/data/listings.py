@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Listing:
     """A listing: which samples there are, nothing decoded.
 
     Attributes:

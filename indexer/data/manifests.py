@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from indexer.data.listings import Dataset, Entry, choose_split, fit_float32, printable, read_file, target_names
+from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
 from indexer.data.tables import MAX_TEXT, table_columns, table_texts
 from indexer.errors import DataError
 from indexer.records import Kind
@@ -42,7 +42,7 @@ class _File(NamedTuple):
     size: int
 
 
-def open_manifest(spec: str, split: str | None) -> Dataset:
+def open_manifest(spec: str, split: str | None) -> Listing:
     """List the files, or the texts, that a manifest names.
 
     Raises:
@@ -59,7 +59,7 @@ def open_manifest(spec: str, split: str | None) -> Dataset:
         class_names, entries = _with_targets(spec, files, rows)
     else:
         class_names, entries = _with_labels(spec, files, rows, kind)
-    return Dataset(
+    return Listing(
         spec=spec,
         kind=kind,
         class_names=class_names,
@@ -204,7 +204,7 @@ class _Split:
     targets: tuple[str, int] | None = None
 
 
-def _open_text_manifest(spec: str, split: str | None) -> Dataset:
+def _open_text_manifest(spec: str, split: str | None) -> Listing:
     """List the texts of a manifest.
 
     The name of a sample is its row with a hash of its text, so that what was hashed of all samples changes
@@ -239,7 +239,7 @@ def _open_text_manifest(spec: str, split: str | None) -> Dataset:
                 raise DataError(spec, f"{place}: label {unknown[0]!r} is new; the file changed meanwhile")
             yield Entry(name, text, tuple(sorted(label_of[name] for name in names)))
 
-    return Dataset(
+    return Listing(
         spec=spec,
         kind=kind,
         class_names=tuple(printable(name) for name in class_names),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from indexer.data.images import UnfitPixelsError, UnreadableImageError, image_input
-from indexer.data.listings import Dataset, Entry, printable, reading
+from indexer.data.listings import Entry, Listing, printable, reading
 from indexer.data.sampling import (
     Survey,
     check_labels,
@@ -143,7 +143,7 @@ class DrawnSample:
         labels: Labels of these, as in ``Sample``.
     """
 
-    dataset: Dataset
+    dataset: Listing
     survey: Survey = field(repr=False)
     entries: Sequence[Entry] = field(repr=False)
     labels: np.ndarray = field(repr=False)
@@ -175,7 +175,7 @@ class Decoded:
 
 
 def decode_entries(
-    dataset: Dataset,
+    dataset: Listing,
     entries: Sequence[Entry],
     transform: Transform,
     settings: EmbeddingSettings,
@@ -249,7 +249,7 @@ def _encode(texts: Sequence[str], readable: np.ndarray, tokenizer: Tokenizer | N
     return tokenizer.encode([text for text, good in zip(texts, readable, strict=True) if good])
 
 
-def _check_content(dataset: Dataset, transform: Transform, settings: EmbeddingSettings) -> None:
+def _check_content(dataset: Listing, transform: Transform, settings: EmbeddingSettings) -> None:
     """Refuse texts for a network of images, images for one of texts, and options of images for texts.
 
     Raises:
@@ -301,7 +301,7 @@ def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | 
         return _fingerprint(dataset, counted, list(pool.map(digest_one, chosen)))
 
 
-def _draw_checked(dataset: Dataset, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
+def _draw_checked(dataset: Listing, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
     with reading(dataset.spec):
         counted = survey(dataset)
         check_sizes(dataset, counted.sizes, counted.num_samples, "sample")
@@ -332,7 +332,7 @@ def _check_skipped(spec: str, skipped: list[str], num_sampled: int) -> None:
 
 
 def _decode(
-    dataset: Dataset,
+    dataset: Listing,
     chosen: Sequence[Entry],
     decode: Decoder,
     threads: int | None,
@@ -371,7 +371,7 @@ def _digest(raw: bytes | np.ndarray) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _fingerprint(dataset: Dataset, counted: Survey, digests: Sequence[bytes]) -> str:
+def _fingerprint(dataset: Listing, counted: Survey, digests: Sequence[bytes]) -> str:
     """Hash of every sample's name, size and labels, and of the content of the sampled ones."""
     total = hashlib.blake2b(digest_size=16)
     total.update(f"{dataset.kind}\0{counted.num_samples}\0{counted.listing_hash:x}\n".encode())

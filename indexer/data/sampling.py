@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.data.listings import Dataset, Entry
+from indexer.data.listings import Entry, Listing
 from indexer.errors import DataError, SettingsError, TooFewSamplesError
 
 _DIGEST_SIZE = 16
@@ -37,7 +37,7 @@ class Survey:
     listing_hash: int
 
 
-def survey(dataset: Dataset) -> Survey:
+def survey(dataset: Listing) -> Survey:
     """Count and hash a listing in one pass."""
     num_samples, total = 0, 0
     sizes = [0] * (0 if dataset.kind == "regression" else len(dataset.class_names))
@@ -50,7 +50,7 @@ def survey(dataset: Dataset) -> Survey:
     return Survey(num_samples, tuple(sizes), total % _MODULUS)
 
 
-def draw(dataset: Dataset, counted: Survey, max_samples: int, seed: int) -> list[Entry]:
+def draw(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list[Entry]:
     """Draw samples without replacement, as evenly over the classes as their sizes allow.
 
     A sample of a multi-label task counts to its rarest label, or to a group of its own if it has none; a
@@ -93,7 +93,7 @@ def allocate(available: Sequence[int], max_samples: int) -> list[int]:
     return counts
 
 
-def _group_sizes(dataset: Dataset, counted: Survey) -> list[int]:
+def _group_sizes(dataset: Listing, counted: Survey) -> list[int]:
     if dataset.kind == "single_label":
         return list(counted.sizes)
     sizes = [0] * (len(counted.sizes) + 1)
@@ -116,7 +116,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def label_array(dataset: Dataset, entries: Sequence[Entry]) -> np.ndarray:
+def label_array(dataset: Listing, entries: Sequence[Entry]) -> np.ndarray:
     """Labels of entries by kind: ``[n]`` int64, ``[n, C]`` uint8 of 0 and 1, or ``[n, T]`` float32."""
     if dataset.kind == "single_label":
         return np.array([entry.labels[0] for entry in entries], np.int64)
@@ -128,7 +128,7 @@ def label_array(dataset: Dataset, entries: Sequence[Entry]) -> np.ndarray:
     return labels
 
 
-def check_labels(dataset: Dataset, labels: np.ndarray, what: str) -> None:
+def check_labels(dataset: Listing, labels: np.ndarray, what: str) -> None:
     """Refuse labels from which no head could be learned.
 
     Args:
@@ -150,7 +150,7 @@ def check_labels(dataset: Dataset, labels: np.ndarray, what: str) -> None:
     check_sizes(dataset, sizes.tolist(), len(labels), what)
 
 
-def check_sizes(dataset: Dataset, sizes: Sequence[int], num_samples: int, what: str) -> None:
+def check_sizes(dataset: Listing, sizes: Sequence[int], num_samples: int, what: str) -> None:
     """The part of ``check_labels`` that needs only the number of samples of each class or label.
 
     Raises:
@@ -184,7 +184,7 @@ def check_sizes(dataset: Dataset, sizes: Sequence[int], num_samples: int, what: 
             )
 
 
-def check_max_samples(dataset: Dataset, max_samples: int) -> None:
+def check_max_samples(dataset: Listing, max_samples: int) -> None:
     """Refuse a sample that could not hold two of each class or label.
 
     Raises:
@@ -199,7 +199,7 @@ def check_max_samples(dataset: Dataset, max_samples: int) -> None:
         )
 
 
-def _check_targets(dataset: Dataset, targets: np.ndarray, what: str) -> None:
+def _check_targets(dataset: Listing, targets: np.ndarray, what: str) -> None:
     if len(targets) < 2:
         raise TooFewSamplesError(
             dataset.spec, f"has {_count(len(targets))} {what}; a regression needs at least two"

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from indexer.data.images import is_image_name
-from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Dataset, Entry, choose_split, printable, read_file
+from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError
 from indexer.records import Content, Kind
 
@@ -42,7 +42,7 @@ Shards = Mapping[str, Mapping[str, Member]]
 """By path of the tar, its files by name."""
 
 
-class _Sample(NamedTuple):
+class _ShardSample(NamedTuple):
     """Where a sample lies, and where its class does; ``key`` is for messages."""
 
     key: str
@@ -56,7 +56,7 @@ def is_shard_pattern(spec: str) -> bool:
     return spec.lower().endswith(".tar") and bool(_BRACES.search(spec))
 
 
-def open_tar(spec: str, split: str | None) -> Dataset:
+def open_tar(spec: str, split: str | None) -> Listing:
     """List a tar file.
 
     Raises:
@@ -66,7 +66,7 @@ def open_tar(spec: str, split: str | None) -> Dataset:
     return _open(spec, [spec], split)
 
 
-def open_shards(spec: str, split: str | None) -> Dataset:
+def open_shards(spec: str, split: str | None) -> Listing:
     """List several tar files as one dataset.
 
     Raises:
@@ -106,7 +106,7 @@ def _choices(spec: str, inside: str) -> list[str]:
     raise DataError(spec, f"{{{inside}}} is no rising range; expected braces such as {{000..009}} or {{a,b}}")
 
 
-def _open(spec: str, paths: list[str], split: str | None) -> Dataset:
+def _open(spec: str, paths: list[str], split: str | None) -> Listing:
     shards = {path: _index_tar(spec, path, _is_wanted) for path in paths}
     if _is_webdataset(shards):
         return _open_webdataset(spec, shards, split)
@@ -124,10 +124,10 @@ def _open(spec: str, paths: list[str], split: str | None) -> Dataset:
     return _of_class_folders(spec, choose_split(spec, by_split, split))
 
 
-def _of_class_folders(spec: str, members: Mapping[str, Member]) -> Dataset:
+def _of_class_folders(spec: str, members: Mapping[str, Member]) -> Listing:
     class_names = sorted({name.split("/")[-2] for name in members})
     label_of = {name: label for label, name in enumerate(class_names)}
-    return Dataset(
+    return Listing(
         spec=spec,
         kind="single_label",
         class_names=tuple(printable(name) for name in class_names),
@@ -155,7 +155,7 @@ def _is_webdataset(shards: Shards) -> bool:
     return has_json and not in_folder
 
 
-def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Dataset:
+def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Listing:
     """List the samples of shards; their classes are read, the samples are not.
 
     Raises:
@@ -179,7 +179,7 @@ def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Dataset:
         Entry(sample.key, sample.member, tuple(sorted(label_of[name] for name in set(labels))))
         for sample, labels in zip(samples, names, strict=True)
     ]
-    return Dataset(
+    return Listing(
         spec=spec,
         kind=kind,
         class_names=tuple(printable(name) for name in class_names),
@@ -190,7 +190,7 @@ def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Dataset:
     )
 
 
-def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_Sample]:
+def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_ShardSample]:
     """Every sample with the file that holds its class.
 
     Raises:
@@ -204,20 +204,20 @@ def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_Sample]:
             stem, _, suffix = file.partition(".")
             by_key.setdefault(f"{folder}{slash}{stem}", {})[f".{suffix.lower()}"] = member
         for key, files in by_key.items():
-            wanted = [
-                suffix for suffix in files if (is_image_name(suffix) if images else suffix == TEXT_SUFFIX)
-            ]
-            if not wanted:
+            sample = next(
+                (end for end in files if (is_image_name(end) if images else end == TEXT_SUFFIX)), None
+            )
+            if sample is None:
                 continue
-            class_files = [suffix for suffix in CLASS_SUFFIXES if suffix in files]
-            if not class_files:
+            label = next((end for end in CLASS_SUFFIXES if end in files), None)
+            if label is None:
                 raise DataError(
                     spec, f"sample {inside}{key} has neither {key}.cls nor {key}.json with its class"
                 )
-            yield _Sample(f"{inside}{key}", files[wanted[0]], files[class_files[0]], class_files[0] == ".json")
+            yield _ShardSample(f"{inside}{key}", files[sample], files[label], label == ".json")
 
 
-def _labels(spec: str, sample: _Sample) -> str | list[str]:
+def _labels(spec: str, sample: _ShardSample) -> str | list[str]:
     """The class of a sample, or its several labels.
 
     Raises:

@@ -35,8 +35,7 @@ class LayerCost:
         weights: K of each filter.
         positions: P, of all uses together.
         form: ``direct``, ``gram`` or ``shifted_gram``, see ``indexer.fisher.gradients``; ``elementwise`` for
-        factors
-            of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
+            factors of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
         multiply_adds: In matrix products.
         temporary_bytes: Written meanwhile.
     """

@@ -3,11 +3,10 @@
     F = E_x E_{y~p(y|x)} [ (d log p(y|x) / dw)^2 ]
 
 with labels from the model, never from the data, and gradients squared for each sample on its own. Let J be the
-covariance over y of the score d log p(y|x) / d logits, see ``indexer.fisher.likelihoods``. Any random
-direction v in
-logit space with E[v v^T] = J gives E[(d <v, logits> / dw)^2] = F; the estimators differ in v. The draw adds no
-noise to ``exact``, and less to ``signed`` than to ``montecarlo`` if labels are independent (multi-label tasks,
-regressions) or predictions sure; between two classes near even odds it adds more.
+covariance over y of the score d log p(y|x) / d logits, see ``indexer.fisher.likelihoods``. Any random direction
+v in logit space with E[v v^T] = J gives E[(d <v, logits> / dw)^2] = F; the estimators differ in v. The draw
+adds no noise to ``exact``, and less to ``signed`` than to ``montecarlo`` if labels are independent (multi-label
+tasks, regressions) or predictions sure; between two classes near even odds it adds more.
 
 Axes: N samples, C classes (labels, targets), F features of the body, D filters.
 
