@@ -12,7 +12,7 @@ from indexer.experts.few_shot import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert
 from indexer.heads.heads import fit_head
 from indexer.heads.scores import choose_per_class
 
-EXPERT = "resnet14w32.mnist"
+EXPERT = "resnet14w16.tiny_imagenet"
 
 
 def blobs(sizes: list[int], distance: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,9 @@ def _seed():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnet18", marks=pytest.mark.slow), "squeezenet1_0", "mobilenet_v3_small"]
+)
 def test_architecture_matches_one_by_one(name: str, dtype: torch.dtype):
     network = getattr(models, name)(num_classes=4).eval().to(dtype)
     perturb_statistics(network)
