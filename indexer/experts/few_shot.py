@@ -43,11 +43,11 @@ def measure_expert(
         loader: The expert, see ``indexer.networks.load``.
         data: A data spec, see ``indexer.data.samples``.
         max_samples: Most samples used.
-        seed: Of the sample and the draws; the same seed gives every expert the same samples.
+        seed: What the sample and the draws are drawn with; the same seed gives every expert the same samples.
         split: Which split of the dataset, as of ``EmbeddingSettings``.
-        channels: As of ``EmbeddingSettings``.
-        value_range: As of ``EmbeddingSettings``.
-        device: As of ``EmbeddingSettings``.
+        channels: As in ``EmbeddingSettings``.
+        value_range: As in ``EmbeddingSettings``.
+        device: As in ``EmbeddingSettings``.
         progress: Called as ``progress(stage, done, total)``.
 
     Returns:

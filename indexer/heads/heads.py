@@ -27,15 +27,16 @@ L2 = 0.003
 """Weight of the penalty ``l2/2 * ||w||^2`` beside the mean loss, for a head that predicts well."""
 
 FISHER_L2 = 1.0
-"""The same for the head that a task is embedded with. With ``L2`` most of the noise of an embedding was that of
-its head: log embeddings of two halves of cifar10 correlated .96 at .03 and .987 at 1, of mnist .982 and .996.
+"""Weight of the penalty for the head that a task is embedded with. With ``L2`` most of the noise of an
+embedding was that of its head: log embeddings of two halves of cifar10 correlated .96 at .03 and .987 at 1, of
+mnist .982 and .996.
 """
 
 MAX_STEPS = 1000
 
 VARIANCE_FLOOR = 1e-4
 """Least variance of the residuals of a regression: they deviate by a hundredth of what the targets deviate.
-Pixels of 8 bits tell little that is finer, and the Fisher information, which is divided by the variance, must
+Pixels of 8 bits show little that is finer, and the Fisher information, which is divided by the variance, must
 not grow without bound where a head happens to fit exactly.
 """
 
@@ -224,7 +225,7 @@ def score_head(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> He
     Args:
         head: The head.
         features: ``[N, F]``.
-        labels: As of ``fit_head``; each label on at least one sample; targets standardised as the head's, see
+        labels: As in ``fit_head``; each label on at least one sample; targets standardised as the head's, see
             ``standardise``.
 
     Returns:
@@ -243,17 +244,16 @@ def held_out_score(
 
     - ``single_label``: a quarter of each class, at least one sample.
     - ``multi_label``: a quarter stratified by ``indexer.heads.scores.choose_quarter_per_label``. Labels that
-    lack
-      samples with them or without them on one side of the split are left out.
+      lack samples with them or without them on one side of the split are left out.
     - ``regression``: any quarter, at least two samples.
 
     Args:
         features: ``[N, F]``.
         labels: By kind: ``[N]`` integers 0 to C-1, each at least twice; ``[N, C]`` of 0 and 1, each at least
             twice in each column; or ``[N, T]`` finite numbers, at least four rows.
-        seed: Of the split.
+        seed: What the split is drawn with.
         kind: What the labels are.
-        l2: As of ``fit_head``.
+        l2: As in ``fit_head``.
 
     Returns:
         The score on the samples held out.

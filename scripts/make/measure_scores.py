@@ -19,7 +19,8 @@ from recommend_worlds import images_of
 from torch import nn
 
 from indexer.heads.scores import choose_per_class
-from indexer.networks.load import list_builtin, load_network, load_source_head
+from indexer.networks.load import load_network, load_source_head
+from indexer.networks.loaders import list_builtin
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import load_starter
 from registry.ingest.prepare import prepare_task

@@ -17,7 +17,7 @@ from builders_texts import save_encoder, write_reviews
 from click.testing import CliRunner
 from markdown_pages import Fence, fences
 
-from indexer.networks.offline import BUILTIN_FOLDER
+from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.networks.torchvision import models
 from registry.cli.main import main
 

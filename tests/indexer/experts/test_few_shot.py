@@ -12,7 +12,7 @@ from indexer.experts.few_shot import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert
 from indexer.heads.heads import fit_head
 from indexer.heads.scores import choose_per_class
 
-EXPERT = "resnet14w32.mnist"
+EXPERT = "resnet14w16.tiny_imagenet"
 
 
 def blobs(sizes: list[int], distance: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -78,18 +78,18 @@ def test_labels_without_relation_are_guessed_by_chance():
 
 @pytest.fixture(scope="module")
 def measured() -> dict[int, tuple]:
-    """By seed: the result of an expert on digits, and what it told of its progress."""
+    """By seed: the result of an expert on digits, and the reports of its progress."""
     found = {}
     for seed in (0, 1):
-        told: list[tuple[str, int, int]] = []
+        reports: list[tuple[str, int, int]] = []
         result = measure_expert(
             EXPERT,
             "sklearn:digits",
             max_samples=160,
             seed=seed,
-            progress=lambda *report, told=told: told.append(report),
+            progress=lambda *report, reports=reports: reports.append(report),
         )
-        found[seed] = result, told
+        found[seed] = result, reports
     return found
 
 
@@ -106,10 +106,10 @@ def test_same_seed_gives_the_same_result_and_another_seed_another(measured: dict
     assert again.accuracy != measured[1][0].accuracy
 
 
-def test_progress_is_told_by_stage(measured: dict[int, tuple]):
-    _, told = measured[0]
-    assert [stage for stage, done, total in told if done == total] == ["decode", "features"]
-    assert {total for _, _, total in told} == {160}
+def test_progress_is_reported_by_stage(measured: dict[int, tuple]):
+    _, reports = measured[0]
+    assert [stage for stage, done, total in reports if done == total] == ["decode", "features"]
+    assert {total for _, _, total in reports} == {160}
 
 
 def test_channels_and_range_reach_the_images(tmp_path: Path):

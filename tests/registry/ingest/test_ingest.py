@@ -117,7 +117,7 @@ def test_head_metrics_are_named_by_kind():
 
 def test_estimators_are_listed_with_a_summary():
     found = {estimator.name: estimator.summary for estimator in networks.list_estimators()}
-    assert {"montecarlo", "signed", "exact", "empirical", "variational"} <= set(found)
+    assert {"montecarlo", "signed", "exact", "empirical"} <= set(found)
     assert all(found.values())
 
 

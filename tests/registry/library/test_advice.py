@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from indexer.experts.feature_cache import FeatureCache
 from indexer.experts.few_shot import PROTOCOL
-from indexer.networks.offline import BUILTIN_FOLDER
+from indexer.networks.loaders import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.ingest.trials import SCORES
