@@ -24,10 +24,9 @@ def torch_home(tmp_path_factory):
 
 
 @pytest.fixture
-def desk(tmp_path, torch_home, monkeypatch):
-    """A folder with the data that pages speak of, as the working one, and a registry beside it."""
+def desk(tmp_path, monkeypatch):
+    """An empty folder as the working one, and a place for a registry beside it."""
     (tmp_path / "desk").mkdir()
-    prepare(tmp_path / "desk")
     monkeypatch.chdir(tmp_path / "desk")
     monkeypatch.syspath_prepend(tmp_path / "desk")
     monkeypatch.setenv("T2V_REGISTRY", str(tmp_path / "registry"))
