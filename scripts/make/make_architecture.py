@@ -8,6 +8,7 @@ that each way enters.
 
 import argparse
 import ast
+import functools
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,25 +19,26 @@ from traced_ways import PACKAGES, ROOT, trace_ways
 PAGE = ROOT / "docs" / "architecture.md"
 
 
+@functools.cache
 def jobs() -> dict[str, str]:
-    """Each room that has a row in docs/contributing.md, as package and folder or module, with its one job."""
+    """Path of each room that has a row in docs/contributing.md, a folder or a file, with its one job."""
     page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
     rooms = {}
     for package in PACKAGES:
         section = page.partition(f"### Rooms of {package}\n")[2].partition("\n### ")[0]
         for room, job in re.findall(r"^\| `([\w/]+)` \| (.*?) \|", section, re.MULTILINE):
-            rooms[f"{package}/{room}"] = job.replace("`", "")
+            path = f"{package}/{room}"
+            rooms[path if (ROOT / path).is_dir() else f"{path}.py"] = job.replace("`", "")
     return rooms
 
 
 def room_of(path: str) -> str:
-    """The room of a file: its folder, or its own name where it has a row, or its package.
+    """The room of a file: its folder, or the file itself where it has a row, or its package.
 
     Args:
         path: From the root of the project.
     """
-    own = path.removesuffix(".py")
-    return own if own in jobs() else path.rpartition("/")[0]
+    return path if path in jobs() else path.rpartition("/")[0]
 
 
 def rooms_of(files: Sequence[str]) -> list[str]:

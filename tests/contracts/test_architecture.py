@@ -36,7 +36,7 @@ def test_every_file_says_what_it_is():
 def test_ways_pass_the_rooms_that_the_page_lists(ways):
     page = PAGE.read_text(encoding="utf-8")
     listed = {
-        name: re.findall(r"^\d+\. `([\w/]+)`", between_marks(page, f"way of {name}"), re.M) for name in ways
+        name: re.findall(r"^\d+\. `([\w/.]+)`", between_marks(page, f"way of {name}"), re.M) for name in ways
     }
     assert {name: set(rooms) for name, rooms in listed.items()} == {
         name: set(rooms_of(files)) for name, files in ways.items()
