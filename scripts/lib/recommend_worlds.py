@@ -72,7 +72,7 @@ class World:
         sizes: ``[M]`` parameters, or ``None``.
         scores: ``[T, M]`` by name, NaN where not scored.
         images: Image sets of each task.
-        relative_error: Whether regret is told as the increase of the least error.
+        relative_error: Whether regret is given as the increase of the least error.
         own: Tasks of the user's own, if there are any.
     """
 
