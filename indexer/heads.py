@@ -157,8 +157,8 @@ def _fit_targets(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearH
     """Ridge regression, with the variance of its residuals out of sample.
 
     With the singular values s and left vectors u of the inputs, both read off their span, the fit is ``H y`` of
-    the centred targets y, ``H = u diag(s²/(s² + N l2)) uᵀ``. A residual r becomes ``r / (1 - 1/N - H_ii)`` where
-    sample i is left out of the fit, the sum ``N l2`` of the penalties and the standardisation held: of N
+    the centred targets y, ``H = u diag(s²/(s² + N l2)) uᵀ``. A residual r becomes ``r / (1 - 1/N - H_ii)``
+    where sample i is left out of the fit, the sum ``N l2`` of the penalties and the standardisation held: of N
     residuals fitted with F features those in the sample say little.
 
     Source:
