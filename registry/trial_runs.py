@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 from registry import ingest, transferability
 from registry.answers import Trial
-from registry.errors import IngestError
+from registry.errors import IngestError, RegistryError
 from registry.ingest import Progress
 from registry.options import DataOptions
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.trials import TrialFailedError, TrialRun
 
 if TYPE_CHECKING:
+    from indexer.trials import TrialFeatures
     from registry.ingest import TaskEmbedding
 
 SCORES = ("logme", "linear_probe", "knn")
@@ -67,20 +68,18 @@ def open_data(
 
     def run(expert: ExpertRecord) -> TrialRun:
         from indexer.errors import DataError, IndexerError
-        from indexer.measure import score_features
 
         try:
             found = sample.features(expert.loader, progress)
-        except DataError as err:  # which would stop every expert
-            raise IngestError(str(err)) from err
+        except DataError as err:
+            if not sample.was_read:  # which would stop every expert
+                raise IngestError(str(err)) from err
+            raise TrialFailedError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
         start = time.perf_counter()
-        scores = {
-            name: transferability.score(name, found.features, found.labels, kind=found.kind) for name in SCORES
-        }
-        single = found.kind == "single_label"
-        accuracy = score_features(found.features, found.labels, settings.seed).accuracy if single else None
+        scores = _scores_of(found)
+        accuracy, caution = _accuracy_of(found, settings.seed)
         spent = found.feature_seconds
         return TrialRun(
             scores,
@@ -88,9 +87,41 @@ def open_data(
             num_images=len(found.labels),
             loading_seconds=found.loading_seconds,
             feature_seconds=None if spent is None else spent + time.perf_counter() - start,
+            caution=caution,
         )
 
     return run
+
+
+def _scores_of(found: "TrialFeatures") -> dict[str, float]:
+    """Transferability scores by name.
+
+    Raises:
+        TrialFailedError: If they cannot be computed, whatever it was.
+    """
+    try:
+        return {
+            name: transferability.score(name, found.features, found.labels, kind=found.kind) for name in SCORES
+        }
+    except RegistryError as err:
+        raise TrialFailedError(str(err)) from err
+    except Exception as err:  # features of any network come here, and one must not lose the trials of others
+        raise TrialFailedError(f"its features cannot be scored ({type(err).__name__}: {err})") from err
+
+
+def _accuracy_of(found: "TrialFeatures", seed: int) -> tuple[float | None, str]:
+    """Few-shot accuracy of single-label tasks; or why there is none."""
+    from indexer.errors import IndexerError
+    from indexer.measure import score_features
+
+    if found.kind != "single_label":
+        return None, ""
+    try:
+        return score_features(found.features, found.labels, seed).accuracy, ""
+    except IndexerError as err:
+        return None, f"no accuracy was measured, its scores count ({err})"
+    except Exception as err:  # as of _scores_of
+        return None, f"no accuracy was measured, its scores count ({type(err).__name__}: {err})"
 
 
 def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[ResultRecord]:
