@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
 from registry.answers import Trial
-from registry.errors import IngestError
+from registry.errors import IngestError, RegistryError
 from registry.ingest.data import READING_SETTINGS, check_data_is_there, reading_options
 from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
@@ -17,6 +17,7 @@ from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 if TYPE_CHECKING:
+    from indexer.experts.trials import TrialFeatures
     from registry.ingest.prepare import TaskEmbedding
 
 SCORES = ("logme", "linear_probe", "knn")
@@ -66,20 +67,18 @@ def open_data(
 
     def run(expert: ExpertRecord) -> TrialRun:
         from indexer.errors import DataError, IndexerError
-        from indexer.experts.few_shot import score_features
 
         try:
             featured = sample.features(expert.loader, progress)
-        except DataError as err:  # which would stop every expert
-            raise IngestError(str(err)) from err
+        except DataError as err:
+            if not sample.was_read:  # which would stop every expert
+                raise IngestError(str(err)) from err
+            raise TrialFailedError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
         start = time.perf_counter()
-        scores = {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
-        single = featured.kind == "single_label"
-        accuracy = (
-            score_features(featured.features, featured.labels, settings.seed).accuracy if single else None
-        )
+        scores = _scores_of(featured)
+        accuracy, caution = _accuracy_of(featured, settings.seed)
         spent = featured.feature_seconds
         return TrialRun(
             scores,
@@ -87,9 +86,39 @@ def open_data(
             num_images=len(featured.labels),
             loading_seconds=featured.loading_seconds,
             feature_seconds=None if spent is None else spent + time.perf_counter() - start,
+            caution=caution,
         )
 
     return run
+
+
+def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
+    """Transferability scores by name.
+
+    Raises:
+        TrialFailedError: If they cannot be computed, whatever it was.
+    """
+    try:
+        return {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
+    except RegistryError as err:
+        raise TrialFailedError(str(err)) from err
+    except Exception as err:  # features of any network come here, and one must not lose the trials of others
+        raise TrialFailedError(f"its features cannot be scored ({type(err).__name__}: {err})") from err
+
+
+def _accuracy_of(featured: "TrialFeatures", seed: int) -> tuple[float | None, str]:
+    """Few-shot accuracy of single-label tasks; or why there is none."""
+    from indexer.errors import IndexerError
+    from indexer.experts.few_shot import score_features
+
+    if featured.kind != "single_label":
+        return None, ""
+    try:
+        return score_features(featured.features, featured.labels, seed).accuracy, ""
+    except IndexerError as err:
+        return None, f"no accuracy was measured, its scores count ({err})"
+    except Exception as err:  # as for its scores
+        return None, f"no accuracy was measured, its scores count ({type(err).__name__}: {err})"
 
 
 def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[ResultRecord]:
@@ -97,7 +126,7 @@ def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[Res
     from indexer.experts.few_shot import PROTOCOL
 
     return [
-        ResultRecord(task.name, trial.expert, trial.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
+        ResultRecord(task.name, trial.expert, trial.featured.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
         for trial in trials
-        if trial.found.accuracy is not None
+        if trial.featured.accuracy is not None
     ]
