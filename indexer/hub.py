@@ -230,6 +230,22 @@ class HuggingFaceBody(nn.Module):
         return hidden[:, 0] if self._class_token else hidden.mean(dim=1)
 
 
+def build_timm(architecture: str, install: str) -> Any:
+    """An architecture of timm with its head for ImageNet-1k, not pretrained.
+
+    Args:
+        architecture: Its name in timm.
+        install: What to say if timm is not installed.
+
+    Raises:
+        WeightsError: If timm is not installed.
+    """
+    try:
+        return _import_timm().create_model(architecture)
+    except WeightsError as err:
+        raise WeightsError(f"{architecture}: is built by timm, which cannot be imported; {install}") from err
+
+
 def _import_timm() -> ModuleType:
     import indexer.vision  # noqa: F401  # timm imports torchvision, which must come through its door first
 

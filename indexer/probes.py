@@ -25,6 +25,7 @@ from indexer.errors import UnknownNameError, WeightsError
 from indexer.loaders import Loader, parse_loader, text_options
 from indexer.networks import SmallResNet
 from indexer.offline import BUILTIN_FOLDER, list_builtin
+from indexer.packaged import PACKAGED, load_packaged
 from indexer.records import Content, InputTransform, TextTransform, Transform, content_of
 from indexer.texts import Tokenizer
 from indexer.weights import fill, hash_weights, misfit, read_shapes, read_weights
@@ -278,7 +279,7 @@ def _load_body(loader: Loader) -> Body:
 
 
 def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
-    """Name, network with its head and input transform of a file, a built-in network or torchvision's."""
+    """Name, network with its head and input transform: of a file, built in, packaged or torchvision's."""
     if loader.file:
         stem = loader.file.name.removesuffix(loader.file.suffix)
         name = f"{loader.architecture}.{stem.removeprefix(f'{loader.architecture}.')}"
@@ -286,6 +287,8 @@ def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
     if loader.name in list_builtin():
         builtin = Loader(loader.name, "named", loader.architecture)
         return loader.name, *_from_file(builtin, BUILTIN_FOLDER / f"{loader.name}.safetensors")
+    if loader.name in PACKAGED:
+        return loader.name, *load_packaged(loader.name)
     return loader.name, *_from_torchvision(loader)
 
 
@@ -358,7 +361,7 @@ def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
 
     name, architecture = loader.name, loader.architecture
     if architecture not in models.list_models(module=models):
-        raise UnknownNameError("network", name, [*list_builtin(), *list_torchvision()])
+        raise UnknownNameError("network", name, [*list_builtin(), *PACKAGED, *list_torchvision()])
     entries = models.get_model_weights(architecture)
     if loader.weights not in entries.__members__:
         raise UnknownNameError("network", name, [f"{architecture}.{entry.name}" for entry in entries])

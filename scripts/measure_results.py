@@ -24,6 +24,7 @@ from recommend_worlds import images_of
 from indexer.datasets import Sample
 from indexer.embed import embed_sample, load_task_sample
 from indexer.measure import PROTOCOL, score_features
+from indexer.packaged import PACKAGED
 from indexer.probes import PretrainedNetwork, list_builtin, load_network
 from indexer.records import EmbeddingSettings
 from registry.expert_sources import describe_expert
@@ -69,7 +70,7 @@ def main(
         if entry is None or entry.task.fingerprint != task.fingerprint:
             embedding = embed_sample(prepared.sample, prepared.probe, prepared.settings)
             entry = Entry(task, embedding_record(name, 1, embedding), {})
-        known[name] = replace(entry, task=task)
+        known[name] = replace(entry, task=replace(task, created_at=entry.task.created_at))
         for expert, file in zip(experts, files, strict=True):
             if expert.name not in entry.results and expert.source_task not in images_of(task):
                 entry.results[expert.name] = measure(prepared, name, file, expert, seed)
@@ -150,6 +151,9 @@ def sample_for(prepared: PreparedTask, network: PretrainedNetwork) -> Sample:
 
 def describe(network: PretrainedNetwork) -> ExpertRecord:
     """The expert; built-in ones are ours, those of files have terms of their own, and no folder here."""
+    if packaged := PACKAGED.get(network.loader):
+        known = ("source_task", "source_accuracy", "license")
+        return describe_expert(None, network.loader, **{name: getattr(packaged, name) for name in known})
     source = network.name.split(".")[1]
     found = describe_expert(
         None,
