@@ -230,18 +230,19 @@ class HuggingFaceBody(nn.Module):
         return hidden[:, 0] if self._class_token else hidden.mean(dim=1)
 
 
-def build_timm(architecture: str, install: str) -> Any:
-    """An architecture of timm with its head for ImageNet-1k, not pretrained.
+def build_timm(architecture: str, install: str, num_classes: int = 1000) -> Any:
+    """An architecture of timm with its head, not pretrained.
 
     Args:
         architecture: Its name in timm.
         install: What to say if timm is not installed.
+        num_classes: Outputs of the head.
 
     Raises:
         WeightsError: If timm is not installed.
     """
     try:
-        return _import_timm().create_model(architecture)
+        return _import_timm().create_model(architecture, num_classes=num_classes)
     except WeightsError as err:
         raise WeightsError(f"{architecture}: is built by timm, which cannot be imported; {install}") from err
 

@@ -128,7 +128,8 @@ def write(
     ]
     tasks = tuple(entry.task for entry in known.values())
     embeddings = tuple(entry.embedding for entry in known.values())
-    save_starter(Starter(space, tasks, embeddings, tuple(experts), tuple(results)), out)
+    toys = tuple(expert.name for expert in experts if expert.loader in list_builtin())
+    save_starter(Starter(space, tasks, embeddings, tuple(experts), tuple(results), toys), out)
 
 
 def measure(

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from extras import skip_without
 
 from indexer import packaged
 from indexer.errors import WeightsError
@@ -96,7 +97,7 @@ def test_packaged_network_that_is_not_installed_says_what_to_install(monkeypatch
 
 
 def test_packaged_file_that_is_damaged_is_refused(monkeypatch, tmp_path):
-    pytest.importorskip("timm")
+    skip_without("timm")
     path = tmp_path / "lite.pth"
     torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path)
     monkeypatch.setattr(packaged, "packaged_file", lambda name: path)

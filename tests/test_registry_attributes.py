@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from extras import skip_without
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,7 +86,7 @@ def test_attributes_of_torchvision_are_all_known():
 
 
 def test_attributes_of_timm_are_nearly_all_known():
-    pytest.importorskip("timm")
+    skip_without("timm")
     from indexer.zoo import describe_timm
 
     found = {network.name: attributes_of(network.name) for network in describe_timm()}
