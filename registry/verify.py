@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from registry import schema
+from registry.attributes import DATASETS
 from registry.audit import audit_lines
 from registry.commits import storage_errors
 from registry.database import Database
@@ -290,6 +291,8 @@ class _Check:
         ):
             if name in self._tables and target in self._tables:
                 known = {"", *self._tables[target]["name"].to_pylist()}
+                if column == "source_task":  # datasets of the field, which libraries name
+                    known |= DATASETS.keys()
                 counts = Counter(self._tables[name][column].to_pylist())
                 for missing in sorted(counts.keys() - known):
                     message = f"{counts[missing]} rows name the {column} {missing!r}, which is not registered"

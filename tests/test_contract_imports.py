@@ -251,7 +251,7 @@ ALLOWED = {
         "trial_evidence": "prediction",
         "trial_runs": "answers ingest options transferability trials",
         "trials": "answers prediction trial_costs trial_evidence",
-        "verify": "audit commits database places schema verify_index",
+        "verify": "attributes audit commits database places schema verify_index",
         "verify_index": "index_files",
         "views": "answers distances domain_vectors neighbors recommend schema snapshots trials",
         "web.api": "core documents web.faults web.fresh web.models web.security",
