@@ -108,8 +108,8 @@ def test_help_names_every_form_of_a_loader():
 
 def test_estimators_lists_the_catalogue(nowhere):
     document = answer(nowhere, "estimators")
-    assert [(it["estimator"], it["summary"]) for it in document] == [
+    assert [(row["estimator"], row["summary"]) for row in document] == [
         (name, estimator.summary) for name, estimator in ESTIMATORS.items()
     ]
     shown = ok(nowhere, "estimators").stdout
-    assert all(re.search(rf"(?m)^{name} +{re.escape(it.summary)}", shown) for name, it in ESTIMATORS.items())
+    assert all(re.search(rf"(?m)^{name} +{re.escape(row.summary)}", shown) for name, row in ESTIMATORS.items())
