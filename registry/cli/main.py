@@ -93,7 +93,7 @@ def probes(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from registry.ingest.ingest import list_networks
+    from registry.ingest.networks import list_networks
 
     networks = [documents.of_network(network) for network in list_networks()]
     if as_json:
@@ -120,7 +120,7 @@ def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: b
     """
     if memory_budget is not None and not costs:
         raise click.UsageError("--memory-budget belongs to --costs; give --costs too")
-    from registry.ingest.ingest import describe_probe
+    from registry.ingest.networks import describe_probe
 
     probe = documents.of_probe(describe_probe(loader, costs=costs, memory_budget=memory_budget))
     if as_json:
@@ -138,7 +138,7 @@ def estimators(as_json: bool) -> None:
     Example:
       t2v estimators
     """
-    from registry.ingest.ingest import list_estimators
+    from registry.ingest.networks import list_estimators
 
     catalogue = [documents.of_estimator(estimator) for estimator in list_estimators()]
     if as_json:

@@ -26,7 +26,7 @@ from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
-    from registry.ingest.ingest import TaskEmbedding
+    from registry.ingest.prepare import TaskEmbedding
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:

@@ -7,9 +7,10 @@ from registry.faces.terminal import card, say, table
 from registry.wording import short, size
 
 if TYPE_CHECKING:
-    from registry.answers import OptimizedTable, Problem, TaskHistory
+    from registry.answers import OptimizedTable, Problem
     from registry.distances import Distance
     from registry.records import AuditRecord
+    from registry.task_answers import TaskHistory
 
 
 def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:

@@ -10,9 +10,9 @@ from registry.faces.terminal import card, message, say, table, warn
 from registry.wording import GROUPS, share, short, size
 
 if TYPE_CHECKING:
-    from registry.answers import AddedMany, AddedOfMany, AddedTask, ImportedExperts, ManyProgress
-    from registry.library.many import Report
+    from registry.answers import ImportedExperts
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
+    from registry.task_answers import AddedMany, AddedOfMany, AddedTask, ManyProgress, Report
 
 NUM_CLASSES_SHOWN = 20
 NUM_NAMES_SHOWN = 5
@@ -61,7 +61,7 @@ def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "Emb
 
 
 def _show_embeddings(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]) -> None:
-    from registry.ingest.ingest import head_metric
+    from registry.ingest.translate import head_metric
 
     tolerance = task.asked.get("tolerance")
     score = f">{head_metric(task.kind)}"

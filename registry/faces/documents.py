@@ -10,11 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.answers import Neighbor, Query, TaskHistory
+    from registry.answers import Neighbor, Query
     from registry.distances import Distance
-    from registry.ingest.ingest import ProbeDescription, TaskEmbedding
+    from registry.ingest.networks import ProbeDescription
+    from registry.ingest.prepare import TaskEmbedding
     from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
+    from registry.task_answers import TaskHistory
 
 
 def to_text(document: Any) -> str:
@@ -24,14 +26,14 @@ def to_text(document: Any) -> str:
 
 def to_values(document: Any) -> Any:
     """A document as plain values, for code that makes JSON of it itself."""
-    from registry.records import to_json
+    from registry.notebooks import to_json
 
     return _finite(to_json(document))
 
 
 def of_task(task: "TaskRecord") -> dict[str, Any]:
     """A task in a list; of a regression, ``num_classes`` is the number of targets."""
-    from registry.ingest.ingest import head_metric
+    from registry.ingest.translate import head_metric
 
     return {
         "task": task.name,
@@ -149,8 +151,9 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
     """How an embedding was made and how sure it is, without its vectors."""
-    from registry.cautions import embedding_warnings
-    from registry.ingest.ingest import embedding_record, head_metric
+    from registry.ingest.cautions import embedding_warnings
+    from registry.ingest.prepare import embedding_record
+    from registry.ingest.translate import head_metric
 
     dataset, settings = embedding.dataset, embedding.settings
     record = embedding_record(dataset.spec, 0, embedding)
@@ -199,7 +202,7 @@ def of_network(network: Any) -> dict[str, Any]:
 
 def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
     """The card of a network; ``costs`` is null unless they were asked for."""
-    from registry.records import to_json
+    from registry.notebooks import to_json
 
     network, costs = probe.network, probe.costs
     return {

@@ -8,8 +8,6 @@ Axes: T tasks.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+
+from registry.files import write_atomically
 
 FORMAT = 1
 """Part of every file: a layout made in another way is not extended but made again. Raise it with the method."""
@@ -147,16 +147,8 @@ class LayoutFiles:
             writer.write_table(pa.table(dict(zip(SCHEMA, columns, strict=True)), schema))
         payload = sink.getvalue().to_pybytes()
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(layout.seed)
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.blake2b(payload, digest_size=32).digest() + payload)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        checksum = hashlib.blake2b(payload, digest_size=32).digest()
+        write_atomically(self._path(layout.seed), checksum + payload)
 
     def _path(self, seed: int) -> Path:
         return self._folder / f"map-{self._owner['space_id']}-{seed}.arrow"

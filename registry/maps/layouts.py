@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from registry.index import landmarks
 from registry.index.landmarks import Tasks
-from registry.index.rows import NO_KEY, EmbeddingRows
+from registry.index.neighbors import NO_KEY, EmbeddingRows
 from registry.maps import projection
 from registry.maps.files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
 from registry.options import Progress

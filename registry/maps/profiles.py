@@ -8,15 +8,15 @@ Axes: D filters of the probe, L layers.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from registry.distances import pairwise
 from registry.errors import IngestError
+from registry.files import write_atomically
 from registry.map_answers import LayerAgreement, LayerProfile
 from registry.records import SpaceRecord
 
@@ -92,14 +92,10 @@ def _read(path: Path, space: SpaceRecord) -> Layers | None:
 
 def _write(path: Path, space: SpaceRecord, layers: Layers) -> None:
     """Keep the layers, unless the folder cannot be written; nobody ever sees half a file."""
-    try:
+    document = {"layers": layers, "checksum": _checksum(space, layers)}
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"layers": layers, "checksum": _checksum(space, layers)}, file)
-        Path(name).replace(path)
-    except OSError:
-        return
+        write_atomically(path, json.dumps(document).encode())
 
 
 def _checksum(space: SpaceRecord, layers: Layers) -> str:

@@ -9,13 +9,12 @@ from typing import Annotated, TypeVar
 
 from fastapi import Query, Request
 
-from registry.core import DEFAULT_DISTANCE
+from registry.caching import LastAnswers
 from registry.faces import documents
-from registry.options import CLUSTER_METHODS
+from registry.options import CLUSTER_METHODS, DEFAULT_DISTANCE
 from registry.web.api import models, models_maps
 from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
 from registry.web.http.faults import RefusedError
-from registry.web.pages.kept import Kept
 
 Made = TypeVar("Made")
 
@@ -85,7 +84,7 @@ def _made(request: Request, key: tuple[object, ...], make: Callable[[], Made]) -
     Raises:
         RefusedError: If it takes longer than a reader waits; it is made all the same.
     """
-    kept: Kept = request.app.state.kept
+    kept: LastAnswers = request.app.state.kept
     answer = kept.wait((request.app.state.registry.version(), *key), make, WAIT_SECONDS)
     if answer is None:
         raise RefusedError(

@@ -9,7 +9,8 @@ from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from registry import answers
-from registry.records import Kind, ResultRecord, to_json
+from registry.notebooks import to_json
+from registry.records import Kind, ResultRecord
 
 NAME = r"^[A-Za-z0-9._-]{1,128}$"
 REFERENCE = r"^[A-Za-z0-9._-]{1,128}(@[A-Za-z0-9._-]{1,128})?$"

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from registry.answers import Recommendation
-from registry.core import DEFAULT_DISTANCE
 from registry.errors import NoRegistryError
 from registry.faces import documents
-from registry.library.task_pages import SORTS
+from registry.options import DEFAULT_DISTANCE
+from registry.task_answers import SORTS
 from registry.web.api import models
 from registry.web.api.routes import (
     JSON,

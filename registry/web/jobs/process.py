@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry.core import DEFAULT_DISTANCE, TaskRegistry
+from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.faces import documents
-from registry.ingest import ingest
-from registry.options import Progress
+from registry.ingest.prepare import embed_in_space
+from registry.options import DEFAULT_DISTANCE, Progress
 from registry.web.jobs.requests import DATA_OPTIONS
 from registry.web.uploads.roots import allowed_path
 
@@ -74,9 +74,7 @@ def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"embedding": None}
     query: Any = command.get("task")
     if query is None:
-        query = ingest.embed_in_space(
-            command["path"], registry.space(asked.pop("probe", None)), progress, **reading
-        )
+        query = embed_in_space(command["path"], registry.space(asked.pop("probe", None)), progress, **reading)
         _save(query, Path(command["vectors"]))
         result["embedding"] = documents.of_embedding(query)
         reading = {}

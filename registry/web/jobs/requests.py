@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from registry.errors import InvalidQueryError
-from registry.records import checked_name
+from registry.names import checked_name
 
 DATA_OPTIONS = frozenset(
     {"max_samples", "seed", "split", "channels", "value_range", "tolerance", "memory_budget", "batch_size"}

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.map_answers import LayerProfile
 from registry.pictures.layers import draw_layers
 from registry.web.pages.experts import results_of
-from registry.web.pages.kept import Kept
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
@@ -44,7 +44,7 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
 def profile(request: Request, a: str, b: str) -> HTMLResponse:
     """At which depths of the probe two tasks agree; or why its layers cannot be read."""
     registry: TaskRegistry = request.app.state.registry
-    kept: Kept = request.app.state.kept
+    kept: LastAnswers = request.app.state.kept
     shown: dict[str, Any] = {
         "a": registry.task(a).name,
         "b": registry.task(b).name,
@@ -78,7 +78,7 @@ def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
     return in_shared_space(registry, [a, b], ask)
 
 
-def _common_results(registry: TaskRegistry, kept: Kept, a: str, b: str) -> list[dict[str, Any]]:
+def _common_results(registry: TaskRegistry, kept: LastAnswers, a: str, b: str) -> list[dict[str, Any]]:
     """Experts measured on both tasks by the same metric and protocol: their best results there, best first."""
     best: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
     for result in results_of(registry, kept):

@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.records import ExpertRecord, ResultRecord
-from registry.web.pages.kept import Kept
 from registry.web.pages.listings import page_of, sort_rows
 from registry.web.pages.templating import render, render_if_missing
 
@@ -102,7 +102,7 @@ def results(
     return render(request, "results.html", {**shown, "any": bool(rows)})
 
 
-def results_of(registry: TaskRegistry, kept: Kept) -> Sequence[ResultRecord]:
+def results_of(registry: TaskRegistry, kept: LastAnswers) -> Sequence[ResultRecord]:
     """Every result, read again once the registry has changed."""
     answer: Sequence[ResultRecord] = kept.get(("results", registry.version()), registry.results)
     return answer

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from registry.answers import Neighbor
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TaskMap
 from registry.pictures.columns import cluster_columns, compact, map_columns
-from registry.web.pages.kept import Kept
 from registry.web.pages.spaces import default_space, in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
@@ -93,7 +93,7 @@ def unfinished() -> Response:
     return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
 
 
-def map_of(registry: TaskRegistry, kept: Kept, space: str | None, seconds: float) -> TaskMap | None:
+def map_of(registry: TaskRegistry, kept: LastAnswers, space: str | None, seconds: float) -> TaskMap | None:
     """The map of all tasks of a space as of now; ``None`` if it is not made within ``seconds``."""
     return kept.wait(("map", registry.version(), space), lambda: registry.map(probe=space), seconds)
 
@@ -105,7 +105,7 @@ def nearest_to(registry: TaskRegistry, task: str, k: int, space: str | None = No
     return in_shared_space(registry, [task], lambda shared: registry.nearest(task, k=k, probe=shared))[1]
 
 
-def _placed_text(registry: TaskRegistry, jobs: Any, kept: Kept, job: str) -> str | None:
+def _placed_text(registry: TaskRegistry, jobs: Any, kept: LastAnswers, job: str) -> str | None:
     """The points with the data of a job among them."""
     done = jobs.get(job)
     query, space = (_label(done), jobs.embedding(job)), _space_of(done)

@@ -6,10 +6,10 @@ from http import HTTPStatus
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.web.pages import compare, experts, jobs, map, tasks
-from registry.web.pages.kept import Kept
 from registry.web.pages.templating import render
 
 TITLES = {
@@ -36,7 +36,7 @@ for pages in (tasks, map, experts, compare, jobs):
 
 def install(app: FastAPI) -> None:
     """Add the pages to an application, and what they keep."""
-    app.state.kept = Kept()
+    app.state.kept = LastAnswers()
     app.include_router(router)
 
 

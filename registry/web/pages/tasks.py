@@ -8,13 +8,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from registry.answers import Recommendation
-from registry.core import DEFAULT_DISTANCE, TaskRegistry
+from registry.caching import LastAnswers
+from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.filters import FIELDS
-from registry.ingest.ingest import head_metric
+from registry.ingest.translate import head_metric
+from registry.options import DEFAULT_DISTANCE
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web.pages import drawings
-from registry.web.pages.kept import Kept
 from registry.web.pages.listings import PAGE_ROWS, Listing
 from registry.web.pages.map import map_of, nearest_to
 from registry.web.pages.spaces import in_shared_space
@@ -166,7 +167,7 @@ def _measured(record: TaskRecord, space: SpaceRecord, embedding: EmbeddingRecord
     }
 
 
-def _drawn_place(registry: TaskRegistry, kept: Kept, name: str) -> Any:
+def _drawn_place(registry: TaskRegistry, kept: LastAnswers, name: str) -> Any:
     """The small map of a task; ``None`` while the large one is being laid out."""
     space = in_shared_space(registry, [name], lambda probe: registry.nearest(name, k=1, probe=probe))[0].space
     shown = map_of(registry, kept, space, PLACE_SECONDS)

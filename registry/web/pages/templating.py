@@ -11,8 +11,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from registry.library.task_pages import NO_VERSION
 from registry.pictures import pages as pictures
+from registry.task_answers import NO_VERSION
 from registry.web.pages import drawings
 from registry.web.pages.listings import link
 from registry.wording import GROUPS, KINDS, STAGES, share, short, size

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from registry.errors import IngestError
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.web.http.faults import RefusedError
 from registry.web.http.settings import UploadLimits
 from registry.wording import printable
@@ -240,7 +240,7 @@ def _places(files: list[zipfile.ZipInfo]) -> dict[zipfile.ZipInfo, PurePosixPath
     Raises:
         RefusedError: If they are not in class folders, or are no images.
     """
-    suffixes = ingest.image_suffixes()
+    suffixes = networks.image_suffixes()
     for entry in files:
         if not entry.filename.lower().endswith(suffixes):
             shown = repr(printable(entry.filename[:200]))
@@ -265,7 +265,7 @@ def _is_in_class_folder(place: PurePosixPath, deepest: int) -> bool:
     """Whether an image is in ``class/``, or all of them are in ``split/class/``."""
     if len(place.parts) != deepest:
         return False
-    return deepest == 2 or (deepest == 3 and place.parts[0].lower() in ingest.split_names())
+    return deepest == 2 or (deepest == 3 and place.parts[0].lower() in networks.split_names())
 
 
 def _write(
@@ -322,12 +322,12 @@ def _check_image(path: Path, entry: zipfile.ZipInfo, limits: UploadLimits) -> No
     shown = repr(printable(entry.filename[:200]))
     content = path.read_bytes()
     try:
-        pixels = ingest.image_pixels(content)
+        pixels = networks.image_pixels(content)
         if pixels > limits.pixels:
             raise RefusedError(
                 413, f"{shown} in the zip has {pixels:,} pixels; at most {limits.pixels:,} are taken"
             )
-        ingest.check_image(content)
+        networks.check_image(content)
     except IngestError as error:
         what = "a zip within the zip" if content.startswith(b"PK") else "no image that can be decoded"
         raise RefusedError(400, f"{shown} in the zip is {what}; take it out, or replace it") from error

@@ -14,7 +14,7 @@ from registry import TaskRegistry
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import landmarks
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.maps import layouts
 from registry.storage.store import Store
 
@@ -399,7 +399,7 @@ def test_progress_of_a_map_is_reported(grown):
 
 def test_maps_clusters_and_profiles_are_tables(grouped_registry, monkeypatch):
     skip_without("pandas")
-    monkeypatch.setattr(ingest, "probe_layers", lambda _space: (("conv1", 60), ("fc", 4)))
+    monkeypatch.setattr(networks, "probe_layers", lambda _space: (("conv1", 60), ("fc", 4)))
     shown, clustering, profile = (
         grouped_registry.map(),
         grouped_registry.clusters(),

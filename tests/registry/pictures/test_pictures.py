@@ -13,7 +13,7 @@ from extras import skip_without
 from PIL import Image
 
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.map_answers import LayerAgreement, LayerProfile
 from registry.options import COLOURINGS
 from registry.pictures import figures, pictures
@@ -44,7 +44,7 @@ def clustering(registry):
 
 @pytest.fixture
 def profile(registry, monkeypatch):
-    monkeypatch.setattr(ingest, "probe_layers", lambda _space: LAYERS)
+    monkeypatch.setattr(networks, "probe_layers", lambda _space: LAYERS)
     return registry.profile("task000", "task001")
 
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from registry.together import Together
+from registry.caching import Together
 
 
 def in_threads(count, ask):

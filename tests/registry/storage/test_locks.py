@@ -13,8 +13,8 @@ import pytest
 from markdown_pages import ROOT
 
 from registry.errors import StorageError
-from registry.storage import leases, locks
-from registry.storage.leases import Lease
+from registry.storage import locks
+from registry.storage.locks import Lease
 from registry.storage.object_store import ObjectPlace, _LockSlot
 
 TTL_SECONDS = 1.0
@@ -22,12 +22,11 @@ TTL_SECONDS = 1.0
 HEADER = """
 import os, sys, time
 import obstore
-from registry.storage import leases
 from registry.storage import locks
 from registry.errors import StorageError
 from registry.storage.object_store import ObjectPlace
 
-leases.TTL_SECONDS = float(sys.argv[2])
+locks.TTL_SECONDS = float(sys.argv[2])
 place = ObjectPlace(sys.argv[1])
 """
 
@@ -75,7 +74,7 @@ with place.lock():
 
 @pytest.fixture(autouse=True)
 def short_ttl(monkeypatch):
-    monkeypatch.setattr(leases, "TTL_SECONDS", TTL_SECONDS)
+    monkeypatch.setattr(locks, "TTL_SECONDS", TTL_SECONDS)
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def new_lease(place, slot=None):
 
 
 def claim(place):
-    return leases._Claim.from_bytes(bytes(obstore.get(place._store, locks.LOCK_FILE).bytes()))
+    return locks._Claim.from_bytes(bytes(obstore.get(place._store, locks.LOCK_FILE).bytes()))
 
 
 def busy_message(place, process_id, seconds):
@@ -220,7 +219,7 @@ def test_lock_of_a_killed_holder_is_taken_over(place):
         with place.lock():
             waited = time.monotonic() - killed_at
             assert claim(place).pid == os.getpid()
-    assert TTL_SECONDS * 0.9 < waited < TTL_SECONDS + 2 * leases.LONGEST_WAIT_SECONDS
+    assert TTL_SECONDS * 0.9 < waited < TTL_SECONDS + 2 * locks.LONGEST_WAIT_SECONDS
 
 
 def test_holder_says_how_long_to_wait(place):
@@ -254,7 +253,7 @@ def test_paused_holder_whose_lock_nobody_took_goes_on(place):
 
 def test_lock_is_lost_when_its_object_is_overwritten(place):
     with place.lock():
-        obstore.put(place._store, locks.LOCK_FILE, leases._Claim(host="elsewhere").to_bytes())
+        obstore.put(place._store, locks.LOCK_FILE, locks._Claim(host="elsewhere").to_bytes())
         time.sleep(0.6 * TTL_SECONDS)
         with pytest.raises(StorageError, match="lost the lock"):
             place.check_lock()

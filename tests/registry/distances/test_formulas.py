@@ -1,6 +1,4 @@
-"""registry.distances.task2vec against plain loops, at every scale that a float32 has."""
-
-import threading
+"""registry.distances.formulas: task2vec against plain loops, at every scale that a float32 has."""
 
 import numpy as np
 import pytest
@@ -8,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from references_distances import task2vec as slow_task2vec
 
-from registry.distances import task2vec as task2vec_module
-from registry.distances.task2vec import task2vec
+from registry.distances import formulas
+from registry.distances.formulas import task2vec
 
 SCALES = st.sampled_from([0.0, 1e-45, 1e-37, 1e-30, 1e-24, 1e-12, 1e-8, 1e-2, 1.0, 1e6, 1e12, 1e24, 1e30, 3e36])
 ENTRIES = st.one_of(st.just(0.0), st.sampled_from([1e-12, 1e-8, 1e-7, 1e-3, 100.0]), st.floats(0.01, 100.0))
@@ -45,39 +43,18 @@ def test_both_ways_to_compute_agree_where_one_gives_over_to_the_other(dtype, gen
     sources = (ratios[:, None] * np.exp(2 * generator.standard_normal((len(ratios), 300)))).astype(dtype)
     target = target.astype(dtype)
     found = task2vec(sources, target)
-    monkeypatch.setattr(task2vec_module, "LARGEST_MEAN", 0.0)
+    monkeypatch.setattr(formulas, "LARGEST_MEAN", 0.0)
     np.testing.assert_allclose(found, task2vec(sources, target), rtol=0, atol=5e-7)
     np.testing.assert_allclose(found, slow(sources, target), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_row_does_not_depend_on_those_beside_it(dtype, generator, monkeypatch):
+def test_a_row_does_not_depend_on_those_beside_it(dtype, generator):
     scales = 10.0 ** generator.uniform(-30, 30, size=(40, 1))
     sources = (scales * np.exp(generator.standard_normal((40, 33)))).astype(dtype)
     targets = np.exp(generator.standard_normal((2, 33))).astype(dtype)
     expected = np.vstack([task2vec(row[None], targets) for row in sources])
-    for elements in (1, 100, 1000):
-        monkeypatch.setattr(task2vec_module, "CACHE_ELEMENTS", elements)
-        np.testing.assert_array_equal(task2vec(sources, targets), expected)
-
-
-def test_threads_do_not_share_their_memory(generator):
-    problems = [np.exp(generator.standard_normal((200, 50))).astype(np.float32) for _ in range(4)]
-    expected = [task2vec(rows, rows[:3]) for rows in problems]
-    found = [[] for _ in problems]
-
-    def work(number):
-        for _ in range(20):
-            found[number].append(task2vec(problems[number], problems[number][:3]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(problems))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for answers, answer in zip(found, expected, strict=True):
-        assert len(answers) == 20
-        assert all((it == answer).all() for it in answers)
+    np.testing.assert_array_equal(task2vec(sources, targets), expected)
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@ import threading
 
 import pytest
 
-from registry.web.pages.kept import Kept
+from registry.caching import LastAnswers
 
 
 def test_an_answer_is_made_once_for_each_key():
-    kept, made = Kept(), []
+    kept, made = LastAnswers(), []
 
     def make():
         made.append(1)
@@ -16,7 +16,7 @@ def test_an_answer_is_made_once_for_each_key():
 
 
 def test_what_was_asked_for_least_lately_goes_first():
-    kept = Kept(size=2)
+    kept = LastAnswers(size=2)
     for key in ("a", "b", "a", "c"):
         kept.get(key, lambda key=key: key)
     assert kept.get("a", lambda: "made again") == "a"
@@ -24,7 +24,7 @@ def test_what_was_asked_for_least_lately_goes_first():
 
 
 def test_long_work_is_waited_for_and_done_once():
-    kept, begun, go_on = Kept(), [], threading.Event()
+    kept, begun, go_on = LastAnswers(), [], threading.Event()
 
     def make():
         begun.append(1)
@@ -41,7 +41,7 @@ def test_long_work_is_waited_for_and_done_once():
 
 @pytest.mark.parametrize("error", [ValueError("not so"), TimeoutError("its own")])
 def test_an_error_is_told_and_the_work_tried_again(error):
-    kept, outcomes = Kept(), [error, "answer"]
+    kept, outcomes = LastAnswers(), [error, "answer"]
 
     def make():
         outcome = outcomes.pop(0)
@@ -55,7 +55,7 @@ def test_an_error_is_told_and_the_work_tried_again(error):
 
 
 def test_long_work_is_done_one_after_the_other():
-    kept, at_once, most = Kept(), [], []
+    kept, at_once, most = LastAnswers(), [], []
 
     def make():
         at_once.append(1)

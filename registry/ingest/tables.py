@@ -6,12 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry.errors import DuplicateError, InvalidRecordError, RegistryError
+from registry.errors import DuplicateError, InvalidRecordError, NotFoundError, RegistryError
 from registry.records import ExpertRecord, ResultRecord
 
 Record = TypeVar("Record", ResultRecord, ExpertRecord)
 
-RESULT_COLUMNS = ("task", "expert", "accuracy", "metric", "protocol", "source")
+RESULT_COLUMNS = (
+    "task",
+    "expert",
+    "accuracy",
+    "metric",
+    "protocol",
+    "source",
+    "seed",
+    "run_id",
+    "lower_is_better",
+)
 EXPERT_COLUMNS = (
     "expert",
     "loader",
@@ -23,18 +33,21 @@ EXPERT_COLUMNS = (
     "source_accuracy",
 )
 
+MOST_LINES = 5
+"""Lines or names in one sentence."""
+
 MAX_WHOLE = 2**53  # up to here a float is exact, so that 1.5e9 may stand for 1,500,000,000
 
 
 def read_results(path: Path, check: Callable[[ResultRecord], None]) -> tuple[list[ResultRecord], list[str]]:
-    """Results of a CSV file with the columns task, expert, accuracy and optionally metric, protocol, source.
+    """Results of a CSV file with the columns task, expert, accuracy and optionally those of ``RESULT_COLUMNS``.
 
     Args:
-        path: Of the file.
+        path: The CSV file.
         check: Raises a ``RegistryError`` for a record that cannot be taken.
 
     Returns:
-        The records of the good rows, and a sentence for each bad one.
+        The records of the good rows, and a sentence for each cause of bad ones.
 
     Raises:
         InvalidRecordError: If the file cannot be read or lacks a column.
@@ -76,8 +89,40 @@ def _result(row: dict[str, str]) -> ResultRecord:
         _share("accuracy", row["accuracy"]),
         metric=row["metric"] or "accuracy",
         protocol=row["protocol"] or "unspecified",
+        seed=_whole("seed", row["seed"]),
         source=row["source"],
+        lower_is_better=_yes_or_no("lower_is_better", row["lower_is_better"]),
+        run_id=row["run_id"],
     )
+
+
+def _yes_or_no(column: str, text: str) -> bool | None:
+    """What a cell says, ``None`` if it is empty.
+
+    Raises:
+        InvalidRecordError: If it is neither true nor false.
+    """
+    words = {"": None, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise InvalidRecordError(f"{column} must be true or false, got {text!r}")
+    return words[text.lower()]
+
+
+def _whole(column: str, text: str) -> int | None:
+    """A whole number, ``None`` if the cell is empty; ``1.5e9`` is one.
+
+    Raises:
+        InvalidRecordError: If it is another number, too large to be exact, or none.
+    """
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (number.is_integer() and abs(number) <= MAX_WHOLE):
+        raise InvalidRecordError(f"{column} must be a whole number up to 2**53, got {text!r}")
+    return int(number)
 
 
 def _share(column: str, text: str) -> float:
@@ -93,25 +138,13 @@ def _share(column: str, text: str) -> float:
 
 
 def _expert(row: dict[str, str]) -> ExpertRecord:
-    def whole(column: str) -> int | None:
-        text = row[column]
-        if not text:
-            return None
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not (number.is_integer() and abs(number) <= MAX_WHOLE):
-            raise InvalidRecordError(f"{column} must be a whole number up to 2**53, got {text!r}")
-        return int(number)
-
     return ExpertRecord(
         row["expert"],
         row["loader"] or row["expert"],
         source_task=row["source_task"],
-        num_params=whole("num_params"),
-        flops=whole("flops"),
-        input_size=whole("input_size"),
+        num_params=_whole("num_params", row["num_params"]),
+        flops=_whole("flops", row["flops"]),
+        input_size=_whole("input_size", row["input_size"]),
         license=row["license"],
         source_accuracy=_share("source_accuracy", row["source_accuracy"]) if row["source_accuracy"] else None,
     )
@@ -121,13 +154,44 @@ def _read(
     path: Path, required: tuple[str, ...], optional: tuple[str, ...], parse: Callable[[dict[str, str]], Record]
 ) -> tuple[list[Record], list[str]]:
     records: list[Record] = []
-    problems = []
+    problems: list[tuple[int, RegistryError]] = []
     for line, row in csv_rows(path, required, optional):
         try:
             records.append(parse(cleaned(row, (*required, *optional))))
         except RegistryError as err:
-            problems.append(f"{path}, line {line}: {err}")
-    return records, problems
+            problems.append((line, err))
+    return records, by_cause(path, problems)
+
+
+def by_cause(path: Path, problems: Sequence[tuple[int, RegistryError]]) -> list[str]:
+    """A sentence for each cause of bad rows, with the first lines that have it.
+
+    Names that are not registered are one cause for all rows of a kind; any other sentence is one by itself.
+    """
+    causes: dict[str, list[tuple[int, RegistryError]]] = {}
+    for line, error in problems:
+        cause = f"unknown {error.kind}" if isinstance(error, NotFoundError) else str(error)
+        causes.setdefault(cause, []).append((line, error))
+    return [f"{path}, {_lines(rows)}: {_reason_of(rows)}" for rows in causes.values()]
+
+
+def _lines(rows: Sequence[tuple[int, RegistryError]]) -> str:
+    """The first lines of some rows, and how many more there are."""
+    if len(rows) == 1:
+        return f"line {rows[0][0]}"
+    shown = ", ".join(str(line) for line, _ in rows[:MOST_LINES])
+    more = len(rows) - MOST_LINES
+    return f"lines {shown} and {more} more" if more > 0 else f"lines {shown}"
+
+
+def _reason_of(rows: Sequence[tuple[int, RegistryError]]) -> str:
+    """Why some rows are bad that have one cause."""
+    first = rows[0][1]
+    names = list(dict.fromkeys(error.name for _, error in rows if isinstance(error, NotFoundError)))
+    if not isinstance(first, NotFoundError) or len(names) < 2:
+        return str(first)
+    more = f" and {len(names) - MOST_LINES} more" if len(names) > MOST_LINES else ""
+    return f"{len(names)} {first.kind}s are not registered: {', '.join(names[:MOST_LINES])}{more}"
 
 
 def csv_rows(

@@ -1,4 +1,8 @@
-"""The variational estimate of Fisher information: how much noise a task lets each filter bear.
+"""The published variational estimate of Fisher information: how much noise a task lets each filter bear.
+
+It stands beside the published recipe, for comparison: it needs hundreds of passes, looks at the labels of the
+data and ranks filters less sharply than the estimators of ``indexer.fisher.estimate``, so ``t2v`` does not
+offer it.
 
 Around the weights w of each embedded layer a normal distribution with one variance per filter is learned,
 together with one prior variance per layer, to minimise
@@ -32,9 +36,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from indexer.errors import TooFewSamplesError, UnsupportedLayerError
-from indexer.fisher.likelihoods import Likelihood
+from indexer.heads.heads import LinearHead
 from indexer.networks.headless import on_device_of
 
 NOISE_COST = 1.0
@@ -118,8 +123,7 @@ def _window_power(conv: nn.Conv2d, inputs: Tensor) -> Tensor:
 
 def variational_information(
     body: nn.Module,
-    likelihood: Likelihood,
-    head: tuple[Tensor, Tensor],
+    head: LinearHead,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     layers: Iterable[str],
@@ -134,8 +138,7 @@ def variational_information(
 
     Args:
         body: Network in eval mode, images to features ``[N, F]``.
-        likelihood: Of the labels given the logits.
-        head: Weight ``[C, F]`` and bias ``[C]``, on the device and of the dtype of the body.
+        head: Logits are features @ weight.T + bias; its kind says what the labels are.
         batches: Re-iterable: normalised images ``[N, 3, H, W]`` and the dataset's labels.
         layers: Names of the embedded layers, in the order of the result.
         generator: On the CPU.
@@ -162,7 +165,7 @@ def variational_information(
     counts = torch.zeros(NUM_MEANS, 1)
     with _noise_attached(body, noisy, generator):
         epochs = chain.from_iterable(repeat(batches, num_epochs))
-        steps = _descend(body, likelihood, head, epochs, noisy, num_samples / len(sizes))
+        steps = _descend(body, head, epochs, noisy, num_samples / len(sizes))
         for step, information in enumerate(steps):
             if step >= first:
                 part = (step - first) * NUM_MEANS // (num_steps - first)
@@ -218,8 +221,7 @@ def _noise_attached(
 
 def _descend(
     body: nn.Module,
-    likelihood: Likelihood,
-    head: tuple[Tensor, Tensor],
+    head: LinearHead,
     batches: Iterable[tuple[Tensor, Tensor]],
     noisy: dict[str, _NoisyLayer],
     batch_size: float,
@@ -228,19 +230,31 @@ def _descend(
 
     ``batch_size`` is the mean one; the sum over a batch is divided by it, so that every sample counts the same.
     """
-    weight, bias = head
+    parameter = next(body.parameters())
+    weight, bias = (torch.from_numpy(values).to(parameter) for values in (head.weight, head.bias))
     beta = NOISE_COST / sum(layer.num_weights * len(layer.log_variance) for layer in noisy.values())
     parameters = [parameter for layer in noisy.values() for parameter in (layer.log_variance, layer.log_prior)]
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     for images, labels in batches:
         logits = body(on_device_of(weight, images)) @ weight.T + bias
         _check_used(noisy)
-        losses = likelihood.negative_log_likelihood(logits, labels.to(weight.device))
+        losses = _negative_log_likelihood(head, logits, labels.to(weight.device))
         divergence = torch.stack([layer.divergence() for layer in noisy.values()]).sum()
         optimiser.zero_grad()
         (losses.sum() / batch_size + beta * divergence).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         yield beta * torch.cat([layer.information() for layer in noisy.values()]).double().cpu()
+
+
+def _negative_log_likelihood(head: LinearHead, logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss of each sample in nats ``[N]``, summed over its labels or targets, up to a constant."""
+    if head.kind == "single_label":
+        return functional.cross_entropy(logits, labels, reduction="none")
+    if head.kind == "multi_label":
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+        return losses.sum(dim=1)
+    precision = torch.as_tensor(1 / np.asarray(head.variance)).to(logits)
+    return ((labels.to(logits) - logits).square() * precision / 2).sum(dim=1)
 
 
 def _check_used(noisy: dict[str, _NoisyLayer]) -> None:

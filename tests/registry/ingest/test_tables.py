@@ -9,14 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRecordError, NotFoundError
+from registry.ingest.tables import EXPERT_COLUMNS, MAX_WHOLE, RESULT_COLUMNS, read_experts, read_results
+from registry.names import EXPERT_PATTERN
 from registry.records import ExpertRecord, ResultRecord
-from registry.tables import EXPERT_COLUMNS, MAX_WHOLE, RESULT_COLUMNS, read_experts, read_results
 
 NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
+EXPERT_NAMES = st.from_regex(EXPERT_PATTERN, fullmatch=True)
 
 
 def accept(result):
     """Take every result."""
+
+
+EXPECTED = "task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better]"
 
 
 def write(path, text):
@@ -79,9 +84,10 @@ def test_bad_rows_are_named_with_their_line_and_good_ones_kept(tmp_path):
     )
     results, problems = read_results(path, check)
     assert [(result.expert, result.accuracy) for result in results] == [("a.x", 0.5), ("b.x", 1.0)]
+    percent = "if it is in per cent, write 0.953"
     assert problems == [
         f"{path}, line 3: no task is named 'birdz'; did you mean birds?",
-        f"{path}, line 5: result of a.x on birds: accuracy must be from 0 to 1, got 95.3",
+        f"{path}, line 5: result of a.x on birds: accuracy must be from 0 to 1, got 95.3; {percent}",
         f"{path}, line 6: accuracy must be a number from 0 to 1, got 'good'",
         f"{path}, line 7: there are more fields than columns; put quotes around a field with a comma",
         (f"{path}, line 8: 'b i' cannot name a task: allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"),
@@ -93,18 +99,15 @@ def test_bad_rows_are_named_with_their_line_and_good_ones_kept(tmp_path):
     [
         (
             "",
-            "there is no column task; expected task,expert,accuracy[,metric,protocol,source], found an empty",
+            f"there is no column task; expected {EXPECTED}, found an empty",
         ),
         (
             "task;expert;accuracy\n",
-            (
-                "there is no column task; expected task,expert,accuracy[,metric,protocol,source], "
-                "found task;expert;accuracy"
-            ),
+            (f"there is no column task; expected {EXPECTED}, found task;expert;accuracy"),
         ),
         (
             "task,expert\na,b\n",
-            "there is no column accuracy; expected task,expert,accuracy[,metric,protocol,source],",
+            f"there is no column accuracy; expected {EXPECTED},",
         ),
         (b"task,expert,accuracy\nb\xfcrds,a.x,1\n", "cannot be read as CSV: it is not UTF-8 text"),
         (
@@ -190,10 +193,13 @@ def test_an_expert_given_twice_is_a_bad_row(tmp_path):
         st.builds(
             ResultRecord,
             NAMES,
-            NAMES,
+            EXPERT_NAMES,
             st.floats(0, 1),
             metric=NAMES,
             protocol=NAMES,
+            seed=st.none() | st.integers(0, MAX_WHOLE),
+            lower_is_better=st.booleans(),
+            run_id=NAMES | st.just(""),
             source=st.text(st.characters(codec="utf-8", exclude_characters="\0")).map(str.strip),
         ),
         max_size=5,
@@ -221,8 +227,8 @@ WHOLES = st.none() | st.integers(1, MAX_WHOLE)
     rows=st.lists(
         st.builds(
             ExpertRecord,
-            NAMES,
-            NAMES,
+            EXPERT_NAMES,
+            EXPERT_NAMES,
             source_task=NAMES | st.just(""),
             num_params=WHOLES,
             flops=WHOLES,

@@ -1,18 +1,71 @@
-"""What carries a registry from one place to another, as one file or as a folder for a hub."""
+"""The part of ``TaskRegistry`` that looks after the registry as a whole: made, checked, tidied, carried."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from registry.answers import ExportSummary, ImportSummary
-from registry.errors import InvalidQueryError
-from registry.library.lifecycle import Lifecycle
+from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Problem
+from registry.errors import InvalidQueryError, StorageError
+from registry.library.base import RegistryBase
+from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
+from registry.records import AuditRecord
 
 
-class Transfer(Lifecycle):
-    """The part of ``TaskRegistry`` that exports and imports."""
+class Care(RegistryBase):
+    """The part of ``TaskRegistry`` that looks after the registry as a whole."""
 
-    builtin: bool
+    def init(self, *, empty: bool = False) -> None:
+        """Create the registry.
+
+        Args:
+            empty: Leave the starter content out.
+
+        Raises:
+            StorageError: If there is a registry already, or the place cannot be written.
+        """
+        if self._store.exists:
+            raise StorageError(f"{self.uri}: there is a registry already")
+        self._create(empty=empty)
+
+    def version(self) -> str:
+        """A text that changes with every write to the registry; empty where there is none."""
+        return self._snapshots.version()
+
+    def verify(self, *, repair: bool = False) -> Records[Problem]:
+        """Check every row of the registry, and repair what can be repaired.
+
+        Raises:
+            StorageError: If there is no registry, or it cannot be read at all.
+        """
+        return Records(self._opened().verify(repair=repair))
+
+    def optimize(self) -> Records[OptimizedTable]:
+        """Put the rows of every table into few files, and delete all files that no row is read from any more.
+
+        What was purged is in no file afterwards. A reader whose files are deleted meanwhile starts over.
+
+        Returns:
+            Every table with its files before and after.
+
+        Raises:
+            StorageError: If there is no registry, or it cannot be written.
+        """
+        # Not zero, of which LanceDB warns for the sake of readers: ours start over.
+        return Records(self._opened().optimize(keep=timedelta(milliseconds=1)))
+
+    def audit(self, subject: str | None = None, *, limit: int | None = None) -> Records[AuditRecord]:
+        """Who wrote what, in order of time.
+
+        Args:
+            subject: Only lines about this task or expert, or results on or of it.
+            limit: Only the last so many lines.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        lines = self._opened().audit(subject)
+        return Records(lines if limit is None else lines[max(len(lines) - limit, 0) :])
 
     def export(
         self,
@@ -27,10 +80,10 @@ class Transfer(Lifecycle):
     ) -> ExportSummary:
         """Write the registry, or some of its tasks and what belongs to them, for ``import_bundle``.
 
-        Removed tasks and experts stay behind. The same content makes the same bytes.
+        Removed tasks and experts are left out. The same content makes the same bytes.
 
         Args:
-            path: Of the file or folder; one that is there is replaced once the new one is whole.
+            path: The file or folder; one that is there is replaced once the new one is whole.
             tasks: Names of tasks, which go with all their versions, embeddings and results, and the experts of
                 those; everything if none is given.
             where: Only tasks whose latest version passes this filter, see ``registry.filters``.
@@ -71,7 +124,7 @@ class Transfer(Lifecycle):
         import that was killed is finished by importing again. Tags and aliases that a version lacks are added.
 
         Args:
-            path: Of the file or folder.
+            path: The file or folder.
             on_conflict: What to do about tasks and experts that are others here, see
                 ``registry.options.POLICIES``.
 
