@@ -35,7 +35,7 @@ def read_footer(file: IO[bytes], size: int) -> list[RowGroup]:
 
     Args:
         file: Seekable.
-        size: Of the file.
+        size: Bytes of the file.
 
     Returns:
         Its row groups.
@@ -54,7 +54,7 @@ def read_footer(file: IO[bytes], size: int) -> list[RowGroup]:
     file.seek(start)
     footer = _Thrift(file.read(footer_size)).structure()
     _require(footer.keys() <= {1, 2, 3, 4, 5, 6, 7}, "its footer has what it should not")
-    position, found = 4, []
+    position, groups = 4, []
     for group in _typed(footer, 4, list):
         columns = [_typed(_structure(column), 3, dict) for column in _typed(_structure(group), 1, list)]
         rows = _typed(group, 3, int)
@@ -63,12 +63,12 @@ def read_footer(file: IO[bytes], size: int) -> list[RowGroup]:
             _require(chunk.keys() <= {2, 3}, "a column is elsewhere or encrypted")
             _check_pages(file, column, rows, position)
             position += column[7]
-        found.append(RowGroup(rows, sum(column[6] for column in columns)))
+        groups.append(RowGroup(rows, sum(column[6] for column in columns)))
     _require(position == start, "its columns do not fill it")
     _require(
-        _typed(footer, 3, int) == sum(group.rows for group in found), "its row groups have other rows than it"
+        _typed(footer, 3, int) == sum(group.rows for group in groups), "its row groups have other rows than it"
     )
-    return found
+    return groups
 
 
 def _check_pages(file: IO[bytes], column: Fields, rows: int, position: int) -> None:
@@ -104,7 +104,7 @@ def _check_pages(file: IO[bytes], column: Fields, rows: int, position: int) -> N
         seen_bytes += thrift.position + page[2]
         position += thrift.position + page[3]
     whole = (position, seen_values, seen_bytes) == (end, values, in_memory)
-    _require(whole, "its pages are not those that its footer tells of")
+    _require(whole, "its pages are not those in its footer")
 
 
 def _require(condition: bool, what: str) -> None:
@@ -184,7 +184,7 @@ class _Thrift:
         raise ValueError("its footer makes no sense")
 
     def _bytes(self, size: int) -> bytes:
-        found = self._content[self.position : self.position + size]
-        _require(len(found) == size, "its footer is cut off")
+        content = self._content[self.position : self.position + size]
+        _require(len(content) == size, "its footer is cut off")
         self.position += size
-        return found
+        return content

@@ -2,7 +2,7 @@
 
 Of a space there are four: the vectors as they are, which are mapped into memory and read a row at a time; the
 identity and checksum of each row; the faiss index; and a manifest that names the three. The manifest's rename
-is the commit. Vectors are only ever appended, behind those that the manifest counts.
+is the commit. Vectors are only ever appended, after those that the manifest counts.
 
 Axes: R rows, D filters of the probe.
 """
@@ -51,7 +51,7 @@ class SavedIndex:
 
     Attributes:
         vectors: ``[R, D]`` float32, mapped; a row is what was written only if its checksum says so.
-        identities: Of each row, in text.
+        identities: Identity of each row, in text.
         checksums: ``[R]`` uint64, of each row of ``vectors``.
         index: Over all rows.
         built_rows: Rows that the principal directions were fitted on; the others were added later.
@@ -121,7 +121,7 @@ class IndexFiles:
             return self._load()  # another process saved, and removed the files of before, in the middle of it
 
     def _load(self) -> SavedIndex:
-        """The same, if nobody saves meanwhile.
+        """Read what ``save`` wrote, if nobody saves meanwhile.
 
         Raises:
             UnusableIndexError: If it is missing, damaged, or of another format.
@@ -147,7 +147,7 @@ class IndexFiles:
         )
 
     def generation(self) -> str | None:
-        """That of the files that are there now, with their number of rows; ``None`` if there are none."""
+        """Generation and number of rows of the files that are there now; ``None`` if there are none."""
         try:
             manifest = self._manifest()
         except (*UNREADABLE, UnusableIndexError):
@@ -159,7 +159,7 @@ class IndexFiles:
         return VectorsWriter(self, uuid.uuid4().hex[:16], dim, 0)
 
     def further_vectors(self, saved: SavedIndex) -> "VectorsWriter":
-        """The same file, for rows behind those that are counted; call within ``writing``."""
+        """The file of a saved index, for rows after those that are counted; call within ``writing``."""
         writer = VectorsWriter(self, saved.generation, saved.vectors.shape[1], len(saved.vectors))
         writer.checksums.append(saved.checksums)
         return writer
@@ -171,9 +171,9 @@ class IndexFiles:
 
         Args:
             index: Over all rows.
-            identities: Of all rows.
+            identities: Identities of all rows.
             vectors: Holds the checksums of all rows, and wrote those that no manifest counts yet.
-            built_rows: As of ``SavedIndex``.
+            built_rows: See ``SavedIndex``.
         """
         rows = pa.table({"identity": identities, "checksum": np.concatenate(vectors.checksums)}, ROW_COLUMNS)
         sink = pa.BufferOutputStream()
@@ -254,7 +254,7 @@ class IndexFiles:
 
 
 class VectorsWriter:
-    """Appends vectors to the file of a generation, behind those that are counted."""
+    """Appends vectors to the file of a generation, after those that are counted."""
 
     def __init__(self, files: IndexFiles, generation: str, dim: int, num_rows: int) -> None:
         self.generation = generation
@@ -281,7 +281,7 @@ class VectorsWriter:
 def _mapped(path: Path, shape: tuple[int, int]) -> Float32:
     """Vectors ``[R, D]`` in a file, of which a row here and there is read.
 
-    The system is told so: left to itself it reads the pages around each, and soon the whole file is in memory.
+    The system is advised of it: else it reads the pages around each, and soon the whole file is in memory.
     """
     vectors = np.memmap(path, "<f4", "r", shape=shape)
     memory: Any = getattr(vectors, "_mmap", None)  # numpy has no public way to what it mapped

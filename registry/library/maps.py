@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.index.landmarks import Tasks
+from registry.index.landmarks import ComparedTasks
 from registry.ingest import ingest
 from registry.library.asking import Answer, Asking
 from registry.library.lifecycle import Lifecycle
@@ -153,7 +153,7 @@ class Maps(Lifecycle, Asking):
         clusters.check_options(method, num_clusters, cut_height)
 
         def ask(view: View) -> Clustering:
-            tasks = Tasks(view.snapshot.rows, build.rows_by_name(view), distance)
+            tasks = ComparedTasks(view.snapshot.rows, build.rows_by_name(view), distance)
             key = (
                 "clusters",
                 view.space.space_id,

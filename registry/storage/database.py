@@ -93,7 +93,7 @@ class Database:
             yield
 
     def registry_id(self) -> str:
-        """A random text that tells this registry from any other."""
+        """A random text that no other registry has."""
         with self._read_errors("meta"):
             self._table("meta")
         return self._registry_id
@@ -300,7 +300,7 @@ class Database:
 
 
 class KnownRows:
-    """Which rows of a table are known, so that those that are added later can be told from them.
+    """Which rows of a table are known, so that only those that are added later need to be read.
 
     LanceDB gives added rows higher ids. It also gives new ids to rows that it changes or moves into other
     files, but then known ones are gone, and the table has fewer rows than are known and seem to be added.
