@@ -9,7 +9,6 @@ Axes: N samples, D filters, F features.
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,17 +77,15 @@ def load_task_sample(
     return load_sample(
         data,
         probe.transform,
-        **sampling_of(settings),
+        max_samples=settings.max_samples,
+        seed=settings.seed,
+        split=settings.split,
+        channels=settings.channels,
+        value_range=settings.value_range,
         threads=threads,
         tokenizer=probe.tokenizer,
         progress=partial(progress, "decode") if progress else None,
     )
-
-
-def sampling_of(settings: EmbeddingSettings) -> dict[str, Any]:
-    """What ``settings`` say of a sample, as arguments of ``load_sample`` and ``draw_sample``."""
-    names = ("max_samples", "seed", "split", "channels", "value_range")
-    return {name: getattr(settings, name) for name in names}
 
 
 def embed_sample(
@@ -133,7 +130,7 @@ def fit_task_head(
         features: ``[N, F]``.
         labels: ``[N]`` or ``[N, C]``.
         kind: What the labels are.
-        seed: Of what is held out.
+        seed: What the samples held out are drawn with.
     """
     head = fit_head(features, labels, kind, l2=FISHER_L2)
     score = held_out_score(features, labels, seed, kind)
@@ -149,7 +146,7 @@ def embedding_of(
     estimate: FisherEstimate,
     seconds: float,
 ) -> TaskEmbedding:
-    """What was measured of a sample with features ``[N, F]``, put together."""
+    """Put together what was measured on a sample with features ``[N, F]``."""
     return TaskEmbedding(
         space=space_of(probe, settings),
         dataset=description,

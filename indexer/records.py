@@ -19,7 +19,7 @@ MAX_SEED = 2**32 - 1
 """What the random generators of numpy, torch and scikit-learn all take."""
 
 DEFAULT_MEMORY_BUDGET = 2**30
-"""Bytes that a pass may take unless told."""
+"""Bytes that a pass may take by default."""
 
 MIN_MEMORY_BUDGET = 16 * 2**20
 """Below 16 MiB not even one small image could be embedded."""
@@ -129,12 +129,12 @@ class EmbeddingSettings:
         estimator: Name in ``indexer.fisher.estimate.ESTIMATORS``.
         norm_weights: Whether affine weights of normalisation layers are embedded too.
         max_samples: Most samples used, at least 2.
-        seed: Of the sample, of the held-out split and of the label draws; 32 bits.
+        seed: What the sample, the held-out split and the label draws are drawn with; 32 bits.
         batch_size: Samples per pass; changes speed and memory, and results only by rounding.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
         channels: How images become RGB: one of ``CHANNEL_RULES``, or three channel indices from 0 between
-            commas, see ``indexer.data.channels``.
+            commas, see ``indexer.data.images``.
         value_range: Values of images of more than 8 bits that stand for black and white; ``None`` for the
             range of their type.
         tolerance: Stop the Fisher pass once the median relative standard error over filters is below this,
@@ -258,10 +258,16 @@ class ProbeResult:
         accuracy: Mean over draws of the class-balanced accuracy, 0 to 1.
         deviation: Standard deviation over draws.
         protocol: Name of the protocol.
-        seed: Of the sample and the draws.
+        seed: What the sample and the draws are drawn with.
+        standard_error: Of the accuracy, over samples of this size and over draws.
+        num_train: Samples that a draw was fitted on, of all classes.
+        num_held_out: Samples that a draw was scored on.
     """
 
     accuracy: float
     deviation: float
     protocol: str
     seed: int
+    standard_error: float
+    num_train: int
+    num_held_out: int

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from indexer.data.listings import Dataset, Entry, choose_split, target_names
+from indexer.data.listings import Entry, Listing, choose_split, target_names
 from indexer.errors import DataError
 from indexer.records import Kind
 
@@ -31,7 +31,7 @@ MAX_LABELS = 100_000
 """Labels or targets of a sample."""
 
 
-def open_npz(spec: str, split: str | None) -> Dataset:
+def open_npz(spec: str, split: str | None) -> Listing:
     """List an .npz file that holds ``images`` and ``labels``.
 
     Raises:
@@ -54,7 +54,7 @@ def open_npz(spec: str, split: str | None) -> Dataset:
     return _array_listing(spec, images, labels, split)
 
 
-def open_digits(spec: str, split: str | None) -> Dataset:
+def open_digits(spec: str, split: str | None) -> Listing:
     """List the digits of scikit-learn, 8x8 grey.
 
     Raises:
@@ -75,8 +75,8 @@ def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """
     names = archive.namelist()
     if f"{name}.npy" not in names:
-        found = ", ".join(other.removesuffix(".npy") for other in names) or "none"
-        raise DataError(spec, f"array {name!r} is missing; expected images and labels, got {found}")
+        present = ", ".join(other.removesuffix(".npy") for other in names) or "none"
+        raise DataError(spec, f"array {name!r} is missing; expected images and labels, got {present}")
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
         read_header = {(1, 0): npy.read_array_header_1_0}.get(npy.read_magic(file), npy.read_array_header_2_0)
@@ -103,7 +103,7 @@ def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _memory_bytes() -> float:
-    """Of this machine; infinite where the system does not tell."""
+    """Memory of this machine; infinite where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -146,14 +146,14 @@ def _check_targets(spec: str, targets: np.ndarray) -> None:
         raise DataError(spec, f"labels of a regression must be finite numbers, row {row} is {targets[row]}")
 
 
-def _array_listing(spec: str, images: np.ndarray, labels: np.ndarray, split: str | None) -> Dataset:
+def _array_listing(spec: str, images: np.ndarray, labels: np.ndarray, split: str | None) -> Listing:
     choose_split(spec, {"": images}, split)
     kind, class_names, entry = _label_reader(labels)
 
     def scan() -> Iterator[Entry]:
         return (entry(row) for row in range(len(images)))
 
-    return Dataset(
+    return Listing(
         spec=spec,
         kind=kind,
         class_names=class_names,

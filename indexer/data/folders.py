@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from indexer.data.images import IMAGE_SUFFIXES, is_image_name
-from indexer.data.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable, read_file
+from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError
 from indexer.records import Content
 
-TEXT_SUFFIX = ".txt"
 
-
-def open_folder(spec: str, split: str | None) -> Dataset:
+def open_folder(spec: str, split: str | None) -> Listing:
     """List a folder; memory grows with the number of class folders, not of images.
 
     Raises:
@@ -47,7 +45,7 @@ def open_folder(spec: str, split: str | None) -> Dataset:
             for file in _samples(folder, content):
                 yield Entry(f"{folder.name}/{file.name}", file, (label,))
 
-    return Dataset(
+    return Listing(
         spec=spec,
         kind="single_label",
         class_names=tuple(printable(folder.name) for folder in folders),

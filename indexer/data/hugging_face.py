@@ -13,7 +13,6 @@ Axes: T targets.
 
 import glob
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from indexer.data.listings import Dataset, Entry, choose_split, printable, read_file, target_names
+from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
 from indexer.errors import DataError, MissingLibraryError
 from indexer.records import Content, Kind
 
@@ -31,9 +30,6 @@ PREFIX = "hf-data:"
 OPTIONS = ("config", "image", "label", "revision", "text")
 LABEL_COLUMNS = ("label", "labels", "target")
 TEXT_COLUMNS = ("text", "sentence", "content")
-MAX_TARGET = 3.4028234663852886e38
-"""The largest of 32-bit floats."""
-
 _BATCH_ROWS = 1000
 _FOLDER = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 
@@ -80,7 +76,7 @@ def parse_hub_data(spec: str) -> HubData:
     return HubData(spec, place, options)
 
 
-def open_hub_data(spec: str, split: str | None) -> Dataset:
+def open_hub_data(spec: str, split: str | None) -> Listing:
     """List the rows of a data set that the library datasets loads.
 
     Raises:
@@ -95,7 +91,7 @@ def open_hub_data(spec: str, split: str | None) -> Dataset:
         label = _label_column(library, data, rows.features, column)
         if content == "images":
             rows = rows.cast_column(column, library.Image(decode=False))
-        labels = _Labels.of(library, spec, label, rows)
+        labels = _Labels.from_column(library, spec, label, rows)
     table = rows.select_columns([column]).with_format("arrow")
 
     def scan() -> Iterator[Entry]:
@@ -108,7 +104,7 @@ def open_hub_data(spec: str, split: str | None) -> Dataset:
                 name = f"{row}:{_digest(sample)}" if content == "texts" else str(row)
                 yield labels.entry(name, (row, size), row)
 
-    return Dataset(
+    return Listing(
         spec=spec,
         kind=labels.kind,
         class_names=tuple(printable(name) for name in labels.class_names),
@@ -169,12 +165,12 @@ def _load(library: ModuleType, data: HubData) -> dict[str, Any]:
     if data.is_local and not Path(place).is_dir():
         raise DataError(data.spec, "no such folder; expected one that the library datasets loads")
     if (Path(place) / "dataset_dict.json").is_file() or (Path(place) / "state.json").is_file():
-        found = library.load_from_disk(place)
+        loaded = library.load_from_disk(place)
     else:
-        found = library.load_dataset(place, data.options.get("config"), revision=data.options.get("revision"))
-    if not isinstance(found, dict):
-        return {"": found}
-    return {str(name).lower(): rows for name, rows in found.items()}
+        loaded = library.load_dataset(place, data.options.get("config"), revision=data.options.get("revision"))
+    if not isinstance(loaded, dict):
+        return {"": loaded}
+    return {str(name).lower(): rows for name, rows in loaded.items()}
 
 
 def _sample_column(library: ModuleType, data: HubData, features: Mapping[str, Any]) -> tuple[Content, str]:
@@ -196,9 +192,9 @@ def _sample_column(library: ModuleType, data: HubData, features: Mapping[str, An
     texts = [name for name in texts if name not in LABEL_COLUMNS]
     if len(images) == 1:
         return "images", images[0]
-    known = next((name for name in TEXT_COLUMNS if name in texts), None)
-    if not images and (known or len(texts) == 1):
-        return "texts", known or texts[0]
+    usual = next((name for name in TEXT_COLUMNS if name in texts), None)
+    if not images and (usual or len(texts) == 1):
+        return "texts", usual or texts[0]
     raise DataError(
         data.spec,
         f"has {len(images) or 'no'} columns of images and {len(texts) or 'no'} of texts; name one as "
@@ -215,10 +211,10 @@ def _label_column(library: ModuleType, data: HubData, features: Mapping[str, Any
     if (named := data.options.get("label")) is not None:
         return _present(data, named, features)
     others = {name: feature for name, feature in features.items() if name != column}
-    known = [name for name in LABEL_COLUMNS if name in others]
+    usual = [name for name in LABEL_COLUMNS if name in others]
     classes = [name for name, feature in others.items() if isinstance(feature, library.ClassLabel)]
-    if found := known or (classes if len(classes) == 1 else []):
-        return found[0]
+    if chosen := usual or (classes if len(classes) == 1 else []):
+        return chosen[0]
     raise DataError(
         data.spec, f"has no column 'label'; name the one of labels as label=COLUMN, of {', '.join(features)}"
     )
@@ -236,7 +232,7 @@ class _Labels:
 
     Attributes:
         kind: What they are.
-        class_names: Of classes, labels or targets.
+        class_names: Names of the classes, labels or targets.
         values: By row: rising indices of classes or labels, or the T targets.
     """
 
@@ -251,7 +247,7 @@ class _Labels:
         return Entry(name, where, self.values[row])
 
     @classmethod
-    def of(cls, library: ModuleType, spec: str, column: str, rows: Any) -> "_Labels":
+    def from_column(cls, library: ModuleType, spec: str, column: str, rows: Any) -> "_Labels":
         """Take the labels of a column.
 
         Raises:
@@ -287,7 +283,7 @@ class _Labels:
                 raise DataError(
                     spec, f"row {row}: {column} holds {len(values)} numbers where row 0 holds {len(lists[0])}"
                 )
-            if not all(math.isfinite(value) and abs(value) <= MAX_TARGET for value in values):
+            if not fit_float32(values):
                 raise DataError(spec, f"row {row}: {column} must be finite and fit 32-bit floats")
         return cls("regression", target_names(len(lists[0])), [tuple(values) for values in lists])
 

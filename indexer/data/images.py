@@ -1,5 +1,14 @@
 """Image files and arrays to network inputs: decode anything to RGB, then resize and crop.
 
+Pixels may have any number of channels and hold any numbers. Each of red, green and blue is the mean of some
+channels, by a rule:
+
+    auto, tile   of channels 0, 3, 6, ..., of 1, 4, 7, ... and of 2, 5, 8, ...; one channel is all three, and
+                 two are a, b, a. Where C is a multiple of three, this is what a first convolution sees whose
+                 weights are repeated over the channels and scaled by 3/C, as timm makes it.
+    mean         of all channels, three times
+    i,j,k        of one channel each, counted from 0
+
 Axes: H height, W width, C channels.
 """
 
@@ -12,7 +21,6 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 from PIL import Image, ImageOps
 
-from indexer.data.channels import channel_groups, rgb_planes
 from indexer.records import InputTransform
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -23,12 +31,19 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _MAX_ASPECT = 16
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 
+Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""For each of red, green and blue the channels that it is the mean of."""
+
 Picture = Image.Image | list[Image.Image]
 """A loaded image of mode RGB, or red, green and blue of mode F from 0 to 255; one where the three are equal."""
 
 
 class UnreadableImageError(ValueError):
     """Bytes that are no image, or a broken one; ``indexer.data.samples`` counts and skips it."""
+
+
+class UnfitPixelsError(ValueError):
+    """Pixels that the rule for channels or the range of values does not fit; no fault of a single image."""
 
 
 class _Decoding:
@@ -102,13 +117,13 @@ def decode_image(
     float grey, but for PGM, which declares its own. What comes out has three channels, which ``channels``
     may mix.
 
-    Of arrays: all channels are mixed by ``indexer.data.channels``, but four of 8 bits without a declared range
+    Of arrays: all channels are mixed, but four of 8 bits without a declared range
     are red, green, blue and opacity under ``auto``, laid over white like those of files.
 
     Args:
         raw: Content of a file, or pixels ``[H, W]`` or ``[H, W, C]``.
-        channels: As of ``EmbeddingSettings``.
-        value_range: As of ``EmbeddingSettings``.
+        channels: As in ``EmbeddingSettings``.
+        value_range: As in ``EmbeddingSettings``.
 
     Raises:
         UnreadableImageError: If Pillow cannot decode it or it has more than ``MAX_PIXELS`` pixels.
@@ -122,7 +137,7 @@ def count_pixels(content: bytes) -> int:
     """Pixels that have to be decoded for an image; nothing is.
 
     Raises:
-        UnreadableImageError: If Pillow does not know it for an image.
+        UnreadableImageError: If Pillow does not recognise an image.
     """
     try:
         with _DECODING.quietly(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -142,8 +157,8 @@ def image_input(
     """``fit_image`` of ``decode_image``; threads that do this at once take the memory of one large image.
 
     Raises:
-        UnreadableImageError: As ``decode_image``.
-        UnfitPixelsError: As ``decode_image``.
+        UnreadableImageError: If it cannot be decoded, see ``decode_image``.
+        UnfitPixelsError: If its channels or values do not fit, see ``decode_image``.
     """
     with ExitStack() as held:
         return fit_image(_decode(raw, channels, value_range, held), transform)
@@ -155,7 +170,7 @@ def _decode(
     """``decode_image``, with room for the pixels that is given back when ``held`` is closed.
 
     Raises:
-        UnreadableImageError: As ``decode_image``.
+        UnreadableImageError: If it cannot be decoded, see ``decode_image``.
     """
     if isinstance(raw, np.ndarray):
         try:
@@ -181,7 +196,7 @@ def fit_image(picture: Picture, transform: InputTransform) -> np.ndarray:
     the crop never shows them, and a line of 1 by 100,000 pixels would fill the memory. Floats are rounded last.
 
     Args:
-        picture: As of ``decode_image``.
+        picture: As ``decode_image`` makes it.
         transform: With ``resize >= crop >= 1``; mean and standard deviation are left to the network.
 
     Returns:
@@ -269,3 +284,73 @@ def _stretched(image: Image.Image, low: float, high: float) -> Image.Image:
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low, posinf=low, neginf=low)
     scale = 255 / (high - low) if high > low else 0.0
     return Image.fromarray(np.rint((values - low) * scale).astype(np.uint8)).convert("RGB")
+
+
+def channel_groups(rule: str, num_channels: int) -> Groups:
+    """The channels that make red, green and blue.
+
+    Args:
+        rule: As ``channels`` in ``indexer.records.EmbeddingSettings``.
+        num_channels: C, at least 1.
+
+    Raises:
+        UnfitPixelsError: If the rule names a channel that is not there.
+    """
+    if rule == "mean":
+        everything = tuple(range(num_channels))
+        return everything, everything, everything
+    if rule in ("auto", "tile"):
+        red, green, blue = (tuple(range(first % num_channels, num_channels, 3)) for first in range(3))
+        return red, green, blue
+    red, green, blue = ((int(index),) for index in rule.split(","))
+    highest = max(red + green + blue)
+    if highest >= num_channels:
+        raise UnfitPixelsError(
+            f"has {num_channels} channel{'s' * (num_channels > 1)}, so there is no channel {highest} to take; "
+            f"channels are counted from 0 to {num_channels - 1}"
+        )
+    return red, green, blue
+
+
+def rgb_planes(
+    pixels: np.ndarray, groups: Groups, value_range: tuple[float, float] | None = None
+) -> list[np.ndarray]:
+    """Scale pixels to 0 to 255 and mix their channels.
+
+    Args:
+        pixels: ``[H, W, C]`` integers or floats.
+        groups: As ``channel_groups`` makes them.
+        value_range: The values that become 0 and 255. ``None`` for the range of an 8- or 16-bit unsigned type,
+            and for 0 to 1 of floats that stay within. Values beyond are clipped; what is no number becomes 0.
+
+    Returns:
+        Red, green and blue ``[H, W]`` float32 from 0 to 255; one plane where the three are equal.
+
+    Raises:
+        UnfitPixelsError: If no range is given and the type has none, or floats go beyond 0 to 1.
+    """
+    low, high = value_range or _range_of_type(pixels)
+    kept = groups[:1] if len(set(groups)) == 1 else groups
+    return [
+        np.stack([_scaled(pixels[..., channel], low, high) for channel in group]).mean(axis=0) for group in kept
+    ]
+
+
+def _range_of_type(pixels: np.ndarray) -> tuple[float, float]:
+    kind, size = pixels.dtype.kind, pixels.dtype.itemsize
+    if kind == "u" and size <= 2:
+        return 0, 2 ** (8 * size) - 1
+    advice = "declare the values of black and white with --value-range LOW,HIGH"
+    if kind != "f":
+        raise UnfitPixelsError(f"has pixels of type {pixels.dtype}, which has no range of its own; {advice}")
+    beyond = pixels[(pixels < 0) | (pixels > 1)]
+    if beyond.size:
+        raise UnfitPixelsError(f"has a pixel of {beyond[0]:g}, and floats without a range are 0 to 1; {advice}")
+    return 0, 1
+
+
+def _scaled(plane: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values from ``low`` to ``high`` as 0 to 255, float32."""
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are clipped or, times 0, no number
+        scaled = np.clip((plane.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
+    return np.nan_to_num(scaled, copy=False, nan=0.0).astype(np.float32)

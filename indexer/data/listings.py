@@ -20,8 +20,11 @@ from indexer.records import Content, Kind
 
 SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
 DEFAULT_SPLIT = "train"
+TEXT_SUFFIX = ".txt"
 MAX_FILE_BYTES = 2**30
-"""Of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
+"""Bytes of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
+
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 T = TypeVar("T")
 
@@ -45,14 +48,14 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Listing:
     """A listing: which samples there are, nothing decoded.
 
     Attributes:
         spec: The data spec it was opened by.
         kind: What the labels are.
-        class_names: Of the C classes, labels or targets; sorted, or by number where labels are numbers of an
-            array.
+        class_names: Names of the C classes, labels or targets; sorted, or by number where labels are numbers of
+            an array.
         scan: Start going over the samples, in any order; may be called again, and meets at least one sample.
         size: Bytes of a sample: of its file, or of its pixels in memory.
         read: The bytes of a sample's file, or its pixels ``[H, W]`` or ``[H, W, C]`` of any numbers. May be
@@ -78,7 +81,7 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
     Args:
         spec: The data spec, for messages.
         parts: The splits by lower-case name, and under "" what is in none of them.
-        split: As of ``indexer.data.specs.open_dataset``.
+        split: As in ``indexer.data.specs.open_dataset``.
 
     Raises:
         DataError: If there is no such split.
@@ -97,6 +100,11 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
 def target_names(count: int) -> tuple[str, ...]:
     """Names of the T targets of a regression, which data does not name."""
     return ("target",) if count == 1 else tuple(f"target_{index}" for index in range(count))
+
+
+def fit_float32(numbers: Iterable[float]) -> bool:
+    """Whether all numbers are finite as 32-bit floats, as targets have to be."""
+    return all(abs(number) <= MAX_FLOAT32 for number in numbers)  # which NaN is not
 
 
 def printable(name: str) -> str:

@@ -2,8 +2,8 @@
 
 Samples are images, which become pixels, or texts, which become tokens. A network takes one or the other.
 
-What a dataset may be is said in ``indexer.data.specs``. Only the sampled files are read, and a listing is not
-held, so a folder of a million images costs little more than one of a thousand, and no more memory.
+What a dataset may be is described in ``indexer.data.specs``. Only the sampled files are read, and a listing is
+not held, so a folder of a million images costs little more than one of a thousand, and no more memory.
 
 Axes: n samples drawn, C classes or labels, T targets, L tokens of the longest text.
 """
@@ -16,11 +16,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexer.data.channels import UnfitPixelsError
-from indexer.data.images import UnreadableImageError, image_input
-from indexer.data.labels import check_labels, check_max_samples, check_sizes, label_array
-from indexer.data.listings import Dataset, Entry, printable, reading
-from indexer.data.sampling import Survey, draw, survey
+from indexer.data.images import UnfitPixelsError, UnreadableImageError, image_input
+from indexer.data.listings import Entry, Listing, printable, reading
+from indexer.data.sampling import (
+    Survey,
+    check_labels,
+    check_max_samples,
+    check_sizes,
+    draw,
+    label_array,
+    survey,
+)
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, UnreadableFilesError
 from indexer.networks.tokens import Tokenizer, UnreadableTextError, decode_text
@@ -33,15 +39,13 @@ from indexer.records import (
     content_of,
 )
 
-__all__ = ["Dataset", "Sample", "fingerprint_dataset", "load_sample", "open_dataset"]
-
 NUM_NAMED = 5  # unreadable files named in descriptions and messages
 
 Decoder = Callable[[int, bytes | np.ndarray], None]
 """Takes the place of a sample, and the bytes of its file or its pixels, and keeps what it decodes."""
 
 IMAGE_OPTIONS = {"channels": "auto", "value_range": None}
-"""Settings that say what images look like, and what they are unless somebody says so."""
+"""Settings that say what images look like, and what they are by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +94,12 @@ def load_sample(
         transform: How an image or a text becomes an input; of images, mean and standard deviation are not
             applied here.
         max_samples: Most samples drawn, at least 2 per class or label.
-        seed: Of the draw, 32 bits.
-        split: As of ``open_dataset``.
-        channels: As of ``EmbeddingSettings``.
-        value_range: As of ``EmbeddingSettings``.
-        threads: That decode; ``None`` for one per processor, at most 8.
-        tokenizer: Of a transform of texts.
+        seed: What is drawn with, 32 bits.
+        split: As in ``open_dataset``.
+        channels: As in ``EmbeddingSettings``.
+        value_range: As in ``EmbeddingSettings``.
+        threads: How many decode; ``None`` for one per processor, at most 8.
+        tokenizer: What encodes texts; images need none.
         progress: Called as ``progress(done, total)`` after each sample, from the calling thread.
 
     Returns:
@@ -110,23 +114,16 @@ def load_sample(
         UnreadableFilesError: If more than a tenth of the sampled files cannot be decoded.
         SettingsError: If a setting is out of its range.
     """
-    EmbeddingSettings(max_samples=max_samples, seed=seed, channels=channels, value_range=value_range)
-    _check_settings(transform, threads)
-    drawn = draw_sample(
-        spec,
-        transform,
-        max_samples=max_samples,
-        seed=seed,
-        split=split,
-        channels=channels,
-        value_range=value_range,
+    settings = EmbeddingSettings(
+        max_samples=max_samples, seed=seed, split=split, channels=channels, value_range=value_range
     )
+    _check_settings(transform, threads)
+    drawn = draw_sample(spec, transform, settings)
     decoded = decode_entries(
         drawn.dataset,
         drawn.entries,
         transform,
-        channels=channels,
-        value_range=value_range,
+        settings,
         threads=threads,
         tokenizer=tokenizer,
         progress=progress,
@@ -141,34 +138,25 @@ class DrawnSample:
 
     Attributes:
         dataset: The listing.
-        survey: What a pass over it tells.
+        survey: What a pass over it counts.
         entries: The n that are drawn, in order of name.
-        labels: Theirs, as of ``Sample``.
+        labels: Labels of these, as in ``Sample``.
     """
 
-    dataset: Dataset
+    dataset: Listing
     survey: Survey = field(repr=False)
     entries: Sequence[Entry] = field(repr=False)
     labels: np.ndarray = field(repr=False)
 
 
-def draw_sample(
-    spec: str,
-    transform: Transform,
-    *,
-    max_samples: int,
-    seed: int,
-    split: str | None,
-    channels: str,
-    value_range: tuple[float, float] | None,
-) -> DrawnSample:
-    """Draw a class-balanced sample; arguments and errors as of ``load_sample``."""
-    dataset = open_dataset(spec, split=split)
-    _check_content(dataset, transform, channels, value_range)
-    found, entries = _draw_checked(dataset, max_samples, seed)
+def draw_sample(spec: str, transform: Transform, settings: EmbeddingSettings) -> DrawnSample:
+    """Draw a class-balanced sample; errors are those of ``load_sample``."""
+    dataset = open_dataset(spec, split=settings.split)
+    _check_content(dataset, transform, settings)
+    counted, entries = _draw_checked(dataset, settings.max_samples, settings.seed)
     labels = label_array(dataset, entries)
     check_labels(dataset, labels, "drawn sample")
-    return DrawnSample(dataset, found, entries, labels)
+    return DrawnSample(dataset, counted, entries, labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,9 +164,9 @@ class Decoded:
     """Some drawn samples, decoded.
 
     Attributes:
-        inputs: Of those that can be read, as of ``Sample``.
-        readable: Which of them can, ``[n]`` bool.
-        digests: Of each, what its bytes are hashed to.
+        inputs: Those that can be read, as in ``Sample``.
+        readable: Which samples can be read, ``[n]`` bool.
+        digests: What the bytes of each sample are hashed to.
     """
 
     inputs: np.ndarray = field(repr=False)
@@ -187,17 +175,16 @@ class Decoded:
 
 
 def decode_entries(
-    dataset: Dataset,
+    dataset: Listing,
     entries: Sequence[Entry],
     transform: Transform,
+    settings: EmbeddingSettings,
     *,
-    channels: str,
-    value_range: tuple[float, float] | None,
     threads: int | None = None,
     tokenizer: Tokenizer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Decoded:
-    """Read and decode some samples of a listing; arguments as of ``load_sample``.
+    """Read and decode some samples of a listing; arguments as in ``load_sample``.
 
     Raises:
         DataError: If pixels have not the channels or the range of values that are asked for.
@@ -213,7 +200,7 @@ def decode_entries(
         inputs = np.zeros((len(entries), 3, transform.crop, transform.crop), np.uint8)
 
         def decode(place: int, raw: bytes | np.ndarray) -> None:
-            inputs[place] = image_input(raw, transform, channels, value_range)
+            inputs[place] = image_input(raw, transform, settings.channels, settings.value_range)
 
     readable, digests = _decode(dataset, entries, decode, threads, progress)
     if isinstance(transform, TextTransform):
@@ -241,7 +228,7 @@ def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.n
         spec=dataset.spec,
         num_samples=drawn.survey.num_samples,
         class_names=dataset.class_names,
-        fingerprint=_fingerprint(dataset, drawn.survey, [it for part in parts for it in part.digests]),
+        fingerprint=_fingerprint(dataset, drawn.survey, [digest for part in parts for digest in part.digests]),
         num_skipped=len(skipped),
         skipped_files=tuple(skipped[:NUM_NAMED]),
         kind=dataset.kind,
@@ -262,9 +249,7 @@ def _encode(texts: Sequence[str], readable: np.ndarray, tokenizer: Tokenizer | N
     return tokenizer.encode([text for text, good in zip(texts, readable, strict=True) if good])
 
 
-def _check_content(
-    dataset: Dataset, transform: Transform, channels: str, value_range: tuple[float, float] | None
-) -> None:
+def _check_content(dataset: Listing, transform: Transform, settings: EmbeddingSettings) -> None:
     """Refuse texts for a network of images, images for one of texts, and options of images for texts.
 
     Raises:
@@ -281,11 +266,10 @@ def _check_content(
             dataset.spec,
             "holds images, and the network is a text encoder; use one of images, such as the built-in one",
         )
-    given = {"channels": channels, "value_range": value_range}
-    told = [name for name, value in given.items() if value != IMAGE_OPTIONS[name]]
-    if takes == "texts" and told:
+    given = [name for name, unset in IMAGE_OPTIONS.items() if getattr(settings, name) != unset]
+    if takes == "texts" and given:
         raise DataError(
-            dataset.spec, f"holds texts, of which {' and '.join(told)} would change nothing; leave it out"
+            dataset.spec, f"holds texts, of which {' and '.join(given)} would change nothing; leave it out"
         )
 
 
@@ -293,19 +277,19 @@ def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | 
     """The fingerprint that ``load_sample`` would give: the sampled files are read, and not decoded.
 
     Args:
-        spec: As of ``load_sample``.
-        max_samples: The same.
-        seed: The same.
-        split: The same.
+        spec: A data spec.
+        max_samples: Most samples drawn.
+        seed: What is drawn with.
+        split: Which split; ``None`` as in ``open_dataset``.
 
     Returns:
-        That of ``DatasetDescription``.
+        The same as ``DatasetDescription.fingerprint``.
 
     Raises:
         DataError: If the data cannot be read or makes no task.
     """
     dataset = open_dataset(spec, split=split)
-    found, chosen = _draw_checked(dataset, max_samples, seed)
+    counted, chosen = _draw_checked(dataset, max_samples, seed)
 
     def digest_one(entry: Entry) -> bytes:
         try:
@@ -314,15 +298,15 @@ def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | 
             return b""
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return _fingerprint(dataset, found, list(pool.map(digest_one, chosen)))
+        return _fingerprint(dataset, counted, list(pool.map(digest_one, chosen)))
 
 
-def _draw_checked(dataset: Dataset, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
+def _draw_checked(dataset: Listing, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
     with reading(dataset.spec):
-        found = survey(dataset)
-        check_sizes(dataset, found.sizes, found.num_samples, "sample")
+        counted = survey(dataset)
+        check_sizes(dataset, counted.sizes, counted.num_samples, "sample")
         check_max_samples(dataset, max_samples)
-        return found, draw(dataset, found, max_samples, seed)
+        return counted, draw(dataset, counted, max_samples, seed)
 
 
 def _check_settings(transform: Transform, threads: int | None) -> None:
@@ -348,13 +332,13 @@ def _check_skipped(spec: str, skipped: list[str], num_sampled: int) -> None:
 
 
 def _decode(
-    dataset: Dataset,
+    dataset: Listing,
     chosen: Sequence[Entry],
     decode: Decoder,
     threads: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, list[bytes]]:
-    """Decode samples; tells which of them are readable ``[n]`` bool, and a digest of each file.
+    """Decode samples; returns which of them are readable ``[n]`` bool, and a digest of each file.
 
     Raises:
         DataError: If pixels have not the channels or the range of values that are asked for.
@@ -387,10 +371,10 @@ def _digest(raw: bytes | np.ndarray) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _fingerprint(dataset: Dataset, found: Survey, digests: Sequence[bytes]) -> str:
+def _fingerprint(dataset: Listing, counted: Survey, digests: Sequence[bytes]) -> str:
     """Hash of every sample's name, size and labels, and of the content of the sampled ones."""
     total = hashlib.blake2b(digest_size=16)
-    total.update(f"{dataset.kind}\0{found.num_samples}\0{found.listing_hash:x}\n".encode())
+    total.update(f"{dataset.kind}\0{counted.num_samples}\0{counted.listing_hash:x}\n".encode())
     for digest in digests:
         total.update(digest)
     return total.hexdigest()

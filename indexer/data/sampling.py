@@ -1,9 +1,9 @@
-"""Counting, fingerprinting and drawing from a listing as it streams by.
+"""Counting, fingerprinting and drawing from a listing as it streams by; what makes a task of the labels drawn.
 
 Nothing here holds a listing: memory grows with the number of classes and of the samples drawn, and results do
 not depend on the order of the listing.
 
-Axes: N samples of the dataset, C classes or labels.
+Axes: N samples of the dataset, n samples drawn, C classes or labels, T targets.
 """
 
 import hashlib
@@ -11,7 +11,10 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from indexer.data.listings import Dataset, Entry
+import numpy as np
+
+from indexer.data.listings import Entry, Listing
+from indexer.errors import DataError, SettingsError, TooFewSamplesError
 
 _DIGEST_SIZE = 16
 _MODULUS = 2 ** (8 * _DIGEST_SIZE)
@@ -19,7 +22,7 @@ _MODULUS = 2 ** (8 * _DIGEST_SIZE)
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a listing tells.
+    """What one pass over a listing counts.
 
     Attributes:
         num_samples: N.
@@ -34,7 +37,7 @@ class Survey:
     listing_hash: int
 
 
-def survey(dataset: Dataset) -> Survey:
+def survey(dataset: Listing) -> Survey:
     """Count and hash a listing in one pass."""
     num_samples, total = 0, 0
     sizes = [0] * (0 if dataset.kind == "regression" else len(dataset.class_names))
@@ -47,7 +50,7 @@ def survey(dataset: Dataset) -> Survey:
     return Survey(num_samples, tuple(sizes), total % _MODULUS)
 
 
-def draw(dataset: Dataset, found: Survey, max_samples: int, seed: int) -> list[Entry]:
+def draw(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list[Entry]:
     """Draw samples without replacement, as evenly over the classes as their sizes allow.
 
     A sample of a multi-label task counts to its rarest label, or to a group of its own if it has none; a
@@ -56,17 +59,17 @@ def draw(dataset: Dataset, found: Survey, max_samples: int, seed: int) -> list[E
 
     Args:
         dataset: The listing; gone over once, of a multi-label task twice.
-        found: Its survey.
+        counted: The survey of the listing.
         max_samples: Most samples drawn.
-        seed: Of the hash.
+        seed: What names are hashed with.
 
     Returns:
         ``min(N, max_samples)`` entries in the order of the dataset.
     """
-    quotas = allocate(_group_sizes(dataset, found), max_samples)
+    quotas = allocate(_group_sizes(dataset, counted), max_samples)
     heaps: list[list[tuple[int, Entry]]] = [[] for _ in quotas]  # of each group, the largest hash on top
     for entry in dataset.scan():
-        group = _group(entry, found)
+        group = _group(entry, counted)
         heap, item = heaps[group], (-_hash(f"{seed}\0{entry.name}"), entry)
         if len(heap) < quotas[group]:
             heapq.heappush(heap, item)
@@ -90,24 +93,126 @@ def allocate(available: Sequence[int], max_samples: int) -> list[int]:
     return counts
 
 
-def _group_sizes(dataset: Dataset, found: Survey) -> list[int]:
+def _group_sizes(dataset: Listing, counted: Survey) -> list[int]:
     if dataset.kind == "single_label":
-        return list(found.sizes)
-    sizes = [0] * (len(found.sizes) + 1)
+        return list(counted.sizes)
+    sizes = [0] * (len(counted.sizes) + 1)
     if dataset.kind == "regression":
-        sizes[-1] = found.num_samples
+        sizes[-1] = counted.num_samples
     else:
         for entry in dataset.scan():
-            sizes[_group(entry, found)] += 1
+            sizes[_group(entry, counted)] += 1
     return sizes
 
 
-def _group(entry: Entry, found: Survey) -> int:
+def _group(entry: Entry, counted: Survey) -> int:
     """The rarest of its labels; the number of labels if it has none."""
-    return min(entry.labels, key=lambda label: (found.sizes[label], label), default=len(found.sizes))
+    return min(entry.labels, key=lambda label: (counted.sizes[label], label), default=len(counted.sizes))
 
 
 def _hash(text: str) -> int:
     # Names may hold bytes that are no Unicode, as surrogates.
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_SIZE)
     return int.from_bytes(digest.digest(), "big")
+
+
+def label_array(dataset: Listing, entries: Sequence[Entry]) -> np.ndarray:
+    """Labels of entries by kind: ``[n]`` int64, ``[n, C]`` uint8 of 0 and 1, or ``[n, T]`` float32."""
+    if dataset.kind == "single_label":
+        return np.array([entry.labels[0] for entry in entries], np.int64)
+    if dataset.kind == "regression":
+        return np.array([entry.targets for entry in entries], np.float32)
+    labels = np.zeros((len(entries), len(dataset.class_names)), np.uint8)
+    for row, entry in enumerate(entries):
+        labels[row, list(entry.labels)] = 1
+    return labels
+
+
+def check_labels(dataset: Listing, labels: np.ndarray, what: str) -> None:
+    """Refuse labels from which no head could be learned.
+
+    Args:
+        dataset: The listing, for names and messages.
+        labels: As in ``label_array``.
+        what: What one of the samples is called, such as "readable sample".
+
+    Raises:
+        TooFewSamplesError: If there are not two samples of each class; with and without each label; or at all.
+        DataError: If a target of a regression is the same in all samples.
+    """
+    if dataset.kind == "regression":
+        _check_targets(dataset, labels, what)
+        return
+    if dataset.kind == "single_label":
+        sizes = np.bincount(labels, minlength=len(dataset.class_names))
+    else:
+        sizes = labels.sum(axis=0, dtype=np.int64)
+    check_sizes(dataset, sizes.tolist(), len(labels), what)
+
+
+def check_sizes(dataset: Listing, sizes: Sequence[int], num_samples: int, what: str) -> None:
+    """The part of ``check_labels`` that needs only the number of samples of each class or label.
+
+    Raises:
+        TooFewSamplesError: If there are not two samples of each class, or with and without each label.
+    """
+    names = dataset.class_names
+    if dataset.kind == "regression":
+        return
+    one, several = ("class", "classes") if dataset.kind == "single_label" else ("label", "labels")
+    if len(names) < 2:
+        only = f"has only the {one} {names[0]!r}" if names else f"has no {several}"
+        raise TooFewSamplesError(dataset.spec, f"{only}; a task needs at least two {several}")
+    poorest = min(range(len(names)), key=sizes.__getitem__)
+    if dataset.kind == "single_label":
+        if sizes[poorest] < 2:
+            raise TooFewSamplesError(
+                dataset.spec,
+                f"class {names[poorest]!r} has {_count(sizes[poorest])} {what}; every class needs at least two",
+            )
+        return
+    richest = max(range(len(names)), key=sizes.__getitem__)
+    for label, number, verb in (
+        (poorest, sizes[poorest], "is on"),
+        (richest, num_samples - sizes[richest], "is missing on"),
+    ):
+        if number < 2:
+            raise TooFewSamplesError(
+                dataset.spec,
+                f"label {names[label]!r} {verb} {_count(number)} {what}; every label needs at least two that "
+                "have it and two that have not: merge or remove it, or raise max_samples",
+            )
+
+
+def check_max_samples(dataset: Listing, max_samples: int) -> None:
+    """Refuse a sample that could not hold two of each class or label.
+
+    Raises:
+        SettingsError: If ``max_samples`` is too small.
+    """
+    num_classes = len(dataset.class_names)
+    if dataset.kind != "regression" and max_samples < 2 * num_classes:
+        one, several = ("class", "classes") if dataset.kind == "single_label" else ("label", "labels")
+        raise SettingsError(
+            f"max_samples must be at least 2 per {one}, {2 * num_classes} for the {num_classes} {several} of "
+            f"{dataset.spec}, got {max_samples}"
+        )
+
+
+def _check_targets(dataset: Listing, targets: np.ndarray, what: str) -> None:
+    if len(targets) < 2:
+        raise TooFewSamplesError(
+            dataset.spec, f"has {_count(len(targets))} {what}; a regression needs at least two"
+        )
+    constant = (targets == targets[0]).all(axis=0)
+    if constant.any():
+        index = int(np.argmax(constant))
+        raise DataError(
+            dataset.spec,
+            f"{dataset.class_names[index]!r} is {targets[0, index]:g} in every {what}; there is nothing to "
+            "learn, so leave it out",
+        )
+
+
+def _count(number: int) -> str:
+    return "one" if number == 1 else "no"

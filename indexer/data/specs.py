@@ -23,12 +23,12 @@ from pathlib import Path
 from indexer.data.arrays import open_digits, open_npz
 from indexer.data.folders import open_folder
 from indexer.data.hugging_face import PREFIX, HubData, open_hub_data, parse_hub_data
-from indexer.data.listings import Dataset, reading
+from indexer.data.listings import Listing, reading
 from indexer.data.manifests import open_manifest
 from indexer.data.tars import expand_braces, is_shard_pattern, open_shards, open_tar
 from indexer.errors import DataError, DataSpecError
 
-Opener = Callable[[str, str | None], Dataset]
+Opener = Callable[[str, str | None], Listing]
 
 FILE_OPENERS: dict[str, Opener] = {
     ".csv": open_manifest,
@@ -43,7 +43,7 @@ SUPPORTED_KINDS = (
 )
 
 
-def open_dataset(spec: str, *, split: str | None = None) -> Dataset:
+def open_dataset(spec: str, *, split: str | None = None) -> Listing:
     """List the samples of a dataset without decoding any.
 
     Args:

@@ -23,10 +23,10 @@ _BATCH_ROWS = 1024
 _MAX_THRIFT = 100_000  # columns, row groups and the like in the footer of a Parquet file
 
 Choose = Callable[[str, Sequence[str]], list[str]]
-"""From a data spec and the columns found to those that are read; refuses a file by its columns."""
+"""From a data spec and the columns of a file to those that are read; refuses a file by its columns."""
 
 Row = tuple[str, dict[str, Any]]
-"""Its line or row number, in words, and its cells by column."""
+"""A row: its line or row number, in words, and its cells by column."""
 
 
 def table_columns(spec: str) -> list[str]:
@@ -35,15 +35,15 @@ def table_columns(spec: str) -> list[str]:
     Raises:
         DataError: If it is not what its name says.
     """
-    found: list[str] = []
+    names: list[str] = []
 
     def note(_spec: str, columns: Sequence[str]) -> list[str]:
-        found.extend(columns)
+        names.extend(columns)
         raise _ColumnsFoundError
 
     with contextlib.suppress(_ColumnsFoundError):
         next(_rows(spec, note), None)
-    return found
+    return names
 
 
 class _ColumnsFoundError(Exception):
@@ -96,7 +96,7 @@ def _lines(file: TextIO) -> Iterator[str]:
     """Lines of a file, none of which fills the memory.
 
     Raises:
-        Error: Of the csv module, if one is too long.
+        Error: From the csv module, if a line is too long.
     """
     while line := file.readline(MAX_LINE + 1):
         if len(line) > MAX_LINE:

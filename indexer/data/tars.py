@@ -1,5 +1,9 @@
-"""The index of a tar file: which files it holds, and where. Nothing is extracted, so a name is never a path.
+"""Tar files, read in place: class folders of images, or the shards of a webdataset; one file or several as one.
 
+    a.tar                      members <class>/<name>.jpg, or KEY.jpg (KEY.txt) with KEY.cls or KEY.json
+    shards-{000..009}.tar      several as one dataset
+
+Of a tar the index is made: which files it holds, and where. Nothing is extracted, so a name is never a path.
 Members with unsafe names, links and hidden files are passed over.
 """
 
@@ -12,10 +16,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from indexer.data.images import is_image_name
-from indexer.data.listings import SPLIT_NAMES, Dataset, Entry, choose_split, printable, read_file
+from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError
 from indexer.records import Content, Kind
 
+CLASS_SUFFIXES = (".cls", ".json")
+LABEL_KEYS = ("label", "cls")
+MAX_CLASS_BYTES = 2**16
+"""Bytes of a file that holds a class."""
+MAX_SHARDS = 100_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -27,12 +38,231 @@ class Member(NamedTuple):
     size: int
 
 
-def index_tar(spec: str, path: str, is_wanted: Callable[[str], bool]) -> dict[str, Member]:
+Shards = Mapping[str, Mapping[str, Member]]
+"""By path of the tar, its files by name."""
+
+
+class _ShardSample(NamedTuple):
+    """Where a sample lies, and where its class does; ``key`` is for messages."""
+
+    key: str
+    member: Member
+    labelled_by: Member
+    is_json: bool
+
+
+def is_shard_pattern(spec: str) -> bool:
+    """Whether a data spec names several tars by braces, such as ``shards-{000..009}.tar``."""
+    return spec.lower().endswith(".tar") and bool(_BRACES.search(spec))
+
+
+def open_tar(spec: str, split: str | None) -> Listing:
+    """List a tar file.
+
+    Raises:
+        DataError: If it is no complete, uncompressed tar file, holds no samples or has no such split.
+        OSError: If it cannot be read.
+    """
+    return _open(spec, [spec], split)
+
+
+def open_shards(spec: str, split: str | None) -> Listing:
+    """List several tar files as one dataset.
+
+    Raises:
+        DataError: If one is not there, or as ``open_tar``.
+        OSError: If one cannot be read.
+    """
+    paths = list(expand_braces(spec))
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(spec, f"shard {path} is not there; expected {len(paths)} tar files")
+    return _open(spec, paths, split)
+
+
+def expand_braces(spec: str) -> Iterator[str]:
+    """Paths that a pattern stands for: ``{000..009}`` for numbers of as many digits, ``{a,b}`` for words.
+
+    Raises:
+        DataError: If braces hold neither, or stand for more than ``MAX_SHARDS`` files.
+    """
+    parts = _BRACES.split(spec)  # what is outside of braces and inside, in turn
+    choices = [[part] if place % 2 == 0 else _choices(spec, part) for place, part in enumerate(parts)]
+    count = 1
+    for options in choices:
+        count *= len(options)
+    if count > MAX_SHARDS:
+        raise DataError(spec, f"stands for {count} files; at most {MAX_SHARDS} are read as one dataset")
+    return ("".join(chosen) for chosen in itertools.product(*choices))
+
+
+def _choices(spec: str, inside: str) -> list[str]:
+    if bounds := _RANGE.fullmatch(inside):
+        first, last = int(bounds[1]), int(bounds[2])
+        if first <= last < first + MAX_SHARDS:
+            return [f"{number:0{len(bounds[1])}d}" for number in range(first, last + 1)]
+    elif "," in inside:
+        return inside.split(",")
+    raise DataError(spec, f"{{{inside}}} is no rising range; expected braces such as {{000..009}} or {{a,b}}")
+
+
+def _open(spec: str, paths: list[str], split: str | None) -> Listing:
+    shards = {path: _index_tar(spec, path, _is_wanted) for path in paths}
+    if _is_webdataset(shards):
+        return _open_webdataset(spec, shards, split)
+    by_split: dict[str, dict[str, Member]] = {}
+    for path, members in shards.items():
+        for name, member in members.items():
+            parts = name.split("/")
+            if len(parts) < 2 or not is_image_name(name):
+                continue
+            of_split = parts[-3].lower() if len(parts) > 2 and parts[-3].lower() in SPLIT_NAMES else ""
+            unique = name if len(paths) == 1 else f"{PurePosixPath(path).name}/{name}"
+            by_split.setdefault(of_split, {})[unique] = member
+    if not by_split:
+        raise DataError(spec, "holds no images; expected members <class>/<name>.jpg, or KEY.jpg with KEY.cls")
+    return _of_class_folders(spec, choose_split(spec, by_split, split))
+
+
+def _of_class_folders(spec: str, members: Mapping[str, Member]) -> Listing:
+    class_names = sorted({name.split("/")[-2] for name in members})
+    label_of = {name: label for label, name in enumerate(class_names)}
+    return Listing(
+        spec=spec,
+        kind="single_label",
+        class_names=tuple(printable(name) for name in class_names),
+        scan=lambda: (
+            Entry(name, member, (label_of[name.split("/")[-2]],)) for name, member in members.items()
+        ),
+        size=lambda entry: int(entry.where.size),
+        read=lambda entry: read_file(*entry.where),
+    )
+
+
+def _is_wanted(name: str) -> bool:
+    return is_image_name(name) or name.lower().endswith((TEXT_SUFFIX, *CLASS_SUFFIXES))
+
+
+def _is_webdataset(shards: Shards) -> bool:
+    """Whether classes are files beside the samples, rather than folders around them."""
+    has_json = False
+    for members in shards.values():
+        for name in members:
+            if name.lower().endswith(".cls"):
+                return True
+            has_json = has_json or name.lower().endswith(".json")
+    in_folder = any("/" in name for members in shards.values() for name in members if is_image_name(name))
+    return has_json and not in_folder
+
+
+def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Listing:
+    """List the samples of shards; their classes are read, the samples are not.
+
+    Raises:
+        DataError: If a sample has no class, or a class is not understood, or a split is asked for.
+    """
+    if split is not None:
+        raise DataError(
+            spec, f"has no splits, so split {split!r} cannot be chosen; name the shards of the split"
+        )
+    images = any(is_image_name(name) for members in shards.values() for name in members)
+    samples = list(_samples(spec, shards, images=images))
+    if not samples:
+        raise DataError(spec, "holds no samples; expected members KEY.jpg or KEY.txt, each with its KEY.cls")
+    read = [_labels(spec, sample) for sample in samples]
+    kind: Kind = "multi_label" if any(isinstance(labels, list) for labels in read) else "single_label"
+    names = [labels if isinstance(labels, list) else [labels] for labels in read]
+    class_names = sorted({name for labels in names for name in labels})
+    label_of = {name: label for label, name in enumerate(class_names)}
+    content: Content = "images" if images else "texts"
+    entries = [
+        Entry(sample.key, sample.member, tuple(sorted(label_of[name] for name in set(labels))))
+        for sample, labels in zip(samples, names, strict=True)
+    ]
+    return Listing(
+        spec=spec,
+        kind=kind,
+        class_names=tuple(printable(name) for name in class_names),
+        scan=lambda: entries,
+        size=lambda entry: int(entry.where.size),
+        read=lambda entry: read_file(*entry.where),
+        content=content,
+    )
+
+
+def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_ShardSample]:
+    """Every sample with the file that holds its class.
+
+    Raises:
+        DataError: If there is no such file.
+    """
+    for path, members in shards.items():
+        inside = "" if len(shards) == 1 else f"{PurePosixPath(path).name}/"
+        by_key: dict[str, dict[str, Member]] = {}
+        for name, member in members.items():
+            folder, slash, file = name.rpartition("/")
+            stem, _, suffix = file.partition(".")
+            by_key.setdefault(f"{folder}{slash}{stem}", {})[f".{suffix.lower()}"] = member
+        for key, files in by_key.items():
+            sample = next(
+                (end for end in files if (is_image_name(end) if images else end == TEXT_SUFFIX)), None
+            )
+            if sample is None:
+                continue
+            label = next((end for end in CLASS_SUFFIXES if end in files), None)
+            if label is None:
+                raise DataError(
+                    spec, f"sample {inside}{key} has neither {key}.cls nor {key}.json with its class"
+                )
+            yield _ShardSample(f"{inside}{key}", files[sample], files[label], label == ".json")
+
+
+def _labels(spec: str, sample: _ShardSample) -> str | list[str]:
+    """The class of a sample, or its several labels.
+
+    Raises:
+        DataError: If it is not understood.
+    """
+    member = sample.labelled_by
+    if member.size > MAX_CLASS_BYTES:
+        raise DataError(
+            spec,
+            f"the class of sample {sample.key} has {member.size} bytes; at most {MAX_CLASS_BYTES} are read",
+        )
+    try:
+        text = read_file(*member).decode().strip()
+        value: Any = _of_json(text) if sample.is_json else text
+    except (ValueError, RecursionError) as error:
+        raise DataError(spec, f"the class of sample {sample.key} cannot be read: {error}") from error
+    if isinstance(value, list) and all(_is_name(item) for item in value):
+        return [str(item) for item in value]
+    if not _is_name(value):
+        raise DataError(
+            spec,
+            f"the class of sample {sample.key} is {value!r}; expected text or a whole number in KEY.cls, or in "
+            f"KEY.json under {' or '.join(LABEL_KEYS)}",
+        )
+    return str(value)
+
+
+def _of_json(text: str) -> Any:
+    """What a JSON file says: itself, or of an object what it has under a key of labels."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        return value
+    return next((value[key] for key in LABEL_KEYS if key in value), None)
+
+
+def _is_name(value: Any) -> bool:
+    return (isinstance(value, str) and bool(value)) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _index_tar(spec: str, path: str, is_wanted: Callable[[str], bool]) -> dict[str, Member]:
     """Files of a tar by name, in order; of two of one name the later counts, as when extracting.
 
     Args:
         spec: The data spec, for messages.
-        path: Of the tar.
+        path: The tar file.
         is_wanted: Whether a file of that name is listed.
 
     Raises:
@@ -78,232 +308,3 @@ def _safe_name(info: tarfile.TarInfo) -> str:
     if any(part.startswith(("/", ".")) for part in parts) or _DRIVE.match(info.name):
         return ""
     return "/".join(parts)
-
-
-TEXT_SUFFIX = ".txt"
-CLASS_SUFFIXES = (".cls", ".json")
-LABEL_KEYS = ("label", "cls")
-MAX_CLASS_BYTES = 2**16
-"""Of a file that holds a class."""
-
-Shards = Mapping[str, Mapping[str, Member]]
-"""By path of the tar, its files by name."""
-
-
-class _Sample(NamedTuple):
-    """Where a sample lies, and where its class does; ``key`` is for messages."""
-
-    key: str
-    member: Member
-    labelled_by: Member
-    is_json: bool
-
-
-def is_webdataset(shards: Shards) -> bool:
-    """Whether classes are files beside the samples, rather than folders around them."""
-    has_json = False
-    for members in shards.values():
-        for name in members:
-            if name.lower().endswith(".cls"):
-                return True
-            has_json = has_json or name.lower().endswith(".json")
-    in_folder = any("/" in name for members in shards.values() for name in members if is_image_name(name))
-    return has_json and not in_folder
-
-
-def open_webdataset(spec: str, shards: Shards, split: str | None) -> Dataset:
-    """List the samples of shards; their classes are read, the samples are not.
-
-    Raises:
-        DataError: If a sample has no class, or a class is not understood, or a split is asked for.
-    """
-    if split is not None:
-        raise DataError(
-            spec, f"has no splits, so split {split!r} cannot be chosen; name the shards of the split"
-        )
-    images = any(is_image_name(name) for members in shards.values() for name in members)
-    samples = list(_samples(spec, shards, images=images))
-    if not samples:
-        raise DataError(spec, "holds no samples; expected members KEY.jpg or KEY.txt, each with its KEY.cls")
-    found = [_labels(spec, sample) for sample in samples]
-    kind: Kind = "multi_label" if any(isinstance(labels, list) for labels in found) else "single_label"
-    names = [labels if isinstance(labels, list) else [labels] for labels in found]
-    class_names = sorted({name for labels in names for name in labels})
-    label_of = {name: label for label, name in enumerate(class_names)}
-    content: Content = "images" if images else "texts"
-    entries = [
-        Entry(sample.key, sample.member, tuple(sorted(label_of[name] for name in set(labels))))
-        for sample, labels in zip(samples, names, strict=True)
-    ]
-    return Dataset(
-        spec=spec,
-        kind=kind,
-        class_names=tuple(printable(name) for name in class_names),
-        scan=lambda: entries,
-        size=lambda entry: int(entry.where.size),
-        read=lambda entry: read_file(*entry.where),
-        content=content,
-    )
-
-
-def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_Sample]:
-    """Every sample with what tells its class.
-
-    Raises:
-        DataError: If there is nothing that does.
-    """
-    for path, members in shards.items():
-        inside = "" if len(shards) == 1 else f"{PurePosixPath(path).name}/"
-        by_key: dict[str, dict[str, Member]] = {}
-        for name, member in members.items():
-            folder, slash, file = name.rpartition("/")
-            stem, _, suffix = file.partition(".")
-            by_key.setdefault(f"{folder}{slash}{stem}", {})[f".{suffix.lower()}"] = member
-        for key, files in by_key.items():
-            wanted = [
-                suffix for suffix in files if (is_image_name(suffix) if images else suffix == TEXT_SUFFIX)
-            ]
-            if not wanted:
-                continue
-            told_by = [suffix for suffix in CLASS_SUFFIXES if suffix in files]
-            if not told_by:
-                raise DataError(
-                    spec, f"sample {inside}{key} has neither {key}.cls nor {key}.json with its class"
-                )
-            yield _Sample(f"{inside}{key}", files[wanted[0]], files[told_by[0]], told_by[0] == ".json")
-
-
-def _labels(spec: str, sample: _Sample) -> str | list[str]:
-    """The class of a sample, or its several labels.
-
-    Raises:
-        DataError: If it is not understood.
-    """
-    member = sample.labelled_by
-    if member.size > MAX_CLASS_BYTES:
-        raise DataError(
-            spec,
-            f"the class of sample {sample.key} has {member.size} bytes; at most {MAX_CLASS_BYTES} are read",
-        )
-    try:
-        text = read_file(*member).decode().strip()
-        value: Any = _of_json(text) if sample.is_json else text
-    except (ValueError, RecursionError) as error:
-        raise DataError(spec, f"the class of sample {sample.key} cannot be read: {error}") from error
-    if isinstance(value, list) and all(_is_name(item) for item in value):
-        return [str(item) for item in value]
-    if not _is_name(value):
-        raise DataError(
-            spec,
-            f"the class of sample {sample.key} is {value!r}; expected text or a whole number in KEY.cls, or in "
-            f"KEY.json under {' or '.join(LABEL_KEYS)}",
-        )
-    return str(value)
-
-
-def _of_json(text: str) -> Any:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        return found
-    return next((found[key] for key in LABEL_KEYS if key in found), None)
-
-
-def _is_name(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value)) or (isinstance(value, int) and not isinstance(value, bool))
-
-
-MAX_SHARDS = 100_000
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-
-def is_shard_pattern(spec: str) -> bool:
-    """Whether a data spec names several tars by braces, such as ``shards-{000..009}.tar``."""
-    return spec.lower().endswith(".tar") and bool(_BRACES.search(spec))
-
-
-def open_tar(spec: str, split: str | None) -> Dataset:
-    """List a tar file.
-
-    Raises:
-        DataError: If it is no complete, uncompressed tar file, holds no samples or has no such split.
-        OSError: If it cannot be read.
-    """
-    return _open(spec, [spec], split)
-
-
-def open_shards(spec: str, split: str | None) -> Dataset:
-    """List several tar files as one dataset.
-
-    Raises:
-        DataError: If one is not there, or as ``open_tar``.
-        OSError: If one cannot be read.
-    """
-    paths = list(expand_braces(spec))
-    for path in paths:
-        if not Path(path).is_file():
-            raise DataError(spec, f"shard {path} is not there; expected {len(paths)} tar files")
-    return _open(spec, paths, split)
-
-
-def expand_braces(spec: str) -> Iterator[str]:
-    """Paths that a pattern stands for: ``{000..009}`` for numbers of as many digits, ``{a,b}`` for words.
-
-    Raises:
-        DataError: If braces hold neither, or stand for more than ``MAX_SHARDS`` files.
-    """
-    parts = _BRACES.split(spec)  # what is outside of braces and inside, in turn
-    choices = [[part] if place % 2 == 0 else _choices(spec, part) for place, part in enumerate(parts)]
-    count = 1
-    for options in choices:
-        count *= len(options)
-    if count > MAX_SHARDS:
-        raise DataError(spec, f"stands for {count} files; at most {MAX_SHARDS} are read as one dataset")
-    return ("".join(chosen) for chosen in itertools.product(*choices))
-
-
-def _choices(spec: str, inside: str) -> list[str]:
-    if found := _RANGE.fullmatch(inside):
-        first, last = int(found[1]), int(found[2])
-        if first <= last < first + MAX_SHARDS:
-            return [f"{number:0{len(found[1])}d}" for number in range(first, last + 1)]
-    elif "," in inside:
-        return inside.split(",")
-    raise DataError(spec, f"{{{inside}}} is no rising range; expected braces such as {{000..009}} or {{a,b}}")
-
-
-def _open(spec: str, paths: list[str], split: str | None) -> Dataset:
-    shards = {path: index_tar(spec, path, _is_wanted) for path in paths}
-    if is_webdataset(shards):
-        return open_webdataset(spec, shards, split)
-    by_split: dict[str, dict[str, Member]] = {}
-    for path, members in shards.items():
-        for name, member in members.items():
-            parts = name.split("/")
-            if len(parts) < 2 or not is_image_name(name):
-                continue
-            of_split = parts[-3].lower() if len(parts) > 2 and parts[-3].lower() in SPLIT_NAMES else ""
-            unique = name if len(paths) == 1 else f"{PurePosixPath(path).name}/{name}"
-            by_split.setdefault(of_split, {})[unique] = member
-    if not by_split:
-        raise DataError(spec, "holds no images; expected members <class>/<name>.jpg, or KEY.jpg with KEY.cls")
-    return _of_class_folders(spec, choose_split(spec, by_split, split))
-
-
-def _of_class_folders(spec: str, members: Mapping[str, Member]) -> Dataset:
-    class_names = sorted({name.split("/")[-2] for name in members})
-    label_of = {name: label for label, name in enumerate(class_names)}
-    return Dataset(
-        spec=spec,
-        kind="single_label",
-        class_names=tuple(printable(name) for name in class_names),
-        scan=lambda: (
-            Entry(name, member, (label_of[name.split("/")[-2]],)) for name, member in members.items()
-        ),
-        size=lambda entry: int(entry.where.size),
-        read=lambda entry: read_file(*entry.where),
-    )
-
-
-def _is_wanted(name: str) -> bool:
-    return is_image_name(name) or name.lower().endswith((TEXT_SUFFIX, *CLASS_SUFFIXES))

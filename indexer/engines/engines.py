@@ -50,7 +50,7 @@ ENGINES: dict[str, Engine] = {
         Engine("serial", "one after the other, in this process", _run_serial),
         Engine(
             "processes",
-            "in processes of this machine, one for each core unless told",
+            "in processes of this machine, one for each core by default",
             run_processes,
             frozenset({"jobs"}),
         ),

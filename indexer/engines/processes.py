@@ -1,7 +1,7 @@
 """The engine ``processes``: work in processes of this machine that keep their networks.
 
 Each is a fresh interpreter, so nothing is forked and scripts need no ``__main__`` guard. One that dies takes no
-other along: what it was at is begun again in a fresh one, ``retries`` times, and then told as an error.
+other along: its work is begun again in a fresh one, ``retries`` times, and then reported as an error.
 """
 
 import os
@@ -127,18 +127,18 @@ class _Pool:
         return None if work is None else _Asked(number, work, 1)
 
     def _hear(self, worker: _Worker) -> Outcome | None:
-        """What a process says; ``None`` if that is no outcome."""
+        """The outcome that a process sends; ``None`` if it sends none."""
         try:
-            said = worker.connection.recv()
+            message = worker.connection.recv()
         except (EOFError, OSError):
-            return self._bury(worker)
-        if said == READY:
+            return self._replace(worker)
+        if message == READY:
             worker.ready, self._failed_starts = True, 0
             return None
         asked = worker.asked.popleft()
-        return Outcome(said.number, said.value, said.error, said.seconds, asked.attempts)
+        return Outcome(message.number, message.value, message.error, message.seconds, asked.attempts)
 
-    def _bury(self, worker: _Worker) -> Outcome | None:
+    def _replace(self, worker: _Worker) -> Outcome | None:
         """Put what a dead process had to a fresh one, and give up on what killed too many.
 
         Raises:
@@ -177,7 +177,7 @@ def _ending(worker: _Worker) -> str:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """That of this process, with as many threads as told, and its folders of modules."""
+    """The environment of this process, with so many threads and its folders of modules."""
     folders = [folder for folder in sys.path if folder]
     return {
         **os.environ,

@@ -19,7 +19,7 @@ AHEAD = 2
 TICK_SECONDS = 1.0
 CONNECT_SECONDS = 10.0
 STANDARD_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing of what is done here is told to anybody
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing of what is done here is reported to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray makes the default soon, and warns about until then
 }
 
@@ -73,14 +73,14 @@ def _connect(ray: Any, settings: EngineSettings) -> None:
 
 
 def _keep_stdout_clean(ray: Any) -> None:
-    """Have Ray tell on stderr of workers that died: stdout is for answers. It has no setting for this."""
+    """Have Ray report dead workers on stderr: stdout is for answers. It has no setting for this."""
     worker = ray._private.worker
-    tell = getattr(worker, "print_to_stdstream", None)
-    if tell is None or hasattr(tell, "on_stderr"):
+    write = getattr(worker, "print_to_stdstream", None)
+    if write is None or hasattr(write, "on_stderr"):
         return
 
     def on_stderr(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        tell({**data, "is_err": True}, *args, **kwargs)
+        write({**data, "is_err": True}, *args, **kwargs)
 
     on_stderr.on_stderr = True  # type: ignore[attr-defined]
     worker.print_to_stdstream = on_stderr

@@ -20,7 +20,8 @@ import torch
 
 from indexer.data.listings import Entry
 from indexer.data.samples import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
-from indexer.embed import embedding_of, fit_task_head, sampling_of
+from indexer.data.specs import open_dataset
+from indexer.embed import embedding_of, fit_task_head
 from indexer.engines.engines import run_works
 from indexer.engines.work import EngineSettings, Work, kept_network
 from indexer.errors import DataError, SettingsError
@@ -41,7 +42,7 @@ class Shard:
     Attributes:
         data: A data spec.
         settings: How it is embedded.
-        number: Of the part, from 0.
+        number: Which part, from 0.
         entries: The samples of the part.
     """
 
@@ -56,14 +57,11 @@ class Shard:
         Raises:
             DataError: If the data cannot be read.
         """
-        from indexer.data.specs import open_dataset
-
         return decode_entries(
             open_dataset(self.data, split=self.settings.split),
             self.entries,
             probe.transform,
-            channels=self.settings.channels,
-            value_range=self.settings.value_range,
+            self.settings,
             threads=torch.get_num_threads(),
         )
 
@@ -79,8 +77,8 @@ class ShardFeatures:
 
     Attributes:
         features: ``[N, F]`` float32, of the samples that can be read.
-        readable: As of ``Decoded``.
-        digests: The same.
+        readable: As in ``Decoded``.
+        digests: As in ``Decoded``.
     """
 
     features: np.ndarray = field(repr=False)
@@ -118,10 +116,10 @@ class FisherWork:
 
     Attributes:
         shard: The part.
-        digests: What it was in the first pass.
-        head: Of all samples.
-        labels: Of those of the part that can be read.
-        samples_before: Those of other parts, in order.
+        digests: Its digests in the first pass.
+        head: The head that was fitted to all samples.
+        labels: Labels of the samples of the part that can be read.
+        samples_before: Number of samples of the parts before this one.
     """
 
     shard: Shard
@@ -165,15 +163,15 @@ class ShardedSample:
 
     Attributes:
         shards: The parts.
-        found: What the first pass over each gave.
+        first_pass: What the first pass over each part gave.
         features: ``[N, F]`` float32, of all samples that can be read.
-        labels: Theirs, as of ``Sample``.
+        labels: Labels of these samples, as in ``Sample``.
         description: What is known of the whole dataset.
         seconds: Wall time of the first pass.
     """
 
     shards: list[Shard] = field(repr=False)
-    found: list[ShardFeatures] = field(repr=False)
+    first_pass: list[ShardFeatures] = field(repr=False)
     features: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
     description: DatasetDescription
@@ -187,7 +185,7 @@ class Workers:
     Attributes:
         shards: Most parts.
         engine: Name in ``indexer.engines.engines.ENGINES``.
-        settings: Of the engine.
+        settings: Settings of the engine.
     """
 
     shards: int
@@ -224,13 +222,11 @@ def check_shardable(probe: PretrainedNetwork, settings: EmbeddingSettings) -> No
 
     Raises:
         SettingsError: If it cannot.
+        UnknownNameError: If there is no such estimator.
     """
     if settings.tolerance is not None:
         raise SettingsError("shards use every sample, so a tolerance would stop nothing; leave one of them out")
-    if get_estimator(settings.estimator).directions is None:
-        raise SettingsError(
-            f"the estimator {settings.estimator!r} cannot be computed in parts; leave the shards out"
-        )
+    get_estimator(settings.estimator)
     if probe.takes == "texts":
         raise SettingsError("texts are not embedded in parts; leave the shards out")
 
@@ -252,17 +248,14 @@ def load_shards(
     """
     start = time.perf_counter()
     check_shardable(probe, settings)
-    drawn = draw_sample(
-        data,
-        probe.transform,
-        **sampling_of(settings),
-    )
+    drawn = draw_sample(data, probe.transform, settings)
     shards = _split(data, drawn, settings, workers.shards)
-    found = workers.run([FeatureWork(shard) for shard in shards], "features", progress)
+    parts = workers.run([FeatureWork(shard) for shard in shards], "features", progress)
     none = np.empty(0)
-    labels, description = described_sample(drawn, [Decoded(none, it.readable, it.digests) for it in found])
-    features = np.concatenate([it.features for it in found])
-    return ShardedSample(shards, found, features, labels, description, time.perf_counter() - start)
+    decoded = [Decoded(none, part.readable, part.digests) for part in parts]
+    labels, description = described_sample(drawn, decoded)
+    features = np.concatenate([part.features for part in parts])
+    return ShardedSample(shards, parts, features, labels, description, time.perf_counter() - start)
 
 
 def embed_shards(
@@ -276,7 +269,7 @@ def embed_shards(
     """Fit the head here, and have the workers sum up the Fisher information.
 
     Returns:
-        That of ``indexer.embed.embed_sample``, up to rounding; ``seconds`` with the first pass.
+        The embedding of ``indexer.embed.embed_sample``, up to rounding; ``seconds`` with the first pass.
 
     Raises:
         DataError: If the data has changed since the first pass.
@@ -285,12 +278,12 @@ def embed_shards(
     start = time.perf_counter()
     kind = sample.description.kind
     head, score, labels = fit_task_head(sample.features, sample.labels, kind, settings.seed)
-    ends = np.cumsum([len(it.features) for it in sample.found])
-    works = [
-        FisherWork(shard, it.digests, head, labels[end - len(it.features) : end], int(end - len(it.features)))
-        for shard, it, end in zip(sample.shards, sample.found, ends, strict=True)
-        if len(it.features)
-    ]
+    works: list[FisherWork] = []
+    done = 0
+    for shard, part in zip(sample.shards, sample.first_pass, strict=True):
+        before, done = done, done + len(part.features)
+        if done > before:
+            works.append(FisherWork(shard, part.digests, head, labels[before:done], before))
     estimate = joined_estimate(workers.run(works, "fisher", progress))
     seconds = sample.seconds + time.perf_counter() - start
     return embedding_of(probe, settings, sample.description, sample.features, score, estimate, seconds)
@@ -306,5 +299,5 @@ def _split(data: str, drawn: DrawnSample, settings: EmbeddingSettings, most: int
 
 
 def _portable(entry: Entry) -> Entry:
-    """The same for another process, which a handle of the system is not."""
+    """An entry that another process can use, which a handle of the system is not."""
     return entry._replace(where=entry.where.path) if isinstance(entry.where, os.DirEntry) else entry

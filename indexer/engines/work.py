@@ -45,8 +45,8 @@ class EngineSettings:
         jobs: Pieces of work at once, at least 1; ``None`` for one a core, or what the cluster can take.
         threads: Threads of each, at least 1. Another number of threads rounds otherwise, so results are the
             same bytes only where it is the same.
-        address: Of a Ray cluster, such as ``auto`` or ``ray://host:10001``; ``None`` for one on this machine.
-        gpus_per_task: GPUs of each, which may be a fraction such as 0.25; none unless told.
+        address: A Ray cluster, such as ``auto`` or ``ray://host:10001``; ``None`` for one on this machine.
+        gpus_per_task: GPUs of each, which may be a fraction such as 0.25; none by default.
         memory_per_task: Bytes that Ray sets aside for each.
         retries: How often work is done again whose process or machine was lost.
     """
@@ -81,7 +81,7 @@ class Outcome:
         number: Its place in the order in which work was given, from 0.
         value: What it computed, ``None`` if there is an error.
         error: Why it computed nothing.
-        seconds: That it ran, without the wait before.
+        seconds: How long it ran, without the wait before.
         attempts: How often it was begun.
     """
 
@@ -101,9 +101,9 @@ def attempt(number: int, work: Work, threads: int | None) -> Outcome:
     """Do a piece of work in this process; what goes wrong becomes a value.
 
     Args:
-        number: Of the outcome.
+        number: Place of the work in the order in which it was given.
         work: What to do.
-        threads: That compute; as many as the process has been told to use if ``None``.
+        threads: How many compute; as many as the process is set to use if ``None``.
     """
     start = time.perf_counter()
     value, error = None, None
@@ -175,7 +175,7 @@ class EmbedWork:
         return self.data
 
     def run(self) -> TaskEmbedding:
-        """The same as ``indexer.embed.embed_dataset``, with the network that this process keeps.
+        """Embed as ``indexer.embed.embed_dataset`` does, with the network that this process keeps.
 
         Raises:
             DataError: If the data cannot be read or makes no task.

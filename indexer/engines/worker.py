@@ -1,6 +1,6 @@
 """A process of the engine ``processes``: takes work from a socket, sends back what came of it, in order.
 
-    python -m indexer.engine_worker FILE_DESCRIPTOR
+    python -m indexer.engines.worker FILE_DESCRIPTOR
 
 How many threads compute is said by its environment, before anything is imported. Another thread takes what
 is sent, so that whoever sends never waits for a computation, and ends the process as soon as the other side is

@@ -85,13 +85,13 @@ class FeatureCache:
 
     def _keep_within(self) -> None:
         """Delete what was used longest ago until the rest is within ``max_bytes``; leftovers of kills too."""
-        found = []
+        files = []
         for path in self.folder.iterdir():
             if path.suffix in {_SUFFIX, ".tmp"}:
                 with contextlib.suppress(FileNotFoundError):  # another process deletes too
-                    found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+                    files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
             if total <= self.max_bytes:
                 break
             path.unlink(missing_ok=True)
@@ -102,5 +102,5 @@ class FeatureCache:
 
 
 def _digest(key: str, body: bytes) -> bytes:
-    """Of a body that belongs to a key: a file under another name is not taken for its own."""
+    """Checksum of a body and its key, so that a file under another name is not taken for its own."""
     return hashlib.blake2b(key.encode() + b"\0" + body, digest_size=_DIGEST_SIZE).digest()

@@ -22,9 +22,9 @@ from indexer.networks.run import Progress, choose_device, extract_features, move
 from indexer.records import EmbeddingSettings, InputTransform, Kind, TextTransform
 
 FORMAT = 1
-"""Of the cache: raised when the same network makes other features of the same data."""
+"""Version of the cache: raised when the same network makes other features of the same data."""
 MAX_DECODED_BYTES = 2**30
-"""Of decoded samples that are kept for the next expert with the same input transform."""
+"""Bytes of decoded samples that are kept for the next expert with the same input transform."""
 
 Shape = tuple[int, int] | TextTransform
 """Resize and crop of an input transform of images: all of it that decoding depends on; all of one of texts."""
@@ -36,8 +36,8 @@ class TrialFeatures:
 
     Attributes:
         features: ``[N, F]`` float32, finite.
-        labels: As of ``indexer.data.samples.Sample``, of the same N samples.
-        kind: Of the labels.
+        labels: As in ``indexer.data.samples.Sample``, for the same N samples.
+        kind: What the labels are.
         loading_seconds: Taken to load the expert.
         feature_seconds: Taken to compute the features; ``None`` where they were in the cache.
     """
@@ -56,7 +56,7 @@ class TrialData:
     Attributes:
         data: A data spec, see ``indexer.data.samples``.
         settings: How it is sampled and decoded, on what device and in what batches.
-        cache: Of features.
+        cache: Where features are kept.
     """
 
     data: str
@@ -71,6 +71,11 @@ class TrialData:
             SettingsError: If it does not exist.
         """
         choose_device(self.settings.device)
+
+    @property
+    def was_read(self) -> bool:
+        """Whether some expert's sample was decoded: what fails now is not the data alone."""
+        return bool(self._decoded)
 
     def features(self, loader: str, progress: Progress | None = None) -> TrialFeatures:
         """Load an expert and run it over the sample, or read what it made of this sample before.
@@ -91,8 +96,8 @@ class TrialData:
             move_to_device(network, self.settings.device)
         loading = time.perf_counter() - start
         # Decoded once, the data is known; for another transform it is decoded only if the features are not.
-        known = next(iter(self._decoded.values()), None) or self._sample(network, progress)
-        kind, key = known.description.kind, self._key(network, known.description.fingerprint)
+        decoded = next(iter(self._decoded.values()), None) or self._sample(network, progress)
+        kind, key = decoded.description.kind, self._key(network, decoded.description.fingerprint)
         if key and (entry := self.cache.get(key)):
             return TrialFeatures(*entry, kind, loading, None)
         sample = self._sample(network, progress)
@@ -116,7 +121,7 @@ class TrialData:
             self._decoded[shape] = load_task_sample(self.data, network, self.settings, progress=progress)
             while (
                 len(self._decoded) > 1
-                and sum(it.inputs.nbytes for it in self._decoded.values()) > MAX_DECODED_BYTES
+                and sum(sample.inputs.nbytes for sample in self._decoded.values()) > MAX_DECODED_BYTES
             ):
                 del self._decoded[next(iter(self._decoded))]
         return self._decoded[shape]
@@ -124,7 +129,7 @@ class TrialData:
     def _key(self, network: PretrainedNetwork, fingerprint: str) -> str:
         """All that features depend on: the data, how it is sampled and decoded, the network.
 
-        Empty where the weights do not tell all of the network, because it is code of somebody.
+        Empty where the weights do not say all of the network, because it is somebody's code.
         """
         if parse_loader(network.loader).source not in {"named", "timm"}:
             return ""

@@ -29,14 +29,13 @@ class LayerCost:
     """How the squares of one layer are computed, and what that costs for one sample.
 
     Attributes:
-        name: Of the layer, or of the parameter where a module has several.
+        name: The layer, or the parameter where a module has several.
         kind: Class of the module.
         filters: Embedded.
         weights: K of each filter.
         positions: P, of all uses together.
         form: ``direct``, ``gram`` or ``shifted_gram``, see ``indexer.fisher.gradients``; ``elementwise`` for
-        factors
-            of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
+            factors of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
         multiply_adds: In matrix products.
         temporary_bytes: Written meanwhile.
     """
@@ -130,7 +129,7 @@ def fitting_batch_size(network: PretrainedNetwork, memory_budget: int, num_token
     Args:
         network: The probe.
         memory_budget: Bytes.
-        num_tokens: Of the longest text; the most that the probe sees unless told.
+        num_tokens: Tokens of the longest text; by default the most that the probe sees.
     """
     return _fitting(activation_bytes(network, num_tokens), memory_budget)
 

@@ -3,11 +3,10 @@
     F = E_x E_{y~p(y|x)} [ (d log p(y|x) / dw)^2 ]
 
 with labels from the model, never from the data, and gradients squared for each sample on its own. Let J be the
-covariance over y of the score d log p(y|x) / d logits, see ``indexer.fisher.likelihoods``. Any random
-direction v in
-logit space with E[v v^T] = J gives E[(d <v, logits> / dw)^2] = F; the estimators differ in v. The draw adds no
-noise to ``exact``, and less to ``signed`` than to ``montecarlo`` if labels are independent (multi-label tasks,
-regressions) or predictions sure; between two classes near even odds it adds more.
+covariance over y of the score d log p(y|x) / d logits, see ``indexer.fisher.likelihoods``. Any random direction
+v in logit space with E[v v^T] = J gives E[(d <v, logits> / dw)^2] = F; the estimators differ in v. The draw
+adds no noise to ``exact``, and less to ``signed`` than to ``montecarlo`` if labels are independent (multi-label
+tasks, regressions) or predictions sure; between two classes near even odds it adds more.
 
 Axes: N samples, C classes (labels, targets), F features of the body, D filters.
 
@@ -23,10 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import SettingsError, TooFewSamplesError, UnknownNameError, WeightsError
+from indexer.errors import TooFewSamplesError, UnknownNameError, WeightsError
 from indexer.fisher.likelihoods import Likelihood, likelihood_of
 from indexer.fisher.square_grads import SquareGrads
-from indexer.fisher.variational import variational_information
 from indexer.heads.heads import LinearHead
 from indexer.networks.headless import on_device_of
 from indexer.records import DEFAULT_MEMORY_BUDGET
@@ -49,14 +47,13 @@ class Estimator:
         name: Key in ``ESTIMATORS``.
         summary: One line for people who choose.
         directions: Likelihood, logits ``[N, C]``, labels of the dataset and a CPU generator to directions
-            ``[N, C]``; the squared gradients along them, summed, estimate F for each sample. ``None`` if the
-            estimator is not made of gradients of single samples.
+            ``[N, C]``; the squared gradients along them, summed, estimate F for each sample.
         draws: Whether the directions are drawn at random.
     """
 
     name: str
     summary: str
-    directions: Directions | None
+    directions: Directions
     draws: bool = False
 
 
@@ -102,11 +99,6 @@ ESTIMATORS: dict[str, Estimator] = {
             "labels of the dataset, not of the model; for comparison only, this is not Fisher information",
             _empirical,
         ),
-        Estimator(
-            "variational",
-            "how much noise each filter bears, learned over several epochs as in the paper; slow, and rougher",
-            None,
-        ),
     )
 }
 
@@ -129,8 +121,7 @@ class FisherEstimate:
     Attributes:
         mean: ``[D]`` float64, non-negative: mean over samples, and over the weights of each filter, in squared
             nats per squared unit of weight.
-        standard_error: ``[D]`` float64, non-negative: of ``mean``, over samples and label draws together; of
-            ``variational`` see there.
+        standard_error: ``[D]`` float64, non-negative: of ``mean``, over samples and label draws together.
         num_samples: N, those that were used.
         slices: Layer name to its filters, in the order of ``SquareGrads``.
         fallbacks: Layers that took its slow route.
@@ -158,9 +149,8 @@ def fisher_information(
     """Estimate the Fisher information of the body's weights, the head being part of the model but not of F.
 
     Randomness is drawn sample by sample, so how the samples are cut into batches, and on which device the body
-    is, change results only by rounding; but ``variational`` takes a step of its descent for each batch. Errors
-    of ``get_estimator``, ``likelihood_of``, ``SquareGrads`` and ``variational_information`` pass through; a
-    result that is not finite raises ``WeightsError``.
+    is, change results only by rounding. Errors of ``get_estimator``, ``likelihood_of`` and ``SquareGrads`` pass
+    through; a result that is not finite raises ``WeightsError``.
 
     A ``tolerance`` takes the first samples for all: they have to come in random order. Samples arrive class by
     class unless the caller permutes them, and a pass that stops early would miss the last classes.
@@ -169,49 +159,25 @@ def fisher_information(
         body: Network in eval mode, normalised images or encoded texts to features ``[N, F]``.
         head: Logits are features @ weight.T + bias; its kind says what the labels are.
         batches: Inputs of the body ``[N, ...]`` and the dataset's labels, ``[N]`` classes, ``[N, C]`` of 0
-            and 1 or ``[N, T]`` targets, moved to the body's device. Only ``empirical`` and ``variational`` look
-            at labels; ``variational`` goes through all batches several times.
+            and 1 or ``[N, T]`` targets, moved to the body's device. Only ``empirical`` looks at labels.
         estimator: Name in ``ESTIMATORS``.
         generator: On the CPU, whatever the body's device.
         norm_weights: Whether affine weights of normalisation layers are embedded too.
         tolerance: Stop after the batch that brings the median over filters above zero of standard error over
             mean below this, though not before ``MIN_SAMPLES_TO_STOP``; ``None`` to use every sample.
-        memory_budget: Bytes that temporaries of the layers' rules may take; ``variational`` has none.
+        memory_budget: Bytes that temporaries of the layers' rules may take.
         progress: Called after each batch with the number of samples done.
 
     Returns:
         Mean and standard error over all samples that were used.
 
     Raises:
-        SettingsError: If ``variational`` is to stop at a tolerance.
         TooFewSamplesError: If there are fewer than two samples, which have no standard error.
     """
-    directions = get_estimator(estimator).directions
-    likelihood = likelihood_of(head)
     square_grads = SquareGrads(body, norm_weights=norm_weights, memory_budget=memory_budget)
-    parameter = next(body.parameters())
-    weights = (torch.from_numpy(head.weight).to(parameter), torch.from_numpy(head.bias).to(parameter))
-    if directions is not None:
-        scores = _Scores(likelihood, weights, directions, generator)
-        totals, count = _gather(body, batches, square_grads, scores, tolerance=tolerance, progress=progress)
-        mean, standard_error = _moments(totals, count)
-    elif tolerance is None:
-        mean, standard_error, count = variational_information(
-            body,
-            likelihood,
-            weights,
-            batches,
-            layers=square_grads.slices,
-            generator=generator,
-            progress=progress,
-        )
-    else:
-        raise SettingsError(
-            f"the estimator {estimator!r} cannot stop at a tolerance, because it goes through all samples "
-            "several times; leave the tolerance out"
-        )
-    _check_finite(mean, square_grads.slices)
-    return FisherEstimate(mean, standard_error, count, square_grads.slices, square_grads.fallbacks)
+    scores = _Scores(body, head, get_estimator(estimator), generator)
+    sums = _gather(body, batches, square_grads, scores, tolerance=tolerance, progress=progress)
+    return joined_estimate([sums])
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +187,8 @@ class FisherSums:
     Attributes:
         totals: ``[2, D]`` float64: sums over samples of each filter's value, and of its square.
         num_samples: How many samples.
-        slices: As of ``FisherEstimate``.
-        fallbacks: The same.
+        slices: As in ``FisherEstimate``.
+        fallbacks: As in ``FisherEstimate``.
     """
 
     totals: np.ndarray = field(repr=False)
@@ -242,40 +208,26 @@ def fisher_sums(
     norm_weights: bool = False,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> FisherSums:
-    """The sums of some samples, for ``joined_estimate``; arguments as of ``fisher_information``.
+    """The sums of some samples, for ``joined_estimate``; arguments as in ``fisher_information``.
 
     Args:
-        body: The same.
-        head: Of all samples.
-        batches: Of these samples.
-        estimator: One that is made of gradients of single samples.
-        generator: As it is before the first of all samples.
+        body: Network in eval mode.
+        head: The head of all samples.
+        batches: Batches of these samples.
+        estimator: Name in ``ESTIMATORS``.
+        generator: Its state is that before the first of all samples.
         samples_before: Samples of other parts that come before these: their random numbers are passed over, so
             that each sample has those that it would have if all were in one part.
-        norm_weights: The same.
-        memory_budget: The same.
+        norm_weights: Whether affine weights of normalisation layers are embedded too.
+        memory_budget: Bytes that temporaries of the layers' rules may take.
 
     Returns:
-        Of one part.
-
-    Raises:
-        SettingsError: If the estimator goes through all samples several times.
+        The sums of this part.
     """
-    found = get_estimator(estimator)
-    if found.directions is None:
-        raise SettingsError(
-            f"the estimator {estimator!r} cannot be computed in parts, because it goes through all samples "
-            "several times; leave the shards out"
-        )
-    likelihood = likelihood_of(head)
-    if found.draws:
-        _pass_over(found.directions, likelihood, samples_before, len(head.weight), generator)
     square_grads = SquareGrads(body, norm_weights=norm_weights, memory_budget=memory_budget)
-    parameter = next(body.parameters())
-    weights = (torch.from_numpy(head.weight).to(parameter), torch.from_numpy(head.bias).to(parameter))
-    scores = _Scores(likelihood, weights, found.directions, generator)
-    totals, count = _gather(body, batches, square_grads, scores, tolerance=None, progress=None)
-    return FisherSums(totals, count, square_grads.slices, square_grads.fallbacks)
+    scores = _Scores(body, head, get_estimator(estimator), generator)
+    scores.pass_over(samples_before)
+    return _gather(body, batches, square_grads, scores, tolerance=None, progress=None)
 
 
 def joined_estimate(parts: Sequence[FisherSums]) -> FisherEstimate:
@@ -292,33 +244,33 @@ def joined_estimate(parts: Sequence[FisherSums]) -> FisherEstimate:
     return FisherEstimate(mean, standard_error, count, first.slices, first.fallbacks)
 
 
-def _pass_over(
-    directions: Directions, likelihood: Likelihood, count: int, num_logits: int, generator: torch.Generator
-) -> None:
-    """Draw what so many samples draw, which does not depend on what they are."""
-    for start in range(0, count, _PASSED_OVER_AT_ONCE):
-        logits = torch.zeros(min(_PASSED_OVER_AT_ONCE, count - start), num_logits)
-        for _ in directions(likelihood, logits, logits, generator):
-            pass
-
-
-@dataclass(frozen=True)
 class _Scores:
     """From features to directions in feature space: what the estimators need of the model above the body."""
 
-    likelihood: Likelihood
-    head: tuple[Tensor, Tensor]
-    directions: Directions
-    generator: torch.Generator
+    def __init__(
+        self, body: nn.Module, head: LinearHead, estimator: Estimator, generator: torch.Generator
+    ) -> None:
+        parameter = next(body.parameters())
+        self._weight = torch.from_numpy(head.weight).to(parameter)
+        self._bias = torch.from_numpy(head.bias).to(parameter)
+        self._likelihood = likelihood_of(head)
+        self._estimator = estimator
+        self._generator = generator
 
     def __call__(self, features: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """Directions ``[N, F]`` for features ``[N, F]``, one at a time."""
-        weight, bias = self.head
-        logits = features @ weight.T + bias
-        labels = labels.to(logits.device)
-        return (
-            direction @ weight for direction in self.directions(self.likelihood, logits, labels, self.generator)
-        )
+        logits = features @ self._weight.T + self._bias
+        return (direction @ self._weight for direction in self._directions(logits, labels.to(logits.device)))
+
+    def pass_over(self, count: int) -> None:
+        """Draw what so many samples draw, which does not depend on what they are."""
+        for start in range(0, count if self._estimator.draws else 0, _PASSED_OVER_AT_ONCE):
+            logits = torch.zeros(min(_PASSED_OVER_AT_ONCE, count - start), len(self._weight))
+            for _ in self._directions(logits, logits):
+                pass
+
+    def _directions(self, logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        return self._estimator.directions(self._likelihood, logits, labels, self._generator)
 
 
 def _gather(
@@ -329,8 +281,8 @@ def _gather(
     *,
     tolerance: float | None,
     progress: Callable[[int], object] | None,
-) -> tuple[np.ndarray, int]:
-    """Sums ``[2, D]`` and number of the samples up to where the tolerance is met."""
+) -> FisherSums:
+    """The sums of the samples up to where the tolerance is met."""
     parameter = next(body.parameters())
     totals = torch.zeros(2, square_grads.dim, dtype=torch.float64, device=parameter.device)
     count = 0
@@ -346,7 +298,7 @@ def _gather(
                 mean, standard_error = _moments(totals.cpu().numpy(), count)
                 if _relative_error(mean, standard_error) < tolerance:
                     break
-    return totals.cpu().numpy(), count
+    return FisherSums(totals.cpu().numpy(), count, square_grads.slices, square_grads.fallbacks)
 
 
 def _backward(features: Tensor, directions: Iterator[Tensor], square_grads: SquareGrads) -> Tensor:

@@ -94,7 +94,7 @@ def sum_of_squares(gradient: Gradient, max_elements: int) -> Tensor:
 
 
 def sum_of_squares_together(gradients: Sequence[Gradient], max_elements: int) -> Tensor:
-    """The same for a weight that was used several times: gradients of all uses are added, then squared."""
+    """``sum_of_squares`` for a weight of several uses, whose gradients are added before they are squared."""
     elements = max(gradient.costs()["direct"].elements for gradient in gradients)
     totals = []
     for rows in _blocks(gradients[0].num_samples, 2 * elements, max_elements):
@@ -118,7 +118,7 @@ def _quadratic_form(grads: Tensor, gram: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class MatrixGradient(Gradient):
-    """Of a linear layer: output gradients ``[N, O, P]`` and inputs ``[N, K, P]``."""
+    """Gradient of a linear layer: output gradients ``[N, O, P]`` and inputs ``[N, K, P]``."""
 
     inputs: Tensor
 
@@ -128,7 +128,7 @@ class MatrixGradient(Gradient):
         return self.grads.shape[1], self.inputs.shape[1], self.grads.shape[2]
 
     def costs(self) -> dict[str, Cost]:
-        """Of ``direct`` and ``gram``."""
+        """Costs of ``direct`` and ``gram``."""
         filters, weights, positions = self.sizes
         return {
             "direct": Cost(filters * weights * positions, filters * weights),
@@ -136,18 +136,18 @@ class MatrixGradient(Gradient):
         }
 
     def full(self, rows: slice) -> Tensor:
-        """``[n, O, K]``."""
+        """Gradients of the rows ``[n, O, K]``."""
         return torch.bmm(self.grads[rows], self.inputs[rows].mT)
 
     def quadratic(self, rows: slice) -> Tensor:
-        """``[n, O]``."""
+        """Sums of squares of the rows ``[n, O]``."""
         inputs = self.inputs[rows]
         return _quadratic_form(self.grads[rows], torch.bmm(inputs.mT, inputs))
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingGradient(Gradient):
-    """Of a lookup table: output gradients ``[N, O, P]`` and indices ``[N, P]`` of K rows.
+    """Gradient of a lookup table: output gradients ``[N, O, P]`` and indices ``[N, P]`` of K rows.
 
     A lookup is a linear layer on one-hot vectors. Two of them have the product 1 where their indices are the
     same, so the Gram matrix needs no products. ``padding`` is the index whose row takes no gradient.
@@ -163,7 +163,7 @@ class EmbeddingGradient(Gradient):
         return self.grads.shape[1], self.num_rows, self.grads.shape[2]
 
     def costs(self) -> dict[str, Cost]:
-        """Of ``direct`` and ``gram``."""
+        """Costs of ``direct`` and ``gram``."""
         filters, weights, positions = self.sizes
         return {
             "direct": Cost(0, 2 * filters * weights + filters * positions),
@@ -171,13 +171,13 @@ class EmbeddingGradient(Gradient):
         }
 
     def full(self, rows: slice) -> Tensor:
-        """``[n, O, K]``."""
+        """Gradients of the rows ``[n, O, K]``."""
         grads, indices = self._counted(rows), self.indices[rows]
         total = grads.new_zeros(*grads.shape[:2], self.num_rows)
         return total.scatter_add_(2, indices[:, None, :].expand_as(grads), grads)
 
     def quadratic(self, rows: slice) -> Tensor:
-        """``[n, O]``."""
+        """Sums of squares of the rows ``[n, O]``."""
         grads, indices = self._counted(rows), self.indices[rows]
         return _quadratic_form(grads, (indices[:, :, None] == indices[:, None, :]).to(grads))
 
@@ -188,7 +188,7 @@ class EmbeddingGradient(Gradient):
 
 @dataclass(frozen=True, eq=False)
 class ScaleGradient(Gradient):
-    """Of a factor that all positions of a channel share: ``grads`` ``[N, O]`` in it, one weight a filter."""
+    """Gradient ``[N, O]`` of factors that all positions of a channel share, one weight a filter."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -230,7 +230,7 @@ class ConvGeometry:
 
 @dataclass(frozen=True, eq=False)
 class ConvGradient(Gradient):
-    """Of a convolution: output gradients ``[N, G * O, *positions]`` and inputs ``[N, G * C, *pixels]``."""
+    """Gradient of a convolution: output ``[N, G * O, *positions]`` and inputs ``[N, G * C, *pixels]``."""
 
     inputs: Tensor
     geometry: ConvGeometry
@@ -243,7 +243,7 @@ class ConvGradient(Gradient):
         return self.grads.shape[1], weights, math.prod(self.geometry.positions)
 
     def costs(self) -> dict[str, Cost]:
-        """Of ``direct`` and ``shifted_gram``, which sums over one axis after the other."""
+        """Costs of ``direct`` and ``shifted_gram``, which sums over one axis after the other."""
         geometry = self.geometry
         filters, weights, positions = self.sizes
         pixels = math.prod(geometry.pixels)
@@ -282,14 +282,14 @@ class ConvGradient(Gradient):
 
 @dataclass(frozen=True, eq=False)
 class TransposedConvGradient(ConvGradient):
-    """Of a transposed convolution: output gradients ``[N, G * O, *pixels]``, inputs ``[N, G * C, *positions]``.
+    """Gradient of a transposed convolution: output ``[N, G * O, *pixels]``, inputs ``[N, G * C, *positions]``.
 
     It is the adjoint of the convolution that ``geometry`` describes, so its weight takes the gradient of that
     convolution with input and output gradient swapped; that has a row per channel, which we turn round.
     """
 
     def costs(self) -> dict[str, Cost]:
-        """Of ``direct``, the only one."""
+        """Costs of ``direct``, the only form."""
         filters, weights, positions = self.sizes
         return {"direct": Cost(filters * weights * positions, 2 * filters * weights, calls=1)}
 

@@ -41,7 +41,7 @@ class Rule:
             function's own arguments by name, of which ``input`` has sample n in rows k*n to k*(n+1)-1; gives
             the gradient of ``weight``, in parts that are to be added.
         layout: Where the filters of the weight lie; ``each`` if its gradient has a row for each weight.
-        signature: Of the function, with names ``input`` and ``weight``.
+        signature: Signature of the function, with names ``input`` and ``weight``.
     """
 
     gradients: Callable[..., list[Gradient]]

@@ -15,7 +15,6 @@ between batches change what a sample gets.
 Axes: N samples, C classes (labels of a Bernoulli, targets T of a Gaussian likelihood).
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,7 +22,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from indexer.errors import DataError
 from indexer.heads.heads import LinearHead
@@ -47,13 +45,6 @@ class Likelihood(Protocol):
 
     def covariance_factors(self, logits: Tensor) -> Iterator[Tensor]:
         """Directions ``[N, C]``, whose outer products sum to the covariance of the score."""
-
-    def negative_log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Of given labels, in nats: ``[N]``, summed over the labels of a sample.
-
-        Raises:
-            DataError: As ``label_score``.
-        """
 
 
 @dataclass(frozen=True)
@@ -96,11 +87,6 @@ class CategoricalLikelihood:
             direction[:, c + 1 :] = -probs[:, c + 1 :] / tails[:, c + 1, None]
             yield direction * (probs[:, c] * (tails[:, c + 1] / tails[:, c])).sqrt()[:, None]
 
-    def negative_log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy."""
-        _check_labels(labels, logits.shape[:1])
-        return functional.cross_entropy(logits, labels, reduction="none")
-
 
 @dataclass(frozen=True)
 class BernoulliLikelihood:
@@ -123,12 +109,6 @@ class BernoulliLikelihood:
     def covariance_factors(self, logits: Tensor) -> Iterator[Tensor]:
         """Root of p_c (1 - p_c) along each axis in turn."""
         return _along_axes(self._deviation(logits))
-
-    def negative_log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum over the labels of their binary cross-entropy."""
-        _check_labels(labels, logits.shape)
-        losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
-        return losses.sum(dim=1)
 
     @staticmethod
     def _deviation(logits: Tensor) -> Tensor:
@@ -153,7 +133,7 @@ class GaussianLikelihood:
         """Check the range.
 
         Raises:
-            DataError: As the class says.
+            DataError: If a variance is not positive and finite.
         """
         if not (np.isfinite(self.variance) & (np.asarray(self.variance) > 0)).all():
             raise DataError(
@@ -181,14 +161,6 @@ class GaussianLikelihood:
     def covariance_factors(self, logits: Tensor) -> Iterator[Tensor]:
         """Root of 1 / variance along each axis in turn."""
         return _along_axes(self._precision(logits).sqrt().expand_as(logits))
-
-    def negative_log_likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum over the targets of theirs, constants included."""
-        _check_labels(labels, logits.shape)
-        precision = self._precision(logits)
-        squares = (labels.to(logits) - logits).square() * precision
-        losses: Tensor = (squares - precision.log() + math.log(2 * math.pi)) / 2
-        return losses.sum(dim=1)
 
     def _precision(self, logits: Tensor) -> Tensor:
         return torch.as_tensor(1 / np.asarray(self.variance)).to(logits)

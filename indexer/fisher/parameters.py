@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -24,12 +25,12 @@ class FilterBlock:
     """The filters of one parameter.
 
     Attributes:
-        name: Of the parameter without ``.weight``, which for most is the name of its layer.
-        parameter_name: In full.
+        name: Name of the parameter without ``.weight``, which for most is the name of its layer.
+        parameter_name: Full name.
         parameter: The weights.
         kind: Class of the module that holds it.
         layout: Where its filters lie.
-        groups: Of a transposed convolution, else 1.
+        groups: Groups of a transposed convolution, else 1.
     """
 
     name: str
@@ -41,7 +42,7 @@ class FilterBlock:
 
     @property
     def num_filters(self) -> int:
-        """O."""
+        """Number of filters, O."""
         match self.layout:
             case "each":
                 return self.parameter.numel()
@@ -54,7 +55,7 @@ class FilterBlock:
 
     @property
     def num_weights(self) -> int:
-        """Of each filter."""
+        """Number of weights of each filter."""
         return self.parameter.numel() // self.num_filters
 
     def by_filter(self, values: Tensor) -> Tensor:
@@ -89,6 +90,11 @@ def find_filters(network: nn.Module, *, norm_weights: bool) -> list[FilterBlock]
             groups = module.groups if isinstance(module, _ConvTransposeNd) else 1
             blocks.append(FilterBlock(layer, name, parameter, type(module).__name__, layout, groups))
     return blocks
+
+
+def is_scripted(network: nn.Module) -> bool:
+    """Whether TorchScript is part of a network: what happens inside of it cannot be watched."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 def _layout(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Layout:

@@ -11,12 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from indexer.errors import UnsupportedLayerError
-from indexer.fisher.parameters import FilterBlock
-
-
-def is_scripted(network: nn.Module) -> bool:
-    """Whether TorchScript is part of a network: what happens inside of it cannot be watched."""
-    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
+from indexer.fisher.parameters import FilterBlock, is_scripted
 
 
 def sample_square_grads(
@@ -30,10 +25,10 @@ def sample_square_grads(
 
     Args:
         network: Images to outputs ``[N, ...]``, in eval mode.
-        blocks: Of the parameters.
+        blocks: The parameters, by their filters.
         images: ``[N, ...]``.
         output_grads: ``[N, ...]``: gradient of a scalar in the outputs.
-        max_elements: That the gradients of several samples may have together.
+        max_elements: How many the gradients of several samples may have together.
 
     Returns:
         By block, ``[N, O]``, at least float32.
@@ -57,20 +52,20 @@ def sample_square_grads(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")  # it is said to be slow
-            found = vmap(squares, in_dims=(None, 0, 0), chunk_size=chunk)(weights, images, output_grads)
+            columns = vmap(squares, in_dims=(None, 0, 0), chunk_size=chunk)(weights, images, output_grads)
     except RuntimeError as err:
         names = ", ".join(repr(block.name) for block in blocks[:3])
         raise UnsupportedLayerError(
             f"no rule knows how the network uses layer {names}, and torch.func cannot run it either ({err}); "
             "use another probe"
         ) from err
-    return dict(zip(blocks, found, strict=True))
+    return dict(zip(blocks, columns, strict=True))
 
 
 def _one_by_one(
     network: nn.Module, blocks: Sequence[FilterBlock], images: Tensor, output_grads: Tensor
 ) -> dict[FilterBlock, Tensor]:
-    """The same with ordinary autograd, because torch.func can run neither TorchScript nor models of texts."""
+    """By ordinary autograd, because torch.func can run neither TorchScript nor models of texts."""
     parameters = [block.parameter for block in blocks]
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -49,7 +49,7 @@ class SquareGrads:
     backward pass starts from the sum over samples of a scalar; several may go through one forward pass.
 
     The first forward pass runs the network once more on two samples of which one is NaN. Where NaN turns up in
-    a layer's input tells which axis holds the samples, and that they do not mix.
+    a layer's input shows which axis holds the samples, and that they do not mix.
 
     Weights that reach the output by other ways than the rules know (transformed before their use, or used on
     what is the same for all samples) take an exact but slow route, see ``indexer.fisher.sample_grads``.

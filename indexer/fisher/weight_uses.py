@@ -1,4 +1,4 @@
-"""Watching a network use its weights, and telling which axis of a layer's input holds the samples.
+"""Watching a network use its weights, and finding which axis of a layer's input holds the samples.
 
 Axes: N samples, k rows of a layer's input for each sample.
 """
@@ -13,8 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from indexer.errors import UnsupportedLayerError
 from indexer.fisher.layer_rules import COMPOSED, MULTIPLICATIONS, RULES, Rule
-from indexer.fisher.parameters import FilterBlock
-from indexer.fisher.sample_grads import is_scripted
+from indexer.fisher.parameters import FilterBlock, is_scripted
 
 OnUse = Callable[[FilterBlock, Rule, dict[str, Any], Tensor], Tensor]
 """Called as ``on_use(block, rule, arguments, output)``; gives the output that the network goes on with."""
@@ -45,8 +44,8 @@ class WeightUses(TorchFunctionMode):
 
     Args:
         blocks: By parameter.
-        on_use: Told of calls that have a rule.
-        on_other: Told of parameters that went into any other function that gave a tensor.
+        on_use: Called for uses that have a rule.
+        on_other: Called for parameters that went into any other function that gave a tensor.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class WeightUses(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function, and tell of it."""
+        """Call the function, and report its use of weights."""
         kwargs = kwargs or {}
         if function in COMPOSED:
             with self:

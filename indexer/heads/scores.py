@@ -1,4 +1,4 @@
-"""How well logits foretell labels: one score and one loss for each kind of task, and who is held out for it.
+"""How well logits predict labels: one score and one loss for each kind of task, and who is held out for it.
 
 Axes: N samples, C classes or labels, T targets.
 """
@@ -98,7 +98,7 @@ def choose_per_class(labels: np.ndarray, number: Callable[[int], int], seed: int
     Args:
         labels: ``[N]`` integers.
         number: How many to draw from a class of that many samples.
-        seed: Of the draw.
+        seed: What is drawn with.
 
     Returns:
         ``[N]`` bool, true for the samples drawn.
@@ -121,7 +121,7 @@ def choose_quarter_per_label(labels: np.ndarray, seed: int) -> np.ndarray:
 
     Args:
         labels: ``[N, C]`` of 0 and 1, each at least twice in each column.
-        seed: Of the draw.
+        seed: What is drawn with.
 
     Returns:
         ``[N]`` bool, true for the samples drawn.

@@ -25,8 +25,8 @@ class Body:
         network: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``.
         transform: How an image or a text becomes an input.
         num_params: Parameters including the head the network came with.
-        num_features: F; ``None`` if only running the network tells.
-        tokenizer: Of a text encoder.
+        num_features: F; ``None`` if it is known only from running the network.
+        tokenizer: What encodes texts, for a text encoder.
     """
 
     name: str
@@ -46,8 +46,8 @@ def blank_input(transform: Transform, num_tokens: int | None = None) -> Tensor:
     """A black image ``[1, 3, S, S]``, or a text of one token again and again ``[1, 2, L]`` without padding.
 
     Args:
-        transform: Of the network.
-        num_tokens: L of a text; the most that the network sees unless told.
+        transform: What the network expects.
+        num_tokens: L of a text; by default the most that the network sees.
     """
     if isinstance(transform, InputTransform):
         return torch.zeros(1, 3, transform.crop, transform.crop)
@@ -88,8 +88,8 @@ def measure_features(body: Body, where: str) -> int:
         problem = str(err).strip().splitlines()[-1:] or [type(err).__name__]
         raise WeightsError(f"{where}: fails on {what} ({problem[0]}); {expected}") from err
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
-        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise WeightsError(f"{where}: gives {found} for two images; {expected}")
+        got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise WeightsError(f"{where}: gives {got} for two images; {expected}")
     if not torch.allclose(features[:1], alone, rtol=1e-2, atol=1e-3 * float(features.abs().max())):
         raise WeightsError(
             f"{where}: what it gives for an image changes with the rest of the batch or from call to call, "

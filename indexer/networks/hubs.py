@@ -10,6 +10,8 @@ Axes: N samples, F features, L positions, H and W pixels.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,13 +22,12 @@ from torch import Tensor, nn
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.networks.headless import Body, count_params
 from indexer.networks.loaders import Loader
-from indexer.networks.text_encoders import TextEncoder
-from indexer.networks.tokens import Tokenizer, tokenizer_hash
+from indexer.networks.tokens import MASK, TOKENS, Tokenizer, tokenizer_hash
 from indexer.networks.weights import misfit, read_weights
-from indexer.records import InputTransform, TextTransform
+from indexer.records import InputTransform, TextPooling, TextTransform
 
 MAX_TOKENS = 256
-"""Of a text, unless the loader says otherwise: attention costs their square, and most texts have fewer."""
+"""Tokens of a text by default: attention costs their square, and most texts have fewer."""
 
 _SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "xlm-roberta-xl"}
 _ELSEWHERE = "if it is not at hand, fetch it on a machine with a network and name the"
@@ -49,7 +50,8 @@ def load_timm(loader: Loader) -> Body:
         network = _timm_from_file(timm, loader, loader.file)
         weights = loader.file.stem.removeprefix(f"{loader.architecture}.")
     else:
-        network = _timm_download(timm, loader)
+        with _translated(loader.text, f"file as {loader.text}@FILE"):
+            network = timm.create_model(loader.name, pretrained=True)
         weights = network.pretrained_cfg["tag"]  # that of the weights timm takes if none are named
     transform = _timm_transform(timm.data.resolve_model_data_config(network), loader.text)
     num_params = count_params(network)
@@ -58,7 +60,7 @@ def load_timm(loader: Loader) -> Body:
 
 
 def timm_configs() -> dict[str, Any]:
-    """What timm says of each of its weights, a ``PretrainedCfg``, by name; nothing is built or read.
+    """The ``PretrainedCfg`` that timm has for each of its weights, by name; nothing is built or read.
 
     Raises:
         WeightsError: If timm is not installed.
@@ -67,7 +69,7 @@ def timm_configs() -> dict[str, Any]:
 
 
 def timm_config(name: str) -> Any:
-    """That of one network, with its default weights where the name has none; ``None`` if there is no such.
+    """The ``PretrainedCfg`` of one network, by default weights if the name has none; ``None`` if unknown.
 
     Raises:
         WeightsError: If timm is not installed.
@@ -79,7 +81,7 @@ def load_hugging_face(loader: Loader) -> Body:
     """An image model or a text encoder of the Hugging Face hub or of a local folder, without its head.
 
     A model of texts is one that has a tokenizer and no part for images; its features are pooled from its last
-    hidden states as the loader says, over the mean unless told.
+    hidden states as the loader says, by default their mean.
 
     Of a checkpoint ``...ForImageClassification`` the features are the inputs of the last linear layer of its
     classifier. Of any other they are what the model pools, if the checkpoint holds what pools; else the class
@@ -108,19 +110,25 @@ def load_hugging_face(loader: Loader) -> Body:
         config = getattr(config, "vision_config", config)
         headed = any(name.endswith("ForImageClassification") for name in config.architectures or ())
         auto = transformers.AutoModelForImageClassification if headed else transformers.AutoModel
-        network, report = auto.from_pretrained(
-            place,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        network = _from_pretrained(auto, place, config, loader.text)
         processor = transformers.AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
-    _drop_unfilled_pooler(network, report, loader.text)
     num_params = count_params(network)
     transform = _processor_transform(processor, loader.text)
     return Body(_name_of(loader, place), HuggingFaceBody(network), transform, num_params)
+
+
+def _from_pretrained(auto: Any, place: str, config: Any, where: str) -> Any:
+    """A model of transformers in single precision, without a pooler that its file does not hold."""
+    network, report = auto.from_pretrained(
+        place,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    _drop_unfilled_pooler(network, report, where)
+    return network
 
 
 def _name_of(loader: Loader, place: str) -> str:
@@ -145,15 +153,7 @@ def _load_text_encoder(transformers: ModuleType, loader: Loader, place: str, con
             "as BERT"
         )
     backend = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    network, report = transformers.AutoModel.from_pretrained(
-        place,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    _drop_unfilled_pooler(network, report, loader.text)
+    network = _from_pretrained(transformers.AutoModel, place, config, loader.text)
     num_params = count_params(network)
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # features are pooled without it, so its weights would only cost
@@ -180,16 +180,15 @@ def _check_vocabulary(backend: Any, network: Any, where: str) -> None:
         WeightsError: If it is empty, or makes tokens that the model does not know.
     """
     vocabulary = backend.get_vocab()
-    if (
-        len(vocabulary) < len(backend.all_special_ids) + 2
-    ):  # transformers makes an empty one where there is none
+    # transformers makes an empty one where there is none
+    if len(vocabulary) < len(backend.all_special_ids) + 2:
         raise WeightsError(f"{where}: holds no tokenizer; expected a tokenizer.json beside the model")
-    known = network.get_input_embeddings().num_embeddings
+    num_embeddings = network.get_input_embeddings().num_embeddings
     largest = max(vocabulary.values())
-    if largest >= known:
+    if largest >= num_embeddings:
         raise WeightsError(
-            f"{where}: its tokenizer makes tokens up to {largest}, and the model knows {known}; expected the "
-            "tokenizer that belongs to the model"
+            f"{where}: its tokenizer makes tokens up to {largest}, and the model knows {num_embeddings}; "
+            "expected the tokenizer that belongs to the model"
         )
 
 
@@ -230,30 +229,48 @@ class HuggingFaceBody(nn.Module):
         return hidden[:, 0] if self._class_token else hidden.mean(dim=1)
 
 
-def _import_timm() -> ModuleType:
-    import indexer.networks.torchvision  # noqa: F401  # timm imports torchvision, which must come through its door first
+class TextEncoder(nn.Module):
+    """A model of transformers that maps encoded texts ``[N, 2, L]`` to features ``[N, F]``.
+
+    Padding is masked in attention and in pooling, so a token of it gets no gradient and gives none: a text has
+    the same features and the same Fisher information whatever it is padded to.
+
+    Args:
+        network: What gives ``last_hidden_state`` ``[N, L, F]``.
+        pooling: ``mean`` over the tokens of a text, or ``cls`` for the state of its first token.
+    """
+
+    def __init__(self, network: nn.Module, pooling: TextPooling) -> None:
+        super().__init__()
+        self.network = network
+        self.pooling = pooling
+
+    def forward(self, texts: Tensor) -> Tensor:
+        """Map encoded texts ``[N, 2, L]``, integers, to features ``[N, F]``."""
+        mask = texts[:, MASK]
+        # A view: lookups of tokens are recognised by their memory, see indexer.fisher.weight_uses.
+        outputs = self.network(input_ids=texts[:, TOKENS], attention_mask=mask)
+        hidden: Tensor = outputs["last_hidden_state"]
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        return hidden.masked_fill(mask[..., None] == 0, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def _import(library: str) -> ModuleType:
+    """Import timm or transformers, after torchvision, which both need and which has to come through its door.
+
+    Raises:
+        WeightsError: If it is not installed.
+    """
+    import indexer.networks.torchvision  # noqa: F401
 
     try:
-        import timm
+        return import_module(library)
     except ImportError as err:
-        raise _not_installed("timm", err) from err
-    module: ModuleType = timm
-    return module
+        raise WeightsError(f"{library} cannot be imported ({err}); install task2vec-registry[hub]") from err
 
 
-def _import_transformers() -> ModuleType:
-    import indexer.networks.torchvision  # noqa: F401  # as timm
-
-    try:
-        import transformers
-    except ImportError as err:
-        raise _not_installed("transformers", err) from err
-    module: ModuleType = transformers
-    return module
-
-
-def _not_installed(library: str, err: ImportError) -> WeightsError:
-    return WeightsError(f"{library} cannot be imported ({err}); install task2vec-registry[hub]")
+_import_timm, _import_transformers = partial(_import, "timm"), partial(_import, "transformers")
 
 
 @contextmanager
@@ -285,11 +302,6 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _timm_download(timm: ModuleType, loader: Loader) -> Any:
-    with _translated(loader.text, f"file as {loader.text}@FILE"):
-        return timm.create_model(loader.name, pretrained=True)
 
 
 def _timm_from_file(timm: ModuleType, loader: Loader, path: Path) -> Any:

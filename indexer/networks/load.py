@@ -22,8 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.networks.headless import Body, blank_input, count_params, head_name, measure_features, remove_head
-from indexer.networks.loaders import Loader, parse_loader, text_options
-from indexer.networks.offline import BUILTIN_FOLDER, list_builtin
+from indexer.networks.loaders import BUILTIN_FOLDER, Loader, list_builtin, parse_loader, text_options
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.tokens import Tokenizer
 from indexer.networks.weights import fill, hash_weights, misfit, read_shapes, read_weights
@@ -69,7 +68,7 @@ class PretrainedNetwork:
         num_params: Parameters including the head the network came with.
         transform: How an image or a text becomes an input.
         weights_hash: blake2b over the body's tensors, hexadecimal.
-        tokenizer: Of a text encoder: what encodes texts.
+        tokenizer: What encodes texts, for a text encoder.
     """
 
     name: str
@@ -124,20 +123,22 @@ def describe_networks() -> list[NetworkDescription]:
     """
     from indexer.networks.torchvision import models
 
-    found = []
+    descriptions = []
     for name in list_builtin():
         architecture = ARCHITECTURES[name.partition(".")[0]]
         path = BUILTIN_FOLDER / f"{name}.safetensors"
         network = _build_unfilled(
             architecture.build, _count_classes(architecture, read_shapes(path), path, name)
         )
-        found.append(NetworkDescription(name, "builtin", count_params(network), architecture.transform.crop))
+        descriptions.append(
+            NetworkDescription(name, "builtin", count_params(network), architecture.transform.crop)
+        )
     for name in list_torchvision():
         architecture_name, _, weights = name.partition(".")
         entry = models.get_model_weights(architecture_name)[weights]
         size = _torchvision_transform(entry).crop
-        found.append(NetworkDescription(name, "torchvision", entry.meta["num_params"], size))
-    return found
+        descriptions.append(NetworkDescription(name, "torchvision", entry.meta["num_params"], size))
+    return descriptions
 
 
 def count_flops(network: PretrainedNetwork) -> int:
@@ -160,7 +161,7 @@ def get_architecture(name: str, weights: str = "", image_size: int | None = None
     """One of ``ARCHITECTURES``, or torchvision's network of that name.
 
     Args:
-        name: Of the architecture.
+        name: The architecture.
         weights: Name of torchvision's weights whose input transform it has; the first if empty. Those of
             ``ARCHITECTURES`` have one each, whatever the weights.
         image_size: Pixels of the input's side of a vision transformer, whose position embeddings depend on it;
@@ -173,14 +174,14 @@ def get_architecture(name: str, weights: str = "", image_size: int | None = None
         return ARCHITECTURES[name]
     from indexer.networks.torchvision import models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise UnknownNameError("architecture", name, [*ARCHITECTURES, *known])
+    names = models.list_models(module=models)
+    if name not in names:
+        raise UnknownNameError("architecture", name, [*ARCHITECTURES, *names])
     entries = models.get_model_weights(name)
     if weights and weights not in entries.__members__:
         raise UnknownNameError("network", f"{name}.{weights}", [f"{name}.{entry.name}" for entry in entries])
     transforms = [_torchvision_transform(entry) for entry in ([entries[weights]] if weights else entries)]
-    transform = next((found for found in transforms if found.crop == image_size), transforms[0])
+    transform = next((option for option in transforms if option.crop == image_size), transforms[0])
     options: dict[str, Any] = _TORCHVISION_OPTIONS.get(name, {})
     if name.startswith("vit_"):
         size = image_size or transform.crop
@@ -208,7 +209,7 @@ def load_network(loader: str) -> PretrainedNetwork:
     """
     parsed = parse_loader(loader)
     body = _load_body(parsed)
-    if isinstance(body.transform, TextTransform):  # so that a loader tells what it takes
+    if isinstance(body.transform, TextTransform):  # so that a loader says what it takes
         said = text_options(body.transform.pooling, body.transform.max_tokens)
         loader = f"hf:{parsed.name}{said}"
     network = body.network.eval().requires_grad_(requires_grad=False)
@@ -221,7 +222,7 @@ def load_expert(loader: str, num_classes: int | None = None) -> nn.Module:
     """Load a network ready to be fine-tuned.
 
     Args:
-        loader: As of ``load_network``.
+        loader: As in ``load_network``.
         num_classes: Outputs C of a fresh linear head; without it, the network returns its features.
 
     Returns:

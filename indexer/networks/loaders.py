@@ -7,7 +7,7 @@ vit_h_14.NAME@my.safetensors   the same, with the input transform of torchvision
 timm:resnet18.a1_in1k          timm's weights, downloaded and cached by the Hugging Face hub
 timm:resnet18@my.safetensors   an architecture of timm, weights of a local file
 hf:google/vit-base-patch16-224 an image model of the Hugging Face hub, or ``hf:./folder`` of a local one
-hf:./encoder?pooling=cls       a text encoder; ``?pooling=mean`` unless told, and ``&max_tokens=128``
+hf:./encoder?pooling=cls       a text encoder; ``?pooling=mean`` by default, and ``&max_tokens=128``
 my_package.my_module:build     a Python function that returns a network; importing it runs its code
 torchscript:my.pt              a network saved by ``torch.jit.save``
 """
@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args
 
 from indexer.errors import SettingsError, UnknownNameError
 from indexer.records import TextPooling
+
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
 
 Source = Literal["named", "timm", "hf", "python", "torchscript"]
 
@@ -52,8 +54,8 @@ class Loader:
         name: ``architecture`` or ``architecture.weights``, ``ORG/NAME`` of a hub, a folder,
             ``module:function``, or a TorchScript file.
         file: Weights that replace those of the source.
-        pooling: Of a text encoder, if it was said.
-        max_tokens: Of a text encoder, if it was said; at least 3.
+        pooling: How a text encoder pools, if the loader says so.
+        max_tokens: Most tokens of a text, at least 3, if the loader says so.
     """
 
     text: str
@@ -82,6 +84,11 @@ class Loader:
     def is_folder(self) -> bool:
         """Whether a Hugging Face name is that of a local folder: by how it is written, or since it is there."""
         return bool(_FOLDER.match(self.name)) or Path(self.name).is_dir()
+
+
+def list_builtin() -> list[str]:
+    """Names of the networks whose weights ship with this package, sorted."""
+    return sorted(path.name.removesuffix(".safetensors") for path in BUILTIN_FOLDER.glob("*.safetensors"))
 
 
 def parse_loader(text: str) -> Loader:
@@ -117,8 +124,8 @@ def absolute_loader(text: str) -> str:
     """A loader that means the same from every working folder; of a Python function, itself.
 
     Raises:
-        UnknownNameError: As ``parse_loader``.
-        SettingsError: As ``parse_loader``.
+        UnknownNameError: If the kind of loader is unknown.
+        SettingsError: If what it says of texts is not understood.
     """
     loader = parse_loader(text)
     if loader.source == "hf" and loader.is_folder:

@@ -1,20 +1,14 @@
-"""Which weights are on this machine, told without torch wherever that can be: by the caches of libraries."""
+"""Which weights are on this machine: asked of the caches of libraries, without torch wherever that can be."""
 
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from indexer.errors import UnknownNameError
-from indexer.networks.loaders import Loader, parse_loader
+from indexer.networks.loaders import Loader, list_builtin, parse_loader
 
-BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
 _LIBRARIES = {"timm": "timm", "hf": "transformers"}
-
-
-def list_builtin() -> list[str]:
-    """Names of the networks whose weights ship with this package, sorted."""
-    return sorted(path.name.removesuffix(".safetensors") for path in BUILTIN_FOLDER.glob("*.safetensors"))
 
 
 def is_loadable_offline(text: str, cached_as: str = "") -> bool:
@@ -28,8 +22,7 @@ def is_loadable_offline(text: str, cached_as: str = "") -> bool:
     Args:
         text: The loader.
         cached_as: What the weights are called in a cache, see ``indexer.networks.zoo.ZooNetwork``. Without it
-        the
-            library is asked, which loads torch, but only if there is anything in the caches.
+            the library is asked, which loads torch, but only if there is anything in the caches.
     """
     try:
         return _is_here(parse_loader(text), cached_as)

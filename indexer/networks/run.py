@@ -63,7 +63,7 @@ class Batches:
         inputs: Images, uint8 ``[N, 3, S, S]``, or encoded texts, int32 ``[N, 2, L]``.
         labels: ``[N, ...]``.
         batch_size: Most samples in each.
-        order: Of the samples, as indices; as they are if ``None``.
+        order: Indices of the samples, in order; as they are if ``None``.
     """
 
     network: PretrainedNetwork
@@ -109,7 +109,7 @@ def extract_features(
         network: On the device that is to compute.
         inputs: Images, uint8 ``[N, 3, S, S]``, RGB, or encoded texts, int32 ``[N, 2, L]``.
         batch_size: Samples per pass.
-        progress: Told of each batch, as stage ``features``.
+        progress: Called after each batch, with the stage ``features``.
 
     Returns:
         ``[N, F]`` float32.
@@ -120,6 +120,6 @@ def extract_features(
             features.append(network.body(batch).float().cpu().numpy())
             if progress:
                 progress("features", sum(map(len, features)), len(inputs))
-    found = np.concatenate(features)
-    found[order] = found.copy()
-    return found
+    stacked = np.concatenate(features)
+    stacked[order] = stacked.copy()
+    return stacked

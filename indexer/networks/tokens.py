@@ -17,7 +17,7 @@ TOKENS, MASK = 0, 1
 """Rows of an encoded text: indices of its tokens, and 1 where there is one, 0 where there is padding."""
 
 TRIVIAL_TOKENS = 16
-"""Of each text of the trivial task."""
+"""Tokens of each text of the trivial task."""
 
 
 class UnreadableTextError(Exception):
@@ -41,7 +41,7 @@ def decode_text(content: bytes) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A tokenizer of transformers, told how many tokens of a text are read.
+    """A tokenizer of transformers, and how many tokens of a text it reads.
 
     Attributes:
         backend: The tokenizer.
@@ -62,7 +62,7 @@ class Tokenizer:
         Returns:
             ``[N, 2, L]`` int32: ``TOKENS`` and ``MASK``, padding on the right.
         """
-        found = self.backend(
+        encoded = self.backend(
             list(texts),
             truncation=True,
             max_length=self.max_tokens,
@@ -70,7 +70,7 @@ class Tokenizer:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        return self._padded(found["input_ids"])
+        return self._padded(encoded["input_ids"])
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         encoded = np.zeros((len(rows), 2, max(map(len, rows))), np.int32)
@@ -87,10 +87,10 @@ class Tokenizer:
 
         Args:
             labels: ``[N]`` of 0 and 1.
-            generator: Of the tokens.
+            generator: Draws the tokens.
 
         Returns:
-            As ``encode``.
+            Encoded texts, as ``encode`` makes them.
         """
         special = set(self.backend.all_special_ids)
         plain = np.array([index for index in sorted(self.backend.get_vocab().values()) if index not in special])
@@ -109,15 +109,17 @@ def tokenizer_hash(backend: Any) -> str:
     """Hash of all that a tokenizer does, the same whatever it was last used for.
 
     Raises:
-        WeightsError: If it cannot tell, as those that are no ``PreTrainedTokenizerFast`` cannot.
+        WeightsError: If it cannot say, as those that are no ``PreTrainedTokenizerFast`` cannot.
     """
     if not getattr(backend, "is_fast", False):
         raise WeightsError(
             f"{type(backend).__name__} is a tokenizer of the slow kind; expected one with a tokenizer.json, as "
             "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes"
         )
-    told = json.loads(backend.backend_tokenizer.to_str())
-    does = {name: part for name, part in told.items() if name not in {"version", "truncation", "padding"}}
+    description = json.loads(backend.backend_tokenizer.to_str())
+    does = {
+        name: part for name, part in description.items() if name not in {"version", "truncation", "padding"}
+    }
     canonical = json.dumps([does, backend.pad_token_id], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 

@@ -1,4 +1,7 @@
-"""Weights as files and as tensors: read, fitted into a network, hashed. Pickled objects are never executed."""
+"""Weights as files and as tensors: read, also from 8 bits, fitted into a network, hashed.
+
+Pickled objects are never executed. In 8 bits a tensor ``name`` ``[O, ...]`` is int8 and ``name.scale`` ``[O]``.
+"""
 
 import hashlib
 import textwrap
@@ -17,6 +20,7 @@ from indexer.errors import WeightsError
 
 _MAX_GROWTH = 4  # times its size that a file may have unpacked; torch.save does not compress
 _EXPECTED = "expected .safetensors or a PyTorch checkpoint"
+SCALE_SUFFIX = ".scale"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -107,46 +111,17 @@ def _single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-SCALE_SUFFIX = ".scale"
-"""``name.scale`` holds the ``[O]`` scales of the int8 tensor ``name``."""
-
-LEVELS = 127
-
-
-def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of layers as int8 with their scales, all else in half precision; integers as they are.
-
-    Args:
-        state: Tensors by name; those of two axes and more are weights ``[O, ...]``.
-
-    Returns:
-        What ``dequantise`` takes. A weight is off by at most half a scale, 1/254 of its filter's largest.
-    """
-    packed = {}
-    for name, value in state.items():
-        if not value.is_floating_point():
-            packed[name] = value
-        elif value.ndim < 2:
-            packed[name] = value.half()
-        else:
-            rows = value.float().flatten(1)
-            scales = rows.abs().amax(dim=1) / LEVELS
-            packed[name] = torch.round(rows / scales.clamp_min(1e-30)[:, None]).to(torch.int8).view(value.shape)
-            packed[name + SCALE_SUFFIX] = scales
-    return packed
-
-
 def dequantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo ``quantise``: int8 tensors that have scales as float32, all else as it is.
+    """Undo ``quantise`` of ``scripts/lib/training.py``: int8 tensors with scales as float32, all else as it is.
 
     Raises:
         ValueError: If scales do not fit their tensor.
     """
     unpacked = {}
     for name, value in state.items():
-        if name.endswith(SCALE_SUFFIX) and is_quantised(state, name.removesuffix(SCALE_SUFFIX)):
+        if name.endswith(SCALE_SUFFIX) and _is_quantised(state, name.removesuffix(SCALE_SUFFIX)):
             continue
-        if is_quantised(state, name):
+        if _is_quantised(state, name):
             scales = state[name + SCALE_SUFFIX]
             if scales.shape != value.shape[:1] or not scales.is_floating_point():
                 raise ValueError(f"{name} has {len(value)} filters and scales of shape {tuple(scales.shape)}")
@@ -155,6 +130,6 @@ def dequantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return unpacked
 
 
-def is_quantised(state: Mapping[str, Tensor], name: str) -> bool:
+def _is_quantised(state: Mapping[str, Tensor], name: str) -> bool:
     """Whether the tensor of that name has 8 bits and scales beside it."""
     return name + SCALE_SUFFIX in state and name in state and state[name].dtype == torch.int8

@@ -61,13 +61,13 @@ def describe_torchvision() -> list[ZooNetwork]:
     """
     from indexer.networks.torchvision import models
 
-    found = (
+    networks = (
         _of_torchvision(architecture, entry)
         for architecture in models.list_models(module=models)
         for entry in models.get_model_weights(architecture)
         if math.isfinite(_top1(entry))
     )
-    return sorted(found, key=lambda network: network.name)
+    return sorted(networks, key=lambda network: network.name)
 
 
 def describe_timm() -> list[ZooNetwork]:
@@ -101,8 +101,8 @@ def cached_name(loader: Loader) -> str:
     if loader.source == "named":
         from indexer.networks.torchvision import models
 
-        known = models.list_models(module=models)
-        entries = models.get_model_weights(loader.architecture) if loader.architecture in known else ()
+        is_model = loader.architecture in models.list_models(module=models)
+        entries = models.get_model_weights(loader.architecture) if is_model else ()
         return next((_torch_file(entry.url) for entry in entries if entry.name == loader.weights), "")
     if loader.source == "timm":
         from indexer.networks.hubs import timm_config
@@ -155,7 +155,7 @@ def _timm_source(tag: str, num_classes: int) -> str:
 
 
 def _timm_cached_as(config: Any) -> str:
-    """The hub goes before the address, as in timm."""
+    """What timm's weights are called in a cache: the hub takes precedence over the address, as in timm."""
     if config.hf_hub_id:
         return f"hf:{config.hf_hub_id}"
     return _torch_file(config.url) if config.url else ""

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from registry.files import replacing
+from registry.metrics import ERROR_SHARES, LOSSES
 from registry.storage import schema
 from registry.storage.audit import installed_versions
 from registry.storage.database import storage_errors
@@ -81,10 +83,44 @@ def _with_source_accuracy(table: str, rows: pa.Table) -> pa.Table:
     return rows
 
 
+_IDENTITY: dict[str, dict[str, Callable[[pa.Table], Any]]] = {
+    "experts": {
+        "toy": lambda rows: rows["builtin"],
+        "aliases": lambda rows: _same(rows, [], pa.list_(pa.string())),
+        "weights_hash": lambda rows: _same(rows, "", pa.string()),
+    },
+    "results": {
+        "lower_is_better": lambda rows: pc.is_in(rows["metric"], pa.array([*ERROR_SHARES, *LOSSES])),
+        "task_version": lambda rows: _same(rows, 0, pa.int64()),
+        "weights_hash": lambda rows: _same(rows, "", pa.string()),
+        "run_id": lambda rows: _same(rows, "", pa.string()),
+    },
+}
+"""Columns of schema version 5, each made of the rows of version 4, by table."""
+
+
+def _same(rows: pa.Table, value: Any, of_type: pa.DataType) -> pa.Array:
+    """One value for every row."""
+    return pa.array([value] * len(rows), of_type)
+
+
+def _without_identity(table: str, columns: pa.Schema) -> pa.Schema:
+    return pa.schema([column for column in columns if column.name not in _IDENTITY.get(table, {})])
+
+
+def _with_identity(table: str, rows: pa.Table) -> pa.Table:
+    for column, make in _IDENTITY.get(table, {}).items():
+        rows = rows.append_column(schema.TABLES[table].field(column), make(rows))
+    return rows
+
+
 OLDEST_SCHEMA_VERSION = 3
 # From version N - 1 to N, under key N, as in ``registry.storage.schema.MIGRATIONS``; one for each from the
 # oldest on.
-UPGRADES: dict[int, Upgrade] = {4: Upgrade(_without_source_accuracy, _with_source_accuracy)}
+UPGRADES: dict[int, Upgrade] = {
+    4: Upgrade(_without_source_accuracy, _with_source_accuracy),
+    5: Upgrade(_without_identity, _with_identity),
+}
 
 
 def member_name(table: str) -> str:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from registry.distances import DEFAULT_ALPHA, get_distance, pairwise, trivial_distances
 from registry.errors import StorageError
 from registry.index.files import SavedIndex
+from registry.names import Key
 from registry.options import check_k
-from registry.records import Key
 
 # With fewer rows than this left after filtering, every distance is computed: it takes a few milliseconds.
 EXACT_BELOW = 20_000

@@ -25,7 +25,7 @@ FORMAT = 1
 """Part of every file: a layout made in another way is not extended but made again. Raise it with the method."""
 
 LAID_OUT, PLACED, LATER = 0, 1, 2
-"""Roles of a task: laid out by all distances; placed between those when they were; placed since."""
+"""Roles of a task: laid out by all distances; placed between those at the same time; placed later."""
 
 LOCK_FILE = "map-lock"  # no ending: a purge deletes all files of the folder that have one
 LOCK_TIMEOUT_SECONDS = 600.0
@@ -45,11 +45,11 @@ class Layout:
         identities: ``[T]`` which embedding of which task.
         positions: ``[T, 2]``.
         roles: ``[T]`` of ``LAID_OUT``, ``PLACED`` and ``LATER``.
-        stress: Of the layout when it was made.
-        trustworthiness: The same.
-        num_measured: Tasks the two were taken on.
-        method: How it was made, in words.
-        seed: It was made with.
+        stress: Stress-1 of the layout when it was made.
+        trustworthiness: Trustworthiness of the layout when it was made.
+        num_measured: Number of tasks that both were measured on.
+        method: How the layout was made, in words.
+        seed: Seed of the layout.
     """
 
     identities: pa.StringArray = field(repr=False)
@@ -62,11 +62,11 @@ class Layout:
     seed: int
 
     def __len__(self) -> int:
-        """T."""
+        """The number of tasks, T."""
         return len(self.identities)
 
     def with_placed(self, identities: pa.StringArray, positions: NDArray[np.float64], kept: Any) -> "Layout":
-        """The layout with tasks that were placed later behind those of ``kept`` ``[T]``, a mask."""
+        """The layout with tasks that were placed later after those of ``kept`` ``[T]``, a mask."""
         return replace(
             self,
             identities=pa.chunked_array([self.identities.filter(kept), identities]).combine_chunks(),

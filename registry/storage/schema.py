@@ -12,9 +12,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from registry.records import Key, embedding_checksum
+from registry.metrics import ERROR_SHARES, LOSSES
+from registry.names import Key
+from registry.records import embedding_checksum
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Tables(Protocol):
@@ -71,9 +73,31 @@ def _add_source_accuracy(tables: Tables) -> None:
         experts.add_columns({"source_accuracy": "cast(null as double)", "cached_as": "''"})
 
 
+def _add_identity(tables: Tables) -> None:
+    """To version 5: which experts are toys, what else they are called, what exactly a result was measured on.
+
+    Until then every expert that shipped was a small network of this package.
+    """
+    experts = tables.open_table("experts")
+    if "toy" not in experts.schema.names:
+        none = "arrow_cast(make_array(), 'List(Utf8)')"
+        experts.add_columns({"toy": "builtin", "aliases": none, "weights_hash": "''"})
+    results = tables.open_table("results")
+    if "run_id" not in results.schema.names:
+        lower = ", ".join(f"'{metric}'" for metric in (*ERROR_SHARES, *LOSSES))
+        results.add_columns(
+            {
+                "lower_is_better": f"metric in ({lower})",
+                "task_version": "cast(0 as bigint)",
+                "weights_hash": "''",
+                "run_id": "''",
+            }
+        )
+
+
 # From version N - 1 to N, under key N. Append only. A kill may make one run again, so each must leave a table
 # alone that it has already changed.
-MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history, 4: _add_source_accuracy}
+MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history, 4: _add_source_accuracy, 5: _add_identity}
 
 EMBEDDINGS_PREFIX = "embeddings__"
 TASK_KEY = ["name", "version"]
@@ -130,6 +154,9 @@ EXPERTS = pa.schema(
         pa.field("removed_at", _TEXT, nullable=False),
         pa.field("source_accuracy", pa.float64()),
         pa.field("cached_as", _TEXT, nullable=False),
+        pa.field("toy", _FLAG, nullable=False),
+        pa.field("aliases", _WORDS, nullable=False),
+        pa.field("weights_hash", _TEXT, nullable=False),
     ]
 )
 RESULTS = pa.schema(
@@ -143,6 +170,10 @@ RESULTS = pa.schema(
         pa.field("source", _TEXT, nullable=False),
         pa.field("builtin", _FLAG, nullable=False),
         pa.field("created_at", _TEXT, nullable=False),
+        pa.field("lower_is_better", _FLAG, nullable=False),
+        pa.field("task_version", _INTEGER, nullable=False),
+        pa.field("weights_hash", _TEXT, nullable=False),
+        pa.field("run_id", _TEXT, nullable=False),
     ]
 )
 AUDIT = _columns(

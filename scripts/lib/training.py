@@ -5,7 +5,7 @@ Axes: N samples, C classes, H and W pixels.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.networks.load import ARCHITECTURES
-from indexer.networks.weights import quantise
+from indexer.networks.weights import SCALE_SUFFIX
 from indexer.records import InputTransform
 
 ARCHITECTURE = "resnet14w32"
@@ -84,7 +84,7 @@ def train(
     generator: torch.Generator,
     report: Callable[[nn.Module], str] = lambda network: "",
 ) -> None:
-    """Train a network in place on uint8 images ``[N, 3, H, W]`` and labels ``[N]``; tells of each epoch."""
+    """Train a network in place on uint8 images ``[N, 3, H, W]`` and labels ``[N]``; prints each epoch."""
     steps = max(1, len(labels) // recipe.batch_size)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -135,3 +135,30 @@ def save_fp16(network: nn.Module, path: Path) -> None:
         for name, value in network.state_dict().items()
     }
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+LEVELS = 127
+
+
+def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of layers as int8 with their scales, all else in half precision; integers as they are.
+
+    Args:
+        state: Tensors by name; those of two axes and more are weights ``[O, ...]``.
+
+    Returns:
+        What ``indexer.networks.weights.dequantise`` takes. A weight is off by at most half a scale, 1/254 of
+        the largest in its filter.
+    """
+    packed = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            packed[name] = value
+        elif value.ndim < 2:
+            packed[name] = value.half()
+        else:
+            rows = value.float().flatten(1)
+            scales = rows.abs().amax(dim=1) / LEVELS
+            packed[name] = torch.round(rows / scales.clamp_min(1e-30)[:, None]).to(torch.int8).view(value.shape)
+            packed[name + SCALE_SUFFIX] = scales
+    return packed

@@ -15,7 +15,8 @@ from torch import nn
 from training import ARCHITECTURE, TRANSFORM, Augmentation, Recipe, save_8bit, train
 
 from indexer.data.samples import load_sample
-from indexer.networks.load import BUILTIN_FOLDER, load_expert
+from indexer.networks.load import load_expert
+from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.records import DEFAULT_PROBE
 
 

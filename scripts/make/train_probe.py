@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from training import ARCHITECTURE, MEAN, STD, TRANSFORM, Augmentation, Recipe, save_8bit, save_fp16, train
 
 from indexer.data.samples import load_sample
-from indexer.networks.load import ARCHITECTURES, BUILTIN_FOLDER
+from indexer.networks.load import ARCHITECTURES
+from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.records import DEFAULT_PROBE
 
 

@@ -11,9 +11,12 @@ from sklearn.datasets import load_digits
 
 from indexer.embed import embed_dataset
 from indexer.errors import DataError
-from indexer.records import EmbeddingSettings, TaskEmbedding
+from indexer.records import DEFAULT_PROBE, EmbeddingSettings, TaskEmbedding
 
-SETTINGS = EmbeddingSettings(device="cpu", max_samples=80)
+PROBE = "resnet14w16.tiny_imagenet"
+"""The smallest that ships."""
+
+SETTINGS = EmbeddingSettings(device="cpu", max_samples=80, probe=PROBE)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def grey(images: np.ndarray) -> np.ndarray:
 
 
 def check_numbers(embedding: TaskEmbedding) -> None:
-    """An embedding that tells something: finite, mostly positive, with errors below its values."""
+    """An embedding that says something: finite, mostly positive, with errors below its values."""
     assert np.isfinite(embedding.fisher).all()
     assert (embedding.fisher > 0).mean() > 0.9
     assert np.isfinite(embedding.standard_error).all()
@@ -75,8 +78,9 @@ def traits(digit: int) -> dict[str, bool]:
 def test_regression(digits: tuple, tmp_path: Path):
     images, _ = digits
     ink = images.mean(axis=(1, 2), keepdims=False).astype(np.float32)
-    other = np.stack([ink * 1000 + 3, -ink], axis=1)  # the unit of a target tells nothing
-    one = embed_dataset(save(tmp_path / "one.npz", grey(images), ink), SETTINGS)
+    other = np.stack([ink * 1000 + 3, -ink], axis=1)  # the unit of a target says nothing
+    settings = replace(SETTINGS, probe=DEFAULT_PROBE)  # the small one does not see how much ink there is
+    one = embed_dataset(save(tmp_path / "one.npz", grey(images), ink), settings)
     check_numbers(one)
     assert (one.dataset.kind, one.dataset.class_names, one.dataset.num_classes) == (
         "regression",
@@ -84,7 +88,7 @@ def test_regression(digits: tuple, tmp_path: Path):
         1,
     )
     assert 0.5 < one.head_accuracy <= 1  # R squared: how much ink there is can be seen
-    two = embed_dataset(save(tmp_path / "two.npz", grey(images), other), SETTINGS)
+    two = embed_dataset(save(tmp_path / "two.npz", grey(images), other), settings)
     assert two.dataset.num_classes == 2
     assert log_correlation(one, two) > 0.9
 
@@ -140,7 +144,7 @@ def test_imbalance_of_a_hundred_to_one(digits: tuple, tmp_path: Path):
 def test_a_thousand_classes(digits: tuple, tmp_path: Path):
     images, _ = digits
     spec = save(tmp_path / "many.npz", np.concatenate([grey(images)] * 2)[:3000], np.arange(3000) % 1000)
-    embedding = embed_dataset(spec, EmbeddingSettings(device="cpu"))
+    embedding = embed_dataset(spec, EmbeddingSettings(device="cpu", probe=PROBE))
     check_numbers(embedding)
     assert embedding.num_samples_used == 2000
     assert embedding.dataset.num_classes == 1000
@@ -149,7 +153,7 @@ def test_a_thousand_classes(digits: tuple, tmp_path: Path):
 def test_tolerance_stops_early_and_is_met(digits: tuple, tmp_path: Path):
     images, labels = digits
     spec = save(tmp_path / "a.npz", grey(images), labels)
-    settings = EmbeddingSettings(device="cpu", max_samples=250, batch_size=20, tolerance=0.25)
+    settings = EmbeddingSettings(device="cpu", max_samples=250, batch_size=20, tolerance=0.25, probe=PROBE)
     stopped, whole = embed_dataset(spec, settings), embed_dataset(spec, replace(settings, tolerance=None))
     assert 100 <= stopped.num_samples_used < 250
     assert np.median(stopped.standard_error / stopped.fisher.clip(min=1e-12)) < 0.25

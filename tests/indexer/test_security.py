@@ -468,7 +468,7 @@ def test_file_beyond_the_limit_is_not_read(tmp_path):
 
 
 def test_bombs_take_bounded_memory(tmp_path):
-    """All of them in one process, which tells how much memory it has taken at most."""
+    """All of them in one process, which says how much memory it has taken at most."""
     root = tmp_path / "data"
     for number, content in enumerate(BOMBS.values()):
         (root / f"c{number % 2}").mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from indexer.data.labels import label_array
-from indexer.data.samples import open_dataset
-from indexer.data.sampling import draw, survey
+from indexer.data.sampling import draw, label_array, survey
+from indexer.data.specs import open_dataset
 
 
 def noise_image(seed: int, height: int = 12, width: int = 10) -> Image.Image:

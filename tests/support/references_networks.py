@@ -1,4 +1,4 @@
-"""Slow, obviously right twins of indexer.probes."""
+"""Slow, obviously right twins of what loads and heads networks."""
 
 import torch
 from torch import Tensor, nn

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.data.channels import UnfitPixelsError, channel_groups, rgb_planes
+from indexer.data.images import UnfitPixelsError, channel_groups, rgb_planes
 
 
 def planes(pixels, rule="auto", value_range=None):
@@ -127,8 +127,8 @@ def test_range_of_the_type(dtype, values, expected):
         (np.array([0.5, 1.25, 7]), "has a pixel of 1.25, and floats without a range are 0 to 1; "),
         (np.array([-0.5, 1]), "has a pixel of -0.5, and floats without a range are 0 to 1; "),
         (np.array([0.5, np.inf]), "has a pixel of inf, and floats without a range are 0 to 1; "),
-        (np.array([0, 1], np.int16), "has pixels of type int16, which tells no range; "),
-        (np.array([0, 1], np.uint32), "has pixels of type uint32, which tells no range; "),
+        (np.array([0, 1], np.int16), "has pixels of type int16, which has no range of its own; "),
+        (np.array([0, 1], np.uint32), "has pixels of type uint32, which has no range of its own; "),
     ],
     ids=["above", "below", "infinite", "int16", "uint32"],
 )

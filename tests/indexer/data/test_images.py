@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexer.data import images
-from indexer.data.channels import UnfitPixelsError
-from indexer.data.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image, fit_image, is_image_name
+from indexer.data.images import (
+    IMAGE_SUFFIXES,
+    UnfitPixelsError,
+    UnreadableImageError,
+    decode_image,
+    fit_image,
+    is_image_name,
+)
 from indexer.records import InputTransform
 
 
@@ -96,7 +102,7 @@ def test_decode_lays_transparent_pixels_over_white():
 
 
 def fitted(raw, channels="auto", value_range=None, side=None):
-    """Decoded and fitted; at its own size unless told."""
+    """Decoded and fitted; at its own size by default."""
     picture = decode_image(raw, channels, value_range)
     size = picture.size if isinstance(picture, Image.Image) else picture[0].size
     return fit_image(picture, InputTransform(side or min(size), side or min(size)))
@@ -359,6 +365,6 @@ def test_fit_cuts_a_line_before_enlarging_it(monkeypatch, tall):
 
 def test_listing_and_decoding_import_no_torch():
     heavy = {"torch", "torchvision", "pyarrow", "sklearn"}
-    code = f"import sys, indexer.datasets; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, indexer.data.samples; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == []

@@ -125,7 +125,7 @@ def test_manifest_with_bars_is_multi_label(tmp_path, suffix):
 
 
 def test_manifest_is_multi_label_in_all_of_its_splits(tmp_path):
-    """A bar anywhere tells what the column is, also in a split that happens to have none."""
+    """A bar anywhere says what the column is, also in a split that happens to have none."""
     write_folder(tmp_path, {"x": 3})
     rows = [("x/000.png", "red", "train"), ("x/001.png", "", "train"), ("x/002.png", "red|blue", "test")]
     spec = write_manifest(tmp_path / "list.csv", rows, ("path", "label", "split"))

@@ -23,8 +23,9 @@ from builders_datasets import (
 from PIL import Image
 
 from indexer.data.images import decode_image, fit_image, image_input
-from indexer.data.samples import load_sample, open_dataset
+from indexer.data.samples import load_sample
 from indexer.data.sampling import draw
+from indexer.data.specs import open_dataset
 from indexer.errors import DataError, SettingsError, TooFewSamplesError, UnreadableFilesError
 from indexer.records import InputTransform
 
@@ -71,7 +72,7 @@ def test_load_decodes_what_was_drawn(tmp_path):
 
 
 def test_load_reads_only_what_was_drawn(tmp_path):
-    """Of files that are not drawn the listing is enough: half of them may be rubbish."""
+    """The listing is enough for files that are not drawn: half of them may be rubbish."""
     root = write_folder(tmp_path, {"cat": 20, "dog": 20})
     found = listed(root)
     for index in set(range(40)) - set(drawn_rows(found, 10)):

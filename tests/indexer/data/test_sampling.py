@@ -9,7 +9,7 @@ from builders_datasets import encoded, noise_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.data.listings import Dataset, Entry
+from indexer.data.listings import Entry, Listing
 from indexer.data.samples import load_sample
 from indexer.data.sampling import allocate, draw, survey
 from indexer.data.specs import open_dataset
@@ -20,7 +20,7 @@ def listing(labels, kind="single_label", order=None):
     """A listing of samples with these labels, in the order given, and named by their place in ``labels``."""
     num_labels = 1 + max((label for several in labels for label in several), default=0)
     entries = [Entry(f"{row:04d}", None, tuple(several)) for row, several in enumerate(labels)]
-    return Dataset(
+    return Listing(
         spec="made up",
         kind=kind,
         class_names=tuple(f"c{label}" for label in range(num_labels)),

@@ -1,16 +1,13 @@
 """Engines: the same results from each, errors as values, and processes that die."""
 
-import os
 import re
-import signal
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from builders_datasets import write_folder
+from engine_works import Dying, Slow, Square
 
 from indexer.engines.engines import ENGINES, HEEDED_BY_SOME, run_works
 from indexer.engines.processes import DEPTH
@@ -19,74 +16,28 @@ from indexer.errors import DataError, EngineError, MissingLibraryError, Settings
 from indexer.records import EmbeddingSettings
 
 
-@dataclass(frozen=True)
-class Square:
-    """Work that needs no network; in processes it is found by PYTHONPATH."""
-
-    value: int
-
-    @property
-    def title(self) -> str:
-        return f"square of {self.value}"
-
-    def run(self) -> int:
-        if self.value == 13:
-            raise DataError("thirteen", "brings bad luck")
-        if self.value == 14:
-            raise ZeroDivisionError("as of a library")
-        return self.value**2
-
-
-@dataclass(frozen=True)
-class Dying:
-    """Work that kills its process as long as its file lacks so many lines."""
-
-    path: str
-    times: int
-    title: str = "a deadly one"
-
-    def run(self) -> str:
-        with Path(self.path).open("a") as file:
-            file.write("begun\n")
-        if len(Path(self.path).read_text().split()) <= self.times:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return "alive"
-
-
-@dataclass(frozen=True)
-class Slow:
-    """Work that tells its process and takes long."""
-
-    path: str
-    title: str = "a slow one"
-
-    def run(self) -> None:
-        Path(self.path).write_text(str(os.getpid()))
-        time.sleep(60)
-
-
 def outcomes_of(works, engine="serial", **settings):
     """Outcomes in the order of the work, and each exactly once."""
-    found = [it for it in run_works(works, engine, EngineSettings(**settings)) if it]
-    found.sort(key=lambda outcome: outcome.number)
-    assert [outcome.number for outcome in found] == list(range(len(works)))
-    return found
+    outcomes = [outcome for outcome in run_works(works, engine, EngineSettings(**settings)) if outcome]
+    outcomes.sort(key=lambda outcome: outcome.number)
+    assert [outcome.number for outcome in outcomes] == list(range(len(works)))
+    return outcomes
 
 
-def check_all_went_on(found):
+def check_all_went_on(outcomes):
     """One outcome of each of 20 squares, two of them errors."""
-    values = [outcome.value for outcome in found]
+    values = [outcome.value for outcome in outcomes]
     assert values == [None if number in {13, 14} else number**2 for number in range(20)]
-    assert str(found[13].error) == "thirteen: brings bad luck"
-    assert isinstance(found[13].error, DataError)
-    assert str(found[14].error) == "square of 14: ZeroDivisionError: as of a library"
-    assert [outcome.error is None for outcome in found] == [number not in {13, 14} for number in range(20)]
+    assert str(outcomes[13].error) == "thirteen: brings bad luck"
+    assert isinstance(outcomes[13].error, DataError)
+    assert str(outcomes[14].error) == "square of 14: ZeroDivisionError: as of a library"
+    assert [outcome.error is None for outcome in outcomes] == [number not in {13, 14} for number in range(20)]
 
 
 def embedded_bytes(outcome):
     """All vectors of an embedding."""
-    found = outcome.value
-    return [array.tobytes() for array in (found.fisher, found.standard_error, found.domain)]
+    embedding = outcome.value
+    return [array.tobytes() for array in (embedding.fisher, embedding.standard_error, embedding.domain)]
 
 
 def make_embeddings(folder, count):
@@ -97,7 +48,7 @@ def make_embeddings(folder, count):
     ]
 
 
-SETTINGS = EmbeddingSettings()
+SETTINGS = EmbeddingSettings(probe="resnet14w16.tiny_imagenet")
 
 
 def test_catalogue_is_named_by_its_keys():
@@ -133,19 +84,19 @@ def test_threads_are_as_before_afterwards():
 def test_processes_outlive_work_that_kills_them_and_give_the_same_bytes(tmp_path):
     """One pool for it all, as starting processes takes seconds."""
     once, always = Dying(str(tmp_path / "once"), 1), Dying(str(tmp_path / "always"), 99)
-    works = [*make_embeddings(tmp_path, 3), once, always, Square(13), Square(3)]
-    found = outcomes_of(works, "processes", jobs=2)
-    serial = outcomes_of(works[:3])
-    assert [embedded_bytes(it) for it in found[:3]] == [embedded_bytes(it) for it in serial]
-    assert (found[3].value, found[3].attempts) == ("alive", 2)
-    assert found[4].attempts == 2
-    assert str(found[4].error) == (
+    works = [*make_embeddings(tmp_path, 2), once, always, Square(13), Square(3)]
+    outcomes = outcomes_of(works, "processes", jobs=2)
+    serial = outcomes_of(works[:2])
+    assert [embedded_bytes(outcome) for outcome in outcomes[:2]] == [*map(embedded_bytes, serial)]
+    assert (outcomes[2].value, outcomes[2].attempts) == ("alive", 2)
+    assert outcomes[3].attempts == 2
+    assert str(outcomes[3].error) == (
         "a deadly one: the process that computed it was killed by SIGKILL, 2 times of 2; if the memory does "
         "not suffice, use fewer jobs or a smaller memory budget"
     )
     assert len((tmp_path / "always").read_text().split()) == 2
-    assert str(found[5].error) == "thirteen: brings bad luck"
-    assert found[6].value == 9
+    assert str(outcomes[4].error) == "thirteen: brings bad luck"
+    assert outcomes[5].value == 9
 
 
 def test_processes_end_when_nobody_listens_any_more(tmp_path):
@@ -159,7 +110,7 @@ def test_processes_end_when_nobody_listens_any_more(tmp_path):
 
     outcomes = run_works(works(), "processes", EngineSettings(jobs=1))
     while not (path.exists() and path.read_text()):
-        assert next(outcomes) is None  # nothing is done, and whoever waits is told so
+        assert next(outcomes) is None  # nothing is done, and whoever waits hears so
     assert len(taken) == DEPTH
     process = int(path.read_text())
     outcomes.close()
@@ -228,19 +179,19 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch):
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_goes_on_after_errors_and_deaths(tmp_path, capfd):
     cloudpickle = pytest.importorskip("ray.cloudpickle")
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which Ray's processes do not find
+    cloudpickle.register_pickle_by_value(sys.modules["engine_works"])  # which Ray's processes do not find
     once, always = Dying(str(tmp_path / "once"), 1), Dying(str(tmp_path / "always"), 99)
-    works = [*make_embeddings(tmp_path, 3), once, always, Square(13), Square(3)]
-    found = outcomes_of(works, "ray", jobs=2)
-    serial = outcomes_of(works[:3])
-    assert [embedded_bytes(it) for it in found[:3]] == [embedded_bytes(it) for it in serial]
-    assert found[3].value == "alive"
-    told = capfd.readouterr()
-    assert told.out == ""  # where answers go
-    assert "died" in told.err
-    assert "Ray lost it 2 times: WorkerCrashedError" in str(found[4].error)
-    assert str(found[5].error) == "thirteen: brings bad luck"
-    assert found[6].value == 9
+    works = [*make_embeddings(tmp_path, 2), once, always, Square(13), Square(3)]
+    outcomes = outcomes_of(works, "ray", jobs=2)
+    serial = outcomes_of(works[:2])
+    assert [embedded_bytes(outcome) for outcome in outcomes[:2]] == [*map(embedded_bytes, serial)]
+    assert outcomes[2].value == "alive"
+    printed = capfd.readouterr()
+    assert printed.out == ""  # where answers go
+    assert "died" in printed.err
+    assert "Ray lost it 2 times: WorkerCrashedError" in str(outcomes[3].error)
+    assert str(outcomes[4].error) == "thirteen: brings bad luck"
+    assert outcomes[5].value == 9
     import ray
 
     assert not ray.is_initialized()

@@ -16,11 +16,11 @@ from indexer.errors import DataError, NetworkError, SettingsError, UnknownNameEr
 from indexer.experts.feature_cache import FeatureCache
 from indexer.experts.trials import TrialData
 from indexer.networks.load import ARCHITECTURES, load_network
-from indexer.networks.offline import BUILTIN_FOLDER
+from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.networks.run import extract_features
 from indexer.records import EmbeddingSettings
 
-EXPERT = "resnet14w32.mnist"
+EXPERT = "resnet14w16.tiny_imagenet"
 FILE = BUILTIN_FOLDER / f"{EXPERT}.safetensors"
 
 
@@ -79,9 +79,9 @@ def test_other_samples_are_computed(data: TrialData, changed: dict):
 
 def test_changed_data_and_changed_weights_are_computed(data: TrialData, tmp_path: Path):
     folder = shutil.copytree(data.data, tmp_path / "copy")
-    weights = tmp_path / "resnet14w32.mine.safetensors"
+    weights = tmp_path / "resnet14w16.mine.safetensors"
     shutil.copy(FILE, weights)
-    mine = f"resnet14w32@{weights}"
+    mine = f"resnet14w16@{weights}"
     assert data.features(mine).feature_seconds is not None
     assert (
         TrialData(str(folder), cache=data.cache).features(mine).feature_seconds is None
@@ -128,7 +128,7 @@ def test_of_several_transforms_the_last_are_kept(data: TrialData, monkeypatch, t
 
 
 def test_code_of_the_user_is_run_each_time(data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its weights do not tell what it does."""
+    """The weights of a function do not say what it does."""
     loader = own_networks(tmp_path, monkeypatch, "x = x * 1")
     for _ in range(2):
         assert data.features(loader).feature_seconds is not None
@@ -158,16 +158,16 @@ def test_weights_that_are_not_numbers_are_told(data: TrialData, tmp_path: Path):
         key: value * float("nan") if value.is_floating_point() else value
         for key, value in load_file(FILE).items()
     }
-    damaged = tmp_path / "resnet14w32.damaged.safetensors"
+    damaged = tmp_path / "resnet14w16.damaged.safetensors"
     save_file(state, damaged)
     with pytest.raises(WeightsError, match=r"damaged.safetensors: its features hold NaN or infinity"):
-        data.features(f"resnet14w32@{damaged}")
+        data.features(f"resnet14w16@{damaged}")
     damaged.write_bytes(FILE.read_bytes()[:1000])
     with pytest.raises(WeightsError, match=r"damaged.safetensors: not a safetensors file"):
-        data.features(f"resnet14w32@{damaged}")
+        data.features(f"resnet14w16@{damaged}")
     damaged.unlink()
     with pytest.raises(WeightsError, match=r"damaged.safetensors: no such weights file"):
-        data.features(f"resnet14w32@{damaged}")
+        data.features(f"resnet14w16@{damaged}")
     with pytest.raises(UnknownNameError, match=r"^no architecture is named 'resnet14w99'"):
         data.features("resnet14w99@x.pt")
 

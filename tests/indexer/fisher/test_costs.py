@@ -100,7 +100,7 @@ def test_torchscript_takes_the_slow_route_for_all_layers():
 
 def test_counting_leaves_nothing_behind() -> None:
     """A process that embeds thousands of tasks counts for each; it used to keep 3 MB every time."""
-    network = load_network("resnet14w32.mnist")
+    network = load_network("resnet14w16.tiny_imagenet")
 
     def objects_after_counting() -> int:
         activation_bytes(network)

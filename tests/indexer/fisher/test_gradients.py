@@ -21,7 +21,7 @@ PLENTY = 2**40
 def convolution(
     filters: int = 64, channels: int = 64, kernel: int = 3, stride: int = 1, pixels: int = 8, groups: int = 1
 ) -> ConvGradient:
-    """Of two samples, with half the kernel as padding, on the device without memory."""
+    """Gradients of two samples, with half the kernel as padding, on the device without memory."""
     padding = kernel // 2
     positions = (pixels + 2 * padding - kernel) // stride + 1
     geometry = ConvGeometry(

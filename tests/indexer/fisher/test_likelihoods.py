@@ -94,17 +94,10 @@ def test_random_scores_have_the_mean_and_covariance_of_the_score(name: str, kind
 def test_score_is_the_gradient_of_the_log_likelihood(name: str):
     logits = torch.randn(6, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
     labels = labels_for(name, 6)
-    (grads,) = torch.autograd.grad(LIKELIHOODS[name].negative_log_likelihood(logits, labels).sum(), logits)
-    torch.testing.assert_close(LIKELIHOODS[name].label_score(logits, labels), -grads)
-
-
-@each_likelihood
-def test_likelihood_is_that_of_torch_distributions(name: str):
-    logits = torch.randn(6, 4, generator=seeded(), dtype=torch.float64)
-    labels = labels_for(name, 6)
     wanted = labels if name == "single_label" else labels.double()
-    expected = -label_distribution(name, logits, VARIANCE).log_prob(wanted)
-    torch.testing.assert_close(LIKELIHOODS[name].negative_log_likelihood(logits, labels), expected)
+    log_likelihood = label_distribution(name, logits, VARIANCE).log_prob(wanted)
+    (grads,) = torch.autograd.grad(log_likelihood.sum(), logits)
+    torch.testing.assert_close(LIKELIHOODS[name].label_score(logits, labels), grads)
 
 
 @each_likelihood
@@ -169,7 +162,6 @@ def test_scores_take_the_dtype_of_the_logits(name: str):
         likelihood.sampled_score(logits, seeded()),
         likelihood.signed_direction(logits, seeded()),
         likelihood.label_score(logits, labels),
-        likelihood.negative_log_likelihood(logits, labels),
         *likelihood.covariance_factors(logits),
     ]
     assert {values.dtype for values in found} == {torch.float32}
@@ -182,9 +174,8 @@ def test_scores_take_the_dtype_of_the_logits(name: str):
 def test_labels_that_would_be_broadcast_are_refused(name: str, shape: tuple[int, ...], expected: list[int]):
     labels = torch.zeros(shape, dtype=torch.int64)
     message = f"labels: expected of shape {expected} for these logits, got {list(shape)}"
-    for method in ("label_score", "negative_log_likelihood"):
-        with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-            getattr(LIKELIHOODS[name], method)(torch.zeros(3, 4), labels)
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        LIKELIHOODS[name].label_score(torch.zeros(3, 4), labels)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])

@@ -58,7 +58,9 @@ def _seed():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnet18", marks=pytest.mark.slow), "squeezenet1_0", "mobilenet_v3_small"]
+)
 def test_architecture_matches_one_by_one(name: str, dtype: torch.dtype):
     network = getattr(models, name)(num_classes=4).eval().to(dtype)
     perturb_statistics(network)
@@ -321,7 +323,7 @@ def test_tied_weights_belong_to_the_first_layer():
 
 
 class Windows(nn.Module):
-    """Moves positions into the axis of samples, before it or behind it, as attention in windows does."""
+    """Moves positions into the axis of samples, before it or after it, as attention in windows does."""
 
     def __init__(self, *, samples_first: bool) -> None:
         super().__init__()
@@ -421,7 +423,7 @@ def test_what_no_rule_knows_takes_the_slow_route_and_is_named():
 
 
 class SharedTable(nn.Module):
-    """Uses a weight on what is the same for all samples: its rows tell nothing of a single one."""
+    """Uses a weight on what is the same for all samples: its rows say nothing of a single one."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()

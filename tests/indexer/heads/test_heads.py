@@ -267,7 +267,7 @@ def test_unit_and_offset_of_the_targets_change_nothing():
 
 
 def test_variance_is_that_of_the_noise():
-    """Of y = a + b with a foretold by the features and b noise, b has three quarters of the variance."""
+    """In y = a + b the features predict a, and b is noise: it has three quarters of the variance."""
     generator = np.random.default_rng(0)
     features = generator.normal(size=(4000, 6))
     targets = features[:, :1] + np.sqrt(3) * generator.normal(size=(4000, 1))

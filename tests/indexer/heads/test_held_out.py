@@ -121,7 +121,7 @@ def test_held_out_score_depends_on_the_seed_and_on_nothing_else(kind: Kind):
 
 @pytest.mark.parametrize(("kind", "chance"), [("single_label", 1 / 3), ("multi_label", 0.3), ("regression", 0)])
 def test_labels_without_relation_are_scored_as_chance(kind: Kind, chance: float):
-    """Of three classes a third, of three labels their mean frequency, of targets nothing explained."""
+    """Chance: a third of three classes, the mean frequency of three labels, nothing explained of targets."""
     features, labels = task(kind, num_samples=1200)
     shuffled = np.random.default_rng(0).permutation(labels)
     assert held_out_score(features, shuffled, 0, kind).accuracy == pytest.approx(chance, abs=0.08)

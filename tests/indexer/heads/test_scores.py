@@ -105,7 +105,7 @@ def test_choice_is_uniform_and_differs_by_seed():
 
 
 def both_sides(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Of which labels there are samples with it and samples without it among the chosen and among the rest."""
+    """For which labels there are samples with it and samples without it among the chosen and among the rest."""
     sides = labels[chosen], labels[~chosen]
     return np.all([(side.any(axis=0) & (side == 0).any(axis=0)) for side in sides], axis=0)
 

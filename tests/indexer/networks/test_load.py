@@ -15,12 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.networks.load import (
-    count_flops,
-    list_builtin,
-    load_expert,
-    load_network,
-)
+from indexer.networks.load import count_flops, load_expert, load_network
+from indexer.networks.loaders import list_builtin
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.torchvision import models
 from indexer.records import DEFAULT_PROBE, InputTransform
@@ -161,7 +157,7 @@ def test_damaged_files_raise_nothing_but_our_error(tmp_path_factory: pytest.Temp
     intact = path.read_bytes()
 
     @given(st.integers(0, len(intact) - 1), st.binary(max_size=3), st.booleans())
-    @hypothesis_settings(deadline=None, max_examples=60)
+    @hypothesis_settings(deadline=None, max_examples=20)
     def check(position: int, replacement: bytes, cut: bool):
         rest = b"" if cut else intact[position + len(replacement) :]
         path.write_bytes(intact[:position] + replacement + rest)

@@ -16,36 +16,27 @@ from indexer.networks.headless import count_params, head_name
 from indexer.networks.load import (
     describe_networks,
     get_architecture,
-    list_builtin,
     list_torchvision,
     load_expert,
     load_network,
 )
+from indexer.networks.loaders import list_builtin
 from indexer.networks.torchvision import models
 from indexer.networks.weights import fill
 from indexer.records import DEFAULT_PROBE, InputTransform
 
-
-def smallest_of_each_family() -> set[str]:
-    """One architecture of each of torchvision's modules."""
-    families: dict[str, list[str]] = {}
-    for name in models.list_models(module=models):
-        families.setdefault(models.get_model_builder(name).__module__, []).append(name)
-
-    def count_params(name: str) -> int:
-        return next(iter(models.get_model_weights(name))).meta["num_params"]
-
-    return {min(family, key=count_params) for family in families.values()}
+ODD = {"alexnet", "googlenet", "resnet18", "squeezenet1_1", "vit_b_32"}
+"""One of each way in which heads and parameters are made."""
 
 
-SMALLEST = smallest_of_each_family()
-ARCHITECTURES = [
-    pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow)
-    for name in models.list_models(module=models)
-]
+def architectures(default: set[str]) -> pytest.MarkDecorator:
+    """All architectures of torchvision, of which only some run by default."""
+    names = models.list_models(module=models)
+    marked = [pytest.param(name, marks=() if name in default else pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("name", marked)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@architectures(ODD)
 def test_every_architecture_is_built_without_weights_and_has_a_head(name: str):
     network = load._build_unfilled(get_architecture(name).build, 5)
     head = network.get_submodule(head_name(network))
@@ -96,23 +87,10 @@ SMALLEST_INPUT = {"maxvit_t": 224, "inception_v3": 96, "alexnet": 64}
 """Pixels of the input's side, where 32 are too few; vision transformers know theirs."""
 
 
-HANDFUL = {
-    "mnasnet0_5",
-    "mobilenet_v3_small",
-    "regnet_y_400mf",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
-    "swin_t",
-}
+HANDFUL = {"mnasnet0_5", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in HANDFUL else pytest.mark.slow)
-        for name in models.list_models(module=models)
-    ],
-)
+@architectures(HANDFUL)
 def test_every_architecture_gives_features_for_weights_from_a_file(tmp_path: Path, name: str):
     options = {"image_size": 56 if name == "vit_h_14" else 64} if name.startswith("vit_") else {}
     options |= load._TORCHVISION_OPTIONS.get(name, {})
@@ -174,7 +152,14 @@ def test_weights_name_before_a_file_says_the_transform(tmp_path: Path):
         load_network(f"regnet_y_400mf.IMAGENET1K_V3@{tmp_path}/mine.safetensors")
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "resnet18", "mnasnet0_5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_b_32",
+        "mnasnet0_5",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_t", "resnet18")),
+    ],
+)
 def test_operations_are_those_that_torchvision_states(name: str):
     """Attention too, whose fused kernels are not counted; torchvision states billions with three decimals."""
     torch.manual_seed(0)
@@ -252,15 +237,20 @@ def test_torchvision_weights_load_from_its_cache(offline: Path):
     )
 
 
-def test_networks_are_described_without_reading_weights(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(scope="module")
+def described() -> list[load.NetworkDescription]:
+    """The description of all networks, made without reading weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "read_weights", None)
+        return describe_networks()
+
+
+def test_networks_are_described_without_reading_weights(described: list):
     expected = {name: load_network(name).num_params for name in list_builtin()}
-    monkeypatch.setattr(load, "read_weights", None)
-    described = {found.name: found.num_params for found in describe_networks() if found.source == "builtin"}
-    assert described == expected
+    assert {net.name: net.num_params for net in described if net.source == "builtin"} == expected
 
 
-def test_description_of_networks_lists_builtin_and_torchvision():
-    described = describe_networks()
+def test_description_of_networks_lists_builtin_and_torchvision(described: list):
     by_name = {network.name: network for network in described}
     assert len(by_name) == len(described)
     assert [network.name for network in described] == [*list_builtin(), *list_torchvision()]

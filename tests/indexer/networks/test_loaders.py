@@ -55,7 +55,7 @@ def test_unknown_prefixes_are_answered_with_ours(text: str):
 
 
 @given(PATHS)
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=60)
 def test_any_path_survives(path: str):
     """A file's path may hold every mark that separates the parts of a loader."""
     assert parse_loader(f"resnet18@{path}").file == Path(path)
@@ -65,7 +65,7 @@ def test_any_path_survives(path: str):
 
 
 @given(st.text(max_size=40))
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(deadline=None, max_examples=150)
 def test_any_text_is_parsed_or_refused_in_one_line(text: str):
     try:
         loader = parse_loader(text)

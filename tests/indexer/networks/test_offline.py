@@ -1,5 +1,6 @@
 """Which weights are on this machine, by caches laid out as the libraries lay out theirs, and without torch."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from extras import skip_without
 from markdown_pages import ROOT
 
 from indexer.networks import offline
-from indexer.networks.offline import hugging_face_cache, is_loadable_offline, list_builtin, torch_cache
+from indexer.networks.loaders import list_builtin
+from indexer.networks.offline import hugging_face_cache, is_loadable_offline, torch_cache
 
 RESNET18, RESNET18_FILE = "resnet18.IMAGENET1K_V1", "resnet18-f37072fd.pth"
 
@@ -142,28 +144,37 @@ def test_what_cannot_be_is_not_here(loader):
     assert not is_loadable_offline(loader)
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {"TORCH_HOME": "~/elsewhere"},
-        {"XDG_CACHE_HOME": "/tmp/cache"},
-        {"XDG_CACHE_HOME": "/tmp/cache", "TORCH_HOME": "/tmp/torch", "HF_HOME": "/tmp/hf"},
-        {"HF_HOME": "/tmp/hf", "HUGGINGFACE_HUB_CACHE": "/tmp/old"},
-        {"HUGGINGFACE_HUB_CACHE": "/tmp/old", "HF_HUB_CACHE": "$HOME/hub"},
-    ],
-    ids=lambda variables: " ".join(variables) or "none",
-)
-def test_caches_are_where_the_libraries_have_them(variables):
-    """Each reads the environment when it is imported, so they are asked in a fresh process."""
-    code = (
-        "import sys; from indexer.networks.offline import torch_cache, hugging_face_cache as ours; "
-        "found = torch_cache().parent, ours(); assert 'torch' not in sys.modules; "
-        "import huggingface_hub.constants as theirs, torch; "
-        "assert list(map(str, found)) == [torch.hub.get_dir(), theirs.HF_HUB_CACHE], found"
-    )
-    environment = {"HOME": str(Path.home()), "PATH": ""} | variables
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
-    )
+ENVIRONMENTS = [
+    {},
+    {"TORCH_HOME": "~/elsewhere"},
+    {"XDG_CACHE_HOME": "/tmp/cache"},
+    {"XDG_CACHE_HOME": "/tmp/cache", "TORCH_HOME": "/tmp/torch", "HF_HOME": "/tmp/hf"},
+    {"HF_HOME": "/tmp/hf", "HUGGINGFACE_HUB_CACHE": "/tmp/old"},
+    {"HUGGINGFACE_HUB_CACHE": "/tmp/old", "HF_HUB_CACHE": "$HOME/hub"},
+]
+COMPARE_CACHES = """
+import importlib, json, os, sys
+from indexer.networks.offline import hugging_face_cache, torch_cache
+
+def under(variables):
+    os.environ.clear()
+    os.environ.update({"HOME": sys.argv[1], "PATH": ""} | variables)
+    return variables
+
+environments = json.loads(sys.argv[2])
+ours = [[str(torch_cache().parent), str(hugging_face_cache())] for _ in map(under, environments)]
+assert "torch" not in sys.modules
+import torch, huggingface_hub.constants as hub
+theirs = [[torch.hub.get_dir(), importlib.reload(hub).HF_HUB_CACHE] for _ in map(under, environments)]
+print(json.dumps([ours, theirs]))
+"""
+
+
+def test_caches_are_where_the_libraries_have_them():
+    """The hub reads the environment when it is imported, so all are asked in a fresh process."""
+    command = [sys.executable, "-c", COMPARE_CACHES, str(Path.home()), json.dumps(ENVIRONMENTS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+    ours, theirs = json.loads(done.stdout)
+    assert ours == theirs
+    assert len(set(map(tuple, ours))) > 4  # the environments differ

@@ -111,9 +111,9 @@ def test_features_do_not_depend_on_the_batch_size(probe: PretrainedNetwork, batc
 
 
 def test_progress_counts_samples(probe: PretrainedNetwork):
-    told = []
-    extract_features(probe, IMAGES, batch_size=3, progress=lambda *report: told.append(report))
-    assert told == [("features", 3, 7), ("features", 6, 7), ("features", 7, 7)]
+    reports = []
+    extract_features(probe, IMAGES, batch_size=3, progress=lambda *report: reports.append(report))
+    assert reports == [("features", 3, 7), ("features", 6, 7), ("features", 7, 7)]
 
 
 def test_features_leave_the_network_as_it_was(probe: PretrainedNetwork):

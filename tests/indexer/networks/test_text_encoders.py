@@ -1,4 +1,4 @@
-"""indexer.networks.text_encoders: features and exact Fisher information of texts, whatever they are padded
+"""indexer.networks.hubs.TextEncoder: features and exact Fisher information of texts, whatever they are padded
 to."""
 
 import re

@@ -4,6 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from indexer.networks.torchvision import datasets, models  # before torchvision itself: this is its door
+
+from torchvision import extension, ops  # isort: skip
+
 # A torchvision whose operators are there already, with a kernel of our own to recognise.
 WORKING_OPERATORS = """
 import torch
@@ -21,19 +27,10 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_networks_are_built_and_compiled_operators_work_where_they_load():
-    code = (
-        "import torch\n"
-        "from indexer.networks.torchvision import datasets, models\n"
-        "from torchvision import extension, ops\n"
-        "print(datasets.CIFAR10.__name__, models.squeezenet1_0(num_classes=3).classifier[1].out_channels)\n"
-        "boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])\n"
-        "print(ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() if extension._has_ops() else 'absent')"
-    )
-    done = run(code)
-    assert done.returncode == 0, done.stderr
-    built, operators = done.stdout.splitlines()
-    assert built == "CIFAR10 3"
-    assert operators in {"[1]", "absent"}
+    assert datasets.CIFAR10.__name__ == "CIFAR10"
+    assert models.squeezenet1_0(num_classes=3).classifier[1].out_channels == 3
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]])
+    assert not extension._has_ops() or ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() == [1]
 
 
 def test_operators_that_exist_are_left_alone():

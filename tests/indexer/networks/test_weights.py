@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from training import LEVELS, quantise
 
 from indexer.errors import WeightsError
-from indexer.networks.load import BUILTIN_FOLDER, load_network
-from indexer.networks.weights import LEVELS, SCALE_SUFFIX, dequantise, quantise, read_weights
+from indexer.networks.load import load_network
+from indexer.networks.loaders import BUILTIN_FOLDER
+from indexer.networks.weights import SCALE_SUFFIX, dequantise, read_weights
 from indexer.records import DEFAULT_PROBE
 
 

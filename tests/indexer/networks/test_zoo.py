@@ -72,7 +72,7 @@ def test_torchvision_names_a_licence_of_swag_weights_only(torchvision):
 
 @pytest.mark.parametrize("name", ["resnet18.IMAGENET1K_V1", "mobilenet_v3_small.IMAGENET1K_V1"])
 def test_torchvision_counts_multiply_adds_as_we_do(torchvision, name):
-    """Its figures have three digits after the billions; ours are those of the body, without the head."""
+    """Torchvision gives billions with three digits; our figures are those of the body, without the head."""
 
     class Bodied:
         """What ``count_flops`` asks of a network."""
