@@ -1,7 +1,7 @@
 """The starter content that ships with this package: tasks, embeddings, experts and results.
 
-It lies in ``registry/builtin`` as text where a person may want to read it: ``starter.json`` (tasks, spaces and
-experts), ``results.csv``, and ``embeddings.npz``. ``CARD.md`` beside them says how it was made.
+The content lies in ``registry/builtin``, as text where a person may want to read it: ``starter.json`` (tasks,
+spaces and experts), ``results.csv``, and ``embeddings.npz``. ``CARD.md`` beside them says how it was made.
 
 Axes: T tasks, D filters of the probe, F features of the probe.
 """
