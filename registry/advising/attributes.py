@@ -273,26 +273,35 @@ class Features:
         mean: ``[F]`` weight that is assumed, in sd of experts.
         sd: ``[F]`` of that.
         group: ``[F]`` features of a group share their sd, which results then change.
+        own: ``[F']`` places of features whose weights may differ by protocol.
     """
 
     values: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
     group: np.ndarray
+    own: np.ndarray
+
+    @property
+    def own_values(self) -> np.ndarray:
+        """``[M, F']``."""
+        return np.asarray(self.values[:, self.own])
 
 
 _NUMBERS = (  # mean and sd of the weight
-    ("params", 0.35, 0.25),
-    ("flops", 0.15, 0.2),
+    ("params", 0.35, 0.2),
+    ("flops", 0.3, 0.2),
     ("side", 0.1, 0.2),
     ("images", 0.25, 0.15),
-    ("imagenet accuracy", 0.35, 0.25),
+    ("imagenet accuracy", 0.27, 0.2),
     ("broad", 0.6, 0.3),
     ("toy", -0.7, 0.7),
     ("untrained", -1.2, 0.6),
 )
 _CATEGORIES = (("family", 0.35), ("architecture", 0.3), ("training", 0.35), ("source", 0.35))
 _BUMP_SD = 0.25
+MIN_WORDS = {"family": 2, "architecture": 4, "source": 2}
+"""Fewer experts of a word are told apart by their own results."""
 
 
 def make_features(experts: Sequence[ExpertFacts]) -> Features:
@@ -310,15 +319,19 @@ def make_features(experts: Sequence[ExpertFacts]) -> Features:
     mean += [0.0] * len(SIZE_BUMPS)
     sd += [_BUMP_SD] * len(SIZE_BUMPS)
     group += [len(_NUMBERS)] * len(SIZE_BUMPS)
+    own = list(range(len(_NUMBERS)))
     for number, (field, scale) in enumerate(_CATEGORIES):
         words = [getattr(expert, field) for expert in experts]
         counts = Counter(words)
-        kept = sorted(word for word, count in counts.items() if word and (field == "training" or count > 1))
+        least = MIN_WORDS.get(field, 1)
+        kept = sorted(word for word, count in counts.items() if word and count >= least)
+        if field == "training":
+            own += range(len(mean), len(mean) + len(kept))
         blocks.append(np.array([[float(word == it) for it in kept] for word in words]).reshape(len(words), -1))
         mean += [0.0] * len(kept)
         sd += [scale] * len(kept)
         group += [len(_NUMBERS) + 1 + number] * len(kept)
-    return Features(np.hstack(blocks), np.array(mean), np.array(sd), np.array(group))
+    return Features(np.hstack(blocks), np.array(mean), np.array(sd), np.array(group), np.array(own))
 
 
 def _numbers(expert: ExpertFacts) -> list[float]:

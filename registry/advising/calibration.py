@@ -58,28 +58,21 @@ def _experts_left_out(
     """Errors ``[R, M]`` in sd of predicting experts of which nothing but attributes is known."""
     found, rows, solver = np.full(z.shape, np.nan), standing.rows, standing.solver
     weights, parts = standing.weights, standing.components
-    x, size = solver.features.values, solver.features.values.shape[1]
     own = parts.standing + parts.protocol + parts.task + parts.noise
     total = sum(len(pattern.columns) for pattern in solver.patterns)
     step = max(1, -(-total // MOST_LEFT_OUT))
-    for pattern, inverse, side, starts in zip(
-        solver.patterns, solver.inverses, solver.sides, solver.blocks, strict=True
-    ):
-        for column in pattern.columns[::step]:
-            among = np.array(
-                [[x[column] @ weights.covariance[i : i + size, j : j + size] @ x[column] for j in starts] for i in starts]
-            )
-            spread = side @ among @ side.T
-            covariance = np.linalg.inv(inverse)
-            told = side @ np.array([x[column] @ weights.mean[i : i + size] for i in starts])
-            off = standing.values[pattern.rows, column] - told
+    for number, (pattern, inverse) in enumerate(zip(solver.patterns, solver.inverses, strict=True)):
+        covariance = np.linalg.inv(inverse)
+        here = standing.spread[pattern.rows]
+        level_off = standing.level[pattern.rows] - level[pattern.rows]
+        for place in range(0, len(pattern.columns), step):
+            told, spread = solver.told(weights, number, place)
+            off = standing.values[pattern.rows, pattern.columns[place]] - told
             freed = covariance - spread + 1e-6 * np.eye(len(off))
             error = covariance @ np.linalg.solve(freed, off)
-            uncertain = np.diag(spread @ np.linalg.solve(freed, covariance))
-            here = standing.spread[pattern.rows] ** 2
-            level_off = standing.level[pattern.rows] - level[pattern.rows]
-            sd = np.sqrt(here * (own + np.maximum(uncertain, 0.0)) + level_variance[pattern.rows])
-            found[pattern.rows, column] = np.abs(standing.spread[pattern.rows] * error + level_off) / sd
+            uncertain = np.maximum(np.diag(spread @ np.linalg.solve(freed, covariance)), 0.0)
+            sd = np.sqrt(here**2 * (own + uncertain) + level_variance[pattern.rows])
+            found[pattern.rows, pattern.columns[place]] = np.abs(here * error + level_off) / sd
     return found
 
 

@@ -179,6 +179,9 @@ class RowProcess:
             matrix = kernel.matrix(cell)
             for pattern in patterns:
                 block = np.ix_(pattern.rows, pattern.columns)
+                if number and not judged[pattern.rows].any():  # likeness says nothing here
+                    dual[number][block], errors[number][block] = dual[0][block], errors[0][block]
+                    continue
                 inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
                 dual[number][block] = inverse @ values[block]
                 errors[number][block], _ = _leave_out(

@@ -29,7 +29,7 @@ MIN_BULK, FAILURE_REACH = 8, 3.0
 
 SOURCE_REACH = 0.2
 """How far the source of an expert reaches, in units of the median distance of tasks."""
-SOURCE_GAIN, SOURCE_GAIN_SD = 2.7, 0.3
+SOURCE_GAIN, SOURCE_GAIN_SD = 3.2, 0.3
 """What an expert gains, in sd of experts, where a task is as its source: assumed before any result."""
 SOURCE_SD = 0.8
 """How far apart experts are in that."""
@@ -130,9 +130,10 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
         solver = WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
         if round_number:
             solver = solver.learned(weights)
+        uncertainty = solver.covariance()
         for _ in range(SWEEPS):
             values = _values(rows, logits, level, spread, gain)
-            weights = solver.solve(values)
+            weights = solver.solve(values, uncertainty)
             expected = _expected(rows, solver, weights, values, components)
             level, levels = _levels(rows, logits, spread, expected + gain * rows.nearness, components)
             gain = _source_gain(rows, logits, level, spread, expected, components)

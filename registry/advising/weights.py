@@ -4,9 +4,10 @@ The standing of expert e in a row of protocol p is ``x_e (w + w_p)`` and what is
 its rows. So the weights have a Gaussian posterior in closed form. A protocol has its own deviations ``w_p``, so
 that a thousand networks compared on ImageNet do not settle what linear probes want.
 
-Axes: R rows, M experts, F features, P protocols, D weights.
+Axes: R rows, M experts, F features, P protocols, F' features of which protocols differ, D weights.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,9 +29,9 @@ class Weights:
 
     Attributes:
         features: Of all experts.
-        mean: ``[D]``: the shared weights ``[F]``, then those of each protocol that has its own.
+        mean: ``[D]``: the shared weights ``[F]``, then the deviations ``[F']`` of each protocol that has its own.
         covariance: ``[D, D]``.
-        place: Where the weights of a protocol start; protocols without their own are not there.
+        place: Where the deviations of a protocol start; protocols without their own are not there.
     """
 
     features: Features
@@ -40,23 +41,24 @@ class Weights:
 
     def of_protocol(self, protocol: int) -> np.ndarray:
         """Standing ``[M]`` that attributes give in a protocol."""
-        size = self.features.values.shape[1]
+        x, own = self.features.values, self.features.own_values
+        standing = x @ self.mean[: x.shape[1]]
         start = self.place.get(protocol)
-        weights = self.mean[:size] + (0 if start is None else self.mean[start : start + size])
-        return np.asarray(self.features.values @ weights)
+        if start is not None:
+            standing = standing + own @ self.mean[start : start + own.shape[1]]
+        return np.asarray(standing)
 
     def rows(self, protocols: np.ndarray) -> np.ndarray:
         """``[R, M]`` the same for the protocol ``[R]`` of each row."""
         table = {protocol: self.of_protocol(protocol) for protocol in np.unique(protocols).tolist()}
-        return np.stack([table[protocol] for protocol in protocols.tolist()]) if len(protocols) else np.zeros(
-            (0, len(self.features.values))
-        )
+        found = [table[protocol] for protocol in protocols.tolist()]
+        return np.stack(found) if found else np.zeros((0, len(self.features.values)))
 
     def uncertainty(self) -> np.ndarray:
         """Variance ``[M]`` of the standing that attributes give, whatever the protocol."""
-        size = self.features.values.shape[1]
         x = self.features.values
-        return np.asarray(((x @ self.covariance[:size, :size]) * x).sum(axis=1))
+        among = self.covariance[: x.shape[1], : x.shape[1]]
+        return np.asarray(((x @ among) * x).sum(axis=1))
 
     def loadings(self, protocol: int, known: np.ndarray, known_here: np.ndarray) -> np.ndarray:
         """Square root ``[M, K]`` of the covariance that errors of weights give standings in a protocol.
@@ -66,80 +68,103 @@ class Weights:
             known: ``[M]`` share of the shared part that the expert's own results replace.
             known_here: ``[M]`` share of the protocol's part that they replace.
         """
-        size = self.features.values.shape[1]
+        x, own = self.features.values, self.features.own_values
         start = self.place.get(protocol)
-        chosen = np.arange(size) if start is None else np.r_[np.arange(size), start : start + size]
-        x = self.features.values
-        design = x * (1 - known)[:, None]
+        design, chosen = x * (1 - known)[:, None], np.arange(x.shape[1])
         if start is not None:
-            design = np.hstack([design, x * (1 - known_here)[:, None]])
+            design = np.hstack([design, own * (1 - known_here)[:, None]])
+            chosen = np.r_[chosen, start : start + own.shape[1]]
         among = self.covariance[np.ix_(chosen, chosen)]
-        factor = np.linalg.cholesky(among + 1e-9 * np.eye(len(among)))
-        loadings = design @ factor
+        loadings = design @ np.linalg.cholesky(among + 1e-9 * np.eye(len(among)))
         if start is None:  # a protocol of which nothing is known deviates as any does
-            loadings = np.hstack([loadings, x * (self.features.sd * np.sqrt(PROTOCOL_SHARE))])
+            deviation = self.features.sd[self.features.own] * np.sqrt(PROTOCOL_SHARE)
+            loadings = np.hstack([loadings, own * deviation])
         return np.asarray(loadings)
 
 
 @dataclass(frozen=True, eq=False)
 class WeightSolver:
-    """Least squares of weights from the values of rows; what does not depend on values is computed once."""
+    """Least squares of weights from the values of rows; what does not depend on values is computed once.
+
+    Attributes:
+        features: Of the experts.
+        patterns: Columns by the rows in which they are known.
+        inverses: ``[n, n]`` of the covariance of its rows, of each pattern.
+        sides: ``[n, 1 + P']`` which protocols with own deviations a row has, the shared weights first.
+        protocols: The P' protocols of each pattern.
+        place: Where the deviations of a protocol start.
+        precision: ``[D, D]`` of the results alone.
+    """
 
     features: Features
     patterns: list[Pattern]
-    inverses: list[np.ndarray]  # of the rows' covariance, by pattern
-    sides: list[np.ndarray]  # [n, 1 + P'] which weights a row has, by pattern
-    blocks: list[np.ndarray]  # [1 + P'] where these start
+    inverses: list[np.ndarray]
+    sides: list[np.ndarray]
+    protocols: list[list[int]]
     place: dict[int, int]
-    precision: np.ndarray  # [D, D] of the results alone
+    precision: np.ndarray
 
     @classmethod
     def of(
         cls, features: Features, patterns: list[Pattern], covariance: np.ndarray, protocols: np.ndarray
     ) -> "WeightSolver":
         """From the covariance ``[R, R]`` of the rows of an expert and the protocol ``[R]`` of each row."""
-        size = features.values.shape[1]
-        counted: dict[int, int] = {}
+        counted: Counter[int] = Counter()
         for pattern in patterns:
             for protocol in np.unique(protocols[pattern.rows]).tolist():
-                counted[protocol] = counted.get(protocol, 0) + len(pattern.columns)
-        own = sorted(protocol for protocol, count in counted.items() if count >= MIN_PROTOCOL_EXPERTS)
-        place = {protocol: size * (1 + number) for number, protocol in enumerate(own)}
-        precision = np.zeros((size * (1 + len(own)),) * 2)
-        inverses, sides, blocks = [], [], []
-        for pattern in patterns:
-            inverse = np.linalg.inv(covariance[np.ix_(pattern.rows, pattern.rows)])
-            here = [it for it in np.unique(protocols[pattern.rows]).tolist() if it in place]
-            side = np.stack(
-                [np.ones(len(pattern.rows)), *(protocols[pattern.rows] == it for it in here)], axis=1
-            )
-            starts = np.array([0, *(place[it] for it in here)])
-            x = features.values[pattern.columns]
-            gram, mixed = x.T @ x, side.T @ inverse @ side
-            for i, first in enumerate(starts):
-                for j, second in enumerate(starts):
-                    precision[first : first + size, second : second + size] += mixed[i, j] * gram
-            inverses.append(inverse)
-            sides.append(side)
-            blocks.append(starts)
-        return cls(features, patterns, inverses, sides, blocks, place, precision)
+                counted[protocol] += len(pattern.columns)
+        kept = sorted(protocol for protocol, count in counted.items() if count >= MIN_PROTOCOL_EXPERTS)
+        size, step = features.values.shape[1], features.own_values.shape[1]
+        place = {protocol: size + step * number for number, protocol in enumerate(kept)}
+        inverses = [np.linalg.inv(covariance[np.ix_(it.rows, it.rows)]) for it in patterns]
+        here = [[p for p in np.unique(protocols[it.rows]).tolist() if p in place] for it in patterns]
+        sides = [
+            np.stack([np.ones(len(it.rows)), *(protocols[it.rows] == p for p in some)], axis=1)
+            for it, some in zip(patterns, here, strict=True)
+        ]
+        empty = np.zeros((size + step * len(kept),) * 2)
+        solver = cls(features, patterns, inverses, sides, here, place, empty)
+        return replace(solver, precision=solver._precision())
 
-    def solve(self, values: np.ndarray) -> Weights:
-        """Posterior of the weights, given values ``[R, M]`` of the rows."""
-        size = self.features.values.shape[1]
-        shared = self.features
-        right = np.zeros(len(self.precision))
-        for pattern, inverse, side, starts in zip(
-            self.patterns, self.inverses, self.sides, self.blocks, strict=True
+    def _blocks(self, number: int) -> list[tuple[slice, np.ndarray]]:
+        """Where the weights of a pattern are, and what they are multiplied by ``[k, F or F']``."""
+        columns = self.patterns[number].columns
+        x, own = self.features.values[columns], self.features.own_values[columns]
+        starts = [self.place[protocol] for protocol in self.protocols[number]]
+        return [(slice(0, x.shape[1]), x), *((slice(it, it + own.shape[1]), own) for it in starts)]
+
+    def _precision(self) -> np.ndarray:
+        precision = self.precision.copy()
+        for number, (inverse, side) in enumerate(zip(self.inverses, self.sides, strict=True)):
+            blocks, mixed = self._blocks(number), side.T @ inverse @ side
+            for i, (first, left) in enumerate(blocks):
+                for j, (second, right) in enumerate(blocks):
+                    precision[first, second] += mixed[i, j] * (left.T @ right)
+        return precision
+
+    def assumed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance ``[D]`` of the weights before any result."""
+        deviations = PROTOCOL_SHARE * self.features.sd[self.features.own] ** 2
+        variance = np.concatenate([self.features.sd**2, np.tile(deviations, len(self.place))])
+        mean = np.zeros(len(variance))
+        mean[: len(self.features.mean)] = self.features.mean
+        return mean, variance
+
+    def covariance(self) -> np.ndarray:
+        """``[D, D]`` of the weights, given the results; the same whatever their values."""
+        return np.linalg.inv(self.precision + np.diag(1 / self.assumed()[1]))
+
+    def solve(self, values: np.ndarray, covariance: np.ndarray) -> Weights:
+        """Posterior of the weights, given values ``[R, M]`` of the rows and what ``covariance`` gave."""
+        mean, variance = self.assumed()
+        right = mean / variance
+        for number, (pattern, inverse, side) in enumerate(
+            zip(self.patterns, self.inverses, self.sides, strict=True)
         ):
-            moved = side.T @ inverse @ values[np.ix_(pattern.rows, pattern.columns)]
-            parts = moved @ shared.values[pattern.columns]
-            for start, part in zip(starts, parts, strict=True):
-                right[start : start + size] += part
-        variance = np.concatenate([shared.sd**2, *([PROTOCOL_SHARE * shared.sd**2] * len(self.place))])
-        mean = np.concatenate([shared.mean, np.zeros(size * len(self.place))])
-        covariance = np.linalg.inv(self.precision + np.diag(1 / variance))
-        return Weights(shared, covariance @ (right + mean / variance), covariance, self.place)
+            moved = (side.T @ inverse) @ values[np.ix_(pattern.rows, pattern.columns)]
+            for row, (block, x) in zip(moved, self._blocks(number), strict=True):
+                right[block] += row @ x
+        return Weights(self.features, covariance @ right, covariance, self.place)
 
     def learned(self, weights: Weights) -> "WeightSolver":
         """The same with the sd of every group of weights moved to what these weights show."""
@@ -152,3 +177,11 @@ class WeightSolver:
             assumed = GROUP_PSEUDO_WEIGHTS * sd[members] ** 2
             sd[members] = np.sqrt((assumed + squares[members].sum()) / (GROUP_PSEUDO_WEIGHTS + members.sum()))
         return replace(self, features=replace(self.features, sd=sd))
+
+    def told(self, weights: Weights, number: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """What weights say of one column of a pattern: mean ``[n]`` and covariance ``[n, n]`` over its rows."""
+        blocks = [(block, x[place]) for block, x in self._blocks(number)]
+        mean = np.array([x @ weights.mean[block] for block, x in blocks])
+        among = [[x @ weights.covariance[i, j] @ y for j, y in blocks] for i, x in blocks]
+        side = self.sides[number]
+        return side @ mean, side @ np.array(among) @ side.T
