@@ -289,8 +289,8 @@ class Features:
 
 
 _NUMBERS = (  # mean and sd of the weight
-    ("params", 0.35, 0.2),
-    ("flops", 0.3, 0.2),
+    ("params", 0.3, 0.2),
+    ("flops", 0.4, 0.2),
     ("side", 0.1, 0.2),
     ("images", 0.25, 0.15),
     ("imagenet accuracy", 0.27, 0.2),

@@ -79,8 +79,13 @@ class Prior:
         z = np.where(self.table.known, (found.logits - found.level[:, None]) / found.spread[:, None], 0.0)
         return np.asarray(z.sum(axis=0) / (self.counts + 1))
 
-    def predict(self, asked: Asked) -> Prediction:
-        """Expected log odds of every expert on the task that is asked about, in the order of the table."""
+    def predict(self, asked: Asked, places: np.ndarray | None = None) -> Prediction:
+        """Expected log odds of experts on the task that is asked about.
+
+        Args:
+            asked: The row that is asked for.
+            places: Of the experts that may be recommended, and their order; all if ``None``.
+        """
         found, rows = self.standing, self.standing.rows
         protocol = self.ways.index(asked.way) if asked.way in self.ways else len(self.ways)
         here = (rows.protocols == protocol).astype(np.float64)
@@ -90,21 +95,23 @@ class Prior:
         more = found.process.predict(base, parts.standing + parts.protocol, task, asked.distances)
         nearness = source_nearness(asked.source, self._source_unit)
         z = found.weights.of_protocol(protocol) + more.mean + found.source_gain * nearness
-        known, known_here = more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
-        loadings = found.weights.loadings(protocol, known, known_here)
-        covariance = _deviations(
-            self.calibration.experts, more.variance + (SOURCE_SD * nearness) ** 2, parts.noise
-        ) + loadings @ loadings.T
-        level, variance = found.levels.predict(
-            covariates([asked.facts])[0], min(protocol, len(self.ways)), task, asked.distances
+        chosen = np.arange(len(z)) if places is None else places
+        variance = more.variance + (SOURCE_SD * nearness) ** 2
+        loadings = found.weights.loadings(
+            protocol, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
+        )[chosen]
+        covariance = _deviations(self.calibration.experts, variance, parts.noise, chosen)
+        level, level_variance = found.levels.predict(
+            covariates([asked.facts])[0], protocol, task, asked.distances
         )
         spread = self._spread(protocol)
+        quantile = np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured)
         return Prediction(
-            logit=level + spread * z,
-            covariance=spread**2 * covariance,
-            level_sd=float(np.sqrt(variance)),
-            quantile=np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured),
-            measured=np.full(len(z), np.nan),
+            logit=level + spread * z[chosen],
+            covariance=spread**2 * (covariance + loadings @ loadings.T),
+            level_sd=float(np.sqrt(level_variance)),
+            quantile=quantile[chosen],
+            measured=np.full(len(chosen), np.nan),
         )
 
     def _spread(self, protocol: int) -> float:
@@ -177,7 +184,7 @@ def _task_number(rows: Rows, name: str) -> int:
     return int(rows.tasks[places[0]]) if places else -1
 
 
-def _deviations(experts: ExpertCovariance, variance: np.ndarray, noise: float) -> np.ndarray:
-    """Covariance ``[M, M]`` of what is each expert's own."""
-    sd = np.sqrt(variance + noise) * experts.scale
-    return np.asarray(sd[:, None] * experts.correlation * sd)
+def _deviations(experts: ExpertCovariance, variance: np.ndarray, noise: float, places: np.ndarray) -> np.ndarray:
+    """Covariance ``[m, m]`` of what is each expert's own, of the experts at some places."""
+    sd = (np.sqrt(variance + noise) * experts.scale)[places]
+    return np.asarray(sd[:, None] * experts.correlation[np.ix_(places, places)] * sd)

@@ -174,6 +174,6 @@ def _means(row: Mapping[int, set[tuple[int | None, float]]], size: int) -> np.nd
     """Mean of each column's values ``[size]``, NaN where there is none."""
     means = np.full(size, np.nan)
     for place, told in row.items():
-        # sorted: the order of inputs must not matter
-        means[place] = min(max(float(np.mean(sorted(value for _, value in told))), 0.0), 1.0)
+        values = sorted(value for _, value in told)  # sorted: the order of inputs must not matter
+        means[place] = min(max(sum(values) / len(values), 0.0), 1.0)
     return means
