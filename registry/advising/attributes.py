@@ -204,6 +204,8 @@ def facts_of(expert: Any, source_images: Mapping[str, int] | None = None) -> Exp
     images = (source_images or {}).get(expert.source_task) or SOURCE_IMAGES.get(source)
     architecture = getattr(expert, "architecture", "") or architecture_of(name)
     accuracy = expert.source_accuracy
+    if accuracy is not None and not 0 <= accuracy <= 1:  # NaN neither
+        accuracy = None
     imagenet = source == "imagenet1k" or bool(re.search(r"ft_in1k|in1k", name.lower()))
     return ExpertFacts(
         name=name,
