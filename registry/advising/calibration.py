@@ -17,6 +17,7 @@ ASSUMED_GROUPS = 6.0
 MOST_LEFT_OUT = 300
 """Experts that are left out, evenly among all."""
 BOUNDS = (1.2, 3.0)
+"""Of what calibration may make of an interval; of experts never measured it only widens it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ def calibrate(standing: Standing, usual: np.ndarray) -> Calibration:
     off = standing.logits - level[:, None] - standing.spread[:, None] * expected
     measured = quantile(np.where(judged[:, None] & usual, np.abs(off) / total, np.nan))
     others = np.where(usual, _experts_left_out(standing, z, level, level_variance), np.nan)
-    return Calibration(experts, measured, quantile(others.T))
+    return Calibration(experts, measured, max(quantile(others.T), USUAL))
 
 
 def _experts_left_out(

@@ -34,6 +34,10 @@ SOURCE_DESCRIPTOR = "domain"
 """What distances from source tasks are told in."""
 
 
+FOREIGN_LEVEL_SD = 0.5
+"""Of the level that experts in use reach, in log odds, where only toys (or nothing) were measured in a protocol."""
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
     """The row that is asked for.
@@ -63,6 +67,7 @@ class Prior:
         standing: Levels and standings.
         calibration: How far predictions of what was left out were off.
         counts: ``[M]`` rows in which the expert has a result.
+        usual: ``[M]`` bool: experts that are no toys, or all of them if there are only toys.
     """
 
     table: Table
@@ -70,6 +75,7 @@ class Prior:
     standing: Standing
     calibration: Calibration
     counts: np.ndarray
+    usual: np.ndarray
     _source_unit: float
 
     @property
@@ -104,6 +110,8 @@ class Prior:
         level, level_variance = found.levels.predict(
             covariates([asked.facts])[0], protocol, task, asked.distances
         )
+        if not (self.usual & self.table.known[rows.protocols == protocol].any(axis=0)).any():
+            level_variance += FOREIGN_LEVEL_SD**2
         spread = self._spread(protocol)
         quantile = np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured)
         return Prediction(
@@ -160,7 +168,7 @@ def fit_prior(
     usual = np.ones(len(experts), bool) if toys.all() else ~toys
     standing = fit_standing(rows, make_features(experts), usual)
     counts = table.known.sum(axis=0)
-    return Prior(table, ways, standing, calibrate(standing, usual), counts, unit)
+    return Prior(table, ways, standing, calibrate(standing, usual), counts, usual, unit)
 
 
 def source_unit(distances: np.ndarray) -> float:
