@@ -1,0 +1,358 @@
+"""What is known of an expert before it is measured, as numbers: size, source, architecture, training.
+
+Names carry most of it, as the field writes them: timm (``timm:vit_base_patch16_224.augreg_in21k``), torchvision
+(``resnet50.IMAGENET1K_V2``), open_clip (``open_clip:ViT-B-32/laion2b_e16``), Hugging Face (``google/vit-base``).
+
+Axes: M experts, F features.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SOURCE_IMAGES = {
+    "imagenet1k": 1.28e6,
+    "imagenet12k": 1.2e7,
+    "imagenet21k": 1.4e7,
+    "tiny_imagenet": 2e4,
+    "jft": 3e8,
+    "instagram": 9.4e8,
+    "laion400m": 4e8,
+    "laion2b": 2e9,
+    "openai": 4e8,
+    "datacomp": 1.3e9,
+    "commonpool": 1e9,
+    "dfn": 2e9,
+    "metaclip": 4e8,
+    "webli": 1e10,
+    "merged2b": 2e9,
+    "lvd142m": 1.42e8,
+    "yfcc": 1.5e7,
+    "cc12m": 1.2e7,
+    "places365": 1.8e6,
+    "coco": 1.2e5,
+    "pascal": 1.1e4,
+    "inat": 5e5,
+    "visual_wake": 1.2e5,
+    "imdb": 2e5,
+    "cifar": 5e4,
+    "fer2013": 2.9e4,
+    "mnist": 6e4,
+}
+"""Images of well-known sources, by the name that is kept for them."""
+
+_SOURCES = (
+    ("imagenet21k", r"in21k|in22k|imagenet[-_]?2[12]k|[-_]2[12]k\b|goog_in21k|miil_in21k"),
+    ("imagenet12k", r"in12k|imagenet[-_]?12k"),
+    ("tiny_imagenet", r"tiny[-_]?imagenet"),
+    ("laion2b", r"laion[-_]?2b|laion5b|frozen_laion"),
+    ("laion400m", r"laion[-_]?400m|laiona"),
+    ("datacomp", r"datacomp"),
+    ("commonpool", r"commonpool"),
+    ("dfn", r"dfn"),
+    ("metaclip", r"metaclip"),
+    ("webli", r"webli|siglip"),
+    ("merged2b", r"merged2b"),
+    ("lvd142m", r"lvd142m|lvd1689m|dinov2|dinov3"),
+    ("openai", r"openai|clip-vit|clip_"),
+    ("yfcc", r"yfcc"),
+    ("cc12m", r"cc12m"),
+    ("instagram", r"swsl|ig1b|swag|wsl|fb_ssl_yfcc"),
+    ("jft", r"jft|ns_jft"),
+    ("inat", r"inat"),
+    ("places365", r"places"),
+    ("coco", r"coco"),
+    ("pascal", r"pascal"),
+    ("visual_wake", r"visual_wake|vww"),
+    ("imdb", r"imdb"),
+    ("fer2013", r"fer2013|\.fer$"),
+    ("cifar", r"cifar"),
+    ("imagenet1k", r"imagenet|in1k|ilsvrc"),
+)
+_KINDS = (
+    ("none", r"scratch|random_init|untrained"),
+    ("robust", r"robust|[-_.]adv|linf|advprop"),
+    (
+        "language_image",
+        r"clip|siglip|laion|openai|datacomp|webli|commonpool|metaclip|dfn|coca|align|blip|merged2b|yfcc15m|cc12m",
+    ),
+    (
+        "self_supervised",
+        r"dino|\bmae\b|[-_.]mae|moco|simclr|byol|swav|data2vec|ijepa|rotation|jigsaw|exemplar|rel.?pat|vivi|gan|vae"
+        r"|clusterfit|wae|beit(?!.*ft)|simmim|msn",
+    ),
+)
+_FAMILIES = (
+    "wide_resnet",
+    "resnext",
+    "resnest",
+    "resnetv2",
+    "resnet",
+    "densenet",
+    "efficientnetv2",
+    "efficientnet",
+    "mobilenetv3",
+    "mobilenet",
+    "mobilevit",
+    "mobileone",
+    "mnasnet",
+    "shufflenet",
+    "squeezenet",
+    "inception",
+    "googlenet",
+    "xception",
+    "vgg",
+    "alexnet",
+    "convnextv2",
+    "convnext",
+    "regnet",
+    "swinv2",
+    "swin",
+    "deit",
+    "beit",
+    "eva",
+    "maxvit",
+    "coatnet",
+    "cait",
+    "xcit",
+    "levit",
+    "pvt",
+    "mixer",
+    "hrnet",
+    "nasnet",
+    "dla",
+    "mambaout",
+    "vit",
+)
+
+_SIZES = (
+    (2.5e9, r"gigantic|bigg\b|big-?g|enormous|bige|eva[0-9]*-e-14"),
+    (1.1e9, r"giant|vit-g-|-g-14"),
+    (6.5e8, r"huge|vit-h-|-h-14"),
+    (4.3e8, r"so400m"),
+    (3.1e8, r"large|vit-l-|-l-14|-l-16|xlarge"),
+    (8.8e7, r"base|vit-b-|-b-16|-b-32"),
+    (2.3e7, r"small|vit-s-|-s-16"),
+    (6e6, r"tiny|vit-ti-|nano|atto|femto|pico"),
+)
+"""Parameters of what is named so, where nobody told them."""
+
+REFERENCE_PARAMS, REFERENCE_FLOPS, REFERENCE_SIDE = 2.5e7, 4e9, 224
+REFERENCE_ACCURACY, ACCURACY_BY_SIZE, ACCURACY_SPREAD = 0.77, 0.1, 0.07
+"""ImageNet's top-1 of usual networks of the reference size, what ten times the parameters add, and its sd."""
+BROAD = frozenset(
+    "imagenet1k imagenet12k imagenet21k tiny_imagenet jft instagram laion400m laion2b openai datacomp commonpool "
+    "dfn metaclip webli merged2b lvd142m yfcc cc12m".split()
+)
+"""Sources that show all kinds of things, which carries over to more tasks than one kind does."""
+IMAGES_RANGE = (-4.0, 2.5)
+"""Decimal logs, beside ImageNet, beyond which more images of a source change nothing."""
+SIZE_BUMPS = (5.0, 6.0, 7.0, 7.5, 8.0, 8.5, 9.0)
+"""Decimal logs of parameter counts about which standing may deviate from a straight line."""
+BUMP_WIDTH = 0.5
+
+
+@dataclass(frozen=True)
+class ExpertFacts:
+    """An expert as the model sees it.
+
+    Attributes:
+        name: As registered; the same weights under other names are one expert.
+        source_task: Registered task it was trained on, or empty.
+        num_params: Parameters, if known.
+        flops: Multiply-adds, if known.
+        input_size: Side in pixels, if known.
+        source: Name of the source data in ``SOURCE_IMAGES``, or whatever was told, or empty.
+        source_images: Images it was trained on, if known.
+        imagenet_accuracy: ImageNet's top-1, 0 to 1, if that is known.
+        family: Of architectures.
+        architecture: Without the weights.
+        training: ``supervised``, ``self_supervised``, ``language_image``, ``robust`` or ``none``.
+        toy: Whether it is one of the small networks shipped for demonstration.
+    """
+
+    name: str
+    source_task: str = ""
+    num_params: float | None = None
+    flops: float | None = None
+    input_size: float | None = None
+    source: str = ""
+    source_images: float | None = None
+    imagenet_accuracy: float | None = None
+    family: str = ""
+    architecture: str = ""
+    training: str = "supervised"
+    toy: bool = False
+
+
+def facts_of(expert: Any, source_images: Mapping[str, int] | None = None) -> ExpertFacts:
+    """What is known of an expert, told or read off its name.
+
+    Args:
+        expert: An ``ExpertRecord``; of its fields ``source_dataset``, ``architecture``, ``training`` and ``toy``,
+            those that are there go before what the name says.
+        source_images: Samples of registered tasks, by name.
+    """
+    name = expert.name
+    told = getattr(expert, "source_dataset", "") or expert.source_task
+    source = _first(_SOURCES, told) or told or _first(_SOURCES, name) or _suffix(name)
+    images = (source_images or {}).get(expert.source_task) or SOURCE_IMAGES.get(source)
+    architecture = getattr(expert, "architecture", "") or architecture_of(name)
+    accuracy = expert.source_accuracy
+    if accuracy is not None and not 0 <= accuracy <= 1:  # NaN neither
+        accuracy = None
+    imagenet = source == "imagenet1k" or bool(re.search(r"ft_in1k|in1k", name.lower()))
+    return ExpertFacts(
+        name=name,
+        source_task=expert.source_task,
+        num_params=expert.num_params or size_of(name),
+        flops=expert.flops,
+        input_size=expert.input_size,
+        source=source,
+        source_images=images,
+        imagenet_accuracy=accuracy if imagenet or accuracy is None else None,
+        family=family_of(architecture),
+        architecture=architecture,
+        training=getattr(expert, "training", "") or _first(_KINDS, name) or "supervised",
+        toy=bool(getattr(expert, "toy", False)),
+    )
+
+
+def architecture_of(name: str) -> str:
+    """The part of a name that says the architecture, in lower case."""
+    plain = name.lower()
+    if plain.startswith("open_clip:"):
+        return plain.removeprefix("open_clip:").split("/")[0]
+    plain = plain.split(":", 1)[-1]
+    if "/" in plain:  # a model on a hub: whoever it is of says nothing
+        return plain.split("/", 1)[1]
+    return plain.split(".")[0].split("@")[0]
+
+
+def family_of(architecture: str) -> str:
+    """The family of an architecture: one that is known, or its first word."""
+    plain = architecture.lower().replace("-", "_")
+    for family in _FAMILIES:
+        if family in plain or family.replace("_", "") in plain:
+            return family
+    word = re.match(r"[a-z]+", plain)
+    return word.group() if word else ""
+
+
+def size_of(name: str) -> float | None:
+    """Parameters that a name such as ``vit_large`` or ``ViT-B-32`` lets expect."""
+    plain = name.lower().replace("_", "-")
+    return next((size for size, pattern in _SIZES if re.search(pattern, plain)), None)
+
+
+def _suffix(name: str) -> str:
+    """The source in names such as ``resnet50.oxford_pets``; ImageNet of what libraries name without weights."""
+    if "/" in name:
+        return ""
+    plain = name.lower().split(":", 1)[-1].replace("@", ".")
+    if "." in plain:
+        return plain.split(".", 1)[1]
+    return "imagenet1k" if name.lower().startswith("timm:") else ""
+
+
+def _first(patterns: Sequence[tuple[str, str]], text: str) -> str:
+    """The first of some names whose pattern is in a text."""
+    plain = text.lower()
+    return next((name for name, pattern in patterns if re.search(pattern, plain)), "") if plain else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Experts as numbers, and what is assumed of their weights before any result.
+
+    Attributes:
+        values: ``[M, F]``.
+        mean: ``[F]`` weight that is assumed, in sd of experts.
+        sd: ``[F]`` of that.
+        group: ``[F]`` features of a group share their sd, which results then change.
+        own: ``[F']`` places of features whose weights may differ by protocol.
+    """
+
+    values: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    group: np.ndarray
+    own: np.ndarray
+
+    @property
+    def own_values(self) -> np.ndarray:
+        """``[M, F']``."""
+        return np.asarray(self.values[:, self.own])
+
+
+_NUMBERS = (  # mean and sd of the weight
+    ("params", 0.3, 0.2),
+    ("flops", 0.4, 0.2),
+    ("side", 0.1, 0.2),
+    ("images", 0.25, 0.15),
+    ("imagenet accuracy", 0.27, 0.2),
+    ("broad", 0.6, 0.3),
+    ("toy", -0.7, 0.7),
+    ("untrained", -1.2, 0.6),
+)
+_CATEGORIES = (("family", 0.35), ("architecture", 0.3), ("training", 0.35), ("source", 0.35))
+_BUMP_SD = 0.25
+MIN_WORDS = {"family": 2, "architecture": 4, "source": 2}
+"""Fewer experts of a word are told apart by their own results."""
+
+
+def make_features(experts: Sequence[ExpertFacts]) -> Features:
+    """Numbers, bumps over size, and an indicator of every family, architecture, training and source.
+
+    What is not known of an expert is taken as usual: a flat 0, or as large networks of its size are.
+    """
+    blocks = [np.array([_numbers(expert) for expert in experts]).reshape(len(experts), len(_NUMBERS))]
+    mean = [value for _, value, _ in _NUMBERS]
+    sd = [value for _, _, value in _NUMBERS]
+    group = list(range(len(_NUMBERS)))
+    sizes = np.array([math.log10(e.num_params) if e.num_params else np.nan for e in experts])
+    bumps = np.exp(-0.5 * ((sizes[:, None] - np.array(SIZE_BUMPS)) / BUMP_WIDTH) ** 2)
+    blocks.append(np.where(np.isfinite(bumps), bumps, 0.0))
+    mean += [0.0] * len(SIZE_BUMPS)
+    sd += [_BUMP_SD] * len(SIZE_BUMPS)
+    group += [len(_NUMBERS)] * len(SIZE_BUMPS)
+    own = list(range(len(_NUMBERS)))
+    for number, (field, scale) in enumerate(_CATEGORIES):
+        words = [getattr(expert, field) for expert in experts]
+        counts = Counter(words)
+        least = MIN_WORDS.get(field, 1)
+        kept = sorted(word for word, count in counts.items() if word and count >= least)
+        if field == "training":
+            own += range(len(mean), len(mean) + len(kept))
+        blocks.append(np.array([[float(word == it) for it in kept] for word in words]).reshape(len(words), -1))
+        mean += [0.0] * len(kept)
+        sd += [scale] * len(kept)
+        group += [len(_NUMBERS) + 1 + number] * len(kept)
+    return Features(np.hstack(blocks), np.array(mean), np.array(sd), np.array(group), np.array(own))
+
+
+def _numbers(expert: ExpertFacts) -> list[float]:
+    """The first features of one expert, in the order of ``_NUMBERS``."""
+    size = math.log10(expert.num_params / REFERENCE_PARAMS) if expert.num_params else 0.0
+    flops = math.log10(expert.flops / REFERENCE_FLOPS) if expert.flops else size
+    side = math.log2(expert.input_size / REFERENCE_SIDE) if expert.input_size else 0.0
+    images = math.log10(expert.source_images / SOURCE_IMAGES["imagenet1k"]) if expert.source_images else 0.0
+    accuracy = 0.0
+    if expert.imagenet_accuracy is not None:
+        usual = REFERENCE_ACCURACY + ACCURACY_BY_SIZE * size
+        accuracy = (expert.imagenet_accuracy - usual) / ACCURACY_SPREAD
+    return [
+        size,
+        flops,
+        side,
+        float(np.clip(images, *IMAGES_RANGE)),
+        float(np.clip(accuracy, -3.0, 3.0)),
+        float(expert.source in BROAD),
+        float(expert.toy),
+        float(expert.training == "none"),
+    ]

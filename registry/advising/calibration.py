@@ -1,0 +1,91 @@
+"""How far predictions were off for what was left out, and what that makes of intervals.
+
+Axes: R rows, M experts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.advising.expert_covariance import ExpertCovariance, estimate_covariance
+from registry.advising.standing import Standing
+
+COVERAGE = 0.9
+USUAL = 1.645
+ASSUMED_GROUPS = 6.0
+"""How many tasks or experts of usual, Gaussian errors count beside those that were left out."""
+MOST_LEFT_OUT = 300
+"""Experts that are left out, evenly among all."""
+BOUNDS = (1.2, 3.0)
+"""Of what calibration may make of an interval; of experts never measured it only widens it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What left-out results showed.
+
+    Attributes:
+        experts: Scale and correlation of errors of standings.
+        measured: Half-width of a 90% interval in sd, of experts that have results.
+        unmeasured: The same, of those that have none.
+    """
+
+    experts: ExpertCovariance
+    measured: float
+    unmeasured: float
+
+
+def calibrate(standing: Standing, usual: np.ndarray) -> Calibration:
+    """Leave out tasks, then experts; only errors of the ``usual`` experts ``[M]`` count for intervals."""
+    rows, known = standing.rows, standing.rows.table.known
+    z = (standing.logits - standing.level[:, None]) / standing.spread[:, None]
+    told = standing.weights.rows(rows.protocols) + standing.source_gain * rows.nearness
+    expected = told + standing.process.left_out
+    sd = np.sqrt(standing.process.left_out_variance)
+    misses = np.where(known, (z - expected) / sd, np.nan)
+    judged = rows.placed if rows.placed.any() else np.ones(len(known), bool)
+    experts = estimate_covariance(np.where(judged[:, None], misses, np.nan))
+    level, level_variance = standing.levels.left_out, standing.levels.left_out_variance
+    total = np.sqrt(level_variance[:, None] + (standing.spread[:, None] * sd * experts.scale) ** 2)
+    off = standing.logits - level[:, None] - standing.spread[:, None] * expected
+    measured = quantile(np.where(judged[:, None] & usual, np.abs(off) / total, np.nan))
+    others = np.where(usual, _experts_left_out(standing, z, level, level_variance), np.nan)
+    return Calibration(experts, measured, max(quantile(others.T), USUAL))
+
+
+def _experts_left_out(
+    standing: Standing, z: np.ndarray, level: np.ndarray, level_variance: np.ndarray
+) -> np.ndarray:
+    """Errors ``[R, M]`` in sd of predicting experts of which nothing but attributes is known."""
+    found, rows, solver = np.full(z.shape, np.nan), standing.rows, standing.solver
+    weights, parts = standing.weights, standing.components
+    own = parts.standing + parts.protocol + parts.task + parts.noise
+    total = sum(len(pattern.columns) for pattern in solver.patterns)
+    step = max(1, -(-total // MOST_LEFT_OUT))
+    for number, (pattern, inverse) in enumerate(zip(solver.patterns, solver.inverses, strict=True)):
+        covariance = np.linalg.inv(inverse)
+        here = standing.spread[pattern.rows]
+        level_off = standing.level[pattern.rows] - level[pattern.rows]
+        for place in range(0, len(pattern.columns), step):
+            told, spread = solver.told(weights, number, place)
+            off = standing.values[pattern.rows, pattern.columns[place]] - told
+            freed = covariance - spread + 1e-6 * np.eye(len(off))
+            error = covariance @ np.linalg.solve(freed, off)
+            uncertain = np.maximum(np.diag(spread @ np.linalg.solve(freed, covariance)), 0.0)
+            sd = np.sqrt(here**2 * (own + uncertain) + level_variance[pattern.rows])
+            found[pattern.rows, pattern.columns[place]] = np.abs(here * error + level_off) / sd
+    return found
+
+
+def quantile(scores: np.ndarray) -> float:
+    """Bound of 90% of errors ``[R, M]`` in sd; the entries of a row share its weight, NaN where there is none."""
+    known = np.isfinite(scores)
+    rows = known.any(axis=1)
+    if not rows.any():
+        return USUAL
+    share = np.broadcast_to(1.0 / np.maximum(known.sum(axis=1, keepdims=True), 1), scores.shape)[known]
+    order = np.argsort(scores[known], kind="stable")
+    mass = np.cumsum(share[order]) / (rows.sum() + 1)
+    found = float(scores[known][order][min(int(np.searchsorted(mass, COVERAGE)), len(mass) - 1)])
+    blended = (rows.sum() * found + ASSUMED_GROUPS * USUAL) / (rows.sum() + ASSUMED_GROUPS)
+    return float(np.clip(blended, *BOUNDS))

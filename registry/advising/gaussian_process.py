@@ -1,0 +1,274 @@
+"""Gaussian processes over rows of results: what known rows of a column say of another row.
+
+The covariance of two rows of a column is ``base + task_variance * ((1 - share) same + share * likeness)`` and, on
+the diagonal, noise: ``base`` is what all rows of an expert have in common, ``same`` whether two rows are of one
+task, and ``likeness`` falls with the distance of their tasks. How much likeness tells is not picked but averaged
+over a grid of cells, each weighted by how well it predicts tasks left out. Half of the weight before seeing any
+value is on the static cell, whose share is 0. Where distances say nothing, the answer stays static.
+
+Source:
+    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: (2.25) and (2.26) for the prediction,
+    (5.12) for leaving rows out in closed form; here, all rows of a task at once.
+
+Axes: R rows, C columns, N known values, G cells, n rows of a pattern.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+Distances = Mapping[str, np.ndarray]
+"""Distances by name of the descriptor that they compare; NaN where not known."""
+
+BANDWIDTHS = (0.7, 2.0)
+"""In units of (median distance - median distance of a task to its nearest)."""
+SHARES = (0.35, 0.8)
+STATIC_WEIGHT = 0.5
+SMALLEST_UNIT = 1e-12
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One choice of what is not known of likeness: descriptors that count, how far it reaches, its share."""
+
+    descriptors: tuple[str, ...] = ()
+    bandwidth: float = 1.0
+    share: float = 0.0
+
+
+def list_cells(names: Sequence[str]) -> list[Cell]:
+    """The static cell, then the grid for each descriptor and for all of them together."""
+    ordered = tuple(sorted(names))
+    sets = [(name,) for name in ordered] + ([ordered] if len(ordered) > 1 else [])
+    return [Cell(), *(Cell(*values) for values in product(sets, BANDWIDTHS, SHARES))]
+
+
+@dataclass(frozen=True, eq=False)
+class RowKernel:
+    """Covariance between rows, and from rows to a row that is asked for, for every cell.
+
+    Attributes:
+        tasks: ``[R]`` number of each row's task.
+        base: ``[R, R]``.
+        task_variance: Of what differs by task.
+        noise: ``[R]`` variance of what does not repeat.
+        distances: ``[R, R]`` by descriptor.
+        units: Of the distances, by descriptor.
+    """
+
+    tasks: np.ndarray
+    base: np.ndarray
+    task_variance: float
+    noise: np.ndarray
+    distances: Distances
+    units: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls, tasks: np.ndarray, base: np.ndarray, task_variance: float, noise: np.ndarray, distances: Distances
+    ) -> "RowKernel":
+        """Find the units; a descriptor of which nothing is known is left out."""
+        other = tasks[:, None] != tasks
+        units = {name: _unit(values, other) for name, values in distances.items()}
+        kept = {name: unit for name, unit in units.items() if unit > 0}
+        return cls(tasks, base, task_variance, noise, {name: distances[name] for name in kept}, kept)
+
+    def matrix(self, cell: Cell) -> np.ndarray:
+        """``[R, R]``, noise on its diagonal."""
+        same = (self.tasks[:, None] == self.tasks).astype(np.float64)
+        if cell.share:
+            likeness = self._likeness(cell, self.distances, same)
+            same = (1 - cell.share) * same + cell.share * likeness
+        covariance = self.base + self.task_variance * same
+        covariance[np.diag_indices(len(covariance))] += self.noise
+        return np.asarray(covariance)
+
+    def to_query(self, cell: Cell, base: np.ndarray, task: int, distances: Distances) -> np.ndarray:
+        """Covariance ``[R]`` with another row of task ``task`` (-1 for a new one), whose base part is told."""
+        same = (self.tasks == task).astype(np.float64)
+        if cell.share:
+            likeness = np.where(same > 0, 1.0, _decay(cell, self.units, distances, same.shape))
+            same = (1 - cell.share) * same + cell.share * likeness
+        return np.asarray(base + self.task_variance * same)
+
+    def _likeness(self, cell: Cell, distances: Distances, same: np.ndarray) -> np.ndarray:
+        """Made symmetric and, by taking off what is negative of its spectrum, a covariance."""
+        decay = _decay(cell, self.units, distances, same.shape)
+        likeness = np.where(same > 0, 1.0, (decay + decay.T) / 2)
+        try:
+            np.linalg.cholesky(likeness + 1e-6 * np.eye(len(likeness)))
+        except np.linalg.LinAlgError:
+            values, vectors = np.linalg.eigh(likeness)
+            likeness = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        return np.asarray(likeness)
+
+
+def _decay(
+    cell: Cell, units: Mapping[str, float], distances: Distances, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Likeness at some distances; 0 where one is not known."""
+    if not all(name in distances for name in cell.descriptors):
+        return np.zeros(shape)
+    exponent = np.zeros(shape)
+    for name in cell.descriptors:
+        exponent = exponent + distances[name] / (cell.bandwidth * units[name])
+    known = np.isfinite(exponent)
+    return np.where(known, np.exp(-np.maximum(np.where(known, exponent, 0.0), 0.0)), 0.0)
+
+
+def _unit(distances: np.ndarray, other: np.ndarray) -> float:
+    """Median distance between different tasks less that to the nearest; 0 if none is known."""
+    known = np.where(other & np.isfinite(distances), distances, np.inf)
+    finite = known[np.isfinite(known)]
+    if not finite.size:
+        return 0.0
+    nearest = known.min(axis=0)
+    least = float(np.median(nearest[np.isfinite(nearest)]))
+    unit = float(np.median(finite)) - least
+    return unit if unit >= SMALLEST_UNIT else max(abs(least), SMALLEST_UNIT)
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Columns that are known in the same rows, so that one inverse serves them all."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def list_patterns(known: np.ndarray) -> list[Pattern]:
+    """Columns of ``[R, C]`` by the rows in which they are known; columns without any are left out."""
+    found: dict[bytes, list[int]] = {}
+    for column in range(known.shape[1]):
+        found.setdefault(np.packbits(known[:, column]).tobytes(), []).append(column)
+    patterns = [Pattern(np.flatnonzero(known[:, it[0]]), np.array(it)) for it in found.values()]
+    return [pattern for pattern in patterns if pattern.rows.size]
+
+
+@dataclass(frozen=True, eq=False)
+class RowProcess:
+    """Columns of values that are predicted for other rows, after ``fit``.
+
+    Attributes:
+        kernel: Of the rows.
+        cells: G of them, the static one first.
+        weights: ``[G]``, sum 1.
+        patterns: Of the columns.
+        left_out: ``[R, C]`` every known value as predicted by rows of other tasks, 0 elsewhere.
+        left_out_variance: ``[R, C]`` of the error of that, under the most likely cell.
+    """
+
+    kernel: RowKernel
+    cells: list[Cell]
+    weights: np.ndarray
+    patterns: list[Pattern]
+    left_out: np.ndarray
+    left_out_variance: np.ndarray
+    _dual: np.ndarray  # [G, R, C] inverse covariance times values
+    _inverse: list[np.ndarray]  # of each pattern under the most likely cell
+
+    @classmethod
+    def fit(cls, kernel: RowKernel, values: np.ndarray, known: np.ndarray, judged: np.ndarray) -> "RowProcess":
+        """Weigh the cells by how well they predict the rows ``judged`` ``[R]`` when their task is left out."""
+        cells, patterns = list_cells(tuple(kernel.units)), list_patterns(known)
+        dual = np.zeros((len(cells), *values.shape))
+        errors = np.zeros((len(cells), *values.shape))
+        for number, cell in enumerate(cells):
+            matrix = kernel.matrix(cell)
+            for pattern in patterns:
+                block = np.ix_(pattern.rows, pattern.columns)
+                if number and not judged[pattern.rows].any():  # likeness says nothing here
+                    dual[number][block], errors[number][block] = dual[0][block], errors[0][block]
+                    continue
+                inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
+                dual[number][block] = inverse @ values[block]
+                errors[number][block], _ = _leave_out(
+                    inverse, dual[number][block], kernel.tasks[pattern.rows]
+                )
+        weights, without = _weigh(errors, known & judged[:, None], kernel.tasks)
+        left_out = np.where(known, values - (without[:, :, None] * errors).sum(axis=0), 0.0)
+        best = kernel.matrix(cells[int(np.argmax(weights))])
+        variance, inverses = np.ones(values.shape), []
+        for pattern in patterns:
+            inverse = np.linalg.inv(best[np.ix_(pattern.rows, pattern.rows)])
+            _, spread = _leave_out(inverse, values[np.ix_(pattern.rows, [0])], kernel.tasks[pattern.rows])
+            variance[np.ix_(pattern.rows, pattern.columns)] = spread[:, None]
+            inverses.append(inverse)
+        return cls(kernel, cells, weights, patterns, left_out, variance, dual, inverses)
+
+    def predict(self, base: np.ndarray, own: float, task: int, distances: Distances) -> "RowPrediction":
+        """What is expected in another row.
+
+        Args:
+            base: ``[R]`` the base covariance of each row with it.
+            own: Its own base variance.
+            task: Number of its task, -1 for a new one.
+            distances: ``[R]`` from each row's task, by descriptor.
+        """
+        covariances = np.stack([self.kernel.to_query(cell, base, task, distances) for cell in self.cells])
+        mean = np.einsum("g,gr,grc->c", self.weights, covariances, self._dual, optimize=True)
+        best = covariances[int(np.argmax(self.weights))]
+        gains = np.zeros(self._dual.shape[1:])
+        variance = np.full(len(mean), own + self.kernel.task_variance)
+        for pattern, inverse in zip(self.patterns, self._inverse, strict=True):
+            gain = inverse @ best[pattern.rows]
+            gains[np.ix_(pattern.rows, pattern.columns)] = gain[:, None]
+            variance[pattern.columns] -= gain @ best[pattern.rows]
+        return RowPrediction(mean, np.maximum(variance, 1e-6), gains)
+
+
+@dataclass(frozen=True, eq=False)
+class RowPrediction:
+    """What is expected of one row.
+
+    Attributes:
+        mean: ``[C]``.
+        variance: ``[C]``.
+        gains: ``[R, C]`` what a known value moves of the mean, under the most likely cell.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    gains: np.ndarray
+
+
+def _leave_out(inverse: np.ndarray, dual: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors ``[n, k]`` of predicting rows when their task is left out, and the variance ``[n]`` of that."""
+    variance = 1 / np.diag(inverse)
+    errors = dual * variance[:, None]
+    names, counts = np.unique(tasks, return_counts=True)
+    variance = variance.copy()
+    for name in names[counts > 1]:
+        rows = np.flatnonzero(tasks == name)
+        together = np.linalg.inv(inverse[np.ix_(rows, rows)])
+        errors[rows] = together @ dual[rows]
+        variance[rows] = np.diag(together)
+    return errors, variance
+
+
+def _weigh(errors: np.ndarray, used: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of cells ``[G]``, and those without the task of each row ``[G, R]``.
+
+    A cell's weight is its prior times the profile likelihood of one Gaussian error per row: values in a row err
+    together, so a row counts once.
+    """
+    prior = np.full(len(errors), (1 - STATIC_WEIGHT) / max(len(errors) - 1, 1))
+    prior[0] = STATIC_WEIGHT if len(errors) > 1 else 1.0
+    counts = used.sum(axis=1)
+    loss = (np.where(used, errors, 0.0) ** 2).sum(axis=2) / np.maximum(counts, 1)  # [G, R]
+    rows = (counts > 0).astype(np.float64)
+    of_task = np.stack([np.bincount(tasks, row)[tasks] for row in loss])
+    total = loss.sum(axis=1, keepdims=True)
+    weights = _likelihood_weights(total, np.array([rows.sum()]), prior)[:, 0]
+    others = rows.sum() - np.bincount(tasks, rows)[tasks]
+    return weights, _likelihood_weights(np.maximum(total - of_task, 0.0), others, prior)
+
+
+def _likelihood_weights(loss: np.ndarray, num_rows: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Weights ``[G, Q]`` summing to 1 over cells, from summed losses ``[G, Q]`` over ``num_rows`` rows."""
+    mean_loss = loss / np.maximum(num_rows, 1) + 1e-9
+    log_weight = np.log(prior)[:, None] - 0.5 * num_rows * np.log(mean_loss)
+    weight = np.exp(log_weight - log_weight.max(axis=0))
+    return np.asarray(weight / weight.sum(axis=0))

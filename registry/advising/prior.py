@@ -1,0 +1,198 @@
+"""What past results say about experts on a new task.
+
+Within a row of results (a task, measured in one way) the log odds of the accuracy of expert i are
+``level + spread * standing_i``. Level: ``registry.advising.levels``. Standing: what attributes give
+(``weights``), nearness of the expert's source, and a Gaussian process over the rows of the expert
+(``gaussian_process``): what all its rows have in common, what those of a protocol have, what near tasks have.
+
+Intervals are calibrated by leaving out: tasks, for experts that were measured; experts, for those that were not.
+
+Source:
+    Linear mixed model with known components: Henderson 1975. Intervals: hierarchical conformal prediction, Lee,
+    Barber and Willett 2023, arXiv:2306.06342, with tasks (or experts) left out one by one in place of a split,
+    and with some assumed errors of Gaussian shape, so that few tasks give usual intervals rather than none.
+
+Axes: R rows, M experts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.advising.attributes import ExpertFacts, make_features
+from registry.advising.calibration import Calibration, calibrate
+from registry.advising.expert_covariance import ExpertCovariance
+from registry.advising.gaussian_process import Distances
+from registry.advising.levels import TaskFacts, covariates
+from registry.advising.prediction import Prediction
+from registry.advising.results import Table, Way
+from registry.advising.standing import DEFAULT_SPREAD, SOURCE_REACH, SOURCE_SD, Rows, Standing, fit_standing
+
+
+SOURCE_DESCRIPTOR = "domain"
+"""What distances from source tasks are told in."""
+
+
+FOREIGN_LEVEL_SD = 0.5
+"""Of the level that experts in use reach, in log odds, where only toys (or nothing) were measured in a protocol."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The row that is asked for.
+
+    Attributes:
+        way: Metric and protocol.
+        facts: What is known of the task.
+        distances: ``[R]`` from each row's task, by descriptor; NaN where not known.
+        source: ``[M]`` distance from each expert's source task, NaN where not known.
+        task: Its name where the table has results of it (in other ways), or empty.
+    """
+
+    way: Way
+    facts: TaskFacts
+    distances: Distances
+    source: np.ndarray
+    task: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A fitted model of past results.
+
+    Attributes:
+        table: What it was fitted on.
+        ways: By number.
+        standing: Levels and standings.
+        calibration: How far predictions of what was left out were off.
+        counts: ``[M]`` rows in which the expert has a result.
+        usual: ``[M]`` bool: experts that are no toys, or all of them if there are only toys.
+    """
+
+    table: Table
+    ways: tuple[Way, ...]
+    standing: Standing
+    calibration: Calibration
+    counts: np.ndarray
+    usual: np.ndarray
+    _source_unit: float
+
+    @property
+    def static(self) -> np.ndarray:
+        """``[M]`` mean standing over all rows, shrunk by n/(n+1)."""
+        found = self.standing
+        z = np.where(self.table.known, (found.logits - found.level[:, None]) / found.spread[:, None], 0.0)
+        return np.asarray(z.sum(axis=0) / (self.counts + 1))
+
+    def predict(self, asked: Asked, places: np.ndarray | None = None) -> Prediction:
+        """Expected log odds of experts on the task that is asked about.
+
+        Args:
+            asked: The row that is asked for.
+            places: Of the experts that may be recommended, and their order; all if ``None``.
+        """
+        found, rows = self.standing, self.standing.rows
+        protocol = self.ways.index(asked.way) if asked.way in self.ways else len(self.ways)
+        here = (rows.protocols == protocol).astype(np.float64)
+        task = _task_number(rows, asked.task)
+        parts = found.components
+        base = parts.standing + parts.protocol * here
+        more = found.process.predict(base, parts.standing + parts.protocol, task, asked.distances)
+        nearness = source_nearness(asked.source, self._source_unit)
+        z = found.weights.of_protocol(protocol) + more.mean + found.source_gain * nearness
+        chosen = np.arange(len(z)) if places is None else places
+        variance = more.variance + (SOURCE_SD * nearness) ** 2
+        loadings = found.weights.loadings(
+            protocol, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
+        )[chosen]
+        covariance = _deviations(self.calibration.experts, variance, parts.noise, chosen)
+        level, level_variance = found.levels.predict(
+            covariates([asked.facts])[0], protocol, task, asked.distances
+        )
+        if not (self.usual & self.table.known[rows.protocols == protocol].any(axis=0)).any():
+            level_variance += FOREIGN_LEVEL_SD**2
+        spread = self._spread(protocol)
+        quantile = np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured)
+        return Prediction(
+            logit=level + spread * z[chosen],
+            covariance=spread**2 * (covariance + loadings @ loadings.T),
+            level_sd=float(np.sqrt(level_variance)),
+            quantile=quantile[chosen],
+            measured=np.full(len(chosen), np.nan),
+        )
+
+    def _spread(self, protocol: int) -> float:
+        """Sd of experts on a new task of a protocol, in log odds."""
+        found = self.standing
+        logs = np.log(found.spread[found.rows.protocols == protocol])
+        if not logs.size:
+            logs = np.log(found.spread)
+        return float(np.exp((logs.sum() + 2 * np.log(DEFAULT_SPREAD)) / (logs.size + 2)))
+
+
+def fit_prior(
+    table: Table,
+    experts: Sequence[ExpertFacts],
+    facts: Mapping[str, TaskFacts],
+    between: Distances | None = None,
+    source: np.ndarray | None = None,
+) -> Prior:
+    """Fit the model of past results.
+
+    Args:
+        table: Past results; columns in the order of ``experts``.
+        experts: What is known of each.
+        facts: What is known of tasks, by name; those without are tasks without data.
+        between: ``[R, R]`` distance between the tasks of rows, by descriptor, NaN where not known.
+        source: ``[M, R]`` distance from the source task of an expert to the task of a row, likewise.
+    """
+    kept = table.known.sum(axis=1) > 0
+    placed = np.isfinite(covariates([facts.get(task) for task in table.tasks])).all(axis=1)
+    kept &= placed | (table.known.sum(axis=1) > 1)  # one result of an unknown level says nothing
+    table = table.rows(kept)
+    distances = {name: values[np.ix_(kept, kept)] for name, values in (between or {}).items()}
+    reach = np.full((len(experts), len(kept)), np.nan) if source is None else source
+    unit = source_unit(distances.get(SOURCE_DESCRIPTOR, reach))
+    ways = tuple(sorted(set(table.ways)))
+    rows = Rows(
+        table=table,
+        tasks=np.unique(np.asarray(table.tasks, dtype=str), return_inverse=True)[1].reshape(-1),
+        protocols=np.array([ways.index(way) for way in table.ways], dtype=np.intp),
+        num_protocols=len(ways) + 1,
+        covariates=covariates([facts.get(task) for task in table.tasks]),
+        distances=distances,
+        nearness=source_nearness(reach[:, kept].T, unit),
+    )
+    toys = np.array([expert.toy for expert in experts], dtype=bool)
+    usual = np.ones(len(experts), bool) if toys.all() else ~toys
+    standing = fit_standing(rows, make_features(experts), usual)
+    counts = table.known.sum(axis=0)
+    return Prior(table, ways, standing, calibrate(standing, usual), counts, usual, unit)
+
+
+def source_unit(distances: np.ndarray) -> float:
+    """Median of the known distances between tasks; 0 if there are none."""
+    known = distances[np.isfinite(distances) & (distances > 1e-9)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def source_nearness(source: np.ndarray, unit: float) -> np.ndarray:
+    """How near tasks are to the source of an expert, 0 to 1; 0 where not known."""
+    if unit <= 0:
+        return np.zeros(np.shape(source))
+    known = np.isfinite(source)
+    distance = np.where(known, np.maximum(np.where(known, source, 0.0), 0.0), np.inf)
+    return np.asarray(np.exp(-distance / (SOURCE_REACH * unit)))
+
+
+def _task_number(rows: Rows, name: str) -> int:
+    """Number of a task among the rows, -1 if there is none of that name."""
+    places = [place for place, task in enumerate(rows.table.tasks) if name and task == name]
+    return int(rows.tasks[places[0]]) if places else -1
+
+
+def _deviations(experts: ExpertCovariance, variance: np.ndarray, noise: float, places: np.ndarray) -> np.ndarray:
+    """Covariance ``[m, m]`` of what is each expert's own, of the experts at some places."""
+    sd = (np.sqrt(variance + noise) * experts.scale)[places]
+    return np.asarray(sd[:, None] * experts.correlation[np.ix_(places, places)] * sd)

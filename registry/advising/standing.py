@@ -1,0 +1,292 @@
+"""Rows of results taken apart into the level of a task and the standing of experts, each told by the other.
+
+Axes: R rows, M experts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.advising.attributes import Features
+from registry.advising.gaussian_process import Cell, Distances, RowKernel, RowProcess, list_patterns
+from registry.advising.levels import Levels
+from registry.advising.results import Table, logit_noise, to_logit
+from registry.advising.weights import Weights, WeightSolver
+
+SWEEPS = 4
+DEFAULT_SPREAD = 0.65
+"""Sd of experts about the level of a task, in log odds, before any result."""
+SPREAD_PSEUDO_RESULTS = 4.0
+SPREAD_PSEUDO_ROWS = 3.0
+MEASUREMENT_SD = 0.012
+"""Between repeated measurements of one expert on one task, in accuracy."""
+MOST_NOISE = 2.0
+CLIP = 4.0
+"""Standings farther from 0 than this, in sd of experts, are failures to run rather than results."""
+
+MIN_BULK, FAILURE_REACH = 8, 3.0
+"""In rows of at least so many results, those so many robust sd from the middle do not widen the spread."""
+
+SOURCE_REACH = 0.2
+"""How far the source of an expert reaches, in units of the median distance of tasks."""
+SOURCE_GAIN, SOURCE_GAIN_SD = 3.2, 0.3
+"""What an expert gains, in sd of experts, where a task is as its source: assumed before any result."""
+SOURCE_SD = 0.8
+"""How far apart experts are in that."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances in units of the spread of a row: of an expert's own standing, its protocol's part, a task's part."""
+
+    standing: float = 0.4
+    protocol: float = 0.12
+    task: float = 0.4
+    noise: float = 0.08
+
+
+PSEUDO_EXPERTS, PSEUDO_RESULTS = 12.0, 40.0
+"""How many the assumed components count for."""
+MOST_EXPERTS = 40
+"""How many experts of one protocol count for components at most: a thousand networks compared on ImageNet alone
+say little of how experts differ elsewhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What is known of the rows of a table.
+
+    Attributes:
+        table: The results.
+        tasks: ``[R]`` number of the task.
+        protocols: ``[R]`` number of the way.
+        num_protocols: How many ways there are.
+        covariates: ``[R, 3]`` NaN where not known.
+        distances: ``[R, R]`` by descriptor.
+        nearness: ``[R, M]`` how near a task is to the source of an expert, 0 to 1, 0 where not known.
+    """
+
+    table: Table
+    tasks: np.ndarray
+    protocols: np.ndarray
+    num_protocols: int
+    covariates: np.ndarray
+    distances: Distances
+    nearness: np.ndarray
+
+    @property
+    def placed(self) -> np.ndarray:
+        """``[R]`` bool: rows of tasks that have an embedding."""
+        found = np.isfinite(self.covariates).all(axis=1)
+        for values in self.distances.values():
+            found = found | np.isfinite(np.diag(values))
+        return np.asarray(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Results taken apart.
+
+    Attributes:
+        rows: The results.
+        logits: ``[R, M]`` log odds of accuracies, NaN where there is none.
+        level: ``[R]``.
+        spread: ``[R]`` sd of experts about it.
+        values: ``[R, M]`` standings less what sources give, 0 where there is no result.
+        levels: What tells the level.
+        weights: What attributes give.
+        process: Of what attributes leave.
+        components: Variances.
+        source_gain: See ``SOURCE_GAIN``.
+        solver: What the weights were found with.
+    """
+
+    rows: Rows
+    logits: np.ndarray
+    level: np.ndarray
+    spread: np.ndarray
+    values: np.ndarray
+    levels: Levels
+    weights: Weights
+    process: RowProcess
+    components: Components
+    source_gain: float
+    solver: WeightSolver
+
+
+def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
+    """Fit levels and standings in turn; see the class.
+
+    Args:
+        rows: The results.
+        features: Of the experts.
+        usual: ``[M]`` bool: experts that say how far apart experts are; toys are all alike.
+    """
+    known = rows.table.known
+    logits = to_logit(rows.table.accuracy)
+    spread = _spreads(np.where(usual, logits, np.nan), rows.protocols, rows.num_protocols)
+    level = _means(logits, known)
+    noise = _noise(logits, known, spread)
+    components, gain, solver = Components(), SOURCE_GAIN, None
+    for round_number in range(2):
+        covariance = _kernel(rows, components, noise).matrix(Cell())
+        solver = WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
+        if round_number:
+            solver = solver.learned(weights)
+        uncertainty = solver.covariance()
+        for _ in range(SWEEPS):
+            values = _values(rows, logits, level, spread, gain)
+            weights = solver.solve(values, uncertainty)
+            expected = _expected(rows, solver, weights, values, components)
+            level, levels = _levels(rows, logits, spread, expected + gain * rows.nearness, components)
+            gain = _source_gain(rows, logits, level, spread, expected, components)
+        features = solver.features
+        values = _values(rows, logits, level, spread, gain)
+        if not round_number:
+            left = values - weights.rows(rows.protocols)
+            components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
+    left = np.where(known, values - weights.rows(rows.protocols), 0.0)
+    process = RowProcess.fit(_kernel(rows, components, noise), left, known, rows.placed)
+    return Standing(
+        rows, logits, level, spread, values, levels, weights, process, components, gain, solver
+    )
+
+
+def _kernel(rows: Rows, components: Components, noise: np.ndarray) -> RowKernel:
+    """Of the rows of an expert."""
+    here = rows.protocols[:, None] == rows.protocols
+    base = components.standing + components.protocol * here
+    return RowKernel.of(rows.tasks, base, components.task, components.noise + noise, rows.distances)
+
+
+def _values(rows: Rows, logits: np.ndarray, level: np.ndarray, spread: np.ndarray, gain: float) -> np.ndarray:
+    """Standings ``[R, M]`` less what sources give, failures drawn in, 0 where there is none."""
+    z = np.clip((logits - level[:, None]) / spread[:, None] - gain * rows.nearness, -CLIP, CLIP)
+    return np.where(rows.table.known, z, 0.0)
+
+
+def _expected(
+    rows: Rows, solver: WeightSolver, weights: Weights, values: np.ndarray, components: Components
+) -> np.ndarray:
+    """Standing ``[R, M]`` that is expected of the expert in such a protocol, whatever the task."""
+    expected = weights.rows(rows.protocols)
+    for pattern, inverse in zip(solver.patterns, solver.inverses, strict=True):
+        block = np.ix_(pattern.rows, pattern.columns)
+        here = rows.protocols[pattern.rows][:, None] == rows.protocols[pattern.rows]
+        common = components.standing + components.protocol * here
+        expected[block] += common @ inverse @ (values[block] - expected[block])
+    return expected
+
+
+def _levels(
+    rows: Rows, logits: np.ndarray, spread: np.ndarray, expected: np.ndarray, components: Components
+) -> tuple[np.ndarray, Levels]:
+    """Level ``[R]`` of each row, from its results and from what is known of the task; and what tells it."""
+    known = rows.table.known
+    count = known.sum(axis=1)
+    found = _means(logits - spread[:, None] * expected, known)
+    noise = spread**2 * (components.task + components.noise + components.protocol) / np.maximum(count, 1)
+    levels = Levels.fit(
+        found, noise, rows.protocols, rows.num_protocols, rows.covariates, rows.tasks, rows.distances
+    )
+    share = levels.variance / (levels.variance + noise)
+    return levels.fitted + share * (found - levels.fitted), levels
+
+
+def _source_gain(
+    rows: Rows,
+    logits: np.ndarray,
+    level: np.ndarray,
+    spread: np.ndarray,
+    expected: np.ndarray,
+    components: Components,
+) -> float:
+    """What nearness of the source gives, by least squares beside what is assumed."""
+    known = rows.table.known
+    z = np.where(known, (logits - level[:, None]) / spread[:, None] - expected, 0.0)
+    x = np.where(known, rows.nearness, 0.0)
+    variance = components.task + components.noise
+    precision = float((x * x).sum()) / variance + 1 / SOURCE_GAIN_SD**2
+    return (float((x * np.clip(z, -CLIP, CLIP)).sum()) / variance + SOURCE_GAIN / SOURCE_GAIN_SD**2) / precision
+
+
+def _components(rows: Rows, left: np.ndarray, uncertainty: np.ndarray) -> Components:
+    """Variances of what attributes leave, by moments, beside what is assumed.
+
+    Args:
+        rows: The results.
+        left: ``[R, M]``, NaN where not known.
+        uncertainty: ``[M]`` variance of what attributes give.
+    """
+    assumed = Components()
+    known = np.isfinite(left)
+    usual = assumed.task + assumed.noise
+    within, freedom = PSEUDO_RESULTS * usual, PSEUDO_RESULTS
+    common = assumed.standing + assumed.protocol
+    between, experts = PSEUDO_EXPERTS * common, PSEUDO_EXPERTS
+    parts = []
+    for protocol in range(rows.num_protocols):
+        here = known & (rows.protocols == protocol)[:, None]
+        count = here.sum(axis=0)
+        measured = count > 0
+        share = min(1.0, MOST_EXPERTS / max(int(measured.sum()), 1))
+        mean = np.where(here, left, 0.0).sum(axis=0) / np.maximum(count, 1)
+        within += share * float((np.where(here, left - mean, 0.0) ** 2).sum())
+        freedom += share * float(np.maximum(count - 1, 0).sum())
+        parts.append((share, mean[measured] ** 2 + uncertainty[measured], count[measured]))
+    task = within / freedom
+    for share, squares, count in parts:
+        between += share * max(float((squares - task / count).sum()), 0.0)
+        experts += share * len(count)
+    between /= experts
+    return Components(
+        between * assumed.standing / common,
+        between * assumed.protocol / common,
+        task * assumed.task / usual,
+        task * assumed.noise / usual,
+    )
+
+
+def _means(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean ``[R]`` of each row over what is known."""
+    return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+
+
+def _noise(logits: np.ndarray, known: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """``[R]`` variance of a measurement, in units of the spread: large where accuracies are near 0 or 1."""
+    variance = (logit_noise(np.where(known, logits, 0.0), MEASUREMENT_SD) / spread[:, None]) ** 2
+    return _means(np.minimum(variance, MOST_NOISE), known)
+
+
+def _spreads(logits: np.ndarray, protocols: np.ndarray, num_protocols: int) -> np.ndarray:
+    """Sd ``[R]`` of each row, shrunk to that of its protocol, which is shrunk to the usual one."""
+    known = np.isfinite(logits)
+    count = known.sum(axis=1)
+    squares, freedom = (_without_failures(logits) ** 2).sum(axis=1), np.maximum(count - 1, 0)
+    spread = np.zeros(len(logits))
+    for protocol in range(num_protocols):
+        here = protocols == protocol
+        rows = here & (freedom > 0)
+        logs = np.log(np.maximum(squares[rows] / np.maximum(freedom[rows], 1), 1e-4)) / 2
+        weight = freedom[rows] / (freedom[rows] + SPREAD_PSEUDO_RESULTS)
+        total = float((weight * logs).sum()) + SPREAD_PSEUDO_ROWS * np.log(DEFAULT_SPREAD)
+        usual = float(np.exp(2 * total / (float(weight.sum()) + SPREAD_PSEUDO_ROWS)))
+        pooled = squares[here] + SPREAD_PSEUDO_RESULTS * usual
+        spread[here] = np.sqrt(pooled / (freedom[here] + SPREAD_PSEUDO_RESULTS))
+    return spread
+
+
+def _without_failures(logits: np.ndarray) -> np.ndarray:
+    """Deviations ``[R, M]`` from the row's mean, 0 where not known; those far outside the bulk are drawn in."""
+    off = np.zeros(logits.shape)
+    for row, values in enumerate(logits):
+        known = np.flatnonzero(np.isfinite(values))
+        if not known.size:
+            continue
+        found = values[known]
+        if known.size >= MIN_BULK:
+            middle = np.median(found)
+            reach = FAILURE_REACH * 1.4826 * float(np.median(np.abs(found - middle)))
+            found = np.clip(found, middle - reach, middle + reach) if reach > 0 else found
+        off[row, known] = found - found.mean()
+    return off

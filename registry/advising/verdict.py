@@ -1,0 +1,176 @@
+"""The answer in one breath: which expert to take, how sure that is, what is as good and cheaper, what to measure.
+
+The text is composed here and nowhere else.
+
+Axes: M experts.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from registry.advising.attributes import ExpertFacts
+from registry.advising.prediction import Prediction
+from registry.advising.results import Way
+from registry.advising.trials import improvements
+
+Confidence = Literal["high", "medium", "low"]
+
+TIE_CHANCE = 0.25
+"""An expert that has this chance of being better cannot be told from the one to take."""
+MOST_TIES = 20
+NUM_NEXT = 3
+CLOSE = 0.01
+"""Accuracy that nobody would mind losing."""
+SURE, LIKELY = 0.8, 0.5
+"""Chances of losing no more than that, for which confidence is high and medium."""
+
+PROTOCOLS = (
+    (r"linear_probe_full", "of a linear probe on all of the data"),
+    (r"linear_probe_(\d+)shot", r"of a linear probe, \1 samples a class"),
+    (r"linear_probe.*", "of a linear probe"),
+    (r"fine_?tuned?_(\d+)shot", r"after fine-tuning on \1 samples a class"),
+    (r"fine_?tuned?_(\d+)", r"after fine-tuning on \1 samples"),
+    (r"fine_?tun.*", "after fine-tuning"),
+    (r"knn_(\d+)", r"of \1 nearest neighbours"),
+    (r"zero_shot", "without any training"),
+    (r"as_pretrained", "as pretrained"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do.
+
+    Attributes:
+        take: The expert to start from; empty if there is none.
+        protocol: What ``expected`` is, in words.
+        expected: Accuracy that is expected, or was measured here.
+        interval: 90% interval of it.
+        ties: Experts that cannot be told from it, at most 20, the likeliest first.
+        cheapest: The cheapest of these and it, by multiply-adds, then parameters.
+        confidence: That nothing much better was passed over.
+        why: One sentence.
+        next: Experts whose measurement would settle most.
+        left_out: How many experts each limit removed.
+    """
+
+    take: str
+    protocol: str
+    expected: float
+    interval: tuple[float, float]
+    ties: tuple[str, ...]
+    cheapest: str
+    confidence: Confidence
+    why: str
+    next: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def describe_way(way: Way) -> str:
+    """A metric and a protocol in words, such as ``accuracy of a linear probe, 20 samples a class``."""
+    metric, protocol = way
+    for pattern, words in PROTOCOLS:
+        match = re.fullmatch(pattern, protocol)
+        if match:
+            return f"{metric.replace('_', ' ')} {match.expand(words)}"
+    return f"{metric.replace('_', ' ')} ({protocol})"
+
+
+def make_verdict(
+    experts: Sequence[ExpertFacts],
+    prediction: Prediction,
+    order: Sequence[int],
+    *,
+    way: Way,
+    counts: Sequence[int],
+    left_out: Mapping[str, int] | None = None,
+) -> Verdict:
+    """Compose the verdict.
+
+    Args:
+        experts: The M candidates.
+        prediction: What is expected of them.
+        order: Their places, best first.
+        way: What the answer is about.
+        counts: Results of each, on other tasks.
+        left_out: How many experts each limit removed.
+    """
+    first = order[0]
+    gap = prediction.logit - prediction.logit[first]
+    sd = prediction.difference_sd(first)
+    tied = [place for place in order[1:] if _chance(gap[place], sd[place]) >= TIE_CHANCE]
+    equals = [first, *tied]
+    low, high = prediction.interval
+    confidence = _confidence(prediction, first)
+    return Verdict(
+        take=experts[first].name,
+        protocol=describe_way(way),
+        expected=float(prediction.mean[first]),
+        interval=(float(low[first]), float(high[first])),
+        ties=tuple(experts[place].name for place in tied[:MOST_TIES]),
+        cheapest=experts[min(equals, key=lambda place: _cost(experts[place]))].name,
+        confidence=confidence,
+        why=_reason(experts, prediction, order, counts, len(tied)),
+        next=tuple(experts[place].name for place in _next(prediction, first)),
+        left_out={name: count for name, count in (left_out or {}).items() if count},
+    )
+
+
+def _chance(gap: float, sd: float) -> float:
+    """That an expert is better than another, for the gap between their log odds and the sd of that."""
+    from scipy.special import ndtr
+
+    return float(ndtr(gap / max(sd, 1e-9)))
+
+
+def _confidence(prediction: Prediction, first: int) -> Confidence:
+    """By the chance that the first loses no more than ``CLOSE`` to the best."""
+    places = np.union1d(prediction.contenders(), [first])
+    draws = prediction.of(places).scenarios()
+    lost = draws.max(axis=1) - draws[:, int(np.searchsorted(places, first))]
+    chance = float(np.mean(lost <= CLOSE))
+    return "high" if chance >= SURE else "medium" if chance >= LIKELY else "low"
+
+
+def _cost(expert: ExpertFacts) -> tuple[float, float, str]:
+    """Multiply-adds, then parameters; what is not known costs most."""
+    size = float("inf") if expert.num_params is None else expert.num_params
+    return (float("inf") if expert.flops is None else expert.flops, size, expert.name)
+
+
+def _next(prediction: Prediction, first: int) -> list[int]:
+    """Places of those not measured here whose measurement would settle most: the first itself, then by gain."""
+    measured = np.isfinite(prediction.measured)
+    seen = measured.copy()
+    seen[first] = True
+    gain = np.where(seen, 0.0, improvements(prediction, np.arange(len(seen)) == first))
+    ranked = [int(place) for place in np.argsort(-gain, kind="stable") if gain[place] > 1e-4]
+    return ([] if measured[first] else [first]) + ranked[: NUM_NEXT - int(not measured[first])]
+
+
+def _reason(
+    experts: Sequence[ExpertFacts],
+    prediction: Prediction,
+    order: Sequence[int],
+    counts: Sequence[int],
+    num_ties: int,
+) -> str:
+    """Why the first is taken, in one sentence."""
+    first, num_measured = order[0], int(np.isfinite(prediction.measured).sum())
+    name = experts[first].name
+    if np.isfinite(prediction.measured[first]):
+        among = f", the best of {num_measured} measured on it" if num_measured > 1 else ""
+        said = f"{name} was measured on this task{among}"
+    elif counts[first]:
+        results = "one result" if counts[first] == 1 else f"{counts[first]} results"
+        said = f"{name} is expected to do best by {results} of its own on other tasks"
+    else:
+        said = f"nothing of {name} was measured; its size, source and architecture promise most"
+    if num_ties:
+        others = "one other" if num_ties == 1 else f"{num_ties} others"
+        said += f", but {others} cannot be told from it"
+    return said + "."

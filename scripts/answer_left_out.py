@@ -1,0 +1,117 @@
+"""Experts left out: those of a table ranked by attributes, or by results of the same weights in another table.
+
+Axes: M experts.
+"""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+from answer_data import SHARED, Measured, Tasks, open_clip_name, published_facts, read_published
+from answer_rules import Figures, judge
+from answer_worlds import World
+
+from registry.advising.levels import TaskFacts
+from registry.advising.prediction import Prediction
+from registry.advising.prior import Asked, Prior
+from registry.advising.results import Way
+
+NOTHING = Tasks([], {}, {"domain": np.zeros((0, 0))})
+FINE_TUNED: Way = ("accuracy", "fine_tuned")
+NUM_FOLDS = 5
+
+
+def bench_transfergraph(*, quick: bool) -> Figures:
+    """A fifth of the experts of TransferGraph left out in turn, in four ways of cutting it up."""
+    with (SHARED / "tables" / "transfergraph.csv").open(newline="", encoding="utf-8") as file:
+        results = [
+            Measured(row["task"], row["expert"], float(row["accuracy"]), *FINE_TUNED) for row in csv.DictReader(file)
+        ]
+    names = sorted({row.expert for row in results})
+    world = World(NOTHING, published_facts(names), results)
+    tasks = sorted({row.task for row in results})
+    truth = world.truth(tasks, FINE_TUNED)
+    rows: Figures = {}
+    for seed in range(1 if quick else 4):
+        order = np.random.default_rng(seed).permutation(len(names)) if seed else np.arange(len(names))
+        for fold in range(NUM_FOLDS):
+            left = np.sort(order[fold::NUM_FOLDS])
+            rest = np.setdiff1d(np.arange(len(names)), left)
+            prior = world.fit(unknown=[names[place] for place in left])
+            prediction = ask(prior, FINE_TUNED).of(left)
+            sizes = np.array([world.experts[place].num_params or 0 for place in left])
+            for number in range(len(tasks)):
+                known = truth[number, left]
+                if np.isfinite(known).sum() < 3 or np.isfinite(truth[number, rest]).sum() < 3:
+                    continue
+                rows.setdefault("largest", []).append(judge(sizes, known))
+                rows.setdefault("ours", []).append(judge(prediction.logit, known, prediction))
+                others = np.delete(truth, number, axis=0)
+                rows.setdefault("their own static", []).append(judge(_static(others)[left], known))
+    return rows
+
+
+def bench_alias() -> Figures:
+    """Image encoders of one table ranked by zero-shot accuracies of the same weights in another."""
+    way = ("accuracy", "linear_probe_16shot")
+    images, zero_shot = read_published(["mteb_image"]), read_published(["open_clip_zero_shot"])
+    there = {row.expert for row in zero_shot}
+    alias = {name: open_clip_name(name) for name in sorted({row.expert for row in images})}
+    alias = {name: other for name, other in alias.items() if other in there}
+    sizes = dict(zip(alias.values(), published_facts(alias), strict=True))
+    names = sorted(there)
+    facts = [
+        replace(fact, num_params=sizes[fact.name].num_params or fact.num_params) if fact.name in sizes else fact
+        for fact in published_facts(names)
+    ]
+    world = World(NOTHING, facts, zero_shot)
+    places = np.array([names.index(other) for other in alias.values()])
+    prediction = ask(world.fit(), way).of(places)
+    truth = {(row.task, row.expert): row.accuracy for row in images}
+    means = world.truth(sorted({row.task for row in zero_shot}), ("accuracy", "zero_shot"))
+    rows: Figures = {}
+    for task in sorted({row.task for row in images}):
+        known = np.array([truth.get((task, name), np.nan) for name in alias])
+        if np.isfinite(known).sum() > 2:
+            rows.setdefault("mean zero-shot", []).append(judge(np.nanmean(means[:, places], axis=0), known))
+            rows.setdefault("ours", []).append(judge(prediction.logit, known, prediction))
+    return rows
+
+
+def bench_supervised() -> Figures:
+    """Each of 11 supervised networks ranked as if it had never been measured."""
+    results = read_published(["sfda_supervised"])
+    names = sorted({row.expert for row in results})
+    world = World(NOTHING, published_facts(names), results)
+    tasks = sorted({row.task for row in results})
+    known = {(row.task, row.expert): row.accuracy for row in results}  # in the metric of each task
+    truth = np.array([[known.get((task, name), np.nan) for name in names] for task in tasks])
+    alone = [ask(world.fit(unknown=[name]), FINE_TUNED).of(np.array([i])) for i, name in enumerate(names)]
+    joined = Prediction(
+        logit=np.concatenate([it.logit for it in alone]),
+        covariance=np.diag([it.covariance[0, 0] for it in alone]),
+        level_sd=float(np.mean([it.level_sd for it in alone])),
+        quantile=np.concatenate([it.quantile for it in alone]),
+        measured=np.full(len(names), np.nan),
+    )
+    sizes = np.array([expert.num_params or 0 for expert in world.experts])
+    rows: Figures = {}
+    for number in range(len(tasks)):
+        rows.setdefault("largest", []).append(judge(sizes, truth[number]))
+        rows.setdefault("ours", []).append(judge(joined.logit, truth[number], joined))
+    return rows
+
+
+def ask(prior: Prior, way: Way) -> Prediction:
+    """What a fit expects of a task of which nothing is known."""
+    nothing = np.full(len(prior.table.experts), np.nan)
+    return prior.predict(Asked(way, TaskFacts(), {}, nothing))
+
+
+def _static(accuracy: np.ndarray) -> np.ndarray:
+    """Mean standing; experts never measured come last."""
+    off = accuracy - np.nanmean(accuracy, axis=1, keepdims=True)
+    z = off / np.maximum(np.nanstd(accuracy, axis=1, keepdims=True), 1e-12)
+    count = np.isfinite(z).sum(axis=0)
+    return np.where(count > 0, np.nansum(z, axis=0) / np.maximum(count, 1), -9.0)
+
