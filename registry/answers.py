@@ -1,8 +1,9 @@
 """What the registry answers and never stores."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from registry.notebooks import Card, html_table, to_pandas
 
@@ -125,7 +126,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RecommendedExpert:
-    """One ranked expert: rank from 1; expected accuracy and its 90% interval, 0 to 1; regret in accuracy."""
+    """One ranked expert: rank from 1; expected accuracy and its 90% interval, 0 to 1; regret in accuracy.
+
+    What was ``measured`` on this very task in the protocol of the answer is its expectation.
+    """
 
     rank: int
     expert: str
@@ -136,6 +140,39 @@ class RecommendedExpert:
     license: str
     load: str
     evidence: Evidence
+    measured: bool = False
+
+
+Confidence = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do.
+
+    Attributes:
+        take: The expert to start from; empty if there is none.
+        protocol: What ``expected`` is, in words.
+        expected: Accuracy that is expected, or was measured here.
+        interval: 90% interval of it.
+        ties: Experts that cannot be told from it, at most 20, the likeliest first.
+        cheapest: The cheapest of these and it, by multiply-adds, then parameters.
+        confidence: That nothing much better was passed over.
+        why: One sentence.
+        next: Experts whose measurement would settle most.
+        left_out: How many experts each limit removed.
+    """
+
+    take: str
+    protocol: str
+    expected: float
+    interval: tuple[float, float]
+    ties: tuple[str, ...]
+    cheapest: str
+    confidence: Confidence
+    why: str
+    next: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,13 +185,19 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer of *recommend*: ranked experts, the baselines by name, caveats, what was tried."""
+    """The answer of *recommend*: ranked experts, baselines by name, caveats, what was tried, and the verdict.
+
+    Every accuracy is one of ``metric`` by ``protocol``.
+    """
 
     query: Query
     recommendations: tuple[RecommendedExpert, ...]
     baselines: dict[str, Baseline]
     warnings: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
+    verdict: Verdict | None = None
+    metric: str = "accuracy"
+    protocol: str = ""
 
     def to_pandas(self) -> "DataFrame":
         """One row for each recommended expert, best first.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.advising.attributes import ExpertFacts, facts_of
-from registry.advising.levels import TaskFacts
+from registry.recommend.facts import ExpertFacts, facts_of
+from registry.recommend.levels import TaskFacts
 from registry.distances import cosine_distances, pairwise
 
 ROOT = Path(__file__).resolve().parents[1]

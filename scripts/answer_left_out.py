@@ -11,10 +11,10 @@ from answer_data import SHARED, Measured, Tasks, open_clip_name, published_facts
 from answer_rules import Figures, judge
 from answer_worlds import World
 
-from registry.advising.levels import TaskFacts
-from registry.advising.prediction import Prediction
-from registry.advising.prior import Asked, Prior
-from registry.advising.results import Way
+from registry.recommend.levels import TaskFacts
+from registry.recommend.prediction import Prediction
+from registry.recommend.prior import Asked, Prior
+from registry.recommend.results import Way
 
 NOTHING = Tasks([], {}, {"domain": np.zeros((0, 0))})
 FINE_TUNED: Way = ("accuracy", "fine_tuned")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import weightedtau
 
-from registry.advising.prediction import Prediction
+from registry.recommend.prediction import Prediction
 
 MEASURES = ("tau_w", "regret@1", "regret@3", "covered", "width")
 Figures = dict[str, list[list[float]]]

@@ -12,13 +12,13 @@ import numpy as np
 from answer_data import BENCHMARK, SHARED, SHIPPED, WAY, Measured, Tasks, published_facts, read_published, read_real, read_starter
 from answer_rules import Figures, first_three_measured, judge, nearest_scores, static_scores
 
-from registry.advising.attributes import ExpertFacts
-from registry.advising.prediction import Prediction
-from registry.advising.prior import Asked, Prior, fit_prior
-from registry.advising.results import Way, gather
-from registry.advising.scores import trial_scores
-from registry.advising.trial_models import TrialEvidence
-from registry.advising.trials import TrialPlan, try_experts
+from registry.recommend.facts import ExpertFacts
+from registry.recommend.prediction import Prediction
+from registry.recommend.prior import Asked, Prior, fit_prior
+from registry.recommend.results import Way, gather
+from registry.scores.trial_scores import trial_scores
+from registry.recommend.trial_models import TrialEvidence
+from registry.recommend.trials import TrialPlan, try_experts
 
 TRIALS = (1, 3, 5)
 DEVELOPMENT = set(

@@ -171,10 +171,3 @@ def _differences(expert: ExpertRecord, registered: ExpertRecord) -> dict[str, An
         for name, value in said.items()
         if value not in {None, ""} and value != getattr(registered, name)
     }
-
-
-def is_loadable_offline(expert: ExpertRecord) -> bool:
-    """Whether the weights of an expert are on this machine, see ``indexer.networks.offline``."""
-    from indexer.networks import offline
-
-    return offline.is_loadable_offline(expert.loader, expert.cached_as)

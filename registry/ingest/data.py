@@ -6,7 +6,7 @@ from typing import Any
 
 from registry.errors import IngestError
 from registry.ingest.translate import translated_errors
-from registry.records import TaskRecord
+from registry.records import ExpertRecord, TaskRecord
 
 DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar"})
 
@@ -121,3 +121,10 @@ def takes_texts(loader: str) -> bool:
     from indexer.networks import loaders
 
     return loaders.takes_texts(loader)
+
+
+def is_loadable_offline(expert: ExpertRecord) -> bool:
+    """Whether the weights of an expert are on this machine, see ``indexer.networks.offline``."""
+    from indexer.networks import offline
+
+    return offline.is_loadable_offline(expert.loader, expert.cached_as)

@@ -4,24 +4,32 @@ Axes: N samples.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Unpack, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
-from registry.answers import Trial
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.answers import Trial, TrialScores
 from registry.errors import IngestError, RegistryError
-from registry.ingest.data import READING_SETTINGS, check_data_is_there, reading_options
+from registry.ingest.data import READING_SETTINGS, check_data_is_there, is_loadable_offline, reading_options
 from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
-from registry.recommend.scores import score
-from registry.recommend.trials import TrialFailedError, TrialRun
+from registry.recommend.prediction import Prediction
+from registry.recommend.trial_costs import CostModel
+from registry.recommend.trial_models import TRIAL_SD, TrialEvidence
+from registry.recommend.trials import TrialFailedError, TrialOutcome, TrialPlan, try_experts
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
+from registry.scores.scores import score
+from registry.scores.trial_scores import trial_scores
 
 if TYPE_CHECKING:
     from indexer.experts.trials import TrialFeatures
     from registry.ingest.prepare import TaskEmbedding
 
-SCORES = ("logme", "linear_probe", "knn")
-"""Which transferability scores a trial computes."""
+SCORES = ("linear_probe", "knn")
+"""Which transferability scores a trial computes where labels are no single classes."""
 SOURCE = "t2v recommend --try"
 """Source of the results that trials record."""
 SAMPLE_OPTIONS = frozenset({"max_samples", "seed", "batch_size", "device"})
@@ -46,50 +54,160 @@ def embedding_options(embedding: "TaskEmbedding", options: DataOptions) -> DataO
     return cast("DataOptions", done | said)
 
 
-def open_data(
-    data: str, *, progress: Progress | None = None, **options: Unpack[DataOptions]
-) -> Callable[[ExpertRecord], TrialRun]:
-    """What runs experts over a class-balanced sample, the same for all of them.
+@dataclass(frozen=True)
+class Reading:
+    """The data that experts are tried on, how it is read, and how many samples it has if that is known."""
+
+    data: str
+    options: DataOptions
+    num_samples: int | None = None
+
+
+class Trials:
+    """Runs experts over one class-balanced sample, and keeps what that gave; a ``recommend.Trier``.
 
     Args:
-        data: A data spec.
+        experts: Candidates by the name under which they count.
+        reading: The data, and how it is read.
+        plan: When to stop.
+        way: Metric and protocol of the answer.
+        download: Whether weights that are not on this machine may be fetched.
         progress: Called as ``progress(stage, done, total)``.
-        **options: How it is read and computed with.
+        on_trial: Called after each trial.
+
+    Attributes:
+        trials: What was tried, in order.
 
     Raises:
         IngestError: If an option is out of its range.
     """
-    settings = make_settings(**options)
-    with translated_errors():
-        from indexer.experts.trials import TrialData
 
-        sample = TrialData(data, settings)
+    def __init__(
+        self,
+        experts: Mapping[str, ExpertRecord],
+        reading: Reading,
+        plan: TrialPlan,
+        way: tuple[str, str],
+        download: bool = False,
+        progress: Progress | None = None,
+        on_trial: Callable[[Trial], None] | None = None,
+    ) -> None:
+        self.trials: list[Trial] = []
+        self._experts, self._plan, self._download = experts, plan, download
+        self._progress, self._on_trial = progress, on_trial
+        self._settings = make_settings(**reading.options)
+        with translated_errors():
+            from indexer.experts.few_shot import PROTOCOL
+            from indexer.experts.trials import TrialData
 
-    def run(expert: ExpertRecord) -> TrialRun:
+            self._sample = TrialData(reading.data, self._settings)
+        self._is_asked = way == ("accuracy", PROTOCOL)
+        num_images = self._settings.max_samples
+        if reading.num_samples is not None:
+            num_images = min(num_images, reading.num_samples)
+        self._costs = CostModel(num_images)
+        self._cautions: list[str] = []
+
+    def __call__(
+        self, names: Sequence[str], prediction: Prediction, untried: NDArray[np.bool_]
+    ) -> TrialOutcome:
+        """Try experts, the most promising first, and fold in what that gives."""
+        experts = [self._experts[name] for name in names]
+        at_hand = np.array([self._download or is_loadable_offline(expert) for expert in experts])
+        absent = int((untried & ~at_hand).sum())
+
+        def run(place: int) -> TrialEvidence:
+            return self._try(place, experts[place], prediction)
+
+        outcome = try_experts(
+            names,
+            prediction,
+            untried & at_hand,
+            plan=self._plan,
+            run=run,
+            seconds=lambda: self._costs.predict(experts),
+        )
+        self.trials = [
+            replace(trial, expected_accuracy=expected, expected_improvement=gain)
+            for trial, (expected, gain) in zip(self.trials, outcome.expected, strict=True)
+        ]
+        notes = [*self._cautions]
+        if absent:
+            one = "1 expert was" if absent == 1 else f"{absent} experts were"
+            notes.append(f"{one} not tried, as the weights are not on this machine; --download fetches them")
+        return replace(outcome, warnings=(*outcome.warnings, *notes))
+
+    def by_expert(self) -> dict[str, TrialScores]:
+        """What trials gave, by the name under which an expert counts."""
+        counting = {expert.name: name for name, expert in self._experts.items()}
+        return {counting[trial.expert]: trial.found for trial in self.trials}
+
+    def results(self, task: TaskRecord, seed: int) -> list[ResultRecord]:
+        """What trials on a registered task measured, as results."""
+        from indexer.experts.few_shot import PROTOCOL
+
+        return [
+            ResultRecord(
+                task.name,
+                trial.expert,
+                trial.found.accuracy,
+                protocol=PROTOCOL,
+                seed=seed,
+                source=SOURCE,
+                task_version=task.version,
+            )
+            for trial in self.trials
+            if trial.found.accuracy is not None
+        ]
+
+    def _try(self, place: int, expert: ExpertRecord, prediction: Prediction) -> TrialEvidence:
+        """Run one expert.
+
+        Raises:
+            TrialFailedError: If that cannot be done.
+            IngestError: If the data cannot be read, which would stop every expert.
+        """
+        start = time.monotonic()
+        featured = self._features(expert)
+        begun = time.perf_counter()
+        scores = _scores_of(featured)
+        accuracy, error, caution = _accuracy_of(featured, self._settings.seed)
+        self._costs = self._costs.learn(
+            expert,
+            num_images=len(featured.labels),
+            loading_seconds=featured.loading_seconds,
+            feature_seconds=None
+            if featured.feature_seconds is None
+            else featured.feature_seconds + time.perf_counter() - begun,
+        )
+        if caution:
+            self._cautions.append(f"{expert.name}: {caution}")
+        found = TrialScores(scores, accuracy, time.monotonic() - start)
+        trial = Trial(expert.name, float(prediction.mean[place]), 0.0, found)
+        self.trials.append(trial)
+        if self._progress:
+            self._progress("trials", len(self.trials), self._plan.num_trials)
+        if self._on_trial:
+            self._on_trial(trial)
+        return TrialEvidence(place, accuracy if self._is_asked else None, error, scores)
+
+    def _features(self, expert: ExpertRecord) -> "TrialFeatures":
+        """Features of the sample.
+
+        Raises:
+            TrialFailedError: If the expert cannot be loaded or run.
+            IngestError: If the data cannot be read.
+        """
         from indexer.errors import DataError, IndexerError
 
         try:
-            featured = sample.features(expert.loader, progress)
+            return self._sample.features(expert.loader, self._progress)
         except DataError as err:
-            if not sample.was_read:  # which would stop every expert
+            if not self._sample.was_read:
                 raise IngestError(str(err)) from err
             raise TrialFailedError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
-        start = time.perf_counter()
-        scores = _scores_of(featured)
-        accuracy, caution = _accuracy_of(featured, settings.seed)
-        spent = featured.feature_seconds
-        return TrialRun(
-            scores,
-            accuracy,
-            num_images=len(featured.labels),
-            loading_seconds=featured.loading_seconds,
-            feature_seconds=None if spent is None else spent + time.perf_counter() - start,
-            caution=caution,
-        )
-
-    return run
 
 
 def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
@@ -99,6 +217,8 @@ def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
         TrialFailedError: If they cannot be computed, whatever it was.
     """
     try:
+        if featured.kind == "single_label":
+            return trial_scores(featured.features, featured.labels)
         return {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
     except RegistryError as err:
         raise TrialFailedError(str(err)) from err
@@ -106,27 +226,17 @@ def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
         raise TrialFailedError(f"its features cannot be scored ({type(err).__name__}: {err})") from err
 
 
-def _accuracy_of(featured: "TrialFeatures", seed: int) -> tuple[float | None, str]:
-    """Few-shot accuracy of single-label tasks; or why there is none."""
+def _accuracy_of(featured: "TrialFeatures", seed: int) -> tuple[float | None, float, str]:
+    """Few-shot accuracy of single-label tasks and its standard error; or why there is none."""
     from indexer.errors import IndexerError
     from indexer.experts.few_shot import score_features
 
     if featured.kind != "single_label":
-        return None, ""
+        return None, TRIAL_SD, ""
     try:
-        return score_features(featured.features, featured.labels, seed).accuracy, ""
+        measured = score_features(featured.features, featured.labels, seed)
     except IndexerError as err:
-        return None, f"no accuracy was measured, its scores count ({err})"
+        return None, TRIAL_SD, f"no accuracy was measured, its scores count ({err})"
     except Exception as err:  # as for its scores
-        return None, f"no accuracy was measured, its scores count ({type(err).__name__}: {err})"
-
-
-def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[ResultRecord]:
-    """What trials on a registered task measured, as results."""
-    from indexer.experts.few_shot import PROTOCOL
-
-    return [
-        ResultRecord(task.name, trial.expert, trial.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
-        for trial in trials
-        if trial.found.accuracy is not None
-    ]
+        return None, TRIAL_SD, f"no accuracy was measured, its scores count ({type(err).__name__}: {err})"
+    return measured.accuracy, measured.standard_error, ""

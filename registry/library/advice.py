@@ -1,22 +1,29 @@
 """The part of ``TaskRegistry`` that recommends experts, by results, distances and trials."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry.answers import Recommendation, Trial
+from registry.answers import (
+    Baseline,
+    EvidenceNeighbor,
+    Query,
+    Recommendation,
+    RecommendedExpert,
+    Trial,
+)
+from registry.answers import Evidence as ShownEvidence
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
 from registry.ingest import trials as trial_runs
 from registry.ingest.data import takes_texts
-from registry.ingest.translate import make_settings
 from registry.library.base import RegistryBase, heals_index
+from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
 from registry.options import DataOptions, Progress, check_k
-from registry.recommend.trial_models import CostModel
-from registry.recommend.trials import TrialPlan, Trier, try_experts
+from registry.recommend.recommend import Answer, Asking, Trier, answer
+from registry.recommend.trials import TrialPlan
 from registry.records import Content, ExpertRecord, TaskRecord
-from registry.snapshots.view import View
+from registry.snapshots.view import Point, View
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
@@ -31,11 +38,17 @@ class Advice(RegistryBase):
         query: "str | TaskEmbedding",
         *,
         k: int = 5,
+        protocol: str | None = None,
+        metric: str | None = None,
         num_trials: int = 0,
         time_budget: float | None = None,
         stop_below: float | None = None,
         record: bool = False,
+        download: bool = False,
         given: Mapping[str, float] | None = None,
+        experts: Sequence[str] = (),
+        toys: bool = False,
+        published: bool = True,
         max_params: float | None = None,
         max_flops: float | None = None,
         licenses: Sequence[str] = (),
@@ -52,11 +65,18 @@ class Advice(RegistryBase):
             query: Name of a registered task, a data spec, which is embedded and not remembered, or what
                 ``embed`` made of one; its data is read again where experts are tried.
             k: Most experts returned, at least 1.
+            protocol: How the accuracy that is expected would be measured, such as ``fine_tuned``; by default as
+                most of your own results were, else as starter content was.
+            metric: What is expected; by default the one that was measured most by that protocol.
             num_trials: Most experts that are run over a sample of the data, to see how they do.
             time_budget: Most seconds for trials, as far as can be predicted.
             stop_below: Expected improvement, in accuracy, below which no expert is worth a trial.
             record: Whether to store what trials measure on a registered task as results.
+            download: Whether trials may fetch weights that are not on this machine.
             given: Accuracies that you measured on this data, 0 to 1, by expert; nothing of it is stored.
+            experts: Only experts whose name or alias matches one of these patterns, such as ``convnext*``.
+            toys: Whether the small networks of this package may be recommended to those who have other experts.
+            published: Whether published results and experts count as evidence, beside those of the registry.
             max_params: Only experts known to have at most so many parameters.
             max_flops: Only experts known to need at most so many multiply-adds for one image.
             licenses: Only experts under one of these SPDX identifiers.
@@ -75,80 +95,164 @@ class Advice(RegistryBase):
             IngestError: If the data cannot be read.
         """
         check_k(k)
-        plan = TrialPlan(num_trials, time_budget, stop_below, record)
-        limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline)
+        plan = TrialPlan(num_trials, time_budget, stop_below)
+        if record and not num_trials:
+            raise InvalidQueryError("record would change nothing without trials; say how many to make")
+        limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline, experts)
         everyone = self._opened().experts(builtin=self.builtin)
-        experts = limits.within(everyone)
-        given = given or {}
-        _check_given(given, experts, everyone)
         view = self._view([query], probe)
-        fitting = [expert for expert in experts if _content_of(expert) == view.space.content]
-        _check_content(given, fitting, view)
+        fitting = [expert for expert in everyone if _content_of(expert) == view.space.content]
+        within, left_out = limits.within(fitting)
+        candidates = within if toys else _without_toys(within, left_out)
+        _check_given(given or {}, candidates, everyone, view)
         task = self._task_of(query, view) if num_trials else None
-        trier = self._trier(query, task, plan, options, progress, on_trial) if num_trials else None
+        how = self._how_to_read(query, task, options, record=record) if num_trials else None
         of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
         rest = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
         (point,) = self._locate([query], view, cast("DataOptions", rest), progress)
-        results = self._opened().results(builtin=self.builtin)
-        answer = view.recommend(point, fitting, results, k=k, given=given, trier=trier)
-        if experts and not fitting:
-            answer = replace(answer, warnings=(_NONE_OF[view.space.content],))
-        if task and record:
-            self._record(task, answer, options.get("seed") or 0)
-        return answer
+        if not candidates:
+            none = _NONE_OF[view.space.content]
+            return Recommendation(point.query, (), {}, (none,))
+        latest = view.latest_versions()
+        evidence = gather_evidence(
+            fitting,
+            self._opened().results(builtin=self.builtin),
+            content=view.space.content,
+            latest=latest,
+            published=published,
+            metric=metric,
+            protocol=protocol,
+        )
+        names = {evidence.alias.get(expert.name, expert.name): expert for expert in candidates}
+        left_out["same weights"] = len(candidates) - len(names)
+        trials = None
+        if how:
+            trials = trial_runs.Trials(names, how, plan, evidence.way, download, progress, on_trial)
+        ranked = self._ask(view, point, evidence, names, given or {}, latest, k, trials, left_out)
+        if task and record and trials:
+            self._store.add_results(trials.results(task, options.get("seed") or 0))
+        return _as_recommendation(point.query, ranked, names, trials)
+
+    def _ask(
+        self,
+        view: View,
+        point: Point,
+        evidence: Evidence,
+        names: Mapping[str, ExpertRecord],
+        given: Mapping[str, float],
+        latest: Mapping[str, int],
+        k: int,
+        trier: Trier | None,
+        left_out: Mapping[str, int],
+    ) -> Answer:
+        """Ask the model of past results."""
+        metric, protocol = evidence.way
+        asked = versioned(point.query.task, point.query.version, latest)
+        own = [
+            Measured(asked, evidence.alias.get(name, name), metric, protocol, accuracy, None)
+            for name, accuracy in given.items()
+        ]
+        replaced = {row.expert for row in own}
+        results = [
+            *own,
+            *(
+                row
+                for row in evidence.results
+                if not (row.task == asked and row[2:4] == evidence.way and row.expert in replaced)
+            ),
+        ]
+        tasks = {row.task for row in results} | {expert.source_task for expert in evidence.experts}
+        descriptors, facts = view.likeness(point, tasks)
+        return answer(
+            Asking(asked, point.query.version > 0 or bool(given), view.facts(point), protocol, metric),
+            evidence.experts,
+            results,
+            tasks=facts,
+            descriptors=descriptors,
+            candidates=names,
+            alias=evidence.alias,
+            k=k,
+            trier=trier,
+            left_out=left_out,
+        )
 
     def _task_of(self, query: "str | TaskEmbedding", view: View) -> TaskRecord | None:
         """The registered task that is asked about, ``None`` for data and embeddings."""
         is_registered = isinstance(query, str) and self._registered(query, view) is not None
         return self._opened().task(str(query)) if is_registered else None
 
-    def _trier(
-        self,
-        query: "str | TaskEmbedding",
-        task: TaskRecord | None,
-        plan: TrialPlan,
-        options: DataOptions,
-        progress: Progress | None,
-        on_trial: Callable[[Trial], None] | None,
-    ) -> Trier:
-        """What tries experts on the data of the query, as far as ``plan`` says.
+    def _how_to_read(
+        self, query: "str | TaskEmbedding", task: TaskRecord | None, options: DataOptions, *, record: bool
+    ) -> "trial_runs.Reading":
+        """The data that trials run over, and how it is read.
 
         Raises:
             InvalidQueryError: If results are to be stored and cannot be.
         """
         data = task.data if task else query if isinstance(query, str) else query.dataset.spec
-        if plan.record and task is None:
+        if record and task is None:
             raise InvalidQueryError(
                 f"trials on {data} cannot be recorded: results are kept of registered tasks; register it "
                 f"with `t2v task add NAME {data}` and ask for NAME"
             )
-        if task and plan.record and task.kind != "single_label":
+        if task and record and task.kind != "single_label":
             raise InvalidQueryError(
                 f"trials on {task.name} cannot be recorded: accuracy is measured on single-label tasks only, "
                 f"and {task.name} is {task.kind}"
             )
         if task:
-            how, num_samples = trial_runs.task_options(task, options), task.num_samples
-        elif isinstance(query, str):
-            how, num_samples = options, None
-        else:
-            how, num_samples = trial_runs.embedding_options(query, options), query.dataset.num_samples
-        num_images = make_settings(**how).max_samples
-        if num_samples is not None:
-            num_images = min(num_images, num_samples)
-        return partial(
-            try_experts,
-            plan=plan,
-            run=trial_runs.open_data(data, progress=progress, **how),
-            costs=CostModel(num_images),
-            on_trial=on_trial,
-            progress=progress,
-        )
+            return trial_runs.Reading(data, trial_runs.task_options(task, options), task.num_samples)
+        if isinstance(query, str):
+            return trial_runs.Reading(data, options)
+        return trial_runs.Reading(data, trial_runs.embedding_options(query, options), query.dataset.num_samples)
 
-    def _record(self, task: TaskRecord, answer: Recommendation, seed: int) -> None:
-        """Store what was measured in trials."""
-        if results := trial_runs.results_of(task, answer.trials, seed):
-            self._store.add_results(results)
+
+def _as_recommendation(
+    query: Query, found: Answer, names: Mapping[str, ExpertRecord], trials: "trial_runs.Trials | None"
+) -> Recommendation:
+    """An answer of the model as the registry gives it."""
+    tried = trials.by_expert() if trials else {}
+    metric, protocol = found.way
+    return Recommendation(
+        query,
+        tuple(
+            RecommendedExpert(
+                rank=line.rank,
+                expert=names[line.expert].name,
+                expected_accuracy=line.expected_accuracy,
+                interval=line.interval,
+                expected_regret=line.expected_regret,
+                num_params=names[line.expert].num_params,
+                license=names[line.expert].license,
+                load=load_line(names[line.expert]),
+                evidence=ShownEvidence(
+                    tuple(EvidenceNeighbor(*neighbor) for neighbor in line.neighbors),
+                    line.num_results,
+                    tried.get(line.expert),
+                ),
+                measured=line.measured,
+            )
+            for line in found.ranked
+        ),
+        {rule: Baseline(expert, accuracy) for rule, (expert, accuracy) in found.baselines.items()},
+        found.warnings,
+        tuple(trials.trials) if trials else (),
+        verdict=found.verdict,
+        metric=metric,
+        protocol=protocol,
+    )
+
+
+def load_line(expert: ExpertRecord) -> str:
+    """One line of Python that loads the expert."""
+    return f"from indexer import load_expert; network = load_expert({json.dumps(expert.loader)})"
+
+
+def _without_toys(experts: list[ExpertRecord], left_out: dict[str, int]) -> list[ExpertRecord]:
+    """The experts that are no toys, if there are any; counts in ``left_out`` what that leaves out."""
+    real = [expert for expert in experts if not expert.toy]
+    left_out["toys"] = len(experts) - len(real) if real else 0
+    return real or experts
 
 
 _NONE_OF: dict[Content, str] = {
@@ -161,33 +265,29 @@ def _content_of(expert: ExpertRecord) -> Content:
     return "texts" if takes_texts(expert.loader) else "images"
 
 
-def _check_content(given: Mapping[str, float], fitting: Sequence[ExpertRecord], view: View) -> None:
-    """Check that what a user measured is of experts that take what the task holds.
-
-    Raises:
-        InvalidQueryError: If one takes something else.
-    """
-    if others := sorted(given.keys() - {expert.name for expert in fitting}):
-        raise InvalidQueryError(
-            f"{others[0]} is given, which does not take {view.space.content}, as tasks here hold; leave it out"
-        )
-
-
 def _check_given(
-    given: Mapping[str, float], experts: Sequence[ExpertRecord], everyone: Sequence[ExpertRecord]
+    given: Mapping[str, float], candidates: Sequence[ExpertRecord], everyone: Sequence[ExpertRecord], view: View
 ) -> None:
     """Check what a user measured.
 
     Raises:
         NotFoundError: If there is no such expert.
-        InvalidQueryError: If an expert is not within the limits, or an accuracy is not from 0 to 1.
+        InvalidQueryError: If an expert takes other samples or is not within the limits, or an accuracy is not
+            from 0 to 1.
     """
+    registered = {expert.name: expert for expert in everyone}
+    among = {expert.name for expert in candidates}
     for name, accuracy in given.items():
-        if name not in {expert.name for expert in everyone}:
-            raise NotFoundError("expert", name, [expert.name for expert in everyone])
-        if name not in {expert.name for expert in experts}:
+        if name not in registered:
+            raise NotFoundError("expert", name, list(registered))
+        if _content_of(registered[name]) != view.space.content:
             raise InvalidQueryError(
-                f"{name} is given, which is not within the limits; widen them, or leave it out"
+                f"{name} is given, which does not take {view.space.content}, as tasks here hold; leave it out"
+            )
+        if name not in among:
+            way_out = "ask for toys too" if registered[name].toy else "widen them"
+            raise InvalidQueryError(
+                f"{name} is given, which is not within the limits; {way_out}, or leave it out"
             )
         if not 0 <= accuracy <= 1:
             raise InvalidQueryError(f"the accuracy given of {name} must be from 0 to 1, got {accuracy:g}")

@@ -17,6 +17,7 @@ from registry.ingest.data import looks_like_data, meant_loader
 from registry.ingest.prepare import embed_in_space
 from registry.ingest.translate import default_probe, default_recipe
 from registry.options import DataOptions, Progress
+from registry.recommend.levels import TaskFacts
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import Point, View, choose_space
@@ -221,7 +222,9 @@ class RegistryBase:
 
 
 def _point(spec: str, embedding: "TaskEmbedding") -> Point:
-    return Point(Query(spec, 0, embedding.space.space_id), embedding.fisher, embedding.domain)
+    dataset = embedding.dataset
+    facts = TaskFacts(embedding.head_accuracy, dataset.num_classes, dataset.num_samples)
+    return Point(Query(spec, 0, embedding.space.space_id), embedding.fisher, embedding.domain, facts)
 
 
 def _expanded(uri: str) -> str:

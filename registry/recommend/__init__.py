@@ -1,1 +1,1 @@
-"""Ranked experts from past results, distances and scores."""
+"""Which expert to start from: the model of past results, trials, and the verdict."""

@@ -1,133 +1,119 @@
-"""Gaussian processes over tasks: what rows of a table say of another row, by how alike their tasks are.
+"""Gaussian processes over rows of results: what known rows of a column say of another row.
 
-Of one column, values on T tasks have the covariance ``constant + (1 - constant) k + noise I``, where k is
-the product over descriptors of ``exp(-d / tau)``. Constant, noise and tau are not picked but averaged over a
-grid of cells, each weighted by how well it predicts tasks left out. Half of the weight before seeing any value
-is on the static cell, of which k is nothing: its prediction is the plain mean, shrunk by n/(n+1). Where
-distances say nothing, the answer stays static.
-
-A column needs the Cholesky factor of a matrix of its known rows, once for all columns that are known in the
-same rows. So a fit takes time in proportion to the cells, and to the sum over such groups of n cubed.
+The covariance of two rows of a column is ``base + task_variance * ((1 - share) same + share * likeness)`` and, on
+the diagonal, noise: ``base`` is what all rows of an expert have in common, ``same`` whether two rows are of one
+task, and ``likeness`` falls with the distance of their tasks. How much likeness tells is not picked but averaged
+over a grid of cells, each weighted by how well it predicts tasks left out. Half of the weight before seeing any
+value is on the static cell, whose share is 0. Where distances say nothing, the answer stays static.
 
 Source:
-    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: (2.25) and (2.26) for the
-    prediction, (5.12) for leaving rows out in closed form; here, all rows of a task at once.
+    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: (2.25) and (2.26) for the prediction,
+    (5.12) for leaving rows out in closed form; here, all rows of a task at once.
 
-Axes: T rows, C columns, N known values, G cells, B groups of columns, n rows of a group.
+Axes: R rows, C columns, N known values, G cells, n rows of a pattern.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from registry.threads import one_thread
+Distances = Mapping[str, np.ndarray]
+"""Distances by name of the descriptor that they compare; NaN where not known."""
 
-Likeness = Mapping[str, np.ndarray]
-"""Distances by name of the descriptor that they compare."""
-
-BANDWIDTHS = (1.0, 4.0)
-"""tau, in units of (median distance - median distance of a task to its nearest)."""
-CONSTANTS = (0.2, 0.5)
-NOISES = (0.005, 0.05, 0.5)
+BANDWIDTHS = (0.7, 2.0)
+"""In units of (median distance - median distance of a task to its nearest)."""
+SHARES = (0.35, 0.8)
 STATIC_WEIGHT = 0.5
-SMALLEST_UNIT = 1e-12  # of a difference of distances; below it is rounding
-MAX_BATCH = 2**20
-"""Most numbers in the matrices that are inverted in one call."""
-LAPACK_FROM = 200  # rows; smaller matrices are inverted faster in one call
-
-_Kernel = tuple[tuple[str, ...], float]  # descriptors and bandwidth: what k depends on
+SMALLEST_UNIT = 1e-12
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One choice of everything that is not known of the covariance.
-
-    Attributes:
-        descriptors: Whose distances make k.
-        bandwidth: tau, in units of the distances' spread.
-        constant: Share of the variance that all tasks have in common, 0 to 1.
-        noise: Variance of what does not depend on likeness, the rest being 1.
-    """
+    """One choice of what is not known of likeness: descriptors that count, how far it reaches, its share."""
 
     descriptors: tuple[str, ...] = ()
     bandwidth: float = 1.0
-    constant: float = 1.0
-    noise: float = 1.0
+    share: float = 0.0
 
 
-def list_cells(descriptors: Iterable[str]) -> list[Cell]:
+def list_cells(names: Sequence[str]) -> list[Cell]:
     """The static cell, then the grid for each descriptor and for all of them together."""
-    names = tuple(sorted(descriptors))
-    sets = [(name,) for name in names] + ([names] if len(names) > 1 else [])
-    return [Cell(), *(Cell(*values) for values in product(sets, BANDWIDTHS, CONSTANTS, NOISES))]
+    ordered = tuple(sorted(names))
+    sets = [(name,) for name in ordered] + ([ordered] if len(ordered) > 1 else [])
+    return [Cell(), *(Cell(*values) for values in product(sets, BANDWIDTHS, SHARES))]
 
 
 @dataclass(frozen=True, eq=False)
-class TaskKernels:
-    """Covariances between rows, and from rows to a query, for every cell.
+class RowKernel:
+    """Covariance between rows, and from rows to a row that is asked for, for every cell.
 
     Attributes:
-        units: Spread of the distances, by descriptor, of those that are known somewhere.
-        num_rows: T.
+        tasks: ``[R]`` number of each row's task.
+        base: ``[R, R]``.
+        task_variance: Of what differs by task.
+        noise: ``[R]`` variance of what does not repeat.
+        distances: ``[R, R]`` by descriptor.
+        units: Of the distances, by descriptor.
     """
 
+    tasks: np.ndarray
+    base: np.ndarray
+    task_variance: float
+    noise: np.ndarray
+    distances: Distances
     units: Mapping[str, float]
-    num_rows: int
-    _likeness: Mapping[_Kernel, np.ndarray]  # k between rows [T, T]
-    _share: Mapping[_Kernel, float]  # of k that is left when it is made positive semidefinite
 
     @classmethod
-    def of(cls, between: Likeness, other: np.ndarray) -> "TaskKernels":
-        """From distances ``[T, T]`` between rows, of which those ``other`` are of different tasks."""
-        units = {name: _unit(distances, other) for name, distances in between.items()}
-        units = {name: unit for name, unit in units.items() if unit > 0}
-        likeness, share = {}, {}
-        for kernel in {(cell.descriptors, cell.bandwidth) for cell in list_cells(units)}:
-            likeness[kernel], share[kernel] = _positive(_decay(kernel, units, between, other.shape))
-        return cls(units, len(other), likeness, share)
+    def of(
+        cls, tasks: np.ndarray, base: np.ndarray, task_variance: float, noise: np.ndarray, distances: Distances
+    ) -> "RowKernel":
+        """Find the units; a descriptor of which nothing is known is left out."""
+        other = tasks[:, None] != tasks
+        units = {name: _unit(values, other) for name, values in distances.items()}
+        kept = {name: unit for name, unit in units.items() if unit > 0}
+        return cls(tasks, base, task_variance, noise, {name: distances[name] for name in kept}, kept)
 
     def matrix(self, cell: Cell) -> np.ndarray:
-        """Covariance ``[T, T]`` without noise."""
-        return cell.constant + (1 - cell.constant) * self._likeness[cell.descriptors, cell.bandwidth]
+        """``[R, R]``, noise on its diagonal."""
+        same = (self.tasks[:, None] == self.tasks).astype(np.float64)
+        if cell.share:
+            likeness = self._likeness(cell, self.distances, same)
+            same = (1 - cell.share) * same + cell.share * likeness
+        covariance = self.base + self.task_variance * same
+        covariance[np.diag_indices(len(covariance))] += self.noise
+        return np.asarray(covariance)
 
-    def to_query(self, cell: Cell, distances: Likeness) -> np.ndarray:
-        """Covariance ``[T]`` with a query at those distances ``[T]``."""
-        kernel = cell.descriptors, cell.bandwidth
-        likeness = self._share[kernel] * _decay(kernel, self.units, distances, (self.num_rows,))
-        return cell.constant + (1 - cell.constant) * likeness
+    def to_query(self, cell: Cell, base: np.ndarray, task: int, distances: Distances) -> np.ndarray:
+        """Covariance ``[R]`` with another row of task ``task`` (-1 for a new one), whose base part is told."""
+        same = (self.tasks == task).astype(np.float64)
+        if cell.share:
+            likeness = np.where(same > 0, 1.0, _decay(cell, self.units, distances, same.shape))
+            same = (1 - cell.share) * same + cell.share * likeness
+        return np.asarray(base + self.task_variance * same)
+
+    def _likeness(self, cell: Cell, distances: Distances, same: np.ndarray) -> np.ndarray:
+        """Made symmetric and, by taking off what is negative of its spectrum, a covariance."""
+        decay = _decay(cell, self.units, distances, same.shape)
+        likeness = np.where(same > 0, 1.0, (decay + decay.T) / 2)
+        try:
+            np.linalg.cholesky(likeness + 1e-6 * np.eye(len(likeness)))
+        except np.linalg.LinAlgError:
+            values, vectors = np.linalg.eigh(likeness)
+            likeness = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        return np.asarray(likeness)
 
 
-def _decay(
-    kernel: _Kernel, units: Mapping[str, float], distances: Likeness, shape: tuple[int, ...]
-) -> np.ndarray:
-    """k; 0 where a distance is not known."""
-    names, bandwidth = kernel
-    if not names or not all(name in distances for name in names):
+def _decay(cell: Cell, units: Mapping[str, float], distances: Distances, shape: tuple[int, ...]) -> np.ndarray:
+    """Likeness at some distances; 0 where one is not known."""
+    if not all(name in distances for name in cell.descriptors):
         return np.zeros(shape)
-    exponent = sum(distances[name] / (bandwidth * units[name]) for name in names)
+    exponent = np.zeros(shape)
+    for name in cell.descriptors:
+        exponent = exponent + distances[name] / (cell.bandwidth * units[name])
     known = np.isfinite(exponent)
     return np.where(known, np.exp(-np.maximum(np.where(known, exponent, 0.0), 0.0)), 0.0)
-
-
-def _positive(likeness: np.ndarray) -> tuple[np.ndarray, float]:
-    """Make k ``[T, T]`` a covariance; also the share of it that is left off the diagonal.
-
-    Distances that are not known, differ by direction or are none of a Euclidean space may leave it with
-    negative eigenvalues. Then it is mixed with as much noise as makes them 0.
-    """
-    likeness = (likeness + likeness.T) / 2
-    np.fill_diagonal(likeness, 1.0)
-    try:
-        np.linalg.cholesky(likeness)
-    except np.linalg.LinAlgError:  # it takes a fifth of the time, and hardly ever comes to this
-        share = 1 / (1 - float(np.linalg.eigvalsh(likeness).min(initial=0.0)))
-        likeness *= share
-        np.fill_diagonal(likeness, 1.0)
-        return likeness, share
-    return likeness, 1.0
 
 
 def _unit(distances: np.ndarray, other: np.ndarray) -> float:
@@ -137,212 +123,148 @@ def _unit(distances: np.ndarray, other: np.ndarray) -> float:
     if not finite.size:
         return 0.0
     nearest = known.min(axis=0)
-    nearest = float(np.median(nearest[np.isfinite(nearest)]))
-    unit = float(np.median(finite)) - nearest
-    # All tasks are equally far: any unit will do, as long as it is of their size.
-    return unit if unit >= SMALLEST_UNIT else max(abs(nearest), SMALLEST_UNIT)
+    least = float(np.median(nearest[np.isfinite(nearest)]))
+    unit = float(np.median(finite)) - least
+    return unit if unit >= SMALLEST_UNIT else max(abs(least), SMALLEST_UNIT)
 
 
 @dataclass(frozen=True, eq=False)
-class TaskProcess:
-    """Columns of values that are predicted for other tasks, after ``fit``.
-
-    Attributes:
-        kernels: Of the rows.
-        cells: G of them, the static one first.
-        weights: ``[G]``, sum 1.
-        known: ``[T, C]`` which values there are.
-        left_out: ``[T, C]`` predictions of every known value by other tasks, under weights from these tasks;
-            0 elsewhere.
-        left_out_variance: ``[T, C]`` their variance under the most likely cell, in units of its k; 1 elsewhere.
-    """
-
-    kernels: TaskKernels
-    cells: list[Cell]
-    weights: np.ndarray
-    known: np.ndarray
-    left_out: np.ndarray
-    left_out_variance: np.ndarray
-    _dual: np.ndarray = field(repr=False)  # [G, N] inverse covariance times values
-    _whitening: list[tuple["_Batch", np.ndarray]] = field(repr=False)  # under the most likely cell
-
-    @classmethod
-    def fit(
-        cls, kernels: TaskKernels, values: np.ndarray, mask: np.ndarray, tasks: np.ndarray
-    ) -> "TaskProcess":
-        """Weigh the cells by how well they predict tasks left out.
-
-        A cell's weight is its prior times the profile likelihood of one Gaussian error per row: values in
-        a row err together, so a row counts once.
-
-        Args:
-            kernels: Of the rows.
-            values: ``[T, C]``, of mean zero as far as is known.
-            mask: ``[T, C]`` which are known.
-            tasks: ``[T]`` task of each row, as numbers from 0: rows of one task are left out together.
-        """
-        cells, batches = list_cells(kernels.units), _list_batches(mask, tasks)
-        dual, errors = np.zeros((2, len(cells), int(mask.sum())))
-        for number, cell in enumerate(cells):
-            matrix = kernels.matrix(cell)
-            for batch in batches:
-                part = _fit_batch(matrix, cell.noise, values, batch)
-                dual[number, batch.places], errors[number, batch.places] = part.dual, part.error
-        weights, without = _weigh(errors**2, mask, tasks)
-        left_out, variance = np.zeros(mask.shape), np.ones(mask.shape)
-        left_out[mask] = values[mask] - (without[:, mask.nonzero()[0]] * errors).sum(axis=0)
-        best, whitening = cells[int(np.argmax(weights))], []
-        matrix = kernels.matrix(best)
-        for batch in batches:
-            part = _fit_batch(matrix, best.noise, values, batch)
-            whitening.append((batch, part.whitening))
-            variance[batch.rows[:, :, None], batch.columns[:, None, :]] = part.variance[..., None]
-        return cls(kernels, cells, weights, mask, left_out, variance, dual, whitening)
-
-    @property
-    def static_weight(self) -> float:
-        """Weight of the static cell, 0 to 1: high where distances say little."""
-        return float(self.weights[0])
-
-    def predict(self, distances: Likeness) -> tuple[np.ndarray, np.ndarray]:
-        """What is expected on another task.
-
-        Args:
-            distances: ``[T]`` from each row, by descriptor; NaN where not known.
-
-        Returns:
-            Mean ``[C]``, and variance ``[C]`` in units of k under the most likely cell.
-        """
-        covariances = np.stack([self.kernels.to_query(cell, distances) for cell in self.cells])
-        rows, columns = self.known.nonzero()
-        parts = ((self.weights[:, None] * covariances)[:, rows] * self._dual).sum(axis=0)
-        mean = np.bincount(columns, parts, minlength=self.known.shape[1])
-        best = int(np.argmax(self.weights))
-        variance = np.full(self.known.shape[1], 1.0 + self.cells[best].noise)
-        for batch, whitening in self._whitening:
-            white = whitening @ covariances[best][batch.rows][:, :, None]
-            variance[batch.columns] -= (white**2).sum(axis=1)
-        return mean, np.maximum(variance, self.cells[best].noise)
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """B groups of k columns; those of a group are known in the same n rows, and every group has as many.
-
-    Attributes:
-        rows: ``[B, n]``.
-        columns: ``[B, k]``.
-        places: ``[B, n, k]`` of their values among the N that are known, which are in the order of rows.
-        repeated: For every s above 1: groups ``[K]`` that have s rows of one task, and which of their rows
-            these are ``[K, s]``.
-    """
+class Pattern:
+    """Columns that are known in the same rows, so that one inverse serves them all."""
 
     rows: np.ndarray
     columns: np.ndarray
-    places: np.ndarray
-    repeated: list[tuple[np.ndarray, np.ndarray]]
 
 
-def _list_batches(mask: np.ndarray, tasks: np.ndarray) -> list[_Batch]:
-    """Columns that are known in the same rows need one inverse, those known in as many rows one call."""
-    patterns, of_column = np.unique(mask, axis=1, return_inverse=True)
-    sizes: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for number in range(patterns.shape[1]):
-        rows, columns = np.flatnonzero(patterns[:, number]), np.flatnonzero(of_column == number)
-        if rows.size:
-            sizes[len(rows), len(columns)].append((rows, columns))
-    place = np.cumsum(mask).reshape(mask.shape) - 1
-    batches = []
-    for (num_rows, _), groups in sizes.items():
-        step = max(MAX_BATCH // num_rows**2, 1)
-        for start in range(0, len(groups), step):
-            rows, columns = (np.stack(part) for part in zip(*groups[start : start + step], strict=True))
-            places = place[rows[:, :, None], columns[:, None, :]]
-            batches.append(_Batch(rows, columns, places, _list_repeated(tasks[rows])))
-    return batches
-
-
-def _list_repeated(tasks: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows of one task, of groups whose rows are of those ``[B, n]`` tasks: see ``_Batch.repeated``."""
-    found: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
-    for group, names in enumerate(tasks):
-        order = np.argsort(names, kind="stable")
-        _, starts, counts = np.unique(names[order], return_index=True, return_counts=True)
-        for start, count in zip(starts[counts > 1], counts[counts > 1], strict=True):
-            found[int(count)].append((group, order[start : start + count]))
-    return [
-        (np.array([group for group, _ in pairs]), np.stack([rows for _, rows in pairs]))
-        for pairs in found.values()
-    ]
+def list_patterns(known: np.ndarray) -> list[Pattern]:
+    """Columns of ``[R, C]`` by the rows in which they are known; columns without any are left out."""
+    found: dict[bytes, list[int]] = {}
+    for column in range(known.shape[1]):
+        found.setdefault(np.packbits(known[:, column]).tobytes(), []).append(column)
+    patterns = [Pattern(np.flatnonzero(known[:, it[0]]), np.array(it)) for it in found.values()]
+    return [pattern for pattern in patterns if pattern.rows.size]
 
 
 @dataclass(frozen=True, eq=False)
-class _BatchFit:
-    """One cell's view of the values of one batch."""
+class RowProcess:
+    """Columns of values that are predicted for other rows, after ``fit``.
 
-    whitening: np.ndarray  # [B, n, n], of which the square is the inverse covariance
-    dual: np.ndarray  # [B, n, k]
-    error: np.ndarray  # [B, n, k] of predicting by other tasks
-    variance: np.ndarray  # [B, n] of these errors
-
-
-def _fit_batch(kernel: np.ndarray, noise: float, values: np.ndarray, batch: _Batch) -> _BatchFit:
-    """Leave each task out in turn, in closed form."""
-    covariance = kernel[batch.rows[:, :, None], batch.rows[:, None, :]]
-    np.einsum("bii->bi", covariance)[...] += noise
-    whitening = _whiten(covariance)
-    white = whitening @ values[batch.rows[:, :, None], batch.columns[:, None, :]]
-    dual = whitening.transpose(0, 2, 1) @ white
-    variance = 1 / np.einsum("bji,bji->bi", whitening, whitening)
-    error = dual * variance[..., None]
-    for groups, rows in batch.repeated:
-        some = whitening[groups[:, None], :, rows]  # [K, s, n]
-        together = np.linalg.inv(some @ some.transpose(0, 2, 1))
-        error[groups[:, None], rows] = together @ dual[groups[:, None], rows]
-        variance[groups[:, None], rows] = np.diagonal(together, axis1=1, axis2=2)
-    return _BatchFit(whitening, dual, error, variance)
-
-
-def _whiten(covariances: np.ndarray) -> np.ndarray:
-    """Inverses of the lower Cholesky factors of ``[B, n, n]``: what they turn values into is white."""
-    if covariances.shape[1] < LAPACK_FROM:
-        return np.linalg.inv(np.linalg.cholesky(covariances))
-    from scipy.linalg.lapack import dpotrf, dtrtri
-
-    whitening = np.empty(covariances.shape)
-    with one_thread():  # as of fit_prior, for what was loaded just now
-        for inverse, covariance in zip(whitening, covariances, strict=True):
-            upper, _ = dpotrf(
-                covariance.T, overwrite_a=True
-            )  # its transpose, as these want columns in one piece
-            inverse[:] = dtrtri(upper, overwrite_c=True)[0].T
-    return whitening
-
-
-def _weigh(squares: np.ndarray, mask: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of cells ``[G]``, and those without the task of each row ``[G, T]``.
-
-    Args:
-        squares: ``[G, N]`` of errors, in the order of rows.
-        mask: ``[T, C]`` where these are.
-        tasks: ``[T]`` task of each row.
+    Attributes:
+        kernel: Of the rows.
+        cells: G of them, the static one first.
+        weights: ``[G]``, sum 1.
+        patterns: Of the columns.
+        left_out: ``[R, C]`` every known value as predicted by rows of other tasks, 0 elsewhere.
+        left_out_variance: ``[R, C]`` of the error of that, under the most likely cell.
     """
-    rows = mask.nonzero()[0]
-    counts = mask.sum(axis=1)
-    sums = np.stack([np.bincount(rows, square, minlength=len(mask)) for square in squares])
-    loss = sums / np.maximum(counts, 1)
-    used = (counts > 0).astype(np.float64)
-    total, of_task = loss.sum(axis=1, keepdims=True), np.stack([np.bincount(tasks, row)[tasks] for row in loss])
-    prior = np.full(len(squares), (1 - STATIC_WEIGHT) / max(len(squares) - 1, 1))
-    prior[0] = STATIC_WEIGHT if len(squares) > 1 else 1.0
-    weights = _likelihood_weights(total, used.sum(), prior)[:, 0]
-    others = used.sum() - np.bincount(tasks, used)[tasks]
+
+    kernel: RowKernel
+    cells: list[Cell]
+    weights: np.ndarray
+    patterns: list[Pattern]
+    left_out: np.ndarray
+    left_out_variance: np.ndarray
+    _dual: np.ndarray  # [G, R, C] inverse covariance times values
+    _inverse: list[np.ndarray]  # of each pattern under the most likely cell
+
+    @classmethod
+    def fit(cls, kernel: RowKernel, values: np.ndarray, known: np.ndarray, judged: np.ndarray) -> "RowProcess":
+        """Weigh the cells by how well they predict the rows ``judged`` ``[R]`` when their task is left out."""
+        cells, patterns = list_cells(tuple(kernel.units)), list_patterns(known)
+        dual = np.zeros((len(cells), *values.shape))
+        errors = np.zeros((len(cells), *values.shape))
+        for number, cell in enumerate(cells):
+            matrix = kernel.matrix(cell)
+            for pattern in patterns:
+                block = np.ix_(pattern.rows, pattern.columns)
+                if number and not judged[pattern.rows].any():  # likeness says nothing here
+                    dual[number][block], errors[number][block] = dual[0][block], errors[0][block]
+                    continue
+                inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
+                dual[number][block] = inverse @ values[block]
+                errors[number][block], _ = _leave_out(inverse, dual[number][block], kernel.tasks[pattern.rows])
+        weights, without = _weigh(errors, known & judged[:, None], kernel.tasks)
+        left_out = np.where(known, values - (without[:, :, None] * errors).sum(axis=0), 0.0)
+        best = kernel.matrix(cells[int(np.argmax(weights))])
+        variance, inverses = np.ones(values.shape), []
+        for pattern in patterns:
+            inverse = np.linalg.inv(best[np.ix_(pattern.rows, pattern.rows)])
+            _, spread = _leave_out(inverse, values[np.ix_(pattern.rows, [0])], kernel.tasks[pattern.rows])
+            variance[np.ix_(pattern.rows, pattern.columns)] = spread[:, None]
+            inverses.append(inverse)
+        return cls(kernel, cells, weights, patterns, left_out, variance, dual, inverses)
+
+    def predict(self, base: np.ndarray, own: float, task: int, distances: Distances) -> "RowPrediction":
+        """What is expected in another row.
+
+        Args:
+            base: ``[R]`` the base covariance of each row with it.
+            own: Its own base variance.
+            task: Number of its task, -1 for a new one.
+            distances: ``[R]`` from each row's task, by descriptor.
+        """
+        covariances = np.stack([self.kernel.to_query(cell, base, task, distances) for cell in self.cells])
+        mean = np.einsum("g,gr,grc->c", self.weights, covariances, self._dual, optimize=True)
+        best = covariances[int(np.argmax(self.weights))]
+        gains = np.zeros(self._dual.shape[1:])
+        variance = np.full(len(mean), own + self.kernel.task_variance)
+        for pattern, inverse in zip(self.patterns, self._inverse, strict=True):
+            gain = inverse @ best[pattern.rows]
+            gains[np.ix_(pattern.rows, pattern.columns)] = gain[:, None]
+            variance[pattern.columns] -= gain @ best[pattern.rows]
+        return RowPrediction(mean, np.maximum(variance, 1e-6), gains)
+
+
+@dataclass(frozen=True, eq=False)
+class RowPrediction:
+    """What is expected of one row.
+
+    Attributes:
+        mean: ``[C]``.
+        variance: ``[C]``.
+        gains: ``[R, C]`` what a known value moves of the mean, under the most likely cell.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    gains: np.ndarray
+
+
+def _leave_out(inverse: np.ndarray, dual: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors ``[n, k]`` of predicting rows when their task is left out, and the variance ``[n]`` of that."""
+    variance = 1 / np.diag(inverse)
+    errors = dual * variance[:, None]
+    names, counts = np.unique(tasks, return_counts=True)
+    variance = variance.copy()
+    for name in names[counts > 1]:
+        rows = np.flatnonzero(tasks == name)
+        together = np.linalg.inv(inverse[np.ix_(rows, rows)])
+        errors[rows] = together @ dual[rows]
+        variance[rows] = np.diag(together)
+    return errors, variance
+
+
+def _weigh(errors: np.ndarray, used: np.ndarray, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of cells ``[G]``, and those without the task of each row ``[G, R]``.
+
+    A cell's weight is its prior times the profile likelihood of one Gaussian error per row: values in a row err
+    together, so a row counts once.
+    """
+    prior = np.full(len(errors), (1 - STATIC_WEIGHT) / max(len(errors) - 1, 1))
+    prior[0] = STATIC_WEIGHT if len(errors) > 1 else 1.0
+    counts = used.sum(axis=1)
+    loss = (np.where(used, errors, 0.0) ** 2).sum(axis=2) / np.maximum(counts, 1)  # [G, R]
+    rows = (counts > 0).astype(np.float64)
+    of_task = np.stack([np.bincount(tasks, row)[tasks] for row in loss])
+    total = loss.sum(axis=1, keepdims=True)
+    weights = _likelihood_weights(total, np.array([rows.sum()]), prior)[:, 0]
+    others = rows.sum() - np.bincount(tasks, rows)[tasks]
     return weights, _likelihood_weights(np.maximum(total - of_task, 0.0), others, prior)
 
 
-def _likelihood_weights(loss: np.ndarray, num_rows: float | np.ndarray, prior: np.ndarray) -> np.ndarray:
+def _likelihood_weights(loss: np.ndarray, num_rows: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Weights ``[G, Q]`` summing to 1 over cells, from summed losses ``[G, Q]`` over ``num_rows`` rows."""
-    mean_loss = loss / np.maximum(num_rows, 1) + 1e-12
+    mean_loss = loss / np.maximum(num_rows, 1) + 1e-9
     log_weight = np.log(prior)[:, None] - 0.5 * num_rows * np.log(mean_loss)
     weight = np.exp(log_weight - log_weight.max(axis=0))
     return np.asarray(weight / weight.sum(axis=0))

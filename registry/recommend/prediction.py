@@ -1,92 +1,160 @@
 """What is expected of experts on one task, and what measurements there change of it.
 
-Axes: M experts, S scenarios.
+Axes: M experts, S scenarios, K measured ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from registry.threads import one_thread
+from registry.recommend.results import from_logit, logit_noise, to_logit
 
 NUM_SCENARIOS = 512
-JITTER = 1e-9
+MOST_SCENARIO_EXPERTS = 200
+JITTER = 1e-6
+QUANTILE = 1.645
+"""Half of a 90% interval in sd, before any calibration."""
+MEASUREMENT_SD = 0.012
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Expected accuracies on one new task, before clipping to 0..1.
+    """Expected log odds of accuracy on one new task.
 
-    The accuracy of expert i is ``level + deviation_i``: the error of the level is common to all experts
-    and decides nothing between them, the errors of the deviations do.
+    The log odds of expert i are ``level + deviation_i``: the error of the level is common to all experts and
+    decides nothing between them, the errors of the deviations do.
 
     Attributes:
-        mean: ``[M]``.
+        logit: ``[M]`` expected.
         covariance: ``[M, M]`` of the errors of the deviations.
-        level_sd: Standard deviation of the error of the level.
+        level_sd: Of the error of the level.
+        quantile: ``[M]`` half-width of the 90% interval in sd.
+        measured: ``[M]`` accuracy measured on this very task, NaN where there is none.
     """
 
-    mean: np.ndarray
+    logit: np.ndarray
     covariance: np.ndarray
     level_sd: float
+    quantile: np.ndarray
+    measured: np.ndarray
+
+    @classmethod
+    def of_accuracies(cls, accuracy: np.ndarray, sd: float = 0.1) -> "Prediction":
+        """Independent expectations, for what has no model: tests and examples."""
+        logit = to_logit(accuracy)
+        noise = logit_noise(logit, sd)
+        size = len(logit)
+        return cls(logit, np.diag(noise**2), 0.0, np.full(size, QUANTILE), np.full(size, np.nan))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """``[M]`` expected accuracies, as likely to be passed as not."""
+        return from_logit(self.logit)
 
     @property
     def sd(self) -> np.ndarray:
-        """``[M]`` of the whole error."""
+        """``[M]`` of the whole error, in log odds."""
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0) + self.level_sd**2)
+
+    @property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """``[M]`` ends of the 90% intervals, 0 to 1."""
+        half = self.quantile * self.sd
+        return from_logit(self.logit - half), from_logit(self.logit + half)
 
     def of(self, places: np.ndarray) -> "Prediction":
         """The same of some of the experts."""
-        return Prediction(self.mean[places], self.covariance[np.ix_(places, places)], self.level_sd)
+        return Prediction(
+            self.logit[places],
+            self.covariance[np.ix_(places, places)],
+            self.level_sd,
+            self.quantile[places],
+            self.measured[places],
+        )
+
+    def contenders(self) -> np.ndarray:
+        """Places of those that may be the best, at most 200, in order of place."""
+        reach = self.logit + 1.3 * np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+        chosen = np.argsort(-reach, kind="stable")[:MOST_SCENARIO_EXPERTS]
+        return np.sort(chosen)
 
     def scenarios(self) -> np.ndarray:
-        """``[S, M]`` accuracies as they may be, but for the level: draws of a fixed seed, and their mirrors."""
+        """``[S, M]`` accuracies as they may be, at the expected level: draws of a fixed seed, and mirrors."""
         scale = float(np.diag(self.covariance).max(initial=0.0))
-        with one_thread():  # small: threads would wait for each other
-            factor = np.linalg.cholesky(self.covariance + (JITTER + 1e-6 * scale) * np.eye(len(self.mean)))
-        draws = np.random.default_rng(0).standard_normal((NUM_SCENARIOS // 2, len(self.mean))) @ factor.T
-        return np.concatenate([self.mean + draws, self.mean - draws])
+        size = len(self.logit)
+        factor = np.linalg.cholesky(self.covariance + (1e-9 + JITTER * scale) * np.eye(size))
+        draws = np.random.default_rng(0).standard_normal((NUM_SCENARIOS // 2, size)) @ factor.T
+        return from_logit(np.concatenate([self.logit + draws, self.logit - draws]))
+
+    def difference_sd(self, place: int) -> np.ndarray:
+        """``[M]`` sd of the difference between each expert and one of them, in log odds."""
+        own = np.diag(self.covariance)
+        return np.sqrt(np.maximum(own + own[place] - 2 * self.covariance[place], 0.0))
 
 
 def condition(
-    prediction: Prediction, measured: np.ndarray, noise_sd: float | np.ndarray, *, offset_sd: float = 0.0
+    prediction: Prediction,
+    observed: np.ndarray,
+    noise_sd: float | np.ndarray = MEASUREMENT_SD,
+    *,
+    offset_sd: float = 0.0,
+    exact: bool = True,
 ) -> Prediction:
-    """Fold in accuracies measured on the new task itself: one expert moves the level, and those like it.
+    """Fold in accuracies measured on the task itself: one expert moves the level, and those like it.
 
     Args:
         prediction: What was expected.
-        measured: ``[M]`` accuracies on the new task, NaN where there is none.
+        observed: ``[M]`` accuracies on the task, NaN where there is none.
         noise_sd: Of a measurement, in accuracy, positive; one for all or ``[M]``.
-        offset_sd: Of an error that all measurements have in common.
+        offset_sd: Of an error that all measurements have in common, in log odds.
+        exact: Whether these measure what is predicted: then they are the expectation.
 
     Returns:
         What is expected now.
     """
-    known = np.flatnonzero(np.isfinite(measured))
+    known = np.flatnonzero(np.isfinite(observed))
     if not known.size:
         return prediction
-    noise = np.broadcast_to(np.asarray(noise_sd, dtype=np.float64), measured.shape)[known] ** 2
+    noise = np.broadcast_to(np.asarray(noise_sd, dtype=np.float64), observed.shape)[known]
+    value = to_logit(observed[known])
+    after = condition_logit(prediction, known, value, logit_noise(value, noise), offset_sd)
+    if not exact:
+        return after
+    logit = after.logit.copy()
+    logit[known] = value
+    measured = prediction.measured.copy()
+    measured[known] = observed[known]
+    quantile = after.quantile.copy()
+    quantile[known] = QUANTILE
+    return replace(after, logit=logit, measured=measured, quantile=quantile)
+
+
+def condition_logit(
+    prediction: Prediction, known: np.ndarray, value: np.ndarray, noise: np.ndarray, offset_sd: float
+) -> Prediction:
+    """The same of log odds ``[K]`` at places ``[K]`` with errors of sd ``[K]``."""
     level = prediction.level_sd**2
-    covariance = prediction.covariance + level
-    among = covariance[np.ix_(known, known)] + np.diag(noise) + offset_sd**2
-    gain = np.linalg.solve(among, covariance[known]).T  # [M, known]
-    mean = prediction.mean + gain @ (measured[known] - prediction.mean[known])
-    left = covariance - gain @ covariance[known]
+    cross = prediction.covariance[:, known] + level
+    among = cross[known] + np.diag(noise**2) + offset_sd**2
+    factor = np.linalg.cholesky(among + 1e-12 * np.eye(len(known)))
+    white = np.linalg.solve(factor, cross.T)  # [K, M]
+    move = np.linalg.solve(factor, value - prediction.logit[known])
     # What is left has no common part that is known apart from the rest: it is all in the covariance.
-    return Prediction(mean, (left + left.T) / 2, 0.0)
+    left = prediction.covariance + level - white.T @ white
+    return replace(prediction, logit=prediction.logit + move @ white, covariance=left, level_sd=0.0)
 
 
 def expected_regret(prediction: Prediction) -> np.ndarray:
     """How much better the best expert is expected to be.
 
-    The mean over scenarios of the best accuracy among all experts, minus the expert's expected accuracy. The
-    best of several uncertain experts is better than the expected best, so that it is positive even for the
-    first.
+    The mean over scenarios of the best accuracy, minus that of the expert. The best of several uncertain experts
+    is better than the expected best, so that it is positive even for the first.
 
     Returns:
-        ``[M]`` in accuracy, 0 to 1, rising as the expected accuracy falls.
+        ``[M]`` in accuracy, 0 to 1.
     """
-    best = prediction.scenarios().max(axis=1).mean()
+    places = prediction.contenders()
+    best = float(prediction.of(places).scenarios().max(axis=1).mean())
     return np.asarray(np.clip(best - prediction.mean, 0.0, 1.0))
 
 

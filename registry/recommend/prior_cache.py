@@ -1,51 +1,64 @@
-"""Fitted models of past results, kept while the same is asked: a fit of many results takes seconds.
+"""The fitted models last asked for: a server is asked about many tasks in a row, with the same results.
 
-A fit is known by the bytes of what it was made of, so one that is kept is never stale.
+Fitting takes longer than all the rest of an answer, and depends on nothing that is asked but the results.
 """
 
-import hashlib
-import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from threading import Lock
 
 import numpy as np
 
-from registry.recommend.gaussian_process import Likeness
+from registry.recommend.facts import ExpertFacts
+from registry.recommend.gaussian_process import Distances
+from registry.recommend.levels import TaskFacts
 from registry.recommend.prior import Prior, fit_prior
-from registry.recommend.results import ResultTable
+from registry.recommend.results import Table
 
-KEPT = 4
+MOST_KEPT = 4
 
-_LOCK = threading.Lock()
-_PRIORS: OrderedDict[bytes, Prior] = OrderedDict()
+_kept: "OrderedDict[bytes, Prior]" = OrderedDict()
+_lock = Lock()
 
 
-def kept_prior(table: ResultTable, between: Likeness, source: np.ndarray) -> Prior:
-    """``registry.recommend.prior.fit_prior`` of the same, or what it gave before."""
-    key = _key(table, between, source)
-    with _LOCK:
-        known = _PRIORS.get(key)
-        if known is not None:
-            _PRIORS.move_to_end(key)
-            return known
-    prior = fit_prior(table, between, source)  # outside of the lock: another question need not wait for it
-    with _LOCK:
-        _PRIORS[key] = prior
-        while len(_PRIORS) > KEPT:
-            _PRIORS.popitem(last=False)
+def kept_prior(
+    table: Table,
+    experts: Sequence[ExpertFacts],
+    facts: Mapping[str, TaskFacts],
+    between: Distances,
+    source: np.ndarray,
+) -> Prior:
+    """``fit_prior``, or what it returned for the same inputs."""
+    key = _digest(table, experts, facts, between, source)
+    with _lock:
+        if key in _kept:
+            _kept.move_to_end(key)
+            return _kept[key]
+    prior = fit_prior(table, experts, facts, between, source)
+    with _lock:
+        _kept[key] = prior
+        while len(_kept) > MOST_KEPT:
+            _kept.popitem(last=False)
     return prior
 
 
-def forget() -> None:
-    """Drop all that is kept."""
-    with _LOCK:
-        _PRIORS.clear()
-
-
-def _key(table: ResultTable, between: Likeness, source: np.ndarray) -> bytes:
-    digest = hashlib.blake2b(digest_size=20)
-    for text in (*table.tasks, "", *table.experts, "", *between):
-        digest.update(text.encode() + b"\0")
-    for array in (table.accuracy, table.reference_rows, *between.values(), source):
-        digest.update(repr((array.shape, array.dtype.str)).encode())
+def _digest(
+    table: Table,
+    experts: Sequence[ExpertFacts],
+    facts: Mapping[str, TaskFacts],
+    between: Distances,
+    source: np.ndarray,
+) -> bytes:
+    """What tells inputs apart."""
+    words = (
+        table.tasks,
+        table.ways,
+        tuple(experts),
+        tuple(sorted(facts.items(), key=lambda it: it[0])),
+        sorted(between),
+    )
+    digest = blake2b(repr(words).encode(), digest_size=16)
+    for array in (table.accuracy, source, *(between[name] for name in sorted(between))):
         digest.update(np.ascontiguousarray(array).data)
     return digest.digest()

@@ -1,353 +1,327 @@
-"""Which expert to start from: past results and distances in, ranked experts with intervals out.
+"""Which expert to start from: past results, likeness of tasks and what is known of experts in; a ranking out.
 
-The model of past results is ``registry.recommend.prior``; here its inputs are put together and its answer is
-written out beside the baselines.
+What others call:
 
-Axes: T rows of the result table, M experts, U tasks with known distances.
+    from registry.recommend.recommend import Asking, answer
+    found = answer(asking, experts, results, tasks=facts, descriptors=distances, k=5)
+
+- ``Asking``: the task (registered or not), what is known of it (``levels.TaskFacts``), the way (metric and
+  protocol) if told.
+- ``experts``: records with ``name``, ``source_task``, ``num_params``, ``flops``, ``input_size``,
+  ``source_accuracy`` and, where there, ``source_dataset``, ``architecture``, ``training``, ``toy``; ``candidates``
+  names those that may be recommended (all of them unless told), the others only lend their results.
+- ``results``: records with ``task, expert, metric, protocol, accuracy, seed``, already turned so that higher is
+  better and from 0 to 1.
+- ``descriptors``: ``likeness.TaskDistances`` by name, ``domain`` and ``root_ratio``; tasks without data are in none.
+- ``alias``: name of the expert that counts, for every other name of the same weights.
+- ``trier``: from a prediction and which experts may be tried to a ``trials.TrialOutcome``.
+
+The model of past results is ``registry.recommend.prior``; here its inputs are put together and its answer is written
+out beside the baselines. What was measured on this task in this protocol is the expectation of that expert.
+
+Axes: R rows of results, M candidates.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from registry.answers import (
-    Baseline,
-    Evidence,
-    EvidenceNeighbor,
-    Query,
-    Recommendation,
-    RecommendedExpert,
-    TrialScores,
-)
-from registry.errors import InvalidRecordError
-from registry.options import check_k
+from registry.answers import Verdict
+from registry.recommend.facts import ExpertFacts, facts_of
+from registry.recommend.levels import TaskFacts
+from registry.recommend.likeness import TaskDistances
 from registry.recommend.prediction import Prediction, condition, expected_regret
-from registry.recommend.prior import MIN_INTERVAL_TASKS, Prior
+from registry.recommend.prior import SOURCE_DESCRIPTOR, Asked, Prior
 from registry.recommend.prior_cache import kept_prior
-from registry.recommend.results import Gathered, gather, with_given
-from registry.recommend.trials import Tried, Trier
-from registry.records import ExpertRecord, ResultRecord
+from registry.recommend.results import Gathered, Result, Way, choose_way, gather
+from registry.recommend.shield import shielded
+from registry.recommend.trials import TrialOutcome
+from registry.recommend.verdict import make_verdict
 
-MEASUREMENT_SD = 0.01
-"""Between repeated measurements of one expert on one task, in accuracy."""
-NUM_EVIDENCE_NEIGHBORS = 3
-MOST_NAMED = 5
-"""Experts in one warning."""
+NUM_NEIGHBORS = 3
+MIN_REAL_TASKS = 8
+"""Once real experts have results on so many embedded tasks, toys say nothing of them any more."""
+
+Trier = Callable[[Sequence[str], Prediction, NDArray[np.bool_]], TrialOutcome]
+"""From names, what is expected, and which may be tried: what trials came to."""
 
 
-@dataclass(frozen=True, eq=False)
-class TaskDistances:
-    """What is known of the likeness of tasks; what is not known is NaN or left out.
+@dataclass(frozen=True)
+class Asking:
+    """A question.
 
     Attributes:
-        tasks: Names of U tasks: those with results, and the sources of experts.
-        matrix: ``[U, U]`` distance from the task of the row to the task of the column.
-        to_query: ``[U]`` distance from each task to the query.
+        task: Name of the task, or the data spec if it is not registered.
+        registered: Whether it is a task of the registry, whose own results count.
+        facts: What is known of it.
+        protocol: The answer is about this one; that of one's own results, else of all, if ``None``.
+        metric: The same.
     """
 
-    tasks: tuple[str, ...]
-    matrix: np.ndarray
-    to_query: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Check the shapes.
-
-        Raises:
-            InvalidRecordError: If the arrays do not fit the names, or a name comes twice.
-        """
-        size = len(self.tasks)
-        if len(set(self.tasks)) != size:
-            raise InvalidRecordError("task distances: every task must be named once")
-        for name, expected in (("matrix", (size, size)), ("to_query", (size,))):
-            values = np.asarray(getattr(self, name), dtype=np.float64)
-            if values.shape != expected:
-                raise InvalidRecordError(
-                    f"task distances: {name} must have shape {expected}, got {values.shape}"
-                )
-            object.__setattr__(self, name, values)
-
-    def between(self, sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-        """Distances ``[len(sources), len(targets)]``, NaN where not known."""
-        padded = np.pad(self.matrix, ((0, 1), (0, 1)), constant_values=np.nan)
-        return np.asarray(padded[np.ix_(self._places(sources), self._places(targets))])
-
-    def from_tasks(self, sources: Sequence[str]) -> np.ndarray:
-        """Distances to the query ``[len(sources)]``, NaN where not known."""
-        return np.asarray(np.append(self.to_query, np.nan)[self._places(sources)])
-
-    def _places(self, names: Sequence[str]) -> np.ndarray:
-        """Place of each name; U, which holds NaN, for a name that is not there."""
-        place = {name: number for number, name in enumerate(self.tasks)}
-        return np.array([place.get(name, len(self.tasks)) for name in names], dtype=np.intp)
+    task: str
+    registered: bool = False
+    facts: TaskFacts = field(default_factory=TaskFacts)
+    protocol: str | None = None
+    metric: str | None = None
 
 
-def recommend(
-    query: Query,
-    experts: Iterable[ExpertRecord],
-    results: Iterable[ResultRecord],
-    *,
-    k: int = 5,
-    distances: TaskDistances | None = None,
-    descriptors: Mapping[str, TaskDistances] | None = None,
-    source_distances: TaskDistances | None = None,
-    given: Mapping[str, float] | None = None,
-    trier: Trier | None = None,
-) -> Recommendation:
-    """Rank experts by expected accuracy on the query.
+@dataclass(frozen=True)
+class Ranked:
+    """One expert of the answer.
 
-    Ties, and experts of which nothing is known, go by distance of the source task, then accuracy on it,
-    then the larger expert, then name. The order of the inputs does not matter.
-
-    Args:
-        query: What is asked about. If it is a registered task (``version`` from 1) its own results count.
-        experts: Candidates, already filtered. Results of other experts are not looked at.
-        results: Everything measured.
-        k: Most experts to return.
-        distances: Between tasks with results, and from them to the query; the static prior if ``None``.
-        descriptors: What the model measures likeness by, each as ``distances``, of which it knows nothing but
-            the name; ``distances`` alone if ``None``.
-        source_distances: From source tasks of experts; ``distances`` if ``None``.
-        given: Accuracies of some of the experts on the query that are in no result, 0 to 1.
-        trier: Tries experts on the query, see ``registry.recommend.trials``; none is tried if ``None``.
-
-    Returns:
-        The ``k`` best, the baselines by name (``static``, ``nearest``, ``largest``, ``random``; a
-        baseline that has nothing to go by is the mean over all experts, as ``random`` is), and warnings.
-
-    Raises:
-        InvalidQueryError: If ``k`` is below 1.
+    Attributes:
+        rank: From 1.
+        expert: Name.
+        expected_accuracy: Or what was measured.
+        interval: 90%.
+        expected_regret: How much better the best is expected to be.
+        measured: Whether it was measured on this task in this way, or in a trial now.
+        num_results: On other tasks.
+        neighbors: Its results on the nearest tasks: name, distance, accuracy.
     """
-    check_k(k)
-    candidates = tuple(sorted({expert.name: expert for expert in experts}.values(), key=lambda e: e.name))
-    if not candidates:
-        return Recommendation(query, (), {}, ("there is no expert to recommend: add one, or ask for less",))
-    answer = _Answer.of(
-        query, candidates, results, distances, descriptors, source_distances or distances, given or {}
-    )
-    if trier:
-        answer = answer.after(trier)
-    order = answer.ranking()[:k]
-    return Recommendation(
-        query,
-        tuple(answer.entry(place, rank) for rank, place in enumerate(order, start=1)),
-        answer.baselines(),
-        tuple(answer.warnings(order)),
-        answer.tried.trials if answer.tried else (),
-    )
 
-
-def load_line(expert: ExpertRecord) -> str:
-    """One line of Python that loads the expert."""
-    return f"from indexer import load_expert; network = load_expert({json.dumps(expert.loader)})"
+    rank: int
+    expert: str
+    expected_accuracy: float
+    interval: tuple[float, float]
+    expected_regret: float
+    measured: bool
+    num_results: int
+    neighbors: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
-    """Everything that the parts of a recommendation are read from; arrays in the order of ``experts``."""
+class Answer:
+    """A ranking.
 
-    query: Query
-    experts: tuple[ExpertRecord, ...]
+    Attributes:
+        way: Metric and protocol that accuracies are of.
+        ranked: Best first, at most k.
+        baselines: What simple rules would pick and what is expected of that: expert or ``None``, accuracy.
+        verdict: What to do; ``None`` if there is no expert.
+        warnings: In sentences.
+        trials: What they came to, if any were made.
+        prediction: Of all candidates, in the order of ``experts``.
+        experts: The candidates.
+    """
+
+    way: Way
+    ranked: tuple[Ranked, ...]
+    baselines: Mapping[str, tuple[str | None, float]]
+    verdict: Verdict | None
+    warnings: tuple[str, ...]
+    trials: TrialOutcome | None
+    prediction: Prediction | None
+    experts: tuple[ExpertFacts, ...]
+
+
+def answer(
+    asking: Asking,
+    experts: Iterable[Any],
+    results: Sequence[Result],
+    *,
+    tasks: Mapping[str, TaskFacts],
+    descriptors: Mapping[str, TaskDistances] | None = None,
+    candidates: Iterable[str] | None = None,
+    alias: Mapping[str, str] | None = None,
+    is_own: Callable[[Result], bool] = lambda result: True,
+    k: int = 5,
+    trier: Trier | None = None,
+    left_out: Mapping[str, int] | None = None,
+) -> Answer:
+    """Rank experts by expected accuracy on the task that is asked about.
+
+    The order of the inputs does not matter. Equal experts go by name.
+
+    Args:
+        asking: The question.
+        experts: All that are known.
+        results: All that are known.
+        tasks: What is known of embedded tasks, by name.
+        descriptors: Likeness of tasks by descriptor.
+        candidates: Names of those that may be recommended; all if ``None``.
+        alias: Name that counts for other names of the same weights.
+        is_own: Whether a result is the user's own rather than shipped or published.
+        k: Most experts to list.
+        trier: Tries experts on the task; none is tried if ``None``.
+        left_out: How many experts each limit removed, for the verdict.
+    """
+    sizes = {name: fact.num_samples or 0 for name, fact in tasks.items()}
+    facts = tuple(
+        facts_of(expert, sizes)
+        for expert in sorted({it.name: it for it in experts}.values(), key=lambda it: it.name)
+    )
+    wanted = {expert.name for expert in facts} if candidates is None else set(candidates)
+    way = choose_way(results, asking.protocol, asking.metric, is_own)
+    if not any(expert.name in wanted for expert in facts):
+        note = "there is no expert to recommend: add one, or ask for less"
+        return Answer(way, (), {}, None, (note,), None, None, ())
+    work = _Work.of(asking, facts, wanted, results, way, tasks, descriptors or {}, alias or {})
+    return work.answer(k, trier, left_out or {})
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Everything that the parts of an answer are read from; candidates in the order of ``places``."""
+
+    asking: Asking
+    facts: tuple[ExpertFacts, ...]
+    places: np.ndarray
     gathered: Gathered
     prior: Prior
-    prediction: Prediction
-    to_query: np.ndarray  # [T]
-    between: np.ndarray  # [T, T]
-    source: np.ndarray  # [M] distance from the source task to the query
-    regret: np.ndarray  # [M]
-    tried: Tried | None = None
+    before: Prediction
+    to_query: Mapping[str, np.ndarray]
 
     @classmethod
     def of(
         cls,
-        query: Query,
-        experts: tuple[ExpertRecord, ...],
-        results: Iterable[ResultRecord],
-        distances: TaskDistances | None,
-        descriptors: Mapping[str, TaskDistances] | None,
-        source_distances: TaskDistances | None,
-        given: Mapping[str, float],
-    ) -> "_Answer":
-        """Fit the prior, predict the query, fold in its own results."""
-        gathered = with_given(gather(query, experts, results), given)
-        tasks = gathered.table.tasks
-        sources = [expert.source_task for expert in experts]
-        unknown = TaskDistances((), np.zeros((0, 0)), np.zeros(0))
-        like, origin = distances or unknown, source_distances or unknown
-        between, to_query, source = (
-            like.between(tasks, tasks),
-            like.from_tasks(tasks),
-            origin.from_tasks(sources),
-        )
-        likeness = descriptors or {"task": like}
+        asking: Asking,
+        facts: tuple[ExpertFacts, ...],
+        wanted: set[str],
+        results: Sequence[Result],
+        way: Way,
+        tasks: Mapping[str, TaskFacts],
+        descriptors: Mapping[str, TaskDistances],
+        alias: Mapping[str, str],
+    ) -> "_Work":
+        """Fit the model, predict the task, before its own results."""
+        asked = asking.task if asking.registered else None
+        used = _without_toys(facts, wanted, results, tasks)
+        facts = tuple(expert for expert in facts if expert.name in used)
+        sources = {expert.name: expert.source_task for expert in facts}
+        gathered = gather(results, sources, way=way, asked=asked, alias=alias)
+        rows = gathered.table.tasks
+        between = {name: known.between(rows, rows) for name, known in descriptors.items()}
+        origin = descriptors.get(SOURCE_DESCRIPTOR)
+        names = [expert.source_task for expert in facts]
+        source = np.full((len(facts), len(rows)), np.nan) if origin is None else origin.between(names, rows)
         prior = kept_prior(
-            gathered.table,
-            {name: known.between(tasks, tasks) for name, known in likeness.items()},
-            origin.between(sources, tasks),
+            gathered.table, facts, {task: tasks[task] for task in rows if task in tasks}, between, source
         )
-        expected = prior.predict({name: known.from_tasks(tasks) for name, known in likeness.items()}, source)
-        prediction = condition(expected, gathered.own, MEASUREMENT_SD)
-        regret = expected_regret(prediction)
-        return cls(query, experts, gathered, prior, prediction, to_query, between, source, regret)
+        places = np.array([number for number, expert in enumerate(facts) if expert.name in wanted])
+        to_query = {name: known.from_tasks(prior.table.tasks) for name, known in descriptors.items()}
+        near = np.full(len(facts), np.nan) if origin is None else origin.from_tasks(names)
+        told = Asked(way, asking.facts, to_query, near, asked or "")
+        return cls(asking, facts, places, gathered, prior, prior.predict(told, places), to_query)
 
-    def after(self, trier: Trier) -> "_Answer":
-        """The same after trials of experts that were neither measured on the query nor trained on it."""
-        measured = np.isfinite(self.gathered.own)
-        asked = self.query.task if self.query.version else None
-        untried = ~measured & np.array([expert.source_task != asked for expert in self.experts])
-        tried = trier(self.experts, self.prediction, untried, measured)
-        return replace(self, prediction=tried.prediction, regret=expected_regret(tried.prediction), tried=tried)
-
-    def ranking(self) -> list[int]:
-        """Places of the experts, best first."""
-        far = np.where(np.isfinite(self.source), self.source, np.inf)
-        mean = np.round(self.prediction.mean, 12)  # equal experts must tie, whatever the last bits are
-        return sorted(
-            range(len(self.experts)),
-            key=lambda i: (
-                -mean[i],
-                far[i],
-                -(self.experts[i].source_accuracy or 0),
-                -(self.experts[i].num_params or 0),
-                self.experts[i].name,
+    def answer(self, k: int, trier: Trier | None, left_out: Mapping[str, int]) -> Answer:
+        """Fold in own results and trials, and write the answer out."""
+        after = condition(self.before, self.gathered.own[self.places])
+        outcome = None
+        experts = tuple(self.facts[place] for place in self.places)
+        if trier:
+            asked = self.asking.task if self.asking.registered else None
+            untried = ~np.isfinite(after.measured) & np.array([it.source_task != asked for it in experts])
+            outcome = trier([expert.name for expert in experts], after, untried)
+            after = outcome.prediction
+        after = shielded(self.before, after)
+        order = sorted(range(len(experts)), key=lambda i: (-round(float(after.logit[i]), 9), experts[i].name))
+        regret = expected_regret(after)
+        counts = [self.gathered.counts[expert.name] for expert in experts]
+        return Answer(
+            way=self.gathered.way,
+            ranked=tuple(self._ranked(i, rank, after, regret) for rank, i in enumerate(order[:k], start=1)),
+            baselines=self._baselines(experts, after),
+            verdict=make_verdict(
+                experts, after, order, way=self.gathered.way, counts=counts, left_out=left_out
             ),
+            warnings=tuple(self._warnings(experts, order[:k], counts)) + (outcome.warnings if outcome else ()),
+            trials=outcome,
+            prediction=after,
+            experts=experts,
         )
 
-    def entry(self, place: int, rank: int) -> RecommendedExpert:
-        """One expert of the answer."""
-        expert = self.experts[place]
-        low, high = self._interval(place)
-        return RecommendedExpert(
+    def _ranked(self, number: int, rank: int, after: Prediction, regret: np.ndarray) -> Ranked:
+        """One line of the answer."""
+        expert = self.facts[self.places[number]]
+        low, high = after.interval
+        return Ranked(
             rank=rank,
             expert=expert.name,
-            expected_accuracy=self._accuracy(place),
-            interval=(low, high),
-            expected_regret=float(self.regret[place]),
-            num_params=expert.num_params,
-            license=expert.license,
-            load=load_line(expert),
-            evidence=Evidence(
-                self._neighbors(place), self.gathered.counts[expert.name], self._found().get(expert.name)
-            ),
+            expected_accuracy=float(after.mean[number]),
+            interval=(float(low[number]), float(high[number])),
+            expected_regret=float(regret[number]),
+            measured=bool(np.isfinite(after.measured[number])),
+            num_results=self.gathered.counts[expert.name],
+            neighbors=self._neighbors(int(self.places[number])),
         )
 
-    def baselines(self) -> dict[str, Baseline]:
-        """What simple rules would have picked, and what the model expects of that."""
-        average = Baseline(None, float(np.mean([self._accuracy(i) for i in range(len(self.experts))])))
-        picks = {"static": self._static(), "nearest": self._nearest(), "largest": self._largest()}
-        named = {
-            name: average if place is None else Baseline(self.experts[place].name, self._accuracy(place))
+    def _neighbors(self, column: int) -> tuple[tuple[str, float, float], ...]:
+        """The expert's results on the nearest tasks, in the asked way."""
+        if not self.to_query:
+            return ()
+        distance = self.to_query.get(SOURCE_DESCRIPTOR, next(iter(self.to_query.values())))
+        table = self.prior.table
+        same = np.array([way == self.gathered.way for way in table.ways], dtype=bool)
+        known = np.isfinite(table.accuracy[:, column]) & np.isfinite(distance) & same
+        rows = [row for row in np.argsort(distance, kind="stable") if known[row]][:NUM_NEIGHBORS]
+        return tuple(
+            (table.tasks[row], float(distance[row]), float(table.accuracy[row, column])) for row in rows
+        )
+
+    def _baselines(
+        self, experts: Sequence[ExpertFacts], after: Prediction
+    ) -> dict[str, tuple[str | None, float]]:
+        """What simple rules would pick; a rule that has nothing to go by is the mean over all, as ``random`` is."""
+        average = float(np.mean(after.mean))
+        counts = self.prior.counts[self.places]
+        static = np.where(counts > 0, np.round(self.prior.static[self.places], 12), -np.inf)
+        sizes = np.array([expert.num_params or 0 for expert in experts], dtype=np.float64)
+        picks = {
+            "static": int(np.argmax(static)) if counts.any() else None,
+            "nearest": self._nearest(),
+            "largest": int(np.argmax(sizes)) if sizes.any() else None,
+        }
+        found: dict[str, tuple[str | None, float]] = {
+            name: (None, average) if place is None else (experts[place].name, float(after.mean[place]))
             for name, place in picks.items()
         }
-        return {**named, "random": average}
-
-    def warnings(self, order: Sequence[int]) -> list[str]:
-        """What to be wary of in the answer that lists the experts ``order``."""
-        found = [self._few_results(), self._unlike(), self._several_ways()]
-        known = self.gathered.counts.keys() | self._found().keys()
-        unmeasured = [
-            self.experts[i].name
-            for i in order
-            if self.experts[i].name not in known and not np.isfinite(self.gathered.own[i])
-        ]
-        if unmeasured and self.gathered.counts:
-            named = ", ".join(unmeasured[:MOST_NAMED])
-            more = f" and {len(unmeasured) - MOST_NAMED} more" if len(unmeasured) > MOST_NAMED else ""
-            found.append(f"without any result, so placed by source task alone: {named}{more}")
-        trained = [self.experts[i].name for i in order if self.experts[i].source_task == self.query.task]
-        if trained and self.query.version > 0:
-            found.append(
-                f"trained on {self.query.task} itself, results there not counted: {', '.join(trained)}"
-            )
-        found += self.tried.warnings if self.tried else ()
-        return [warning for warning in found if warning]
-
-    def _found(self) -> dict[str, TrialScores]:
-        """What trials found, by expert."""
-        return {trial.expert: trial.found for trial in self.tried.trials} if self.tried else {}
-
-    def _accuracy(self, place: int) -> float:
-        return float(np.clip(self.prediction.mean[place], 0.0, 1.0))
-
-    def _interval(self, place: int) -> tuple[float, float]:
-        """90% interval, within 0 to 1."""
-        mean, half = self.prediction.mean[place], self.prior.quantile * self.prediction.sd[place]
-        return float(np.clip(mean - half, 0.0, 1.0)), float(np.clip(mean + half, 0.0, 1.0))
-
-    def _neighbors(self, place: int) -> tuple[EvidenceNeighbor, ...]:
-        """The expert's results that weigh most: on the query itself, then on the nearest tasks."""
-        table, own = self.gathered.table, self.gathered.own[place]
-        found = [EvidenceNeighbor(self.query.task, 0.0, float(own))] if np.isfinite(own) else []
-        known = np.isfinite(table.accuracy[:, place]) & np.isfinite(self.to_query)
-        rows = [row for row in np.argsort(self.to_query, kind="stable") if known[row]]
-        found += [
-            EvidenceNeighbor(table.tasks[row], float(self.to_query[row]), float(table.accuracy[row, place]))
-            for row in rows[:NUM_EVIDENCE_NEIGHBORS]
-        ]
-        return tuple(found[:NUM_EVIDENCE_NEIGHBORS])
-
-    def _static(self) -> int | None:
-        """Best on average so far."""
-        if not self.prior.counts.any():
-            return None
-        return int(np.argmax(np.where(self.prior.counts > 0, np.round(self.prior.static, 12), -np.inf)))
+        return {**found, "random": (None, average)}
 
     def _nearest(self) -> int | None:
-        """Best on the nearest task with results, measured in the reference way if it was."""
-        accuracy = self.gathered.table.accuracy
-        if not np.isfinite(self.to_query).any():
+        """Best on the nearest task on which a candidate was measured."""
+        table = self.prior.table
+        accuracy = table.accuracy[:, self.places]
+        distance = self.to_query.get(SOURCE_DESCRIPTOR, np.full(len(table.tasks), np.nan))
+        usable = np.isfinite(distance) & np.isfinite(accuracy).any(axis=1)
+        if not usable.any():
             return None
-        nearest = self.to_query == np.nanmin(self.to_query)
-        preferred = nearest & self.gathered.table.reference_rows
-        row = int(np.argmax(preferred if preferred.any() else nearest))
-        return int(np.nanargmax(accuracy[row]))
+        return int(np.nanargmax(accuracy[int(np.argmin(np.where(usable, distance, np.inf)))]))
 
-    def _largest(self) -> int | None:
-        """Most parameters."""
-        sizes = [expert.num_params or 0 for expert in self.experts]
-        return int(np.argmax(sizes)) if any(sizes) else None
-
-    def _few_results(self) -> str:
-        """Whether there is enough to learn from."""
-        if not self.gathered.counts:
-            return (
-                "there is no result of these experts to learn from: ranked by distance of the source task, "
-                "then by accuracy on it, then by size; expected accuracies are a guess"
+    def _warnings(
+        self, experts: Sequence[ExpertFacts], order: Sequence[int], counts: Sequence[int]
+    ) -> list[str]:
+        """What to be wary of in the experts listed."""
+        found = []
+        own = self.gathered.own[self.places]
+        unmeasured = [experts[i].name for i in order if not counts[i] and not np.isfinite(own[i])]
+        if unmeasured:
+            named = ", ".join(unmeasured[:5]) + (
+                f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
             )
-        if self.prior.num_tasks < MIN_INTERVAL_TASKS:
-            return (
-                f"results on {self.prior.num_tasks} other tasks only: a 90% interval needs "
-                f"{MIN_INTERVAL_TASKS}, until then it is 0 to 1"
-            )
-        return ""
+            found.append(f"never measured, so placed by size, source and architecture alone: {named}")
+        distance = self.to_query.get(SOURCE_DESCRIPTOR)
+        if self.prior.table.tasks and (distance is None or not np.isfinite(distance).any()):
+            found.append("no distance to any task with results is known: ranked by average past results")
+        return found
 
-    def _unlike(self) -> str:
-        """Whether the tasks with results are too far to tell anything."""
-        if not self.gathered.table.tasks:
-            return ""
-        if not np.isfinite(self.to_query).any():
-            return "no distance to any task with results is known: ranked by average past results"
-        names = np.asarray(self.gathered.table.tasks)
-        others = np.where((names[:, None] != names) & np.isfinite(self.between), self.between, np.inf).min(
-            axis=0
-        )
-        usual = others[np.isfinite(others)]
-        nearest = float(np.nanmin(self.to_query))
-        if usual.size and nearest > usual.max():
-            return (
-                f"unlike all tasks with results: the nearest is at distance {nearest:.3g}, while each of them "
-                f"has another within {usual.max():.3g}; expect little more than average past results"
-            )
-        return ""
 
-    def _several_ways(self) -> str:
-        """Whether accuracies of different meaning were mixed."""
-        ways, reference = self.gathered.ways, self.gathered.reference or self.gathered.own_way
-        if len(ways) < 2 or reference is None:
-            return ""
-        named = f"{reference[0]} by {reference[1]}"
-        warning = f"results were measured in {len(ways)} ways: expected accuracies refer to {named}"
-        if self.gathered.own_way not in {None, reference}:
-            warning += f", moved by results on {self.query.task} by {self.gathered.own_way[1]}"
-        return warning
+def _without_toys(
+    facts: Sequence[ExpertFacts], wanted: set[str], results: Sequence[Result], tasks: Mapping[str, TaskFacts]
+) -> set[str]:
+    """Names of the experts whose results count: toys too, until there are enough of real ones."""
+    toys = {expert.name for expert in facts if expert.toy}
+    everyone = {expert.name for expert in facts}
+    if not toys or wanted & toys:
+        return everyone
+    real = wanted - toys
+    measured = {result.task for result in results if result.expert in real and result.task in tasks}
+    return everyone - toys if len(measured) >= MIN_REAL_TASKS else everyone
+
+
+def with_prediction(found: Answer, prediction: Prediction) -> Answer:
+    """The same answer with another prediction of its experts, for what is computed outside."""
+    return replace(found, prediction=prediction)

@@ -3,7 +3,7 @@
 Axes: T tasks, D filters of the probe.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -11,18 +11,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.answers import Neighbor, Query, Recommendation
-from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivial_distances
+from registry.answers import Neighbor, Query
+from registry.distances import cosine_distances, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
 from registry.names import Key
-from registry.recommend.recommend import TaskDistances, recommend
-from registry.recommend.trials import Trier
-from registry.records import ExpertRecord, ResultRecord, SpaceRecord
+from registry.recommend.levels import TaskFacts
+from registry.recommend.likeness import TaskDistances
+from registry.records import SpaceRecord
 from registry.snapshots.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
 
-RECOMMEND_DISTANCE = "task2vec"
-SOURCE_DISTANCE = "task2vec_asymmetric"
 FISHER_DESCRIPTOR = "root_ratio"
 DOMAIN = "domain"
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -37,11 +35,12 @@ class NotEmbeddedError(NotFoundError):
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A task that is asked about: its name, ``fisher`` ``[D]``, and ``domain`` ``[F]`` if it is at hand."""
+    """A task that is asked about: its name, ``fisher`` ``[D]``, and ``domain`` ``[F]`` and facts if at hand."""
 
     query: Query
     fisher: np.ndarray
     domain: np.ndarray | None = None
+    facts: TaskFacts | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,47 +135,51 @@ class View:
         value = pairwise(name, source.fisher[None], target.fisher[None], trivial=self.space.trivial)
         return float(value[0, 0])
 
-    def recommend(
-        self,
-        point: Point,
-        experts: Sequence[ExpertRecord],
-        results: Sequence[ResultRecord],
-        *,
-        k: int,
-        given: Mapping[str, float] | None = None,
-        trier: Trier | None = None,
-    ) -> Recommendation:
-        """Rank experts for a point by results on the tasks seen here and by distance from their sources.
+    def likeness(self, point: Point, names: set[str]) -> tuple[dict[str, TaskDistances], dict[str, TaskFacts]]:
+        """How alike registered tasks are, to each other and to a point, and what is known of each.
 
-        Expected accuracies come from results on tasks that are near by ``FISHER_DESCRIPTOR`` or ``DOMAIN``, as
-        past results say; the evidence is shown by ``RECOMMEND_DISTANCE``. An expert without results is placed
-        by the asymmetric distance from its source task, which favours rich sources.
+        Args:
+            point: The task that is asked about.
+            names: Tasks that have results or that experts were trained on; those that are not embedded here, or
+                may not be answers, are left out.
+
+        Returns:
+            Distances by ``DOMAIN`` and ``FISHER_DESCRIPTOR``, and the facts of each task by name.
         """
-        wanted = {result.task for result in results} | {expert.source_task for expert in experts}
-        rows = self._rows_of(wanted)
+        rows = self._rows_of(names)
         places = np.fromiter(rows.values(), np.int64, len(rows))
-        names, fisher = tuple(rows), self.snapshot.rows.take(places)
+        keys, fisher = [self._key(row) for row in rows.values()], self.snapshot.rows.take(places)
         compared: dict[str, tuple[Measure, np.ndarray, np.ndarray]] = {
-            RECOMMEND_DISTANCE: (partial(pairwise, RECOMMEND_DISTANCE), fisher, point.fisher),
             FISHER_DESCRIPTOR: (partial(pairwise, FISHER_DESCRIPTOR), fisher, point.fisher),
-            DOMAIN: (cosine_distances, *self._domains([self._key(row) for row in rows.values()], point)),
+            DOMAIN: (cosine_distances, *self._domains(keys, point)),
         }
         distances = {
-            name: TaskDistances(names, *self._likeness(name, measure, places, vectors, query))
+            name: TaskDistances(tuple(rows), *self._likeness(name, measure, places, vectors, query))
             for name, (measure, vectors, query) in compared.items()
         }
-        shown = distances.pop(RECOMMEND_DISTANCE)
-        return recommend(
-            point.query,
-            experts,
-            results,
-            k=k,
-            distances=shown,
-            descriptors=distances,
-            source_distances=self._directed(shown, fisher),
-            given=given,
-            trier=trier,
-        )
+        return distances, dict(zip(rows, self._facts(keys, places), strict=True))
+
+    def latest_versions(self) -> dict[str, int]:
+        """Latest version of each registered task by name."""
+        catalogue = self.snapshot.catalogue
+        return {name: catalogue.key(position)[1] for name, position in catalogue.latest.items()}
+
+    def facts(self, point: Point) -> TaskFacts:
+        """What is known of the task that is asked about."""
+        if point.facts is not None:
+            return point.facts
+        position = self.find(f"{point.query.task}@{point.query.version}")
+        row = np.array([self.snapshot.row_of[position]])
+        return self._facts([(point.query.task, point.query.version)], row)[0]
+
+    def _facts(self, keys: Sequence[Key], rows: NDArray[np.int64]) -> list[TaskFacts]:
+        """Facts of embedded versions of tasks and the rows that they are in."""
+        if not keys:
+            return []
+        heads = self.snapshots.domains(self.space).heads(keys, self.snapshot.rows.token)
+        sizes = self.snapshot.catalogue.rows.select(["num_classes", "num_samples"])
+        counts = sizes.take(self.snapshot.position_of[rows]).to_pylist()
+        return [TaskFacts(head, **count) for head, count in zip(heads, counts, strict=True)]
 
     def _likeness(
         self,
@@ -197,11 +200,6 @@ class View:
         if domain is None:
             domain = domains.of([(query.task, query.version)], token)[0]
         return domains.of(keys, token) if keys else np.zeros((0, len(domain))), domain
-
-    def _directed(self, like: TaskDistances, fisher: np.ndarray) -> TaskDistances:
-        """``SOURCE_DISTANCE`` of the same tasks, of which ``RECOMMEND_DISTANCE`` is the symmetric term."""
-        of_source = DEFAULT_ALPHA * trivial_distances(SOURCE_DISTANCE, fisher, self.space.trivial)
-        return TaskDistances(like.tasks, like.matrix - of_source[:, None], like.to_query - of_source)
 
     def _rows_of(self, names: set[str]) -> dict[str, int]:
         """Rows of the latest version of some tasks, in order of name, as far as they may be answers."""

@@ -24,7 +24,7 @@ from indexer.networks.loaders import list_builtin
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import load_starter
 from registry.ingest.prepare import prepare_task
-from registry.recommend.scores import list_scores, score
+from registry.scores.scores import list_scores, score
 
 COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))
 

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
 
-from registry.recommend.sample_scores import RIDGE_STRENGTHS, folds
+from registry.scores.samples import RIDGE_STRENGTHS, folds
 
 
 def classes_reference(labels):

@@ -18,7 +18,7 @@ from indexer.networks.loaders import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.ingest.trials import SCORES
-from registry.recommend.scores import score
+from registry.scores.scores import score
 
 DIGITS = "sklearn:digits"
 EXPERTS = ("cifar10", "hiragana", "mnist")

@@ -16,8 +16,8 @@ from sklearn.metrics import average_precision_score
 
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.recommend import moment_scores, sample_scores
-from registry.recommend.moment_scores import logme
-from registry.recommend.scores import KINDS, SCORES, get_score, list_scores, score
+from registry.scores.moments import logme
+from registry.scores.scores import KINDS, SCORES, get_score, list_scores, score
 
 published = partial(score, published=True)
 each_score = pytest.mark.parametrize("name", SCORES)
@@ -578,6 +578,6 @@ def test_method_lists_every_score():
 
 def test_importing_scores_loads_nothing_heavy():
     heavy = {"torch", "faiss", "lancedb", "scipy", "sklearn"}
-    code = f"import sys, registry.recommend.scores; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, registry.scores.scores; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

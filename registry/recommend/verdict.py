@@ -7,17 +7,14 @@ Axes: M experts.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from registry.advising.attributes import ExpertFacts
-from registry.advising.prediction import Prediction
-from registry.advising.results import Way
-from registry.advising.trials import improvements
-
-Confidence = Literal["high", "medium", "low"]
+from registry.answers import Confidence, Verdict
+from registry.recommend.facts import ExpertFacts
+from registry.recommend.prediction import Prediction
+from registry.recommend.results import Way
+from registry.recommend.trials import improvements
 
 TIE_CHANCE = 0.25
 """An expert that has this chance of being better cannot be told from the one to take."""
@@ -39,35 +36,6 @@ PROTOCOLS = (
     (r"zero_shot", "without any training"),
     (r"as_pretrained", "as pretrained"),
 )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What to do.
-
-    Attributes:
-        take: The expert to start from; empty if there is none.
-        protocol: What ``expected`` is, in words.
-        expected: Accuracy that is expected, or was measured here.
-        interval: 90% interval of it.
-        ties: Experts that cannot be told from it, at most 20, the likeliest first.
-        cheapest: The cheapest of these and it, by multiply-adds, then parameters.
-        confidence: That nothing much better was passed over.
-        why: One sentence.
-        next: Experts whose measurement would settle most.
-        left_out: How many experts each limit removed.
-    """
-
-    take: str
-    protocol: str
-    expected: float
-    interval: tuple[float, float]
-    ties: tuple[str, ...]
-    cheapest: str
-    confidence: Confidence
-    why: str
-    next: tuple[str, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def describe_way(way: Way) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from registry.advising.results import to_logit
+from registry.recommend.results import to_logit
 
 STRENGTHS = 10.0 ** np.arange(-4, 1.1, 0.5)
 """Of the ridge, in units of the mean squared singular value."""

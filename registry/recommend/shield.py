@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from registry.advising.prediction import Prediction
+from registry.recommend.prediction import Prediction
 
 SURE = 0.8
 """Chance of being better, before anything was measured here, from which an expert may pass a measured one."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from registry.advising.expert_covariance import ExpertCovariance, estimate_covariance
-from registry.advising.standing import Standing
+from registry.recommend.expert_covariance import ExpertCovariance, estimate_covariance
+from registry.recommend.standing import Standing
 
 COVERAGE = 0.9
 USUAL = 1.645

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.recommend.moment_scores import centred, occurring, one_hot, principal_coordinates
+from registry.scores.moments import centred, occurring, one_hot, principal_coordinates
 
 Array = NDArray[Any]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from registry.advising.attributes import Features
-from registry.advising.gaussian_process import Cell, Distances, RowKernel, RowProcess, list_patterns
-from registry.advising.levels import Levels
-from registry.advising.results import Table, logit_noise, to_logit
-from registry.advising.weights import Weights, WeightSolver
+from registry.recommend.facts import Features
+from registry.recommend.gaussian_process import Cell, Distances, RowKernel, RowProcess, list_patterns
+from registry.recommend.levels import Levels
+from registry.recommend.results import Table, logit_noise, to_logit
+from registry.recommend.weights import Weights, WeightSolver
 
 SWEEPS = 4
 DEFAULT_SPREAD = 0.65
@@ -147,9 +147,7 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
             components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
     left = np.where(known, values - weights.rows(rows.protocols), 0.0)
     process = RowProcess.fit(_kernel(rows, components, noise), left, known, rows.placed)
-    return Standing(
-        rows, logits, level, spread, values, levels, weights, process, components, gain, solver
-    )
+    return Standing(rows, logits, level, spread, values, levels, weights, process, components, gain, solver)
 
 
 def _kernel(rows: Rows, components: Components, noise: np.ndarray) -> RowKernel:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from registry.advising.attributes import Features
-from registry.advising.gaussian_process import Pattern
+from registry.recommend.facts import Features
+from registry.recommend.gaussian_process import Pattern
 
 PROTOCOL_SHARE = 0.5
 """Variance of a protocol's own deviation of a weight, in units of the variance of the weight."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from registry.advising.gaussian_process import Distances, RowKernel, RowProcess
-from registry.advising.results import to_logit
+from registry.recommend.gaussian_process import Distances, RowKernel, RowProcess
+from registry.recommend.results import to_logit
 
 
 @dataclass(frozen=True)

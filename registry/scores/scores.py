@@ -10,8 +10,8 @@ What the same formula gives for shuffled labels, on average, is taken off: featu
 of any D. And formulas that D >= N saturates see the leading N/8 principal directions only. Accuracies on
 samples left out, and correlations, need neither.
 
-Nothing here knows torch or where features come from. The formulas are in ``moment_scores`` and
-``sample_scores``; here is the catalogue, and the check of what goes in, after which every score is finite.
+Nothing here knows torch or where features come from. The formulas are in ``moments`` and
+``samples``; here is the catalogue, and the check of what goes in, after which every score is finite.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.recommend import moment_scores, sample_scores
 from registry.records import Kind
+from registry.scores import moments, samples
 from registry.threads import one_thread
 
 Array = NDArray[Any]
@@ -52,12 +52,12 @@ class Features:
     @cached_property
     def coordinates(self) -> Array:
         """Principal coordinates ``[N, R]``."""
-        return moment_scores.principal_coordinates(self.rows)
+        return moments.principal_coordinates(self.rows)
 
     @cached_property
     def centred_coordinates(self) -> Array:
         """Principal coordinates ``[N, R]`` of the features less their mean."""
-        return moment_scores.principal_coordinates(moment_scores.centred(self.rows))
+        return moments.principal_coordinates(moments.centred(self.rows))
 
     def leading(self) -> "Features":
         """The leading principal directions, one for eight samples; constant features as they are."""
@@ -156,11 +156,11 @@ def score(
             that need a source head look at them.
         kind: Of the labels.
         seed: Of what is drawn: shuffles, folds, the start of ``nleep``, samples of ``parc`` beyond 1,000.
-        published: Whether the formula is wanted as it is in ``moment_scores`` or ``sample_scores``, also where
+        published: Whether the formula is wanted as it is in ``moments`` or ``samples``, also where
             it is the higher, the more features say nothing.
 
     Returns:
-        The score, in the unit that its function in ``moment_scores`` or ``sample_scores`` tells. That is an
+        The score, in the unit that its function in ``moments`` or ``samples`` tells. That is an
         accuracy or a correlation where its ``chance`` is ``own``; of others zero is what shuffled labels have.
 
     Raises:
@@ -183,7 +183,7 @@ def score(
         rows = rows / largest
     if kind == "single_label":
         classes = _classes(labels, len(rows))
-        targets = moment_scores.one_hot(moment_scores.occurring(classes)[0])
+        targets = moments.one_hot(moments.occurring(classes)[0])
     else:
         classes, targets = np.empty(0, dtype=np.int64), _columns(labels, len(rows), kind)
     outputs = np.empty((len(rows), 0))
@@ -302,7 +302,7 @@ def _logits(name: str, logits: ArrayLike | None, num_samples: int) -> Array:
 
 
 def _by_moments(formula: Callable[..., float]) -> Callable[[Sample], float]:
-    """A formula of ``moment_scores`` over centred features and labels."""
+    """A formula of ``moments`` over centred features and labels."""
     return lambda s: formula(s.features.rows, s.labels, coordinates=s.features.centred_coordinates)
 
 
@@ -316,7 +316,7 @@ SCORES: dict[str, Score] = {
             "log evidence of linear regression",
             "features",
             KINDS,
-            lambda s: moment_scores.logme(s.features.rows, s.targets, coordinates=s.features.coordinates),
+            lambda s: moments.logme(s.features.rows, s.targets, coordinates=s.features.coordinates),
             chance="shuffled",
         ),
         Score(
@@ -324,7 +324,7 @@ SCORES: dict[str, Score] = {
             "variance between classes over shrunk covariance",
             "features",
             _CLASSES,
-            _by_moments(moment_scores.h_score),
+            _by_moments(moments.h_score),
             chance="leading",
         ),
         Score(
@@ -332,7 +332,7 @@ SCORES: dict[str, Score] = {
             "log likelihood of labels read off the source classes",
             "source_head",
             _CLASSES,
-            lambda s: sample_scores.leep(s.logits, s.labels),
+            lambda s: samples.leep(s.logits, s.labels),
             chance="shuffled",
         ),
         Score(
@@ -340,7 +340,7 @@ SCORES: dict[str, Score] = {
             "leep with mixture components for source classes",
             "features",
             _CLASSES,
-            lambda s: sample_scores.nleep(
+            lambda s: samples.nleep(
                 s.features.rows, s.labels, seed=s.seed, coordinates=s.features.centred_coordinates
             ),
             chance="shuffled",
@@ -350,7 +350,7 @@ SCORES: dict[str, Score] = {
             "negative entropy of the label given the source class",
             "source_head",
             _CLASSES,
-            lambda s: sample_scores.nce(s.logits, s.labels),
+            lambda s: samples.nce(s.logits, s.labels),
             chance="shuffled",
         ),
         Score(
@@ -358,7 +358,7 @@ SCORES: dict[str, Score] = {
             "coding rate that the classes save",
             "features",
             _CLASSES,
-            _by_moments(moment_scores.transrate),
+            _by_moments(moments.transrate),
             chance="leading",
         ),
         Score(
@@ -366,7 +366,7 @@ SCORES: dict[str, Score] = {
             "overlap of the classes as Gaussians, negative",
             "features",
             _CLASSES,
-            _by_moments(moment_scores.gbc),
+            _by_moments(moments.gbc),
             chance="leading",
         ),
         Score(
@@ -374,7 +374,7 @@ SCORES: dict[str, Score] = {
             "rank correlation of distances of features and of labels",
             "features",
             KINDS,
-            lambda s: sample_scores.parc(s.features.rows, s.targets, seed=s.seed),
+            lambda s: samples.parc(s.features.rows, s.targets, seed=s.seed),
             chance="own",
         ),
         Score(
@@ -382,7 +382,7 @@ SCORES: dict[str, Score] = {
             "probability of the own class in a Fisher space made harder",
             "features",
             _CLASSES,
-            _by_moments(moment_scores.sfda),
+            _by_moments(moments.sfda),
             chance="leading",
         ),
         Score(
@@ -390,7 +390,7 @@ SCORES: dict[str, Score] = {
             "five nearest by cosine, of samples left out",
             "features",
             KINDS,
-            lambda s: sample_scores.knn(s.features.rows, s.targets, s.kind, seed=s.seed),
+            lambda s: samples.knn(s.features.rows, s.targets, s.kind, seed=s.seed),
             chance="own",
         ),
         Score(
@@ -398,7 +398,7 @@ SCORES: dict[str, Score] = {
             "ridge regression, of samples left out",
             "features",
             KINDS,
-            lambda s: sample_scores.linear_probe(s.features.rows, s.targets, s.kind, seed=s.seed),
+            lambda s: samples.linear_probe(s.features.rows, s.targets, s.kind, seed=s.seed),
             chance="own",
         ),
     )

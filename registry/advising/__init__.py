@@ -1,1 +1,0 @@
-"""Which expert to start from: the model of past results, trials, and the verdict."""
