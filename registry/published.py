@@ -143,8 +143,8 @@ def published_results(folder: Path = FOLDER) -> PublishedResults:
     columns: dict[str, Any] = {
         field.name: _coded(table[field.name]) for field in fields(PublishedResults) if field.name != "accuracy"
     }
-    accuracy = np.from_dlpack(table["accuracy"].combine_chunks())  # to_numpy would load pandas
-    return PublishedResults(accuracy=accuracy / 10_000, **columns)
+    whole = np.from_dlpack(table["accuracy"].combine_chunks())  # to_numpy would load pandas
+    return PublishedResults(accuracy=np.asarray(whole, dtype=np.float64) / 10_000, **columns)
 
 
 @cache
