@@ -292,7 +292,7 @@ def test_a_registry_without_tasks_is_brought_up_to_date(old):
 
 @pytest.mark.parametrize("version", [1, 2], ids=["v1", "v2"])
 def test_of_old_rows_with_one_key_the_last_has_the_right_checksum(version, tmp_path):
-    """Early versions could leave two rows of one embedding behind; from version 3 on rows have checksums."""
+    """Early versions could leave two rows of one embedding; from version 3 on rows have checksums."""
     old = unpack(version, tmp_path / "old")
     table = lancedb.connect(old).open_table(EMBEDDINGS)
     few = table.to_arrow().filter(pa.compute.field("task") == "few")

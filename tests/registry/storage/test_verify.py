@@ -48,7 +48,7 @@ def test_corrupt_table_without_checksums_is_one_clear_error(store):
         Store(store.uri).tasks()
     message = str(caught.value)
     assert message.startswith(f"{store.uri}: table tasks cannot be read: ")
-    assert message.endswith("; `t2v verify` tells what is damaged")
+    assert message.endswith("; `t2v verify` reports what is damaged")
     assert ".rs:" not in message
     assert "\n" not in message
     problems = Store(store.uri).verify(repair=True)
