@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from registry.answers import Problem
 from registry.errors import InvalidRecordError, SchemaVersionError, StorageError
+from registry.names import DATASETS
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.audit import audit_lines
@@ -274,6 +275,8 @@ class _Check:
         ):
             if name in self._tables and target in self._tables:
                 registered = {"", *self._tables[target]["name"].to_pylist()}
+                if column == "source_task":  # datasets of the field, which libraries name
+                    registered |= DATASETS.keys()
                 counts = Counter(self._tables[name][column].to_pylist())
                 for missing in sorted(counts.keys() - registered):
                     message = f"{counts[missing]} rows name the {column} {missing!r}, which is not registered"
