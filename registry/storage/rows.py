@@ -1,4 +1,4 @@
-"""What the parts of the store share: records of rows, the spaces, rows marked or deleted, the audit of a write.
+"""What the parts of the store share: records of rows, the spaces, rows marked or deleted, audit of a write."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
