@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from extras import skip_without
-from registry.expert_sources import read_source
+from registry.experts.sources import read_source
 
 from registry.builtin.published import (
     ALIASES_FILE,

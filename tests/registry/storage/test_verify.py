@@ -367,7 +367,7 @@ def test_verify_reports_missing_tables_and_wrong_columns(store):
 
 def test_verify_reports_a_space_whose_width_is_not_its_tables(store):
     store.database.commit("spaces", lambda table: table.update(values={"domain_dim": 8}))
-    message = "the columns are not those of schema version 4"
+    message = f"the columns are not those of schema version {schema.SCHEMA_VERSION}"
     assert store.verify() == [Problem("columns", "embeddings__space0", message)]
 
 
