@@ -10,7 +10,6 @@ from registry.errors import SchemaVersionError
 from registry.storage import schema
 from registry.storage.store import Store
 
-
 NOW = schema.SCHEMA_VERSION
 
 
