@@ -259,9 +259,15 @@ class ProbeResult:
         deviation: Standard deviation over draws.
         protocol: Name of the protocol.
         seed: What the sample and the draws are drawn with.
+        standard_error: Of the accuracy, over samples of this size and over draws.
+        num_train: Samples that a draw was fitted on, of all classes.
+        num_held_out: Samples that a draw was scored on.
     """
 
     accuracy: float
     deviation: float
     protocol: str
     seed: int
+    standard_error: float
+    num_train: int
+    num_held_out: int

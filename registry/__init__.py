@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.answers import (
-        AddedMany,
-        AddedTask,
         ExportSummary,
         ImportedExperts,
         ImportSummary,
@@ -23,15 +21,15 @@ if TYPE_CHECKING:
     from registry.core import TaskRegistry
     from registry.errors import RegistryError
     from registry.ingest.manifests import TaskRow
-    from registry.library.task_pages import TaskPage
     from registry.map_answers import Clustering, LayerProfile, TaskMap
     from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
+    from registry.task_answers import AddedMany, AddedTask, TaskPage
 
 _HOMES = {
     "TaskRegistry": "registry.core",
     "RegistryError": "registry.errors",
-    "AddedMany": "registry.answers",
-    "AddedTask": "registry.answers",
+    "AddedMany": "registry.task_answers",
+    "AddedTask": "registry.task_answers",
     "Clustering": "registry.map_answers",
     "EmbeddingRecord": "registry.records",
     "ExpertRecord": "registry.records",
@@ -46,7 +44,7 @@ _HOMES = {
     "ResultRecord": "registry.records",
     "SpaceRecord": "registry.records",
     "TaskMap": "registry.map_answers",
-    "TaskPage": "registry.library.task_pages",
+    "TaskPage": "registry.task_answers",
     "TaskRecord": "registry.records",
     "TaskRow": "registry.ingest.manifests",
     "Trial": "registry.answers",

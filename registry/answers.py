@@ -2,149 +2,12 @@
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from registry.notebooks import Card, html_table, to_pandas
-from registry.records import AuditRecord, Kind, TaskRecord
 
 if TYPE_CHECKING:
     from registry.notebooks import DataFrame
-
-
-@dataclass(frozen=True)
-class AddedTask(Card):
-    """What adding a task did.
-
-    Attributes:
-        task: Its name.
-        version: Of the task, from 1.
-        created: Whether anything was written; false if this very data is registered with these settings.
-        kind: What the labels are.
-        space: The embedding space.
-        num_samples_drawn: Samples that were drawn from the dataset.
-        num_samples_used: Samples that were embedded: those of them that can be read, or fewer that met the
-            tolerance.
-        tolerance: Relative error that was asked for, if any.
-        head_metric: What ``head_accuracy`` is, in words.
-        head_accuracy: Held-out score of the head, at most 1.
-        norm: Euclidean norm of the embedding.
-        relative_error: Median over filters of standard error divided by value.
-        skipped_files: Sampled files that could not be decoded.
-        seconds: Wall time.
-        warnings: What to be wary of, in sentences.
-    """
-
-    task: str
-    version: int
-    created: bool
-    kind: Kind
-    space: str
-    num_samples_drawn: int
-    num_samples_used: int
-    tolerance: float | None
-    head_metric: str
-    head_accuracy: float
-    norm: float
-    relative_error: float
-    skipped_files: int
-    seconds: float
-    warnings: tuple[str, ...] = ()
-
-
-Status = Literal["added", "unchanged", "failed"]
-
-
-@dataclass(frozen=True)
-class AddedOfMany:
-    """What became of one of many tasks.
-
-    Attributes:
-        task: Its name.
-        place: Where its row is in the file that was given, such as ``line 7``.
-        data: Its data spec.
-        status: ``added`` if anything was written; ``unchanged`` if this very data was registered with these
-            settings; ``failed`` if it could not be embedded.
-        version: Of the task; ``None`` if it failed.
-        num_samples_used: Samples that were embedded, if it was embedded now.
-        head_accuracy: Held-out score of the head, if it was embedded now.
-        relative_error: Median over filters of standard error divided by value, if it was embedded now.
-        seconds: That it took, to embed or to find it unchanged.
-        error: Why it failed.
-        warnings: What to be wary of, in sentences.
-    """
-
-    task: str
-    place: str
-    data: str
-    status: Status
-    version: int | None = None
-    num_samples_used: int | None = None
-    head_accuracy: float | None = None
-    relative_error: float | None = None
-    seconds: float = 0.0
-    error: str = ""
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ManyProgress:
-    """How far adding many tasks is; what is counted is on disk.
-
-    Attributes:
-        total: Tasks that were asked for.
-        added: Written in this run.
-        unchanged: Registered before.
-        failed: Told with an error.
-        seconds: Since the start.
-        per_second: Tasks that were embedded, in a second of embedding; 0 until there are some.
-        seconds_left: At this rate; ``None`` until there is one.
-    """
-
-    total: int
-    added: int
-    unchanged: int
-    failed: int
-    seconds: float
-    per_second: float
-    seconds_left: float | None
-
-    @property
-    def done(self) -> int:
-        """All that are not to be waited for."""
-        return self.added + self.unchanged + self.failed
-
-
-@dataclass(frozen=True)
-class AddedMany(Card):
-    """What adding many tasks did.
-
-    Attributes:
-        asked: Tasks that were asked for.
-        added: Written in this run, as new tasks or versions, or in a further space.
-        unchanged: Registered before, with this very data and these settings.
-        failed: Could not be embedded, or have a row that is no task.
-        space: The embedding space.
-        engine: What computed them.
-        commits: Writes to the registry.
-        check_seconds: That it took to find out what is unchanged.
-        seconds: Wall time of it all.
-        per_second: Tasks that were embedded, in a second of embedding.
-        problems: A sentence for each row that is no task.
-        tasks: Every task, in the order in which they were asked for.
-    """
-
-    asked: int
-    added: int
-    unchanged: int
-    failed: int
-    space: str
-    engine: str
-    commits: int
-    check_seconds: float
-    seconds: float
-    per_second: float
-    problems: tuple[str, ...] = ()
-    tasks: tuple[AddedOfMany, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,7 +82,7 @@ class TrialScores:
 
     Attributes:
         scores: Transferability scores by name; higher is better.
-        accuracy: Of a few-shot linear probe, 0 to 1; ``None`` where the task is not single-label.
+        accuracy: Accuracy of a few-shot linear probe, 0 to 1; ``None`` where the task is not single-label.
         seconds: Wall time.
     """
 
@@ -233,7 +96,7 @@ class Trial:
     """One expert that was tried.
 
     Attributes:
-        expert: Its name.
+        expert: Name of the expert.
         expected_accuracy: What was expected of it just before, 0 to 1.
         expected_improvement: Over the best expert known just before, in accuracy.
         found: What trying it gave.
@@ -285,7 +148,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer of *recommend*: ranked experts, the baselines by name, what to be wary of, what was tried."""
+    """The answer of *recommend*: ranked experts, the baselines by name, caveats, what was tried."""
 
     query: Query
     recommendations: tuple[RecommendedExpert, ...]
@@ -331,7 +194,9 @@ def _shown(expert: RecommendedExpert) -> dict[str, object]:
         "parameters": expert.num_params,
         "licence": expert.license,
         "results": expert.evidence.results,
-        "nearest of them": ", ".join(f"{it.task} {it.accuracy:.3f}" for it in expert.evidence.neighbors),
+        "nearest of them": ", ".join(
+            f"{other.task} {other.accuracy:.3f}" for other in expert.evidence.neighbors
+        ),
     }
 
 
@@ -340,15 +205,15 @@ class ExportSummary(Card):
     """What was exported.
 
     Attributes:
-        path: Of the file.
-        bytes: Its size.
-        checksum: Of all that is in it, hexadecimal; the same content has the same.
+        path: The file.
+        bytes: Size of the file.
+        checksum: Checksum of all that is in the file, hexadecimal; the same content has the same.
         spaces: Number of embedding spaces.
-        tasks: Of versions of tasks.
-        embeddings: Of embeddings.
-        experts: Of experts.
-        results: Of results.
-        audit_lines: Of lines on who wrote what.
+        tasks: Number of versions of tasks.
+        embeddings: Number of embeddings.
+        experts: Number of experts.
+        results: Number of results.
+        audit_lines: Number of lines on who wrote what.
     """
 
     path: str
@@ -367,16 +232,16 @@ class ImportSummary(Card):
     """What was imported, and what was not.
 
     Attributes:
-        path: Of the file.
-        checksum: Of all that is in it, hexadecimal.
+        path: The file.
+        checksum: Checksum of all that is in the file, hexadecimal.
         created: Whether there was no registry before.
         spaces: Number of embedding spaces that were added.
-        tasks: Of versions of tasks that were added.
-        embeddings: Of embeddings that were added.
-        experts: Of experts that were added or replaced.
-        results: Of results that were added.
-        audit_lines: Of lines on who wrote what that were added; the lines on this import are not counted.
-        tagged: Of versions that were there and got tags or aliases.
+        tasks: Number of versions of tasks that were added.
+        embeddings: Number of embeddings that were added.
+        experts: Number of experts that were added or replaced.
+        results: Number of results that were added.
+        audit_lines: Number of lines on who wrote what that were added, without those on this import.
+        tagged: Number of versions that were there and got tags or aliases.
         renumbered: Versions that were added under another number, as ``flowers@1 as flowers@3``.
         conflicts: What the file and the registry disagreed on, in sentences.
     """
@@ -393,15 +258,6 @@ class ImportSummary(Card):
     tagged: int
     renumbered: tuple[str, ...]
     conflicts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TaskHistory:
-    """All versions of a task, rising, removed ones too; and who wrote what of it, in order of time."""
-
-    task: str
-    versions: tuple[TaskRecord, ...]
-    audit: tuple[AuditRecord, ...]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.notebooks import ROWS_SHOWN, html_table, row_of, to_pandas
+from registry.notebooks import ROWS_SHOWN, html_table, row_of, to_json, to_pandas
 
 if TYPE_CHECKING:
     from registry.notebooks import DataFrame
@@ -48,12 +48,12 @@ class TaskMap:
         tags: ``[T]`` of each.
         queries: Labels of what was asked about.
         query_positions: ``[Q, 2]``.
-        query_nearest: Of each query, the names and distances of the tasks nearest to it.
+        query_nearest: The names and distances of the tasks nearest to each query.
         nearest: ``[T]`` the same of each task, nearest first; empty unless asked for.
         space: Id of the embedding space.
         distance: Name of the distance that is drawn.
         method: How the layout was made, in words.
-        seed: Of the layout.
+        seed: Seed of the layout.
         stress: Stress-1 of the layout, 0 (distances drawn as they are) to 1.
         trustworthiness: 0 to 1: how far tasks that are drawn near are near.
         num_neighbors: How many neighbours the trustworthiness is about.
@@ -125,7 +125,7 @@ class TaskCluster:
 
     Attributes:
         number: From 1, by falling size, ties by name of the medoid.
-        label: Its medoid, and the tags that set it apart.
+        label: Name of the medoid, and the tags that set the cluster apart.
         size: Number of tasks.
         medoid: The task with the smallest sum of distances to the others.
         radius: Mean distance of the others from the medoid.
@@ -152,7 +152,7 @@ class Clustering:
         space: Id of the embedding space.
         clusters: By falling size.
         noise: Tasks that HDBSCAN gives to no cluster, in order of name.
-        silhouette: Of the clusters, -1 to 1; ``None`` where it is not defined.
+        silhouette: Silhouette of the clusters, -1 to 1; ``None`` where it is not defined.
         tried: What was compared to choose, and the silhouette of each: numbers of clusters, or of HDBSCAN the
             smallest sizes of a cluster.
         num_clusters: Asked for; ``None`` if not.
@@ -200,13 +200,13 @@ class LayerAgreement:
     """Two tasks in one layer of the probe.
 
     Attributes:
-        layer: Its name.
+        layer: Name of the layer.
         num_filters: Filters of the layer.
         distance: task2vec over the filters of the layer only, 0 to 1.
         source_mean: Mean Fisher information over the filters, of the source.
         source_error: Standard error of that mean, as if filters erred independently.
-        target_mean: The same of the target.
-        target_error: The same of the target.
+        target_mean: Mean Fisher information over the filters, of the target.
+        target_error: Standard error of that mean.
     """
 
     layer: str
@@ -243,7 +243,4 @@ class LayerProfile:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        from registry.records import to_json
-
-        document: dict[str, Any] = to_json(self)
-        return document
+        return dict(to_json(self))

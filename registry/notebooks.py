@@ -1,4 +1,4 @@
-"""Answers as tables: a pandas DataFrame of records, and what a notebook shows of them.
+"""Records and answers for others: as a pandas DataFrame, as HTML in a notebook, as plain JSON values.
 
 A row is a record. A record within a record becomes columns of its own, ``found.accuracy``; an interval becomes
 ``interval_low`` and ``interval_high``. A notebook is shown the first ``ROWS_SHOWN`` rows, long cells shortened.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 from registry.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from pandas import DataFrame as DataFrame  # answers names it in signatures
+    from pandas import DataFrame as DataFrame  # named in signatures of answers
 
 Record = TypeVar("Record")
 
@@ -100,7 +100,7 @@ def html_table(rows: Sequence[Mapping[str, Any]], *, caption: str = "", more: in
     """An HTML table of rows by column, everything escaped.
 
     Args:
-        rows: Of one table; a column that a row lacks is left blank.
+        rows: Rows of one table; a column that a row lacks is left blank.
         caption: Above the table.
         more: How many rows there are besides.
     """
@@ -125,3 +125,14 @@ def _cell(value: Any) -> str:
     else:
         text = str(value)
     return escape(text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…")
+
+
+def to_json(record: Any) -> Any:
+    """Plain JSON values of a record, a sequence of records or a plain value; arrays are left to the caller."""
+    if hasattr(record, "__dataclass_fields__"):
+        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
+    if isinstance(record, dict):
+        return {key: to_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(value) for value in record]
+    return record

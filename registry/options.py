@@ -8,6 +8,9 @@ from typing import Literal, TypedDict, get_args
 
 from registry.errors import InvalidQueryError
 
+DEFAULT_DISTANCE = "task2vec"
+"""Name of the distance that is meant unless another is named."""
+
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
 
@@ -16,13 +19,13 @@ class ReadingOptions(TypedDict, total=False):
     """How data is read and computed with, whatever the seed; any of it goes with any space.
 
     Attributes:
-        max_samples: Most samples used, at least 2; 2,000 unless told.
-        split: Which split of the dataset; its train split, if it has splits, unless told.
+        max_samples: Most samples used, at least 2; 2,000 by default.
+        split: Which split of the dataset; by default its train split, if it has splits.
         channels: How images become RGB: ``auto``, ``mean``, ``tile``, or three indices such as ``3,2,1``.
         value_range: Values of images of more than 8 bits that stand for black and white.
         tolerance: Stop once the relative error of the embedding is below this, between 0 and 1.
-        memory_budget: Bytes that a pass may take; 2**30 unless told.
-        batch_size: Samples per pass; 64, or fewer if the memory budget asks for it, unless told.
+        memory_budget: Bytes that a pass may take; 2**30 by default.
+        batch_size: Samples per pass; by default 64, or fewer if the memory budget asks for it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
@@ -37,21 +40,21 @@ class ReadingOptions(TypedDict, total=False):
 
 
 class DataOptions(ReadingOptions, total=False):
-    """The same, and the seed.
+    """How data is read, and the seed.
 
     Attributes:
-        seed: Of sample and draws; 0 unless told.
+        seed: Seed of sample and draws; 0 by default.
     """
 
     seed: int | None
 
 
 class EmbeddingOptions(DataOptions, total=False):
-    """The same, and what makes the space.
+    """How data is read, and what makes the space.
 
     Attributes:
-        probe: Loader of the probe; the built-in one unless told.
-        estimator: Name of the estimator of Fisher information, see ``t2v estimators``; ``signed`` unless told.
+        probe: Loader of the probe; the built-in one by default.
+        estimator: Name of the estimator of Fisher information, see ``t2v estimators``; ``signed`` by default.
         norm_weights: Whether the affine weights of normalisation layers are embedded too.
     """
 
@@ -64,13 +67,13 @@ class EngineOptions(TypedDict, total=False):
     """Where embeddings are computed.
 
     Attributes:
-        engine: Name in ``indexer.engines.engines.ENGINES``: ``serial`` unless told, ``processes`` or ``ray``.
-        jobs: Embeddings at once; one a core, or what the cluster can take, unless told.
-        threads: Threads of each; 1 unless told. Embeddings are the same bytes where it is the same.
-        address: Of a Ray cluster; one on this machine unless told.
+        engine: Name in ``indexer.engines.engines.ENGINES``: ``serial``, the default, ``processes`` or ``ray``.
+        jobs: Embeddings at once; by default one a core, or what the cluster can take.
+        threads: Threads of each; 1 by default. Embeddings are the same bytes where it is the same.
+        address: Address of a Ray cluster; by default one is started on this machine.
         gpus_per_task: GPUs of each under Ray, which may be a fraction.
         memory_per_task: Bytes that Ray sets aside for each.
-        retries: How often work is done again whose process or machine was lost; 1 unless told.
+        retries: How often work is done again whose process or machine was lost; 1 by default.
     """
 
     engine: str | None
@@ -100,6 +103,13 @@ class OneOptions(ManyOptions, total=False):
 ExportFormat = Literal["file", "folder"]
 
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
+ClusterMethod = Literal["agglomerative", "hdbscan"]
+CLUSTER_METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
+
+Colouring = Literal["cluster", "tag", "kind"]
+COLOURINGS: tuple[Colouring, ...] = get_args(Colouring)
+"""What the colours of a map stand for."""
 """How an export is written: as one file, or as a folder that can be pushed to a hub."""
 
 Policy = Literal["fail", "keep", "take"]

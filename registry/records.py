@@ -4,8 +4,6 @@ Axes: D filters of the probe, F features of the probe.
 """
 
 import json
-import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,17 +13,8 @@ import numpy as np
 import xxhash
 
 from registry.errors import InvalidRecordError
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-# No name is "." or "..": it is looked for in a folder.
-CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
-
-Key = tuple[str, int]
-"""Name and version of a task."""
-
-LATEST = "latest"
-"""``name@latest`` is the latest version, as ``name`` alone is."""
+from registry.metrics import check_value, is_lower_better, score_of
+from registry.names import CACHED_AS_PATTERN, MAX_VERSION, checked_alias, checked_name
 
 Kind = Literal["single_label", "multi_label", "regression"]
 """What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""
@@ -34,34 +23,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Content = Literal["images", "texts"]
 """What the samples of a task are."""
-
-
-def checked_name(kind: str, name: str) -> str:
-    """Return ``name`` if it may name a ``kind``.
-
-    Raises:
-        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``.
-    """
-    if not NAME_PATTERN.fullmatch(name):
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise InvalidRecordError(
-            f"{name!r} cannot name {article} {kind}: allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
-        )
-    return name
-
-
-def checked_alias(alias: str) -> str:
-    """Return ``alias`` if it may name a version of a task, as in ``name@alias``.
-
-    Raises:
-        InvalidRecordError: If it could not name a task, or could be taken for a version.
-    """
-    checked_name("alias", alias)
-    if alias.isdecimal() or alias == LATEST:
-        raise InvalidRecordError(
-            f"{alias!r} cannot be an alias: name@{alias} is a version; use a word of your own"
-        )
-    return alias
 
 
 def embedding_checksum(
@@ -98,13 +59,13 @@ class TaskRecord:
         data: The data spec it was read from.
         num_classes: C; of a regression, the number T of its targets.
         num_samples: Samples in the dataset, before sampling.
-        class_names: Of classes, labels or targets, in label order.
+        class_names: Names of classes, labels or targets, in label order.
         fingerprint: Content hash of the data, see ``indexer.records.DatasetDescription``.
         settings: What the embedding depended on beside the data and the space, as one canonical string.
         tags: Free words, sorted, each allowed by ``NAME_PATTERN``.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
-        removed_at: The same, or empty while the task is there.
+        removed_at: When it was removed, likewise; empty while the task is there.
         kind: What the labels are.
         aliases: Movable names of this version, sorted; no two versions of a task share one.
     """
@@ -141,8 +102,7 @@ class TaskRecord:
     @property
     def asked(self) -> dict[str, Any]:
         """``settings`` as values: ``max_samples``, ``seed``, ``split``, and others that are not the default."""
-        values: dict[str, Any] = json.loads(self.settings)
-        return values
+        return dict(json.loads(self.settings))
 
     @property
     def num_samples_drawn(self) -> int:
@@ -196,18 +156,17 @@ class EmbeddingRecord:
 
     Attributes:
         task: Name of the task.
-        version: Of the task.
+        version: Version of the task.
         fisher: ``[D]`` float32, finite, non-negative, not all zero.
         standard_error: ``[D]`` float32, finite, non-negative.
         domain: ``[F]`` float32, finite.
         num_samples_used: At least 2.
-        head_accuracy: Held-out score of the head, at most 1: balanced accuracy, mean average precision, or the
-            R² of a regression, which may be negative.
+        head_accuracy: Held-out score of the head, at most 1; the R² of a regression may be negative.
         head_loss: In nats.
-        seed: Of the sample and the draws.
+        seed: Seed of the sample and the draws.
         seconds: Wall time of the embedding.
-        checksum: Of all the others, from 1 to 2**63 - 1; made unless given. 0 is that of a row which was
-            written before there were any.
+        checksum: Checksum of all the others, from 1 to 2**63 - 1; made unless given. 0 is that of a row which
+            was written before there were any.
     """
 
     task: str
@@ -273,11 +232,13 @@ class ExpertRecord:
         license: SPDX identifier in lower case, or empty if not known.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
-        removed_at: The same, or empty while the expert is there.
-        source_accuracy: Accuracy on held-out samples of the source task, 0 to 1, such as ImageNet's top-1 as
-            published; ``None`` if not known.
+        removed_at: When it was removed, likewise; empty while the expert is there.
+        source_accuracy: Accuracy on held-out samples of the source task, 0 to 1; ``None`` if not known.
         cached_as: What its weights are called once a library has fetched them: ``torch:FILE`` in the cache of
             torch's hub, ``hf:ORG/NAME`` in that of Hugging Face; empty if not known, or not fetched.
+        toy: Whether it is a small network of this package, which is recommended only where there is no other.
+        aliases: Other names of the same weights, sorted, such as those of another library.
+        weights_hash: Hash of the weights when they were loaded, or empty if they have not been.
     """
 
     name: str
@@ -292,6 +253,9 @@ class ExpertRecord:
     removed_at: str = ""
     source_accuracy: float | None = None
     cached_as: str = ""
+    toy: bool = False
+    aliases: tuple[str, ...] = ()
+    weights_hash: str = ""
 
     def __post_init__(self) -> None:
         """Check names and numbers.
@@ -315,6 +279,8 @@ class ExpertRecord:
                 f"expert {self.name}: cached_as must be torch:FILE or hf:ORG/NAME, got {self.cached_as!r}"
             )
         object.__setattr__(self, "license", self.license.lower())
+        others = {checked_name("expert", alias) for alias in self.aliases} - {self.name}
+        object.__setattr__(self, "aliases", tuple(sorted(others)))
 
 
 @dataclass(frozen=True)
@@ -324,13 +290,18 @@ class ResultRecord:
     Attributes:
         task: Name of the task.
         expert: Name of the expert.
-        accuracy: 0 to 1.
-        metric: What was measured, ``accuracy`` unless told.
+        accuracy: The value of the metric, in its range, see ``registry.metrics``: 0 to 1 for an accuracy.
+        metric: What was measured, ``accuracy`` by default.
         protocol: How it was measured, such as ``linear_probe_20shot``.
-        seed: Of the measurement, or ``None``.
+        seed: Seed of the measurement, or ``None``.
         source: Who measured it: a paper, a person, a command.
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
+        lower_is_better: Which way the metric goes; read off its name if ``None``.
+        task_version: Version of the task whose data was measured on, from 1; 0 if not known.
+        weights_hash: Hash of the weights that were measured, or empty if not known.
+        run_id: Id of the run that measured it, such as that of an experiment tracker; empty if there is none.
+            The same run is kept once.
     """
 
     task: str
@@ -342,30 +313,52 @@ class ResultRecord:
     source: str = ""
     builtin: bool = False
     created_at: str = field(default_factory=utc_now)
+    lower_is_better: bool | None = None
+    task_version: int = 0
+    weights_hash: str = ""
+    run_id: str = ""
 
     def __post_init__(self) -> None:
-        """Check names and range.
+        """Check names and range, and settle which way the metric goes.
 
         Raises:
-            InvalidRecordError: If a name is not allowed or the accuracy is not from 0 to 1.
+            InvalidRecordError: If a name is not allowed, the value is out of the range of the metric, or it is
+                not known whether lower values are better.
         """
-        checked_name("task", self.task)
-        checked_name("expert", self.expert)
-        checked_name("metric", self.metric)
-        checked_name("protocol", self.protocol)
-        if not (math.isfinite(self.accuracy) and 0 <= self.accuracy <= 1):
+        for kind in ("task", "expert", "metric", "protocol"):
+            checked_name(kind, getattr(self, kind))
+        try:
+            lower = is_lower_better(self.metric) if self.lower_is_better is None else self.lower_is_better
+            object.__setattr__(self, "lower_is_better", lower)
+            check_value(self.metric, self.accuracy, lower_is_better=lower)
+        except InvalidRecordError as err:
+            raise InvalidRecordError(f"result of {self.expert} on {self.task}: {err}") from err
+        if not 0 <= self.task_version <= MAX_VERSION:
             raise InvalidRecordError(
-                f"result of {self.expert} on {self.task}: "
-                f"{self.metric} must be from 0 to 1, got {self.accuracy}"
+                f"result of {self.expert} on {self.task}: task_version must be from 0 to {MAX_VERSION}, "
+                f"got {self.task_version}"
             )
+
+    @property
+    def score(self) -> float:
+        """The value on one scale for all metrics: 0 to 1, higher is better, see ``registry.metrics``."""
+        return score_of(self.metric, self.accuracy, lower_is_better=bool(self.lower_is_better))
+
+    @property
+    def same_as(self) -> tuple[Any, ...]:
+        """What two records of one measurement share: the run, or everything that was said of it."""
+        measured = self.task, self.expert, self.metric, self.protocol
+        if self.run_id:
+            return self.run_id, *measured
+        return *measured, self.seed, self.accuracy, self.task_version, self.weights_hash
 
 
 @dataclass(frozen=True)
 class AuditRecord:
     """A line on who wrote what; there is one for each task, expert, result or space of each write.
 
-    It is written before the write that it tells of, so no write is without one; the last line of a process that
-    was killed may tell of a write that did not happen.
+    It is written before the write that it describes, so no write is without one; the last line of a process
+    that was killed may describe a write that did not happen.
 
     Attributes:
         action: Such as ``task.add``, ``task.tag``, ``result.add``.
@@ -373,8 +366,8 @@ class AuditRecord:
         details: What of it, as canonical JSON.
         actor: ``$T2V_USER``, or the name of the user who ran it.
         host: Name of the machine.
-        process_id: On that machine.
-        versions: Of this package and the libraries that decide about what is written, as canonical JSON.
+        process_id: Number of the process on that machine.
+        versions: Versions of what decides about what is written: this package and libraries, as canonical JSON.
         at: ISO 8601, UTC.
     """
 
@@ -404,16 +397,4 @@ class AuditRecord:
     @property
     def told(self) -> dict[str, Any]:
         """``details`` as values."""
-        values: dict[str, Any] = json.loads(self.details)
-        return values
-
-
-def to_json(record: Any) -> Any:
-    """Plain JSON values of a record, a sequence of records or a plain value; arrays are left to the caller."""
-    if hasattr(record, "__dataclass_fields__"):
-        return {name: to_json(getattr(record, name)) for name in record.__dataclass_fields__}
-    if isinstance(record, dict):
-        return {key: to_json(value) for key, value in record.items()}
-    if isinstance(record, list | tuple):
-        return [to_json(value) for value in record]
-    return record
+        return dict(json.loads(self.details))

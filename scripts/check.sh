@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, lint and types. With --fix, mend what can be mended first.
+# Formatting, lint and types. With --fix, repair what can be repaired first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh dev

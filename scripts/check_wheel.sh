@@ -9,7 +9,8 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/python" - "$work"/*.whl <<'EOF'
 import pathlib, sys, zipfile
 inside = set(zipfile.ZipFile(sys.argv[1]).namelist())
-wanted = [str(it) for folder in ("templates", "static") for it in pathlib.Path("registry/web", folder).iterdir()]
+folders = ("registry/web/templates", "registry/web/static", "registry/pictures/static")
+wanted = [str(file) for folder in folders for file in pathlib.Path(folder).iterdir()]
 missing = sorted(set(wanted) - inside)
 sys.exit(f"the wheel lacks {missing}" if missing or not wanted else 0)
 EOF

@@ -13,6 +13,8 @@ from s3_server import S3Server
 
 import registry
 
+pytest_plugins = ["pytester", "slow_tenth"]
+
 SUPPORT = Path(__file__).parent / "support"
 # Processes that tests start find what tests share, as pytest does by the setting pythonpath.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))

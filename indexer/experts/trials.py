@@ -72,6 +72,11 @@ class TrialData:
         """
         choose_device(self.settings.device)
 
+    @property
+    def was_read(self) -> bool:
+        """Whether some expert's sample was decoded: what fails now is not the data alone."""
+        return bool(self._decoded)
+
     def features(self, loader: str, progress: Progress | None = None) -> TrialFeatures:
         """Load an expert and run it over the sample, or read what it made of this sample before.
 

@@ -4,7 +4,6 @@ Axes: N samples, F features, C classes or labels, T targets.
 """
 
 import contextlib
-import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +11,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from indexer.errors import DataError, TooFewSamplesError
+from indexer.heads.logistic import fit_logistic, span_of
 from indexer.heads.scores import (
     HeadScore,
     choose_per_class,
@@ -31,8 +31,6 @@ FISHER_L2 = 1.0
 embedding was that of its head: log embeddings of two halves of cifar10 correlated .96 at .03 and .987 at 1, of
 mnist .982 and .996.
 """
-
-MAX_STEPS = 1000
 
 VARIANCE_FLOOR = 1e-4
 """Least variance of the residuals of a regression: they deviate by a hundredth of what the targets deviate.
@@ -91,33 +89,35 @@ def fit_head(
         The head, for features as given.
 
     Raises:
-        DataError: If the fit does not converge, or a label is on all samples or on none.
+        DataError: If features are not finite, the fit does not converge, or a label is on all samples or none.
     """
     fit = {"single_label": _fit_classes, "multi_label": _fit_labels, "regression": _fit_targets}[kind]
-    return fit(np.asarray(features, dtype=np.float64), labels, l2)
+    features = np.asarray(features, dtype=np.float64)
+    if not np.isfinite(features).all():
+        raise DataError("features", "hold NaN or infinity; check the network's weights")
+    return fit(features, labels, l2)
 
 
 def _fit_classes(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearHead:
     counts = np.bincount(labels)
     share = 1 / (len(counts) * counts[labels])  # of a sample in the balanced mean
     mean, scale = _centre_and_scale(features, share)
-    strength = 1 / (l2 * len(labels))
-    if len(counts) == 2:  # scikit-learn fits the difference d of the two weights: ||w||^2 is ||d||^2 / 2
-        strength *= 2
+    if len(counts) == 2:  # one row d is fitted, the difference of the two weights: ||w||^2 is ||d||^2 / 2
+        l2 = l2 / 2
     # One thread: these matrices are small, and two were seen to take 40 times as long on a busy machine.
     with _one_thread():
-        weight, bias = _logistic((features - mean) / scale, labels, strength)
+        span = span_of((features - mean) / scale)
+        weight, bias = fit_logistic(span.coordinates, labels, share, l2)
+        weight = weight @ span.basis / scale
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / scale
     return LinearHead(weight, bias - weight @ mean)
 
 
 def _fit_labels(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearHead:
-    """One label after the other: 30 ms each for 2,000 samples and 512 features.
+    """One label after the other, in the one span of the samples.
 
-    A single L-BFGS over all labels shares one model of their unlike curvatures: of 20 labels it took as long,
-    of 300 twice as long, and it stops all labels at once.
+    A single L-BFGS over all labels shares one model of their unlike curvatures, and stops all at once.
 
     Raises:
         DataError: If a fit does not converge, or a label is on all samples or on none.
@@ -130,18 +130,20 @@ def _fit_labels(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearHe
             f"label {constant[0]} is on {where} of the {len(labels)} samples; a head needs samples with and "
             "without it, so leave it out or add samples",
         )
-    mean, scale = _centre_and_scale(features, label_weights(labels).mean(axis=1))
-    inputs = (features - mean) / scale
+    shares = label_weights(labels)
+    mean, scale = _centre_and_scale(features, shares.mean(axis=1))
     with _one_thread():  # as of _fit_classes
-        fits = [_logistic(inputs, column, 1 / (l2 * len(labels))) for column in labels.T]
-    weight = np.concatenate([row for row, _ in fits]) / scale
+        span = span_of((features - mean) / scale)
+        fits = [
+            fit_logistic(span.coordinates, column, share, l2)
+            for column, share in zip(labels.T, shares.T, strict=True)
+        ]
+        weight = np.concatenate([row for row, _ in fits]) @ span.basis / scale
     return LinearHead(weight, np.concatenate([bias for _, bias in fits]) - weight @ mean, "multi_label")
 
 
 def _one_thread() -> contextlib.AbstractContextManager[None]:
     """Keep BLAS on one thread."""
-    import sklearn.linear_model  # noqa: F401  # brings the libraries that are looked for next
-
     limit: contextlib.AbstractContextManager[None] = _libraries().limit(limits=1, user_api="blas")
     return limit
 
@@ -152,34 +154,13 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _logistic(inputs: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Balanced logistic regression of labels ``[N]``: weights ``[C, F]`` and biases ``[C]``, one row if C is 2.
-
-    ``strength`` is scikit-learn's: the weight of the sum of the losses beside half the squared norm.
-
-    Raises:
-        DataError: If the fit does not converge.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=MAX_STEPS, tol=1e-5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of few samples a class, and of no convergence, see below
-        regression.fit(inputs, labels)
-    if regression.n_iter_.max() >= MAX_STEPS:
-        raise DataError(
-            "features", f"the head did not converge in {MAX_STEPS} steps; check the probe's weights"
-        )
-    return regression.coef_, regression.intercept_
-
-
 def _fit_targets(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearHead:
     """Ridge regression, with the variance of its residuals out of sample.
 
-    With the singular values s and left vectors u of the inputs, the fit is ``H y`` of the centred targets y,
-    ``H = u diag(s²/(s² + N l2)) uᵀ``. A residual r becomes ``r / (1 - 1/N - H_ii)`` where sample i is left out
-    of the fit, the sum ``N l2`` of the penalties and the standardisation held: of N residuals fitted with F
-    features those in the sample say little.
+    With the singular values s and left vectors u of the inputs, both read off their span, the fit is ``H y`` of
+    the centred targets y, ``H = u diag(s²/(s² + N l2)) uᵀ``. A residual r becomes ``r / (1 - 1/N - H_ii)``
+    where sample i is left out of the fit, the sum ``N l2`` of the penalties and the standardisation held: of N
+    residuals fitted with F features those in the sample say little.
 
     Source:
         Allen 1974, the PRESS statistic; the 1/N is that of the bias.
@@ -188,10 +169,12 @@ def _fit_targets(features: np.ndarray, labels: np.ndarray, l2: float) -> LinearH
     mean, scale = _centre_and_scale(features, np.full(num_samples, 1 / num_samples))
     targets = standardise(labels, labels)
     with _one_thread():  # as of _fit_classes
-        left, singular, right = np.linalg.svd((features - mean) / scale, full_matrices=False)
+        span = span_of((features - mean) / scale)
+        singular = np.sqrt((span.coordinates**2).sum(axis=0))
+        left = span.coordinates / singular
         kept = singular**2 / (singular**2 + num_samples * l2)
         along = left.T @ targets  # [rank, T]
-        weight = (singular / (singular**2 + num_samples * l2) * along.T) @ right / scale
+        weight = (singular / (singular**2 + num_samples * l2) * along.T) @ span.basis / scale
         residuals = targets - left @ (kept[:, None] * along)
     left_out = residuals / (1 - 1 / num_samples - left**2 @ kept)[:, None]
     variance = np.maximum((left_out**2).mean(axis=0), VARIANCE_FLOOR)

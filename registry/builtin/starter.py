@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord, to_json
+from registry.notebooks import to_json
+from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.storage.store import Store
 
 FOLDER = Path(__file__).parent

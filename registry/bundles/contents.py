@@ -18,16 +18,8 @@ import numpy as np
 from registry.bundles.format import member_name
 from registry.bundles.reader import Bundle
 from registry.errors import BundleError, RegistryError
-from registry.records import (
-    AuditRecord,
-    EmbeddingRecord,
-    ExpertRecord,
-    Key,
-    ResultRecord,
-    SpaceRecord,
-    TaskRecord,
-    checked_name,
-)
+from registry.names import Key, checked_name
+from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.storage import schema
 
 MAX_WIDTH = 2**20  # of a vector

@@ -16,7 +16,8 @@ from registry.bundles import format as bundle_format
 from registry.bundles.card import UNKNOWN_LICENSE, card_of
 from registry.bundles.folders import CARD, FolderWriter, writing_folder
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
-from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
+from registry.names import Key, checked_name
+from registry.records import EmbeddingRecord, SpaceRecord
 from registry.storage import schema
 from registry.storage.database import quoted
 from registry.storage.rows import PRESENT

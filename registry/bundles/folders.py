@@ -17,10 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from registry.bundles.format import MANIFEST, RECORD_TABLES, BundleWriter, member_name, sync_folder
+from registry.bundles.format import MANIFEST, RECORD_TABLES, BundleWriter, member_name
 from registry.bundles.reader import EMBEDDINGS_MEMBER, MAX_MANIFEST_BYTES, Bundle, checked_manifest
 from registry.errors import BundleError, StorageError
-from registry.storage.storage_errors import storage_errors
+from registry.files import sync_folder
+from registry.storage.database import storage_errors
 
 CARD = "README.md"
 HUB_ENTRIES = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface"}

@@ -15,8 +15,6 @@ or under which name it was written. ``registry.bundles.folders`` writes the same
 import hashlib
 import io
 import json
-import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,11 +23,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from registry.files import replacing
+from registry.metrics import ERROR_SHARES, LOSSES
 from registry.storage import schema
 from registry.storage.audit import installed_versions
-from registry.storage.storage_errors import storage_errors
+from registry.storage.database import storage_errors
 
 FORMAT = "task2vec-registry bundle"
 FORMAT_VERSION = 1
@@ -82,10 +83,44 @@ def _with_source_accuracy(table: str, rows: pa.Table) -> pa.Table:
     return rows
 
 
+_IDENTITY: dict[str, dict[str, Callable[[pa.Table], Any]]] = {
+    "experts": {
+        "toy": lambda rows: rows["builtin"],
+        "aliases": lambda rows: _same(rows, [], pa.list_(pa.string())),
+        "weights_hash": lambda rows: _same(rows, "", pa.string()),
+    },
+    "results": {
+        "lower_is_better": lambda rows: pc.is_in(rows["metric"], pa.array([*ERROR_SHARES, *LOSSES])),
+        "task_version": lambda rows: _same(rows, 0, pa.int64()),
+        "weights_hash": lambda rows: _same(rows, "", pa.string()),
+        "run_id": lambda rows: _same(rows, "", pa.string()),
+    },
+}
+"""Columns of schema version 5, each made of the rows of version 4, by table."""
+
+
+def _same(rows: pa.Table, value: Any, of_type: pa.DataType) -> pa.Array:
+    """One value for every row."""
+    return pa.array([value] * len(rows), of_type)
+
+
+def _without_identity(table: str, columns: pa.Schema) -> pa.Schema:
+    return pa.schema([column for column in columns if column.name not in _IDENTITY.get(table, {})])
+
+
+def _with_identity(table: str, rows: pa.Table) -> pa.Table:
+    for column, make in _IDENTITY.get(table, {}).items():
+        rows = rows.append_column(schema.TABLES[table].field(column), make(rows))
+    return rows
+
+
 OLDEST_SCHEMA_VERSION = 3
 # From version N - 1 to N, under key N, as in ``registry.storage.schema.MIGRATIONS``; one for each from the
 # oldest on.
-UPGRADES: dict[int, Upgrade] = {4: Upgrade(_without_source_accuracy, _with_source_accuracy)}
+UPGRADES: dict[int, Upgrade] = {
+    4: Upgrade(_without_source_accuracy, _with_source_accuracy),
+    5: Upgrade(_without_identity, _with_identity),
+}
 
 
 def member_name(table: str) -> str:
@@ -207,18 +242,12 @@ def writing(path: Path) -> Iterator[BundleWriter]:
     Raises:
         StorageError: If it cannot be written.
     """
-    with storage_errors(f"{path}: the file cannot be written"):
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    yield _archive_writer(archive)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        storage_errors(f"{path}: the file cannot be written"),
+        replacing(path, durable=True) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        yield _archive_writer(archive)
 
 
 def checksum(content: bytes) -> str:
@@ -243,15 +272,6 @@ def _archive_writer(archive: zipfile.ZipFile) -> BundleWriter:
         lambda name: archive.open(_entry(name), "w", force_zip64=True),
         lambda content: archive.writestr(_entry(MANIFEST), content),
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Hashed(io.RawIOBase):

@@ -18,8 +18,9 @@ from registry.bundles.contents import Contents, read_contents
 from registry.bundles.folders import open_folder
 from registry.bundles.merging import Plan, make_plan
 from registry.bundles.reader import Bundle, open_bundle
+from registry.names import Key
 from registry.options import Policy
-from registry.records import AuditRecord, EmbeddingRecord, Key, ResultRecord, TaskRecord
+from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.audit import audit_lines
 from registry.storage.database import quoted

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from registry.bundles.contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
+from registry.names import Key
 from registry.options import Policy
-from registry.records import ExpertRecord, Key, SpaceRecord
+from registry.records import ExpertRecord, SpaceRecord
 from registry.storage.store import Store
 
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently

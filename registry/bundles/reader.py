@@ -26,9 +26,9 @@ from registry.bundles import format as bundle_format
 from registry.bundles.format import MANIFEST, Member, member_name
 from registry.bundles.parquet_check import RowGroup, read_footer
 from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
-from registry.records import NAME_PATTERN
+from registry.names import NAME_PATTERN
 from registry.storage import schema
-from registry.storage.storage_errors import FOREIGN_ERRORS
+from registry.storage.database import FOREIGN_ERRORS
 
 MAX_MANIFEST_BYTES = 2**24
 MAX_GROUP_BYTES = 2**28  # of a row group, in memory

@@ -1,10 +1,11 @@
-"""The commands that carry a registry from one place to another: export, import."""
+"""The commands that care for a registry: init, verify, optimize, history, export, import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from registry.cli import show_care
 from registry.cli.completion import task_names
 from registry.cli.options import json_option, pass_registry
 from registry.faces import documents, terminal
@@ -14,6 +15,95 @@ if TYPE_CHECKING:
     from registry.core import TaskRegistry
 
 PLACE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--empty", is_flag=True, help="Leave the starter content out.")
+@pass_registry
+def init(registry: "TaskRegistry", empty: bool) -> None:
+    """Create the registry.
+
+    It holds the starter content that ships with this package. The first `task add`, `expert add` or `expert
+    import` does the same, so this is needed only for an empty one.
+
+    \b
+    Example:
+      t2v --registry ./team init --empty
+    """
+    registry.init(empty=empty)
+    terminal.message(f"Created {registry.uri}.")
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Delete the rows at fault.")
+@json_option
+@pass_registry
+@click.pass_context
+def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: bool) -> None:
+    """Check every row of the registry.
+
+    The exit code is 1 if problems remain. Results that name a task or expert which is not registered are
+    reported, but are no problem.
+
+    \b
+    Example:
+      t2v verify --repair
+    """
+    problems = registry.verify(repair=repair)
+    remaining = [problem for problem in problems if not (problem.repaired or problem.kind == "dangling")]
+    if as_json:
+        click.echo(documents.to_text(problems))
+    elif not problems:
+        terminal.message(f"{registry.uri}: all is well.")
+    else:
+        show_care.show_problems(problems)
+        if remaining and not repair:
+            terminal.message("`t2v verify --repair` repairs what can be repaired.")
+    ctx.exit(1 if remaining else 0)
+
+
+@click.command()
+@json_option
+@pass_registry
+def optimize(registry: "TaskRegistry", as_json: bool) -> None:
+    """Put every table into few files, and delete files that are no longer needed.
+
+    Writes compact a table by themselves once it has become scattered. After a purge this command deletes the
+    old files, which still hold the purged rows.
+
+    \b
+    Example:
+      t2v optimize
+    """
+    tables = registry.optimize()
+    if as_json:
+        click.echo(documents.to_text(tables))
+    else:
+        show_care.show_sizes(tables)
+
+
+@click.command()
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Only the last so many."
+)
+@json_option
+@pass_registry
+def history(registry: "TaskRegistry", limit: int, as_json: bool) -> None:
+    """List who wrote what, and when, in order of time.
+
+    The JSON also has the machine, the process and the versions of the libraries.
+
+    \b
+    Example:
+      t2v history --limit 10
+    """
+    lines = registry.audit(limit=limit)
+    if as_json:
+        click.echo(documents.to_text([documents.of_audit_line(line) for line in lines]))
+    elif lines:
+        show_care.show_audit(lines)
+    else:
+        terminal.message("Nothing was written since this registry has a history.")
 
 
 @click.command("export")
@@ -36,7 +126,7 @@ PLACE = click.Path(path_type=Path)
     show_default=True,
     help="A folder can be pushed to a hub as a dataset repository.",
 )
-@click.option("--license", default="", metavar="SPDX", help="Of the records, for the card of a folder.")
+@click.option("--license", default="", metavar="SPDX", help="Licence of the records, for the card of a folder.")
 @json_option
 @pass_registry
 def export_registry(
@@ -53,9 +143,9 @@ def export_registry(
 ) -> None:
     """Write the registry, or some tasks of it, to one file or a folder.
 
-    A task goes with all its versions, its embeddings, the results on it and the experts of those. Removed tasks
-    and experts stay behind. `t2v import` reads what was written. A folder holds a Parquet file for each table,
-    their checksums, and a card.
+    A task is exported with all its versions, its embeddings, the results on it and the experts of those.
+    Removed tasks and experts are left out. `t2v import` reads what was written. A folder holds a Parquet file
+    for each table, their checksums, and a card.
 
     \b
     Example:
@@ -85,16 +175,16 @@ def export_registry(
     type=click.Choice(list(POLICIES)),
     default="fail",
     show_default=True,
-    help="Of tasks and experts that are others here: fail imports nothing, keep leaves what is here, take adds "
-    "a task as its next version and replaces an expert.",
+    help="Where a task or expert differs from the one here: fail imports nothing, keep leaves what is here, "
+    "take adds the task as the next version and replaces the expert.",
 )
 @json_option
 @pass_registry
 def import_file(registry: "TaskRegistry", /, path: Path, on_conflict: Policy, as_json: bool) -> None:
-    """Bring what `t2v export` wrote into the registry.
+    """Import what `t2v export` wrote.
 
     The whole file or folder is checked before anything is written. What is here already is not written again.
-    Where there is no registry, one is made that holds just what the file has.
+    If there is no registry yet, one is created that holds just what the file has.
 
     \b
     Example:
@@ -116,7 +206,7 @@ def import_file(registry: "TaskRegistry", /, path: Path, on_conflict: Policy, as
 
 
 def _counts(summary: Any) -> str:
-    """How much of everything, in words."""
+    """The number of records of each kind, in words."""
     kinds = {
         "tasks": "versions of tasks",
         "embeddings": "embeddings",

@@ -1,6 +1,6 @@
-"""Completion in the shell: the command that prints the script, and what each name is completed to.
+"""Completion in the shell: the command that prints the script, and the names that are completed.
 
-What completes never fails: where there is no registry there are no names.
+Completion never fails: where there is no registry there are no names.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,8 @@ VARIABLE = "_T2V_COMPLETE"
 def completion(shell: str) -> None:
     """Print the script that makes a shell complete commands, options and names.
 
-    Names are those of tasks, experts and distances. For good, put this line into ~/.bashrc or ~/.zshrc:
+    It completes names of tasks, experts and distances. To have it always, put this line into ~/.bashrc or
+    ~/.zshrc:
 
     \b
       eval "$(t2v completion bash)"
@@ -41,7 +42,7 @@ def completion(shell: str) -> None:
 
 
 def task_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Registered tasks."""
+    """Names of registered tasks."""
     return _starting(incomplete, _names(ctx, lambda registry: [task.name for task in registry.tasks()]))
 
 
@@ -57,19 +58,19 @@ def task_names_or_files(ctx: click.Context, param: click.Parameter, incomplete: 
 
 
 def expert_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Registered experts."""
+    """Names of registered experts."""
     return _starting(incomplete, _names(ctx, lambda registry: [expert.name for expert in registry.experts()]))
 
 
 def distance_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The catalogue of distances."""
+    """Names of distances."""
     from registry.distances import DISTANCES
 
     return _starting(incomplete, sorted(DISTANCES))
 
 
 def _names(ctx: click.Context, ask: Callable[["TaskRegistry"], list[str]]) -> list[str]:
-    """What a registry answers; nothing where it cannot."""
+    """Names that a registry gives; none where there is no registry."""
     from registry.core import TaskRegistry
 
     given = ctx.find_root().params

@@ -1,19 +1,19 @@
 """The main job on real data that ships with scikit-learn, in a registry that is removed afterwards.
 
 Registers handwritten digits as a new task, asks which known tasks it is like and which expert to start
-from, then measures what was expected.
+from, then measures how good these are.
 """
 
 import tempfile
 from pathlib import Path
 
 from registry.answers import Measurement, Recommendation
-from registry.cli import show_answers
+from registry.cli import show_answers, show_records
 from registry.core import TaskRegistry
 from registry.faces import terminal
 
 TASK, DATA = "digits", "sklearn:digits"
-SAMPLES = 500  # of 1,797: sure enough to tell neighbours, in a quarter of the time
+SAMPLES = 500  # of 1,797: sure enough to find neighbours, in a quarter of the time
 
 
 def run_demo() -> list[tuple[str, float, Measurement]]:
@@ -32,7 +32,7 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
         )
         terminal.command(f"t2v task add {TASK} {DATA} --max-samples {SAMPLES}")
         with terminal.progress_bar() as progress:
-            show_answers.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
+            show_records.show_added(registry.add_task(TASK, DATA, max_samples=SAMPLES, progress=progress))
         terminal.command(f"t2v nearest {TASK} -k 5")
         query, neighbors = registry.nearest(TASK, k=5)
         show_answers.show_neighbors(query, "task2vec", neighbors)

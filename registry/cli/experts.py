@@ -1,10 +1,10 @@
-"""The commands that keep what is known of networks: expert, result."""
+"""The commands on experts and results: expert, result."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import show_answers
+from registry.cli import show_answers, show_records
 from registry.cli.completion import expert_names, files, task_names
 from registry.cli.options import device_option, json_option, pass_registry, purge_option, seed_option
 from registry.faces import documents, terminal
@@ -20,7 +20,7 @@ def expert() -> None:
 
 @expert.command("add")
 @click.argument("loader")
-@click.option("--name", metavar="NAME", help="To be known by. [default: as the network is called]")
+@click.option("--name", metavar="NAME", help="Name of the expert. [default: the name of the network]")
 @click.option("--source-task", default="", metavar="TASK", help="Name of the task it was trained on.")
 @click.option("--source-accuracy", type=float, metavar="A", help="Its accuracy on that task, from 0 to 1.")
 @click.option("--license", default="", metavar="SPDX", help="Identifier of its licence, such as apache-2.0.")
@@ -30,7 +30,7 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
     """Register a network that can be loaded; its size and cost are measured.
 
     LOADER is a name of `t2v probes`, ARCHITECTURE@FILE for weights in a local file, or another form that `t2v
-    probes --help` names.
+    probes --help` lists.
 
     \b
     Example:
@@ -41,13 +41,13 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
         terminal.message(f"Added expert {record.name}.")
-        show_answers.show_expert(record)
+        show_records.show_expert(record)
 
 
 @expert.command("import")
 @click.argument("source", metavar="torchvision|timm|hf|FILE.csv", shell_complete=files)
-@click.option("--from-dir", metavar="DIR", help="Of hf: a model as the hub gives it, or folders of such.")
-@click.option("--skip-bad", is_flag=True, help="Of hf: take the good folders and name the bad ones.")
+@click.option("--from-dir", metavar="DIR", help="For hf: a model as the hub gives it, or a folder of models.")
+@click.option("--skip-bad", is_flag=True, help="For hf: take the good folders and name the bad ones.")
 @json_option
 @pass_registry
 def import_experts(
@@ -55,14 +55,14 @@ def import_experts(
 ) -> None:
     """Register the experts that a library, a CSV file or model folders describe, all or none.
 
-    Nothing is loaded, downloaded or measured: torchvision tells parameters, multiply-adds, input size and
-    accuracy of its classification networks, timm (extra hub) input size and licence. Columns of a file:
+    Nothing is loaded, downloaded or measured: torchvision has parameters, multiply-adds, input size and
+    accuracy of its classification networks, timm (extra hub) has input size and licence. Columns of a file:
     expert[,loader,source_task,num_params,flops,input_size,license,source_accuracy]. Importing again writes only
-    what has changed. What was removed of a library stays removed.
+    what has changed. Experts that were removed stay removed.
 
     hf takes models that were fetched from the Hugging Face hub (extra hub): README.md with its model card,
-    config.json and model.safetensors. Licence and source task come from the card, and the results that it tells
-    of datasets whose names are those of registered tasks.
+    config.json and model.safetensors. Licence and source task come from the card, and so do results on datasets
+    whose names are those of registered tasks.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def import_experts(
     if as_json:
         click.echo(documents.to_text(imported))
     else:
-        show_answers.show_imported_experts(imported)
+        show_records.show_imported_experts(imported)
 
 
 @expert.command("list")
@@ -91,7 +91,7 @@ def list_experts(registry: "TaskRegistry", as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text([documents.of_expert(expert) for expert in experts]))
     elif experts:
-        show_answers.show_experts(experts)
+        show_records.show_experts(experts)
     else:
         terminal.message("There is no expert yet; add one with `t2v expert add LOADER`.")
 
@@ -111,7 +111,7 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(documents.of_expert(record)))
     else:
-        show_answers.show_expert(record)
+        show_records.show_expert(record)
 
 
 @expert.command("remove")
@@ -121,7 +121,7 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 def remove_expert(registry: "TaskRegistry", name: str, purge: bool) -> None:
     """Take an expert out of every list and answer; `t2v expert restore` brings it back.
 
-    Results of it stay, unless it is purged: then it is deleted for good, with the results of it.
+    Its results stay, unless it is purged: then it is deleted for good, with its results.
 
     \b
     Example:
@@ -195,7 +195,7 @@ def import_results(registry: "TaskRegistry", path: str, skip_bad: bool) -> None:
 @json_option
 @pass_registry
 def list_results(registry: "TaskRegistry", task: str | None, expert: str | None, as_json: bool) -> None:
-    """List results, those measured again beside the former.
+    """List results; a score that was measured again is another row.
 
     \b
     Example:
@@ -205,7 +205,7 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
     if as_json:
         click.echo(documents.to_text(results))
     elif results:
-        show_answers.show_results(results)
+        show_records.show_results(results)
     else:
         terminal.message(
             "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
@@ -218,7 +218,7 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
 @click.argument("expert", shell_complete=expert_names)
 @seed_option
 @device_option
-@click.option("--no-record", is_flag=True, help="Only print it.")
+@click.option("--no-record", is_flag=True, help="Only print the accuracy.")
 @json_option
 @pass_registry
 def measure(

@@ -5,22 +5,19 @@
     t2v recommend ./new-photos --max-params 30M
 
 Answers go to stdout, progress, messages and warnings to stderr. The exit code is 0, 1 for an error of ours in
-one sentence, 2 for wrong usage, 130 when interrupted. The commands for tasks, experts and results are in
-``cli_records``, the questions in ``cli_questions``. Nothing slow is imported before a command needs it.
+one sentence, 2 for wrong usage, 130 when interrupted. The commands are in the other modules of this folder;
+here are those that list catalogues. Nothing slow is imported before a command needs it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from registry.cli import care, completion, experts, maps, questions, serve, show_care, tasks
-from registry.cli.options import json_option, memory_budget_option, pass_registry
+from registry.cli.options import json_option, memory_budget_option
 from registry.errors import RegistryError
 from registry.faces import documents, terminal
 from registry.wording import printable
-
-if TYPE_CHECKING:
-    from registry.core import TaskRegistry
 
 EXIT_INTERRUPTED = 130
 
@@ -70,95 +67,6 @@ def main(ctx: click.Context, uri: str | None, no_builtin: bool) -> None:
     ctx.obj = {"uri": uri, "builtin": not no_builtin}
 
 
-@main.command()
-@click.option("--empty", is_flag=True, help="Leave the starter content out.")
-@pass_registry
-def init(registry: "TaskRegistry", empty: bool) -> None:
-    """Create the registry.
-
-    It holds the starter content that ships with this package. The first `task add`, `expert add` or `expert
-    import` does the same, so this is needed only for an empty one.
-
-    \b
-    Example:
-      t2v --registry ./team init --empty
-    """
-    registry.init(empty=empty)
-    terminal.message(f"Created {registry.uri}.")
-
-
-@main.command()
-@click.option("--repair", is_flag=True, help="Delete the rows at fault.")
-@json_option
-@pass_registry
-@click.pass_context
-def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: bool) -> None:
-    """Check every row of the registry.
-
-    The exit code is 1 if problems remain. Results that name a task or expert which is not registered are told,
-    but are no problem.
-
-    \b
-    Example:
-      t2v verify --repair
-    """
-    problems = registry.verify(repair=repair)
-    remaining = [it for it in problems if not it.repaired and it.kind != "dangling"]
-    if as_json:
-        click.echo(documents.to_text(problems))
-    elif not problems:
-        terminal.message(f"{registry.uri}: all is well.")
-    else:
-        show_care.show_problems(problems)
-        if remaining and not repair:
-            terminal.message("`t2v verify --repair` mends what can be mended.")
-    ctx.exit(1 if remaining else 0)
-
-
-@main.command()
-@json_option
-@pass_registry
-def optimize(registry: "TaskRegistry", as_json: bool) -> None:
-    """Put every table into few files, and delete those that no row is read from.
-
-    Writes do the first by themselves where a table has become scattered. After a purge this deletes what the
-    files of before still hold.
-
-    \b
-    Example:
-      t2v optimize
-    """
-    tables = registry.optimize()
-    if as_json:
-        click.echo(documents.to_text(tables))
-    else:
-        show_care.show_sizes(tables)
-
-
-@main.command()
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Only the last so many."
-)
-@json_option
-@pass_registry
-def history(registry: "TaskRegistry", limit: int, as_json: bool) -> None:
-    """List who wrote what, and when, in order of time.
-
-    The JSON also tells the machine, the process and the versions of the libraries.
-
-    \b
-    Example:
-      t2v history --limit 10
-    """
-    lines = registry.audit(limit=limit)
-    if as_json:
-        click.echo(documents.to_text([documents.of_audit_line(line) for line in lines]))
-    elif lines:
-        show_care.show_audit(lines)
-    else:
-        terminal.message("Nothing was written since this registry keeps a history.")
-
-
 @main.group(invoke_without_command=True)
 @json_option
 @click.pass_context
@@ -185,7 +93,7 @@ def probes(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from registry.ingest.ingest import list_networks
+    from registry.ingest.networks import list_networks
 
     networks = [documents.of_network(network) for network in list_networks()]
     if as_json:
@@ -202,7 +110,7 @@ def probes(ctx: click.Context, as_json: bool) -> None:
 def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: bool) -> None:
     """Show the card of a network: its size, cost, input and weights.
 
-    LOADER is what `t2v probes --help` says.
+    `t2v probes --help` says what LOADER may be.
 
     \b
     Example:
@@ -211,8 +119,8 @@ def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: b
       t2v probes show "hf:./encoder?pooling=cls&max_tokens=128"
     """
     if memory_budget is not None and not costs:
-        raise click.UsageError("--memory-budget is of the costs; give --costs too")
-    from registry.ingest.ingest import describe_probe
+        raise click.UsageError("--memory-budget belongs to --costs; give --costs too")
+    from registry.ingest.networks import describe_probe
 
     probe = documents.of_probe(describe_probe(loader, costs=costs, memory_budget=memory_budget))
     if as_json:
@@ -230,13 +138,13 @@ def estimators(as_json: bool) -> None:
     Example:
       t2v estimators
     """
-    from registry.ingest.ingest import list_estimators
+    from registry.ingest.networks import list_estimators
 
-    known = [documents.of_estimator(estimator) for estimator in list_estimators()]
+    catalogue = [documents.of_estimator(estimator) for estimator in list_estimators()]
     if as_json:
-        click.echo(documents.to_text(known))
+        click.echo(documents.to_text(catalogue))
     else:
-        show_care.show_estimators(known)
+        show_care.show_estimators(catalogue)
 
 
 @main.command()
@@ -260,8 +168,8 @@ def distances(as_json: bool) -> None:
 def demo() -> None:
     """Show the main job on real data, in under a minute.
 
-    In a registry of its own, which is removed afterwards: registers scikit-learn's digits, prints their nearest
-    tasks and the experts to start from, then measures what was expected.
+    It works in a registry of its own, which is removed afterwards: registers scikit-learn's digits, prints
+    their nearest tasks and the experts to start from, then measures how good these experts are.
 
     \b
     Example:
@@ -272,12 +180,12 @@ def demo() -> None:
     run_demo()
 
 
-for plain in (care.export_registry, care.import_file, completion.completion, serve.serve):
-    main.add_command(plain)
 tasks.task.add_command(tasks.add_many)
-for group in (tasks.task, experts.expert, experts.result):
-    main.add_command(group)
-for question in (questions.embed, questions.nearest, questions.distance, questions.recommend):
-    main.add_command(question)
-for drawing in (maps.map_tasks, maps.cluster):
-    main.add_command(drawing)
+COMMANDS: tuple[click.Command, ...] = (
+    care.init, care.verify, care.optimize, care.history, care.export_registry, care.import_file,
+    tasks.task, experts.expert, experts.result,
+    questions.embed, questions.nearest, questions.distance, questions.recommend,
+    maps.map_tasks, maps.cluster, serve.serve, completion.completion,
+)  # fmt: skip
+for command in COMMANDS:
+    main.add_command(command)

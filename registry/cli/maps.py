@@ -1,4 +1,4 @@
-"""The commands that draw: map, cluster."""
+"""The commands that draw maps and clusters of tasks: map, cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,12 @@ from registry.cli.options import (
     theme_option,
 )
 from registry.faces import documents, terminal
+from registry.options import CLUSTER_METHODS, COLOURINGS
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
 
-COLOURINGS = ("cluster", "tag", "kind")
-METHODS = ("agglomerative", "hdbscan")
-NEAREST_TOLD = 3
+NEAREST_SHOWN = 3
 
 where_option = click.option("--where", metavar="FILTER", help="Only these tasks, see `t2v task list --help`.")
 
@@ -32,7 +31,7 @@ where_option = click.option("--where", metavar="FILTER", help="Only these tasks,
 @click.command("map")
 @click.argument("queries", metavar="[NAME|DATA]...", nargs=-1, shell_complete=task_names_or_files)
 @picture(
-    "--out", help="Draw it here: FILE.html can be zoomed and pointed at; .png and .svg are still pictures."
+    "--out", help="Draw the map here: FILE.html can be zoomed and pointed at; .png and .svg are still pictures."
 )
 @click.option(
     "--colour",
@@ -66,10 +65,10 @@ def map_tasks(
 ) -> None:
     """Lay all tasks out on a map, and say how far it can be trusted.
 
-    Tasks that are drawn near are alike. What is named is marked on it: registered tasks, or data, which is
-    embedded and not remembered. Tasks that were added since the map was made are placed in it without moving
-    any other, until they are more than those. The seed is that of the layout. The options from --max-samples on
-    say how data is read.
+    Tasks that are drawn near each other are alike. The arguments are marked on it: registered tasks, or data,
+    which is embedded and not registered. Tasks that were added after the map was made are placed in it without
+    moving any other, until they outnumber those. The seed is that of the layout. The options from --max-samples
+    on say how data is read.
 
     \b
     Example:
@@ -87,7 +86,7 @@ def map_tasks(
             probe=probe,
             where=where,
             seed=seed or 0,
-            neighbors=NEAREST_TOLD if out else 0,
+            neighbors=NEAREST_SHOWN if out else 0,
             progress=progress,
             **options,
         )
@@ -107,13 +106,17 @@ def map_tasks(
 @click.command()
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(CLUSTER_METHODS),
     default="agglomerative",
     show_default=True,
-    help="Average linkage, or HDBSCAN, which leaves out what belongs nowhere.",
+    help="Average linkage, or HDBSCAN, which leaves out tasks that belong nowhere.",
 )
 @click.option(
-    "--clusters", "num_clusters", type=int, metavar="N", help="As many. [default: chosen by silhouette]"
+    "--clusters",
+    "num_clusters",
+    type=int,
+    metavar="N",
+    help="Number of clusters. [default: chosen by silhouette]",
 )
 @click.option(
     "--cut-height", type=float, metavar="X", help="Join groups up to this mean distance, such as 0.35."
@@ -144,13 +147,13 @@ def cluster(
 
         pictures.check_path(plot)
     with terminal.progress_bar() as progress:
-        found = registry.clusters(**options, progress=progress)
+        clustering = registry.clusters(**options, progress=progress)
     if as_json:
-        click.echo(documents.to_text(documents.of_clustering(found)))
+        click.echo(documents.to_text(documents.of_clustering(clustering)))
     else:
-        show_maps.show_clustering(found)
+        show_maps.show_clustering(clustering)
     if plot:
-        pictures.write_matrix(plot, found, theme)
+        pictures.write_matrix(plot, clustering, theme)
         terminal.message(f"Wrote {plot}.")
     elif not as_json:
         terminal.message("`t2v cluster --plot matrix.png` draws the distances, `t2v map --out map.html` a map.")

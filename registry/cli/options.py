@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 import click
 
 from registry.cli.completion import distance_names
+from registry.pictures.palette import THEMES
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -160,8 +161,8 @@ memory_budget_option = click.option(
 )
 theme_option = click.option(
     "--theme",
-    type=click.Choice(("light", "dark")),
-    help="Of a picture. [default: light; of .html what the reader prefers]",
+    type=click.Choice(tuple(THEMES)),
+    help="Theme of the picture. [default: light; of .html what the reader prefers]",
 )
 
 
@@ -225,10 +226,12 @@ engine_options = together(
         "--threads",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Threads of each; another number rounds otherwise. [default: 1]",
+        help="Threads of each; another number changes rounding. [default: 1]",
     ),
     click.option(
-        "--address", metavar="A", help="Of the Ray cluster, such as auto. [default: one on this machine]"
+        "--address",
+        metavar="A",
+        help="Ray cluster, such as auto. [default: one on this machine]",
     ),
     click.option("--gpus-per-task", type=float, metavar="X", help="GPUs of each under Ray, such as 0.25."),
     click.option(
@@ -238,7 +241,7 @@ engine_options = together(
         "--retries",
         type=click.IntRange(min=0),
         metavar="N",
-        help="How often work is done again whose process or machine was lost. [default: 1]",
+        help="How often to repeat work whose process or machine was lost. [default: 1]",
     ),
 )
 shard_options = together(

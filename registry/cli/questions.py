@@ -26,7 +26,7 @@ from registry.faces import documents, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
-    from registry.ingest.ingest import TaskEmbedding
+    from registry.ingest.prepare import TaskEmbedding
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -60,7 +60,7 @@ def _one_each(
 @json_option
 @pass_registry
 def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Embed a labelled dataset without remembering it.
+    """Embed a labelled dataset without registering it.
 
     \b
     Example:
@@ -89,7 +89,7 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
 def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: bool, **options: Any) -> None:
     """Find the registered tasks that are most like a task.
 
-    The task is a registered one, or data, which is embedded and not remembered. NAME@2 is version 2. The
+    The task is a registered one, or data, which is embedded and not registered. NAME@2 is version 2. The
     options from --max-samples on say how data is read; the estimator is that of the space.
 
     \b
@@ -112,8 +112,8 @@ def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: boo
 @click.argument("source", metavar="SOURCE", shell_complete=task_names_or_files)
 @click.argument("target", metavar="TARGET", shell_complete=task_names_or_files)
 @distance_option
-@click.option("--layers", is_flag=True, help="Tell the distance in each layer of the probe.")
-@picture("--plot", help="Draw that here: FILE.png, .svg or .html.")
+@click.option("--layers", is_flag=True, help="Print the distance in each layer of the probe.")
+@picture("--plot", help="Draw the layers here: FILE.png, .svg or .html.")
 @theme_option
 @probe_option
 @data_options
@@ -133,7 +133,7 @@ def distance(
 ) -> None:
     """Measure the distance from one task to another.
 
-    Each is a registered name, or data, which is embedded and not remembered. The options from --max-samples on
+    Each is a registered name, or data, which is embedded and not registered. The options from --max-samples on
     say how data is read. With --layers or --plot also layer by layer: at which depths of the probe the two
     tasks need the same filters, and how much each needs them.
 
@@ -176,10 +176,10 @@ def distance(
     default=0,
     show_default=True,
     metavar="N",
-    help="Run the N experts most worth it over a sample of the data.",
+    help="Run the N most promising experts over a sample of the data.",
 )
 @click.option(
-    "--time-budget", type=Duration(), metavar="TIME", help="Most time for that, such as 90s, 5m or 1h."
+    "--time-budget", type=Duration(), metavar="TIME", help="Most time for trials, such as 90s, 5m or 1h."
 )
 @click.option(
     "--stop-below",
@@ -194,7 +194,7 @@ def distance(
     multiple=True,
     callback=_one_each,
     metavar="EXPERT=ACCURACY",
-    help="Count in what you measured on this data; may be repeated.",
+    help="Count in an accuracy that you measured on this data; may be repeated.",
 )
 @click.option(
     "--max-params", type=Size(), metavar="SIZE", help="Only experts of at most so many parameters: 30M."
@@ -227,13 +227,13 @@ def distance(
 def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options: Any) -> None:
     """Rank the experts to start from for a task.
 
-    The task is a registered one, or data, which is embedded and not remembered. Each expert comes with its
-    expected accuracy, a 90% interval, the expected regret and the results that speak for it; beside them stands
-    what simple rules would pick. An expert whose size, cost, input or licence is not known passes no limit on
-    it. The options from --max-samples on say how data is read.
+    The task is a registered one, or data, which is embedded and not registered. Each expert comes with its
+    expected accuracy, a 90% interval, the expected regret and the results that support it; the picks of simple
+    rules are printed for comparison. An expert whose size, cost, input or licence is not known passes no limit
+    on it. The options from --max-samples on say how data is read.
 
     With --try, experts are loaded and run over the data, the one of the highest expected improvement per second
-    first, and what they show is counted in. Interrupt it to get the answer so far.
+    first, and their scores are counted in. Interrupt it to get the answer so far.
 
     \b
     Example:
@@ -253,7 +253,7 @@ def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options:
 
 
 def _save(embedding: "TaskEmbedding", document: dict[str, Any], path: Path) -> None:
-    """Write the vectors and what is known of them; no pickled objects.
+    """Write the vectors and their description, without pickled objects.
 
     Raises:
         click.FileError: If the file cannot be written.

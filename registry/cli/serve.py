@@ -82,8 +82,8 @@ def serve(
 ) -> None:
     """Serve pages for people, and the REST API, of the registry.
 
-    Only this machine can reach it unless --host says otherwise. Reading needs no token then; what writes, and
-    every reader from elsewhere, needs one. Stop it with Ctrl-C; a job that runs is then interrupted.
+    Only this machine can reach it unless --host says otherwise. Reading needs no token then; writing, and
+    reading from elsewhere, needs one. Stop it with Ctrl-C; running jobs are then interrupted.
 
     \b
     Example:
@@ -126,15 +126,15 @@ def _run(settings: "ServeSettings", *, is_new: bool) -> None:
 
     serving = Serving(settings)
     _log_to_stderr()
-    terminal.message(f"Serving {settings.uri} at {serving.url} (Ctrl-C ends it).")
+    terminal.message(f"Serving {settings.uri} at {serving.url} (Ctrl-C stops it).")
     if is_new:
-        terminal.message(f"Token for whatever writes, until it ends: {settings.token}")
+        terminal.message(f"Token for writing, until the server stops: {settings.token}")
     serving.run(grace_seconds=GRACE_SECONDS)
     terminal.message("Stopped.")
 
 
 def _log_to_stderr() -> None:
-    """A line for each request and for what goes wrong; the token is in none."""
+    """Log a line for each request and for each problem; the token is in none."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for name, level in (("t2v.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
@@ -174,7 +174,7 @@ def _state_folder(uri: str, state: Path | None) -> Path:
     """Where uploads and jobs are kept.
 
     Raises:
-        InvalidQueryError: If it has to be told and was not.
+        InvalidQueryError: If it has to be given and was not.
     """
     if state is not None:
         return state.absolute()

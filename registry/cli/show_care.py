@@ -1,24 +1,20 @@
-"""How catalogues look to a person: networks and what they cost, estimators, distances, problems found."""
+"""How catalogues and the state of a registry look to a person: networks, problems, history, sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry.faces.terminal import card, say, table
 from registry.wording import short, size
 
 if TYPE_CHECKING:
-    from registry.answers import Problem
+    from registry.answers import OptimizedTable, Problem
     from registry.distances import Distance
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from registry.answers import OptimizedTable, TaskHistory
     from registry.records import AuditRecord
+    from registry.task_answers import TaskHistory
 
 
 def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:
-    """What may be a probe or an expert, as ``documents.of_network`` tells it."""
+    """What may be a probe or an expert, as ``documents.of_network`` describes it."""
     table(
         ("network", "source", ">params", ">input"),
         [
@@ -29,7 +25,7 @@ def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_probe(probe: Mapping[str, Any]) -> None:
-    """The card of a network and its costs, as ``documents.of_probe`` tells them."""
+    """The card of a network and its costs, as ``documents.of_probe`` describes them."""
     card(
         probe["network"],
         {
@@ -47,7 +43,7 @@ def show_probe(probe: Mapping[str, Any]) -> None:
 
 
 def _input_of(probe: Mapping[str, Any]) -> dict[str, str]:
-    """How an image or a text becomes an input of a network, as its card tells it."""
+    """How an image or a text becomes an input of a network."""
     if probe["takes"] == "texts":
         return {
             "texts": f"the first {probe['max_tokens']} tokens",
@@ -86,8 +82,8 @@ def _show_costs(costs: Mapping[str, Any]) -> None:
 
 
 def show_estimators(estimators: Sequence[Mapping[str, Any]]) -> None:
-    """The catalogue of estimators, as ``documents.of_estimator`` tells it."""
-    table(("estimator", "summary"), [(it["estimator"], it["summary"]) for it in estimators])
+    """The catalogue of estimators, as ``documents.of_estimator`` describes it."""
+    table(("estimator", "summary"), [(one["estimator"], one["summary"]) for one in estimators])
 
 
 def show_distances(distances: Sequence["Distance"]) -> None:
@@ -165,7 +161,7 @@ def show_sizes(tables: Iterable["OptimizedTable"]) -> None:
     """Every table with its files and bytes, before and after."""
     table(
         ("table", ">files before", ">files", ">bytes before", ">bytes"),
-        [(it.table, it.files_before, it.files, size(it.bytes_before), size(it.bytes)) for it in tables],
+        [(one.table, one.files_before, one.files, size(one.bytes_before), size(one.bytes)) for one in tables],
     )
 
 

@@ -14,7 +14,7 @@ WEAK_SILHOUETTE = 0.25
 
 
 def show_map(shown: "TaskMap") -> None:
-    """What a map is of and how far it can be trusted, and what is nearest to what was asked about."""
+    """What a map shows and how far it can be trusted, and the tasks nearest to each query."""
     over = f", on {shown.num_measured} tasks" if shown.num_landmarks else ""
     laid_out = len(shown) - int(shown.placed.sum())
     values: dict[str, object] = {
@@ -42,9 +42,9 @@ def show_map(shown: "TaskMap") -> None:
         message(note)
 
 
-def show_clustering(found: "Clustering") -> None:
+def show_clustering(clustering: "Clustering") -> None:
     """Clusters, the largest first, and how clear they are."""
-    say(f"Clusters by {found.distance} ({found.method}), the largest first:")
+    say(f"Clusters by {clustering.distance} ({clustering.method}), the largest first:")
     table(
         (">cluster", "medoid", ">tasks", ">radius", "tags that set it apart", "members"),
         [
@@ -53,33 +53,31 @@ def show_clustering(found: "Clustering") -> None:
                 cluster.medoid,
                 cluster.size,
                 share(cluster.radius),
-                ", ".join(f"{it.tag} {it.inside:.0%} (others {it.outside:.0%})" for it in cluster.tags) or "-",
+                ", ".join(f"{one.tag} {one.inside:.0%} (others {one.outside:.0%})" for one in cluster.tags)
+                or "-",
                 _some(cluster.members),
             )
-            for cluster in found.clusters
+            for cluster in clustering.clusters
             if cluster.size > 1
         ],
     )
-    if alone := tuple(sorted(cluster.medoid for cluster in found.clusters if cluster.size == 1)):
+    if alone := tuple(sorted(cluster.medoid for cluster in clustering.clusters if cluster.size == 1)):
         say(f"Alone in a cluster: {len(alone)}: {_some(alone)}")
-    if found.method == "hdbscan":
-        say(f"In no cluster (noise): {len(found.noise)}{': ' if found.noise else ''}{_some(found.noise)}")
-    if found.cut_height is not None:
-        say(f"The tree is cut at a distance of {short(found.cut_height)}.")
-    if found.silhouette is not None:
-        told = f"Silhouette {share(found.silhouette)}"
-        say(
-            f"{told}: these clusters are weak; take them as a hint, or say how many with --clusters."
-            if is_weak(found)
-            else f"{told}."
-        )
-    for note in found.notes:
+    if clustering.method == "hdbscan":
+        noise = f": {_some(clustering.noise)}" if clustering.noise else ""
+        say(f"In no cluster (noise): {len(clustering.noise)}{noise}")
+    if clustering.cut_height is not None:
+        say(f"The tree is cut at a distance of {short(clustering.cut_height)}.")
+    if clustering.silhouette is not None:
+        advice = ": these clusters are weak; take them as a hint, or say how many with --clusters"
+        say(f"Silhouette {share(clustering.silhouette)}{advice if is_weak(clustering) else ''}.")
+    for note in clustering.notes:
         message(f"{note}.")
 
 
-def is_weak(found: "Clustering") -> bool:
+def is_weak(clustering: "Clustering") -> bool:
     """Whether clusters hardly set themselves apart."""
-    return found.silhouette is not None and found.silhouette < WEAK_SILHOUETTE
+    return clustering.silhouette is not None and clustering.silhouette < WEAK_SILHOUETTE
 
 
 def show_profile(profile: "LayerProfile") -> None:
@@ -89,19 +87,19 @@ def show_profile(profile: "LayerProfile") -> None:
         ("layer", ">filters", ">distance", f">{profile.source}", f">{profile.target}"),
         [
             (
-                it.layer,
-                it.num_filters,
-                share(it.distance),
-                f"{short(it.source_mean)} ± {it.source_error:.2g}",
-                f"{short(it.target_mean)} ± {it.target_error:.2g}",
+                layer.layer,
+                layer.num_filters,
+                share(layer.distance),
+                f"{short(layer.source_mean)} ± {layer.source_error:.2g}",
+                f"{short(layer.target_mean)} ± {layer.target_error:.2g}",
             )
-            for it in profile.layers
+            for layer in profile.layers
         ],
     )
     say(f"Over all layers: {share(profile.distance)}. The last two columns are mean Fisher information.")
-    least = [it.layer for it in profile.layers if it.source_mean == 0 or it.target_mean == 0]
-    if least:
-        warn([f"a task excites no filter of {', '.join(least)}: a distance there says little"])
+    unused = [layer.layer for layer in profile.layers if layer.source_mean == 0 or layer.target_mean == 0]
+    if unused:
+        warn([f"a task excites no filter of {', '.join(unused)}: a distance there says little"])
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -1,20 +1,20 @@
-"""The commands that keep tasks."""
+"""The commands on tasks: add, add-many, list, show, history, alias, tag, remove, restore."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import show_answers, show_care
+from registry.cli import show_care, show_records
 from registry.cli.completion import files, task_names
-from registry.cli.options import embedding_options, json_option, pass_registry, purge_option, shard_options
+from registry.cli.options import (
+    embedding_options,
+    engine_options,
+    json_option,
+    pass_registry,
+    purge_option,
+    shard_options,
+)
 from registry.faces import documents, terminal
-
-if TYPE_CHECKING:
-    from registry.core import TaskRegistry
-from typing import TYPE_CHECKING
-
-from registry.cli import show_many
-from registry.cli.options import engine_options
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -36,9 +36,9 @@ def task() -> None:
 def add_task(
     registry: "TaskRegistry", /, name: str, data: str, tags: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
-    """Embed a labelled dataset and remember it.
+    """Embed a labelled dataset and register it.
 
-    The same data again with the same settings writes nothing; changed data makes the next version.
+    Adding the same data again with the same settings writes nothing; changed data makes the next version.
 
     \b
     Example:
@@ -52,7 +52,7 @@ def add_task(
     if as_json:
         click.echo(documents.to_text(added))
     else:
-        show_answers.show_added(added)
+        show_records.show_added(added)
 
 
 @task.command("list")
@@ -75,7 +75,7 @@ def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> No
     if as_json:
         click.echo(documents.to_text([documents.of_task(task) for task in tasks]))
     elif tasks:
-        show_answers.show_tasks(tasks)
+        show_records.show_tasks(tasks)
     elif where is not None:
         terminal.message("No task passes the filter; `t2v task list` shows them all.")
     else:
@@ -97,7 +97,7 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
     if as_json:
         click.echo(documents.to_text(documents.of_task_card(record, embeddings)))
     else:
-        show_answers.show_task(record, embeddings)
+        show_records.show_task(record, embeddings)
 
 
 @task.command("history")
@@ -105,7 +105,7 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 @json_option
 @pass_registry
 def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
-    """Show every version of a task, removed ones too, and who wrote what of it.
+    """Show every version of a task, removed ones too, and who changed it.
 
     \b
     Example:
@@ -197,9 +197,9 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
 @click.command("add-many")
 @click.argument("manifest", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word for all of them.")
-@click.option("--skip-bad", is_flag=True, help="Go on without rows that are no task; without it all or none.")
+@click.option("--skip-bad", is_flag=True, help="Leave out rows that are no task; without it, all or none.")
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Embeddings of a commit."
+    "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Embeddings per commit."
 )
 @engine_options
 @embedding_options
@@ -214,13 +214,13 @@ def add_many(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Embed many labelled datasets and remember them.
+    """Embed many labelled datasets and register them.
 
     MANIFEST is a .csv, .parquet or .jsonl file with the columns name,data[,tags,split,max_samples,seed], where
     data is relative to the file and tags stand between bars, or a folder of task folders.
 
-    What is registered with the same data and settings is left alone, so the same command finishes a run that
-    was interrupted. A task that fails is told, and the others go on. The exit code is 1 if any failed.
+    Tasks registered with the same data and settings are left alone, so the same command finishes a run that
+    was interrupted. A task that fails is reported, and the others go on. The exit code is 1 if any failed.
 
     \b
     Example:
@@ -228,14 +228,14 @@ def add_many(
       t2v task add-many ./datasets --tag team-a --engine ray --address auto --gpus-per-task 0.25
     """
     try:
-        with show_many.many_progress() as report:
+        with show_records.many_progress() as report:
             added = registry.add_many(manifest, report=report, **options)
     except KeyboardInterrupt:
-        terminal.message("What was embedded is kept; the same command does the rest.")
+        terminal.message("Tasks embedded so far are kept; the same command does the rest.")
         raise
     if as_json:
         click.echo(documents.to_text(added))
     else:
         terminal.warn(added.problems)
-        show_many.show_many(added)
+        show_records.show_many(added)
     ctx.exit(1 if added.failed else 0)

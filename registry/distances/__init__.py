@@ -5,12 +5,12 @@ from registry.distances.distances import (
     DISTANCES,
     Distance,
     checked_rows,
-    cosine_distances,
     get_distance,
     list_distances,
     pairwise,
     trivial_distances,
 )
+from registry.distances.formulas import cosine_distances
 
 __all__ = [
     "DEFAULT_ALPHA",

@@ -1,38 +1,46 @@
-"""Distances between embeddings by name, in plain numpy: the truth that every index is tested against.
+"""The distances by name, and how many rows are compared: block by block, on every core where it pays.
 
-Axes: S source tasks, T target tasks, B sources of one block, D filters of the probe. An embedding h is the
-diagonal of a Fisher information, so a precision; v = 1/h is the variance that goes with it.
-
-A filter that a task never excites has h = 0, where 1/h, log h and 0/0 are not defined. Each formula
-therefore adds a floor of ``RELATIVE_EPSILON`` times the task's own mean: an absolute constant such as the
-1e-8 of the reference code is not small beside embeddings of 1e-8 to 1e-6. An embedding that is zero
-everywhere points nowhere: it is at 0 from another such embedding, and where a distance is a cosine, at 1
-from everything else.
+Axes: S source tasks, T target tasks, B sources of one block, D filters of the probe.
 """
 
 import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from registry.distances.blockwise import Kernel, in_blocks
-from registry.distances.task2vec import RELATIVE_EPSILON, task2vec
+from registry.distances.formulas import (
+    correlation,
+    cosine,
+    entropy,
+    euclidean,
+    jensen_shannon,
+    kl,
+    log_euclidean,
+    root_ratio,
+    task2vec,
+)
 from registry.errors import InvalidQueryError, NotFoundError
 
 DEFAULT_ALPHA = 0.15
 
 # Embeddings are stored as float32, so nothing larger is one; it also keeps every formula finite in float64.
 LARGEST = float(np.finfo(np.float32).max)
-SMALLEST = float(np.finfo(np.float32).tiny)
 
-# 256 KB of float32: the handful of temporaries of a kernel stay in the processor's cache.
+# 256 KB of float32: the handful of temporaries of a formula stay in the processor's cache.
 BLOCK_ELEMENTS = 2**16
-# That kernel sees to the cache itself, and has work to do for every block.
-TASK2VEC_BLOCK_ELEMENTS = 2**21
+# The task2vec distance has one temporary, and every call that is shorter lets threads wait for each other.
+TASK2VEC_BLOCK_ELEMENTS = 2**18
+# Numbers read, counted once for every target, that take long enough (2 ms or more) to be worth a thread.
+ELEMENTS_PER_THREAD = 2**20
 
 Array = NDArray[Any]
+Formula = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Distance:
     symmetric: bool
     bounds: tuple[float, float]
     unit: str
-    function: Kernel
+    function: Formula
     block_elements: int = BLOCK_ELEMENTS
 
 
@@ -206,146 +214,72 @@ def _check_widths(what: str, rows: Array, sources: Array) -> None:
         )
 
 
-def _floored(rows: Array) -> NDArray[np.float64]:
-    """Embeddings ``[N, D]`` in float64 with every filter above zero."""
-    precise = rows.astype(np.float64)
-    floor = RELATIVE_EPSILON * np.maximum(precise.mean(axis=1, keepdims=True), SMALLEST)
-    return np.asarray(precise + floor)
+def in_blocks(
+    formula: Formula, rows: Array, others: Array, *, block_elements: int, selection: Array | None = None
+) -> NDArray[np.float64]:
+    """Apply a symmetric formula to a block of rows of the longer side at a time.
 
+    Where the blocks begin depends on the shapes only, so the answer is the same on any number of threads.
 
-def _norms_of_differences(sources: Array, targets: Array) -> Array:
-    distances = np.empty((len(sources), len(targets)))
-    for column, target in enumerate(targets):
-        difference = sources - target
-        distances[:, column] = np.sqrt(np.vecdot(difference, difference))
-    return distances
+    Args:
+        formula: ``[B, D]`` and ``[T, D]`` to ``[B, T]``, each row by itself; safe on several threads.
+        rows: ``[S, D]``; may be mapped from a file.
+        others: ``[T, D]``.
+        block_elements: Numbers in a block of rows, about.
+        selection: Positions of the rows to compare, in place of all; copied a block at a time.
 
-
-def cosine_distances(sources: Array, targets: Array) -> NDArray[np.float64]:
-    """1 - cos of rows ``[S, D]`` and ``[T, D]``, which may be negative; zeros are a direction of their own.
-
-    ``[S, T]``, from 0 to 2, no unit. Of embeddings it is ``cosine``, of mean features the domain distance.
+    Returns:
+        ``[S, T]``, or a row for each position.
     """
-    return np.asarray(np.clip(1 - _directions(sources) @ _directions(targets).T, 0, 2))
+    num_rows = len(rows) if selection is None else len(selection)
+    if len(others) > num_rows:
+        chosen = rows if selection is None else rows[selection]
+        return in_blocks(formula, others, chosen, block_elements=block_elements).T
+    found = np.empty((num_rows, len(others)))
+    size = max(1, block_elements // rows.shape[1])
+    # All workers draw from one iterator, so a core that is busy with something else draws less.
+    starts = iter(range(0, num_rows, size))
+
+    def work() -> None:
+        for start, block in _blocks(rows, selection, starts, size):
+            found[start : start + size] = formula(block, others)
+
+    num_threads = _num_threads(found.size * rows.shape[1], -(-num_rows // size))
+    if num_threads > 1:
+        pool = _helpers(os.getpid(), num_threads - 1)
+        others_at_work = [pool.submit(work) for _ in range(num_threads - 1)]
+        work()
+        for other in others_at_work:
+            other.result()
+    else:
+        work()
+    return found
 
 
-def _directions(rows: Array) -> Array:
-    """Unit vectors ``[N, D + 1]``; the last axis is there for the rows that are zero, which point along it."""
-    rows = rows.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    zero = norms == 0
-    return np.hstack([rows / np.where(zero, 1, norms), zero])
+def _blocks(
+    rows: Array, selection: Array | None, starts: Iterator[int], size: int
+) -> Iterator[tuple[int, Array]]:
+    """The block at each start; the next one may take the place of the last in memory."""
+    if selection is None:
+        for start in starts:
+            yield start, rows[start : start + size]
+        return
+    buffer = np.empty((min(size, len(selection)), rows.shape[1]), rows.dtype)
+    for start in starts:
+        positions = selection[start : start + size]
+        # The mode is there because numpy makes a copy more where it has to raise half way.
+        yield start, rows.take(positions, axis=0, out=buffer[: len(positions)], mode="clip")
 
 
-def euclidean(sources: Array, targets: Array) -> Array:
-    """||a - b||: follows the few filters with the largest values.
-
-    From 0, in the unit of the embedding. Symmetric; zero on itself.
-    """
-    return _norms_of_differences(sources.astype(np.float64), targets.astype(np.float64))
+@cache
+def _helpers(process: int, count: int) -> ThreadPoolExecutor:
+    """Threads beside the one that asks, kept with the memory they work in; a forked process has none yet."""
+    return ThreadPoolExecutor(count, f"blocks-{process}")
 
 
-def cosine(sources: Array, targets: Array) -> Array:
-    """1 - a.b / (||a|| ||b||): blind to the norm, follows the few filters with the largest values.
-
-    From 0 to 1, no unit. Symmetric; zero on itself.
-    """
-    return cosine_distances(sources, targets)
-
-
-def correlation(sources: Array, targets: Array) -> Array:
-    """1 - Pearson correlation of the variances 1/a and 1/b.
-
-    From 0 to 2, no unit. Symmetric; zero on itself. Variances that are all the same correlate with nothing
-    but others of the kind. One filter at zero has so large a variance that it decides alone.
-
-    Source:
-        aws-cv-task2vec, task_similarity.py, ``correlation``, with a relative floor under h.
-    """
-    return cosine_distances(_centred_variances(sources), _centred_variances(targets))
-
-
-def _centred_variances(rows: Array) -> Array:
-    variances = 1 / _floored(rows)
-    centred = variances - variances.mean(axis=1, keepdims=True)
-    # Rounding of the mean must not make a direction out of equal values.
-    return np.where(np.ptp(variances, axis=1, keepdims=True) > 0, centred, 0)
-
-
-def log_euclidean(sources: Array, targets: Array) -> Array:
-    """||log a - log b||: every filter counts by its ratio, whatever its size.
-
-    From 0, in nats. Symmetric; zero on itself.
-    """
-    return _norms_of_differences(np.log(_floored(sources)), np.log(_floored(targets)))
-
-
-def root_ratio(sources: Array, targets: Array) -> Array:
-    """Mean over filters of the squared relative difference of roots: ((√a - √b)/(√a + √b))².
-
-    It is the square of tanh of a quarter of log a/b, so it grows as the square of small ratios, as a kernel
-    wants it, and no filter counts for more than 1. From 0 to 1, no unit. Symmetric; zero on itself.
-    """
-    sources, targets = np.sqrt(_floored(sources)), np.sqrt(_floored(targets))
-    distances = np.empty((len(sources), len(targets)))
-    for column, target in enumerate(targets):
-        quotient = (sources - target) / (sources + target)
-        distances[:, column] = np.vecdot(quotient, quotient) / quotient.shape[1]
-    return distances
-
-
-def jensen_shannon(sources: Array, targets: Array) -> Array:
-    """Mean over filters of the mean divergence of N(0, 1/a) and N(0, 1/b) from N(0, m), m = (1/a + 1/b)/2.
-
-    With k(v, m) = (v/m - 1 + ln m - ln v)/2, the mean of k(1/a, m) and k(1/b, m) is half the log of the
-    arithmetic over the geometric mean of the variances: ln((a + b)/2)/2 - (ln a + ln b)/4.
-    From 0, in nats per filter. Symmetric; zero on itself.
-
-    Source:
-        aws-cv-task2vec, task_similarity.py, ``jsd``, with a relative floor under h. m is a Gaussian, not the
-        mixture of the textbook, so ln 2 is no bound.
-    """
-    sources, targets = _floored(sources), _floored(targets)
-    source_logs, target_logs = np.log(sources), np.log(targets)
-    distances = np.empty((len(sources), len(targets)))
-    for column, (target, logs) in enumerate(zip(targets, target_logs, strict=True)):
-        geometric = (source_logs + logs) / 2
-        distances[:, column] = (np.log((sources + target) / 2) - geometric).mean(axis=1) / 2
-    return np.maximum(distances, 0)
-
-
-def kl(sources: Array, targets: Array) -> Array:
-    """Sum over filters of the larger of the two Kullback-Leibler divergences of N(0, 1/a) and N(0, 1/b).
-
-    With q >= 1 the ratio of the two variances, the larger one is (q - 1 - ln q)/2.
-    From 0, in nats. Symmetric; zero on itself. A filter at zero in one of the two decides alone.
-
-    Source:
-        aws-cv-task2vec, task_similarity.py, ``kl``, with a relative floor under h.
-    """
-    sources, targets = _floored(sources), _floored(targets)
-    distances = np.empty((len(sources), len(targets)))
-    for column, target in enumerate(targets):
-        ratio = np.maximum(sources, target) / np.minimum(sources, target)
-        distances[:, column] = (ratio - 1 - np.log(ratio)).sum(axis=1) / 2
-    return np.maximum(distances, 0)
-
-
-def entropy(sources: Array, targets: Array) -> Array:
-    """Log of 2 minus the mean over filters of the entropy of a coin with bias a/(a + b).
-
-    From 0 to ln 2, in nats per filter. Symmetric; zero on itself.
-
-    Source:
-        aws-cv-task2vec, task_similarity.py, ``entropy``, with a relative floor under h.
-    """
-    sources, targets = _floored(sources), _floored(targets)
-    distances = np.empty((len(sources), len(targets)))
-    for column, target in enumerate(targets):
-        total = sources + target
-        heads, tails = sources / total, target / total
-        distances[:, column] = math.log(2) + (heads * np.log(heads) + tails * np.log(tails)).mean(axis=1)
-    return np.clip(distances, 0, math.log(2))
+def _num_threads(num_elements: int, num_blocks: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, num_blocks, num_elements // ELEMENTS_PER_THREAD)
 
 
 _INFINITE = (0.0, math.inf)
@@ -356,7 +290,12 @@ DISTANCES: dict[str, Distance] = {
         Distance("euclidean", "norm of the difference", True, _INFINITE, "of the embedding", euclidean),
         Distance("cosine", "one minus the cosine", True, (0, 1), "none", cosine),
         Distance(
-            "correlation", "one minus the correlation of the variances", True, (0, 2), "none", correlation
+            "correlation",
+            "one minus the correlation of the variances",
+            True,
+            (0, 2),
+            "none",
+            correlation,
         ),
         Distance("log_euclidean", "norm of the difference of logs", True, _INFINITE, "nats", log_euclidean),
         Distance("root_ratio", "mean squared relative difference of roots", True, (0, 1), "none", root_ratio),

@@ -9,8 +9,9 @@ from typing import Any
 from registry.errors import InvalidRecordError
 from registry.experts.model_cards import CardResult, ModelCard, letters_of, read_card
 from registry.experts.model_folders import CARD, FolderFacts, find_folders, read_folder
-from registry.ingest.ingest import absolute_loader
-from registry.records import NAME_PATTERN, ExpertRecord, ResultRecord, checked_name
+from registry.ingest.data import absolute_loader
+from registry.names import NAME_PATTERN, checked_name
+from registry.records import ExpertRecord, ResultRecord
 
 SOURCE = "hf"
 """What is named in place of a library or a CSV file."""
@@ -54,7 +55,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class FoundExpert:
+class DescribedExpert:
     """A model folder as an expert.
 
     Attributes:
@@ -80,16 +81,16 @@ def read_models(root: Path) -> tuple[list[Model], list[str]]:
         InvalidRecordError: If the folder cannot be read or holds no model.
         MissingExtraError: If PyYAML is not installed.
     """
-    found: dict[str, Model] = {}
+    models: dict[str, Model] = {}
     problems = []
     for name, folder in find_folders(root):
         try:
-            if name in found:
-                raise InvalidRecordError(f"{folder}: {found[name].folder} has the name {name} already")
-            found[name] = _model(name, folder)
+            if name in models:
+                raise InvalidRecordError(f"{folder}: {models[name].folder} has the name {name} already")
+            models[name] = _model(name, folder)
         except InvalidRecordError as err:
             problems.append(str(err) if str(folder) in str(err) else f"{folder}: {err}")
-    return list(found.values()), problems
+    return list(models.values()), problems
 
 
 def _model(name: str, folder: Path) -> Model:
@@ -110,24 +111,26 @@ def _model(name: str, folder: Path) -> Model:
     return Model(name, folder, facts, card)
 
 
-def as_experts(models: Sequence[Model], tasks: Collection[str]) -> list[FoundExpert]:
+def as_experts(models: Sequence[Model], tasks: Collection[str]) -> list[DescribedExpert]:
     """Models as experts, with the results that their cards tell of registered tasks.
 
     Args:
         models: As ``read_models`` gives them.
         tasks: Names of the registered tasks.
     """
-    known: dict[str, str] = {}
+    by_letters: dict[str, str] = {}
     for task in tasks:
         letters = letters_of(task)
-        known[letters] = "" if letters in known else task  # two that are written alike stand for neither
-    return [_expert(model, known) for model in models]
+        by_letters[letters] = (
+            "" if letters in by_letters else task
+        )  # two that are written alike stand for neither
+    return [_expert(model, by_letters) for model in models]
 
 
-def _expert(model: Model, known: Mapping[str, str]) -> FoundExpert:
+def _expert(model: Model, tasks: Mapping[str, str]) -> DescribedExpert:
     """One model as an expert."""
     card, place = model.card or ModelCard(), model.folder / CARD
-    source_task = _source_task(card, known)
+    source_task = _source_task(card, tasks)
     options = f"?pooling={model.facts.pooling}" if model.facts.pooling else ""
     expert = ExpertRecord(
         model.name,
@@ -138,7 +141,7 @@ def _expert(model: Model, known: Mapping[str, str]) -> FoundExpert:
         license=card.license,
         source_accuracy=_source_accuracy(card, source_task),
     )
-    results, left = _results(model.name, card, known, source_task)
+    results, left = _results(model.name, card, tasks, source_task)
     notes = [*card.left_out, *left]
     if model.card is None:
         notes.append("there is no model card, so licence, datasets and results are not known")
@@ -151,15 +154,15 @@ def _expert(model: Model, known: Mapping[str, str]) -> FoundExpert:
         "tags": card.tags,
         "metrics": card.metrics,
     }
-    told = {name: value for name, value in about.items() if value}
-    return FoundExpert(expert, results, told, [f"{place}: {note}" for note in notes])
+    said = {name: value for name, value in about.items() if value}
+    return DescribedExpert(expert, results, said, [f"{place}: {note}" for note in notes])
 
 
-def _source_task(card: ModelCard, known: Mapping[str, str]) -> str:
+def _source_task(card: ModelCard, tasks: Mapping[str, str]) -> str:
     """Name of the task that a model was trained on: a registered one, else the first that its card names."""
     names = [dataset.rpartition("/")[2] for dataset in card.datasets]
     for name in names:
-        if task := known.get(letters_of(name)):
+        if task := tasks.get(letters_of(name)):
             return task
     first = names[0] if names else ""
     first = _SOURCE_TASKS.get(letters_of(first), first)
@@ -172,23 +175,23 @@ def _is_of(result: CardResult, task: str) -> bool:
 
 def _source_accuracy(card: ModelCard, source_task: str) -> float | None:
     """The best accuracy that a card tells of held-out samples of the source task."""
-    found = [
+    accuracies = [
         result.accuracy
         for result in card.results
         if result.metric == "accuracy" and _is_of(result, source_task) and not _TRAINING.match(result.split)
     ]
-    return max(found) if source_task and found else None
+    return max(accuracies) if source_task and accuracies else None
 
 
 def _results(
-    expert: str, card: ModelCard, known: Mapping[str, str], source_task: str
+    expert: str, card: ModelCard, tasks: Mapping[str, str], source_task: str
 ) -> tuple[list[ResultRecord], list[str]]:
     """Results on registered tasks, each once, and sentences on those that are left."""
-    found: list[ResultRecord] = []
+    results: list[ResultRecord] = []
     training: list[str] = []
     foreign: list[str] = []
     for result in card.results:
-        task = next((task for name in result.datasets if (task := known.get(letters_of(name)))), None)
+        task = next((task for name in result.datasets if (task := tasks.get(letters_of(name)))), None)
         if _TRAINING.match(result.split):
             training.append(result.datasets[0])
         elif task is None:
@@ -199,13 +202,14 @@ def _results(
         else:
             split = f", {result.split}" if result.split else ""
             source = f"model card of {expert}: {result.datasets[0]}{split}"
-            found.append(ResultRecord(task, expert, result.accuracy, result.metric, PROTOCOL, source=source))
+            results.append(ResultRecord(task, expert, result.accuracy, result.metric, PROTOCOL, source=source))
     left = []
     if training:
         left.append(f"{_counted(training)}, measured on training samples")
     if foreign:
         left.append(f"{_counted(foreign)}, where no one task is registered under that name")
-    return list({(it.task, it.metric, it.accuracy, it.source): it for it in found}.values()), left
+    distinct = {(one.task, one.metric, one.accuracy, one.source): one for one in results}
+    return list(distinct.values()), left
 
 
 def _counted(datasets: Sequence[str]) -> str:
@@ -216,27 +220,27 @@ def _counted(datasets: Sequence[str]) -> str:
 
 
 def without_taken(
-    found: Sequence[FoundExpert], present: Mapping[str, ExpertRecord]
-) -> tuple[list[FoundExpert], list[str]]:
+    described: Sequence[DescribedExpert], present: Mapping[str, ExpertRecord]
+) -> tuple[list[DescribedExpert], list[str]]:
     """Those whose name is free or theirs already, and a sentence for each other one."""
     free, taken = [], []
-    for it in found:
-        known = present.get(it.expert.name)
-        if known is None or known.loader == it.expert.loader:
-            free.append(it)
+    for model in described:
+        registered = present.get(model.expert.name)
+        if registered is None or registered.loader == model.expert.loader:
+            free.append(model)
         else:
             taken.append(
-                f"expert {it.expert.name} is registered already, loaded as {known.loader}; "
+                f"expert {model.expert.name} is registered already, loaded as {registered.loader}; "
                 "remove it first or rename the folder"
             )
     return free, taken
 
 
-def new_results(found: Sequence[FoundExpert], present: Sequence[ResultRecord]) -> list[ResultRecord]:
+def new_results(described: Sequence[DescribedExpert], present: Sequence[ResultRecord]) -> list[ResultRecord]:
     """Results that are not there: importing again adds none."""
 
     def key(result: ResultRecord) -> tuple[object, ...]:
         return result.task, result.expert, result.metric, result.protocol, result.accuracy, result.source
 
-    known = set(map(key, present))
-    return [result for it in found for result in it.results if key(result) not in known]
+    keys = set(map(key, present))
+    return [result for model in described for result in model.results if key(result) not in keys]

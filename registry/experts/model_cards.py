@@ -1,7 +1,7 @@
 """Model cards of Hugging Face: what the YAML at the head of a README.md says. The one door to PyYAML.
 
 A card may be from anybody. Aliases, by which a few lines grow without bound, deep nesting and large files are
-refused before anything is built; what is not of the form that the hub describes is left out and told.
+refused before anything is built; what is not of the form that the hub describes is left out and reported.
 """
 
 import math
@@ -50,7 +50,7 @@ class CardResult:
 
     Attributes:
         datasets: Names that the dataset goes by, the most exact first.
-        split: It was measured on; empty if it is not said.
+        split: Split that it was measured on; empty if it is not said.
         metric: One of the values of ``METRICS``.
         accuracy: 0 to 1; what is above 1 in the card is taken as percent.
     """
@@ -67,8 +67,8 @@ class ModelCard:
 
     Attributes:
         license: SPDX identifier, or what a licence without one is called.
-        datasets: It was trained on, as named on the hub.
-        base_models: It was made from.
+        datasets: Datasets that it was trained on, as named on the hub.
+        base_models: Models that it was made from.
         pipeline_tag: What it is for, such as ``image-classification``.
         tags: Free words.
         metrics: Names of metrics that it was judged by.
@@ -211,7 +211,7 @@ def _license(values: dict[str, Any]) -> str:
 
 def _results(index: Any) -> tuple[list[CardResult], list[str]]:
     """Scores of a ``model-index``, and what of it is left out."""
-    found: list[CardResult] = []
+    results: list[CardResult] = []
     left_out: list[str] = []
     models = index if isinstance(index, list) else [index]
     for model in models if index is not None else ():
@@ -221,13 +221,13 @@ def _results(index: Any) -> tuple[list[CardResult], list[str]]:
             continue
         for number, entry in enumerate(entries, 1):
             try:
-                found += _scores(entry)
+                results += _scores(entry)
             except (ValueError, TypeError, KeyError, AttributeError) as err:
                 reason = (
                     err if type(err) is ValueError else "it has no dataset with a name, or no list of metrics"
                 )
                 left_out.append(f"result {number} of its model-index is left out: {reason}")
-    return found, left_out
+    return results, left_out
 
 
 def _scores(entry: Any) -> Iterator[CardResult]:
@@ -263,6 +263,6 @@ def _names_of(dataset: dict[str, Any]) -> tuple[str, ...]:
     if letters_of(part) not in {*_WHOLE, *map(letters_of, kinds)}:
         kinds = [f"{one}-{part}" for one in kinds]
     names = [*kinds, name] if letters_of(name) not in GENERIC_DATASETS else kinds
-    if not (found := tuple(dict.fromkeys(filter(letters_of, names)))):
+    if not (distinct := tuple(dict.fromkeys(filter(letters_of, names)))):
         raise ValueError("its dataset has no name but that of a way to load files")
-    return found
+    return distinct

@@ -57,14 +57,14 @@ def find_folders(root: Path) -> list[tuple[str, Path]]:
         InvalidRecordError: If the folder cannot be read, or holds no model.
     """
     try:
-        found = [(root.resolve().name, root)] if _holds_model(root) else sorted(_below(root, (), MAX_DEPTH))
+        folders = [(root.resolve().name, root)] if _holds_model(root) else sorted(_below(root, (), MAX_DEPTH))
     except OSError as err:
         raise InvalidRecordError(f"{root}: the folder cannot be read: {err.strerror or err}") from err
-    if not found:
+    if not folders:
         raise InvalidRecordError(
             f"{root}: there is no model; expected {CARD}, {CONFIG} and {WEIGHTS}, in it or in folders below"
         )
-    return found
+    return folders
 
 
 def _below(folder: Path, parts: tuple[str, ...], depth: int) -> Iterator[tuple[str, Path]]:
@@ -112,7 +112,7 @@ def read_folder(folder: Path) -> FolderFacts:
     if (
         processor is None
         and "vision_config" not in config
-        and any((folder / it).is_file() for it in _TOKENIZERS)
+        and any((folder / name).is_file() for name in _TOKENIZERS)
     ):
         if config.get("is_encoder_decoder"):
             raise InvalidRecordError(f"{folder}: is an encoder with a decoder; expected an encoder alone")

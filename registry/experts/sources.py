@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
-from registry.ingest.ingest import absolute_loader, is_there, translated_errors
+from registry.ingest.data import absolute_loader, is_there
+from registry.ingest.tables import read_experts
+from registry.ingest.translate import translated_errors
 from registry.records import ExpertRecord
-from registry.tables import read_experts
 
 LIBRARIES = ("timm", "torchvision")
 """What may be named in place of a CSV file: libraries that describe their networks, see
@@ -27,7 +28,7 @@ _COMPARED = (
 
 @dataclass(frozen=True)
 class MergedExperts:
-    """What becomes of experts of a source.
+    """The experts of a source, by what is to be done with them.
 
     Attributes:
         new: To be registered.
@@ -106,7 +107,7 @@ def _of_library(library: str) -> list[ExpertRecord]:
 
 
 def merge(
-    found: Sequence[ExpertRecord],
+    described: Sequence[ExpertRecord],
     present: Mapping[str, ExpertRecord],
     removed: Collection[str],
     *,
@@ -114,11 +115,11 @@ def merge(
 ) -> MergedExperts:
     """Compare what a source says of experts with what is registered.
 
-    What the source says goes before what is registered; where it says nothing, that stays.
+    What the source says takes precedence over what is registered; where it says nothing, that stays.
 
     Args:
-        found: Of the source.
-        present: Of the registry, by name.
+        described: Experts of the source.
+        present: Registered experts by name.
         removed: Names of experts that were removed from it.
         library: Whether the source is a library: then what was removed stays removed, and a name that stands
             for another network goes on to. A row of a file is meant for the expert that it names.
@@ -131,29 +132,31 @@ def merge(
     """
     new: list[ExpertRecord] = []
     changed, left, unchanged = [], list[ExpertRecord](), 0
-    for expert in found:
-        known = present.get(expert.name)
-        if known is None:
+    for expert in described:
+        registered = present.get(expert.name)
+        if registered is None:
             (left if library and expert.name in removed else new).append(expert)
-        elif expert.loader != known.loader and (library or expert.loader != expert.name):
+        elif expert.loader != registered.loader and (library or expert.loader != expert.name):
             if not library:
                 raise DuplicateError(
-                    f"expert {expert.name} is registered already, loaded as {known.loader}; "
+                    f"expert {expert.name} is registered already, loaded as {registered.loader}; "
                     "remove it first or choose another name"
                 )
             left.append(expert)
-        elif different := _differences(expert, known):
-            changed.append(replace(known, **different))
+        elif different := _differences(expert, registered):
+            changed.append(replace(registered, **different))
         else:
             unchanged += 1
     return MergedExperts(new, changed, unchanged, tuple(expert.name for expert in left))
 
 
-def _differences(expert: ExpertRecord, known: ExpertRecord) -> dict[str, Any]:
+def _differences(expert: ExpertRecord, registered: ExpertRecord) -> dict[str, Any]:
     """What is said of an expert, and is not what is known."""
     said = {name: getattr(expert, name) for name in _COMPARED}
     return {
-        name: value for name, value in said.items() if value not in {None, ""} and value != getattr(known, name)
+        name: value
+        for name, value in said.items()
+        if value not in {None, ""} and value != getattr(registered, name)
     }
 
 

@@ -1,4 +1,4 @@
-"""The JSON documents of the commands, as plain values; the contract is in the docs of the command line.
+"""The JSON documents of commands and REST API, as plain values; docs/cli.md has the contract.
 
 Axes: D filters of the probe.
 """
@@ -10,14 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.answers import Neighbor, Query, TaskHistory
+    from registry.answers import Neighbor, Query
     from registry.distances import Distance
-    from registry.ingest.ingest import ProbeDescription, TaskEmbedding
-    from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
+    from registry.ingest.networks import ProbeDescription
+    from registry.ingest.prepare import TaskEmbedding
     from registry.map_answers import Clustering, LayerProfile, TaskMap
+    from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
+    from registry.task_answers import TaskHistory
 
 
 def to_text(document: Any) -> str:
@@ -26,15 +25,15 @@ def to_text(document: Any) -> str:
 
 
 def to_values(document: Any) -> Any:
-    """The same as plain values, for what makes JSON of it itself."""
-    from registry.records import to_json
+    """A document as plain values, for code that makes JSON of it itself."""
+    from registry.notebooks import to_json
 
     return _finite(to_json(document))
 
 
 def of_task(task: "TaskRecord") -> dict[str, Any]:
     """A task in a list; of a regression, ``num_classes`` is the number of targets."""
-    from registry.ingest.ingest import head_metric
+    from registry.ingest.translate import head_metric
 
     return {
         "task": task.name,
@@ -53,7 +52,7 @@ def of_task(task: "TaskRecord") -> dict[str, Any]:
 def of_task_card(
     task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]
 ) -> dict[str, Any]:
-    """A task with everything known of it, one embedding for each space."""
+    """A task with its data, settings, and an embedding for each space."""
     return {
         **of_task(task),
         "data": task.data,
@@ -82,7 +81,7 @@ def of_task_card(
 
 
 def of_history(history: "TaskHistory") -> dict[str, Any]:
-    """All versions of a task, and who wrote what of it."""
+    """All versions of a task, and who changed it."""
     return {
         "task": history.task,
         "versions": [
@@ -151,9 +150,10 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 
 
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
-    """What made an embedding and how sure it is; its vectors are left to a file."""
-    from registry.cautions import embedding_warnings
-    from registry.ingest.ingest import embedding_record, head_metric
+    """How an embedding was made and how sure it is, without its vectors."""
+    from registry.ingest.cautions import embedding_warnings
+    from registry.ingest.prepare import embedding_record
+    from registry.ingest.translate import head_metric
 
     dataset, settings = embedding.dataset, embedding.settings
     record = embedding_record(dataset.spec, 0, embedding)
@@ -202,7 +202,7 @@ def of_network(network: Any) -> dict[str, Any]:
 
 def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
     """The card of a network; ``costs`` is null unless they were asked for."""
-    from registry.records import to_json
+    from registry.notebooks import to_json
 
     network, costs = probe.network, probe.costs
     return {
@@ -244,7 +244,7 @@ def of_distance(distance: "Distance") -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same plain values with ``None`` for numbers that JSON does not know."""
+    """Plain values with ``None`` in place of numbers that JSON does not know."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -279,17 +279,17 @@ def of_map(shown: "TaskMap") -> dict[str, Any]:
     }
 
 
-def of_clustering(found: "Clustering") -> dict[str, Any]:
+def of_clustering(clustering: "Clustering") -> dict[str, Any]:
     """Clusters with their members, and what was compared to choose them."""
     return {
-        "space": found.space,
-        "distance": found.distance,
-        "method": found.method,
-        "silhouette": found.silhouette,
-        "cut_height": found.cut_height,
-        "num_landmarks": found.num_landmarks,
-        "notes": found.notes,
-        "tried": [{"number": number, "silhouette": value} for number, value in found.tried],
+        "space": clustering.space,
+        "distance": clustering.distance,
+        "method": clustering.method,
+        "silhouette": clustering.silhouette,
+        "cut_height": clustering.cut_height,
+        "num_landmarks": clustering.num_landmarks,
+        "notes": clustering.notes,
+        "tried": [{"number": number, "silhouette": value} for number, value in clustering.tried],
         "clusters": [
             {
                 "cluster": cluster.number,
@@ -297,12 +297,14 @@ def of_clustering(found: "Clustering") -> dict[str, Any]:
                 "size": cluster.size,
                 "medoid": cluster.medoid,
                 "radius": cluster.radius,
-                "tags": [{"tag": it.tag, "inside": it.inside, "outside": it.outside} for it in cluster.tags],
+                "tags": [
+                    {"tag": tag.tag, "inside": tag.inside, "outside": tag.outside} for tag in cluster.tags
+                ],
                 "tasks": cluster.members,
             }
-            for cluster in found.clusters
+            for cluster in clustering.clusters
         ],
-        "noise": found.noise,
+        "noise": clustering.noise,
     }
 
 

@@ -1,7 +1,7 @@
 """The two streams: answers go to stdout, everything else to stderr; colours and bars are for terminals only."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -9,7 +9,6 @@ from registry.wording import STAGES, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-from collections.abc import Mapping, Sequence
 
 # Where the reader is another program, lines are as long as their content.
 PIPE_WIDTH = 1000
@@ -21,7 +20,7 @@ def say(text: str = "") -> None:
 
 
 def message(text: str) -> None:
-    """A sentence to the person at the terminal, beside the data."""
+    """A sentence for the person at the terminal, apart from the data."""
     _write(text, sys.stderr)
 
 
@@ -32,7 +31,7 @@ def command(text: str) -> None:
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """What to be wary of, a line each."""
+    """Warnings, a line each."""
     for warning in warnings:
         message(f"Warning: {warning}")
 
@@ -59,7 +58,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
 
 
 def stdout_console() -> "Console":
-    """Where tables go; plain text unless stdout is a terminal."""
+    """The console for tables; plain text unless stdout is a terminal."""
     from rich.console import Console
 
     is_terminal = sys.stdout.isatty()

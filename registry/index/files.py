@@ -9,8 +9,6 @@ Axes: R rows, D filters of the probe.
 
 import json
 import mmap
-import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +22,7 @@ import xxhash
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from registry.files import write_atomically
 from registry.index.vector_index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
 
 # Part of every manifest: an index made in another way is not extended but built again.
@@ -193,9 +192,9 @@ class IndexFiles:
         for kind, payload in (("rows", sink.getvalue().to_pybytes()), ("faiss", index.to_bytes())):
             checksum = xxhash.xxh3_64_hexdigest(payload)
             manifest["files"][kind] = checksum
-            _write_atomically(self._path(f"{checksum}.{kind}"), payload)
+            write_atomically(self._path(f"{checksum}.{kind}"), payload, durable=True)
         manifest["checksum"] = xxhash.xxh3_64_hexdigest(_canonical(manifest))
-        _write_atomically(self._manifest_path, _canonical(manifest))
+        write_atomically(self._manifest_path, _canonical(manifest), durable=True)
         with suppress(OSError):  # the next save tries again
             self._remove_others()
 
@@ -299,22 +298,3 @@ def row_checksums(rows: Float32) -> NDArray[np.uint64]:
 
 def _canonical(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write beside ``path`` and rename, so that nobody ever sees half a file.
-
-    Raises:
-        OSError: If the folder cannot be written; nothing is left behind then.
-    """
-    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from registry.distances import get_distance, pairwise
 from registry.errors import InvalidQueryError
-from registry.index.neighbors import SHORTLISTED_DISTANCES
-from registry.index.rows import EmbeddingRows
+from registry.index.neighbors import SHORTLISTED_DISTANCES, EmbeddingRows
 from registry.index.vector_index import ROWS_PER_LIST, VectorIndex
 
 ALL_PAIRS = 3000

@@ -1,17 +1,22 @@
-"""Nearest tasks: filter, shortlist where the table is large, then exact distances.
+"""The embeddings of a space as rows, and which are near: filter, shortlist where they are many, compare.
 
-Axes: R rows of the table, N of them that are compared, D filters of the probe.
+Rows lie in memory, or are mapped from the files of the index; they never change.
+
+Axes: R rows, M of them in memory, N some of them, D filters of the probe, P principal directions.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from registry.distances import DEFAULT_ALPHA
+from registry.distances import DEFAULT_ALPHA, get_distance, pairwise, trivial_distances
+from registry.errors import StorageError
+from registry.index.files import SavedIndex
+from registry.names import Key
 from registry.options import check_k
-from registry.records import Key
 
 # With fewer rows than this left after filtering, every distance is computed: it takes a few milliseconds.
 EXACT_BELOW = 20_000
@@ -22,29 +27,157 @@ SHORTLISTED_DISTANCES = ("task2vec", "task2vec_asymmetric")
 SHORTLIST_SIZE = 1000
 SHORTLIST_PER_NEIGHBOR = 20
 
+Float32 = NDArray[np.float32]
+Positions = NDArray[np.int64]
 
-class Rows(Protocol):
-    """What ``registry.index.rows.EmbeddingRows`` is to this module."""
+BATCH_ROWS = 4096
+MOST_ROWS = 0.9  # from this share on, all rows are compared and those that are asked for are taken
+NO_KEY = ""
+
+
+class DamagedIndexError(StorageError):
+    """A mapped row is not what was written; caught by who owns the rows, who then builds the index again."""
+
+    def __init__(self, path: str, generation: str, row: int) -> None:
+        super().__init__(f"{path}: row {row} is not what was written, once more; check the disk for errors")
+        self.path = path
+        self.generation = generation
+        self.row = row
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, int]]:
+        """Rebuild from the attributes, so that the error survives a process boundary."""
+        return type(self), (self.path, self.generation, self.row)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingRows:
+    """R embeddings of one space; immutable.
+
+    Attributes:
+        keys: ``name@version`` of each row, or ``NO_KEY``.
+        memory: ``[M, D]`` float32: all rows, or those after the rows of the index.
+        saved: The index over the rows before those, if there are so many.
+        projected: ``[M, P]``, rows in memory as the index compares them.
+        token: State of the table.
+        extends: Token of the rows that these begin with, if they begin with some.
+        to_trivial: Of an asymmetric distance, ``[M]`` from each row in memory to the trivial task, once asked.
+        identities: ``name@version:checksum`` of each row, whether or not it has a key; the keys if not given.
+    """
+
+    keys: pa.StringArray = field(repr=False)
+    memory: Float32 = field(repr=False)
+    saved: SavedIndex | None = field(repr=False)
+    projected: Float32 | None = field(repr=False)
+    token: int
+    extends: int | None = None
+    to_trivial: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    identities: pa.StringArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """R."""
+        return len(self.keys)
 
-    def shortlist(self, query: NDArray[Any], k: int, allowed: NDArray[np.bool_], /) -> NDArray[np.int64]:
-        """Up to k of the allowed rows that are likely the nearest."""
+    @property
+    def num_mapped(self) -> int:
+        """R - M."""
+        return len(self.saved.vectors) if self.saved else 0
+
+    def take(self, rows: Positions) -> Float32:
+        """Embeddings ``[N, D]`` of some rows.
+
+        Raises:
+            DamagedIndexError: If a mapped one is not what was written.
+        """
+        if self.saved is None:
+            return self.memory[rows]
+        mapped = rows < self.num_mapped
+        self._check(rows[mapped])
+        found = np.empty((len(rows), self.memory.shape[1]), np.float32)
+        found[mapped] = self.saved.vectors[rows[mapped]]
+        found[~mapped] = self.memory[rows[~mapped] - self.num_mapped]
+        return found
 
     def distances(
-        self, name: str, query: NDArray[Any], rows: NDArray[np.int64], /, *, trivial: NDArray[Any], alpha: float
+        self, name: str, query: Float32, rows: Positions, *, trivial: Float32 | None, alpha: float
     ) -> NDArray[np.float64]:
-        """Distance from each of some rows to the query."""
+        """Distance from each of some rows to a query ``[D]``; see ``registry.distances.pairwise``.
+
+        Raises:
+            DamagedIndexError: If a mapped one is not what was written.
+        """
+        found = np.empty(len(rows))
+        mapped = rows < self.num_mapped
+        parts: list[tuple[NDArray[np.bool_], Float32, int, NDArray[np.float64] | None]] = [
+            (~mapped, self.memory, self.num_mapped, self._kept(name, trivial))
+        ]
+        if self.saved is not None:
+            self._check(rows[mapped])
+            parts.append((mapped, self.saved.vectors, 0, None))
+        for part, table, first, to_trivial in parts:
+            selection = rows[part] - first
+            # Rows that lie side by side are read faster, even a few too many.
+            most = len(selection) > MOST_ROWS * len(table)
+            of_rows = pairwise(
+                name,
+                table,
+                query[None],
+                trivial=trivial,
+                alpha=alpha,
+                selection=None if most else selection,
+                checked=True,
+                to_trivial=to_trivial,
+            )[:, 0]
+            found[part] = of_rows[selection] if most else of_rows
+        return found
+
+    def _kept(self, name: str, trivial: Float32 | None) -> NDArray[np.float64] | None:
+        """Distances from the rows in memory to the trivial task, if the distance has such a term."""
+        if trivial is None or get_distance(name).symmetric:
+            return None
+        if name not in self.to_trivial:
+            self.to_trivial[name] = trivial_distances(name, self.memory, trivial)
+        return self.to_trivial[name]
+
+    def shortlist(self, query: Float32, k: int, allowed: NDArray[np.bool_]) -> Positions:
+        """Up to k of the allowed rows ``[R]`` that are likely the nearest to a query ``[D]``, in no order.
+
+        Without an index, all that are allowed.
+        """
+        if self.saved is None or self.projected is None:
+            return np.flatnonzero(allowed)
+        index, size = self.saved.index, self.num_mapped
+        projected = index.project(query[None])[0]
+        found, gaps = index.search(projected, k, allowed=None if allowed[:size].all() else allowed[:size])
+        further = np.flatnonzero(allowed[size:])
+        differences = self.projected[further] - projected
+        found = np.concatenate([found, further + size])
+        gaps = np.concatenate([gaps, np.vecdot(differences, differences)])
+        return found[np.argpartition(gaps, k - 1)[:k]] if len(found) > k else found
+
+    def _check(self, rows: Positions) -> None:
+        """Compare mapped rows with their checksums, each once.
+
+        Raises:
+            DamagedIndexError: If one differs.
+        """
+        if self.saved is None:
+            return
+        unseen = rows[~self.saved.verified[rows]]
+        for start in range(0, len(unseen), BATCH_ROWS):
+            part = unseen[start : start + BATCH_ROWS]
+            if (row := self.saved.damaged_row(part)) is not None:
+                path = str(getattr(self.saved.vectors, "filename", ""))
+                raise DamagedIndexError(path, self.saved.generation, row)
+            self.saved.verified[part] = True
 
 
 def nearest(
-    query: NDArray[Any],
-    rows: Rows,
+    query: Float32,
+    rows: EmbeddingRows,
     *,
     k: int,
     distance: str,
-    trivial: NDArray[Any],
+    trivial: Float32,
     allowed: NDArray[np.bool_],
     exclude: int | None,
     key_of: Callable[[int], Key],
@@ -82,7 +215,7 @@ def nearest(
 
 
 def _candidates(
-    query: NDArray[Any], rows: Rows, k: int, distance: str, allowed: NDArray[np.bool_]
+    query: Float32, rows: EmbeddingRows, k: int, distance: str, allowed: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """The rows to compare: all that are allowed, or a shortlist where they are many."""
     count = int(np.count_nonzero(allowed))

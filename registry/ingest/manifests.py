@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidRecordError, RegistryError
-from registry.ingest.ingest import make_settings
-from registry.records import checked_name
-from registry.tables import cleaned, csv_rows
+from registry.ingest.tables import cleaned, csv_rows
+from registry.ingest.translate import make_settings
+from registry.names import checked_name
 
 REQUIRED = ("name", "data")
 OPTIONAL = ("tags", "split", "max_samples", "seed")
@@ -32,12 +32,12 @@ class TaskRow:
     """A task that is to be added.
 
     Attributes:
-        name: Of the task.
+        name: Name of the task.
         data: A data spec.
         tags: Free words.
-        split: Of this dataset; that of the whole run if ``None``.
-        max_samples: The same.
-        seed: The same.
+        split: Split of this dataset; that of the whole run if ``None``.
+        max_samples: Most samples of this dataset; that of the whole run if ``None``.
+        seed: Seed of this sample; that of the whole run if ``None``.
         place: Where it was read, in words, such as ``line 7``; empty if it was not.
     """
 
@@ -80,7 +80,7 @@ def read_task_rows(path: Path) -> tuple[list[TaskRow], list[str]]:
         InvalidRecordError: If it cannot be read, lacks a column, or is of another kind.
     """
     if path.is_dir():
-        found = _folder_rows(path)
+        listed = _folder_rows(path)
     else:
         readers = {".csv": _csv_rows, ".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
         read = readers.get(path.suffix.lower())
@@ -88,9 +88,9 @@ def read_task_rows(path: Path) -> tuple[list[TaskRow], list[str]]:
             raise InvalidRecordError(
                 f"{path}: expected a .csv, .parquet or .jsonl file with {ABOUT}, or a folder of task folders"
             )
-        found = read(path)
+        listed = read(path)
     rows, problems = [], []
-    for place, make in found:
+    for place, make in listed:
         try:
             rows.append(replace(make(), place=place))
         except RegistryError as err:
@@ -104,13 +104,13 @@ def checked_rows(rows: Iterable[TaskRow]) -> list[TaskRow]:
     Raises:
         InvalidRecordError: If two are of one name.
     """
-    known, problems = _unique(None, list(rows), [])
+    checked, problems = _unique(None, list(rows), [])
     if problems:
         raise InvalidRecordError("; ".join(problems))
-    return known
+    return checked
 
 
-Found = Iterator[tuple[str, Callable[[], TaskRow]]]
+ListedRows = Iterator[tuple[str, Callable[[], TaskRow]]]
 """Where a row is, and what makes it or says what is wrong with it."""
 
 
@@ -122,19 +122,19 @@ def _unique(path: Path | None, rows: list[TaskRow], problems: list[str]) -> tupl
     for name, same in by_name.items():
         if len(same) > 1:
             where = " and ".join(row.place for row in same if row.place)
-            told = f"{path}, {where}: " if path else ""
-            problems.append(f"{told}the task {name} is given {len(same)} times; give each a name of its own")
+            prefix = f"{path}, {where}: " if path else ""
+            problems.append(f"{prefix}the task {name} is given {len(same)} times; give each a name of its own")
     return [row for row in rows if len(by_name[row.name]) == 1], problems
 
 
-def _folder_rows(path: Path) -> Found:
+def _folder_rows(path: Path) -> ListedRows:
     """One task for each folder inside, by name; hidden ones are not looked at.
 
     Raises:
         InvalidRecordError: If there is none.
     """
     try:
-        folders = sorted(it for it in path.iterdir() if it.is_dir() and not it.name.startswith("."))
+        folders = sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
     except OSError as err:
         raise InvalidRecordError(f"{path}: cannot be read: {(err.strerror or str(err)).lower()}") from err
     if not folders:
@@ -143,12 +143,12 @@ def _folder_rows(path: Path) -> Found:
         yield "", lambda folder=folder: TaskRow(folder.name, str(folder))  # type: ignore[misc]
 
 
-def _csv_rows(path: Path) -> Found:
+def _csv_rows(path: Path) -> ListedRows:
     for line, row in csv_rows(path, REQUIRED, OPTIONAL):
         yield f"line {line}", lambda row=row: _row(path, cleaned(row, (*REQUIRED, *OPTIONAL)))  # type: ignore[misc]
 
 
-def _parquet_rows(path: Path) -> Found:
+def _parquet_rows(path: Path) -> ListedRows:
     """Rows of a Parquet file.
 
     Raises:
@@ -172,7 +172,7 @@ def _parquet_rows(path: Path) -> Found:
         yield f"row {number}", lambda row=row: _row(path, row)  # type: ignore[misc]
 
 
-def _jsonl_rows(path: Path) -> Found:
+def _jsonl_rows(path: Path) -> ListedRows:
     """Rows of a JSON Lines file.
 
     Raises:

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.errors import IngestError, RegistryError
-from registry.ingest import ingest
-from registry.options import EngineOptions, OneOptions, Progress
-from registry.records import SpaceRecord
+from registry.ingest.translate import translated_errors
+from registry.options import EngineOptions
 
 if TYPE_CHECKING:
-    from indexer.engines.shards import ShardedSample, Workers
     from indexer.engines.work import EngineSettings
     from indexer.networks.load import PretrainedNetwork
     from indexer.records import EmbeddingSettings, TaskEmbedding
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What came of one dataset.
+    """The outcome of one dataset.
 
     Attributes:
-        number: Its place in the order in which data was given, from 0.
+        number: Place of the dataset in the order in which they were given, from 0.
         embedding: ``None`` if there is an error.
         error: Why it could not be embedded.
-        seconds: That it took.
+        seconds: Time that it took.
     """
 
     number: int
@@ -38,10 +36,10 @@ class EmbeddingRun:
     """Datasets to be embedded in one space.
 
     Attributes:
-        settings: How; of single datasets some of it may differ, but not what makes the space.
+        settings: How to embed; single datasets may have others, but for what makes the space.
         probe: The network of the space.
         engine: Name of the engine.
-        engine_settings: How much at once.
+        engine_settings: How many at once, and where.
     """
 
     settings: "EmbeddingSettings"
@@ -51,24 +49,20 @@ class EmbeddingRun:
 
     @property
     def space_id(self) -> str:
-        """Of the embeddings to come."""
+        """Id of the space that datasets are embedded in."""
         from indexer.embed import space_of
 
         return space_of(self.probe, self.settings).space_id
 
-    def space_record(self) -> SpaceRecord:
-        """The space, with its trivial task measured."""
-        return ingest.space_record(self.probe, self.settings)
-
     def settings_of(self, **changes: Any) -> "EmbeddingSettings":
-        """The settings with those of one dataset in their place.
+        """The settings of the run with some replaced for one dataset.
 
         Raises:
             IngestError: If a value is out of its range.
         """
         from dataclasses import replace
 
-        with ingest.translated_errors():
+        with translated_errors():
             return replace(self.settings, **changes)
 
     def fingerprint(self, data: str, settings: "EmbeddingSettings") -> str:
@@ -77,7 +71,7 @@ class EmbeddingRun:
         Raises:
             IngestError: If the data cannot be read or makes no task.
         """
-        with ingest.translated_errors():
+        with translated_errors():
             from indexer.data.samples import fingerprint_dataset
 
             return fingerprint_dataset(
@@ -94,12 +88,12 @@ class EmbeddingRun:
         from indexer.engines.work import EmbedWork
 
         works = (EmbedWork(data, settings) for data, settings in datasets)
-        with ingest.translated_errors():
+        with translated_errors():
             for outcome in run_works(works, self.engine, self.engine_settings):
                 if outcome is None:
                     yield None
                     continue
-                error = _ours(outcome.error) if outcome.error else None
+                error = _translated(outcome.error) if outcome.error else None
                 yield Embedded(outcome.number, outcome.value, error, outcome.seconds)
 
 
@@ -110,7 +104,7 @@ def make_run(settings: "EmbeddingSettings", **options: Unpack[EngineOptions]) ->
         IngestError: If the probe cannot be loaded, or an option is out of its range or not heeded.
         NotFoundError: If there is no such probe, estimator or engine.
     """
-    with ingest.translated_errors():
+    with translated_errors():
         from indexer.engines.engines import DEFAULT_ENGINE, check_heeded, get_engine
         from indexer.engines.work import EngineSettings
         from indexer.fisher.estimate import get_estimator
@@ -126,58 +120,10 @@ def make_run(settings: "EmbeddingSettings", **options: Unpack[EngineOptions]) ->
         return EmbeddingRun(settings, load_network(settings.probe), engine, engine_settings)
 
 
-@dataclass(frozen=True, eq=False)
-class ShardedTask(ingest.PreparedTask):
-    """A dataset whose samples are with many workers, ready to be embedded."""
-
-    sample: "ShardedSample"  # type: ignore[assignment]  # which has a description too
-    workers: "Workers"
-
-    def embed(self, progress: Progress | None = None) -> "TaskEmbedding":
-        """Compute the embedding.
-
-        Raises:
-            IngestError: If the data has changed meanwhile, or workers are lost again and again.
-        """
-        from indexer.engines.shards import embed_shards
-
-        with ingest.translated_errors():
-            return embed_shards(self.sample, self.probe, self.settings, self.workers, progress=progress)
-
-
-def prepare_one(data: str, progress: Progress | None, **options: Unpack[OneOptions]) -> ingest.PreparedTask:
-    """Sample and decode a dataset, here or, if there are shards, by workers.
-
-    Raises:
-        IngestError: If the data cannot be read or makes no task, the probe cannot be loaded, or an option is
-            out of its range or would change nothing.
-        NotFoundError: If there is no such probe, estimator or engine.
-        MissingExtraError: If the engine needs a library that is not installed.
-    """
-    given: dict[str, Any] = dict(options)
-    shards = given.pop("shards", None)
-    where = {name: given.pop(name) for name in EngineOptions.__annotations__ if name in given}
-    settings = ingest.make_settings(**given)
-    if shards is None:
-        if told := sorted(name for name, value in where.items() if value is not None):
-            raise IngestError(
-                f"{' and '.join(told)} would change nothing: one dataset is embedded in this process, unless "
-                "its samples are split by shards"
-            )
-        return ingest.prepare_task(data, settings, progress)
-    run = make_run(settings, **where)
-    with ingest.translated_errors():
-        from indexer.engines.shards import Workers, load_shards
-
-        workers = Workers(shards, run.engine, run.engine_settings)
-        sample = load_shards(data, run.probe, settings, workers, progress=progress)
-    return ShardedTask(sample, run.probe, settings, workers)
-
-
-def _ours(error: Exception) -> RegistryError:
-    """An error of the indexer as one of ours."""
+def _translated(error: Exception) -> RegistryError:
+    """An error of the indexer as one of the registry."""
     try:
-        with ingest.translated_errors():
+        with translated_errors():
             raise error
     except RegistryError as err:
         return err

@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
 from registry.answers import Trial
-from registry.errors import IngestError
-from registry.ingest import ingest
+from registry.errors import IngestError, RegistryError
+from registry.ingest.data import READING_SETTINGS, check_data_is_there, reading_options
+from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
 from registry.recommend.scores import score
 from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 if TYPE_CHECKING:
-    from registry.ingest.ingest import TaskEmbedding
+    from indexer.experts.trials import TrialFeatures
+    from registry.ingest.prepare import TaskEmbedding
 
 SCORES = ("logme", "linear_probe", "knn")
 """Which transferability scores a trial computes."""
@@ -32,16 +34,14 @@ def task_options(task: TaskRecord, options: DataOptions) -> DataOptions:
     Raises:
         IngestError: If the data did not ship, or is not where it was.
     """
-    ingest.check_data_is_there(task)
+    check_data_is_there(task)
     said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS}
-    return cast("DataOptions", said | ingest.reading_options(task))
+    return cast("DataOptions", said | reading_options(task))
 
 
 def embedding_options(embedding: "TaskEmbedding", options: DataOptions) -> DataOptions:
-    """How trials on data that was just embedded read it: the same sample, unless told otherwise."""
-    done = {
-        name: getattr(embedding.settings, name) for name in ("max_samples", "seed", *ingest.READING_SETTINGS)
-    }
+    """How trials on data that was just embedded read it: the same sample, unless options say otherwise."""
+    done = {name: getattr(embedding.settings, name) for name in ("max_samples", "seed", *READING_SETTINGS)}
     said = {name: value for name, value in options.items() if name in SAMPLE_OPTIONS and value is not None}
     return cast("DataOptions", done | said)
 
@@ -59,36 +59,66 @@ def open_data(
     Raises:
         IngestError: If an option is out of its range.
     """
-    settings = ingest.make_settings(**options)
-    with ingest.translated_errors():
+    settings = make_settings(**options)
+    with translated_errors():
         from indexer.experts.trials import TrialData
 
         sample = TrialData(data, settings)
 
     def run(expert: ExpertRecord) -> TrialRun:
         from indexer.errors import DataError, IndexerError
-        from indexer.experts.few_shot import score_features
 
         try:
-            found = sample.features(expert.loader, progress)
-        except DataError as err:  # which would stop every expert
-            raise IngestError(str(err)) from err
+            featured = sample.features(expert.loader, progress)
+        except DataError as err:
+            if not sample.was_read:  # which would stop every expert
+                raise IngestError(str(err)) from err
+            raise TrialFailedError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
         start = time.perf_counter()
-        scores = {name: score(name, found.features, found.labels, kind=found.kind) for name in SCORES}
-        single = found.kind == "single_label"
-        accuracy = score_features(found.features, found.labels, settings.seed).accuracy if single else None
-        spent = found.feature_seconds
+        scores = _scores_of(featured)
+        accuracy, caution = _accuracy_of(featured, settings.seed)
+        spent = featured.feature_seconds
         return TrialRun(
             scores,
             accuracy,
-            num_images=len(found.labels),
-            loading_seconds=found.loading_seconds,
+            num_images=len(featured.labels),
+            loading_seconds=featured.loading_seconds,
             feature_seconds=None if spent is None else spent + time.perf_counter() - start,
+            caution=caution,
         )
 
     return run
+
+
+def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
+    """Transferability scores by name.
+
+    Raises:
+        TrialFailedError: If they cannot be computed, whatever it was.
+    """
+    try:
+        return {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
+    except RegistryError as err:
+        raise TrialFailedError(str(err)) from err
+    except Exception as err:  # features of any network come here, and one must not lose the trials of others
+        raise TrialFailedError(f"its features cannot be scored ({type(err).__name__}: {err})") from err
+
+
+def _accuracy_of(featured: "TrialFeatures", seed: int) -> tuple[float | None, str]:
+    """Few-shot accuracy of single-label tasks; or why there is none."""
+    from indexer.errors import IndexerError
+    from indexer.experts.few_shot import score_features
+
+    if featured.kind != "single_label":
+        return None, ""
+    try:
+        return score_features(featured.features, featured.labels, seed).accuracy, ""
+    except IndexerError as err:
+        return None, f"no accuracy was measured, its scores count ({err})"
+    except Exception as err:  # as for its scores
+        return None, f"no accuracy was measured, its scores count ({type(err).__name__}: {err})"
 
 
 def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[ResultRecord]:
@@ -96,7 +126,7 @@ def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[Res
     from indexer.experts.few_shot import PROTOCOL
 
     return [
-        ResultRecord(task.name, it.expert, it.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
-        for it in trials
-        if it.found.accuracy is not None
+        ResultRecord(task.name, trial.expert, trial.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
+        for trial in trials
+        if trial.found.accuracy is not None
     ]

@@ -1,28 +1,97 @@
-"""The one writer of many tasks: few large commits, and nothing is told before it is on disk.
+"""The one writer of task versions: for one task, or for many in few large commits.
 
-What is kept back is written once there are ``batch`` embeddings, or the oldest has waited for some seconds.
+Nothing is reported before it is on disk. What ``TaskWriter`` keeps back is written once there are ``batch``
+embeddings, or the oldest has waited for some seconds.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from registry.answers import AddedOfMany
-from registry.cautions import embedding_warnings
-from registry.ingest import ingest
+from registry.ingest.cautions import embedding_warnings
 from registry.ingest.manifests import TaskRow
-from registry.ingest.runs import Embedded
+from registry.ingest.prepare import embedding_record, task_record
+from registry.ingest.translate import settings_key
 from registry.records import EmbeddingRecord, TaskRecord
 from registry.storage.store import Store
+from registry.task_answers import AddedOfMany
 
 if TYPE_CHECKING:
-    from registry.ingest.ingest import TaskEmbedding
+    from registry.ingest.prepare import TaskEmbedding
 
 BATCH = 64
 """Embeddings of a commit; each commit adds a file to a table, and reading slows down with their number."""
 
 MAX_WAIT_SECONDS = 5.0
 """Longest that an embedding is kept back: what a killed run has to do again."""
+
+
+class NamedEmbedding(NamedTuple):
+    """An embedding that is to be written under a name; ``tags`` are added to those of earlier versions."""
+
+    name: str
+    tags: tuple[str, ...]
+    embedding: "TaskEmbedding"
+
+
+class WrittenTask(NamedTuple):
+    """A task version with its embedding as they are on disk; ``new`` is what was not there before."""
+
+    task: TaskRecord
+    embedding: EmbeddingRecord
+    new: Literal["version", "embedding", "nothing"]
+
+
+def has_content(task: TaskRecord, fingerprint: str, settings: str) -> bool:
+    """Whether a task is of this data and these settings."""
+    return (task.fingerprint, task.settings) == (fingerprint, settings)
+
+
+def write_tasks(store: Store, space_id: str, entries: Sequence[NamedEmbedding]) -> list[WrittenTask]:
+    """Write embeddings, each as one of the latest version of its task or of the next one, as the content asks.
+
+    Data and settings of the latest version make a further embedding of it, or nothing if it has one in this
+    space; anything else makes the next version, which keeps the tags of the one before.
+
+    Args:
+        store: A registry that has the space.
+        space_id: Id of the space of the embeddings.
+        entries: Embeddings of tasks of different names.
+
+    Returns:
+        What is on disk for each, in this order; all of it, or nothing, was written in one commit a table.
+
+    Raises:
+        StorageError: If the registry cannot be written.
+    """
+    with store.write_lock():
+        names = {entry.name for entry in entries}
+        latest, following = store.latest_tasks(names), store.next_versions(names)
+        embedded = store.embedded_keys(space_id, names)
+        written = []
+        new_versions: list[tuple[TaskRecord, EmbeddingRecord]] = []
+        new_embeddings: list[EmbeddingRecord] = []
+        for name, tags, embedding in entries:
+            task, settings = latest.get(name), embedding.settings
+            if task and has_content(task, embedding.dataset.fingerprint, settings_key(settings)):
+                record = embedding_record(name, task.version, embedding)
+                if (name, task.version) in embedded:
+                    written.append(WrittenTask(task, record, "nothing"))
+                else:
+                    new_embeddings.append(record)
+                    written.append(WrittenTask(task, record, "embedding"))
+                continue
+            all_tags = (*(task.tags if task else ()), *tags)
+            task = task_record(embedding.dataset, settings, name, following[name], all_tags)
+            record = embedding_record(name, task.version, embedding)
+            new_versions.append((task, record))
+            written.append(WrittenTask(task, record, "version"))
+        if new_embeddings:
+            store.add_embeddings(space_id, new_embeddings)
+        if new_versions:
+            store.add_tasks(new_versions, space_id)
+    return written
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +102,12 @@ class _Waiting:
 
 
 class TaskWriter:
-    """Writes embeddings of tasks of one space.
+    """Writes embeddings of many tasks of one space, some at a time.
 
     Args:
         store: A registry that has the space.
-        space_id: Of the embeddings.
-        tags: Of all tasks, besides their own.
+        space_id: Id of the space of the embeddings.
+        tags: Tags of all tasks, besides their own.
         batch: Embeddings of a commit.
         max_wait: Seconds after which what there is is written.
 
@@ -64,12 +133,11 @@ class TaskWriter:
         self._since = 0.0
         self.commits = 0
 
-    def take(self, row: TaskRow, embedded: Embedded) -> None:
-        """Keep an embedding until it is written."""
-        assert embedded.embedding is not None  # noqa: S101  # what has an error never comes here
+    def take(self, row: TaskRow, embedding: "TaskEmbedding", seconds: float) -> None:
+        """Keep an embedding, which took so many seconds, until it is written."""
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append(_Waiting(row, embedded.embedding, embedded.seconds))
+        self._waiting.append(_Waiting(row, embedding, seconds))
 
     @property
     def is_due(self) -> bool:
@@ -81,72 +149,44 @@ class TaskWriter:
         """Write what waits, in one commit a table.
 
         Returns:
-            What became of each.
+            The outcome of each.
 
         Raises:
             StorageError: If the registry cannot be written; what waits goes on waiting.
         """
         if not self._waiting:
             return []
-        with self._store.write_lock():
-            added = self._write_all()
-        self._waiting = []
-        return added
-
-    def _write_all(self) -> list[AddedOfMany]:
-        names = {waiting.row.name for waiting in self._waiting}
-        latest = self._store.latest_tasks(names)
-        embedded = self._store.embedded_keys(self._space_id, names)
-        following = self._store.next_versions(names)
-        new_tasks: list[tuple[TaskRecord, EmbeddingRecord]] = []
-        new_embeddings: list[EmbeddingRecord] = []
-        added = []
-        for waiting in self._waiting:
-            found, row = waiting.embedding, waiting.row
-            known = latest.get(row.name)
-            if known and has_content(known, found.dataset.fingerprint, ingest.settings_key(found.settings)):
-                record = ingest.embedding_record(row.name, known.version, found)
-                is_new = (row.name, known.version) not in embedded
-                if is_new:
-                    new_embeddings.append(record)
-                added.append(self._told(waiting, known, record, is_new=is_new))
-                continue
-            kept = known.tags if known else ()
-            tags = (*kept, *row.tags, *self._tags)
-            task = ingest.task_record(found.dataset, found.settings, row.name, following[row.name], tags)
-            record = ingest.embedding_record(row.name, task.version, found)
-            new_tasks.append((task, record))
-            added.append(self._told(waiting, task, record, is_new=True))
-        if new_embeddings:
-            self._store.add_embeddings(self._space_id, new_embeddings)
-        if new_tasks:
-            self._store.add_tasks(new_tasks, self._space_id)
-        self.commits += bool(new_embeddings) + bool(new_tasks)
-        return added
-
-    @staticmethod
-    def _told(waiting: _Waiting, task: TaskRecord, record: EmbeddingRecord, *, is_new: bool) -> AddedOfMany:
-        found = waiting.embedding
-        return AddedOfMany(
-            task=task.name,
-            place=waiting.row.place,
-            data=waiting.row.data,
-            status="added" if is_new else "unchanged",
-            version=task.version,
-            num_samples_used=record.num_samples_used,
-            head_accuracy=record.head_accuracy,
-            relative_error=record.relative_error,
-            seconds=waiting.seconds,
-            warnings=embedding_warnings(
-                record,
-                found.dataset,
-                max_samples=found.settings.max_samples,
-                tolerance=found.settings.tolerance,
-                fallbacks=found.fallbacks,
-            ),
+        written = write_tasks(
+            self._store,
+            self._space_id,
+            [
+                NamedEmbedding(one.row.name, (*one.row.tags, *self._tags), one.embedding)
+                for one in self._waiting
+            ],
         )
+        added = [_outcome(*pair) for pair in zip(self._waiting, written, strict=True)]
+        self._waiting = []
+        self.commits += len({task.new for task in written} - {"nothing"})
+        return added
 
 
-def has_content(task: TaskRecord, fingerprint: str, settings: str) -> bool:
-    """Whether a task is of this data and these settings."""
-    return (task.fingerprint, task.settings) == (fingerprint, settings)
+def _outcome(waiting: _Waiting, written: WrittenTask) -> AddedOfMany:
+    embedding, (task, record, new) = waiting.embedding, written
+    return AddedOfMany(
+        task=task.name,
+        place=waiting.row.place,
+        data=waiting.row.data,
+        status="unchanged" if new == "nothing" else "added",
+        version=task.version,
+        num_samples_used=record.num_samples_used,
+        head_accuracy=record.head_accuracy,
+        relative_error=record.relative_error,
+        seconds=waiting.seconds,
+        warnings=embedding_warnings(
+            record,
+            embedding.dataset,
+            max_samples=embedding.settings.max_samples,
+            tolerance=embedding.settings.tolerance,
+            fallbacks=embedding.fallbacks,
+        ),
+    )

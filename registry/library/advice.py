@@ -1,4 +1,4 @@
-"""Which expert to start from: the question that the registry answers by results, distances and trials."""
+"""The part of ``TaskRegistry`` that recommends experts, by results, distances and trials."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Unpack, cast
 from registry.answers import Recommendation, Trial
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
-from registry.ingest import ingest
 from registry.ingest import trials as trial_runs
-from registry.library.asking import Asking, space_of
-from registry.library.experts import Experts
+from registry.ingest.data import takes_texts
+from registry.ingest.translate import make_settings
+from registry.library.base import RegistryBase, heals_index
 from registry.options import DataOptions, Progress, check_k
 from registry.recommend.trial_models import CostModel
 from registry.recommend.trials import TrialPlan, Trier, try_experts
@@ -19,12 +19,13 @@ from registry.records import Content, ExpertRecord, TaskRecord
 from registry.snapshots.view import View
 
 if TYPE_CHECKING:
-    from registry.ingest.ingest import TaskEmbedding
+    from registry.ingest.prepare import TaskEmbedding
 
 
-class Advice(Experts, Asking):
-    """The part of ``TaskRegistry`` that recommends."""
+class Advice(RegistryBase):
+    """The part of ``TaskRegistry`` that recommends experts."""
 
+    @heals_index
     def recommend(
         self,
         query: "str | TaskEmbedding",
@@ -62,11 +63,11 @@ class Advice(Experts, Asking):
             input_size: Only experts known to take images of at most so many pixels on a side.
             loadable_offline: Only experts whose weights are on this machine: those that ship with this package,
                 files that are there, and what torch's hub and Hugging Face have in their caches.
-            probe: Loader of the probe, or id of the space, in which to compare; of an embedding its own.
+            probe: Loader of the probe, or id of the space, in which to compare; for an embedding its own.
             progress: Called as ``progress(stage, done, total)`` while data is embedded and experts are tried.
             on_trial: Called after each trial.
-            **options: As of ``nearest``. For a registered task or an embedding ``max_samples``, ``seed``,
-                ``batch_size`` and ``device`` may be said of its trials.
+            **options: How data is read, see ``nearest``. For a registered task or an embedding ``max_samples``,
+                ``seed``, ``batch_size`` and ``device`` may be said of its trials.
 
         Raises:
             InvalidQueryError: If a number is out of its range, or something is asked that changes nothing.
@@ -76,26 +77,25 @@ class Advice(Experts, Asking):
         check_k(k)
         plan = TrialPlan(num_trials, time_budget, stop_below, record)
         limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline)
-        everyone = self.experts()
+        everyone = self._opened().experts(builtin=self.builtin)
         experts = limits.within(everyone)
-        _check_given(given or {}, experts, everyone)
-
-        def ask(view: View) -> Recommendation:
-            fitting = [expert for expert in experts if _takes(expert) == view.space.content]
-            _check_content(given or {}, fitting, view)
-            task = self._task_of(query, view) if num_trials else None
-            trier = self._trier(query, task, plan, options, progress, on_trial) if num_trials else None
-            of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
-            said = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
-            (point,) = self._locate([query], view, cast("DataOptions", said), progress)
-            answer = view.recommend(point, fitting, self.results(), k=k, given=given, trier=trier)
-            if experts and not fitting:
-                answer = replace(answer, warnings=(_NONE_OF[view.space.content],))
-            if task and record:
-                self._record(task, answer, options.get("seed") or 0)
-            return answer
-
-        return self._answer(ask, probe or space_of(query))
+        given = given or {}
+        _check_given(given, experts, everyone)
+        view = self._view([query], probe)
+        fitting = [expert for expert in experts if _content_of(expert) == view.space.content]
+        _check_content(given, fitting, view)
+        task = self._task_of(query, view) if num_trials else None
+        trier = self._trier(query, task, plan, options, progress, on_trial) if num_trials else None
+        of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
+        rest = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
+        (point,) = self._locate([query], view, cast("DataOptions", rest), progress)
+        results = self._opened().results(builtin=self.builtin)
+        answer = view.recommend(point, fitting, results, k=k, given=given, trier=trier)
+        if experts and not fitting:
+            answer = replace(answer, warnings=(_NONE_OF[view.space.content],))
+        if task and record:
+            self._record(task, answer, options.get("seed") or 0)
+        return answer
 
     def _task_of(self, query: "str | TaskEmbedding", view: View) -> TaskRecord | None:
         """The registered task that is asked about, ``None`` for data and embeddings."""
@@ -133,7 +133,7 @@ class Advice(Experts, Asking):
             how, num_samples = options, None
         else:
             how, num_samples = trial_runs.embedding_options(query, options), query.dataset.num_samples
-        num_images = ingest.make_settings(**how).max_samples
+        num_images = make_settings(**how).max_samples
         if num_samples is not None:
             num_images = min(num_images, num_samples)
         return partial(
@@ -157,8 +157,8 @@ _NONE_OF: dict[Content, str] = {
 }
 
 
-def _takes(expert: ExpertRecord) -> Content:
-    return "texts" if ingest.takes_texts(expert.loader) else "images"
+def _content_of(expert: ExpertRecord) -> Content:
+    return "texts" if takes_texts(expert.loader) else "images"
 
 
 def _check_content(given: Mapping[str, float], fitting: Sequence[ExpertRecord], view: View) -> None:

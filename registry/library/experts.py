@@ -1,6 +1,5 @@
-"""What is known of networks: experts, and what was measured of them."""
+"""The part of ``TaskRegistry`` that keeps experts, and the results that were measured with them."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,20 +8,17 @@ from registry.answers import ImportedExperts, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
-from registry.ingest import ingest
-from registry.library.transfer import Transfer
+from registry.ingest.networks import measure_expert
+from registry.ingest.tables import read_results
+from registry.library.base import RegistryBase
+from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import Progress
-from registry.records import ExpertRecord, ResultRecord, checked_name
-from registry.tables import read_results
+from registry.records import ExpertRecord, ResultRecord
 
 
-class Experts(Transfer, ABC):
+class Experts(RegistryBase):
     """The part of ``TaskRegistry`` that keeps experts and results."""
-
-    @abstractmethod
-    def _create_if_missing(self) -> None:
-        """Make the registry, with the starter content, unless it is there."""
 
     def add_expert(
         self,
@@ -39,7 +35,7 @@ class Experts(Transfer, ABC):
             loader: ``architecture.weights`` or ``architecture@FILE``, see ``indexer.networks.load``.
             name: To be known by; what the loader suggests if ``None``.
             source_task: Name of the task it was trained on, if known.
-            source_accuracy: On held-out samples of that task, 0 to 1, if known.
+            source_accuracy: Accuracy on held-out samples of that task, 0 to 1, if known.
             license: SPDX identifier, if known.
 
         Raises:
@@ -64,16 +60,16 @@ class Experts(Transfer, ABC):
 
         All are registered, or none.
 
-        Importing again writes nothing but what has changed: what the source says of an expert goes before what
-        is registered, and where it says nothing, that stays.
+        Importing again writes nothing but what has changed: what the source says of an expert takes precedence
+        over what is registered, and where it says nothing, that stays.
 
         Args:
-            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.tables``; or ``hf`` with a
+            source: ``torchvision``, ``timm``, or a CSV file, see ``registry.ingest.tables``; or ``hf`` with a
                 folder. An expert of a library that was removed here stays removed, and a name that another
                 network has here stays with it.
             from_dir: A folder that holds a model as the Hugging Face hub gives it, or folders of such; licence,
                 source task and results are those of its card, see ``registry.experts.hub``.
-            skip_bad: Of model folders, take the good ones and tell of the others.
+            skip_bad: Take the good model folders, and report the others.
 
         Returns:
             How many are new, and what became of the others.
@@ -95,12 +91,12 @@ class Experts(Transfer, ABC):
                 f"source {str(source)!r} and {'no folder' if from_dir is None else f'folder {from_dir}'}"
             )
         library = expert_sources.is_library(source)
-        found = expert_sources.read_source(source)
+        described = expert_sources.read_source(source)
         self._create_if_missing()
         with self._store.write_lock():
             present = {expert.name: expert for expert in self._store.experts()}
             removed = self._store.removed_experts()
-            merged = expert_sources.merge(found, present, removed, library=library)
+            merged = expert_sources.merge(described, present, removed, library=library)
             about: dict[str, Any] = {"source": str(source)} if library else {}
             self._store.add_experts(merged.new, **about)
             self._store.update_experts(merged.changed, **about)
@@ -117,19 +113,19 @@ class Experts(Transfer, ABC):
             raise InvalidRecordError("; ".join(problems))
         self._create_if_missing()
         with self._store.write_lock():
-            found = hub.as_experts(models, self._store.task_names())
+            described = hub.as_experts(models, self._store.task_names())
             present = {expert.name: expert for expert in self._store.experts()}
-            found, taken = hub.without_taken(found, present)
+            free, taken = hub.without_taken(described, present)
             if (problems := [*problems, *taken]) and not skip_bad:
                 raise InvalidRecordError("; ".join(problems))
-            merged = expert_sources.merge([it.expert for it in found], present, (), library=False)
-            about = {it.expert.name: {"source": hub.SOURCE, **it.about} for it in found}
+            merged = expert_sources.merge([model.expert for model in free], present, (), library=False)
+            about = {model.expert.name: {"source": hub.SOURCE, **model.about} for model in free}
             self._store.add_experts(merged.new, each=about)
             self._store.update_experts(merged.changed, each=about)
-            results = hub.new_results(found, self._store.results())
+            results = hub.new_results(free, self._store.results())
             if results:
                 self._store.add_results(results)
-        notes = (*problems, *(note for it in found for note in it.notes))
+        notes = (*problems, *(note for model in free for note in model.notes))
         counts = len(merged.new), len(merged.changed), merged.unchanged
         return ImportedExperts(str(root), *counts, results=len(results), notes=notes)
 
@@ -148,6 +144,28 @@ class Experts(Transfer, ABC):
             NotFoundError: If it is not there.
         """
         return self._opened().expert(name)
+
+    def remove_expert(self, name: str, *, purge: bool = False) -> None:
+        """Take an expert out of every list and answer.
+
+        Args:
+            name: Name of the expert.
+            purge: Delete its rows and the results of it for good; without it they stay.
+
+        Raises:
+            NotFoundError: If it is not there.
+        """
+        store = self._opened()
+        (store.purge_expert if purge else store.remove_expert)(name)
+
+    def restore_expert(self, name: str) -> None:
+        """Bring back the expert of that name that was removed last.
+
+        Raises:
+            NotFoundError: If no expert of that name was removed.
+            DuplicateError: If another one has the name now.
+        """
+        self._opened().restore_expert(name)
 
     def add_result(
         self,
@@ -172,10 +190,10 @@ class Experts(Transfer, ABC):
         return result
 
     def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
-        """Remember the results of a CSV file; see ``registry.tables``.
+        """Remember the results of a CSV file; see ``registry.ingest.tables``.
 
         Args:
-            path: Of the file.
+            path: The CSV file.
             skip_bad: Take the good rows and leave the bad ones; without it, all or none.
 
         Returns:
@@ -217,7 +235,7 @@ class Experts(Transfer, ABC):
             task: Name of a task whose data is still where it was registered from. It is not checked to be
                 the same data still.
             expert: Name of an expert.
-            seed: Of the sample and the draws.
+            seed: Seed of the sample and the draws.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             record: Whether to store the result.
             progress: Called as ``progress(stage, done, total)``.
@@ -226,35 +244,28 @@ class Experts(Transfer, ABC):
             NotFoundError: If there is no such task or expert.
             IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
         """
-        known_task, known_expert = self._opened().task(task), self.expert(expert)
-        probe_result = ingest.measure_expert(
-            known_expert.loader, known_task, seed=seed, device=device, progress=progress
-        )
+        registered, loader = self._opened().task(task), self.expert(expert).loader
+        measured = measure_expert(loader, registered, seed=seed, device=device, progress=progress)
         if record:
             self.add_result(
-                known_task.name,
+                registered.name,
                 expert,
-                accuracy=probe_result.accuracy,
-                protocol=probe_result.protocol,
+                accuracy=measured.accuracy,
+                protocol=measured.protocol,
                 seed=seed,
                 source="t2v result measure",
             )
         return Measurement(
-            known_task.name,
-            expert,
-            probe_result.accuracy,
-            probe_result.deviation,
-            probe_result.protocol,
-            record,
+            registered.name, expert, measured.accuracy, measured.deviation, measured.protocol, record
         )
 
     def _result_check(self) -> Callable[[ResultRecord], None]:
-        """Raises NotFoundError for a result of a task or expert that is not registered."""
+        """A check that raises ``NotFoundError`` for a result of a task or expert that is not registered."""
         store = self._opened()
-        known = {"task": store.task_names(), "expert": {expert.name for expert in store.experts()}}
+        registered = {"task": store.task_names(), "expert": {expert.name for expert in store.experts()}}
 
         def check(result: ResultRecord) -> None:
-            for kind, names in known.items():
+            for kind, names in registered.items():
                 if getattr(result, kind) not in names:
                     raise NotFoundError(kind, getattr(result, kind), names)
 

@@ -1,79 +1,63 @@
-"""Pictures of likeness: the map of all tasks, their clusters, and the profile of two.
+"""The part of ``TaskRegistry`` that draws: the map of all tasks, their clusters, and the profile of two.
 
 Axes: T tasks, D filters of the probe, Q queries.
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from registry.caching import LastAnswers
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import Tasks
-from registry.ingest import ingest
-from registry.library.asking import Answer, Asking
-from registry.library.lifecycle import Lifecycle
+from registry.ingest import networks
+from registry.ingest.prepare import embed_in_space
+from registry.library.base import RegistryBase, heals_index
 from registry.map_answers import Clustering, LayerProfile, TaskMap
-from registry.maps import build, clusters, layouts, profiles
+from registry.maps import build, clusters, profiles
 from registry.maps.files import LayoutFiles
+from registry.maps.layouts import Layouts
 from registry.options import DataOptions, Progress, ReadingOptions
-from registry.snapshots.snapshots import Snapshot
 from registry.snapshots.view import Point, View
-from registry.storage.store import Store
 
 if TYPE_CHECKING:
-    from registry.ingest.ingest import TaskEmbedding
+    from registry.ingest.prepare import TaskEmbedding
 
 Unregistered = tuple[str, np.ndarray]
 """A label and the embedding ``[D]`` of what is not registered."""
 
-
 ANSWERS_KEPT = 8
 
 
-class MapCache:
-    """What was laid out and clustered of one registry, while nothing changes; threads may share it."""
+class Maps(RegistryBase):
+    """The part of ``TaskRegistry`` that draws."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._layouts: dict[str, layouts.Layouts] = {}
-        self._answers: dict[tuple[object, ...], tuple[Snapshot, object]] = {}
+    @cached_property
+    def _layouts(self) -> LastAnswers:
+        """The layouts of each space."""
+        return LastAnswers()
 
-    def layouts(self, space_id: str) -> layouts.Layouts:
+    @cached_property
+    def _drawn(self) -> LastAnswers:
+        """What was laid out and clustered of snapshots."""
+        return LastAnswers(ANSWERS_KEPT)
+
+    def _layouts_of(self, space_id: str) -> Layouts:
         """The layouts of a space."""
-        with self._lock:
-            if space_id not in self._layouts:
-                files = LayoutFiles(self.folder(), self._store.database.registry_id(), space_id)
-                self._layouts[space_id] = layouts.Layouts(files)
-            return self._layouts[space_id]
+        registry_id = self._store.database.registry_id()
+        return self._layouts.get(
+            space_id, lambda: Layouts(LayoutFiles(self._cache_folder(), registry_id, space_id))
+        )
 
-    def folder(self) -> Path:
+    def _cache_folder(self) -> Path:
         """Where caches go; need not be there."""
         database = self._store.database
         return database.place.cache_folder(database.registry_id())
 
-    def kept(self, key: tuple[object, ...], snapshot: Snapshot, make: Callable[[], Answer]) -> Answer:
-        """The answer to a question about a snapshot, made once."""
-        known = self._answers.get(key)
-        if known is not None and known[0] is snapshot:
-            return known[1]  # type: ignore[return-value]  # a key is of one kind of answer
-        found = make()
-        with self._lock:
-            if len(self._answers) >= ANSWERS_KEPT:
-                self._answers.clear()
-            self._answers[key] = (snapshot, found)
-        return found
-
-
-class Maps(Lifecycle, Asking):
-    """The part of ``TaskRegistry`` that draws."""
-
-    builtin: bool
-    _maps: MapCache
-
+    @heals_index
     def map(
         self,
         queries: "Sequence[str | TaskEmbedding | Unregistered]" = (),
@@ -96,34 +80,32 @@ class Maps(Lifecycle, Asking):
             queries: Names of registered tasks, data specs, embeddings, or pairs of a label and an embedding
                 ``[D]``; none of them is remembered. A name alone is one query.
             probe: Loader of the probe, or id of the space, whose tasks are laid out.
-            where: Only tasks that pass this filter are told; where they lie does not depend on it.
+            where: Only tasks that pass this filter are shown; where they lie does not depend on it.
             rebuild: Make the layout again.
-            seed: Of the layout; each has a layout of its own.
-            neighbors: How many of the nearest tasks are told of each, if there are at most 2,000.
+            seed: Seed of the layout; each has a layout of its own.
+            neighbors: How many of the nearest tasks are listed for each, if there are at most 2,000.
             progress: Called as ``progress(stage, done, total)``.
-            **options: How data is read, as of ``nearest``; its sample is that of seed 0.
+            **options: How data is read, see ``nearest``; its sample is that of seed 0.
 
         Raises:
             InvalidQueryError: If there is no task, a filter does not parse, or a seed or query is none.
             NotFoundError: If there is no such task, data or probe.
             IngestError: If data cannot be read.
         """
-        asked = [queries] if isinstance(queries, str) else queries
-        space = next((query.space.space_id for query in asked if not isinstance(query, str | tuple)), None)
         if not 0 <= seed < 2**32:
             raise InvalidQueryError(f"the seed must be from 0 to {2**32 - 1}, got {seed}")
+        asked = [queries] if isinstance(queries, str) else queries
+        view = self._view([query for query in asked if not isinstance(query, tuple)], probe, where)
+        points = self._points(asked, view, {"seed": None, **options}, progress)
+        layout, notes = self._layouts_of(view.space.space_id).of(
+            view.snapshot, seed=seed, rebuild=rebuild, progress=progress
+        )
+        shown = self._drawn.get(
+            ("map", view.snapshot, layout, where, neighbors), lambda: build.map_of(view, layout, neighbors)
+        )
+        return build.with_queries(shown, view, layout, points, notes)
 
-        def ask(view: View) -> TaskMap:
-            points = self._points(asked, view, {"seed": None, **options}, progress)
-            found, notes = self._maps.layouts(view.space.space_id).of(
-                view.snapshot, seed=seed, rebuild=rebuild, progress=progress
-            )
-            key = ("map", found, self.builtin, where, neighbors)
-            shown = self._maps.kept(key, view.snapshot, lambda: build.map_of(view, found, neighbors))
-            return build.with_queries(shown, view, found, points, notes)
-
-        return self._answer(ask, probe or space, where)
-
+    @heals_index
     def clusters(
         self,
         *,
@@ -152,26 +134,14 @@ class Maps(Lifecycle, Asking):
         """
         clusters.check_options(method, num_clusters, cut_height)
 
-        def ask(view: View) -> Clustering:
-            tasks = Tasks(view.snapshot.rows, build.rows_by_name(view), distance)
-            key = (
-                "clusters",
-                view.space.space_id,
-                self.builtin,
-                where,
-                method,
-                num_clusters,
-                cut_height,
-                distance,
-            )
+        view = self._view([], probe, where)
+        tasks = Tasks(view.snapshot.rows, build.rows_by_name(view), distance)
+        return self._drawn.get(
+            ("clusters", view.snapshot, where, method, num_clusters, cut_height, distance),
+            lambda: build.clustering_of(view, tasks, method, num_clusters, cut_height, progress),
+        )
 
-            def make() -> Clustering:
-                return build.clustering_of(view, tasks, method, num_clusters, cut_height, progress)
-
-            return self._maps.kept(key, view.snapshot, make)
-
-        return self._answer(ask, probe, where)
-
+    @heals_index
     def profile(
         self,
         source: "str | TaskEmbedding",
@@ -187,10 +157,10 @@ class Maps(Lifecycle, Asking):
 
         Args:
             source: Name of a registered task, a data spec or an embedding.
-            target: The same.
+            target: What it is compared with, given likewise.
             probe: Loader of the probe, or id of the space, in which to compare.
             progress: Called as ``progress(stage, done, total)`` while data is embedded.
-            **options: How data is read, as of ``nearest``.
+            **options: How data is read, see ``nearest``.
 
         Raises:
             InvalidQueryError: If options are given and there is no data, or two embeddings are of two spaces.
@@ -198,30 +168,26 @@ class Maps(Lifecycle, Asking):
             IngestError: If data or the probe cannot be read.
         """
         asked = (source, target)
-        space_id = next((it.space.space_id for it in asked if not isinstance(it, str)), None)
-
-        def ask(view: View) -> LayerProfile:
-            queries = [
-                ingest.embed_in_space(it, view.space, progress, **options)
-                if isinstance(it, str) and self._registered(it, view) is None
-                else it
-                for it in asked
-            ]
-            said: DataOptions = options if queries == list(asked) else {}
-            first, second = self._locate(queries, view, said, progress)
-            errors = [
-                self._error_of(point) if isinstance(query, str) else query.standard_error
-                for point, query in zip((first, second), queries, strict=True)
-            ]
-            return profiles.profile_of(
-                (str(first.query.task), str(second.query.task)),
-                view.space,
-                profiles.layers_of(view.space, self._maps.folder(), ingest.probe_layers),
-                (first.fisher, second.fisher),
-                (errors[0], errors[1]),
-            )
-
-        return self._answer(ask, probe or space_id)
+        view = self._view(asked, probe)
+        queries = [
+            embed_in_space(query, view.space, progress, **options)
+            if isinstance(query, str) and self._registered(query, view) is None
+            else query
+            for query in asked
+        ]
+        # Once data is embedded, options have had their effect; without any they are refused.
+        first, second = self._locate(queries, view, options if queries == list(asked) else {}, progress)
+        errors = [
+            self._error_of(point) if isinstance(query, str) else query.standard_error
+            for point, query in zip((first, second), queries, strict=True)
+        ]
+        return profiles.profile_of(
+            (str(first.query.task), str(second.query.task)),
+            view.space,
+            profiles.layers_of(view.space, self._cache_folder(), networks.probe_layers),
+            (first.fisher, second.fisher),
+            (errors[0], errors[1]),
+        )
 
     def _error_of(self, point: Point) -> np.ndarray:
         """Standard error ``[D]`` of the embedding of a registered task.

@@ -1,4 +1,4 @@
-"""Puts maps and clusterings together from what a question sees.
+"""Builds maps and clusterings from the registry as one question sees it.
 
 Axes: T tasks, D filters of the probe, Q queries.
 """
@@ -22,13 +22,13 @@ from registry.snapshots.view import Point, View
 MAP_DISTANCE = "task2vec"
 QUERY_NEIGHBORS = 3
 MATRIX_TASKS = 1000
-"""Up to so many tasks a clustering keeps its matrix, to be drawn."""
+"""Up to this many tasks a clustering keeps its matrix, to be drawn."""
 
 OTHER_LANDMARKS = 500
 """Landmarks of distances that no index stands for: each task is compared with all of them."""
 
 NEIGHBORS_UP_TO = 2000
-"""Up to so many tasks the nearest ones of each can be told with a map."""
+"""Up to this many tasks a map lists the nearest tasks of each."""
 
 
 def unregistered(label: str, fisher: np.ndarray, view: View) -> Point:
@@ -61,19 +61,19 @@ def rows_by_name(view: View) -> np.ndarray:
     return np.asarray(rows[np.argsort(names.to_numpy(zero_copy_only=False).astype(str), kind="stable")])
 
 
-def map_of(view: View, found: Layout, neighbors: int) -> TaskMap:
-    """What is told of a layout while nobody asks about anything."""
+def map_of(view: View, layout: Layout, neighbors: int) -> TaskMap:
+    """A layout as a map, without queries."""
     rows = rows_by_name(view)
     embeddings = view.snapshot.rows
     columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[rows])
-    numbers = layouts.positions_of(found, embeddings, rows)
+    numbers = layouts.positions_of(layout, embeddings, rows)
     names = tuple(columns["name"].to_pylist())
-    all_laid_out = not (found.roles == PLACED).any()
+    all_laid_out = not (layout.roles == PLACED).any()
     return TaskMap(
         names=names,
         versions=columns["version"].to_numpy().astype(np.int64),
-        positions=found.positions[numbers],
-        placed=found.roles[numbers] == LATER,
+        positions=layout.positions[numbers],
+        placed=layout.roles[numbers] == LATER,
         kinds=tuple(columns["kind"].to_pylist()),
         num_classes=columns["num_classes"].to_numpy().astype(np.int64),
         num_samples=columns["num_samples"].to_numpy().astype(np.int64),
@@ -84,23 +84,23 @@ def map_of(view: View, found: Layout, neighbors: int) -> TaskMap:
         nearest=_nearest_of_all(Tasks(embeddings, rows), names, neighbors),
         space=view.space.space_id,
         distance=MAP_DISTANCE,
-        method=found.method,
-        seed=found.seed,
-        stress=found.stress,
-        trustworthiness=found.trustworthiness,
-        num_neighbors=projection.num_neighbors(int((found.roles != LATER).sum())),
-        num_measured=found.num_measured,
-        num_landmarks=0 if all_laid_out else int((found.roles == LAID_OUT).sum()),
+        method=layout.method,
+        seed=layout.seed,
+        stress=layout.stress,
+        trustworthiness=layout.trustworthiness,
+        num_neighbors=projection.num_neighbors(int((layout.roles != LATER).sum())),
+        num_measured=layout.num_measured,
+        num_landmarks=0 if all_laid_out else int((layout.roles == LAID_OUT).sum()),
     )
 
 
 def with_queries(
-    shown: TaskMap, view: View, found: Layout, points: Sequence[Point], notes: Sequence[str]
+    shown: TaskMap, view: View, layout: Layout, points: Sequence[Point], notes: Sequence[str]
 ) -> TaskMap:
-    """A map with what is asked about, and what happened to its layout."""
+    """A map with its queries, and what happened to its layout."""
     positions = np.zeros((len(points), 2))
     for place, point in enumerate(points):
-        positions[place] = _position(view, found, point)
+        positions[place] = _position(view, layout, point)
     return replace(
         shown,
         queries=tuple(point.query.task for point in points),
@@ -110,14 +110,14 @@ def with_queries(
     )
 
 
-def _position(view: View, found: Layout, point: Point) -> np.ndarray:
+def _position(view: View, layout: Layout, point: Point) -> np.ndarray:
     """Where a point lies ``[2]``: a registered task where it is, anything else between the others."""
     if point.query.version:
         position = view.snapshot.catalogue.find(f"{point.query.task}@{point.query.version}")
         if position is not None and view.snapshot.catalogue.is_latest[position]:
             row = view.snapshot.row_of[[position]]
-            return np.asarray(found.positions[layouts.positions_of(found, view.snapshot.rows, row)[0]])
-    return np.asarray(layouts.place_vectors(found, view.snapshot.rows, point.fisher[None])[0])
+            return np.asarray(layout.positions[layouts.positions_of(layout, view.snapshot.rows, row)[0]])
+    return np.asarray(layouts.place_vectors(layout, view.snapshot.rows, point.fisher[None])[0])
 
 
 def _nearest(view: View, point: Point, k: int) -> tuple[tuple[str, float], ...]:
@@ -126,7 +126,7 @@ def _nearest(view: View, point: Point, k: int) -> tuple[tuple[str, float], ...]:
 
 
 def _nearest_of_all(tasks: Tasks, names: Sequence[str], k: int) -> tuple[tuple[tuple[str, float], ...], ...]:
-    """The k nearest of each task, ties in order of name; nothing where they are too many."""
+    """The k nearest tasks of each task, ties in order of name; nothing where there are too many tasks."""
     if not k or len(tasks) > NEIGHBORS_UP_TO:
         return ()
     distances = tasks.matrix()
@@ -169,13 +169,13 @@ def clustering_of(
         )
     columns = view.snapshot.catalogue.rows.take(view.snapshot.position_of[tasks.rows])
     names = tuple(columns["name"].to_pylist())
-    found, labels = clusters.describe(names, columns["tags"].to_pylist(), labels, chosen, distances)
+    described, labels = clusters.describe(names, columns["tags"].to_pylist(), labels, chosen, distances)
     drawn = len(chosen) == len(tasks) <= MATRIX_TASKS
     return Clustering(
         method=method,
         distance=tasks.distance,
         space=view.space.space_id,
-        clusters=found,
+        clusters=described,
         noise=tuple(names[place] for place in np.flatnonzero(labels == clusters.NOISE).tolist()),
         silhouette=parted.silhouette,
         tried=parted.tried,

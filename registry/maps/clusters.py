@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TagShare, TaskCluster
+from registry.options import CLUSTER_METHODS
 
-METHODS = ("agglomerative", "hdbscan")
 EACH_TRIED = 50
 """Up to here every number of clusters is tried; beyond, some."""
 
 SMALLEST_SIZES = (2, 3, 4, 5, 8, 12, 20, 30)
 """Smallest sizes of a cluster that are tried with HDBSCAN."""
 
-TAGS_TOLD = 3
+TAGS_NAMED = 3
 SMALLEST_SHARE = 1 / 3
-"""Of the tasks of a cluster that have a tag which is told of it."""
+"""The share of the tasks of a cluster that a tag must have to be named."""
 
 NOISE = 0
 """Label of tasks in no cluster; clusters are numbered from 1."""
@@ -38,8 +38,8 @@ class Partition:
 
     Attributes:
         labels: ``[T]`` from 1, or ``NOISE``.
-        silhouette: Of the clusters, noise left out; ``None`` where it is not defined.
-        tried: What was compared, with its silhouette.
+        silhouette: Silhouette of the clusters, noise left out; ``None`` where it is not defined.
+        tried: Each number that was compared, with its silhouette.
         cut_height: Where the tree was cut.
         tree: ``[T - 1, 4]`` of average linkage.
     """
@@ -52,14 +52,14 @@ class Partition:
 
 
 def check_options(method: str, num_clusters: int | None, cut_height: float | None) -> None:
-    """Check what is asked before the work.
+    """Check the options of a clustering before the work.
 
     Raises:
         NotFoundError: If there is no such method.
         InvalidQueryError: If a number is out of its range, or asks what the method does not take.
     """
-    if method not in METHODS:
-        raise NotFoundError("method of clustering", method, METHODS)
+    if method not in CLUSTER_METHODS:
+        raise NotFoundError("method of clustering", method, CLUSTER_METHODS)
     if num_clusters is not None and cut_height is not None:
         raise InvalidQueryError("a number of clusters and a height to cut at exclude each other; give one")
     if method == "hdbscan" and (num_clusters is not None or cut_height is not None):
@@ -83,15 +83,15 @@ def partition(
 
     Unless a number or a height is given, the number of clusters of average linkage is the one with the highest
     silhouette, from 2 to half the tasks. Cuts that only take single tasks off the rest do not count, as a
-    silhouette likes nothing better: the second largest cluster must hold 2 tasks and a hundredth of all. Of
-    HDBSCAN it is the smallest size of a cluster that is chosen so, each silhouette counting for the share of
-    tasks that are in a cluster. Of equals the smaller number is taken. Where none has a silhouette above 0,
+    silhouette likes nothing better: the second largest cluster must hold 2 tasks and a hundredth of all. For
+    HDBSCAN the smallest size of a cluster is chosen in this way, each silhouette counting for the share of
+    tasks that are in a cluster. Among equals the smaller number is taken. Where none has a silhouette above 0,
     average linkage makes one cluster of all.
 
     Args:
         distances: ``[T, T]`` symmetric, zero on the diagonal.
-        method: Of ``METHODS``.
-        num_clusters: Asked for.
+        method: One of ``CLUSTER_METHODS``.
+        num_clusters: Number of clusters asked for.
         cut_height: Distance at which the tree is cut: clusters whose mean distance is at most so much are one.
 
     Raises:
@@ -146,7 +146,7 @@ def cut_at(tree: Array, height: float) -> Labels:
 
 
 def height_of(tree: Array, num_clusters: int) -> float:
-    """A height at which the tree falls into so many clusters: half way between two merges."""
+    """A height at which the tree falls into ``num_clusters`` clusters: half way between two merges."""
     heights = [0.0, *tree[:, 2].tolist()]
     merges = len(heights) - num_clusters
     return float(heights[merges] if num_clusters == 1 else (heights[merges] + heights[merges + 1]) / 2)
@@ -155,8 +155,8 @@ def height_of(tree: Array, num_clusters: int) -> float:
 def silhouette(distances: Array, labels: Labels) -> float | None:
     """Mean silhouette, -1 to 1, of the tasks that are in a cluster; ``None`` where it is not defined."""
     inside = labels != NOISE
-    count, found = int(inside.sum()), len(np.unique(labels[inside]))
-    if not 2 <= found < count:
+    num_inside, num_clusters = int(inside.sum()), len(np.unique(labels[inside]))
+    if not 2 <= num_clusters < num_inside:
         return None
     from sklearn.metrics import silhouette_score
 
@@ -193,12 +193,12 @@ def _by_density(distances: Array, tree: Array) -> Partition:
     for size in SMALLEST_SIZES:
         if 2 * size > len(distances):
             break
-        found = _hdbscan(distances, size)
-        score = silhouette(distances, found)
-        weighed = 0.0 if score is None else score * float((found != NOISE).mean())
+        candidate = _hdbscan(distances, size)
+        score = silhouette(distances, candidate)
+        weighed = 0.0 if score is None else score * float((candidate != NOISE).mean())
         tried.append((size, weighed))
         if weighed > best:
-            best, labels = weighed, found
+            best, labels = weighed, candidate
     return Partition(labels, silhouette(distances, labels), tuple(tried), None, tree)
 
 
@@ -212,7 +212,7 @@ def _hdbscan(distances: Array, size: int) -> Labels:
 
 
 def medoid(distances: Array) -> int:
-    """Which of some tasks has the smallest sum of distances to the others; of equals the first."""
+    """The task with the smallest sum of distances to the others; among equals the first."""
     sums = distances.sum(axis=1)
     return int(np.flatnonzero(sums <= sums.min() + 1e-12 * len(sums))[0])
 
@@ -220,26 +220,26 @@ def medoid(distances: Array) -> int:
 def distinguishing_tags(
     inside: Counter[str], num_inside: int, outside: Counter[str], num_outside: int
 ) -> tuple[TagShare, ...]:
-    """Tags that set some tasks apart from others, most telling first, at most ``TAGS_TOLD``.
+    """Tags that set some tasks apart from others, the strongest first, at most ``TAGS_NAMED``.
 
-    A tag tells by the log of its odds inside over its odds outside, half a task added to each count. Only tags
-    that at least a third of the tasks inside have are told, and only where the share outside is smaller. Of
+    A tag counts by the log of its odds inside over its odds outside, half a task added to each count. Only tags
+    that at least a third of the tasks inside have are named, and only where the share outside is smaller. Among
     equals the first in the alphabet is taken.
 
     Args:
-        inside: How many tasks of the cluster have each tag.
-        num_inside: Tasks of the cluster.
-        outside: How many others have it.
-        num_outside: Other tasks.
+        inside: Number of tasks of the cluster that have each tag.
+        num_inside: Number of tasks of the cluster.
+        outside: Number of other tasks that have each tag.
+        num_outside: Number of other tasks.
     """
 
-    def telling(tag: str) -> float:
+    def weight(tag: str) -> float:
         odds = (inside[tag] + 0.5) / (num_inside - inside[tag] + 0.5)
         return log(odds / ((outside[tag] + 0.5) / (num_outside - outside[tag] + 0.5)))
 
     shares = [TagShare(tag, inside[tag] / num_inside, outside[tag] / max(num_outside, 1)) for tag in inside]
     apart = [share for share in shares if share.inside >= SMALLEST_SHARE and share.inside > share.outside]
-    return tuple(sorted(apart, key=lambda share: (-round(telling(share.tag), 9), share.tag))[:TAGS_TOLD])
+    return tuple(sorted(apart, key=lambda share: (-round(weight(share.tag), 9), share.tag))[:TAGS_NAMED])
 
 
 def describe(
@@ -253,26 +253,26 @@ def describe(
 
     Args:
         names: T tasks, in order of name.
-        tags: Of each.
+        tags: Tags of each task.
         labels: ``[T]`` in any numbers above ``NOISE``.
         compared: ``[L]`` rising, the tasks whose distances are known; some of each cluster.
         distances: ``[L, L]`` between those.
     """
     total = Counter(tag for of_task in tags for tag in of_task)
-    found = []
+    described = []
     for label in np.unique(labels[labels != NOISE]).tolist():
         members = np.flatnonzero(labels == label)
-        known = np.flatnonzero(labels[compared] == label)
-        between = distances[np.ix_(known, known)]
+        measured = np.flatnonzero(labels[compared] == label)
+        between = distances[np.ix_(measured, measured)]
         centre = medoid(between)
-        radius = float(between[centre].sum()) / max(len(known) - 1, 1)
-        found.append((-len(members), names[compared[known[centre]]], radius, members, label))
+        radius = float(between[centre].sum()) / max(len(measured) - 1, 1)
+        described.append((-len(members), names[compared[measured[centre]]], radius, members))
     clusters, numbers = [], np.zeros(len(labels), np.int64)
-    for number, (_, name, radius, members, _) in enumerate(sorted(found, key=lambda it: it[:2]), start=1):
+    for number, (_, name, radius, members) in enumerate(sorted(described, key=lambda row: row[:2]), start=1):
         numbers[members] = number
         inside = Counter(tag for member in members.tolist() for tag in tags[member])
         apart = distinguishing_tags(inside, len(members), total - inside, len(names) - len(members))
-        told = f"{name} ({', '.join(share.tag for share in apart)})" if apart else name
+        title = f"{name} ({', '.join(share.tag for share in apart)})" if apart else name
         of_cluster = tuple(names[member] for member in members.tolist())
-        clusters.append(TaskCluster(number, told, len(members), name, radius, apart, of_cluster))
+        clusters.append(TaskCluster(number, title, len(members), name, radius, apart, of_cluster))
     return tuple(clusters), numbers

@@ -8,8 +8,6 @@ Axes: T tasks.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,11 +19,13 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from registry.files import write_atomically
+
 FORMAT = 1
 """Part of every file: a layout made in another way is not extended but made again. Raise it with the method."""
 
 LAID_OUT, PLACED, LATER = 0, 1, 2
-"""Roles of a task: laid out by all distances; placed between those when they were; placed since."""
+"""Roles of a task: laid out by all distances; placed between those at the same time; placed later."""
 
 LOCK_FILE = "map-lock"  # no ending: a purge deletes all files of the folder that have one
 LOCK_TIMEOUT_SECONDS = 600.0
@@ -45,11 +45,11 @@ class Layout:
         identities: ``[T]`` which embedding of which task.
         positions: ``[T, 2]``.
         roles: ``[T]`` of ``LAID_OUT``, ``PLACED`` and ``LATER``.
-        stress: Of the layout when it was made.
-        trustworthiness: The same.
-        num_measured: Tasks the two were taken on.
-        method: How it was made, in words.
-        seed: It was made with.
+        stress: Stress-1 of the layout when it was made.
+        trustworthiness: Trustworthiness of the layout when it was made.
+        num_measured: Number of tasks that both were measured on.
+        method: How the layout was made, in words.
+        seed: Seed of the layout.
     """
 
     identities: pa.StringArray = field(repr=False)
@@ -62,11 +62,11 @@ class Layout:
     seed: int
 
     def __len__(self) -> int:
-        """T."""
+        """The number of tasks, T."""
         return len(self.identities)
 
     def with_placed(self, identities: pa.StringArray, positions: NDArray[np.float64], kept: Any) -> "Layout":
-        """The layout with tasks that were placed later behind those of ``kept`` ``[T]``, a mask."""
+        """The layout with tasks that were placed later after those of ``kept`` ``[T]``, a mask."""
         return replace(
             self,
             identities=pa.chunked_array([self.identities.filter(kept), identities]).combine_chunks(),
@@ -147,16 +147,8 @@ class LayoutFiles:
             writer.write_table(pa.table(dict(zip(SCHEMA, columns, strict=True)), schema))
         payload = sink.getvalue().to_pybytes()
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(layout.seed)
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.blake2b(payload, digest_size=32).digest() + payload)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        checksum = hashlib.blake2b(payload, digest_size=32).digest()
+        write_atomically(self._path(layout.seed), checksum + payload)
 
     def _path(self, seed: int) -> Path:
         return self._folder / f"map-{self._owner['space_id']}-{seed}.arrow"

@@ -1,4 +1,4 @@
-"""Keeps the layout of each space: loaded, made, or followed by tasks that were added since.
+"""Keeps the layout of each space: loaded, made, or extended by tasks that were added since.
 
 Axes: T tasks, N tasks that are not laid out yet, L landmarks.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from registry.index import landmarks
 from registry.index.landmarks import Tasks
-from registry.index.rows import NO_KEY, EmbeddingRows
+from registry.index.neighbors import NO_KEY, EmbeddingRows
 from registry.maps import projection
 from registry.maps.files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
 from registry.options import Progress
@@ -34,7 +34,7 @@ class Layouts:
     def __init__(self, files: LayoutFiles) -> None:
         self._files = files
         self._lock = threading.Lock()
-        self._known: dict[int, Layout] = {}
+        self._layouts: dict[int, Layout] = {}
         self._answers: dict[int, tuple[Snapshot, Layout]] = {}
 
     def of(
@@ -43,59 +43,59 @@ class Layouts:
         """The layout of the latest version of every task, and what happened to it, in sentences.
 
         Args:
-            snapshot: Of the space.
-            seed: Of the layout.
-            rebuild: Make it anew.
+            snapshot: The space as it is now.
+            seed: Seed of the layout.
+            rebuild: Make the layout anew.
             progress: Called as ``progress(stage, done, total)``.
         """
         with self._lock:
             answer = self._answers.get(seed)
             if answer and answer[0] is snapshot and not rebuild:
                 return answer[1], []
-            found, notes = self._made(snapshot, seed, rebuild, progress)
-            if len(self._known) >= SEEDS_KEPT:
-                self._known.clear()
+            layout, notes = self._made(snapshot, seed, rebuild, progress)
+            if len(self._layouts) >= SEEDS_KEPT:
+                self._layouts.clear()
                 self._answers.clear()
-            self._known[seed] = found
-            self._answers[seed] = (snapshot, found)
-            return found, notes
+            self._layouts[seed] = layout
+            self._answers[seed] = (snapshot, layout)
+            return layout, notes
 
     def _made(
         self, snapshot: Snapshot, seed: int, rebuild: bool, progress: Progress | None
     ) -> tuple[Layout, list[str]]:
         rows = latest_rows(snapshot)
         identities = _identities(snapshot.rows, rows)
-        known = self._known.get(seed)
-        if known is not None and not rebuild and not _missing(known, identities).any():
-            return known, []
+        layout = self._layouts.get(seed)
+        if layout is not None and not rebuild and not _missing(layout, identities).any():
+            return layout, []
         with self._files.writing():
             if not rebuild:
-                known, reason = self._load(seed, known)
-                if known is not None:
-                    missing = _missing(known, identities)
-                    reason = _why_again(known, identities, missing, snapshot.rows)
+                layout, reason = self._load(seed, layout)
+                if layout is not None:
+                    missing = _missing(layout, identities)
+                    reason = _why_again(layout, identities, missing, snapshot.rows)
                     if not reason:
-                        return self._followed(known, snapshot.rows, rows, identities, missing, progress)
+                        return self._followed(layout, snapshot.rows, rows, identities, missing, progress)
             else:
                 reason = "as asked"
-            found = _lay_out(Tasks(snapshot.rows, rows), identities, seed, progress)
-            self._save(found)
-        return found, [f"The tasks were laid out anew: {reason}."] if reason else []
+            layout = _lay_out(Tasks(snapshot.rows, rows), identities, seed, progress)
+            self._save(layout)
+        return layout, [f"The tasks were laid out anew: {reason}."] if reason else []
 
-    def _load(self, seed: int, known: Layout | None) -> tuple[Layout | None, str]:
-        """The saved layout, which another process may have added to, or the known one; or why there is none."""
+    def _load(self, seed: int, layout: Layout | None) -> tuple[Layout | None, str]:
+        """The saved layout, which another process may have extended, or this one; or why there is none."""
         try:
             return self._files.load(seed), ""
         except UnusableLayoutError as err:
             reason = str(err)
-            if known is not None or reason == "missing":
-                return known, ""
+            if layout is not None or reason == "missing":
+                return layout, ""
             logger.warning("the layout is made again: the saved one is %s", reason)
             return None, f"the saved layout is {reason}"
 
     def _followed(
         self,
-        known: Layout,
+        layout: Layout,
         embeddings: EmbeddingRows,
         rows: NDArray[np.int64],
         identities: pa.StringArray,
@@ -104,19 +104,19 @@ class Layouts:
     ) -> tuple[Layout, list[str]]:
         """The layout with tasks placed that were added; those gone are dropped, landmarks if purged."""
         if not missing.any():
-            return known, []
-        positions = _place_rows(known, embeddings, rows[missing], progress)
-        kept = pc.is_in(known.identities, value_set=identities).to_numpy(zero_copy_only=False).copy()
-        kept[_anchors(known, embeddings)[0]] = True
-        found = known.with_placed(identities.filter(pa.array(missing)), positions, pa.array(kept))
-        self._save(found)
-        return found, []
+            return layout, []
+        positions = _place_rows(layout, embeddings, rows[missing], progress)
+        kept = pc.is_in(layout.identities, value_set=identities).to_numpy(zero_copy_only=False).copy()
+        kept[_anchors(layout, embeddings)[0]] = True
+        followed = layout.with_placed(identities.filter(pa.array(missing)), positions, pa.array(kept))
+        self._save(followed)
+        return followed, []
 
-    def _save(self, found: Layout) -> None:
-        if not len(found):
+    def _save(self, layout: Layout) -> None:
+        if not len(layout):
             return
         try:
-            self._files.save(found)
+            self._files.save(layout)
         except OSError as err:
             logger.warning("the layout is not kept: %s", err)
 
@@ -128,22 +128,22 @@ def latest_rows(snapshot: Snapshot) -> NDArray[np.int64]:
     return np.asarray(rows[order], np.int64)
 
 
-def place_vectors(found: Layout, embeddings: EmbeddingRows, vectors: NDArray[np.float32]) -> Positions:
+def place_vectors(layout: Layout, embeddings: EmbeddingRows, vectors: NDArray[np.float32]) -> Positions:
     """Positions ``[N, 2]`` of embeddings ``[N, D]`` that are not registered."""
-    numbers, rows = _anchors(found, embeddings)
+    numbers, rows = _anchors(layout, embeddings)
     positions = np.empty((len(vectors), 2))
     for place, vector in enumerate(vectors):
         distances = embeddings.distances("task2vec", vector, rows, trivial=None, alpha=0.0)
         near = np.argsort(distances, kind="stable")[: projection.PLACING_NEIGHBORS]
-        anchors = found.positions[numbers[near]]
+        anchors = layout.positions[numbers[near]]
         positions[place] = projection.place(distances[near][None], anchors[None], num_anchors=len(rows))[0]
     return positions
 
 
-def positions_of(found: Layout, embeddings: EmbeddingRows, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the tasks of some rows are in a layout, ``[N]``; all must be there."""
+def positions_of(layout: Layout, embeddings: EmbeddingRows, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers ``[N]`` within a layout of the tasks of some rows; all must be there."""
     return np.asarray(
-        pc.index_in(_identities(embeddings, rows), value_set=found.identities).to_numpy(), np.int64
+        pc.index_in(_identities(embeddings, rows), value_set=layout.identities).to_numpy(), np.int64
     )
 
 
@@ -152,35 +152,35 @@ def _identities(embeddings: EmbeddingRows, rows: NDArray[np.int64]) -> pa.String
     return of_rows.take(pa.array(rows, pa.int64()))
 
 
-def _missing(known: Layout, identities: pa.StringArray) -> NDArray[np.bool_]:
+def _missing(layout: Layout, identities: pa.StringArray) -> NDArray[np.bool_]:
     """Which of the tasks are not in a layout."""
-    present = pc.is_in(identities, value_set=known.identities)
+    present = pc.is_in(identities, value_set=layout.identities)
     return ~np.asarray(present.to_numpy(zero_copy_only=False), bool)
 
 
-def _anchors(known: Layout, embeddings: EmbeddingRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _anchors(layout: Layout, embeddings: EmbeddingRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which tasks of a layout were laid out and still have an embedding, and its rows."""
-    numbers = np.flatnonzero(known.roles == LAID_OUT)
+    numbers = np.flatnonzero(layout.roles == LAID_OUT)
     kept = np.flatnonzero(pc.not_equal(embeddings.keys, NO_KEY).to_numpy(zero_copy_only=False))
-    found = pc.index_in(known.identities.take(pa.array(numbers)), value_set=_identities(embeddings, kept))
-    there = np.asarray(found.is_valid().to_numpy(zero_copy_only=False), bool)
-    return numbers[there], kept[found.drop_null().to_numpy()]
+    places = pc.index_in(layout.identities.take(pa.array(numbers)), value_set=_identities(embeddings, kept))
+    there = np.asarray(places.is_valid().to_numpy(zero_copy_only=False), bool)
+    return numbers[there], kept[places.drop_null().to_numpy()]
 
 
 def _why_again(
-    known: Layout, identities: pa.StringArray, missing: NDArray[np.bool_], embeddings: EmbeddingRows
+    layout: Layout, identities: pa.StringArray, missing: NDArray[np.bool_], embeddings: EmbeddingRows
 ) -> str:
-    """Why tasks that were added are not placed in a layout but all laid out; empty if they are placed."""
+    """Why all tasks are laid out again instead of placing those that were added; empty if they are placed."""
     if not missing.any():
         return ""
-    num_anchors, num_laid_out = len(_anchors(known, embeddings)[0]), int((known.roles == LAID_OUT).sum())
+    num_anchors, num_laid_out = len(_anchors(layout, embeddings)[0]), int((layout.roles == LAID_OUT).sum())
     if num_laid_out < projection.TSNE_FROM:
         return f"the map was of {num_laid_out} tasks only"
     if 2 * num_anchors < num_laid_out:
         return "most tasks of the map are gone"
-    present = np.asarray(pc.is_in(known.identities, value_set=identities).to_numpy(zero_copy_only=False), bool)
-    num_later = int((known.roles[present] == LATER).sum()) + int(missing.sum())
-    if num_later > (first := int((known.roles[present] != LATER).sum())):
+    present = np.asarray(pc.is_in(layout.identities, value_set=identities).to_numpy(zero_copy_only=False), bool)
+    num_later = int((layout.roles[present] == LATER).sum()) + int(missing.sum())
+    if num_later > (first := int((layout.roles[present] != LATER).sum())):
         return f"{num_later} tasks were added since, more than the {first} of the map"
     return ""
 
@@ -219,14 +219,14 @@ def _lay_out(tasks: Tasks, identities: pa.StringArray, seed: int, progress: Prog
 
 
 def _place_rows(
-    known: Layout, embeddings: EmbeddingRows, rows: NDArray[np.int64], progress: Progress | None
+    layout: Layout, embeddings: EmbeddingRows, rows: NDArray[np.int64], progress: Progress | None
 ) -> Positions:
-    """Positions of rows that were added."""
-    numbers, of_anchors = _anchors(known, embeddings)
+    """Positions ``[N, 2]`` of tasks that were added, given by their rows."""
+    numbers, of_anchors = _anchors(layout, embeddings)
     tasks = Tasks(embeddings, np.concatenate([of_anchors, rows]))
     first = len(of_anchors)
     report = None if progress is None else lambda done, total: progress("placing", done, total)
-    found, near = tasks.nearest(
+    nearest, near = tasks.nearest(
         np.arange(first, len(tasks)), np.arange(first), projection.PLACING_NEIGHBORS, report
     )
-    return projection.place(near, known.positions[numbers][found], num_anchors=first)
+    return projection.place(near, layout.positions[numbers][nearest], num_anchors=first)

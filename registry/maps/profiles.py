@@ -8,15 +8,15 @@ Axes: D filters of the probe, L layers.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from registry.distances import pairwise
 from registry.errors import IngestError
+from registry.files import write_atomically
 from registry.map_answers import LayerAgreement, LayerProfile
 from registry.records import SpaceRecord
 
@@ -29,16 +29,16 @@ def layers_of(space: SpaceRecord, folder: Path, measure: Callable[[SpaceRecord],
 
     Args:
         space: The space.
-        folder: Where the index is; need not be there.
-        measure: Loads the probe.
+        folder: Where the index is; it need not be there.
+        measure: Loads the probe and reads its layers.
 
     Raises:
         IngestError: If the probe, as it is now, does not have the filters of the space.
     """
     path = folder / f"layers-{space.space_id}.json"
-    kept = _read(path, space)
-    if kept is not None:
-        return kept
+    saved = _read(path, space)
+    if saved is not None:
+        return saved
     layers = measure(space)
     total = sum(count for _, count in layers)
     if total != space.dim:
@@ -60,27 +60,27 @@ def profile_of(
     """Compare two tasks in each layer.
 
     Args:
-        names: Of source and target.
-        space: Of both.
-        layers: Names and numbers of filters that sum to D.
-        fisher: ``[D]`` of each.
-        standard_error: ``[D]`` of each.
+        names: Names of source and target.
+        space: The space of both.
+        layers: Names and numbers of filters, which sum to D.
+        fisher: Fisher information ``[D]`` of each.
+        standard_error: Standard error ``[D]`` of each.
     """
     source, target = (np.asarray(vector, np.float32) for vector in fisher)
-    found, start = [], 0
+    profile, start = [], 0
     for layer, count in layers:
         part = slice(start, start + count)
         start += count
         distance = float(pairwise("task2vec", source[None, part], target[None, part])[0, 0])
         means = [float(vector[part].mean(dtype=np.float64)) for vector in fisher]
         errors = [float(np.linalg.norm(error[part].astype(np.float64)) / count) for error in standard_error]
-        found.append(LayerAgreement(layer, count, distance, means[0], errors[0], means[1], errors[1]))
+        profile.append(LayerAgreement(layer, count, distance, means[0], errors[0], means[1], errors[1]))
     over_all = float(pairwise("task2vec", source[None], target[None])[0, 0])
-    return LayerProfile(*names, space.space_id, space.probe, over_all, tuple(found))
+    return LayerProfile(*names, space.space_id, space.probe, over_all, tuple(profile))
 
 
 def _read(path: Path, space: SpaceRecord) -> Layers | None:
-    """What was kept of a space, if it is whole."""
+    """The layers that were kept for a space, if the file is whole."""
     try:
         document = json.loads(path.read_bytes())
         layers = tuple((str(name), int(count)) for name, count in document["layers"])
@@ -91,15 +91,11 @@ def _read(path: Path, space: SpaceRecord) -> Layers | None:
 
 
 def _write(path: Path, space: SpaceRecord, layers: Layers) -> None:
-    """Keep it, unless the folder cannot be written; nobody ever sees half a file."""
-    try:
+    """Keep the layers, unless the folder cannot be written; nobody ever sees half a file."""
+    document = {"layers": layers, "checksum": _checksum(space, layers)}
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"layers": layers, "checksum": _checksum(space, layers)}, file)
-        Path(name).replace(path)
-    except OSError:
-        return
+        write_atomically(path, json.dumps(document).encode())
 
 
 def _checksum(space: SpaceRecord, layers: Layers) -> str:

@@ -15,7 +15,7 @@ from registry.threads import one_thread
 Array = NDArray[np.float64]
 
 TSNE_FROM = 10
-"""Fewer tasks than that are laid out by stress: t-SNE needs neighbours to choose from."""
+"""Fewer tasks than this are laid out by stress: t-SNE needs neighbours to choose from."""
 
 PERPLEXITY = 20.0
 PLACING_PERPLEXITY = 10.0
@@ -42,7 +42,7 @@ def lay_out(distances: Array, *, seed: int = 0) -> Array:
 
     Args:
         distances: ``[T, T]``, symmetric, non-negative, zero on the diagonal.
-        seed: Of t-SNE; its start is not random, so it matters little.
+        seed: Seed of t-SNE, whose start is not random, so that it matters little.
 
     Returns:
         ``[T, 2]``.
@@ -58,8 +58,8 @@ def lay_out(distances: Array, *, seed: int = 0) -> Array:
         import sklearn.manifold  # noqa: F401  # before its threads are counted
     with one_thread():  # sums in another order would be another map
         start = classical_mds(distances)
-        found = _tsne(distances, start, seed) if num_tasks >= TSNE_FROM else majorise_stress(distances, start)
-        return np.asarray(_aligned(found * best_scale(distances, between(found))))
+        raw = _tsne(distances, start, seed) if num_tasks >= TSNE_FROM else majorise_stress(distances, start)
+        return np.asarray(_aligned(raw * best_scale(distances, between(raw))))
 
 
 def classical_mds(distances: Array) -> Array:
@@ -70,23 +70,25 @@ def classical_mds(distances: Array) -> Array:
     products = -(squares - squares.mean(axis=0) - squares.mean(axis=1)[:, None] + squares.mean()) / 2
     size = len(products)
     values, vectors = eigh(products, subset_by_index=(max(0, size - 2), size - 1))
-    found = np.zeros((size, 2))
-    found[:, : len(values)] = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1]
-    return found
+    positions = np.zeros((size, 2))
+    positions[:, : len(values)] = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1]
+    return positions
 
 
 def majorise_stress(distances: Array, start: Array) -> Array:
     """Positions ``[T, 2]`` with the least sum of squared differences between drawn and true distances."""
-    found = start + _apart(len(start)) * distances.max()  # what lies on a line or point stays there otherwise
+    positions = (
+        start + _apart(len(start)) * distances.max()
+    )  # what lies on a line or point stays there otherwise
     for _ in range(_STEPS):
-        drawn = between(found)
+        drawn = between(positions)
         ratio = np.divide(distances, drawn, out=np.zeros_like(drawn), where=drawn > 0)
-        found = (ratio.sum(axis=1)[:, None] * found - ratio @ found) / len(found)
-    return np.asarray(found)
+        positions = (ratio.sum(axis=1)[:, None] * positions - ratio @ positions) / len(positions)
+    return np.asarray(positions)
 
 
 def _apart(count: int) -> Array:
-    """Tiny, all different, the same always."""
+    """Tiny offsets ``[count, 2]``, all different and the same each time."""
     turns = np.arange(count) * 2.399963  # the golden angle
     return 1e-3 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
 
@@ -110,7 +112,7 @@ def _tsne(distances: Array, start: Array, seed: int) -> Array:
 
 
 def _aligned(positions: Array) -> Array:
-    """The same picture, centred, its widest spread along the first axis, not mirrored by chance."""
+    """Positions centred, with their widest spread along the first axis, and not mirrored by chance."""
     centred = positions - positions.mean(axis=0)
     turned = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
     outermost = turned[np.abs(turned).argmax(axis=0), np.arange(2)]
@@ -135,24 +137,24 @@ def place(distances: Array, anchors: Array, *, num_anchors: int) -> Array:
     if num_anchors < TSNE_FROM:
         return _meet_distances(distances, anchors)
     weights = gaussian_weights(distances, PLACING_PERPLEXITY)
-    found = np.einsum("nk,nki->ni", weights, anchors)
+    positions = np.einsum("nk,nki->ni", weights, anchors)
     # Far below any distance on the map; it keeps a task that lies on an anchor from dividing by zero.
     least = 1e-6 * np.maximum(np.ptp(anchors, axis=1).max(axis=1), 1e-12)[:, None]
     for _ in range(_PLACING_STEPS):
-        pull = weights / (np.linalg.norm(found[:, None] - anchors, axis=2) + least)
-        found = np.einsum("nk,nki->ni", pull, anchors) / pull.sum(axis=1, keepdims=True)
-    return np.asarray(found)
+        pull = weights / (np.linalg.norm(positions[:, None] - anchors, axis=2) + least)
+        positions = np.einsum("nk,nki->ni", pull, anchors) / pull.sum(axis=1, keepdims=True)
+    return np.asarray(positions)
 
 
 def _meet_distances(distances: Array, anchors: Array) -> Array:
-    """Where the sum of squared differences from few distances is small."""
-    found = anchors.mean(axis=1) + distances.max(axis=1, keepdims=True) * np.array([[0.05, 0.1]])
+    """Positions ``[N, 2]`` where the sum of squared differences from few distances is small."""
+    positions = anchors.mean(axis=1) + distances.max(axis=1, keepdims=True) * np.array([[0.05, 0.1]])
     for _ in range(_STEPS):
-        offsets = found[:, None] - anchors
+        offsets = positions[:, None] - anchors
         drawn = np.linalg.norm(offsets, axis=2)
         ratio = np.divide(distances, drawn, out=np.zeros_like(drawn), where=drawn > 0)
-        found = (anchors + ratio[..., None] * offsets).mean(axis=1)
-    return np.asarray(found)
+        positions = (anchors + ratio[..., None] * offsets).mean(axis=1)
+    return np.asarray(positions)
 
 
 def gaussian_weights(distances: Array, perplexity: float) -> Array:
@@ -188,7 +190,7 @@ def between(positions: Array, others: Array | None = None) -> Array:
 
 
 def best_scale(distances: Array, drawn: Array) -> float:
-    """By which drawn distances are multiplied to differ least from true ones."""
+    """The factor by which drawn distances are multiplied to differ least from true ones."""
     squares = float(np.square(drawn).sum())
     return float((distances * drawn).sum()) / squares if squares > 0 else 1.0
 
@@ -220,9 +222,9 @@ def trustworthiness(distances: Array, drawn: Array, own: NDArray[np.int64]) -> f
     far beyond k they rank in truth. Ties rank as the best of them.
 
     Args:
-        distances: ``[S, T]`` true ones from the S tasks that are measured to all T, themselves among them.
-        drawn: ``[S, T]`` the same in the picture.
-        own: ``[S]`` where each of the S is among the T.
+        distances: ``[S, T]`` true distances from the S tasks that are measured to all T, themselves among them.
+        drawn: ``[S, T]`` distances between the same tasks in the picture.
+        own: ``[S]`` number of each of the S tasks among the T.
 
     Source:
         Venna and Kaski, ICANN 2001.
@@ -234,7 +236,7 @@ def trustworthiness(distances: Array, drawn: Array, own: NDArray[np.int64]) -> f
     penalty = 0
     for row in range(num_measured):
         true, near = np.delete(distances[row], own[row]), np.delete(drawn[row], own[row])
-        found = np.argsort(near, kind="stable")[:k]
-        ranks = 1 + np.searchsorted(np.sort(true), true[found], side="left")
+        nearest = np.argsort(near, kind="stable")[:k]
+        ranks = 1 + np.searchsorted(np.sort(true), true[nearest], side="left")
         penalty += int(np.maximum(ranks - k, 0).sum())
     return float(1.0 - 2 * penalty / (num_measured * k * (2 * num_tasks - 3 * k - 1)))

@@ -1,10 +1,10 @@
-"""What pictures say, whoever draws them: groups of tasks with their colours and shapes, titles and captions.
+"""Groups of tasks with their colours and shapes, titles and captions: what images and pages share.
 
 Axes: T tasks.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from registry.errors import InvalidQueryError
 from registry.pictures.palette import SERIES
+from registry.wording import KINDS
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
 NUM_COLOURS = len(SERIES)
 NUM_SHAPES = 8
 LABEL_LENGTH = 44
-CLUSTERS_TOLD = 24
-"""Clusters that a legend names; smaller ones share one entry."""
+CLUSTERS_NAMED = 24
+"""Number of clusters that a legend names; smaller ones share one entry."""
 
 REST = -1
-"""Colour of what has none of its own."""
-
-COLOURINGS = ("cluster", "tag", "kind")
-FORMATS = (".html", ".png", ".svg")
+"""Colour of groups that have none of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +50,8 @@ def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = N
 
     Args:
         shown: The map.
-        colour: Of ``COLOURINGS``.
-        clustering: Of the same tasks, for ``cluster``.
+        colour: One of ``registry.options.COLOURINGS``.
+        clustering: Clusters of the same tasks, for ``cluster``.
     """
     if colour == "cluster" and clustering is not None:
         return _by_cluster(shown, clustering)
@@ -61,7 +59,7 @@ def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = N
         return _by_tag(shown)
     counts = Counter(shown.kinds)
     kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
-    return [_group(kind.replace("_", " "), _where(shown.kinds, kind), n) for n, kind in enumerate(kinds)]
+    return [_group(KINDS[kind], _where(shown.kinds, kind), n) for n, kind in enumerate(kinds)]
 
 
 def _by_cluster(shown: "TaskMap", clustering: "Clustering") -> list[Group]:
@@ -76,9 +74,9 @@ def _by_cluster(shown: "TaskMap", clustering: "Clustering") -> list[Group]:
         elif len(members):
             groups.append(_group(shortened(cluster.label), members, len(groups)))
     smaller = np.zeros(len(labels), dtype=bool)
-    for group in groups[CLUSTERS_TOLD:]:
+    for group in groups[CLUSTERS_NAMED:]:
         smaller[group.members] = True
-    del groups[CLUSTERS_TOLD:]
+    del groups[CLUSTERS_NAMED:]
     rest = (("in smaller clusters", smaller), ("alone in a cluster", alone), ("in no cluster", labels == 0))
     return groups + [_rest(label, np.flatnonzero(mask)) for label, mask in rest if mask.any()]
 
@@ -114,27 +112,9 @@ def _where(values: Sequence[str], wanted: str) -> NDArray[np.int64]:
     return np.flatnonzero(np.array([value == wanted for value in values]))
 
 
-def shortened(label: str) -> str:
-    """A label that fits a legend."""
-    return label if len(label) <= LABEL_LENGTH else f"{label[: LABEL_LENGTH - 1].rstrip(' ,(')}…"
-
-
-def point_texts(shown: "TaskMap", line_break: str, escape: Callable[[str], str] = str) -> list[str]:
-    """What is said of each task, ``[T]``: name, kind, classes, samples, tags, nearest tasks."""
-    texts = []
-    columns = zip(shown.names, shown.versions.tolist(), shown.kinds, strict=True)
-    for place, (name, version, kind) in enumerate(columns):
-        counted = {"single_label": "classes", "multi_label": "labels", "regression": "targets"}.get(
-            kind, "classes"
-        )
-        size = f"{shown.num_classes[place]:,} {counted}, {shown.num_samples[place]:,} samples"
-        lines = [f"<b>{escape(name)}@{version}</b>", f"{kind.replace('_', ' ')}, {size}"]
-        if shown.tags[place]:
-            lines.append(escape(", ".join(shown.tags[place])))
-        if shown.nearest:
-            lines.append(f"nearest: {escape(nearest_text(shown.nearest[place]))}")
-        texts.append(line_break.join(lines))
-    return texts
+def shortened(label: str, length: int = LABEL_LENGTH) -> str:
+    """A label that fits a legend, or so many characters."""
+    return label if len(label) <= length else f"{label[: length - 1].rstrip(' ,(')}…"
 
 
 def nearest_text(nearest: Sequence[tuple[str, float]]) -> str:
@@ -159,7 +139,7 @@ def caption_of(shown: "TaskMap") -> str:
 
 
 def axis_label(distance: str) -> str:
-    """What the axes of a map are."""
+    """The label of the axes of a map."""
     return f"{distance} distance ({unit_of(distance)})"
 
 
@@ -208,9 +188,19 @@ def tree_of(clustering: "Clustering") -> tuple[list[int], list[tuple[list[float]
         return list(range(len(clustering.names))), []
     from scipy.cluster.hierarchy import dendrogram
 
-    found = dendrogram(clustering.tree, no_plot=True)
+    drawn = dendrogram(clustering.tree, no_plot=True)
     lines = [
         ([(x - 5) / 10 for x in places], list(heights))
-        for places, heights in zip(found["icoord"], found["dcoord"], strict=True)
+        for places, heights in zip(drawn["icoord"], drawn["dcoord"], strict=True)
     ]
-    return [int(leaf) for leaf in found["leaves"]], lines
+    return [int(leaf) for leaf in drawn["leaves"]], lines
+
+
+def runs(labels: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of at least two tasks of one cluster, in an order of tasks."""
+    start = 0
+    for end in range(1, len(labels) + 1):
+        if end == len(labels) or labels[end] != labels[start]:
+            if end - start > 1 and labels[start]:
+                yield start, end
+            start = end

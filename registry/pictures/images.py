@@ -1,4 +1,4 @@
-"""Pictures as PNG and SVG. The one importer of matplotlib, which draws without a screen.
+"""Pictures as PNG and SVG. The only importer of matplotlib, which draws without a screen.
 
 The same figures give the same bytes: no date is written, and ids in an SVG follow from its content.
 
@@ -41,8 +41,8 @@ def save_map(
     Args:
         shown: The map.
         path: Ends in ``.png`` or ``.svg``.
-        colour: Of ``plots.COLOURINGS``.
-        clustering: Of the same tasks, for ``cluster``.
+        colour: One of ``registry.options.COLOURINGS``.
+        clustering: Clusters of the same tasks, for ``cluster``.
         theme: ``light`` if ``None``.
 
     Raises:
@@ -145,7 +145,7 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.bar(
             places,
-            [it.distance for it in profile.layers],
+            [layer.distance for layer in profile.layers],
             color=look.series[5],
             edgecolor=look.edge,
             linewidth=0.8,
@@ -164,8 +164,8 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
         for side, colour, marker in (("source", 0, "o"), ("target", 3, "s")):
             lower.errorbar(
                 places,
-                [getattr(it, f"{side}_mean") for it in profile.layers],
-                yerr=[getattr(it, f"{side}_error") for it in profile.layers],
+                [getattr(layer, f"{side}_mean") for layer in profile.layers],
+                yerr=[getattr(layer, f"{side}_error") for layer in profile.layers],
                 color=look.series[colour],
                 marker=marker,
                 markersize=6.5,
@@ -177,11 +177,11 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
                 capsize=2.5,
                 label=figures.shortened(getattr(profile, side)),
             )
-        if any(getattr(it, f"{side}_mean") > 0 for it in profile.layers for side in ("source", "target")):
+        if any(layer.source_mean > 0 or layer.target_mean > 0 for layer in profile.layers):
             lower.set_yscale("log", nonpositive="mask")
         lower.set_ylabel("mean Fisher information")
         lower.set_xlabel("layer of the probe (filters), from input to output")
-        labels = [f"{it.layer} ({it.num_filters})" for it in profile.layers]
+        labels = [f"{layer.layer} ({layer.num_filters})" for layer in profile.layers]
         lower.set_xticks(places, labels, rotation=90 if len(places) > 6 else 0, fontsize=9.5)
         for axes in (upper, lower):
             _dressed(axes, look)
@@ -248,7 +248,7 @@ def _dressed(axes: Any, look: Theme) -> None:
 
 
 def _legend(axes: Any, look: Theme, title: str, *, inside: bool = False) -> None:
-    """What the colours and shapes mean: beside a map, within a plot that has room."""
+    """The legend: beside a map, within a plot that has room."""
     where = (
         {"loc": "best"} if inside else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0}
     )
@@ -265,7 +265,9 @@ def _legend(axes: Any, look: Theme, title: str, *, inside: bool = False) -> None
 def _to_name(shown: "TaskMap", clustering: "Clustering | None") -> tuple[list[str], np.ndarray, int]:
     """Names with their positions, those that matter most first; how many of them must be there."""
     place_of = {name: place for place, name in enumerate(shown.names)}
-    medoids = [it.medoid for it in clustering.clusters if it.medoid in place_of] if clustering else []
+    medoids = (
+        [cluster.medoid for cluster in clustering.clusters if cluster.medoid in place_of] if clustering else []
+    )
     if len(shown) > LABELS_UP_TO:
         medoids = medoids[:20]
     names = dict.fromkeys(medoids)
@@ -281,7 +283,7 @@ def _name_points(axes: Any, look: Theme, names: Sequence[str], positions: np.nda
 
     Those that must be there are written even where there is no room.
     """
-    points = axes.transData.transform(np.concatenate([it.get_offsets() for it in axes.collections]))
+    points = axes.transData.transform(np.concatenate([drawn.get_offsets() for drawn in axes.collections]))
     obstacles = np.column_stack([points - POINT_RADIUS, points + POINT_RADIUS])
     frame, renderer = axes.get_window_extent(), axes.figure.canvas.get_renderer()
     taken = np.empty((0, 4))
@@ -351,15 +353,6 @@ def _frame_clusters(axes: Any, clustering: "Clustering", order: Sequence[int], l
     """A frame around each run of tasks of one cluster."""
     from matplotlib.patches import Rectangle
 
-    labels = clustering.labels[list(order)].tolist()
-    start = 0
-    for end in range(1, len(labels) + 1):
-        if end == len(labels) or labels[end] != labels[start]:
-            if end - start > 1 and labels[start]:
-                corner = (start - 0.5, start - 0.5)
-                axes.add_patch(
-                    Rectangle(
-                        corner, end - start, end - start, fill=False, edgecolor=look.series[3], linewidth=2
-                    )
-                )
-            start = end
+    for start, end in figures.runs(clustering.labels[list(order)].tolist()):
+        corner, side = (start - 0.5, start - 0.5), end - start
+        axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=look.series[3], linewidth=2))

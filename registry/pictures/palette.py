@@ -1,4 +1,4 @@
-"""Colours that everybody can tell apart, on light and dark ground; pages and plots both take them from here.
+"""Colours that everybody can distinguish, on light and dark ground, for pages and pictures alike.
 
 The eight of Okabe and Ito differ for people of every kind of colour vision. Some are too pale to stand out from
 white, so what is drawn in them has an edge in ``Theme.edge``. Wherever there is a legend, shapes differ too.
@@ -16,19 +16,25 @@ SERIES_DARK = (*SERIES[:-1], "#ffffff")
 """On dark ground, where white takes the place of black."""
 
 
+SEQUENCE = (
+    "#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838",
+)  # fmt: skip
+"""From low to high, eight equal steps of Cividis (Nunez, Anderton and Renslow, PLOS ONE 13, 2018)."""
+
+
 @dataclass(frozen=True)
 class Theme:
     """The colours of a picture.
 
     Attributes:
         name: ``light`` or ``dark``.
-        ground: Behind everything.
-        ink: Of text.
-        soft: Of text beside that.
-        line: Of grids.
-        edge: Around what is drawn in a colour of ``series``.
-        rest: Of what has no colour of its own.
-        series: Eight.
+        ground: The background.
+        ink: Colour of text.
+        soft: Colour of text that matters less.
+        line: Colour of grids.
+        edge: Colour around what is drawn in a colour of ``series``.
+        rest: Colour of what has none of its own.
+        series: The eight colours of groups.
     """
 
     name: str
@@ -50,27 +56,7 @@ THEMES: dict[str, Theme] = {
 }
 
 
-def contrast(one: str, other: str) -> float:
-    """Contrast of two colours, 1 to 21; 3 is wanted of shapes, 4.5 of text.
-
-    Source:
-        Web Content Accessibility Guidelines 2.2, relative luminance and contrast ratio.
-    """
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
 def rgb(colour: str) -> tuple[float, float, float]:
     """Red, green and blue of ``#rrggbb``, 0 to 1."""
     red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return red, green, blue
-
-
-def linear(part: float) -> float:
-    """The light of a part of a colour, 0 to 1."""
-    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-
-
-def _luminance(colour: str) -> float:
-    red, green, blue = map(linear, rgb(colour))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

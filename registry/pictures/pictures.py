@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
-from registry.pictures import images, plotly_figures
+from registry.pictures import images, pages
 
 if TYPE_CHECKING:
     from registry.map_answers import Clustering, LayerProfile, TaskMap
@@ -25,9 +25,8 @@ def check_path(path: Path) -> None:
         raise InvalidQueryError(f"{path}: a picture ends in .html, .png or .svg; name such a file")
     if not path.absolute().parent.is_dir():
         raise InvalidQueryError(f"{path}: there is no folder {path.parent}; make it first")
-    library = "plotly" if path.suffix.lower() == HTML else "matplotlib"
-    if find_spec(library) is None:
-        raise MissingExtraError(f"a picture as {path.suffix.lower()}", library, "plot")
+    if path.suffix.lower() != HTML and find_spec("matplotlib") is None:
+        raise MissingExtraError(f"a picture as {path.suffix.lower()}", "matplotlib", "plot")
 
 
 def write_map(
@@ -44,7 +43,7 @@ def write_map(
         path: Ends in ``.html``, ``.png`` or ``.svg``.
         shown: The map.
         colour: ``cluster``, ``tag`` or ``kind``.
-        clustering: Of the same tasks, for ``cluster``.
+        clustering: Clusters of the same tasks, for ``cluster``.
         theme: ``light`` or ``dark``; light if ``None``, or in a page what the reader prefers.
 
     Raises:
@@ -54,7 +53,7 @@ def write_map(
     """
     check_path(path)
     if path.suffix.lower() == HTML:
-        _write(path, plotly_figures.map_page(shown, colour, clustering, theme))
+        _write(path, pages.map_page(shown, colour, clustering, theme))
     else:
         images.save_map(shown, path, colour, clustering, theme)
 
@@ -69,7 +68,7 @@ def write_matrix(path: Path, clustering: "Clustering", theme: str | None = None)
     """
     check_path(path)
     if path.suffix.lower() == HTML:
-        _write(path, plotly_figures.matrix_page(clustering, theme))
+        _write(path, pages.matrix_page(clustering, theme))
     else:
         images.save_matrix(clustering, path, theme)
 
@@ -84,7 +83,7 @@ def write_profile(path: Path, profile: "LayerProfile", theme: str | None = None)
     """
     check_path(path)
     if path.suffix.lower() == HTML:
-        _write(path, plotly_figures.profile_page(profile, theme))
+        _write(path, pages.profile_page(profile, theme))
     else:
         images.save_profile(profile, path, theme)
 

@@ -93,7 +93,7 @@ def ledoit_wolf(rows: Array, num_features: int) -> float:
     return min(max(noise, 0.0) / from_identity, 1.0)
 
 
-def logme(features: Array, targets: Array) -> float:
+def logme(features: Array, targets: Array, *, coordinates: Array | None = None) -> float:
     """Log evidence per sample of Bayesian linear regression on the features.
 
     For each column y of the targets, with A = alpha I + beta Z'Z and m = beta A^-1 Z'y,
@@ -109,6 +109,7 @@ def logme(features: Array, targets: Array) -> float:
     Args:
         features: ``[N, D]``, not centred, as in the paper.
         targets: ``[N, T]``, no column zero: classes as 0 and 1, or numbers of mean 0 and variance 1.
+        coordinates: Principal coordinates of the features, where they are known.
 
     Source:
         You, Liu, Wang and Long 2021, "LogME", arXiv:2102.11005. There alpha and beta come from a
@@ -116,7 +117,7 @@ def logme(features: Array, targets: Array) -> float:
         1e10 of the largest squared singular value. The lower end bounds the evidence of targets that the
         features fit exactly, which would be infinite. Classes that no sample has are left out.
     """
-    rows = principal_coordinates(np.asarray(features, dtype=np.float64))
+    rows = principal_coordinates(np.asarray(features, dtype=np.float64)) if coordinates is None else coordinates
     num_samples, squares = len(rows), (rows**2).sum(axis=0)
     totals = (targets**2).sum(axis=0)
     if not len(squares):
@@ -143,7 +144,7 @@ def logme(features: Array, targets: Array) -> float:
     return float(np.maximum(evidence(np.exp((low + high) / 2)), tried.max(axis=0)).mean())
 
 
-def h_score(features: Array, labels: Array) -> float:
+def h_score(features: Array, labels: Array, *, coordinates: Array | None = None) -> float:
     """How much of the variance of the features lies between classes, in units of their covariance.
 
         (1 - a) tr( ((1 - a) S + a s I)^-1 B )
@@ -156,13 +157,14 @@ def h_score(features: Array, labels: Array) -> float:
     Args:
         features: ``[N, D]``.
         labels: ``[N]``, at least two classes.
+        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Ibrahim, Ponomareva and Mazumder 2021, "Newer is not always better", arXiv:2110.06893. The
         score without shrinkage is of Bao et al. 2019, arXiv:2212.10082. No departure.
     """
     codes, counts = occurring(labels)
-    rows = principal_coordinates(centred(features))
+    rows = principal_coordinates(centred(features)) if coordinates is None else coordinates
     variances = (rows**2).mean(axis=0)
     shrinkage = ledoit_wolf(rows, features.shape[1])
     between = counts @ class_means(rows, codes, counts) ** 2 / len(rows)
@@ -177,7 +179,7 @@ def _coding_rate(rows: Array) -> float:
     return 0.5 * float(np.linalg.slogdet(gram)[1])
 
 
-def transrate(features: Array, labels: Array) -> float:
+def transrate(features: Array, labels: Array, *, coordinates: Array | None = None) -> float:
     """Nats that the classes save in coding the features up to a given distortion.
 
         R(Z) - sum over classes of N_c / N R(Z_c),   R(Z) = 1/2 ln det( I + Z'Z / (N epsilon) )
@@ -189,6 +191,7 @@ def transrate(features: Array, labels: Array) -> float:
     Args:
         features: ``[N, D]``.
         labels: ``[N]``, at least two classes.
+        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Huang et al. 2022, "Frustratingly easy transferability estimation", arXiv:2106.09362, with
@@ -196,7 +199,7 @@ def transrate(features: Array, labels: Array) -> float:
         is ours: else the score grows with the norm of the features.
     """
     codes, counts = occurring(labels)
-    rows = principal_coordinates(centred(features))
+    rows = principal_coordinates(centred(features)) if coordinates is None else coordinates
     if not rows.shape[1]:
         return 0.0
     rows = rows / np.sqrt((rows**2).sum() / len(rows))
@@ -206,7 +209,7 @@ def transrate(features: Array, labels: Array) -> float:
     return float(_coding_rate(rows) - by_class)
 
 
-def gbc(features: Array, labels: Array) -> float:
+def gbc(features: Array, labels: Array, *, coordinates: Array | None = None) -> float:
     """Overlap of the classes as Gaussians, negative.
 
         - sum over ordered pairs of classes of exp(-d),
@@ -220,6 +223,7 @@ def gbc(features: Array, labels: Array) -> float:
     Args:
         features: ``[N, D]``.
         labels: ``[N]``, at least two classes.
+        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Pándy et al. 2022, "Transferability estimation using Bhattacharyya class separability",
@@ -229,7 +233,8 @@ def gbc(features: Array, labels: Array) -> float:
     """
     codes, counts = occurring(labels)
     num_classes = len(counts)
-    rows = principal_coordinates(centred(features))[:, :GBC_DIRECTIONS]
+    rows = principal_coordinates(centred(features)) if coordinates is None else coordinates
+    rows = rows[:, :GBC_DIRECTIONS]
     num_directions = rows.shape[1]
     if not num_directions:
         return -float(num_classes * (num_classes - 1))
@@ -259,7 +264,7 @@ def _discriminant(rows: Array, codes: Array, counts: Array, num_features: int, s
     return logits
 
 
-def sfda(features: Array, labels: Array) -> float:
+def sfda(features: Array, labels: Array, *, coordinates: Array | None = None) -> float:
     """Mean probability of the own class in a Fisher space that was made harder.
 
     A linear discriminant analysis with shrunk within-class covariance, ``(1 - a) W + a w I`` with w the mean of
@@ -272,6 +277,7 @@ def sfda(features: Array, labels: Array) -> float:
     Args:
         features: ``[N, D]``.
         labels: ``[N]``, at least two classes.
+        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Shao et al. 2022, "Not all models are equal", arXiv:2207.03036. There a = exp(-5 e) with e the largest
@@ -282,7 +288,8 @@ def sfda(features: Array, labels: Array) -> float:
     """
     codes, counts = occurring(labels)
     own = (np.arange(len(codes)), codes)
-    rows, num_features = principal_coordinates(centred(features)), features.shape[1]
+    rows = principal_coordinates(centred(features)) if coordinates is None else coordinates
+    num_features = features.shape[1]
     if not rows.shape[1]:
         return float(((counts / len(codes)) ** 2).sum())
     means = class_means(rows, codes, counts)

@@ -6,6 +6,7 @@ and 1, or numbers.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ PARC_DIRECTIONS = 32
 PARC_SAMPLES = 1000
 """Pairs grow with the square; of more samples this many are drawn."""
 
+NUM_FOLDS = 10
 NUM_NEIGHBORS = 5
 KNN_BLOCK = 1024
 
@@ -111,7 +113,7 @@ def _mixture(rows: Array, num_components: int, seed: int) -> Array:
     return posterior
 
 
-def nleep(features: Array, labels: Array, *, seed: int = 0) -> float:
+def nleep(features: Array, labels: Array, *, seed: int = 0, coordinates: Array | None = None) -> float:
     """LEEP with the components of a Gaussian mixture in place of the classes of a source head.
 
     Principal directions that hold 80% of the variance, then a mixture of V = 5 C Gaussians, whose posteriors
@@ -123,6 +125,7 @@ def nleep(features: Array, labels: Array, *, seed: int = 0) -> float:
         features: ``[N, D]``.
         labels: ``[N]``.
         seed: Of the start of the mixture; another order of the samples is another start.
+        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Li et al. 2021, "Ranking neural checkpoints", arXiv:2011.11200. Ours: covariances are
@@ -130,7 +133,7 @@ def nleep(features: Array, labels: Array, *, seed: int = 0) -> float:
         least 1e-3 of the mean one; at most 50 steps.
     """
     codes, counts = occurring(labels)
-    rows = principal_coordinates(centred(features))
+    rows = principal_coordinates(centred(features)) if coordinates is None else coordinates
     squares = (rows**2).sum(axis=0)
     num_directions = int((np.cumsum(squares) < NLEEP_VARIANCE * squares.sum()).sum()) + 1
     rows = rows[:, :num_directions]
@@ -184,89 +187,146 @@ def parc(features: Array, targets: Array, *, seed: int = 0) -> float:
     return float(np.clip(100 * float(first @ second) / norm, -100, 100)) if norm > 0 else 0.0
 
 
-def held_out_score(predictions: Array, targets: Array, kind: str) -> float:
-    """How good predictions ``[N, T]`` of samples left out are, by the kind of the labels.
+def folds(targets: Array, kind: str, seed: int) -> list[Array]:
+    """Samples that are left out together, as indices: ten times a tenth, at least one.
+
+    Of one class of several every fold leaves out a tenth of each class, and of a class with fewer than ten
+    samples one that other folds leave out too. So in a fold every class lacks samples alike. Without one
+    sample alone its own class is rarer, and features that say nothing would fall below chance. A class of one
+    sample is never left out. Fewer folds do where no class has ten samples.
+
+    Args:
+        targets: ``[N, T]``.
+        kind: Of the labels.
+        seed: Of the draw; another order of the samples is another draw.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    groups = targets[order].argmax(axis=1) if kind == "single_label" else np.zeros(len(order), dtype=np.int64)
+    members = [order[groups == group] for group in np.unique(groups)]
+    members = [rows for rows in members if len(rows) > 1]
+    num_folds = min(NUM_FOLDS, max(map(len, members), default=0))
+    return [
+        np.concatenate([rows[fold % len(rows) :: num_folds] for rows in members]) for fold in range(num_folds)
+    ]
+
+
+def held_out_score(parts: Sequence[tuple[Array, Array, Array]], kind: str) -> float:
+    """How good predictions of samples left out are, by the kind of the labels.
+
+    Args:
+        parts: For each fold predictions ``[n, T]``, targets ``[n, T]``, and the mean ``[T]`` of the targets
+            that were not left out.
+        kind: Of the labels.
 
     Returns:
-        ``single_label``: accuracy, every class with the same weight; a sample whose own class is tied with
-        others for the best counts in part. ``multi_label``: mean over labels of the average precision.
-        ``regression``: mean over targets of R^2.
+        ``single_label``: mean over folds of the accuracy, every class in the fold with the same weight; a
+        sample whose own class is tied with others for the best counts in part. So predictions that know
+        nothing of a sample have 1/C, whatever they know of the mixture. ``multi_label``: mean over labels of
+        the average precision, of all folds together; predictions count from the mean of their fold, which would
+        be lower where more of the label was left out. ``regression``: mean over targets of R^2 of all folds,
+        beside predicting the mean of the fold, which has 0.
     """
-    predictions = np.round(predictions, TIE_DIGITS)
+    if kind == "single_label":
+        return float(np.mean([_balanced_accuracy(predictions, targets) for predictions, targets, _ in parts]))
     if kind == "regression":
-        errors = ((targets - predictions) ** 2).sum(axis=0)
-        return float(1 - (errors / ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)).mean())
-    if kind == "multi_label":
-        from sklearn.metrics import average_precision_score
+        errors = np.concatenate([(targets - predictions) ** 2 for predictions, targets, _ in parts])
+        totals = np.concatenate([(targets - mean) ** 2 for _, targets, mean in parts])
+        return float(1 - (errors.sum(axis=0) / totals.sum(axis=0)).mean())
+    from sklearn.metrics import average_precision_score
 
-        return float(average_precision_score(targets, predictions, average="macro"))
+    targets = np.concatenate([targets for _, targets, _ in parts])
+    ranks = np.round(np.concatenate([predictions - mean for predictions, _, mean in parts]), TIE_DIGITS)
+    return float(average_precision_score(targets, ranks, average="macro"))
+
+
+def _balanced_accuracy(predictions: Array, targets: Array) -> float:
+    """Accuracy of predictions ``[n, C]`` of classes, each class that occurs with the same weight."""
+    predictions = np.round(predictions, TIE_DIGITS)
     best = predictions == predictions.max(axis=1, keepdims=True)
     credit = (best * targets).sum(axis=1) / best.sum(axis=1)
-    return float((credit @ targets / targets.sum(axis=0)).mean())
+    counts = targets.sum(axis=0)
+    occurs = counts > 0
+    return float((credit @ targets[:, occurs] / counts[occurs]).mean())
 
 
-def knn(features: Array, targets: Array, kind: str) -> float:
-    """How well the mean label of the five nearest other samples, by cosine, predicts each sample.
+def knn(features: Array, targets: Array, kind: str, *, seed: int = 0) -> float:
+    """How well the mean label of the five nearest samples of other folds, by cosine, predicts each sample.
 
-    Range: 0 to 1, for a regression up to 1. Neighbours that are tied for the last place share it. With constant
-    features all are tied; a sample then meets less of its own class than of others, so equally large classes
-    give 0.
+    Range: 0 to 1, for a regression up to 1. Neighbours that are tied for the last place share it. Constant
+    features, of which all are tied, have the score of chance: 1/C, also where every class has one sample.
 
     Args:
         features: ``[N, D]``, not centred; zeros are at a right angle to all.
         targets: ``[N, T]``.
         kind: Of the labels; says how predictions are scored, see ``held_out_score``.
+        seed: Of the folds, see ``folds``.
 
     Source:
         The usual k-nearest-neighbour evaluation of frozen features, for example Caron et al. 2021,
-        arXiv:2104.14294. There are no weights by similarity.
+        arXiv:2104.14294. There are no weights by similarity. Leaving out one sample at a time scores features
+        that say nothing below chance.
     """
     units = _unit_rows(np.asarray(features, dtype=np.float64))
-    num_samples = len(units)
-    k = min(NUM_NEIGHBORS, num_samples - 1)
-    predictions = np.empty(targets.shape)
-    for start in range(0, num_samples, KNN_BLOCK):
-        block = slice(start, min(start + KNN_BLOCK, num_samples))
-        similarity = np.round(units[block] @ units.T, TIE_DIGITS)
-        similarity[np.arange(len(similarity)), np.arange(block.start, block.stop)] = -np.inf
-        last = np.partition(similarity, num_samples - k, axis=1)[:, num_samples - k, None]
-        closer, tied = similarity > last, similarity == last
-        share = (k - closer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
-        predictions[block] = (closer + share * tied) @ targets / k
-    return held_out_score(predictions, targets, kind)
+    parts = []
+    for fold in folds(targets, kind, seed):
+        kept = np.ones(len(units), dtype=bool)
+        kept[fold] = False
+        others, known = units[kept], targets[kept]
+        k = min(NUM_NEIGHBORS, len(others))
+        predictions = np.empty((len(fold), targets.shape[1]))
+        for start in range(0, len(fold), KNN_BLOCK):
+            block = slice(start, start + KNN_BLOCK)
+            similarity = np.round(units[fold[block]] @ others.T, TIE_DIGITS)
+            last = np.partition(similarity, len(others) - k, axis=1)[:, len(others) - k, None]
+            closer, tied = similarity > last, similarity == last
+            share = (k - closer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
+            predictions[block] = (closer + share * tied) @ known / k
+        parts.append((predictions, targets[fold], known.mean(axis=0)))
+    return held_out_score(parts, kind) if parts else 1 / int(targets.shape[1])
 
 
-def linear_probe(features: Array, targets: Array, kind: str) -> float:
-    """How well a ridge regression on the features, fitted without the sample, predicts each sample.
+def linear_probe(features: Array, targets: Array, kind: str, *, seed: int = 0) -> float:
+    """How well a ridge regression on the features predicts samples that it was not fitted on.
 
-    With h the diagonal of the hat matrix, the prediction without sample n is exactly
-    ``y_n - (y_n - fit_n) / (1 - h_n)``, so nothing is fitted twice. The strength is the one of 17 with the
-    least squared error so predicted; a class is predicted where the prediction of its 0 and 1 is the largest.
-    The means of features and targets are those of all samples: without a sample its own class is rarer, and
-    features that say nothing would fall below chance.
+    With H the hat matrix of the regression and its free bias, the residuals r of a fold that is left out
+    become exactly ``(I - H_ff)^-1 r_f``: mean and weights are those of the other folds, and nothing is fitted
+    twice. The strength is the one of 17 with the least squared error in the other folds; a class is predicted
+    where the prediction of its 0 and 1 is the largest.
 
-    Range: 0 to 1, for a regression up to 1. Constant features predict the mean: the same chance for equally
-    large classes, 0 for a regression.
+    Range: 0 to 1, for a regression up to 1. Constant features predict the mean: 1/C for C classes, also where
+    every class has one sample, and 0 for a regression.
 
     Args:
         features: ``[N, D]``.
         targets: ``[N, T]``.
         kind: Of the labels; says how predictions are scored, see ``held_out_score``.
+        seed: Of the folds, see ``folds``.
 
     Source:
         The linear probe of frozen features, Alain and Bengio 2016, arXiv:1610.01644, with squares in place of
-        the logistic loss; leaving out in closed form: Allen 1974. The strength is chosen by the same errors,
-        which flatters a little.
+        the logistic loss; leaving out in closed form: Allen 1974, here of several samples.
     """
+    parts = folds(targets, kind, seed)
+    if not parts:
+        return 1 / int(targets.shape[1])
     rows = principal_coordinates(centred(features))
-    squares, mean = (rows**2).sum(axis=0), targets.mean(axis=0)
+    squares, deviations = (rows**2).sum(axis=0), targets - targets.mean(axis=0)
     left = rows / np.sqrt(squares)
-    along = left.T @ targets
-    least, predictions = np.inf, np.broadcast_to(mean, targets.shape)
-    for strength in RIDGE_STRENGTHS * squares.max(initial=0):
-        kept = squares / (squares + strength)
-        residuals = (targets - mean - left @ (kept[:, None] * along)) / (1 - left**2 @ kept)[:, None]
-        error = float((residuals**2).mean())
-        if error < least:
-            least, predictions = error, targets - residuals
-    return held_out_score(predictions, targets, kind)
+    along = left.T @ deviations
+    strengths = RIDGE_STRENGTHS * max(squares.max(initial=0), 1e-300)
+    residuals = []  # of folds and strengths, [n, T]
+    for fold in parts:
+        inside, own = left[fold], deviations[fold]
+        tried = []
+        for strength in strengths:
+            kept = squares / (squares + strength)
+            hat = (inside * kept) @ inside.T + 1 / len(rows)
+            tried.append(np.linalg.solve(np.eye(len(fold)) - hat, own - (inside * kept) @ along))
+        residuals.append(tried)
+    errors = np.array([[(it**2).sum() for it in tried] for tried in residuals])
+    best = (errors.sum(axis=0) - errors).argmin(axis=1) if len(parts) > 1 else errors.argmin(axis=1)
+    found = []
+    for fold, tried, place in zip(parts, residuals, best, strict=True):
+        others = np.delete(targets, fold, axis=0).mean(axis=0)
+        found.append((targets[fold] - tried[place], targets[fold], others))
+    return held_out_score(found, kind)

@@ -73,6 +73,7 @@ class TrialRun:
         num_images: Of the sample.
         loading_seconds: Taken to load the expert.
         feature_seconds: Taken by features and scores, ``None`` where the features were cached.
+        caution: What is to be told of this trial, in a clause; mostly nothing.
     """
 
     scores: dict[str, float]
@@ -80,6 +81,7 @@ class TrialRun:
     num_images: int
     loading_seconds: float
     feature_seconds: float | None
+    caution: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +205,7 @@ class _Session:
     evidence: list[TrialEvidence] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
     stopped: str = ""
 
     def run(
@@ -248,6 +251,8 @@ class _Session:
         expert, start = self.experts[place], self.clock()
         self.untried[place] = False
         found = run(expert)
+        if found.caution:
+            self.cautions.append(f"{expert.name}: {found.caution}")
         self.evidence.append(TrialEvidence(place, found.scores, found.accuracy))
         self.trials.append(
             Trial(
@@ -268,12 +273,12 @@ class _Session:
 
     def outcome(self) -> Tried:
         """What it came to."""
-        warnings = list(self.failures)
+        warnings = [*self.failures, *self.cautions]
         if self.stopped:
             warnings.append(
                 f"stopped after {len(self.trials)} of {self.plan.num_trials} trials: {self.stopped}"
             )
-        if self.trials and not self.measured.any():
+        if self.trials and not self.cautions and not self.measured.any():
             warnings.append(
                 "trials of tasks with several labels or numbers to predict give scores only: they compare the "
                 "experts tried, and say nothing of how well these do"

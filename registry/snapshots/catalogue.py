@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry.filters import parse_where
-from registry.records import LATEST, Key
+from registry.names import Key, Reference
 from registry.storage.database import Database, KnownRows
 
 TABLE = "tasks"
@@ -38,7 +38,7 @@ class Catalogue:
     Attributes:
         rows: T rows of ``COLUMNS``.
         latest: Position of the latest version of each name.
-        is_latest: ``[T]`` bool, the same.
+        is_latest: ``[T]`` bool, whether each row is one.
         token: State of the table.
         extends: Token of the catalogue that these rows begin with, if they begin with one.
         orders: Orders of the rows that were asked for.
@@ -64,15 +64,18 @@ class Catalogue:
 
     def find(self, reference: str) -> int | None:
         """Position of what ``name``, ``name@version`` or ``name@alias`` names; ``None`` if it is not there."""
-        name, _, wanted = reference.partition("@")
-        latest = self.latest.get(name)
-        if latest is None or reference == name or wanted == LATEST:
-            return latest
-        of_name = pc.equal(self.rows["name"], name).combine_chunks().to_numpy(zero_copy_only=False)
-        for position in np.flatnonzero(of_name).tolist():
-            if wanted == str(self.key(position)[1]) or wanted in self.rows["aliases"][position].as_py():
-                return position
-        return None
+        if reference in self.latest:  # a name has no @
+            return self.latest[reference]
+        asked = Reference.parse(reference)
+        if asked.name not in self.latest:
+            return None
+        if asked.is_latest:
+            return self.latest[asked.name]
+        of_name = pc.equal(self.rows["name"], asked.name).combine_chunks().to_numpy(zero_copy_only=False)
+        positions = np.flatnonzero(of_name).tolist()
+        aliases = self.rows["aliases"]
+        fitting = (row for row in positions if asked.fits(self.key(row)[1], aliases[row].as_py()))
+        return next(fitting, None)
 
     def key(self, position: int) -> Key:
         """Name and version of a row."""
@@ -87,21 +90,21 @@ class Catalogue:
 
     def order(self, column: str, *, descending: bool) -> NDArray[np.int64]:
         """Positions of all rows ``[T]`` in order of a column, ties in order of name."""
-        known = self.orders.get((column, descending))
-        if known is None:
+        order = self.orders.get((column, descending))
+        if order is None:
             keys = [(column, "descending" if descending else "ascending")]
             keys += [] if column == "name" else [("name", "ascending")]
-            known = pc.sort_indices(self.rows, sort_keys=keys).to_numpy().astype(np.int64)
-            self.orders[column, descending] = known
-        return known
+            order = pc.sort_indices(self.rows, sort_keys=keys).to_numpy().astype(np.int64)
+            self.orders[column, descending] = order
+        return order
 
     def holding(self, word: str) -> NDArray[np.bool_]:
         """Which rows have a word as a part of their name or of a tag, in either case ``[T]``."""
         if not self.texts:  # a space between: no name and no tag has one
             tags = pc.binary_join(self.rows["tags"], " ")
             self.texts.append(pc.binary_join_element_wise(self.rows["name"], tags, " "))
-        found = pc.match_substring(self.texts[0], word, ignore_case=True)
-        return np.asarray(found.combine_chunks().to_numpy(zero_copy_only=False), bool)
+        matches = pc.match_substring(self.texts[0], word, ignore_case=True)
+        return np.asarray(matches.combine_chunks().to_numpy(zero_copy_only=False), bool)
 
 
 class CatalogueCache:
@@ -116,8 +119,8 @@ class CatalogueCache:
         """The catalogue as of now: the kept one, or that with the rows that were added, or read anew."""
         token = self._database.table_version(TABLE)  # before the rows: a stale token only costs time
         if self._current is None or self._current.token != token:
-            known = self._current
-            self._current = (self._extended(known, token) if known else None) or self._read(token)
+            before = self._current
+            self._current = (self._extended(before, token) if before else None) or self._read(token)
         return self._current
 
     def _read(self, token: int) -> Catalogue:
@@ -127,10 +130,11 @@ class CatalogueCache:
         latest, is_latest = _latest(rows, 0, {}, np.zeros(0, dtype=bool))
         return Catalogue(rows, latest, is_latest, token)
 
-    def _extended(self, known: Catalogue, token: int) -> Catalogue | None:
-        """The known rows and those added since; ``None`` where a known one was changed, moved or deleted.
+    def _extended(self, before: Catalogue, token: int) -> Catalogue | None:
+        """The rows of before and those added since; ``None`` where one of them was changed, moved or deleted.
 
-        Also where the table changed meanwhile: rows and their count of two moments may agree by chance.
+        It is ``None`` too where the table changed meanwhile: rows of one moment and their count of another may
+        agree by chance.
         """
         added = self._known.read_added(COLUMNS)
         if (
@@ -140,10 +144,10 @@ class CatalogueCache:
         ):
             return None
         self._known.add(added)
-        rows = pa.concat_tables([known.rows, added])
+        rows = pa.concat_tables([before.rows, added])
         rows = rows.combine_chunks() if rows["name"].num_chunks > MAX_CHUNKS else rows
-        latest, is_latest = _latest(rows, len(known), known.latest, known.is_latest)
-        return Catalogue(rows, latest, is_latest, token, extends=known.token)
+        latest, is_latest = _latest(rows, len(before), before.latest, before.is_latest)
+        return Catalogue(rows, latest, is_latest, token, extends=before.token)
 
 
 def row_keys(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -152,10 +156,10 @@ def row_keys(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> pa.ChunkedArr
 
 
 def _latest(
-    rows: pa.Table, first: int, known: dict[str, int], known_mask: NDArray[np.bool_]
+    rows: pa.Table, first: int, before: dict[str, int], mask_before: NDArray[np.bool_]
 ) -> tuple[dict[str, int], NDArray[np.bool_]]:
     """Positions and mask of the latest versions of all names, given those of the rows before ``first``."""
-    latest, versions = dict(known), rows["version"]
+    latest, versions = dict(before), rows["version"]
     best: dict[str, int] = {}
     added = zip(rows["name"][first:].to_pylist(), versions[first:].to_pylist(), strict=True)
     for position, (name, version) in enumerate(added, first):
@@ -164,7 +168,7 @@ def _latest(
         if version >= best[name]:
             best[name], latest[name] = version, position
     mask = np.zeros(len(rows), dtype=bool)
-    mask[:first] = known_mask
-    mask[[known[name] for name in best if name in known]] = False
+    mask[:first] = mask_before
+    mask[[before[name] for name in best if name in before]] = False
     mask[[latest[name] for name in best]] = True
     return latest, mask

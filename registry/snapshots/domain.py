@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.errors import StorageError
-from registry.records import Key
+from registry.names import Key
 from registry.storage import schema
 from registry.storage.database import Database
 from registry.storage.rows import among

@@ -1,8 +1,8 @@
 """Keeps the embeddings of one space up to date with their table, and indexed where they are many.
 
 Below ``EXACT_BELOW`` rows all are in memory. Above, those that the index files hold are mapped from there, and
-only what was added since is in memory, until it is enough to be worth a save. A row is never changed: of an
-embedding that was deleted the row stays behind, without a key, and one that replaced another is a further row.
+only what was added since is in memory, until it is enough to be worth a save. A row is never changed: the row
+of an embedding that was deleted stays, without a key, and one that replaced another is a further row.
 
 Axes: R rows, N further rows, D filters of the probe.
 """
@@ -10,6 +10,7 @@ Axes: R rows, N further rows, D filters of the probe.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from registry.errors import StorageError
 from registry.index import neighbors
 from registry.index.files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
-from registry.index.rows import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
+from registry.index.neighbors import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
 from registry.index.vector_index import VectorIndex
 from registry.records import SpaceRecord
 from registry.snapshots.catalogue import row_keys
@@ -41,36 +42,42 @@ class EmbeddingCache:
         self._database = database
         self._table = schema.embeddings_table_name(space.space_id)
         self._dim = space.dim
-        registry_id = database.registry_id()
-        self._files = IndexFiles(database.place.cache_folder(registry_id), registry_id, space.space_id)
+        self._space_id = space.space_id
         self._refused = ""  # generation of files that are damaged or outgrown
         self._outgrown_rows = 0  # when the index was last found outgrown, built again or not
         self._current: EmbeddingRows | None
         self._saved: SavedIndex | None
         self._forget()
 
+    @cached_property
+    def _files(self) -> IndexFiles:
+        """The files of the index; few rows have none."""
+        registry_id = self._database.registry_id()
+        return IndexFiles(self._database.place.cache_folder(registry_id), registry_id, self._space_id)
+
     def refresh(self) -> EmbeddingRows:
         """The rows as of now; a ``StorageError`` if the table cannot be read or holds what is no embedding."""
         token = self._database.table_version(self._table)  # before the rows: a stale token only costs time
         if self._current is None or self._current.token != token:
-            known = self._current
-            if known is None:
+            before = self._current
+            if before is None:
                 self._open_index()
             only_added = self._take_added()
             if not only_added:
                 self._reconcile()
             self._tend_index()
-            grown = known if only_added and known and known.saved is self._saved else None
+            grown = before if only_added and before and before.saved is self._saved else None
             self._current = self._snapshot(token, extends=grown.token if grown else None)
         return self._current
 
     def discard_index(self, damage: DamagedIndexError) -> None:
-        """Have the next ``refresh`` build the index again, unless that was done since the damage was met."""
+        """Have the next ``refresh`` build the index again, if it is the damaged one that is in use."""
+        if self._saved is None or self._saved.generation != damage.generation:
+            return
         logger.warning("the index of %s is built again: row %d is damaged", self._table, damage.row)
         # Refused by name: the files may be in use elsewhere, built again there already, or not be writable.
         self._refused = damage.generation
-        if self._saved is not None and self._saved.generation == damage.generation:
-            self._forget()
+        self._forget()
 
     def _forget(self) -> None:
         """Know no row, as in the beginning."""
@@ -115,13 +122,13 @@ class EmbeddingCache:
     def _embeddings_of(self, missing: pa.Table, num_rows: int) -> list[pa.Table]:
         """The embeddings of listed rows that are still there; where most are missing, all are read."""
         if 2 * len(missing) <= num_rows:
-            found = list(self._chosen_batches(missing["_rowid"].combine_chunks()))
-            if sum(map(len, found)) == len(missing):
-                return found
+            batches = list(self._chosen_batches(missing["_rowid"].combine_chunks()))
+            if sum(map(len, batches)) == len(missing):
+                return batches
         # Or they were moved since they were listed, so that their ids are others now.
         wanted = identities_of(missing)
-        batches = self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS)
-        return [batch.filter(pc.is_in(identities_of(batch), value_set=wanted)) for batch in batches]
+        every = self._database.read_batches(self._table, columns=COLUMNS, batch_rows=BATCH_ROWS)
+        return [batch.filter(pc.is_in(identities_of(batch), value_set=wanted)) for batch in every]
 
     def _chosen_batches(self, row_ids: pa.UInt64Array) -> Iterator[pa.Table]:
         for start in range(0, len(row_ids), BATCH_ROWS):
@@ -158,12 +165,13 @@ class EmbeddingCache:
     # The index
 
     def _open_index(self) -> None:
-        """Take the rows of the saved index, or build one where there are many rows."""
+        """Take the rows of the saved index where there are many rows, or build it."""
+        if self._database.count_rows(self._table) < neighbors.EXACT_BELOW:
+            return
         try:
             self._adopt_files()
         except UnusableIndexError as err:
-            if self._database.count_rows(self._table) >= neighbors.EXACT_BELOW:
-                self._build(str(err))
+            self._build(str(err))
 
     def _adopt_files(self) -> None:
         """Know the rows of the index files and no others.

@@ -8,24 +8,24 @@ Axes: T versions of tasks, R rows of embeddings.
 import hashlib
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from registry.index.rows import DamagedIndexError, EmbeddingRows
+from registry.caching import LastAnswers, Together
+from registry.index.neighbors import DamagedIndexError, EmbeddingRows
 from registry.records import SpaceRecord
 from registry.snapshots.catalogue import Catalogue, CatalogueCache, row_keys
 from registry.snapshots.domain import DomainVectors
 from registry.snapshots.embeddings import EmbeddingCache
 from registry.storage.store import Store
-from registry.together import Together
+from registry.task_answers import NO_VERSION
 
 NOT_EMBEDDED = -1
 MASKS_KEPT = 16
-
-NO_VERSION = ""
-"""Version of a registry that is not there."""
+DISTANCES_KEPT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Snapshot:
         rows: R embeddings.
         row_of: ``[T]`` row of each task, or ``NOT_EMBEDDED``.
         position_of: ``[R]`` position of the task in each row; that of no task in particular where it has none.
-        masks: Of filters that were asked for lately.
+        masks: Masks of the filters that were asked for last.
         between: Distances between some tasks that were asked for last, by descriptor.
     """
 
@@ -45,15 +45,15 @@ class Snapshot:
     rows: EmbeddingRows
     row_of: NDArray[np.int64] = field(repr=False)
     position_of: NDArray[np.int64] = field(repr=False)
-    masks: dict[tuple[bool, str | None], NDArray[np.bool_]] = field(default_factory=dict, repr=False)
-    between: dict[str, tuple[bytes, NDArray[np.float64]]] = field(default_factory=dict, repr=False)
+    masks: LastAnswers = field(default_factory=partial(LastAnswers, MASKS_KEPT), repr=False)
+    between: LastAnswers = field(default_factory=partial(LastAnswers, DISTANCES_KEPT), repr=False)
 
     @classmethod
     def of(cls, catalogue: Catalogue, rows: EmbeddingRows) -> "Snapshot":
         """Find the row of each task; of rows with the same key, the last."""
         backwards = rows.keys[::-1]
-        found = pc.index_in(catalogue.keys, value_set=backwards).combine_chunks()
-        indices = pc.fill_null(found, len(rows)).to_numpy().astype(np.int64)
+        places = pc.index_in(catalogue.keys, value_set=backwards).combine_chunks()
+        indices = pc.fill_null(places, len(rows)).to_numpy().astype(np.int64)
         row_of = np.where(indices < len(rows), len(rows) - 1 - indices, NOT_EMBEDDED)
         embedded = row_of != NOT_EMBEDDED
         position_of = np.zeros(len(rows), np.int64)
@@ -72,28 +72,26 @@ class Snapshot:
         return Snapshot(catalogue, rows, np.concatenate([self.row_of, further]), position_of)
 
     def _further(self, catalogue: Catalogue, rows: EmbeddingRows) -> NDArray[np.int64] | None:
-        """Rows of the tasks behind those of this snapshot; ``None`` where more than that has changed."""
+        """Rows of the tasks after those of this snapshot; ``None`` where more than that has changed."""
         if catalogue.extends != self.catalogue.token or rows.extends != self.rows.token:
             return None
         added = rows.keys[len(self.rows) :]
         names, versions = (catalogue.rows[column][len(self.catalogue) :] for column in ("name", "version"))
-        found = pc.index_in(row_keys(names, versions), value_set=added).combine_chunks()
-        if found.null_count or not len(found) == len(pc.unique(found)) == len(added):
+        places = pc.index_in(row_keys(names, versions), value_set=added).combine_chunks()
+        if places.null_count or not len(places) == len(pc.unique(places)) == len(added):
             return None
-        return np.asarray(found.to_numpy(), np.int64) + len(self.rows)
+        return np.asarray(places.to_numpy(), np.int64) + len(self.rows)
 
     def answerable(self, *, builtin: bool, where: str | None) -> NDArray[np.bool_]:
         """Rows ``[R]`` of the latest versions that pass a filter, see ``registry.filters``."""
-        key = (builtin, where)
-        mask = self.masks.get(key)
-        if mask is None:
+
+        def make() -> NDArray[np.bool_]:
             of_tasks = self.catalogue.answerable(builtin=builtin, where=where)
             mask = np.zeros(len(self.rows), dtype=bool)
             mask[self.row_of[of_tasks & (self.row_of != NOT_EMBEDDED)]] = True
-            if len(self.masks) >= MASKS_KEPT:
-                self.masks.clear()
-            self.masks[key] = mask
-        return mask  # not looked up again: another thread may have cleared the masks meanwhile
+            return mask
+
+        return self.masks.get((builtin, where), make)
 
 
 class Snapshots:
@@ -115,10 +113,10 @@ class Snapshots:
     def spaces(self) -> list[SpaceRecord]:
         """All spaces, sorted by id."""
         token = self._database.table_version("spaces")
-        known = self._spaces
-        if known is None or known[0] != token:
-            self._spaces = known = (token, self._store.spaces())
-        return known[1]
+        kept = self._spaces
+        if kept is None or kept[0] != token:
+            self._spaces = kept = (token, self._store.spaces())
+        return kept[1]
 
     def version(self) -> str:
         """A text that changes with every write; ``NO_VERSION`` where there is no registry."""
@@ -153,18 +151,19 @@ class Snapshots:
             if space.space_id not in self._embeddings:
                 self._embeddings[space.space_id] = EmbeddingCache(self._database, space)
             rows = self._embeddings[space.space_id].refresh()
-            known = self._snapshots.get(space.space_id)
-            if known is None or known.catalogue is not catalogue or known.rows is not rows:
-                known = known.followed_by(catalogue, rows) if known else Snapshot.of(catalogue, rows)
-                self._snapshots[space.space_id] = known
-            return known
+            snapshot = self._snapshots.get(space.space_id)
+            if snapshot is None or snapshot.catalogue is not catalogue or snapshot.rows is not rows:
+                snapshot = snapshot.followed_by(catalogue, rows) if snapshot else Snapshot.of(catalogue, rows)
+                self._snapshots[space.space_id] = snapshot
+            return snapshot
 
     def domains(self, space: SpaceRecord) -> DomainVectors:
         """The domain embeddings in a space."""
         with self._lock:
             return self._domains.setdefault(space.space_id, DomainVectors(self._database, space.space_id))
 
-    def discard_index(self, space: SpaceRecord, damage: DamagedIndexError) -> None:
-        """Have the index of a space built again, since its files are damaged."""
+    def discard_index(self, damage: DamagedIndexError) -> None:
+        """Have the index that is damaged built again, with the next question about its space."""
         with self._lock:
-            self._embeddings[space.space_id].discard_index(damage)
+            for embeddings in self._embeddings.values():
+                embeddings.discard_index(damage)

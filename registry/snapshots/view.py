@@ -15,10 +15,10 @@ from registry.answers import Neighbor, Query, Recommendation
 from registry.distances import DEFAULT_ALPHA, cosine_distances, pairwise, trivial_distances
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
+from registry.names import Key
 from registry.recommend.recommend import TaskDistances, recommend
 from registry.recommend.trials import Trier
-from registry.records import ExpertRecord, Key, ResultRecord, SpaceRecord
-from registry.snapshots.domain import DomainVectors
+from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.snapshots.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
 
 RECOMMEND_DISTANCE = "task2vec"
@@ -50,15 +50,15 @@ class View:
 
     Attributes:
         space: The space in which tasks are compared.
-        snapshot: Its tasks and embeddings.
+        snapshot: The tasks and embeddings of the space.
         answerable: Rows that may be answers ``[R]``.
-        domains: The domain embeddings of tasks.
+        snapshots: What else is known of the registry.
     """
 
     space: SpaceRecord
     snapshot: Snapshot
     answerable: NDArray[np.bool_]
-    domains: DomainVectors
+    snapshots: Snapshots
 
     @classmethod
     def open(
@@ -67,18 +67,23 @@ class View:
         """Look at the latest version of every task in one space.
 
         Args:
-            snapshots: Of the registry.
-            space: In which to compare.
+            snapshots: What is known of the registry.
+            space: The space in which to compare.
             builtin: Whether starter tasks may be answers and evidence.
             where: A filter that answers must pass, see ``registry.filters``.
         """
         snapshot = snapshots.of(space)
         answerable = snapshot.answerable(builtin=builtin, where=where)
-        return cls(space, snapshot, answerable, snapshots.domains(space))
+        return cls(space, snapshot, answerable, snapshots)
 
     def find(self, reference: str) -> int | None:
         """Position of a registered task in the catalogue, by ``name``, ``name@version`` or ``name@alias``."""
         return self.snapshot.catalogue.find(reference)
+
+    def lacks(self, reference: str) -> bool:
+        """Whether a reference names a registered task that was not embedded in this space."""
+        position = self.find(reference)
+        return position is not None and bool(self.snapshot.row_of[position] == NOT_EMBEDDED)
 
     def point(self, position: int) -> Point:
         """A registered task as a point.
@@ -97,7 +102,7 @@ class View:
     def nearest(self, point: Point, *, k: int, distance: str) -> list[Neighbor]:
         """The k tasks nearest to a point, itself left out."""
         own = self.snapshot.catalogue.latest.get(point.query.task) if point.query.version else None
-        found = neighbors.nearest(
+        rows = neighbors.nearest(
             point.fisher,
             self.snapshot.rows,
             k=k,
@@ -107,7 +112,7 @@ class View:
             exclude=None if own is None else int(self.snapshot.row_of[own]),
             key_of=self._key,
         )
-        positions = self.snapshot.position_of[[row for row, _ in found]]
+        positions = self.snapshot.position_of[[row for row, _ in rows]]
         tasks = self.snapshot.catalogue.rows.select(SHOWN).take(positions).to_pylist()
         return [
             Neighbor(
@@ -119,7 +124,7 @@ class View:
                 num_samples=task["num_samples"],
                 tags=tuple(task["tags"]),
             )
-            for rank, ((_, value), task) in enumerate(zip(found, tasks, strict=True), start=1)
+            for rank, ((_, value), task) in enumerate(zip(rows, tasks, strict=True), start=1)
         ]
 
     def _key(self, row: int) -> Key:
@@ -144,7 +149,7 @@ class View:
         """Rank experts for a point by results on the tasks seen here and by distance from their sources.
 
         Expected accuracies come from results on tasks that are near by ``FISHER_DESCRIPTOR`` or ``DOMAIN``, as
-        past results say; the evidence is told with ``RECOMMEND_DISTANCE``. An expert without results is placed
+        past results say; the evidence is shown by ``RECOMMEND_DISTANCE``. An expert without results is placed
         by the asymmetric distance from its source task, which favours rich sources.
         """
         wanted = {result.task for result in results} | {expert.source_task for expert in experts}
@@ -156,18 +161,18 @@ class View:
             FISHER_DESCRIPTOR: (partial(pairwise, FISHER_DESCRIPTOR), fisher, point.fisher),
             DOMAIN: (cosine_distances, *self._domains([self._key(row) for row in rows.values()], point)),
         }
-        known = {
+        distances = {
             name: TaskDistances(names, *self._likeness(name, measure, places, vectors, query))
             for name, (measure, vectors, query) in compared.items()
         }
-        shown = known.pop(RECOMMEND_DISTANCE)
+        shown = distances.pop(RECOMMEND_DISTANCE)
         return recommend(
             point.query,
             experts,
             results,
             k=k,
             distances=shown,
-            descriptors=known,
+            descriptors=distances,
             source_distances=self._directed(shown, fisher),
             given=given,
             trier=trier,
@@ -182,19 +187,16 @@ class View:
         query: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Distances between rows ``[U, U]``, kept while the same are asked for, and to the query ``[U]``."""
-        known = self.snapshot.between.get(name)
-        if known is None or known[0] != places.tobytes():
-            known = (places.tobytes(), measure(vectors, vectors))
-            self.snapshot.between[name] = known
-        return known[1], measure(vectors, query[None])[:, 0]
+        between = self.snapshot.between.get((name, places.tobytes()), lambda: measure(vectors, vectors))
+        return between, measure(vectors, query[None])[:, 0]
 
     def _domains(self, keys: list[Key], point: Point) -> tuple[np.ndarray, np.ndarray]:
         """Domain embeddings of tasks and of the query."""
         query, token = point.query, self.snapshot.rows.token
-        domain = point.domain
+        domains, domain = self.snapshots.domains(self.space), point.domain
         if domain is None:
-            domain = self.domains.of([(query.task, query.version)], token)[0]
-        return self.domains.of(keys, token) if keys else np.zeros((0, len(domain))), domain
+            domain = domains.of([(query.task, query.version)], token)[0]
+        return domains.of(keys, token) if keys else np.zeros((0, len(domain))), domain
 
     def _directed(self, like: TaskDistances, fisher: np.ndarray) -> TaskDistances:
         """``SOURCE_DISTANCE`` of the same tasks, of which ``RECOMMEND_DISTANCE`` is the symmetric term."""
@@ -233,13 +235,14 @@ def choose_space(
     else:
         fitting = [space for space in spaces if space.probe == default_probe] or list(spaces)
     if not fitting:
-        known = {space.probe for space in spaces}
-        raise NotFoundError("probe with embedded tasks", probe or default_probe, known)
+        raise NotFoundError(
+            "probe with embedded tasks", probe or default_probe, {space.probe for space in spaces}
+        )
     if len({space.probe for space in fitting}) == 1:
         fitting = [space for space in fitting if space.recipe == default_recipe] or fitting
     if len(fitting) > 1:
-        found = ", ".join(f"{space.space_id} ({_described(space)})" for space in fitting)
-        raise InvalidQueryError(f"several embedding spaces fit; name one as the probe: {found}")
+        named = ", ".join(f"{space.space_id} ({_described(space)})" for space in fitting)
+        raise InvalidQueryError(f"several embedding spaces fit; name one as the probe: {named}")
     return fitting[0]
 
 

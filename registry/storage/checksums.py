@@ -1,68 +1,75 @@
-"""Checksums of the files that tables consist of, so that a damaged file is told and never believed.
+"""Checksums of the files that tables consist of, so that a damaged file is reported and never believed.
 
-LanceDB keeps no checksums: a bit that flips in a data file is read as if it had been written. Its files are
-never changed once they are written, though, only added and, when they are old, deleted. So after each write the
-new files are sealed: a line ``checksum size path line-checksum`` goes to ``seals/<table>``. A file without a
-line, as a kill between write and seal leaves it, is taken as it is, and sealed by the next write.
+LanceDB keeps none: a bit that flips in a data file is read as if it had been written, and a deleted manifest
+silently brings back the version before it. Checksums of rows would not do: only embeddings have them, and they
+say nothing about rows that are missing. @@FIGURES@@
 
-Object stores keep checksums themselves; seals are for local folders.
+Files of LanceDB are never changed once they are written, only added and, when they are old, deleted. So after
+each write the new files are listed, a line ``checksum size path line-checksum`` each, in ``seals/<table>``. A
+file without a line, as a kill between the write and the listing leaves it, is taken as it is, and listed by the
+next write. Object stores keep checksums themselves; these are for local folders.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 
 import xxhash
 
 from registry.errors import StorageError
+from registry.files import write_atomically
 
-SEALS_FOLDER = "seals"
-SEALED_FOLDERS = ("_versions", "data", "_deletions", "_indices")
+CHECKSUMS_FOLDER = "seals"
+LISTED_FOLDERS = ("_versions", "data", "_deletions", "_indices")
 DATA_FOLDER, VERSIONS_FOLDER = "data", "_versions"
 CHUNK_BYTES = 2**20
 
-# Named by the newest of them and rewritten in place: a hint that LanceDB checks itself.
-UNSEALED = frozenset({"latest_version_hint.json"})
+# Names the newest version and is rewritten in place: a hint that LanceDB checks itself.
+UNLISTED = frozenset({"latest_version_hint.json"})
 
 
 @dataclass
 class _Table:
-    """What is known of the seals of one table in this process."""
+    """The checksums of one table as this process last read them.
+
+    Attributes:
+        stamp: Changes when the list does.
+        listed: Checksum and size of each file by its path within the table.
+        verified: Paths of the files that this process has compared.
+        num_lines: Lines of the list, readable or not.
+    """
 
     stamp: tuple[int, int, int] = (0, 0, 0)
-    seals: dict[str, tuple[str, int]] = field(default_factory=dict)
+    listed: dict[str, tuple[str, int]] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
     num_lines: int = 0
 
 
-class Seals:
-    """The seals of one registry folder. Sealing needs the write lock, checking does not."""
+class FileChecksums:
+    """The checksums of one registry folder. Recording needs the write lock, checking does not."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tables: dict[str, _Table] = {}
 
-    def seal(self, table_path: Path) -> None:
-        """Add a line for every file of a table that has none; rewrite the list when most of it is history."""
-        known = self._load(table_path)
-        present = set(_file_names(str(table_path)))
-        added = {name: _file_checksum(table_path / name) for name in sorted(present - known.seals.keys())}
-        path = self._seals_path(table_path)
+    def record(self, table_path: Path) -> None:
+        """List every file of a table, computing the checksums of those that are not listed yet."""
+        table, path = self._load(table_path), self._list_path(table_path)
+        listed = {}
+        for name in sorted(_file_names(str(table_path))):
+            if entry := table.listed.get(name) or _checksum(table_path / name):
+                listed[name] = entry
+        if listed == table.listed and table.num_lines == len(listed):
+            return
         path.parent.mkdir(exist_ok=True)
-        history = known.num_lines > 64 + 2 * len(present)
-        if history or known.num_lines != len(known.seals):
-            known.seals = {name: known.seals[name] for name in sorted(known.seals.keys() & present)} | added
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_text(_lines(known.seals), encoding="utf-8")
-            temporary.replace(path)
-            known.num_lines = len(known.seals)
-        elif added:
-            _append(path, _lines(added))
-            known.seals = known.seals | added  # anew: another thread may be going through them
-            known.num_lines += len(added)
-        known.verified = known.verified | added.keys()
-        known.stamp = _stamp(path)
+        for leftover in path.parent.glob("*.tmp"):  # of a killed writer: this one has the lock
+            leftover.unlink()
+        write_atomically(path, "".join(starmap(_line, listed.items())).encode())
+        # In place of the former ones, never into them: another thread may be going through those.
+        table.listed, table.verified = listed, table.verified | (listed.keys() - table.listed.keys())
+        table.num_lines, table.stamp = len(listed), _stamp(path)
 
     def check(self, table_path: Path, *, largest: int | None = None) -> None:
         """Compare every file that this process has not yet compared.
@@ -74,82 +81,73 @@ class Seals:
         Raises:
             StorageError: If a file is not what was written, or the newest version of the table is missing.
         """
-        known = self._load(table_path)
-        unverified = known.seals.keys() - known.verified
+        table = self._load(table_path)
+        unverified = table.listed.keys() - table.verified
         for name in unverified:
-            checksum, size = known.seals[name]
-            if largest is not None and size > largest and name.startswith(DATA_FOLDER):
+            if largest is not None and table.listed[name][1] > largest and name.startswith(DATA_FOLDER):
                 continue
-            if (found := _checksum_if_there(table_path / name)) is not None and found != (checksum, size):
+            if _checksum(table_path / name) not in {None, table.listed[name]}:
                 raise self._damage(table_path, f"its file {name} is not what was written")
-            known.verified.add(name)
-        versions = [name for name in known.seals if name.startswith(VERSIONS_FOLDER) and not _is_passing(name)]
-        # A kill in the middle of a compaction leaves a newer version without a seal, and perhaps none older.
+            table.verified.add(name)
+        versions = [name for name in table.listed if name.endswith(".manifest")]
+        # A kill in the middle of a compaction leaves a newer version that is not listed, and perhaps no other.
         if unverified and versions and _newest_version(table_path) > min(versions):
             self._tables.pop(str(table_path), None)
             raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
 
     def are_whole(self, table_path: Path) -> bool:
-        """Whether there is a list of seals, and every line of it can be read."""
-        known = self._load(table_path)
-        return bool(known.seals) and known.num_lines == len(known.seals)
+        """Whether there is a list, and every line of it can be read."""
+        table = self._load(table_path)
+        return bool(table.listed) and table.num_lines == len(table.listed)
 
     def forget(self, table_path: Path) -> None:
-        """Drop the seals of a table that was dropped."""
-        self._seals_path(table_path).unlink(missing_ok=True)
+        """Remove the list of a table that was dropped."""
+        self._list_path(table_path).unlink(missing_ok=True)
         self._tables.pop(str(table_path), None)
 
     def damaged_files(self, table_path: Path) -> list[str]:
-        """Every sealed file that is there and is not what was written, by comparing all of them again."""
-        known = self._load(table_path)
-        found = {name: _checksum_if_there(table_path / name) for name in sorted(known.seals)}
-        damaged = [name for name, seal in found.items() if seal is not None and seal != known.seals[name]]
-        known.verified = {name for name, seal in found.items() if seal == known.seals[name]}
-        return damaged
+        """Every listed file that is there and is not what was written, by comparing all of them again."""
+        table = self._load(table_path)
+        actual = {name: _checksum(table_path / name) for name in sorted(table.listed)}
+        table.verified = {name for name, checksum in actual.items() if checksum == table.listed[name]}
+        return [name for name, checksum in actual.items() if checksum not in {None, table.listed[name]}]
 
     def _load(self, table_path: Path) -> _Table:
-        """The seals as they are in the file now; read only if it has changed."""
-        known = self._tables.setdefault(str(table_path), _Table())
-        path = self._seals_path(table_path)
+        """The list as it is on disk now; read only if it has changed."""
+        table = self._tables.setdefault(str(table_path), _Table())
+        path = self._list_path(table_path)
         try:
-            stamp = _stamp(path)
-            if stamp != known.stamp:
+            if (stamp := _stamp(path)) != table.stamp:
                 lines = path.read_bytes().decode("utf-8", "replace").splitlines()
-                seals = dict(parsed for line in lines if (parsed := _parse(line)))
-                known.seals, known.stamp, known.num_lines = seals, stamp, len(lines)
+                listed = dict(entry for line in lines if (entry := _parse(line)))
+                table.listed, table.stamp, table.num_lines = listed, stamp, len(lines)
         except FileNotFoundError:
-            self._tables[str(table_path)] = known = _Table()
-        return known
+            self._tables[str(table_path)] = table = _Table()
+        return table
 
     def _damage(self, table_path: Path, what: str) -> StorageError:
         return StorageError(
             f"{self._folder}: table {table_path.stem} is damaged: {what}; restore the registry from a copy"
         )
 
-    def _seals_path(self, table_path: Path) -> Path:
-        return self._folder / SEALS_FOLDER / table_path.stem
+    def _list_path(self, table_path: Path) -> Path:
+        return self._folder / CHECKSUMS_FOLDER / table_path.stem
 
 
 def _file_names(table_path: str) -> Iterator[str]:
-    """Paths within a table of its files that are sealed; in plain text, as there may be thousands."""
-    for folder in SEALED_FOLDERS:
+    """Paths within a table of the files that last; in plain text, as there may be thousands.
+
+    Passed over are the hint, and what LanceDB had not finished when it was killed.
+    """
+    for folder in LISTED_FOLDERS:
         for root, _, names in os.walk(f"{table_path}/{folder}"):
             within = root[len(table_path) + 1 :].replace(os.sep, "/")
-            yield from (f"{within}/{name}" for name in names if not _is_passing(name))
-
-
-def _is_passing(name: str) -> bool:
-    """Whether a file is none that lasts: the hint, or what LanceDB had not finished when it was killed."""
-    base = name.rpartition("/")[2]
-    return base in UNSEALED or base.startswith(".")
+            yield from (f"{within}/{name}" for name in names if name not in UNLISTED and name[0] != ".")
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file does; zeros where there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
+    """What changes when a file does."""
+    status = path.stat()
     return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
@@ -159,45 +157,29 @@ def _newest_version(table_path: Path) -> str:
     return f"{VERSIONS_FOLDER}/{min(names, default='~')}"
 
 
-def _checksum_if_there(path: Path) -> tuple[str, int] | None:
-    """Checksum and size; ``None`` where the file is gone, as old ones go."""
+def _checksum(path: Path) -> tuple[str, int] | None:
+    """Checksum and size of a file; ``None`` where it is gone, as old ones go."""
+    digest, size = xxhash.xxh3_64(), 0
     try:
-        return _file_checksum(path)
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
     except FileNotFoundError:
         return None
-
-
-def _file_checksum(path: Path) -> tuple[str, int]:
-    digest, size = xxhash.xxh3_64(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
     return digest.hexdigest(), size
 
 
-def _lines(seals: dict[str, tuple[str, int]]) -> str:
-    return "".join(_line(checksum, size, name) for name, (checksum, size) in seals.items())
-
-
-def _line(checksum: str, size: int, name: str) -> str:
+def _line(name: str, entry: tuple[str, int]) -> str:
+    checksum, size = entry
     content = f"{checksum} {size} {name}"
     return f"{content} {xxhash.xxh3_64_hexdigest(content.encode())}\n"
 
 
 def _parse(line: str) -> tuple[str, tuple[str, int]] | None:
-    """Path, checksum and size of a line; ``None`` for one that is cut off or damaged."""
-    content, _, checksum = line.rpartition(" ")
-    if xxhash.xxh3_64_hexdigest(content.encode()) != checksum:
+    """Path, checksum and size in a line; ``None`` for one that is cut off or damaged."""
+    content, _, line_checksum = line.rpartition(" ")
+    if xxhash.xxh3_64_hexdigest(content.encode()) != line_checksum:
         return None
-    of_file, size, name = content.split(" ", 2)
-    return name, (of_file, int(size))
-
-
-def _append(path: Path, text: str) -> None:
-    """Add lines after the last whole one."""
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            text = text if file.read(1) == b"\n" else f"\n{text}"
-        file.write(text.encode())
+    checksum, size, name = content.split(" ", 2)
+    return name, (checksum, int(size))

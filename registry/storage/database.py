@@ -1,48 +1,58 @@
-"""The tables of a registry: opened lazily, written under a lock, their errors told in one sentence.
+"""The tables of a registry: opened lazily, written under a lock, conflicts retried, errors in one sentence.
 
-Knows rows, not records. What connects to the place is given to it, so that one file alone imports LanceDB.
+Knows rows, not records. What connects to the place is passed in, so that one file alone imports LanceDB.
 """
 
 import math
 import os
+import random
+import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.errors import SchemaVersionError, StorageError
+from registry.errors import RegistryError, SchemaVersionError, StorageError
 from registry.records import utc_now
 from registry.storage import schema
 from registry.storage.places import META_TABLE, Place
-from registry.storage.storage_errors import FOREIGN_ERRORS, reread, retried, storage_errors
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
 KEEP_VERSIONS = timedelta(minutes=1)  # a reader whose files are deleted meanwhile starts over
-READ_ATTEMPTS = 3
+READ_ATTEMPTS, WRITE_ATTEMPTS = 3, 6
+FIRST_WAIT_SECONDS = 0.05
 CHECKED_BYTES = 2**26  # larger data files are checked row by row, or whole by a read of all they hold
+
+# What LanceDB and pyarrow raise for a missing file, a full disk, a damaged table or a lost race alike.
+FOREIGN_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
+
+# What a damaged file can make of Rust code. It derives from BaseException and cannot be imported.
+_PANIC = "PanicException"
+CONFLICT = re.compile(r"commit conflict|too many concurrent writers", re.IGNORECASE)
+_VANISHED = re.compile(r"not found", re.IGNORECASE)
+_RUST_PREFIX = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, )+")
+_RUST_REQUEST = re.compile(r"Generic \w+ error: (?:.*? - )+")
+_RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
+
+Answer = TypeVar("Answer")
 
 
 class Database:
     """The tables of one place.
 
     Attributes:
-        place: Where they lie.
-        uri: The same, as it was given.
+        place: Where the tables lie.
+        uri: The place as the user gave it.
     """
 
     def __init__(self, place: Place, connect: Callable[[Place], Any]) -> None:
-        """Remember the place.
-
-        Args:
-            place: Of the registry.
-            connect: Opens a LanceDB connection to a place.
-        """
+        """Remember the place and ``connect``, which opens a LanceDB connection to it when first needed."""
         self.place = place
         self.uri = place.uri
         self._connect = connect
@@ -57,7 +67,7 @@ class Database:
         return self.place.has_table(META_TABLE)
 
     def is_present(self) -> bool:
-        """The same, but an error where something else or something broken is in its place.
+        """Whether there is a registry; an error where something else or something broken lies in its place.
 
         Raises:
             StorageError: If the place is a registry that lost its ``meta``, or no place for one.
@@ -127,8 +137,8 @@ class Database:
         """Rows of a table as they are now.
 
         Args:
-            name: Of the table.
-            columns: Which ones; all unless told.
+            name: Table to read.
+            columns: Names of the columns to read; all if not given.
             where: SQL condition; values in it must be ``quoted``.
             row_ids: Whether to add the column ``_rowid``, for ``delete_rows``.
             trust_large_files: Whether data files above ``CHECKED_BYTES`` are read without having been compared
@@ -140,13 +150,13 @@ class Database:
         if not self.is_present():
             return schema.TABLES[name].empty_table()
         with self._read_errors(name):
-            self.place.check_seals(name, largest=CHECKED_BYTES if trust_large_files else None)
-            return reread(lambda: self._query(name, columns, where, row_ids), READ_ATTEMPTS)
+            self.place.check_files(name, largest=CHECKED_BYTES if trust_large_files else None)
+            return retried(lambda: self._query(name, columns, where, row_ids), _VANISHED, READ_ATTEMPTS)
 
     def read_batches(self, name: str, *, columns: list[str], batch_rows: int) -> Iterator[pa.Table]:
         """All rows of a table as they are now, with ``_rowid``, some at a time."""
         with self._read_errors(name):
-            self.place.check_seals(name)
+            self.place.check_files(name)
             query = self._table(name).search().with_row_id(True).select(columns)
             for batch in query.to_batches(batch_rows):
                 yield pa.Table.from_batches([batch])
@@ -164,21 +174,21 @@ class Database:
     def commit(self, name: str, operation: Callable[[Any], object]) -> None:
         """Run one write on a table, under the lock, and compact the table if it has become scattered."""
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be written"):
-            self.place.check_seals(name, largest=CHECKED_BYTES)
+            self.place.check_files(name, largest=CHECKED_BYTES)
             table = self._table(name)
-            retried(lambda: self._guarded(operation, table))
+
+            def attempt() -> None:
+                self.place.check_lock()  # it may have been lost while waiting for this attempt
+                operation(table)
+
+            retried(attempt, CONFLICT, WRITE_ATTEMPTS, FIRST_WAIT_SECONDS)
             # The write is done: whatever cannot be tidied now is no error of it, and is done at the next one.
             with suppress(*FOREIGN_ERRORS):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > max(MAX_FRAGMENTS, math.isqrt(table.count_rows())):
                     table.optimize(cleanup_older_than=KEEP_VERSIONS)
             with suppress(*FOREIGN_ERRORS):
-                self.place.seal(name)
-
-    def _guarded(self, operation: Callable[[Any], object], table: Any) -> None:
-        """Try a write, unless the lock was lost while waiting for this try."""
-        self.place.check_lock()
-        operation(table)
+                self.place.record_checksums(name)
 
     def optimize(self, name: str, *, keep: timedelta = KEEP_VERSIONS) -> None:
         """Compact a table and delete its versions that are older than ``keep``."""
@@ -198,7 +208,7 @@ class Database:
         with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be created"):
             self.place.check_lock()
             self._database().create_table(name, schema=columns, exist_ok=True)
-            self.place.seal(name)
+            self.place.record_checksums(name)
 
     def drop_table(self, name: str) -> None:
         """Delete a table for good."""
@@ -206,22 +216,17 @@ class Database:
             self.place.check_lock()
             self._database().drop_table(name)
             self._open_tables.pop(name, None)
-            self.place.forget(name)
+            self.place.forget_checksums(name)
 
     def lay_out(self) -> None:
         """Make the tables of a new registry in this place."""
-        meta = {
-            "schema_version": str(schema.SCHEMA_VERSION),
-            "registry_id": uuid.uuid4().hex,
-            "created_at": utc_now(),
-        }
+        values = (str(schema.SCHEMA_VERSION), uuid.uuid4().hex, utc_now())
+        meta = zip(("schema_version", "registry_id", "created_at"), values, strict=True)
         with storage_errors(f"{self.uri}: a registry cannot be created here"):
             for name, columns in schema.TABLES.items():
-                rows = (
-                    [{"key": key, "value": value} for key, value in meta.items()] if name == META_TABLE else []
-                )
+                rows = [{"key": key, "value": value} for key, value in meta] if name == META_TABLE else []
                 self._database().create_table(name, data=pa.Table.from_pylist(rows, schema=columns))
-                self.place.seal(name)
+                self.place.record_checksums(name)
 
     def _database(self) -> Any:
         """The connection, made when first needed; a forked process has to ask for its own."""
@@ -230,10 +235,11 @@ class Database:
             self._process_id = os.getpid()
         return self._connection
 
-    def _open(self, name: str) -> Any:
+    def open_table(self, name: str) -> Any:
+        """A table as LanceDB knows it, whatever the schema version; for migrations."""
         database = self._database()
         if name not in self._open_tables:
-            self.place.check_seals(name, largest=CHECKED_BYTES)
+            self.place.check_files(name, largest=CHECKED_BYTES)
             self._open_tables[name] = database.open_table(name)
         return self._open_tables[name]
 
@@ -241,7 +247,7 @@ class Database:
         """A table of a registry whose schema version is known to be right."""
         if not self._registry_id:
             self._check_schema()
-        return self._open(name)
+        return self.open_table(name)
 
     def _check_schema(self) -> None:
         """Learn the registry's id; bring an older one up to date.
@@ -250,49 +256,46 @@ class Database:
             StorageError: If ``meta`` is incomplete.
             SchemaVersionError: If a newer version of this package wrote it.
         """
-        meta = {row["key"]: row["value"] for row in self._open("meta").to_arrow().to_pylist()}
+        meta = {row["key"]: row["value"] for row in self.open_table("meta").to_arrow().to_pylist()}
         if not {"schema_version", "registry_id"} <= meta.keys():
             raise StorageError(
                 f"{self.uri}: table meta lacks the schema version; restore the registry from a copy"
             )
-        found = int(meta["schema_version"])
-        if found > schema.SCHEMA_VERSION:
-            raise SchemaVersionError(self.uri, found, schema.SCHEMA_VERSION)
-        if found < schema.SCHEMA_VERSION:
-            self._migrate(found)
+        version = int(meta["schema_version"])
+        if version > schema.SCHEMA_VERSION:
+            raise SchemaVersionError(self.uri, version, schema.SCHEMA_VERSION)
+        if version < schema.SCHEMA_VERSION:
+            self._migrate(version)
         self._registry_id = meta["registry_id"]
 
-    def _migrate(self, found: int) -> None:
+    def _migrate(self, version: int) -> None:
         """Run the pending migrations, recording each when it is done.
 
         Raises:
             StorageError: If they cannot be, because the registry cannot be written.
         """
+        where = "key = 'schema_version'"
         try:
-            self._run_migrations()
+            with self.write_lock():
+                meta = self.open_table("meta")
+                # Read again, now under the lock: another process may have migrated meanwhile.
+                stored = int(meta.search().where(where).to_arrow()["value"][0].as_py())
+                for reached, migration in schema.pending_migrations(stored):
+                    self.place.check_lock()
+                    migration(self)
+                    for name in self.table_names():
+                        self.place.record_checksums(name)
+                    meta.update(where=where, values={"value": str(reached)})
+                self.place.record_checksums(META_TABLE)
         except StorageError as err:
             raise StorageError(
-                f"{self.uri}: schema version {found} has to be brought up to {schema.SCHEMA_VERSION} once, by "
-                f"any command of somebody who can write there: {err}"
+                f"{self.uri}: schema version {version} has to be brought up to {schema.SCHEMA_VERSION} once, "
+                f"by any command of somebody who can write there: {err}"
             ) from err
-
-    def _run_migrations(self) -> None:
-        with self.write_lock():
-            meta = self._open("meta")
-            where = "key = 'schema_version'"
-            # Read again, now under the lock: another process may have migrated meanwhile.
-            found = int(meta.search().where(where).to_arrow()["value"][0].as_py())
-            for version, migration in schema.pending_migrations(found):
-                self.place.check_lock()
-                migration(_Migrated(self))
-                for name in self.table_names():
-                    self.place.seal(name)
-                meta.update(where=where, values={"value": str(version)})
-            self.place.seal(META_TABLE)
 
     @contextmanager
     def _read_errors(self, name: str) -> Iterator[None]:
-        with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` tells what is damaged"):
+        with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` reports what is damaged"):
             yield
 
 
@@ -313,7 +316,7 @@ class KnownRows:
         self._last_row_id = -1
 
     def read_added(self, columns: list[str], *, trust_large_files: bool = False) -> pa.Table:
-        """Rows behind those that are known, with ``_rowid``; see ``Database.read``."""
+        """Rows that were added after those that are known, with ``_rowid``; see ``Database.read``."""
         return self._database.read(
             self._table,
             columns=columns,
@@ -338,24 +341,65 @@ class KnownRows:
         self.add(rows)
 
 
-@dataclass(frozen=True)
-class _Migrated:
-    """What a migration may do with the tables."""
-
-    database: Database
-
-    def open(self, name: str) -> Any:
-        """The table of a name."""
-        return self.database._open(name)
-
-    def create(self, name: str, columns: pa.Schema) -> None:
-        """Make an empty table, unless it is there."""
-        self.database._database().create_table(name, schema=columns, exist_ok=True)
-
-
 def quoted(text: str) -> str:
     """A text as an SQL literal: in single quotes, those inside doubled.
 
     Bytes that are no Unicode come from the command line as surrogates. They are spelled out; no record has any.
     """
     return "'" + text.encode(errors="backslashreplace").decode().replace("'", "''") + "'"
+
+
+def retried(
+    operation: Callable[[], Answer], conflict: re.Pattern[str], attempts: int, wait_seconds: float = 0.0
+) -> Answer:
+    """Run a read or a write, again where another process got in between.
+
+    Args:
+        operation: Answers or commits as a whole, or raises.
+        conflict: What is in the message of an error after which another attempt makes sense.
+        attempts: How often it is run at most; the last error is passed on, and every other one at once.
+        wait_seconds: Pause before the second attempt; it doubles with each further one.
+
+    Returns:
+        The answer of the operation.
+    """
+    for attempt in range(attempts - 1):
+        try:
+            return operation()
+        except FOREIGN_ERRORS as error:
+            if not conflict.search(str(error)):
+                raise
+        # Random, so that two writers that collided once do not collide again.
+        time.sleep(wait_seconds * 2**attempt * random.uniform(0.5, 1.0))
+    return operation()
+
+
+@contextmanager
+def storage_errors(what: str, hint: str = "") -> Iterator[None]:
+    """Turn errors of the database and the operating system into one sentence of ours.
+
+    Args:
+        what: Start of the sentence: the place, and what cannot be done.
+        hint: End of the sentence: what to do about it.
+
+    Raises:
+        StorageError: If the block raises any of ``FOREIGN_ERRORS``, or the database's own code panics.
+    """
+    try:
+        yield
+    except FOREIGN_ERRORS as error:
+        if isinstance(error, RegistryError):
+            raise
+        raise StorageError(f"{what}: {_reason(error)}{hint and '; '}{hint}") from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise StorageError(f"{what}: its files make no sense{hint and '; '}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The message of a foreign error without requests and places in Rust source files."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error)))
+    return _RUST_LOCATION.sub("", text) or type(error).__name__

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from registry.errors import InvalidRecordError, NotFoundError, StorageError
-from registry.records import EmbeddingRecord, Key, SpaceRecord, checked_name
+from registry.names import Key, checked_name
+from registry.records import EmbeddingRecord, SpaceRecord
 from registry.storage import schema
 from registry.storage.database import quoted
 from registry.storage.rows import PRESENT, StoredRows, among, lookup

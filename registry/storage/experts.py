@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from registry.errors import InvalidRecordError
 from registry.records import ExpertRecord, ResultRecord
 from registry.storage import schema
 from registry.storage.database import quoted
-from registry.storage.rows import NOT_BUILTIN, REMOVED, StoredRows, listed, lookup, refuse_duplicates
+from registry.storage.rows import NOT_BUILTIN, REMOVED, StoredRows, among, listed, lookup, refuse_duplicates
+
+SAME_MEASUREMENT = 0.005
+"""Values of one seed that differ by less, as they do between machines, are one measurement."""
 
 
 class StoredExperts(StoredRows):
@@ -87,11 +91,24 @@ class StoredExperts(StoredRows):
             self._delete("results", f"expert = {quoted(name)}")
             self._delete("experts", f"name = {quoted(name)}")
 
-    def add_results(self, results: Sequence[ResultRecord]) -> None:
-        """Append measured scores; a score that was measured again is kept beside the former."""
+    def add_results(self, results: Sequence[ResultRecord]) -> list[ResultRecord]:
+        """Append measured scores, all or none; what is there already is not written again.
+
+        Returns:
+            Those that were new, in order.
+
+        Raises:
+            InvalidRecordError: If one contradicts another that was measured in the very same way.
+        """
+        if not results:
+            return []
         with self.write_lock():
-            self._note("result.add", [f"{result.expert} on {result.task}" for result in results])
-            self.database.append("results", results)
+            where = among("task", {result.task for result in results})
+            new = new_results(results, self._records(ResultRecord, "results", where))
+            if new:
+                self._note("result.add", [f"{result.expert} on {result.task}" for result in new])
+                self.database.append("results", new)
+        return new
 
     def results(
         self, *, task: str | None = None, expert: str | None = None, builtin: bool = True
@@ -102,3 +119,39 @@ class StoredExperts(StoredRows):
         conditions += [f"expert = {quoted(expert)}"] if expert is not None else []
         found = self._records(ResultRecord, "results", " and ".join(conditions))
         return sorted(found, key=lambda it: (it.task, it.expert, it.metric, it.protocol, it.created_at))
+
+
+def new_results(results: Sequence[ResultRecord], present: Sequence[ResultRecord]) -> list[ResultRecord]:
+    """Those of some results that are not present, each once.
+
+    Raises:
+        InvalidRecordError: If two were measured in the same way with the same seed, and have other values.
+    """
+    kept = {result.same_as for result in present}
+    measured = {_seeded(result): result for result in present if _seeded(result)}
+    new = []
+    for result in results:
+        seeded = _seeded(result)
+        other = measured.get(seeded) if seeded else None
+        if result.same_as in kept:
+            continue
+        if other is not None and abs(other.accuracy - result.accuracy) >= SAME_MEASUREMENT:
+            raise InvalidRecordError(
+                f"result of {result.expert} on {result.task}: {result.metric} {result.accuracy:g} contradicts "
+                f"{other.accuracy:g}, which is there by the same protocol ({result.protocol}) and seed "
+                f"({result.seed}); give another seed, or the id of the run that measured it"
+            )
+        if other is None:
+            new.append(result)
+            kept.add(result.same_as)
+            if seeded:
+                measured[seeded] = result
+    return new
+
+
+def _seeded(result: ResultRecord) -> tuple[object, ...]:
+    """What decides the value of a result, if a seed is given and no run is named; empty otherwise."""
+    if result.seed is None or result.run_id:
+        return ()
+    how = result.metric, result.protocol, result.seed, result.task_version, result.weights_hash
+    return result.task, result.expert, *how

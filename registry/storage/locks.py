@@ -1,9 +1,24 @@
-"""The lock that lets one process at a time write to a registry folder."""
+"""The two write locks: of a folder, and of an object store that several machines can reach.
 
+A folder is locked by the operating system. An object store locks nothing, but can replace an object only if it
+still is what the writer read. So whoever holds that lock writes its name into an object, goes on renewing it
+(a lease), and writes once more to release it. A holder that dies stops renewing, and a process that waits and
+sees the object unchanged for ``TTL_SECONDS`` of its own clock takes over; no two clocks are ever compared. A
+holder that was paused for so long finds out before it commits, by ``Lease.check``.
+"""
+
+import json
 import os
+import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from random import uniform
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -12,6 +27,16 @@ from registry.errors import StorageError
 LOCK_FILE = "write.lock"
 HOLDER_FILE = "write.lock.pid"
 TIMEOUT_SECONDS = 60.0
+
+TTL_SECONDS = 15.0
+RENEWALS_PER_TTL = 3
+FIRST_WAIT_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 0.2
+TURN_SECONDS = 0.1
+"""How long a process that released a lease leaves it to others, who only ask for it now and then."""
+
+# A clock that goes on while the machine sleeps, where there is one: a lease runs out all the same.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 @contextmanager
@@ -64,3 +89,213 @@ def _holder(folder: Path) -> str:
         return f"process {int((folder / HOLDER_FILE).read_text(encoding='ascii'))}"
     except (OSError, ValueError):
         return "another process"
+
+
+Version = dict[str, str]
+"""What tells a version of an object from others, as the store names it."""
+
+
+class Slot(Protocol):
+    """One object of a store. Its methods raise ``StorageError`` where the store cannot be reached."""
+
+    def read(self) -> tuple[bytes, Version] | None:
+        """Content and version, or ``None`` if there is no object."""
+
+    def replace(self, content: bytes, version: Version | None) -> Version | None:
+        """Write it if its version still is this one, ``None`` for no object.
+
+        Returns:
+            The new version; ``None`` if the object has been changed.
+        """
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What the object says."""
+
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)  # one for each time that the lock is taken
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    ttl_seconds: float = field(default_factory=lambda: TTL_SECONDS)
+    renewals: int = 0
+    released: bool = False
+
+    @staticmethod
+    def from_bytes(content: bytes) -> "_Claim":
+        """A claim that cannot be read is that of nobody, who stops renewing it."""
+        try:
+            values = json.loads(content)
+            return _Claim(
+                token=str(values["token"]),
+                host=str(values["host"]),
+                pid=int(values["pid"]),
+                ttl_seconds=float(values["ttl_seconds"]),
+                renewals=int(values["renewals"]),
+                released=bool(values["released"]),
+            )
+        except (ValueError, TypeError, LookupError):
+            return _Claim(token="", host="", pid=0)
+
+    def to_bytes(self) -> bytes:
+        """As JSON; no two are the same, so that a version may be a hash."""
+        return json.dumps(asdict(self)).encode()
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.pid else "another process"
+
+
+class Lease:
+    """The lock in one slot, as the threads of this process share it.
+
+    Args:
+        where: The registry, for messages.
+        slot: Of the object.
+    """
+
+    def __init__(self, where: str, slot: Slot) -> None:
+        self.where = where
+        self._slot = slot
+        self._thread_lock = threading.RLock()
+        self._renewing = threading.Lock()
+        self._depth = 0
+        self._held: _Claim | None = None
+        self._version: Version | None = None
+        self._renewed_at = 0.0
+        self._released_at = 0.0
+        self._released = threading.Event()
+        self._heart: threading.Thread | None = None
+        self._process_id = os.getpid()
+
+    @contextmanager
+    def hold(self, timeout_seconds: float | None = None) -> Iterator[None]:
+        """Hold the lock; re-entrant within a thread, exclusive between threads, processes and machines.
+
+        Args:
+            timeout_seconds: How long to wait for one holder, ``TIMEOUT_SECONDS`` unless told.
+
+        Raises:
+            StorageError: If the store cannot be written, or another holder does not finish in time.
+        """
+        timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        if not self._thread_lock.acquire(timeout=timeout):
+            raise self._timed_out(_Claim(), timeout)
+        self._depth += 1
+        try:
+            if self._depth == 1:
+                time.sleep(max(0.0, self._released_at + TURN_SECONDS - _now()))
+                self._acquire(timeout)
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0 and self._process_id == os.getpid():  # a forked child holds nothing
+                self._release()
+            self._thread_lock.release()
+
+    def check(self) -> None:
+        """Make sure, before a commit, that the lock is still held.
+
+        Raises:
+            StorageError: If another process has taken over, or may have.
+        """
+        if self._age() > TTL_SECONDS / 2:
+            self._renew()
+        if self._held is None or self._process_id != os.getpid() or self._age() > TTL_SECONDS:
+            raise StorageError(
+                f"{self.where}: this process was held up for longer than {TTL_SECONDS:g} s and lost the lock; "
+                "nothing more was written, try again"
+            )
+
+    def _acquire(self, timeout: float) -> None:
+        """Wait until the lock is free or its holder dead, and take it.
+
+        Raises:
+            StorageError: If one holder keeps it for longer than ``timeout``.
+        """
+        claim = _Claim()
+        holder: _Claim | None = None
+        seen: Version | None = None
+        seen_at = deadline = 0.0
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            asked_at = _now()
+            content, version = self._slot.read() or (None, None)
+            found = _Claim.from_bytes(content) if content is not None else replace(claim, released=True)
+            if holder is None or found.token != holder.token:
+                deadline = asked_at + timeout
+            if version != seen:
+                seen, seen_at = version, _now()
+            holder = found
+            if holder.released or asked_at - seen_at >= holder.ttl_seconds:
+                if self._take(claim, version):
+                    return
+            elif asked_at >= deadline:
+                raise self._timed_out(holder, timeout)
+            # Random, so that those who wait together do not ask together.
+            time.sleep(wait * uniform(0.5, 1.0))
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def _take(self, claim: _Claim, version: Version | None) -> bool:
+        """Write our claim in place of what was read; whether that succeeded."""
+        started_at = _now()
+        taken = self._write(claim, version)
+        if taken is None:
+            return False
+        self._held, self._version, self._renewed_at = claim, taken, started_at
+        self._released = threading.Event()
+        self._heart = threading.Thread(target=self._keep, args=(self._released,), daemon=True)
+        self._heart.start()
+        return True
+
+    def _write(self, claim: _Claim, version: Version | None) -> Version | None:
+        """Replace a version by a claim of ours; the new version, ``None`` if another process was first."""
+        written = self._slot.replace(claim.to_bytes(), version)
+        if (
+            written is None
+            and (found := self._slot.read())
+            and _Claim.from_bytes(found[0]).token == claim.token
+        ):
+            # Not another process, but a write of ours whose answer got lost on the way.
+            return self._slot.replace(claim.to_bytes(), found[1])
+        return written
+
+    def _keep(self, released: threading.Event) -> None:
+        """Renew the lease until it is released or lost; runs in a thread of its own."""
+        while self._held and not released.wait(TTL_SECONDS / RENEWALS_PER_TTL):
+            self._renew()
+
+    def _renew(self) -> None:
+        """Write the claim again; without it, the lock is lost. A store out of reach is asked again later."""
+        with self._renewing, suppress(StorageError):
+            if self._held is None:
+                return
+            started_at = _now()
+            claim = replace(self._held, renewals=self._held.renewals + 1)
+            self._version = self._write(claim, self._version)
+            self._held = claim if self._version else None
+            self._renewed_at = started_at
+
+    def _release(self) -> None:
+        """Say that we are done. Where that fails, the others wait for as long as for a dead holder."""
+        self._released.set()
+        if self._heart is not None:
+            self._heart.join()
+            self._heart = None
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(StorageError):
+                self._write(replace(held, released=True), self._version)
+        self._released_at = _now()
+
+    def _age(self) -> float:
+        return _now() - self._renewed_at
+
+    def _timed_out(self, holder: _Claim, timeout: float) -> StorageError:
+        return StorageError(
+            f"{self.where} is being written by {holder}, which did not finish within {timeout:g} seconds; "
+            "try again later, or end that process if it hangs"
+        )
+
+
+def _now() -> float:
+    """Seconds of a clock that nobody sets."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from registry.errors import MissingExtraError, StorageError
-from registry.storage.leases import Lease, Version
-from registry.storage.locks import LOCK_FILE
-from registry.storage.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX
+from registry.storage.locks import LOCK_FILE, Lease, Version
+from registry.storage.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX, Place
 
 try:
     import obstore
@@ -45,7 +44,7 @@ _LEASES: dict[tuple[str, str], Lease] = {}
 _REQUEST = re.compile(r"^Generic \w+ error: (.*?Error performing .*? - )?", re.DOTALL)
 
 
-class ObjectPlace:
+class ObjectPlace(Place):
     """A prefix of a bucket; see ``registry.storage.places.Place``."""
 
     def __init__(self, uri: str) -> None:
@@ -127,15 +126,12 @@ class ObjectPlace:
         """
         self._lease.check()
 
-    def prepare(self) -> None:
-        """A prefix needs no making."""
-
     def publish(self) -> None:
         """Copy the tables into place, the manifest of ``meta`` last."""
         meta = f"{STAGING_FOLDER}/{META_TABLE}{TABLE_SUFFIX}/"
         staged = [path for path in self._list(STAGING_FOLDER) if path.split("/")[1].endswith(TABLE_SUFFIX)]
         *others, last = sorted(staged, key=lambda path: (path.startswith(meta), path.endswith(".manifest")))
-        with self._told("cannot be written"):
+        with self._errors("cannot be written"):
             for path in others:
                 obstore.copy(self._reached(), path, path.partition("/")[2])
             self.check_lock()
@@ -158,29 +154,12 @@ class ObjectPlace:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return cache / "task2vec" / registry_id
 
-    def seal(self, name: str) -> None:
-        """Object stores keep checksums themselves."""
-
-    def check_seals(self, name: str, *, largest: int | None = None) -> None:
-        """Object stores keep checksums themselves."""
-
-    def damaged_files(self, name: str) -> list[str]:
-        """None: object stores keep checksums themselves."""
-        return []
-
     def table_size(self, name: str) -> tuple[int, int]:
         """Number of objects of a table, and their bytes in total."""
-        with self._told("cannot be read"):
+        with self._errors("cannot be read"):
             pages = obstore.list(self._reached(), f"{name}{TABLE_SUFFIX}")
             sizes = [found["size"] for page in pages for found in page]
         return len(sizes), sum(sizes)
-
-    def seals_are_whole(self, name: str) -> bool:
-        """Object stores keep checksums themselves."""
-        return True
-
-    def forget(self, name: str) -> None:
-        """Nothing is remembered."""
 
     @property
     def _lease(self) -> Lease:
@@ -189,7 +168,7 @@ class ObjectPlace:
 
     @cached_property
     def _store(self) -> "ObjectStore":
-        with self._told("cannot be opened"):
+        with self._errors("cannot be opened"):
             return from_url(
                 self.connect_target,
                 client_options={"allow_http": self._is_plain},
@@ -212,17 +191,17 @@ class ObjectPlace:
 
     def _list(self, prefix: str = "") -> Iterator[str]:
         """Paths of all objects under a prefix, relative to the registry."""
-        with self._told("cannot be read"):
+        with self._errors("cannot be read"):
             for objects in obstore.list(self._reached(), prefix or None):
                 yield from (found["path"] for found in objects)
 
     def _delete(self, paths: list[str]) -> None:
         if paths:
-            with self._told("cannot be written"):
+            with self._errors("cannot be written"):
                 obstore.delete(self._reached(), paths)
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str) -> Iterator[None]:
         """Turn errors of the store into one sentence.
 
         Raises:
@@ -237,14 +216,14 @@ class ObjectPlace:
 
 
 class _LockSlot:
-    """The object that names the holder of the lock; see ``registry.storage.leases.Slot``."""
+    """The object that names the holder of the lock; see ``registry.storage.locks.Slot``."""
 
     def __init__(self, place: ObjectPlace) -> None:
         self._place = place
 
     def read(self) -> tuple[bytes, Version] | None:
         """Content and version, or ``None`` if there is no object."""
-        with self._place._told("cannot be read"):
+        with self._place._errors("cannot be read"):
             try:
                 found = obstore.get(self._place._reached(), LOCK_FILE)
             except FileNotFoundError:  # of the object, or of the bucket, which the write that follows finds out
@@ -256,7 +235,7 @@ class _LockSlot:
         mode: Any = version or "create"
         # An object that is to be replaced may be gone; where none is expected, it is the bucket that is.
         gone = () if version is None else (FileNotFoundError,)
-        with self._place._told("cannot be written"):
+        with self._place._errors("cannot be written"):
             try:
                 written = obstore.put(self._place._reached(), LOCK_FILE, content, mode=mode)
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError, *gone):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from registry.errors import StorageError
-from registry.storage.checksums import SEALS_FOLDER, Seals
+from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums
 from registry.storage.locks import HOLDER_FILE, LOCK_FILE, folder_lock
 
 META_TABLE = "meta"
@@ -20,7 +20,7 @@ TABLE_SUFFIX = ".lance"
 
 
 class Place(Protocol):
-    """What the database asks of the place it lies in.
+    """What the database asks of the place it lies in; what is the same in most places is done here.
 
     Attributes:
         uri: As the user gave it.
@@ -56,10 +56,12 @@ class Place(Protocol):
         """Keep other writers out; re-entrant within a thread."""
 
     def check_lock(self) -> None:
-        """Fail if the lock that this thread holds has been lost."""
+        """Fail if the lock that this thread holds has been lost; the operating system takes none away."""
+        return
 
     def prepare(self) -> None:
-        """Make the place itself, so that a lock can be taken."""
+        """Make the place itself, so that a lock can be taken; a prefix of an object store needs no making."""
+        return
 
     def publish(self) -> None:
         """Move what was built in the staging place here, ``meta`` last."""
@@ -73,26 +75,33 @@ class Place(Protocol):
     def cache_folder(self, registry_id: str) -> Path:
         """The local folder where the index goes; need not be there."""
 
-    def seal(self, name: str) -> None:
-        """Remember what the files of a table hold, after a write."""
-
-    def check_seals(self, name: str, *, largest: int | None = None) -> None:
-        """Fail if a file of a table is not what was written; pass over data files above ``largest`` bytes."""
-
-    def damaged_files(self, name: str) -> list[str]:
-        """Every file of a table that is not what was written, by comparing all of them."""
-
     def table_size(self, name: str) -> tuple[int, int]:
         """Number of files of a table, and their bytes in total."""
 
-    def seals_are_whole(self, name: str) -> bool:
+    # Object stores keep checksums of objects themselves; a folder does more.
+
+    def record_checksums(self, name: str) -> None:
+        """Remember what the files of a table hold, after a write."""
+        return
+
+    def check_files(self, name: str, *, largest: int | None = None) -> None:
+        """Fail if a file of a table is not what was written; pass over data files above ``largest`` bytes."""
+        return
+
+    def damaged_files(self, name: str) -> list[str]:
+        """Every file of a table that is not what was written, by comparing all of them."""
+        return []
+
+    def checksums_are_whole(self, name: str) -> bool:
         """Whether what is remembered of the files of a table is there and can be read."""
+        return True
 
-    def forget(self, name: str) -> None:
+    def forget_checksums(self, name: str) -> None:
         """Drop what is remembered of a table that was dropped."""
+        return
 
 
-class LocalPlace:
+class LocalPlace(Place):
     """A folder on this machine.
 
     Attributes:
@@ -105,7 +114,7 @@ class LocalPlace:
         self.connect_target = str(self.path)
         self.storage_options: dict[str, str] = {}
         self.staging_uri = str(self.path / STAGING_FOLDER)
-        self._seals = Seals(self.path)
+        self._checksums = FileChecksums(self.path)
 
     def has_table(self, name: str) -> bool:
         """Whether a table's folder is there."""
@@ -152,19 +161,16 @@ class LocalPlace:
         """The lock of the folder."""
         return folder_lock(self.path)
 
-    def check_lock(self) -> None:
-        """The operating system takes no lock away, so there is nothing to find out."""
-
     def prepare(self) -> None:
         """Make the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
 
     def publish(self) -> None:
-        """Rename the tables and their seals one by one, ``meta`` last."""
+        """Rename the tables and their checksums one by one, ``meta`` last."""
         staging = Path(self.staging_uri)
         meta = f"{META_TABLE}{TABLE_SUFFIX}"
         for child in sorted(staging.iterdir(), key=lambda child: child.name == meta):
-            if child.name == SEALS_FOLDER or child.suffix == TABLE_SUFFIX:
+            if child.name == CHECKSUMS_FOLDER or child.suffix == TABLE_SUFFIX:
                 child.rename(self.path / child.name)
 
     def remove_staging(self) -> None:
@@ -173,7 +179,7 @@ class LocalPlace:
 
     def remove_leftovers(self) -> None:
         """Remove what a creation that was cut short left."""
-        for leftover in (self.path / SEALS_FOLDER, *self.path.glob(f"*{TABLE_SUFFIX}")):
+        for leftover in (self.path / CHECKSUMS_FOLDER, *self.path.glob(f"*{TABLE_SUFFIX}")):
             shutil.rmtree(leftover, ignore_errors=True)
         self.remove_staging()
 
@@ -181,38 +187,38 @@ class LocalPlace:
         """Beside the tables."""
         return self.path / "index"
 
-    def seal(self, name: str) -> None:
-        """Remember checksums of the files of a table."""
-        self._seals.seal(self._table_path(name))
+    def record_checksums(self, name: str) -> None:
+        """List the checksums of the files of a table."""
+        self._checksums.record(self._table_path(name))
 
-    def check_seals(self, name: str, *, largest: int | None = None) -> None:
-        """Compare the files of a table with what was written.
+    def check_files(self, name: str, *, largest: int | None = None) -> None:
+        """Compare the files of a table with their checksums.
 
         Args:
-            name: Of the table.
+            name: Name of the table.
             largest: Data files above this many bytes are passed over.
 
         Raises:
             StorageError: If one differs.
         """
-        self._seals.check(self._table_path(name), largest=largest)
+        self._checksums.check(self._table_path(name), largest=largest)
 
     def damaged_files(self, name: str) -> list[str]:
         """Every file of a table that is not what was written."""
-        return self._seals.damaged_files(self._table_path(name))
+        return self._checksums.damaged_files(self._table_path(name))
+
+    def checksums_are_whole(self, name: str) -> bool:
+        """Whether the checksums of a table are there and none is damaged."""
+        return self._checksums.are_whole(self._table_path(name))
+
+    def forget_checksums(self, name: str) -> None:
+        """Remove the checksums of a table."""
+        self._checksums.forget(self._table_path(name))
 
     def table_size(self, name: str) -> tuple[int, int]:
         """Number of files of a table, and their bytes in total."""
         sizes = [path.stat().st_size for path in self._table_path(name).rglob("*") if path.is_file()]
         return len(sizes), sum(sizes)
-
-    def seals_are_whole(self, name: str) -> bool:
-        """Whether the checksums of a table are there and none is damaged."""
-        return self._seals.are_whole(self._table_path(name))
-
-    def forget(self, name: str) -> None:
-        """Remove the checksums of a table."""
-        self._seals.forget(self._table_path(name))
 
     def _table_path(self, name: str) -> Path:
         return self.path / f"{name}{TABLE_SUFFIX}"

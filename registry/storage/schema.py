@@ -12,18 +12,20 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from registry.records import Key, embedding_checksum
+from registry.metrics import ERROR_SHARES, LOSSES
+from registry.names import Key
+from registry.records import embedding_checksum
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Tables(Protocol):
-    """What a migration can do: open a table as LanceDB knows it, and make one unless it is there."""
+    """What a migration can do; see ``registry.storage.database.Database``."""
 
-    def open(self, name: str) -> Any:
-        """The table of a name."""
+    def open_table(self, name: str) -> Any:
+        """A table as LanceDB knows it."""
 
-    def create(self, name: str, columns: pa.Schema) -> None:
+    def create_table(self, name: str, columns: pa.Schema) -> None:
         """Make an empty table, unless it is there."""
 
 
@@ -32,22 +34,22 @@ Migration = Callable[[Tables], None]
 
 def _add_kind(tables: Tables) -> None:
     """To version 2: every task has a kind; those known so far had one class a sample."""
-    tasks = tables.open("tasks")
+    tasks = tables.open_table("tasks")
     if "kind" not in tasks.schema.names:
         tasks.add_columns({"kind": "'single_label'"})
 
 
 def _add_history(tables: Tables) -> None:
     """To version 3: aliases of tasks, checksums of embeddings, and a table that says who wrote what."""
-    tasks = tables.open("tasks")
+    tasks = tables.open_table("tasks")
     if "aliases" not in tasks.schema.names:
         tasks.add_columns({"aliases": "arrow_cast(make_array(), 'List(Utf8)')"})
-    for space in tables.open("spaces").search().select(["space_id"]).to_arrow()["space_id"].to_pylist():
-        embeddings = tables.open(embeddings_table_name(space))
+    for space in tables.open_table("spaces").search().select(["space_id"]).to_arrow()["space_id"].to_pylist():
+        embeddings = tables.open_table(embeddings_table_name(space))
         if "checksum" not in embeddings.schema.names:
             embeddings.add_columns({"checksum": "cast(0 as bigint)"})
         _fill_checksums(embeddings)
-    tables.create("audit", AUDIT)
+    tables.create_table("audit", AUDIT)
 
 
 def _fill_checksums(embeddings: Any) -> None:
@@ -66,14 +68,36 @@ def _fill_checksums(embeddings: Any) -> None:
 
 def _add_source_accuracy(tables: Tables) -> None:
     """To version 4: how good experts are on their source task, and where libraries keep their weights."""
-    experts = tables.open("experts")
+    experts = tables.open_table("experts")
     if "source_accuracy" not in experts.schema.names:
         experts.add_columns({"source_accuracy": "cast(null as double)", "cached_as": "''"})
 
 
+def _add_identity(tables: Tables) -> None:
+    """To version 5: which experts are toys, what else they are called, what exactly a result was measured on.
+
+    Until then every expert that shipped was a small network of this package.
+    """
+    experts = tables.open_table("experts")
+    if "toy" not in experts.schema.names:
+        none = "arrow_cast(make_array(), 'List(Utf8)')"
+        experts.add_columns({"toy": "builtin", "aliases": none, "weights_hash": "''"})
+    results = tables.open_table("results")
+    if "run_id" not in results.schema.names:
+        lower = ", ".join(f"'{metric}'" for metric in (*ERROR_SHARES, *LOSSES))
+        results.add_columns(
+            {
+                "lower_is_better": f"metric in ({lower})",
+                "task_version": "cast(0 as bigint)",
+                "weights_hash": "''",
+                "run_id": "''",
+            }
+        )
+
+
 # From version N - 1 to N, under key N. Append only. A kill may make one run again, so each must leave a table
 # alone that it has already changed.
-MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history, 4: _add_source_accuracy}
+MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history, 4: _add_source_accuracy, 5: _add_identity}
 
 EMBEDDINGS_PREFIX = "embeddings__"
 TASK_KEY = ["name", "version"]
@@ -130,6 +154,9 @@ EXPERTS = pa.schema(
         pa.field("removed_at", _TEXT, nullable=False),
         pa.field("source_accuracy", pa.float64()),
         pa.field("cached_as", _TEXT, nullable=False),
+        pa.field("toy", _FLAG, nullable=False),
+        pa.field("aliases", _WORDS, nullable=False),
+        pa.field("weights_hash", _TEXT, nullable=False),
     ]
 )
 RESULTS = pa.schema(
@@ -143,6 +170,10 @@ RESULTS = pa.schema(
         pa.field("source", _TEXT, nullable=False),
         pa.field("builtin", _FLAG, nullable=False),
         pa.field("created_at", _TEXT, nullable=False),
+        pa.field("lower_is_better", _FLAG, nullable=False),
+        pa.field("task_version", _INTEGER, nullable=False),
+        pa.field("weights_hash", _TEXT, nullable=False),
+        pa.field("run_id", _TEXT, nullable=False),
     ]
 )
 AUDIT = _columns(

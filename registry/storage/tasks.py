@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.filters import parse_where
-from registry.records import LATEST, AuditRecord, EmbeddingRecord, Key, TaskRecord, checked_alias
+from registry.names import Key, Reference, checked_alias
+from registry.records import AuditRecord, EmbeddingRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.database import quoted
 from registry.storage.embeddings import StoredEmbeddings
@@ -132,15 +133,15 @@ class StoredTasks(StoredEmbeddings):
         Raises:
             NotFoundError: If there is none.
         """
-        name, _, wanted = reference.partition("@")
-        versions = self.versions(name)
-        if versions and (reference == name or wanted == LATEST):
+        asked = Reference.parse(reference)
+        versions = self.versions(asked.name)
+        if versions and asked.is_latest:
             return versions[-1]
         for task in versions:
-            if wanted == str(task.version) or wanted in task.aliases:
+            if asked.fits(task.version, task.aliases):
                 return task
-        known = [f"{name}@{word}" for task in versions for word in (task.version, *task.aliases)]
-        raise NotFoundError("task", reference, known or {known for known, _ in self._task_keys()})
+        others = [f"{asked.name}@{word}" for task in versions for word in (task.version, *task.aliases)]
+        raise NotFoundError("task", reference, others or self.task_names())
 
     def versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
         """All versions of a task, rising; those that are removed if asked for, and only those."""

@@ -21,9 +21,8 @@ from registry.index.files import BusyIndexError, IndexFiles, UnusableIndexError
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.audit import audit_lines
-from registry.storage.database import Database
+from registry.storage.database import Database, storage_errors
 from registry.storage.places import STAGING_FOLDER
-from registry.storage.storage_errors import storage_errors
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message
@@ -126,7 +125,7 @@ class _Check:
             table = self._database.read(name, row_ids=True)
             with storage_errors(f"{self._database.uri}: table {name} makes no sense"):
                 table.validate(full=True)
-            self._check_seals(name)
+            self._check_checksums(name)
         except StorageError as error:
             self._report("unreadable", name, str(error), repaired=False)
             return
@@ -137,13 +136,13 @@ class _Check:
             message = f"the columns are not those of schema version {schema.SCHEMA_VERSION}"
             self._report("columns", name, message, repaired=False)
 
-    def _check_seals(self, name: str) -> None:
-        """Checksums that are lost are no loss of data: what is there now, and was just read, is sealed."""
-        if not self._database.place.seals_are_whole(name):
+    def _check_checksums(self, name: str) -> None:
+        """Checksums that are lost are no loss of data: they are made again of what was just read."""
+        if not self._database.place.checksums_are_whole(name):
             self._report("stale", name, "the checksums of its files are missing or damaged")
             if self._repair:
                 with storage_errors(f"{self._database.uri}: the checksums of table {name} cannot be written"):
-                    self._database.place.seal(name)
+                    self._database.place.record_checksums(name)
 
     def _check_indexes(self) -> None:
         """An index is a cache: one that cannot be used is built again by whoever needs it, or deleted here."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -47,7 +48,17 @@ def create_app(settings: ServeSettings) -> FastAPI:
     for routes in (tasks, experts, questions, maps, jobs):
         app.include_router(routes.router)
     pages.install(app)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; all fields of what the API gives are always there, those with a default too."""
+    document = FastAPI.openapi(app)
+    for schema in document["components"]["schemas"].values():
+        if "properties" in schema and schema.get("additionalProperties") is not False:
+            schema["required"] = list(schema["properties"])
+    return document
 
 
 @asynccontextmanager

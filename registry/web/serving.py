@@ -17,7 +17,7 @@ BACKLOG = 2048
 
 
 class Serving:
-    """A server that listens; nobody is answered before ``run``.
+    """A server that listens, and answers once it runs.
 
     Attributes:
         url: Where it is reached from this machine.
@@ -27,7 +27,7 @@ class Serving:
         """Take the port and the state folder.
 
         Raises:
-            StorageError: If either cannot be had.
+            StorageError: If the port or the folder is not available.
         """
         self._settings = settings
         self._app = create_app(settings)
@@ -45,7 +45,7 @@ class Serving:
         """Serve until SIGINT or SIGTERM.
 
         Args:
-            grace_seconds: How long answers that have begun may take to their end.
+            grace_seconds: How long answers that have begun may take to finish.
         """
         config = uvicorn.Config(
             self._app,
@@ -62,14 +62,14 @@ class Serving:
 
 
 class _Server(uvicorn.Server):
-    """Ends the answers that follow jobs as soon as it is told to end."""
+    """Ends the answers that follow jobs as soon as it begins to stop."""
 
     def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
         super().__init__(config)
         self._jobs = jobs
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end, which is no error, unlike in uvicorn; an interrupt after that ends at once."""
+        """Begin to stop, which is no error, unlike in uvicorn; another interrupt ends at once."""
         self._jobs.announce_end()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
@@ -82,8 +82,8 @@ def _listen(host: str, port: int) -> socket.socket:
         StorageError: If the port is taken, or the address is none of this machine.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        family, kind, protocol, _, address = found[0]
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        family, kind, protocol, _, address = addresses[0]
         # With the protocol: asyncio switches Nagle's algorithm off only where it sees TCP; 40 ms an answer.
         listening = socket.socket(family, kind, protocol)
     except OSError as error:

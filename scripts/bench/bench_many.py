@@ -1,4 +1,4 @@
-"""Adding many tasks by each engine: the same embeddings, how much faster than serial, what is left behind.
+"""Adding many tasks by each engine: the same embeddings, how much faster than serial, what is left over.
 
     python scripts/bench/bench_many.py --tasks 500
     python scripts/bench/bench_many.py --tasks 500 --data ../shared/data
@@ -59,7 +59,7 @@ Figures = dict[str, Any]
 )
 @click.option("--images", default=8, show_default=True, help="Images of each class.")
 @click.option("--side", default=32, show_default=True, help="Of images that are made, in pixels.")
-@click.option("--probe", default=None, help="The built-in one unless told.")
+@click.option("--probe", default=None, help="The built-in one by default.")
 @click.option("--many", default=10_000, show_default=True, help="Tiny tasks that are added; 0 for none.")
 @click.option("--filled", type=click.Path(exists=True), help="A registry that has them already.")
 @click.option("--only", type=click.Choice(("engines", "many")), help="Only this part.")
@@ -225,7 +225,7 @@ def measure_many(folder: Path, count: int, filled: str | None, seed: int) -> Fig
         left, optimised = (statistics.median(values[1:]) for values in seconds.values())
         found[what] = {"left": left, "optimised": optimised, "ratio": left / optimised}
         click.echo(
-            f"{len(names)} tasks, {what}: {left:.3f} s as left behind, {optimised:.3f} s freshly optimised, "
+            f"{len(names)} tasks, {what}: {left:.3f} s as left, {optimised:.3f} s freshly optimised, "
             f"ratio {left / optimised:.2f}"
         )
     return found

@@ -50,7 +50,7 @@ QUERIES = {
     "/api/v1/distance": f"?source={task_name(0)}&target={task_name(1)}",
     "/results": f"?task={STARTER_TASK}",
 }
-"""What is asked of routes that need to be told."""
+"""What is asked of routes that need a question."""
 
 Figures = dict[str, Any]
 
@@ -216,7 +216,7 @@ def adding(uri: Path, seed: int) -> Iterator[list[int]]:
 
 
 def add_until(uri: str, seed: int, stop: Event, numbers: Any) -> None:
-    """Add tasks one by one until told to stop, then tell how many."""
+    """Add tasks one by one until asked to stop, then say how many."""
     store, tasks, count = Store(uri), SyntheticTasks(seed + 1000), 0
     space_id = TaskRegistry(uri).space().space_id
     first = (100 + seed) * 1000 * CHUNK_ROWS  # numbers that no task has

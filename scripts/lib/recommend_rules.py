@@ -50,7 +50,7 @@ class LeftOut:
         return prior, prior.predict(to_query, None if source is None else source[:, task])
 
     def trial(self, expert: int) -> TrialEvidence:
-        """What running an expert on the task tells: the scores that were stored."""
+        """What running an expert on the task gives: the scores that were stored."""
         scores = {name: float(table[self.task, expert]) for name, table in self.world.scores.items()}
         return TrialEvidence(
             expert, {name: value for name, value in scores.items() if np.isfinite(value)}, None

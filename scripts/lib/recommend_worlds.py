@@ -15,9 +15,9 @@ from indexer.records import EmbeddingSettings
 from registry.builtin.starter import Starter, load_starter
 from registry.distances import cosine_distances, pairwise
 from registry.errors import NotFoundError
-from registry.ingest.ingest import embedding_record, prepare_task
+from registry.ingest.prepare import embedding_record, prepare_task
+from registry.ingest.tables import read_results
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
-from registry.tables import read_results
 
 RELATIVE_ERROR_TABLES = {"cub_inat_50"}
 IMAGES_TAG = "images."
@@ -72,7 +72,7 @@ class World:
         sizes: ``[M]`` parameters, or ``None``.
         scores: ``[T, M]`` by name, NaN where not scored.
         images: Image sets of each task.
-        relative_error: Whether regret is told as the increase of the least error.
+        relative_error: Whether regret is given as the increase of the least error.
         own: Tasks of the user's own, if there are any.
     """
 

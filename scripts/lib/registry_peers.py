@@ -29,7 +29,7 @@ from registry.index.vector_index import LOG_FLOOR, NUM_COMPONENTS
 FIT_ROWS = 4096
 CHUNK_ROWS = 4096
 SHORTLISTS = (30, 100, 300, 1000, 3000)
-SCANNED_QUERIES = 40  # that tell whether an effort can reach the recall at all
+SCANNED_QUERIES = 40  # that show whether an effort can reach the recall at all
 PROBED_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the partitions
 HNSW = "IVF_HNSW_SQ"
 ROWS_PER_PARTITION = 256  # LanceDB trains no more partitions than that

@@ -16,8 +16,8 @@ from scale_simulation import Cluster, Run, simulate
 from synthetic_tasks import SyntheticTasks
 
 from registry import TaskRegistry
-from registry.answers import AddedMany
 from registry.storage.store import Store
+from registry.task_answers import AddedMany
 
 CORES = len(os.sched_getaffinity(0))
 FILLED = (500, 20_000)

@@ -63,7 +63,7 @@ class Cluster:
 
 @dataclass
 class Run:
-    """What came of a simulated run; worker-seconds unless told otherwise.
+    """What came of a simulated run; worker-seconds unless it says otherwise.
 
     Attributes:
         seconds: From the start to the last commit.

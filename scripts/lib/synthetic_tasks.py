@@ -38,7 +38,7 @@ import numpy as np
 
 from registry.builtin.starter import Starter, load_starter
 from registry.distances import pairwise
-from registry.distances.task2vec import RELATIVE_EPSILON
+from registry.distances.formulas import RELATIVE_EPSILON
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 
 CHUNK_ROWS = 2000

@@ -2,7 +2,7 @@
 
 Docstrings, error messages and lines of source code of Python's standard library and of installed packages, the
 licences of these packages, and the names of characters. Nothing is imported or run: sources are parsed. The
-tasks of a family hold texts of one kind, and tell from one another in the same way where these come from.
+tasks of a family hold texts of one kind, and separate in the same way where these come from.
 """
 
 import ast

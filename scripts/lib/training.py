@@ -84,7 +84,7 @@ def train(
     generator: torch.Generator,
     report: Callable[[nn.Module], str] = lambda network: "",
 ) -> None:
-    """Train a network in place on uint8 images ``[N, 3, H, W]`` and labels ``[N]``; tells of each epoch."""
+    """Train a network in place on uint8 images ``[N, 3, H, W]`` and labels ``[N]``; prints each epoch."""
     steps = max(1, len(labels) // recipe.batch_size)
     optimizer = torch.optim.SGD(
         network.parameters(),

@@ -24,7 +24,7 @@ stdout is no terminal.
 | Exit code | Meaning |
 |---|---|
 | 0 | done |
-| 1 | an error, told in one sentence; `verify`: problems remain |
+| 1 | an error, reported in one sentence; `verify`: problems remain |
 | 2 | wrong usage |
 | 130 | interrupted |
 

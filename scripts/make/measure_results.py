@@ -29,7 +29,8 @@ from indexer.networks.loaders import list_builtin
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import FOLDER, Starter, load_starter, save_starter
 from registry.experts.sources import describe_expert
-from registry.ingest.ingest import NOT_SHIPPED, PreparedTask, embedding_record, prepare_task
+from registry.ingest.data import NOT_SHIPPED
+from registry.ingest.prepare import PreparedTask, embedding_record, prepare_task
 from registry.records import EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 
 NO_TASK = {"imagenet", "tiny_imagenet", "scratch"}

@@ -3,8 +3,8 @@
     python scripts/make/measure_scores.py ../shared/data/* --starter registry/builtin --out scores.csv
 
 Each DATA is a data spec whose last part names a task of --starter, whose experts are scored on it; those given
-by --expert are loaded as told there. A score sees at most --max-samples images, the same for every expert, and
-their labels. Features that ``measure_results.py`` left in --features are not computed again.
+by --expert are loaded as described there. A score sees at most --max-samples images, the same for every expert,
+and their labels. Features that ``measure_results.py`` left in --features are not computed again.
 """
 
 import csv
@@ -23,7 +23,7 @@ from indexer.networks.load import load_network, load_source_head
 from indexer.networks.loaders import list_builtin
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import load_starter
-from registry.ingest.ingest import prepare_task
+from registry.ingest.prepare import prepare_task
 from registry.recommend.scores import list_scores, score
 
 COLUMNS = ("task", "expert", *(it.name for it in list_scores("single_label")))

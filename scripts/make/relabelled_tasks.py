@@ -2,7 +2,7 @@
 
     python scripts/make/relabelled_tasks.py ../shared/data ./relabelled
 
-Where images are the same, only what is asked of them tells tasks apart: this is what a task embedding is for,
+Where images are the same, only what is asked of them separates tasks: this is what a task embedding is for,
 and what the mean feature of a network cannot see. Three kinds:
 
 - meaningful ones: coarse classes of fine ones, objects against styles, values of digits against their source;

@@ -1,4 +1,4 @@
-"""Hand on connections to another port; killing it looks like the death of the server behind it.
+"""Hand on connections to another port; killing it looks like the death of the server at it.
 
 python scripts/torture/tcp_relay.py LISTEN_PORT TARGET_PORT
 """

@@ -14,7 +14,7 @@ it is said to be on disk. Part of the way something is killed with SIGKILL:
 
 Then the same is run again to its end. Printed are the tasks that were asked for, those on disk after the first
 run and after the second, those lost (said to be on disk and not there, or not there in the end) and doubled
-(more than one row or version), and whether the reports told the truth.
+(more than one row or version), and whether the reports were true.
 """
 
 import json
@@ -115,12 +115,12 @@ class Case:
 
 @click.command()
 @click.option("--tasks", "num_tasks", default=200, show_default=True)
-@click.option("--only", multiple=True, help="Only these scenarios; all unless told.")
+@click.option("--only", multiple=True, help="Only these scenarios; all by default.")
 @click.option("--quick", is_flag=True, help="24 tasks; a worker and the driver only.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Save the figures here.")
 @click.option("--seed", default=0, show_default=True)
 def main(num_tasks: int, only: tuple[str, ...], quick: bool, json_path: Path | None, seed: int) -> None:
-    """Run, print the counts, and exit 1 if anything was lost, doubled or told wrongly."""
+    """Run, print the counts, and exit 1 if anything was lost, doubled or reported wrongly."""
     figures: dict[str, Any] = {"machine": print_machine()}
     names = only or (("worker", "driver") if quick else tuple(SCENARIOS))
     count = 24 if quick else num_tasks

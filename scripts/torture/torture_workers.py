@@ -1,4 +1,4 @@
-"""The processes of ``torture.py``: writers that tell what was acknowledged, and readers that compare.
+"""The processes of ``torture.py``: writers that report what was acknowledged, and readers that compare.
 
 A writer does random operations on a registry, and right after a call returned writes it to a journal of its own
 and syncs that. Whoever reads the journals, and then the registry, must find all of it. Names that start with a
@@ -90,7 +90,7 @@ def read_journals(folder: Path) -> Iterator[list[Any]]:
 
 
 class Writer:
-    """Does random operations and tells its journal of each."""
+    """Does random operations and reports each to its journal."""
 
     def __init__(self, folder: Path, name: str, seed: int) -> None:
         self._store = Store(folder / "registry")
@@ -168,7 +168,7 @@ class Writer:
         self._journal.add("expert", "shared.expert")
 
     def add_results(self) -> None:
-        """Results with a source that tells them apart."""
+        """Results with a source that keeps them apart."""
         sources = [self._new_name("result") for _ in range(3)]
         results = [ResultRecord("shared0", "shared.expert", 0.5, source=source) for source in sources]
         self._store.add_results(results)

@@ -302,18 +302,27 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
 
 
-@pytest.mark.parametrize(("command", "says"), CASES.values(), ids=CASES.keys())
-def test_bad_input_is_one_sentence_and_changes_nothing(places, command, says):
-    before = contents(places)
-    done = run(command, places)
-    assert done.exit_code in {1, 2}
-    assert done.stdout == ""
-    *usage, sentence = done.stderr.splitlines()
-    assert sentence.startswith("Error: ")
-    assert says in sentence
-    assert (usage == []) == (done.exit_code == 1), "only wrong usage is answered with how to use it"
-    assert not re.search(r"Traceback|\.rs:\d|Error\(|<class '", done.output)
-    assert contents(places) == before
+def faults_of(done, says):
+    """What is wrong with how a command refused: it prints one sentence, and only wrong usage is explained."""
+    *usage, sentence = done.stderr.splitlines() or [""]
+    checks = {
+        "exit code": done.exit_code in {1, 2},
+        "prints an answer": done.stdout == "",
+        "no error": sentence.startswith("Error: "),
+        f"does not say {says!r}": says in sentence,
+        "usage": (usage == []) == (done.exit_code == 1),
+        "traceback": not re.search(r"Traceback|\.rs:\d|Error\(|<class '", done.output),
+    }
+    return [f"{fault}: {done.output}" for fault, is_right in checks.items() if not is_right]
+
+
+def test_bad_input_is_one_sentence_and_changes_nothing(places):
+    before, faults = contents(places), {}
+    for name, (command, says) in CASES.items():
+        faults[name] = faults_of(run(command, places), says)
+        if contents(places) != before:
+            faults[name].append("changes files")
+    assert {name: wrong for name, wrong in faults.items() if wrong} == {}
 
 
 def test_a_change_would_be_noticed(places, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from markdown_pages import ROOT, anchors, code_lines, inline_code, links, page_id, pages, prose, table
+from markdown_pages import ROOT, anchors, code_lines, inline_code, links, pages, prose, table
 
 import indexer.errors
 import registry.errors
@@ -18,8 +18,6 @@ from indexer.fisher.layer_rules import MULTIPLICATIONS, RULES
 from registry import TaskRegistry
 from registry.cli.main import main
 from registry.distances import DISTANCES
-
-each_page = pytest.mark.parametrize("page", pages(), ids=page_id)
 
 _NAME = re.compile(r"(?:indexer|registry|TaskRegistry)(?:\.\w+)+")
 _PATH = re.compile(r"(?:indexer|registry|scripts|tests|docs)/[\w./-]+")
@@ -135,31 +133,41 @@ def test_readme_and_guides_are_there():
     assert expected - {page.name for page in pages()} == set()
 
 
-@each_page
-def test_command_lines_parse(page):
+def wrong_command_lines(text: str) -> list[str]:
+    """Lines of code that call t2v and do not parse, with what is wrong with each."""
     wrong = []
-    for words in command_lines(page.read_text(encoding="utf-8")):
+    for words in command_lines(text):
         try:
             parse(words)
         except click.UsageError as error:
             wrong.append(f"{shlex.join(words)}: {error.format_message()}")
-    assert wrong == []
+    return wrong
 
 
-@each_page
-def test_commands_in_running_text_exist(page):
-    lines = [code for code in inline_code(page.read_text(encoding="utf-8")) if code.startswith("t2v ")]
-    assert {line: unknown_words(line) for line in lines if unknown_words(line)} == {}
+def wrong_on_pages(problems) -> dict[str, list[str]]:
+    """What a function of a page's path and text finds wrong, by page; pages without fault are left out."""
+    by_page = {page.name: problems(page, page.read_text(encoding="utf-8")) for page in pages()}
+    return {name: wrong for name, wrong in by_page.items() if wrong}
 
 
-@each_page
-def test_links_lead_somewhere(page):
-    assert broken_links(page, page.read_text(encoding="utf-8")) == []
+def test_command_lines_parse():
+    assert wrong_on_pages(lambda page, text: wrong_command_lines(text)) == {}
 
 
-@each_page
-def test_names_and_paths_exist(page):
-    assert wrong_names(page.read_text(encoding="utf-8")) == []
+def test_commands_in_running_text_exist():
+    def unknown(page, text):
+        lines = [code for code in inline_code(text) if code.startswith("t2v ")]
+        return [f"{line}: {unknown_words(line)}" for line in lines if unknown_words(line)]
+
+    assert wrong_on_pages(unknown) == {}
+
+
+def test_links_lead_somewhere():
+    assert wrong_on_pages(broken_links) == {}
+
+
+def test_names_and_paths_exist():
+    assert wrong_on_pages(lambda page, text: wrong_names(text)) == {}
 
 
 def test_method_lists_every_distance():

@@ -24,22 +24,22 @@ def torch_home(tmp_path_factory):
 
 
 @pytest.fixture
-def desk(tmp_path, torch_home, monkeypatch):
-    """A folder with the data that pages speak of, as the working one, and a registry beside it."""
+def desk(tmp_path, monkeypatch):
+    """An empty folder as the working one, and a place for a registry beside it."""
     (tmp_path / "desk").mkdir()
-    prepare(tmp_path / "desk")
     monkeypatch.chdir(tmp_path / "desk")
     monkeypatch.syspath_prepend(tmp_path / "desk")
     monkeypatch.setenv("T2V_REGISTRY", str(tmp_path / "registry"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(torch_home))
     return tmp_path / "desk"
 
 
 @pytest.mark.docs
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # as the page says
 @pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
-def test_page_runs(page, desk, monkeypatch):
+def test_page_runs(page, desk, torch_home, monkeypatch):
+    prepare(desk)
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
     text, session = page.read_text(encoding="utf-8"), PageSession(page)
     with ExitStack() as stack:
         if "$URL" in text:

@@ -1,6 +1,7 @@
 """Who may import whom: the tables of docs/contributing.md, held against the syntax trees."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ FLAT = "flat"
 """The room of every file that lies flat in its package and has no row of its own."""
 
 
+@functools.cache
 def allowed(package: str) -> dict[str, set[str]]:
     """Room to the rooms that it may import, as the page says."""
     return {row[0]: set(row[2].split()) for row in table(PAGE, f"Rooms of {package}")}
 
 
+@functools.cache
 def doors() -> dict[str, list[str]]:
     """Library to the files or folders that alone may import it, as the page says."""
     return {row[0]: row[1].split(", ") for row in table(PAGE, "Libraries with one door")}
@@ -42,6 +45,7 @@ def room_of(path: str) -> str:
     return "/".join(inner[:-1])
 
 
+@functools.cache
 def module_paths() -> dict[str, str]:
     """Full name of each module of both packages to its path; the packages themselves are left out."""
     paths = [path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
@@ -85,7 +89,7 @@ def test_every_room_has_a_row_and_every_row_a_room():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_rooms_have_no_circle(package):
-    left = allowed(package)
+    left = dict(allowed(package))
     while free := [room for room, names in left.items() if not names & left.keys()]:
         for room in free:
             del left[room]
@@ -114,7 +118,7 @@ def test_rooms_are_small():
         ("indexer/heads/heads.py", "from indexer.fisher import estimate"),
         ("registry/core.py", "from indexer.embed import embed_dataset"),
         ("registry/records.py", "from registry.storage import schema"),
-        ("registry/recommend/prior.py", "from registry.index.rows import EmbeddingRows"),
+        ("registry/recommend/prior.py", "from registry.index.neighbors import EmbeddingRows"),
         ("registry/snapshots/view.py", "def f():\n    import faiss"),
         ("registry/ingest/writer.py", "import torch"),
         ("registry/storage/database.py", "import lancedb"),

@@ -136,7 +136,8 @@ def test_without_pandas_the_line_that_installs_it_is_told(monkeypatch):
 
 def test_pandas_is_not_loaded_before_it_is_asked_for():
     code = (
-        "import sys, registry.frames; registry.frames.Records()._repr_html_(); print('pandas' in sys.modules)"
+        "import sys; from registry.notebooks import Records; Records()._repr_html_(); "
+        "print('pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -23,9 +23,11 @@ from registry.errors import (
     SchemaVersionError,
     StorageError,
 )
-from registry.records import KINDS, to_json, utc_now
+from registry.notebooks import to_json
+from registry.records import KINDS, utc_now
 
 ALLOWED = "allowed are 1 to 128 of the characters A-Z a-z 0-9 . _ -"
+ALLOWED_EXPERT = "allowed are 1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"
 
 
 @pytest.mark.parametrize("name", ["a", "Flowers-102_v.2", "x" * 128, ".."])
@@ -48,7 +50,7 @@ def test_other_names_are_refused(name):
             "task flowers: kind must be single_label or multi_label or regression, got 'binary'",
         ),
         (lambda: make_task(tags=("ok", "not ok")), f"'not ok' cannot name a tag: {ALLOWED}"),
-        (lambda: make_expert("a b"), f"'a b' cannot name an expert: {ALLOWED}"),
+        (lambda: make_expert("a b"), f"'a b' cannot name an expert: {ALLOWED_EXPERT}"),
         (lambda: make_expert(source_task="s t"), f"'s t' cannot name a task: {ALLOWED}"),
         (lambda: make_expert("a.x", num_params=0), "expert a.x: num_params must be at least 1, got 0"),
         (lambda: make_expert("a.x", flops=-1), "expert a.x: flops must be at least 1, got -1"),
@@ -70,7 +72,7 @@ def test_other_names_are_refused(name):
             "expert a.x: cached_as must be torch:FILE or hf:ORG/NAME, got 'hf:../name'",
         ),
         (lambda: make_result("a b"), f"'a b' cannot name a task: {ALLOWED}"),
-        (lambda: make_result(expert=""), f"'' cannot name an expert: {ALLOWED}"),
+        (lambda: make_result(expert=""), f"'' cannot name an expert: {ALLOWED_EXPERT}"),
         (lambda: make_result(metric="top 1"), f"'top 1' cannot name a metric: {ALLOWED}"),
         (lambda: make_result(protocol=""), f"'' cannot name a protocol: {ALLOWED}"),
         (lambda: make_result("a", "b.x", 1.5), "result of b.x on a: accuracy must be from 0 to 1, got 1.5"),

@@ -36,7 +36,7 @@ def task(
 
 
 def many_classes(num_classes: int, num_features: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two samples of each class, non-negative as features behind a ReLU are."""
+    """Two samples of each class, non-negative as features after a ReLU are."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(num_classes), 2)
     centres = generator.normal(size=(num_classes, num_features))

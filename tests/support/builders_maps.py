@@ -1,4 +1,4 @@
-"""Synthetic tasks of 64 filters for tests of maps and clusters, in groups that can be told apart."""
+"""Synthetic tasks of 64 filters for tests of maps and clusters, in groups that lie apart."""
 
 import numpy as np
 from builders import make_embedding, make_space, make_task

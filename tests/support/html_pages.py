@@ -71,7 +71,7 @@ class Page(HTMLParser):
 
 
 def faults_of(page: Page) -> list[str]:
-    """What is wrong with a page, as far as can be told without a browser."""
+    """What is wrong with a page, as far as can be seen without a browser."""
     faults = [
         f"no single {tag}" for tag in ("title", "h1", "main", "header", "footer") if len(page.all(tag)) != 1
     ]

@@ -3,10 +3,10 @@
 Three ways, each numbered from 0 so that a test can go through all of them:
 
 - at a **step**: just before, or just after, a write of LanceDB's (its methods are wrapped here), and just
-  before any other change of a file in the registry, of which Python's own audit events tell (opened for
+  before any other change of a file in the registry, which Python's own audit events report (opened for
   writing, renamed, removed, made). What a step changed is what the next one is killed before.
 - **torn**: at a step, after half of what the file last opened for writing was given has been cut off.
-- at a **change**: inside LanceDB, once the kernel has told of so many changes of files.
+- at a **change**: inside LanceDB, once the kernel has reported so many changes of files.
 
 Processes come from multiprocessing's fork server, which has imported LanceDB but never connected: the state
 that LanceDB itself recommends to fork from. That makes one in 0.05 seconds instead of two.
@@ -208,7 +208,7 @@ def snapshot(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Point:
-    """Where to kill: at a step, whole or torn, or at a change that the kernel tells of."""
+    """Where to kill: at a step, whole or torn, or at a change that the kernel reports."""
 
     number: int
     way: str = "step"
@@ -303,7 +303,7 @@ class Killer:
         return stepping
 
     def _kill_at_change(self, number: int) -> None:
-        """Die once the kernel has told of so many changes under the folder; new folders are watched too."""
+        """Die once the kernel has reported so many changes under the folder; new folders are watched too."""
         libc = ctypes.CDLL(None, use_errno=True)
         handle, watched, seen = libc.inotify_init(), set[str](), 0
         while True:

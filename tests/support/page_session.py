@@ -28,7 +28,7 @@ ELSEWHERE = {
     r"bash scripts/\w+\.sh.*|t2v demo": "CI and tests of their own run them",
     r"t2v task add.* --engine processes.*": "starting processes takes seconds, and tests of their own do it",
     r't2v task add \w+ "?hf-data:.*': "the library downloads or copies data, and tests of its own do it",
-    r"python scripts/(?:train|measure|relabelled)_.*": "hours of work, which made the content that ships",
+    r"python scripts/make/.*": "hours of work, which made the content that ships",
 }
 """Lines of shell that are not run here, and why."""
 
@@ -54,7 +54,7 @@ class PageSession:
             self._run_shell(block)
 
     def _run_python(self, block: Fence) -> None:
-        code = "\n" * (block.line - 1) + block.code  # so that a traceback tells the line of the page
+        code = "\n" * (block.line - 1) + block.code  # so that a traceback names the line of the page
         if name := _FILE_NAME.match(block.code):
             Path(name[1]).write_text(block.code, encoding="utf-8")
         else:
@@ -90,8 +90,8 @@ def server(log: Path) -> Iterator[str]:
 def _announced_url(log: Path, process: subprocess.Popen) -> str:
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
-        if found := re.search(r" at (http://\S+)", log.read_text()):
-            return found[1]
+        if announced := re.search(r" at (http://\S+)", log.read_text()):
+            return announced[1]
         time.sleep(0.05)
     raise AssertionError(f"no server: {log.read_text()}")
 
@@ -104,7 +104,7 @@ def blocks(text: str) -> list[Fence]:
 def shell_lines(code: str) -> list[str]:
     """Lines of a shell block that are run here, without comments, continued ones joined."""
     joined = (re.sub(r"\s+# .*|^# .*", "", line).strip() for line in code.replace("\\\n", " ").splitlines())
-    return [line for line in joined if line and not any(re.fullmatch(it, line) for it in ELSEWHERE)]
+    return [line for line in joined if line and not any(re.fullmatch(pattern, line) for pattern in ELSEWHERE)]
 
 
 def prepare(folder: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from scipy.special import softmax
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, r2_score
+from sklearn.metrics import average_precision_score
 from sklearn.mixture import GaussianMixture
 
-from registry.recommend.sample_scores import RIDGE_STRENGTHS
+from registry.recommend.sample_scores import RIDGE_STRENGTHS, folds
 
 
 def classes_reference(labels):
@@ -211,47 +211,68 @@ def sfda_reference(features, labels):
     return sum(second[n, label] for n, label in enumerate(labels)) / len(labels)
 
 
-def held_out_reference(predictions, targets, kind):
+def held_out_reference(parts, kind):
+    """Of predictions and targets of each fold, and the mean target of the others."""
+    truth = np.concatenate([targets for _, targets, _ in parts])
     if kind == "regression":
-        return np.mean([r2_score(y, p) for y, p in zip(targets.T, predictions.T, strict=True)])
+        errors = sum(np.sum((y - p) ** 2, axis=0) for p, y, _ in parts)
+        return np.mean(1 - errors / sum(np.sum((y - mean) ** 2, axis=0) for _, y, mean in parts))
     if kind == "multi_label":
-        scores = [average_precision_score(y, p) for y, p in zip(targets.T, predictions.T, strict=True)]
-        return np.mean(scores)
-    hits = {c: [] for c in range(targets.shape[1])}
-    for prediction, target in zip(np.round(predictions, 9).tolist(), targets.tolist(), strict=True):
-        own = target.index(1)
-        best = [c for c, value in enumerate(prediction) if value == max(prediction)]
-        hits[own].append(1 / len(best) if own in best else 0)
-    return np.mean([np.mean(values) for values in hits.values()])
+        guess = np.concatenate([predictions - mean for predictions, _, mean in parts])
+        return np.mean([average_precision_score(y, p) for y, p in zip(truth.T, guess.T, strict=True)])
+    accuracies = []
+    for predictions, targets, _ in parts:
+        hits = {}
+        for prediction, target in zip(np.round(predictions, 9).tolist(), targets.tolist(), strict=True):
+            own = target.index(1)
+            best = [c for c, value in enumerate(prediction) if value == max(prediction)]
+            hits.setdefault(own, []).append(1 / len(best) if own in best else 0)
+        accuracies.append(np.mean([np.mean(values) for values in hits.values()]))
+    return np.mean(accuracies)
+
+
+def split_reference(features, targets, fold):
+    kept = [m for m in range(len(features)) if m not in set(fold.tolist())]
+    return features[kept], targets[kept]
 
 
 def knn_reference(features, targets, kind, k=5):
-    predictions = []
-    for n, row in enumerate(features):
-        others = [m for m in range(len(features)) if m != n]
-        others.sort(
-            key=lambda m, row=row: -(row @ features[m]) / np.linalg.norm(row) / np.linalg.norm(features[m])
-        )
-        predictions.append(mean_reference([targets[m] for m in others[:k]]))
-    return held_out_reference(np.array(predictions), targets, kind)
+    parts = []
+    for fold in folds(targets, kind, 0):
+        others, known = split_reference(features, targets, fold)
+        predictions = []
+        for row in features[fold]:
+            cosines = [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in others]
+            nearest = sorted(range(len(others)), key=lambda m, cosines=cosines: -cosines[m])[:k]
+            predictions.append(mean_reference([known[m] for m in nearest]))
+        parts.append((np.array(predictions), targets[fold], mean_reference(known)))
+    return held_out_reference(parts, kind)
+
+
+def ridge_reference(features, targets, strength, asked):
+    """Fit a ridge regression with a free bias, and ask it."""
+    ones = np.column_stack([features, np.ones(len(features))])
+    penalty = strength * np.diag([1.0] * features.shape[1] + [0.0])
+    table = np.linalg.solve(ones.T @ ones + penalty, ones.T @ targets)
+    return np.column_stack([asked, np.ones(len(asked))]) @ table
 
 
 def linear_probe_reference(features, targets, kind):
-    """Fit every strength without every sample; scored by scikit-learn where it has the score."""
-    z, y = features - mean_reference(features), targets - mean_reference(targets)
-    least, best = math.inf, None
-    for strength in RIDGE_STRENGTHS * np.linalg.svd(z, compute_uv=False)[0] ** 2:
-        predictions = []
-        for n in range(len(z)):
-            kept = [m for m in range(len(z)) if m != n]
-            a = z[kept].T @ z[kept] + strength * np.eye(z.shape[1])
-            predictions.append(z[n] @ np.linalg.inv(a) @ z[kept].T @ y[kept] + mean_reference(targets))
-        error = np.mean((np.array(predictions) - targets) ** 2)
-        if error < least:
-            least, best = error, np.array(predictions)
-    if kind == "single_label":
-        return balanced_accuracy_score(targets.argmax(axis=1), best.argmax(axis=1))
-    return held_out_reference(best, targets, kind)
+    """Fit every strength without every fold; of each fold, the strength is the best of the other folds."""
+    z = features - mean_reference(features)
+    parts = folds(targets, kind, 0)
+    guesses, errors = {}, {}
+    strengths = RIDGE_STRENGTHS * np.linalg.svd(z, compute_uv=False)[0] ** 2
+    for f, fold in enumerate(parts):
+        for strength in strengths:
+            guess = ridge_reference(*split_reference(z, targets, fold), strength, z[fold])
+            guesses[f, strength], errors[f, strength] = guess, np.sum((guess - targets[fold]) ** 2)
+    found = []
+    for f, fold in enumerate(parts):
+        totals = [sum(errors[g, strength] for g in range(len(parts)) if g != f) for strength in strengths]
+        guess = guesses[f, strengths[int(np.argmin(totals))]]
+        found.append((guess, targets[fold], mean_reference(split_reference(z, targets, fold)[1])))
+    return held_out_reference(found, kind)
 
 
 REFERENCES = {

@@ -50,7 +50,7 @@ def good() -> bytes:
 
 
 def with_entry(name: str, content: bytes | None = None, **changes: int) -> bytes:
-    """A good zip with one entry more, which has other flags if told."""
+    """A good zip with one entry more, which may have other flags."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for each, pixels in images().items():

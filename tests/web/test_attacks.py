@@ -200,28 +200,29 @@ def test_a_bad_zip_in_a_form_is_refused_and_leaves_nothing(server, name):
         (good(), "image/png", 415, "this came as image/png"),
         (good(), "text/html", 415, "this came as text/html"),
         (good(), "", 415, "this came as nothing"),
-        (b"--x\r\nbroken", "multipart/form-data; boundary=x", 400, "the form is"),
-        (b"--x\r\n", "multipart/form-data", 400, "has no boundary"),
-        (b"--x\r\n", f"multipart/form-data; boundary={'x' * 500}", 400, "has no boundary"),
+        (b"--x\r\nbroken", "multipart/form-data; boundary=x", 400, "or is cut off"),
+        (b"--x\r\n", "multipart/form-data", 400, "Missing boundary"),
+        (b"--x\r\n", f"multipart/form-data; boundary={'x' * 500}", 400, "the form cannot be read"),
         (
             b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\nabc\r\n--x--\r\n',
             "multipart/form-data; boundary=x",
             400,
-            "has no field 'file'",
+            "the form has no file 'file'",
         ),
         (
-            2 * b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n' + b"--x--\r\n",
+            2 * b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc\r\n'
+            + b"--x--\r\n",
             "multipart/form-data; boundary=x",
             400,
-            "more than one field",
+            "Too many files",
         ),
         (
-            b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc',
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc',
             "multipart/form-data; boundary=x",
             400,
-            "cut off",
+            "or is cut off",
         ),
-        (b"--x\r\nA: " + b"b" * 9000, "multipart/form-data; boundary=x", 400, "is damaged"),
+        (b"--x\r\nA: " + b"b" * 9000, "multipart/form-data; boundary=x", 400, "the form cannot be read"),
     ],
     ids=[
         "image",
@@ -235,6 +236,9 @@ def test_a_bad_zip_in_a_form_is_refused_and_leaves_nothing(server, name):
         "cut off",
         "long header",
     ],
+)
+@pytest.mark.filterwarnings(  # Starlette leaves the file of a form that is cut off to the garbage collector
+    "ignore:Exception ignored in. <function SpooledTemporaryFile:pytest.PytestUnraisableExceptionWarning"
 )
 def test_what_is_no_zip_in_words_is_refused_and_leaves_nothing(server, content, kind, status, part):
     answer = server.post("/api/v1/uploads", content=content, headers={**BEARER, "Content-Type": kind})

@@ -3,7 +3,6 @@ import re
 import numpy as np
 import pytest
 
-from registry.map_answers import LayerAgreement, LayerProfile
 from registry.web.pages import drawings
 
 
@@ -51,17 +50,3 @@ def test_map_of_a_task_draws_a_sample_and_names_what_is_near():
 def test_map_of_a_task_draws_the_highest_on_top():
     svg = drawings.task_map(np.array([[0.0, 0.0], [0.0, 5.0]]), 0, [1], ["low", "high"])
     assert values(svg, "cy") == [drawings.MAP_EDGE, drawings.MAP_HEIGHT - drawings.MAP_EDGE]
-
-
-def test_profile_has_both_tasks_in_every_layer():
-    layers = tuple(LayerAgreement(f"layer{n}", 8, n / 10, 10.0**-n, 1e-9, 2e-3, 1e-3) for n in range(10))
-    svg = drawings.drawn(LayerProfile("<a>", "b", "space", "probe", 0.5, layers))
-    assert svg.count('class="point-1"') == svg.count('class="point-2"') == svg.count('class="range"') == 10
-    assert "1e-9" in svg
-    assert "<a>" not in svg
-
-
-def test_profile_stands_zero_and_no_layers():
-    layers = (LayerAgreement("dead", 1, 0.0, 0.0, 0.0, 0.0, 0.0),)
-    assert "dead" in drawings.drawn(LayerProfile("a", "b", "space", "probe", 0.0, layers))
-    assert "</svg>" in drawings.drawn(LayerProfile("a", "b", "space", "probe", 0.0, ()))

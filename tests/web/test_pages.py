@@ -9,6 +9,7 @@ from html_pages import Page, faults_of
 from web_servers import BEARER, serving
 
 import registry
+from registry.pictures.pages import STATIC as PICTURES
 from registry.pictures.palette import SERIES, SERIES_DARK, THEMES
 from registry.storage.store import Store
 from registry.web.pages.pages import warm
@@ -364,7 +365,7 @@ def test_static_files_may_be_kept_by_the_hash_of_their_content(client):
 
 
 def test_colours_of_the_pages_are_those_of_the_plots():
-    light, dark = (STATIC / "style.css").read_text().split("@media (prefers-color-scheme: dark)")
+    light, dark = (PICTURES / "style.css").read_text().split("@media (prefers-color-scheme: dark)")
     for number, (in_light, in_dark) in enumerate(zip(SERIES, SERIES_DARK, strict=True), start=1):
         assert f"--series-{number}: {in_light};" in light
         assert (f"--series-{number}: {in_dark};" in dark) == (in_light != in_dark)
@@ -375,7 +376,7 @@ def test_colours_of_the_pages_are_those_of_the_plots():
 
 
 def test_pages_take_nothing_from_elsewhere():
-    for path in sorted(STATIC.iterdir()):
+    for path in sorted([*STATIC.iterdir(), *PICTURES.iterdir()]):
         addresses = re.findall(r"(?:https?:)?//[\w.-]+\.\w{2,}[^\s\"')]*", path.read_text())
         assert [it for it in addresses if "www.w3.org" not in it] == [], path.name
 

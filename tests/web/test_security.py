@@ -14,7 +14,7 @@ from registry import TaskRegistry
 from registry.web.http import faults, sessions
 from registry.web.http.security import HEADERS, host_name
 from registry.web.http.sessions import Sessions, Throttle
-from registry.web.pages.login import local_path
+from registry.web.pages.pages import local_path
 
 ORIGIN = {"Origin": URL}
 WRITES = [

@@ -10,8 +10,19 @@ from fastapi import Query, Request, Response
 from registry.errors import NoRegistryError
 from registry.faces import documents
 from registry.notebooks import Records
+from registry.records import ResultRecord
 from registry.web.api import models
-from registry.web.api.routes import JSON, READS, UNCHANGED, WRITES, Registry, answered, new_router, paged
+from registry.web.api.routes import (
+    JSON,
+    READS,
+    UNCHANGED,
+    WRITES,
+    Registry,
+    answered,
+    example,
+    new_router,
+    paged,
+)
 
 router = new_router("experts")
 OfTask = Annotated[str | None, Query(pattern=models.NAME, description="Only results on this task.")]
@@ -32,9 +43,9 @@ def list_experts(
         experts = registry.experts()
     except NoRegistryError:
         experts = Records()
-    found = [expert for expert in experts if (search or "").lower() in expert.name.lower()]
-    shown = [documents.of_expert(expert) for expert in found[offset : offset + limit]]
-    return paged(models.ExpertList, request, response, {"experts": shown}, len(found), limit, offset)
+    matching = [expert for expert in experts if (search or "").lower() in expert.name.lower()]
+    shown = [documents.of_expert(expert) for expert in matching[offset : offset + limit]]
+    return paged(models.ExpertList, request, response, {"experts": shown}, len(matching), limit, offset)
 
 
 @router.get("/experts/{name}", dependencies=[READS], responses=UNCHANGED)
@@ -79,16 +90,8 @@ def list_results(
     return paged(models.ResultList, request, response, {"results": shown}, len(results), limit, offset)
 
 
-@router.post("/results", dependencies=[WRITES, JSON], status_code=201)
-def add_result(result: models.NewResult, registry: Registry) -> models.Result:
+@router.post("/results", dependencies=[WRITES, JSON], status_code=201, responses=example(201, models.RESULT))
+def add_result(result: models.NewResult, registry: Registry) -> ResultRecord:
     """Remember a score that was measured elsewhere; `t2v result add`."""
-    added = registry.add_result(
-        result.task,
-        result.expert,
-        accuracy=result.accuracy,
-        metric=result.metric,
-        protocol=result.protocol,
-        seed=result.seed,
-        source=result.source,
-    )
-    return answered(models.Result, added)
+    measured = result.model_dump(exclude={"task", "expert"})
+    return registry.add_result(result.task, result.expert, **measured)

@@ -1,4 +1,4 @@
-"""Uploads and jobs over HTTP; an id is known only to those who were told."""
+"""Uploads and jobs over HTTP; whoever knows an id may read what it stands for."""
 
 import asyncio
 import dataclasses
@@ -63,14 +63,14 @@ async def upload(request: Request, response: Response) -> models_jobs.UploadAnsw
 def get_upload(
     upload_id: models_jobs.UploadId, request: Request, response: Response
 ) -> models_jobs.UploadAnswer:
-    """What was uploaded."""
+    """An upload."""
     response.headers.update(NO_STORE)
     return _upload(request.app.state.uploads.get(upload_id))
 
 
 @router.delete("/uploads/{upload_id}", dependencies=[WRITES], status_code=204)
 def remove_upload(upload_id: models_jobs.UploadId, request: Request) -> None:
-    """Remove what was uploaded, before its time is over."""
+    """Remove an upload before it expires."""
     request.app.state.uploads.remove(upload_id)
 
 
@@ -92,11 +92,11 @@ def submit(new: models_jobs.NewJob, request: Request, response: Response) -> mod
 def list_jobs(
     request: Request, response: Response, limit: models.Limit = 50, offset: models.Offset = 0
 ) -> models_jobs.JobList:
-    """A page of jobs, the newest first; for those who may start one."""
+    """A page of jobs, the newest first; needs the token."""
     jobs = _jobs(request)
-    found = [dataclasses.asdict(job) for job in jobs.list(limit=limit, offset=offset)]
+    page = [dataclasses.asdict(job) for job in jobs.list(limit=limit, offset=offset)]
     response.headers.update(NO_STORE)
-    return paged(models_jobs.JobList, request, response, {"jobs": found}, jobs.count(), limit, offset)
+    return paged(models_jobs.JobList, request, response, {"jobs": page}, jobs.count(), limit, offset)
 
 
 @router.get("/jobs/{job_id}")
@@ -108,7 +108,7 @@ def get_job(job_id: models_jobs.JobId, request: Request, response: Response) -> 
 
 @router.get("/jobs/{job_id}/events", responses=EVENTS, response_class=StreamingResponse)
 async def follow(job_id: models_jobs.JobId, request: Request) -> StreamingResponse:
-    """How far a job is, while it happens; ends with the job."""
+    """The progress of a job while it runs; ends with the job."""
     jobs = _jobs(request)
     await run_in_threadpool(jobs.get, job_id)
     return StreamingResponse(events(jobs, job_id), media_type="text/event-stream", headers=NO_STORE)
@@ -116,26 +116,26 @@ async def follow(job_id: models_jobs.JobId, request: Request) -> StreamingRespon
 
 @router.post("/jobs/{job_id}/cancel", dependencies=[WRITES])
 def cancel(job_id: models_jobs.JobId, request: Request, response: Response) -> models_jobs.Job:
-    """Have a job end, and remove what it left; one that is over stays as it is."""
+    """End a job and remove its files; a job that has ended stays as it is."""
     response.headers.update(NO_STORE)
     return _job(_jobs(request).cancel(job_id))
 
 
 @router.delete("/jobs/{job_id}", dependencies=[WRITES], status_code=204)
 def remove_job(job_id: models_jobs.JobId, request: Request) -> None:
-    """Forget a job that is over, with its answer."""
+    """Remove a job that has ended, with its answer."""
     _jobs(request).remove(job_id)
 
 
 async def events(jobs: Jobs, job_id: str) -> AsyncIterator[str]:
-    """A job as server-sent events, until it is over or the server stops.
+    """A job as server-sent events, until it ends or the server stops.
 
     Args:
         jobs: All jobs.
-        job_id: Of one that is there; if it is removed meanwhile, that is the end.
+        job_id: Id of a job; if it is removed meanwhile, the events end.
     """
     yield f"retry: {RETRY_MS}\n\n"
-    told, silent = None, 0.0
+    sent, silent = None, 0.0
     while True:
         job = jobs.peek(job_id)
         if job is None:
@@ -143,8 +143,8 @@ async def events(jobs: Jobs, job_id: str) -> AsyncIterator[str]:
                 job = await run_in_threadpool(jobs.get, job_id)
             except NotFoundError:
                 break
-        if job != told:
-            told, silent = job, 0.0
+        if job != sent:
+            sent, silent = job, 0.0
             yield f"event: progress\ndata: {_job(job).model_dump_json()}\n\n"
         if job.is_over or jobs.is_closing:
             break

@@ -1,7 +1,7 @@
 """The map and the clusters of all tasks over HTTP.
 
-Both take their time where nothing is known yet, and are made once, by one thread; who asks meanwhile waits a
-while, and is told to ask again.
+Both take a while the first time, and are made once, by one thread; other readers wait for a while, and are then
+asked to try again.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from typing import Annotated, TypeVar
 
 from fastapi import Query, Request
 
-from registry.core import DEFAULT_DISTANCE
+from registry.caching import LastAnswers
 from registry.faces import documents
+from registry.options import CLUSTER_METHODS, DEFAULT_DISTANCE
 from registry.web.api import models, models_maps
 from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
 from registry.web.http.faults import RefusedError
-from registry.web.pages.kept import Kept
 
 Made = TypeVar("Made")
 
@@ -24,7 +24,7 @@ RETRY_SECONDS = 5
 MAX_QUERIES = 20
 Queries = Annotated[
     list[Annotated[str, Query(pattern=models.REFERENCE)]] | None,
-    Query(max_length=MAX_QUERIES, description="Tasks that are asked about, with what is near to each."),
+    Query(max_length=MAX_QUERIES, description="Tasks to mark on the map, each with its nearest tasks."),
 ]
 
 
@@ -38,7 +38,7 @@ def get_map(
 ) -> models_maps.Map:
     """All tasks in two dimensions, those that are alike near to each other; `t2v map`.
 
-    There is one layout: readers cannot ask for another, which would be kept on the disk.
+    There is one layout: readers cannot ask for another one, which would be kept on the disk.
     """
     asked = tuple(known_task(registry, name) for name in query or ())
     shown = _made(
@@ -53,15 +53,17 @@ def get_map(
 def get_clusters(
     request: Request,
     registry: Registry,
-    method: Annotated[str, Query(pattern="^(agglomerative|hdbscan)$")] = "agglomerative",
-    num_clusters: Annotated[int | None, Query(ge=1, le=10**6, description="As many.")] = None,
+    method: Annotated[str, Query(pattern=f"^({'|'.join(CLUSTER_METHODS)})$")] = "agglomerative",
+    num_clusters: Annotated[
+        int | None, Query(ge=1, le=10**6, description="Number of clusters; unless given, chosen.")
+    ] = None,
     cut_height: Annotated[float | None, Query(gt=0, description="Mean distance within a cluster.")] = None,
     distance: models.DistanceName = DEFAULT_DISTANCE,
     where: models.Where = None,
     probe: models.ProbeName = None,
 ) -> models_maps.Clusters:
     """The tasks in clusters of those that are alike; `t2v cluster`."""
-    found = _made(
+    clustering = _made(
         request,
         ("api clusters", method, num_clusters, cut_height, distance, where, probe),
         lambda: registry.clusters(
@@ -73,21 +75,21 @@ def get_clusters(
             probe=probe,
         ),
     )
-    return answered(models_maps.Clusters, documents.of_clustering(found))
+    return answered(models_maps.Clusters, documents.of_clustering(clustering))
 
 
 def _made(request: Request, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
-    """What is kept of this version of the registry, or made now.
+    """The answer for this version of the registry, kept or made now.
 
     Raises:
         RefusedError: If it takes longer than a reader waits; it is made all the same.
     """
-    kept: Kept = request.app.state.kept
-    found = kept.wait((request.app.state.registry.version(), *key), make, WAIT_SECONDS)
-    if found is None:
+    kept: LastAnswers = request.app.state.kept
+    answer = kept.wait((request.app.state.registry.version(), *key), make, WAIT_SECONDS)
+    if answer is None:
         raise RefusedError(
             503,
             f"this is still being made; ask again in {RETRY_SECONDS} seconds",
             {"Retry-After": str(RETRY_SECONDS)},
         )
-    return found
+    return answer

@@ -1,11 +1,16 @@
-"""What the REST API takes and gives, for FastAPI and its OpenAPI document: the documents of ``t2v --json``."""
+"""What the REST API takes and gives, for FastAPI and its OpenAPI document: the documents of ``t2v --json``.
+
+Answers of the registry that are documents themselves are given as they are; only their examples are here.
+"""
 
 from typing import Annotated, Any
 
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from registry.records import Kind
+from registry import answers
+from registry.notebooks import to_json
+from registry.records import Kind, ResultRecord
 
 NAME = r"^[A-Za-z0-9._-]{1,128}$"
 REFERENCE = r"^[A-Za-z0-9._-]{1,128}(@[A-Za-z0-9._-]{1,128})?$"
@@ -26,23 +31,36 @@ Where = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows of the answer.")]
-Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows that are passed over.")]
+Offset = Annotated[int, Query(ge=0, le=10**9, description="Rows that are skipped.")]
 Neighbours = Annotated[int, Query(ge=1, le=1000, description="Most neighbours.")]
 DistanceName = Annotated[str, Query(max_length=100, description="Name of a distance, see `t2v distances`.")]
 ProbeName = Annotated[
     str | None,
     Query(max_length=200, description="Id of a space, or name of its probe; by default the built-in one."),
 ]
+_QUERY = answers.Query("mnist", 1, "deac4466713c82ef")
+_EXPERT = answers.RecommendedExpert(
+    1, "resnet14w32.mnist", 0.87, (0.71, 0.98), 0.02, 685994, "apache-2.0",
+    'from indexer import load_expert; network = load_expert("resnet14w32.mnist")',
+    answers.Evidence((answers.EvidenceNeighbor("kmnist", 0.31, 0.88),), 46),
+)  # fmt: skip
+_BASELINES = {"static": answers.Baseline("resnet14w32.tiny_imagenet", 0.81)}
+_NEIGHBOR = answers.Neighbor(1, "kmnist", 1, 0.31, 10, 800, ("handwriting",))
+NEIGHBORS = to_json({"query": _QUERY, "distance": "task2vec", "neighbors": [_NEIGHBOR]})
+RECOMMENDATION = to_json(answers.Recommendation(_QUERY, (_EXPERT,), _BASELINES))
+RESULT = to_json(
+    ResultRecord("mnist", "resnet14w32.kmnist", 0.91, seed=0, created_at="2026-01-31T12:00:00+00:00")
+)
+"""Examples of the dataclasses that the API gives as they are."""
+
 Word = Annotated[str, StringConstraints(pattern=NAME)]
 
 
 class Answer(BaseModel):
-    """What the API gives; all fields are always there."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+    """What the API gives."""
 
 
-class Request(BaseModel):
+class Body(BaseModel):
     """What the API takes; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -55,7 +73,7 @@ class ErrorDetail(Answer):
     message: str = Field(examples=["input should be less than or equal to 1000"])
 
 
-class Problem(Answer):
+class ErrorBody(Answer):
     """What went wrong, in one sentence."""
 
     status: int = Field(examples=[404])
@@ -67,7 +85,7 @@ class Problem(Answer):
 class ErrorAnswer(Answer):
     """Every error of the API."""
 
-    error: Problem
+    error: ErrorBody
 
 
 class Task(Answer):
@@ -111,7 +129,7 @@ class TaskEmbedding(Answer):
 
 
 class TaskCard(Task):
-    """A task with everything known of it."""
+    """A task with its data, settings and embeddings."""
 
     data: str = Field(examples=["/data/mnist"])
     settings: str = Field(examples=['{"max_samples": 2000, "seed": 0, "split": null}'])
@@ -145,103 +163,21 @@ class TaskVersion(Task):
 
 
 class History(Answer):
-    """All versions of a task, and who wrote what of it."""
+    """All versions of a task, and who changed it."""
 
     task: str = Field(examples=["mnist"])
     versions: list[TaskVersion]
     audit: list[AuditLine]
 
 
-class Asked(Answer):
-    """What was asked about: a registered task, or data that is not (version 0)."""
-
-    task: str = Field(examples=["mnist"])
-    version: int = Field(examples=[1])
-    space: str = Field(examples=["deac4466713c82ef"])
-
-
-class Neighbor(Answer):
-    """A task that is near."""
-
-    rank: int = Field(examples=[1])
-    task: str = Field(examples=["kmnist"])
-    version: int = Field(examples=[1])
-    distance: float = Field(examples=[0.31])
-    num_classes: int = Field(examples=[10])
-    num_samples: int = Field(examples=[800])
-    tags: list[str] = Field(examples=[["handwriting"]])
-
-
 class Neighbors(Answer):
     """The answer of nearest."""
 
-    query: Asked
-    distance: str = Field(examples=["task2vec"])
-    neighbors: list[Neighbor]
+    query: answers.Query
+    distance: str
+    neighbors: list[answers.Neighbor]
 
-
-class EvidenceNeighbor(Answer):
-    """A task whose result moved what is expected of an expert."""
-
-    task: str = Field(examples=["kmnist"])
-    distance: float = Field(examples=[0.31])
-    accuracy: float = Field(examples=[0.88])
-
-
-class TrialScores(Answer):
-    """What trying an expert on the data gave."""
-
-    scores: dict[str, float] = Field(examples=[{"logme": 0.41}])
-    accuracy: float | None = Field(examples=[0.87])
-    seconds: float = Field(examples=[3.1])
-
-
-class Evidence(Answer):
-    """Why an expert stands where it stands."""
-
-    neighbors: list[EvidenceNeighbor]
-    results: int = Field(examples=[46])
-    trial: TrialScores | None
-
-
-class RecommendedExpert(Answer):
-    """A ranked expert."""
-
-    rank: int = Field(examples=[1])
-    expert: str = Field(examples=["resnet14w32.mnist"])
-    expected_accuracy: float = Field(examples=[0.87])
-    interval: tuple[float, float] = Field(examples=[[0.71, 0.98]])
-    expected_regret: float = Field(examples=[0.02])
-    num_params: int | None = Field(examples=[685994])
-    license: str = Field(examples=["apache-2.0"])
-    load: str = Field(examples=['from indexer import load_expert; network = load_expert("resnet14w32.mnist")'])
-    evidence: Evidence
-
-
-class Baseline(Answer):
-    """What a simple rule would have picked."""
-
-    expert: str | None = Field(examples=["resnet14w32.tiny_imagenet"])
-    expected_accuracy: float = Field(examples=[0.81])
-
-
-class Trial(Answer):
-    """An expert that was tried."""
-
-    expert: str = Field(examples=["resnet14w32.mnist"])
-    expected_accuracy: float = Field(examples=[0.87])
-    expected_improvement: float = Field(examples=[0.01])
-    found: TrialScores
-
-
-class Recommendation(Answer):
-    """The answer of recommend."""
-
-    query: Asked
-    recommendations: list[RecommendedExpert]
-    baselines: dict[str, Baseline]
-    warnings: list[str] = Field(examples=[[]])
-    trials: list[Trial] = Field(examples=[[]])
+    model_config = ConfigDict(json_schema_extra={"examples": [NEIGHBORS]})
 
 
 class Expert(Answer):
@@ -269,27 +205,13 @@ class ExpertList(Answer):
     experts: list[Expert]
 
 
-class Result(Answer):
-    """A measured score of one expert on one task."""
-
-    task: str = Field(examples=["mnist"])
-    expert: str = Field(examples=["resnet14w32.kmnist"])
-    accuracy: float = Field(examples=[0.91])
-    metric: str = Field(examples=["accuracy"])
-    protocol: str = Field(examples=["linear_probe_20shot"])
-    seed: int | None = Field(examples=[0])
-    source: str = Field(examples=["t2v result measure"])
-    builtin: bool = Field(examples=[False])
-    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
-
-
 class ResultList(Answer):
     """A page of results."""
 
     total: int = Field(examples=[1])
     offset: int = Field(examples=[0])
     limit: int = Field(examples=[50])
-    results: list[Result]
+    results: list[ResultRecord] = Field(examples=[[RESULT]])
 
 
 class DistanceAnswer(Answer):
@@ -331,7 +253,7 @@ class VersionAnswer(Answer):
     )
 
 
-class NewResult(Request):
+class NewResult(Body):
     """A score that was measured elsewhere."""
 
     task: Word = Field(examples=["mnist"])
@@ -343,14 +265,14 @@ class NewResult(Request):
     source: str = Field("", max_length=MAX_TEXT, examples=["table 3 of our report"])
 
 
-class TagChange(Request):
+class TagChange(Body):
     """Tags to add to a task, and to take away."""
 
     add: list[Word] = Field(default_factory=list, max_length=100, examples=[["grey"]])
     remove: list[Word] = Field(default_factory=list, max_length=100, examples=[["draft"]])
 
 
-class NewAlias(Request):
+class NewAlias(Body):
     """A name for a version of a task."""
 
     alias: Word = Field(examples=["champion"])

@@ -1,11 +1,11 @@
-"""What the REST API takes and gives of uploads and jobs."""
+"""Uploads and jobs as the REST API takes and gives them."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from pydantic import Field, StringConstraints
 
-from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Request, Word
+from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, Word
 
 ID = r"^[A-Za-z0-9_-]{20,64}$"
 JobId = Annotated[str, Path(pattern=ID, description="Id of a job.", examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])]
@@ -25,16 +25,16 @@ class UploadAnswer(Answer):
     expires_at: str = Field(examples=["2026-02-01T12:00:00+00:00"])
 
 
-class JobData(Request):
-    """What a job is about; one of the three."""
+class JobData(Body):
+    """The data of a job: one of the three."""
 
     upload: str | None = Field(None, pattern=ID, examples=["p3Vd0nQx7Yk2mZ8sTf1rLw5h"])
     path: str | None = Field(None, min_length=1, max_length=4096)
     task: str | None = Field(None, pattern=REFERENCE)
 
 
-class JobOptions(Request):
-    """Options, as of the methods and commands of that name; those that are not of the kind are refused."""
+class JobOptions(Body):
+    """Options of the methods and commands of the same name; each kind of job takes its own."""
 
     k: int | None = Field(None, ge=1, le=1000, examples=[5])
     distance: str | None = Field(None, max_length=100)
@@ -59,18 +59,18 @@ class JobOptions(Request):
     batch_size: int | None = Field(None, ge=1, le=10**6)
 
 
-class NewJob(Request):
-    """Work to be done."""
+class NewJob(Body):
+    """A request for a job."""
 
     kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
     data: JobData
-    name: Word | None = Field(None, description="Of the task to be; otherwise what the data is called.")
+    name: Word | None = Field(None, description="Name of the task to be; otherwise what the data is called.")
     tags: list[Word] = Field(default_factory=list, max_length=100)
     options: JobOptions = JobOptions.model_construct()
 
 
 class JobProgress(Answer):
-    """How far a job is."""
+    """The progress of a job."""
 
     stage: str = Field(examples=["features"])
     done: int = Field(examples=[120])
@@ -78,7 +78,7 @@ class JobProgress(Answer):
 
 
 class JobError(Answer):
-    """Why nothing came of a job."""
+    """Why a job failed."""
 
     message: str = Field(examples=["the server stopped while this ran; ask again"])
 
@@ -101,7 +101,7 @@ class Job(Answer):
     progress: JobProgress | None
     result: dict[str, Any] | None = Field(
         examples=[None],
-        description="`recommendation`, `neighbors` and `embedding`, or `task`, as far as they are of the kind.",
+        description="`recommendation`, `neighbors` and `embedding`, or `task`, as the kind of job has them.",
     )
     error: JobError | None = Field(examples=[None])
 

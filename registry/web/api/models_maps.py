@@ -1,7 +1,8 @@
-"""What the REST API gives of maps and clusters."""
+"""Maps and clusters as the REST API gives them."""
 
 from pydantic import Field
 
+from registry.map_answers import TagShare
 from registry.web.api.models import Answer
 
 
@@ -23,7 +24,7 @@ class NearTask(Answer):
 
 
 class MapQuery(Answer):
-    """What was asked about, where it lies, and what is near to it."""
+    """A query of a map: where it lies, and what is nearest to it."""
 
     query: str = Field(examples=["mnist"])
     x: float = Field(examples=[0.12])
@@ -49,18 +50,10 @@ class Map(Answer):
 
 
 class Silhouette(Answer):
-    """What was compared to choose the clusters."""
+    """One of the numbers that were compared to choose the clusters."""
 
     number: int = Field(examples=[7])
     silhouette: float | None = Field(examples=[0.29])
-
-
-class TagShare(Answer):
-    """A tag that sets a cluster apart."""
-
-    tag: str = Field(examples=["handwriting"])
-    inside: float = Field(examples=[0.9])
-    outside: float = Field(examples=[0.1])
 
 
 class Cluster(Answer):
@@ -71,7 +64,7 @@ class Cluster(Answer):
     size: int = Field(examples=[12])
     medoid: str = Field(examples=["mnist"])
     radius: float | None = Field(examples=[0.28])
-    tags: list[TagShare]
+    tags: list[TagShare] = Field(examples=[[{"tag": "handwriting", "inside": 0.9, "outside": 0.1}]])
     tasks: list[str] = Field(examples=[["kmnist", "mnist"]])
 
 

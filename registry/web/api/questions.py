@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from registry.core import DEFAULT_DISTANCE
 from registry.errors import NoRegistryError
 from registry.faces import documents
+from registry.options import DEFAULT_DISTANCE
 from registry.web.api import models
 from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
 

@@ -1,4 +1,4 @@
-"""What the routes of the REST API share: errors that may come, who may write, pages and their links."""
+"""What the routes of the REST API share: documented errors, the token, pages and their links."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -22,9 +22,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "The request was refused; the message says why."},
     "5XX": {"model": ErrorAnswer, "description": "The server or its registry cannot answer."},
 }
-UNCHANGED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "What was asked for has the ETag of If-None-Match."}
-}
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "The answer has the ETag of If-None-Match."}}
 _bearer = HTTPBearer(
     auto_error=False, bearerFormat="opaque", description="The token that `t2v serve` prints, or was given."
 )
@@ -35,10 +33,10 @@ def _writer(request: Request, token: Annotated[HTTPAuthorizationCredentials | No
 
 
 def json_only(request: Request) -> None:
-    """Let only bodies on that are said to be JSON; other sites cannot have a browser send these unasked.
+    """Refuse bodies that are not declared as JSON; other sites cannot make a browser send JSON unasked.
 
     Raises:
-        RefusedError: If it is said to be something else.
+        RefusedError: If it is declared as something else.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -46,7 +44,7 @@ def json_only(request: Request) -> None:
 
 
 READS = Depends(fresh)
-"""For routes that only read the registry: their answers are not sent again while it stays as it is."""
+"""For routes that only read the registry: an answer is not sent again while the registry stays the same."""
 
 WRITES = Depends(_writer)
 """For routes that change something."""
@@ -69,14 +67,19 @@ Registry = Annotated[TaskRegistry, Depends(registry_of)]
 
 
 def known_task(registry: TaskRegistry, reference: str) -> str:
-    """A reference that names a registered task, so that a question about it embeds nothing.
+    """Check that a reference names a registered task, so that a question about it embeds nothing.
 
     Raises:
         NotFoundError: If it names none.
     """
     if not registry.has_task(reference):
-        registry.task(reference)  # says what is known instead
+        registry.task(reference)  # raises an error with close matches
     return reference
+
+
+def example(status: int, document: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The example of an answer that is a dataclass of the registry, for the OpenAPI document."""
+    return {status: {"content": {"application/json": {"example": document}}}}
 
 
 def answered(model: type[Model], document: Any) -> Model:
@@ -88,7 +91,7 @@ def paged(
     model: type[Model],
     request: Request,
     response: Response,
-    found: Mapping[str, Sequence[Any]],
+    rows: Mapping[str, Sequence[Any]],
     total: int,
     limit: int,
     offset: int,
@@ -96,13 +99,13 @@ def paged(
     """A page as JSON, with the addresses of the others in its ``Link`` header.
 
     Args:
-        model: Of the page.
-        request: That is answered.
-        response: Its answer.
-        found: The rows of this page, under their name.
-        total: How many there are.
-        limit: Most of a page.
-        offset: How many come before this page.
+        model: Model of the page.
+        request: The request that is answered.
+        response: The answer, whose headers are set.
+        rows: The rows of this page, under their name.
+        total: Number of all rows.
+        limit: Most rows of a page.
+        offset: Number of rows before this page.
     """
     last = max(0, (total - 1) // limit * limit)
     others = {"first": 0, "prev": offset - limit, "next": offset + limit, "last": last}
@@ -112,7 +115,7 @@ def paged(
         if name in {"first", "last"} or 0 <= start < total
     ]
     response.headers["Link"] = ", ".join(links)
-    return answered(model, {"total": total, "offset": offset, "limit": limit, **found})
+    return answered(model, {"total": total, "offset": offset, "limit": limit, **rows})
 
 
 def _address(request: Request, limit: int, offset: int) -> str:

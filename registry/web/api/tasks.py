@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from registry.core import DEFAULT_DISTANCE
+from registry.answers import Recommendation
 from registry.errors import NoRegistryError
 from registry.faces import documents
-from registry.library.task_pages import SORTS
+from registry.options import DEFAULT_DISTANCE
+from registry.task_answers import SORTS
 from registry.web.api import models
 from registry.web.api.routes import (
     JSON,
@@ -16,13 +17,14 @@ from registry.web.api.routes import (
     WRITES,
     Registry,
     answered,
+    example,
     known_task,
     new_router,
     paged,
 )
 
 router = new_router("tasks")
-Sort = Annotated[str, Query(pattern=f"^({'|'.join(SORTS)})$", description="What they are sorted by.")]
+Sort = Annotated[str, Query(pattern=f"^({'|'.join(SORTS)})$", description="Column to sort by.")]
 Search = Annotated[
     str | None,
     Query(max_length=200, description="Words that the name or a tag must contain.", examples=["digits"]),
@@ -54,7 +56,7 @@ def list_tasks(
 
 @router.get("/tasks/{name}", dependencies=[READS], responses=UNCHANGED)
 def get_task(name: models.TaskReference, registry: Registry) -> models.TaskCard:
-    """A task with everything known of it; `t2v task show`."""
+    """A task with its data, settings and embeddings; `t2v task show`."""
     task = registry.task(name)
     return answered(
         models.TaskCard, documents.of_task_card(task, registry.embeddings_of(f"{task.name}@{task.version}"))
@@ -63,7 +65,7 @@ def get_task(name: models.TaskReference, registry: Registry) -> models.TaskCard:
 
 @router.get("/tasks/{name}/history", dependencies=[READS], responses=UNCHANGED)
 def get_history(name: models.TaskName, registry: Registry) -> models.History:
-    """All versions of a task, and who wrote what of it; `t2v task history`."""
+    """All versions of a task, and who changed it; `t2v task history`."""
     return answered(models.History, documents.of_history(registry.history(name)))
 
 
@@ -83,7 +85,11 @@ def get_neighbors(
     return answered(models.Neighbors, documents.of_neighbors(query, distance, neighbors))
 
 
-@router.get("/tasks/{name}/recommendation", dependencies=[READS], responses=UNCHANGED)
+@router.get(
+    "/tasks/{name}/recommendation",
+    dependencies=[READS],
+    responses={**UNCHANGED, **example(200, models.RECOMMENDATION)},
+)
 def get_recommendation(
     name: models.TaskReference,
     registry: Registry,
@@ -96,9 +102,9 @@ def get_recommendation(
         Query(max_length=100, description="SPDX identifiers, of which an expert must have one."),
     ] = None,
     probe: models.ProbeName = None,
-) -> models.Recommendation:
+) -> Recommendation:
     """The experts to start from for a registered task; `t2v recommend`. Trials, and new data, need a job."""
-    answer = registry.recommend(
+    return registry.recommend(
         known_task(registry, name),
         k=k,
         max_params=max_params,
@@ -107,7 +113,6 @@ def get_recommendation(
         licenses=licenses or (),
         probe=probe,
     )
-    return answered(models.Recommendation, answer)
 
 
 @router.patch("/tasks/{name}", dependencies=[WRITES, JSON])

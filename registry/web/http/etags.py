@@ -1,4 +1,4 @@
-"""Conditional GET: what a reader has already is not sent again while the registry stays as it is."""
+"""Conditional GET: answers are not sent again to a reader who has them, while the registry stays the same."""
 
 import hashlib
 from importlib.metadata import version
@@ -10,7 +10,7 @@ _PACKAGE = version("task2vec-registry")
 
 
 class UnchangedError(Exception):
-    """What was asked for is what the reader has; answered by 304, with this tag."""
+    """The reader has the answer already; becomes a 304 with this tag."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
@@ -27,28 +27,28 @@ def install(app: FastAPI) -> None:
 
 
 def tag_of(request: Request, *more: Any) -> str:
-    """The tag of an answer: of the address, the state of the registry, this version, and who asks.
+    """The tag of an answer, from the address, the state of the registry, this version, and who reads.
 
     Args:
-        request: That is answered.
+        request: The request that is answered.
         *more: What else the answer depends on.
     """
     state = request.app.state.registry.version()
     query = request.scope.get("query_string", b"").decode("latin-1")
-    said = (_PACKAGE, request.url.path, query, state, request.state.may_write, *more)
-    return f'W/"{hashlib.blake2b(repr(said).encode(), digest_size=12).hexdigest()}"'
+    parts = (_PACKAGE, request.url.path, query, state, request.state.may_write, *more)
+    return f'W/"{hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()}"'
 
 
 def fresh(request: Request, response: Response) -> None:
-    """Tag the answer, unless it is what the reader has; a dependency of routes that only read the registry.
+    """Tag the answer, unless the reader has it; a dependency of routes that only read the registry.
 
-    The tag is taken before the answer is made: of a write in between, the next request learns.
+    The tag is taken before the answer is made: a write in between shows in the next request.
 
     Raises:
-        UnchangedError: If it is.
+        UnchangedError: If the reader has it.
     """
     tag = tag_of(request)
-    known = {it.strip() for it in request.headers.get("if-none-match", "").split(",")}
-    if known & {tag, tag.removeprefix("W/"), "*"}:
+    held = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+    if held & {tag, tag.removeprefix("W/"), "*"}:
         raise UnchangedError(tag)
     response.headers["ETag"] = tag

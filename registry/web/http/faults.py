@@ -38,7 +38,7 @@ CODES = {
 }
 """Every status of an error, with what the JSON calls it."""
 
-INTERNAL = "something went wrong inside the server; its log tells what"
+INTERNAL = "something went wrong inside the server; its log says what"
 
 
 class RefusedError(Exception):
@@ -47,7 +47,7 @@ class RefusedError(Exception):
     Attributes:
         status: One of ``CODES``.
         message: One sentence.
-        headers: Of the answer.
+        headers: Headers of the answer.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -62,11 +62,11 @@ class RefusedError(Exception):
 
 
 class UnknownIdError(NotFoundError):
-    """A random id that stands for nothing; the known ones are no hint to give."""
+    """A random id that stands for nothing; close matches are not listed, as ids are secret."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(kind, name[:64], [])
-        self.args = (f"there is no {kind} {name[:64]!r}; it never was, it was used up, or its time is over",)
+        self.args = (f"there is no {kind} {name[:64]!r}; it never existed, was used up, or has expired",)
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Rebuild from the attributes, so that the error survives a process boundary."""
@@ -74,7 +74,7 @@ class UnknownIdError(NotFoundError):
 
 
 def error_body(status: int, message: str, details: Sequence[Any] = ()) -> dict[str, Any]:
-    """What the JSON of an error is."""
+    """The JSON document of an error."""
     code = CODES.get(status, "error")
     return {"error": {"status": status, "code": code, "message": message, "details": list(details)}}
 
@@ -100,19 +100,19 @@ def answer(
     details: Sequence[Any] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer that an error is, for the reader who asked."""
-    kept = {**(headers or {}), "Cache-Control": "no-store"}
+    """An error as the answer to a request: JSON, a page, or a redirect to the login."""
+    sent = {**(headers or {}), "Cache-Control": "no-store"}
     message = printable(" ".join(message.split()))
     if is_api(request.url.path):
-        return JSONResponse(error_body(status, message, details), status, kept)
+        return JSONResponse(error_body(status, message, details), status, sent)
     if status == 401 and request.method in {"GET", "HEAD"}:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"/login?next={quote(here, safe='')}", 303, kept)
-    return _page(request, status, message, kept)
+        return RedirectResponse(f"/login?next={quote(here, safe='')}", 303, sent)
+    return _page(request, status, message, sent)
 
 
 def _page(request: Request, status: int, message: str, headers: Mapping[str, str]) -> Response:
-    """The page of an error; a plain one where the pages themselves are what fails."""
+    """The page of an error; a plain one where the pages themselves fail."""
     make: ErrorPage = request.app.state.error_page
     try:
         page = make(request, status, message)
@@ -127,7 +127,7 @@ def _page(request: Request, status: int, message: str, headers: Mapping[str, str
 
 
 def install(app: FastAPI, error_page: ErrorPage) -> None:
-    """Answer every error of an application in the one shape; what is nobody's fault is left to ``security``.
+    """Answer every error of an application in the one shape; unexpected ones are left to ``security``.
 
     Args:
         app: The application.
@@ -180,6 +180,6 @@ def _place(location: Sequence[Any]) -> str:
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:
-    """What pydantic says; never what was sent, which may be a secret or endless."""
+    """The message of pydantic, without what was sent, which may be a secret or endless."""
     text = str(problem.get("msg", "is invalid"))
     return text[:1].lower() + text[1:300]

@@ -1,4 +1,4 @@
-"""What every request goes through: whose host it names, who asks, what it may hold; and what is said of it.
+"""What every request goes through: checks of host, origin, token and size; and a line in the log.
 
 ``request.state.may_write`` is set here. A reader of a server that only this machine can reach needs no token;
 everything else does: as ``Authorization: Bearer TOKEN``, or by the cookie of a login.
@@ -27,13 +27,13 @@ from registry.wording import printable
 LOG = logging.getLogger("t2v.serve")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = ("/login", "/logout", "/static/")
-"""What those who are not logged in may see of a server that others can reach."""
+"""Paths that are open to everybody, on a server that other machines can reach."""
 
 UPLOADS = "/api/v1/uploads"
 OTHER_SITE = "this was sent by another site; send it from a page of this server"
 MAX_BODY_BYTES = 2**20
 FORM_BYTES = 2**16
-"""What a form may add to a file that is uploaded by it."""
+"""Bytes that a form may add to the file in it."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -65,8 +65,8 @@ class Guard:
     """The outermost layer of the application.
 
     Args:
-        app: What it guards.
-        settings: Of the server.
+        app: The application that is guarded.
+        settings: Settings of the server.
         sessions: Who is logged in.
         throttle: Who has guessed too often.
     """
@@ -79,7 +79,7 @@ class Guard:
         self._hosts = allowed_hosts(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or say why not."""
+        """Answer a request, or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -91,8 +91,8 @@ class Guard:
         try:
             self._check(request)
             # HEAD is answered as GET: routes know no other way, and the server sends no body.
-            asked = {**scope, "method": "GET"} if request.method == "HEAD" else scope
-            await self._app(asked, _Bounded(receive, request, self._settings), reply)
+            answered = {**scope, "method": "GET"} if request.method == "HEAD" else scope
+            await self._app(answered, _Bounded(receive, request, self._settings), reply)
         except RefusedError as error:
             refusal = faults.answer(request, error.status, error.message, headers=error.headers)
             await refusal(scope, receive, reply)
@@ -123,7 +123,7 @@ class Guard:
             raise NotLoggedInError
 
     def _check_host(self, host: str) -> None:
-        """Refuse names that are not ours: those of pages that have their own name point to this machine.
+        """Refuse host names that are not ours, as another site could point its own name to this machine.
 
         Raises:
             RefusedError: If it is another name.
@@ -141,10 +141,10 @@ class Guard:
         """Whether the token came with the request.
 
         Raises:
-            RefusedError: If another one did, or there were too many of these.
+            RefusedError: If a wrong one came, or there were too many wrong ones.
         """
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":  # another one is of a proxy in front of this server
+        if scheme.lower() != "bearer":  # other schemes are meant for a proxy in front of this server
             return False
         check_token(given.strip(), self._settings, self._throttle, client_of(request))
         return True
@@ -155,10 +155,10 @@ class Guard:
 
 
 def check_token(given: str, settings: ServeSettings, throttle: Throttle, client: str) -> None:
-    """Compare what somebody gave with the token, in a time that tells nothing.
+    """Compare what somebody gave with the token, in a time that reveals nothing.
 
     Raises:
-        RefusedError: If it is another, or the client has guessed too often.
+        RefusedError: If it is wrong, or the client has guessed too often.
     """
     if seconds := throttle.seconds_to_wait(client):
         wait = str(int(seconds) + 1)
@@ -189,7 +189,7 @@ class NotLoggedInError(RefusedError):
 
 
 def demand_writer(request: Request) -> None:
-    """Let only those on who may write; a dependency of routes.
+    """Refuse readers who may not write; a dependency of routes.
 
     Raises:
         NotLoggedInError: If the request came without the token.
@@ -199,7 +199,7 @@ def demand_writer(request: Request) -> None:
 
 
 def check_site(request: Request) -> None:
-    """Refuse what a page of another site loads, even for reading: links to pages are all that others may have.
+    """Refuse what a page of another site loads, even for reading; links to pages are allowed.
 
     Raises:
         RefusedError: If it is such a request; browsers say so.
@@ -211,11 +211,11 @@ def check_site(request: Request) -> None:
 
 
 def check_origin(request: Request, *, is_required: bool) -> None:
-    """Refuse what another site had a browser send.
+    """Refuse what another site made a browser send.
 
     Args:
-        request: That would change something.
-        is_required: Whether the browser must have said where it comes from, since it sent a cookie.
+        request: A request that would change something.
+        is_required: Whether the browser must say where the request comes from, since it sent a cookie.
 
     Raises:
         RefusedError: If it comes from elsewhere.
@@ -232,7 +232,7 @@ def check_origin(request: Request, *, is_required: bool) -> None:
 
 
 def cookie_name(request: Request) -> str:
-    """Cookies of one host are shared by its ports, so the name tells the port."""
+    """The name of the session cookie; it has the port, as the ports of one host share cookies."""
     server = request.scope.get("server") or ("", 0)
     return f"t2v_session_{server[1] or 0}"
 
@@ -257,7 +257,7 @@ def host_name(host: str) -> str:
 
 
 def path_for_log(path: str) -> str:
-    """A path without what only those who were told may know, and without what terminals obey."""
+    """A path for the log: secret ids are left out, and control characters spelled out."""
     return printable(_SECRET_PART.sub("...", path))[:500]
 
 
@@ -270,7 +270,7 @@ def _is_address(name: str) -> bool:
 
 
 class _Reply:
-    """Sends an answer with the headers that all have, and knows its status once it has begun."""
+    """Sends an answer with the headers that all answers have, and knows its status once it has begun."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -287,10 +287,10 @@ class _Reply:
 
 
 class _Bounded:
-    """Receives a body, and not one byte more than there may be."""
+    """Receives a body, up to the most bytes that are allowed."""
 
     def __init__(self, receive: Receive, request: Request, settings: ServeSettings) -> None:
-        """Remember the most.
+        """Choose the limit of this request.
 
         Raises:
             RefusedError: If the request announces more.

@@ -1,4 +1,4 @@
-"""Who is logged in, and who has guessed too often; all of it is forgotten when the server stops."""
+"""Who is logged in, and who has guessed too often; both are forgotten when the server stops."""
 
 import hashlib
 import secrets
@@ -15,13 +15,13 @@ MAX_CLIENTS = 10_000
 
 
 class Sessions:
-    """Those who logged in: a random text each, of which only a hash is kept; threads may share it."""
+    """Sessions of those who logged in: random texts, of which only hashes are kept; threads may share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nobody is logged in.
+        """Start with nobody logged in.
 
         Args:
-            clock: Seconds that only rise.
+            clock: Gives seconds that only rise.
         """
         self._clock = clock
         self._lock = threading.Lock()
@@ -54,14 +54,14 @@ class Sessions:
 class Throttle:
     """Makes guessing slow: after ``ATTEMPTS`` wrong tokens in a minute a client waits; threads may share it.
 
-    A right token is refused as well while a client waits: it could not tell otherwise that it had guessed it.
+    The right token is refused as well while a client waits, so that it cannot learn that it has guessed it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nobody has guessed.
+        """Start without failures.
 
         Args:
-            clock: Seconds that only rise.
+            clock: Gives seconds that only rise.
         """
         self._clock = clock
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ class Throttle:
             return max(0.0, times[0] + ATTEMPT_SECONDS - self._clock())
 
     def failed(self, client: str) -> None:
-        """A client gave a wrong token."""
+        """Note that a client gave a wrong token."""
         with self._lock:
             self._failures.setdefault(client, deque(maxlen=ATTEMPTS)).append(self._clock())
             self._failures.move_to_end(client)

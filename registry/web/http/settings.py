@@ -9,11 +9,11 @@ class UploadLimits:
     """What an upload may hold; one byte or file more is refused.
 
     Attributes:
-        upload_bytes: Of the zip as it is sent.
-        unpacked_bytes: Of all its files together.
+        upload_bytes: Bytes of the zip as it is sent.
+        unpacked_bytes: Bytes of all its files together.
         files: Number of its files.
-        pixels: Of one image.
-        seconds: That sending it may take.
+        pixels: Pixels of one image.
+        seconds: Seconds that sending it may take.
     """
 
     upload_bytes: int = 512 * 2**20
@@ -28,18 +28,18 @@ class ServeSettings:
     """How a server is set up.
 
     Attributes:
-        uri: Of the registry, as ``TaskRegistry`` takes it.
+        uri: Place of the registry, as ``TaskRegistry`` takes it.
         token: What writers, and readers from other machines, have to know.
         state: Folder of uploads and jobs; made if it is missing.
         host: Address to listen on.
-        port: To listen on; 0 for any that is free.
+        port: Port to listen on; 0 for any that is free.
         builtin: Whether starter content is part of lists and answers.
         roots: Folders under which a path on the server may be given as data.
         hosts: Further names by which it is reached, such as that of a reverse proxy.
-        workers: Jobs that run at once.
-        upload_seconds: How long an upload is kept that no job made a task of.
+        workers: Number of jobs that run at once.
+        upload_seconds: How long an upload is kept unless a job makes a task of it.
         job_seconds: How long a job is kept after its end.
-        limits: Of uploads.
+        limits: Limits of uploads.
     """
 
     uri: str | None

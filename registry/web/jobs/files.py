@@ -1,7 +1,7 @@
 """What a job reads, and the files that it leaves.
 
 state/vectors/ID.npz             vectors of what a job embedded
-state/data/NAME-ID/              data of a task that a job registered from an upload
+state/data/NAME-ID/              images of a task that a job registered from an upload
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from registry.web.uploads.roots import allowed_path
 from registry.web.uploads.uploads import Uploads
 
 UPLOAD_LABEL = "upload"
-"""What data is called in answers that was uploaded without a name."""
+"""What uploaded data without a name is called in answers."""
 
 
 class JobFiles:
     """The files of the jobs of one server.
 
     Args:
-        settings: Of the server.
-        registry: That the jobs ask and write.
-        uploads: That they read.
+        settings: Settings of the server.
+        registry: The registry that the jobs ask and write.
+        uploads: The uploads that they read.
     """
 
     def __init__(self, settings: ServeSettings, registry: TaskRegistry, uploads: Uploads) -> None:
@@ -53,7 +53,7 @@ class JobFiles:
             self._registry.task(data["task"])
 
     def command(self, job: Job) -> dict[str, Any]:
-        """What the process of a job is told; moves the images of a task to be to where they stay.
+        """The command for the process of a job; moves the images of a task to be to where they stay.
 
         Raises:
             InvalidQueryError: If the path may not be read any more.
@@ -120,7 +120,7 @@ class JobFiles:
             versions = self._registry.history(str(job.name)).versions
         except NotFoundError:
             return False
-        except StorageError:  # there is none, or it cannot be read: then nothing goes that might be needed
+        except StorageError:  # there is none, or it cannot be read: nothing is deleted then
             return bool(self._registry.version())
         return any(Path(version.data) == folder.resolve() for version in versions)
 

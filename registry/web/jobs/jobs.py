@@ -1,7 +1,7 @@
-"""Jobs: kept, queued, run one after the other in processes of their own, cancelled; and what they leave.
+"""Jobs: stored, queued, run one after the other in processes of their own, cancelled, and cleaned up.
 
-A server that stops ends its running jobs; one that was killed leaves them to be found when the next one starts.
-Both are then ``interrupted``, and what they left is removed. Queued jobs run after a restart.
+A server that stops ends its running jobs; a server that was killed leaves them for the next one to find. Both
+are then ``interrupted``, and their files are removed. Queued jobs run after a restart.
 """
 
 import dataclasses
@@ -40,9 +40,9 @@ class Jobs:
     """The jobs of one server; threads may share it.
 
     Args:
-        settings: Of the server.
-        registry: That the jobs ask and write.
-        uploads: That they read.
+        settings: Settings of the server.
+        registry: The registry that the jobs ask and write.
+        uploads: The uploads that they read.
     """
 
     def __init__(self, settings: ServeSettings, registry: TaskRegistry, uploads: Uploads) -> None:
@@ -56,18 +56,17 @@ class Jobs:
         self._cancelled: set[str] = set()
         self._workers: list[threading.Thread] = []
         self._store: JobStore | None = None
-        self._owner = FileLock(
-            settings.state / "lock", thread_local=False
-        )  # one thread takes it, another lets go
+        # One thread takes the lock, and another one releases it.
+        self._owner = FileLock(settings.state / "lock", thread_local=False)
         self._is_closing = False
         self._next_sweep = 0.0
 
     # The server
 
     def open(self) -> None:
-        """Take the state folder, tidy up after a server that was killed, and begin with what is queued.
+        """Take the state folder, clean up after a server that was killed, and start with the queued jobs.
 
-        Nothing happens the second time.
+        A second call changes nothing.
 
         Raises:
             StorageError: If the folder cannot be used, or another server uses it.
@@ -101,7 +100,7 @@ class Jobs:
             worker.start()
 
     def close(self) -> None:
-        """End what runs, and let go of the state folder; returns when that is done."""
+        """End running jobs and release the state folder; returns when that is done."""
         self.stop()
         for worker in self._workers:
             worker.join()
@@ -114,7 +113,7 @@ class Jobs:
         self._owner.release()
 
     def stop(self) -> None:
-        """Begin nothing more, and end what runs; those who follow a job are told so."""
+        """Start nothing more, and end running jobs; whoever follows one is notified."""
         with self._changed:
             self._is_closing = True
             runs = list(self._runs.values())
@@ -123,15 +122,15 @@ class Jobs:
             run.end()
 
     def announce_end(self) -> None:
-        """Tell those who follow a job that the server stops; takes no lock, so a signal handler may call it."""
+        """Mark the server as stopping; takes no lock, so that a signal handler may call it."""
         self._is_closing = True
 
     @property
     def is_closing(self) -> bool:
-        """Whether the server stops."""
+        """Whether the server is stopping."""
         return self._is_closing
 
-    # What is asked of them
+    # Requests
 
     def submit(
         self,
@@ -147,20 +146,27 @@ class Jobs:
         Args:
             kind: One of ``registry.web.jobs.requests.OPTIONS``.
             data: ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``.
-            name: Of the task that is added; otherwise what the data is called in the answer.
-            tags: Of the task that is added.
+            name: Name of the task that is added; otherwise what the data is called in the answer.
+            tags: Tags of the task that is added.
             options: See ``registry.web.jobs.requests``; those that are ``None`` are left out.
 
         Raises:
-            InvalidQueryError: If that is no job, or the path may not be read.
+            InvalidQueryError: If the request is not valid, or the path may not be read.
             NotFoundError: If there is no such upload, path or task.
             RefusedError: If too many are waiting, or the server stops.
         """
-        said = {option: value for option, value in (options or {}).items() if value is not None}
-        check_request(kind, data, name=name, tags=tags, options=said)
+        given = {option: value for option, value in (options or {}).items() if value is not None}
+        check_request(kind, data, name=name, tags=tags, options=given)
         self._files.check(data)
         job = Job(
-            secrets.token_urlsafe(18), kind, "queued", dict(data), said, name, tuple(tags), created_at=utc_now()
+            secrets.token_urlsafe(18),
+            kind,
+            "queued",
+            dict(data),
+            given,
+            name,
+            tuple(tags),
+            created_at=utc_now(),
         )
         with self._changed:
             if self._is_closing:
@@ -177,12 +183,12 @@ class Jobs:
         """One job as it is now.
 
         Raises:
-            UnknownIdError: If it is not there.
+            UnknownIdError: If there is no such job.
         """
         return self.peek(job_id) or self._kept.get(job_id)
 
     def peek(self, job_id: str) -> Job | None:
-        """A job that is not over yet, without looking at the disk."""
+        """A job that has not ended, without reading the disk; ``None`` for others."""
         with self._changed:
             return self._live.get(job_id)
 
@@ -191,14 +197,14 @@ class Jobs:
         return [self.peek(job.id) or job for job in self._kept.latest(limit=limit, offset=offset)]
 
     def count(self) -> int:
-        """How many there are."""
+        """Number of all jobs."""
         return self._kept.count()
 
     def cancel(self, job_id: str) -> Job:
-        """Have a job end, and remove what it left; nothing happens to one that is over.
+        """End a job and remove its files; a job that has ended stays as it is.
 
         Returns:
-            The job, which is over.
+            The job, which has ended.
 
         Raises:
             UnknownIdError: If it is not there.
@@ -218,19 +224,19 @@ class Jobs:
         return self.get(job_id)
 
     def remove(self, job_id: str) -> None:
-        """Forget a job that is over, with its vectors.
+        """Remove a job that has ended, with its vectors.
 
         Raises:
             UnknownIdError: If it is not there.
-            RefusedError: If it is not over.
+            RefusedError: If it has not ended.
         """
         if not self.get(job_id).is_over:
-            raise RefusedError(409, "this job is not over; cancel it first")
+            raise RefusedError(409, "this job has not ended; cancel it first")
         self._kept.remove(job_id)
         self._files.remove_vectors(job_id)
 
     def embedding(self, job_id: str) -> np.ndarray:
-        """The Fisher information ``[D]`` of what a job embedded.
+        """The Fisher information ``[D]`` that a job computed.
 
         Raises:
             UnknownIdError: If there is no such job, or it embedded nothing.
@@ -238,7 +244,7 @@ class Jobs:
         self.get(job_id)
         return self._files.fisher(job_id)
 
-    # How they run
+    # Running
 
     @property
     def _kept(self) -> JobStore:
@@ -252,7 +258,7 @@ class Jobs:
         return self._store
 
     def _work(self) -> None:
-        """What each worker does until the server stops."""
+        """Run jobs until the server stops; the loop of each worker."""
         while not self._is_closing:
             try:
                 with self._changed:
@@ -266,7 +272,7 @@ class Jobs:
                 time.sleep(FAILED_SECONDS)
 
     def _run_one(self, job_id: str) -> None:
-        """Run a job, whatever comes of it."""
+        """Run a job, whatever happens."""
         try:
             with self._changed:
                 self._change(job_id, state="running", started_at=utc_now())
@@ -278,7 +284,7 @@ class Jobs:
                     self._end(job_id, state="failed", error=_error(faults.INTERNAL))
 
     def _run(self, job: Job) -> None:
-        """Run a job, and keep what comes of it."""
+        """Run a job and store its outcome."""
         outcome: dict[str, Any] = {"code": 0}
         try:
             command = self._files.command(job)
@@ -288,7 +294,7 @@ class Jobs:
                 if run is not None:
                     self._runs[job.id] = run
             if run is not None:
-                outcome = run.follow(lambda it: self._progress(job.id, it))
+                outcome = run.follow(lambda progress: self._progress(job.id, progress))
         except (RegistryError, RefusedError, OSError) as error:
             outcome = {"error": str(error)}
         self._files.give_back(job)
@@ -303,7 +309,7 @@ class Jobs:
             else:
                 self._end(job.id, state="failed", error=_error(outcome.get("error") or _died(outcome["code"])))
 
-    # What is known of them
+    # Keeping track
 
     def _change(self, job_id: str, **values: Any) -> None:
         job = dataclasses.replace(self._live[job_id], **values)
@@ -311,12 +317,12 @@ class Jobs:
         self._kept.update(job)
 
     def _progress(self, job_id: str, progress: dict[str, Any]) -> None:
-        """Known to readers at once, and kept when the job ends: not worth a write to the disk each time."""
+        """Show progress to readers at once; it is stored when the job ends, not on every step."""
         with self._changed:
             self._live[job_id] = dataclasses.replace(self._live[job_id], progress=progress)
 
     def _end(self, job_id: str, **values: Any) -> None:
-        """Keep what became of a job; it is over for readers even where that cannot be kept."""
+        """Store the end of a job; for readers it has ended even where that cannot be stored."""
         job = dataclasses.replace(self._live.pop(job_id), finished_at=utc_now(), **values)
         self._cancelled.discard(job_id)
         self._changed.notify_all()
@@ -325,7 +331,7 @@ class Jobs:
         self._kept.update(job)
 
     def _recover(self) -> None:
-        """Say of jobs that ran when the last server was killed that they did not end; queue the others."""
+        """Mark jobs that ran when the last server was killed as interrupted, and queue the others."""
         for job in self._kept.unfinished():
             if job.state == "running":
                 self._files.give_back(job)
@@ -339,7 +345,7 @@ class Jobs:
                 self._waiting.append(job.id)
 
     def _sweep(self) -> None:
-        """Remove jobs and uploads whose time is over, every now and then."""
+        """Remove expired jobs and uploads, every now and then."""
         if time.monotonic() < self._next_sweep:
             return
         self._next_sweep = time.monotonic() + EXPIRE_SECONDS
@@ -356,6 +362,6 @@ def _error(message: str) -> dict[str, Any]:
 
 
 def _died(code: int) -> str:
-    """Why a process ended without a word."""
+    """Why a process ended without an outcome."""
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"the process of this job {how}; the log of the server tells more"
+    return f"the process of this job {how}; the log of the server says more"

@@ -1,7 +1,7 @@
-"""The process that runs one job: reads what to do from stdin, tells on stdout how far it is, in lines of JSON.
+"""The process that runs one job: reads a command from stdin, and reports progress and outcome on stdout.
 
-It ends by itself when the server does, which it notices by the end of stdin. Whatever a library prints goes to
-stderr.
+Both are lines of JSON. The process ends by itself when the server does, which it notices by the end of stdin.
+Whatever a library prints goes to stderr.
 """
 
 import json
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry.core import DEFAULT_DISTANCE, TaskRegistry
+from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.faces import documents
-from registry.ingest import ingest
-from registry.options import Progress
+from registry.ingest.prepare import embed_in_space
+from registry.options import DEFAULT_DISTANCE, Progress
 from registry.web.jobs.requests import DATA_OPTIONS
 from registry.web.uploads.roots import allowed_path
 
@@ -47,12 +47,12 @@ def main() -> None:
 
 
 def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Do what a job asks for.
+    """Carry out the command of a job.
 
     Args:
         command: ``uri`` and ``builtin`` of the registry; ``kind``, ``name``, ``tags`` and ``options`` of the
             job; ``task``, or ``path`` with ``roots`` if it must lie below these and ``label`` for readers;
-            ``vectors``, where those of an embedding go.
+            ``vectors``, the file for the vectors of an embedding.
         progress: Called as ``progress(stage, done, total)``.
 
     Returns:
@@ -74,9 +74,7 @@ def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"embedding": None}
     query: Any = command.get("task")
     if query is None:
-        query = ingest.embed_in_space(
-            command["path"], registry.space(asked.pop("probe", None)), progress, **reading
-        )
+        query = embed_in_space(command["path"], registry.space(asked.pop("probe", None)), progress, **reading)
         _save(query, Path(command["vectors"]))
         result["embedding"] = documents.of_embedding(query)
         reading = {}
@@ -85,14 +83,14 @@ def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
         asked = {"probe": asked["probe"]} if "probe" in asked else {}
         reading = {}
     distance = asked.get("distance", DEFAULT_DISTANCE)
-    found, neighbors = registry.nearest(query, progress=progress, **asked, **reading)
-    result["neighbors"] = documents.of_neighbors(found, distance, neighbors)
+    compared, neighbors = registry.nearest(query, progress=progress, **asked, **reading)
+    result["neighbors"] = documents.of_neighbors(compared, distance, neighbors)
     values: dict[str, Any] = _named(documents.to_values(result), command)
     return values
 
 
 def _save(embedding: Any, path: Path) -> None:
-    """Keep the vectors; no pickled objects."""
+    """Write the vectors, without pickled objects."""
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def _save(embedding: Any, path: Path) -> None:
 
 
 def _named(value: Any, command: dict[str, Any]) -> Any:
-    """The same with the label of the data in place of the folder that it lies in on this server."""
+    """A document with the label of the data in place of its folder on this server."""
     path, label = command.get("path"), command.get("label")
     if not path or not label:
         return value
@@ -132,7 +130,7 @@ def _throttled(report: Report) -> Progress:
 
 
 def _end_with_the_server() -> None:
-    """Stdin ends when the server lets go of it, or is no more; not by its buffer, which has a lock."""
+    """End once stdin does, as the server closed it or was killed; read without its buffer, which has a lock."""
     while os.read(0, 1024):
         pass
     os._exit(1)

@@ -1,15 +1,15 @@
-"""What may be asked for as a job: kinds, the data of each, and the options of each."""
+"""Requests for jobs: their kinds, the data of each, and the options of each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from registry.errors import InvalidQueryError
-from registry.records import checked_name
+from registry.names import checked_name
 
 DATA_OPTIONS = frozenset(
     {"max_samples", "seed", "split", "channels", "value_range", "tolerance", "memory_budget", "batch_size"}
 )
-"""How data is read, see ``registry.options.DataOptions``."""
+"""Options on reading data, see ``registry.options.DataOptions``."""
 
 RECOMMEND_OPTIONS = frozenset(
     {
@@ -48,7 +48,7 @@ def check_request(
     """Check what can be checked without looking at the data.
 
     Raises:
-        InvalidQueryError: If there is no such kind of job, or anything is given that is not of it.
+        InvalidQueryError: If there is no such kind of job, or it does not take what is given.
         InvalidRecordError: If the name or a tag is not allowed.
     """
     if kind not in OPTIONS:

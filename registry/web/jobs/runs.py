@@ -1,4 +1,4 @@
-"""A job that runs, seen from the server: a process of its own that tells how far it is and can be ended."""
+"""A running job, seen from the server: a process that reports its progress and can be ended."""
 
 import contextlib
 import json
@@ -11,14 +11,14 @@ from typing import Any
 
 END_SECONDS = 5.0
 SECRETS = frozenset({"T2V_TOKEN"})
-"""What of the environment a job has no use for."""
+"""Environment variables that a job does not get."""
 
 
 class JobRun:
     """One process; one thread follows it, and any may end it."""
 
     def __init__(self, command: dict[str, Any]) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
             command: See ``registry.web.jobs.process.run``.
@@ -32,23 +32,23 @@ class JobRun:
             start_new_session=True,  # an interrupt at the terminal is for the server, which ends its jobs
         )
         self._lock = threading.Lock()
-        with contextlib.suppress(OSError):  # if it is over already, ``follow`` tells
+        with contextlib.suppress(OSError):  # if it has ended already, ``follow`` says so
             self._input.write(json.dumps(command).encode() + b"\n")
             self._input.flush()
 
     @property
     def process_id(self) -> int:
-        """Of the process."""
+        """Id of the process."""
         return self._process.pid
 
     def follow(self, on_progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Read what it tells until it ends.
+        """Read its messages until it ends.
 
         Args:
             on_progress: Called with ``stage``, ``done`` and ``total``.
 
         Returns:
-            ``result`` or ``error``; neither if it ended without a word; and its exit ``code``.
+            ``result`` or ``error``, neither if it ended without one; and its exit ``code``.
         """
         outcome: dict[str, Any] = {}
         assert self._process.stdout is not None  # noqa: S101
@@ -67,7 +67,7 @@ class JobRun:
         return {**outcome, "code": self._process.wait()}
 
     def end(self) -> None:
-        """Have it end, the hard way if it does not want to; returns when it has."""
+        """End the process, by force if it does not end by itself; returns when it has ended."""
         with self._lock:
             self._process.terminate()
             try:

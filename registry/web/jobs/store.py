@@ -1,4 +1,4 @@
-"""Jobs as they are kept: rows of an SQLite file, which a crash leaves whole."""
+"""Jobs as they are stored: rows of an SQLite file, which a crash leaves whole."""
 
 import json
 import sqlite3
@@ -38,19 +38,19 @@ class Job:
     """Work that takes longer than a reader waits.
 
     Attributes:
-        id: That only those know who were told.
+        id: Random, so that only those know it who got it.
         kind: ``recommend``, ``nearest`` or ``add_task``.
         state: One of ``STATES``.
         data: ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``.
         options: As given, see ``registry.web.jobs.requests``.
-        name: Of the task that is added, or what the data is called.
-        tags: Of the task that is added.
-        created_at: ISO 8601, UTC.
-        started_at: The same, or ``None`` before that.
-        finished_at: The same.
+        name: Name of the task that is added, or what the data is called.
+        tags: Tags of the task that is added.
+        created_at: When the job was queued, in ISO 8601, UTC.
+        started_at: When it began to run, or ``None`` before that.
+        finished_at: When it ended, or ``None`` before that.
         progress: ``stage``, ``done`` and ``total``, or ``None`` before there is any.
-        result: What came of it once it is done.
-        error: ``message`` and ``code`` if nothing did.
+        result: The answer of a job that is done.
+        error: ``message`` of a job that failed.
     """
 
     id: str
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether the job has ended, one way or another."""
         return self.state not in UNFINISHED
 
 
@@ -80,11 +80,11 @@ class JobStore:
         """Open the file, or make it.
 
         Raises:
-            StorageError: If it cannot be read or written, or a newer version of this package wrote it.
+            StorageError: If the file cannot be read or written, or a newer version of this package wrote it.
         """
         self._path = path
         self._lock = threading.Lock()
-        with self._told():
+        with self._reporting_errors():
             # One connection, autocommitting; the lock lets one thread at a time use it.
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -101,17 +101,17 @@ class JobStore:
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._database.close()
 
     def add(self, job: Job) -> None:
-        """Keep a new job."""
+        """Store a new job."""
         marks = ", ".join("?" * len(_COLUMNS))
         self._run(f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks})", _to_row(job))
 
     def update(self, job: Job) -> None:
-        """Keep a job as it is now."""
+        """Store a job as it is now."""
         settings = ", ".join(f"{column} = ?" for column in _COLUMNS)
         self._run(f"UPDATE jobs SET {settings} WHERE id = ?", [*_to_row(job), job.id])
 
@@ -133,7 +133,7 @@ class JobStore:
         return [_from_row(row) for row in rows]
 
     def count(self) -> int:
-        """How many there are."""
+        """Number of all jobs."""
         return int(self._run("SELECT count(*) FROM jobs")[0][0])
 
     def unfinished(self) -> list[Job]:
@@ -153,12 +153,12 @@ class JobStore:
         self._run("DELETE FROM jobs WHERE id = ?", [job_id])
 
     def _run(self, statement: str, values: list[Any] | tuple[Any, ...] = ()) -> list[Any]:
-        with self._told(), self._lock:
+        with self._reporting_errors(), self._lock:
             return self._database.execute(statement, values).fetchall()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say what is wrong with the file.
+    def _reporting_errors(self) -> Iterator[None]:
+        """Report errors of SQLite as ours.
 
         Raises:
             StorageError: In place of an error of SQLite.

@@ -12,10 +12,10 @@ FOR_GOOD = "public, max-age=31536000, immutable"
 
 
 class HashedFiles(StaticFiles):
-    """The folder of static files."""
+    """The folders of static files: those of the pages, and those that pictures use too."""
 
     def __init__(self) -> None:
-        super().__init__(directory=STATIC)
+        super().__init__(directory=STATIC, packages=[("registry.pictures", "static")])
 
     async def get_response(self, path: str, scope: Any) -> Response:
         """A file, with leave to keep it where the address names its content."""

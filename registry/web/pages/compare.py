@@ -5,14 +5,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.distances import DISTANCES
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.map_answers import LayerProfile
-from registry.web.pages import drawings
+from registry.pictures.layers import draw_layers
 from registry.web.pages.experts import results_of
-from registry.web.pages.kept import Kept
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
@@ -41,9 +42,9 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
 
 @router.get("/compare/profile")
 def profile(request: Request, a: str, b: str) -> HTMLResponse:
-    """At which depths of the probe two tasks agree; or why its layers cannot be told."""
+    """At which depths of the probe two tasks agree; or why its layers cannot be read."""
     registry: TaskRegistry = request.app.state.registry
-    kept: Kept = request.app.state.kept
+    kept: LastAnswers = request.app.state.kept
     shown: dict[str, Any] = {
         "a": registry.task(a).name,
         "b": registry.task(b).name,
@@ -55,14 +56,14 @@ def profile(request: Request, a: str, b: str) -> HTMLResponse:
         return in_shared_space(registry, [a, b], lambda space: registry.profile(a, b, probe=space))
 
     try:
-        found = kept.get(("profile", registry.version(), a, b), profiled)
+        layers = kept.get(("profile", registry.version(), a, b), profiled)
     except (NotFoundError, InvalidQueryError, IngestError) as err:
         return render(request, "profile.html", {**shown, "problem": str(err)})
-    return render(request, "profile.html", {**shown, "profile": found, "drawn": drawings.drawn(found)})
+    return render(request, "profile.html", {**shown, "profile": layers, "drawn": Markup(draw_layers(layers))})
 
 
 def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
-    """Every distance that there is, there and back where that is not the same."""
+    """Every distance of the catalogue, in both directions where they differ."""
 
     def ask(space: str | None) -> list[dict[str, Any]]:
         return [
@@ -77,7 +78,7 @@ def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
     return in_shared_space(registry, [a, b], ask)
 
 
-def _common_results(registry: TaskRegistry, kept: Kept, a: str, b: str) -> list[dict[str, Any]]:
+def _common_results(registry: TaskRegistry, kept: LastAnswers, a: str, b: str) -> list[dict[str, Any]]:
     """Experts measured on both tasks by the same metric and protocol: their best results there, best first."""
     best: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
     for result in results_of(registry, kept):

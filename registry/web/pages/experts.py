@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.records import ExpertRecord, ResultRecord
-from registry.web.pages.kept import Kept
 from registry.web.pages.listings import page_of, sort_rows
 from registry.web.pages.templating import render, render_if_missing
 
@@ -43,14 +43,14 @@ def experts(
     order: str = "up",
     page: int = Query(1, ge=1, le=10**9),
 ) -> HTMLResponse:
-    """All experts, with how often and how well they were measured."""
+    """All experts, with the number and the mean of their results."""
     registry, kept = request.app.state.registry, request.app.state.kept
     if missing := render_if_missing(request, "Experts"):
         return missing
     rows = kept.get(("experts", registry.version()), lambda: _with_results(registry))
-    found = [row for row in rows if _matches(row[0], search)]
+    matching = [row for row in rows if _matches(row[0], search)]
     descending = order == "down"
-    listing = page_of(sort_rows(found, EXPERT_COLUMNS, sort, descending=descending), page)
+    listing = page_of(sort_rows(matching, EXPERT_COLUMNS, sort, descending=descending), page)
     shown = {"search": search, "sort": sort, "descending": descending, "listing": listing, "any": bool(rows)}
     return render(request, "experts.html", shown)
 
@@ -90,19 +90,19 @@ def results(
         return missing
     task, expert = task.strip(), expert.strip()
     if task:
-        registry.task(task)  # says what is known instead
+        registry.task(task)  # raises an error with close matches
     if expert:
         registry.expert(expert)
     rows = results_of(registry, request.app.state.kept)
-    found = [row for row in rows if task in {"", row.task} and expert in {"", row.expert}]
+    matching = [row for row in rows if task in {"", row.task} and expert in {"", row.expert}]
     sort = sort or ("accuracy" if task else "created_at" if expert else "task")
     descending = order == "down" if order else sort != "task"
-    listing = page_of(sort_rows(found, RESULT_COLUMNS, sort, descending=descending), page)
+    listing = page_of(sort_rows(matching, RESULT_COLUMNS, sort, descending=descending), page)
     shown = {"task": task, "expert": expert, "sort": sort, "descending": descending, "listing": listing}
     return render(request, "results.html", {**shown, "any": bool(rows)})
 
 
-def results_of(registry: TaskRegistry, kept: Kept) -> Sequence[ResultRecord]:
+def results_of(registry: TaskRegistry, kept: LastAnswers) -> Sequence[ResultRecord]:
     """Every result, read again once the registry has changed."""
     answer: Sequence[ResultRecord] = kept.get(("results", registry.version()), registry.results)
     return answer
@@ -121,8 +121,8 @@ def _with_results(registry: TaskRegistry) -> list[tuple[ExpertRecord, int, float
 
 def _matches(record: ExpertRecord, search: str) -> bool:
     """Whether every word is part of the name, the source task or the licence of an expert."""
-    told = f"{record.name} {record.source_task} {record.license}".lower()
-    return all(word in told for word in search.lower().split())
+    words = f"{record.name} {record.source_task} {record.license}".lower()
+    return all(word in words for word in search.lower().split())
 
 
 def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
@@ -132,6 +132,8 @@ def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
         key = (result.task, result.metric, result.protocol)
         best[key] = max(best.get(key, 0.0), result.accuracy)
     leading = [
-        it for it in results if it.expert == name and it.accuracy == best[it.task, it.metric, it.protocol]
+        result
+        for result in results
+        if result.expert == name and result.accuracy == best[result.task, result.metric, result.protocol]
     ]
     return sorted(leading, key=attrgetter("accuracy"), reverse=True)

@@ -1,4 +1,4 @@
-"""The pages that ask for a recommendation on new data, and tell how far the answer is."""
+"""The pages that ask for a recommendation on new data, and show the progress of the job."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ NUMBERS: dict[str, float] = {
     "max_params": MILLION,
     "max_flops": MILLION,
 }
-"""What the form may say of a recommendation beside the licence, each with its unit."""
+"""Numbers of the form of a recommendation, each with its unit."""
 
 UNFINISHED = ("queued", "running")
 
@@ -41,7 +41,7 @@ def recommend(request: Request, task: str = "", path: str = "") -> HTMLResponse:
 
 @router.post("/recommend")
 async def ask(request: Request) -> Response:
-    """Start a job, for those without scripts; what is wrong is told above the form as it was filled in."""
+    """Start a job, for those without scripts; a problem is shown above the form as it was filled in."""
     _demand_login(request)
     said = {name: str(value) for name, value in (await request.form()).items()}
     return await run_in_threadpool(_asked, request, said)
@@ -92,37 +92,37 @@ def _options(said: Mapping[str, str]) -> dict[str, Any]:
 
 
 @router.get("/jobs")
-def jobs(request: Request) -> HTMLResponse:
-    """The last jobs, for those who may start one."""
+def list_jobs(request: Request) -> HTMLResponse:
+    """The last jobs; needs a login."""
     _demand_login(request)
     return render(request, "jobs.html", {"jobs": request.app.state.jobs.list(limit=JOBS_SHOWN)})
 
 
 @router.get("/jobs/{job_id}")
-def job(request: Request, job_id: str) -> HTMLResponse:
-    """A job: how far it is, or what became of it."""
-    found = request.app.state.jobs.get(job_id)
-    answer = (found.result or {}).get("recommendation")
+def show_job(request: Request, job_id: str) -> HTMLResponse:
+    """A job: its progress, or its outcome."""
+    job = request.app.state.jobs.get(job_id)
+    answer = (job.result or {}).get("recommendation")
     return render(
         request,
         "job.html",
         {
-            "job": found,
-            "title": title_of(found),
-            "unfinished": found.state in UNFINISHED,
+            "job": job,
+            "title": title_of(job),
+            "unfinished": job.state in UNFINISHED,
             "answer": answer,
             "span": _span(answer),
-            "neighbors": ((found.result or {}).get("neighbors") or {}).get("neighbors", ()),
-            "embedding": (found.result or {}).get("embedding"),
-            "added": (found.result or {}).get("task"),
-            "again": _again(found),
+            "neighbors": ((job.result or {}).get("neighbors") or {}).get("neighbors", ()),
+            "embedding": (job.result or {}).get("embedding"),
+            "added": (job.result or {}).get("task"),
+            "again": _again(job),
         },
     )
 
 
 @router.post("/jobs/{job_id}/cancel")
 def cancel(request: Request, job_id: str) -> Response:
-    """Cancel a job, for those without scripts; then show what became of it."""
+    """Cancel a job, for those without scripts; then show it."""
     _demand_login(request)
     request.app.state.jobs.cancel(job_id)
     return RedirectResponse(f"/jobs/{job_id}", 303)
@@ -147,9 +147,10 @@ def _span(answer: Any) -> tuple[float, float]:
     experts = (answer or {}).get("recommendations") or ()
     if not experts:
         return 0.0, 1.0
-    return drawings.span_of([it["interval"][0] for it in experts], [it["interval"][1] for it in experts])
+    lows, highs = zip(*(expert["interval"] for expert in experts), strict=True)
+    return drawings.span_of(lows, highs)
 
 
 def _again(job: Any) -> dict[str, str]:
-    """What the form has to be told to ask the same again; an upload has to be sent once more."""
+    """What fills in the form again for the same question; an upload has to be sent once more."""
     return {name: str(job.data[name]) for name in ("task", "path") if job.data.get(name)}

@@ -17,10 +17,10 @@ class Listing(Generic[Row]):
     """Some rows of a list.
 
     Attributes:
-        total: Rows that there are.
-        offset: Of the first row shown, from 0.
+        total: Number of all rows.
+        offset: Number of the first row shown, from 0.
         limit: Most rows shown.
-        rows: Those shown.
+        rows: The rows shown.
     """
 
     total: int
@@ -45,9 +45,9 @@ def sort_rows(
     """Rows in the order of a column; those without a value last, ties as they were.
 
     Args:
-        rows: To be sorted.
-        columns: What gives the value of each column, ``None`` where there is none.
-        sort: Name of one of them.
+        rows: The rows to be sorted.
+        columns: Functions that give the value of each column, ``None`` where there is none.
+        sort: Name of a column.
         descending: Largest first.
 
     Raises:
@@ -56,23 +56,23 @@ def sort_rows(
     if sort not in columns:
         raise InvalidQueryError(f"this list cannot be sorted by {sort!r}; choose {' or '.join(columns)}")
     value = columns[sort]
-    known = [row for row in rows if value(row) is not None]
+    valued = [row for row in rows if value(row) is not None]
     return [
-        *sorted(known, key=value, reverse=descending),
+        *sorted(valued, key=value, reverse=descending),
         *(row for row in rows if value(row) is None),
     ]
 
 
 def page_of(rows: Sequence[Row], page: int, limit: int = PAGE_ROWS) -> Listing[Row]:
-    """One page of rows that are all at hand; a page behind the last one is empty."""
+    """One page of rows that are all at hand; a page after the last one is empty."""
     offset = (page - 1) * limit
     return Listing(len(rows), offset, limit, rows[offset : offset + limit])
 
 
 def link(path: str, query: Mapping[str, object], **changes: object) -> str:
     """A path with the query of this page, some of it changed; what is empty, false or ``None`` is left out."""
-    said = {name: value for name, value in {**query, **changes}.items() if value not in {None, "", False}}
-    return f"{path}?{urlencode({name: _text(value) for name, value in said.items()})}" if said else path
+    shown = {name: value for name, value in {**query, **changes}.items() if value not in {None, "", False}}
+    return f"{path}?{urlencode({name: _text(value) for name, value in shown.items()})}" if shown else path
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from registry.web.http.faults import RefusedError
 from registry.web.http.security import check_token, client_of, cookie_name
 from registry.web.http.sessions import SESSION_SECONDS
-from registry.web.pages.pages import login_page
+from registry.web.pages.pages import local_path, login_page
 
 router = APIRouter(include_in_schema=False)
 
@@ -17,7 +17,7 @@ router = APIRouter(include_in_schema=False)
 def log_in(
     request: Request, token: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Take the token, and let the browser come back with a cookie; a wrong one is told on the same page."""
+    """Take the token, and let the browser come back with a cookie; the same page says if it is wrong."""
     state, target = request.app.state, local_path(next)
     try:
         check_token(token, state.settings, state.throttle, client_of(request))
@@ -45,9 +45,3 @@ def log_out(request: Request) -> Response:
     answer = RedirectResponse("/", 303, {"Cache-Control": "no-store"})
     answer.delete_cookie(name, secure=request.url.scheme == "https", httponly=True, samesite="strict")
     return answer
-
-
-def local_path(target: str) -> str:
-    """Where to go after the login, if that is a page of this server; else the first one."""
-    is_local = target.startswith("/") and not target.startswith(("//", "/\\"))
-    return target if is_local and target.isprintable() and "\\" not in target else "/"

@@ -1,34 +1,26 @@
-"""The page of the map, and the points that its script draws.
+"""The page of the map, and the points that its script draws."""
 
-Axes: T tasks, Q queries.
-"""
-
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from registry.answers import Neighbor
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TaskMap
-from registry.web.pages.kept import Kept
+from registry.pictures.columns import cluster_columns, compact, map_columns
 from registry.web.pages.spaces import default_space, in_shared_space
 from registry.web.pages.templating import render, render_if_missing
-from registry.wording import KINDS
 
 router = APIRouter()
 
 NUM_NEIGHBORS = 12
-SCALE = 65_535
-"""Positions are sent as whole numbers up to this, in one scale for both axes."""
-
 WAIT_SECONDS = 20.0
-"""After which a reader is asked to ask again."""
+"""Time after which a reader is asked to try again."""
 
 
 @router.get("/map")
@@ -71,8 +63,8 @@ def points(request: Request, job: str = "", space: str = "") -> Response:
     if job:
         text = _placed_text(registry, request.app.state.jobs, kept, job)
     else:
-        found = known_map(registry, kept, space or default_space(registry), WAIT_SECONDS)
-        text = kept.get(("points", version, space), lambda: _as_text(found)) if found else None
+        shown = map_of(registry, kept, space or default_space(registry), WAIT_SECONDS)
+        text = kept.get(("points", version, space), lambda: compact(map_columns(shown))) if shown else None
     if text is None:
         return unfinished()
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"} if not job else {"Cache-Control": "no-store"}
@@ -87,14 +79,8 @@ def clusters(request: Request, space: str = "") -> Response:
 
     def make() -> str:
         probe = space or default_space(registry)
-        found = registry.clusters(probe=probe)
-        number_of = dict(zip(found.names, found.labels.tolist(), strict=True))
-        return _compact(
-            {
-                "cluster": [number_of.get(name, 0) - 1 for name in registry.map(probe=probe).names],
-                "labels": [f"{it.label} ({it.size:,})" for it in found.clusters],
-            }
-        )
+        names = registry.map(probe=probe).names
+        return compact(cluster_columns(names, registry.clusters(probe=probe)))
 
     text = kept.wait(("clusters", version, space), make, WAIT_SECONDS)
     if text is None:
@@ -103,12 +89,12 @@ def clusters(request: Request, space: str = "") -> Response:
 
 
 def unfinished() -> Response:
-    """The answer to who asks for what is still being made: to ask again."""
+    """The answer while something is still being made: ask again."""
     return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
 
 
-def known_map(registry: TaskRegistry, kept: Kept, space: str | None, seconds: float) -> TaskMap | None:
-    """The map of all tasks of a space as of now; ``None`` if it is not there within so many seconds."""
+def map_of(registry: TaskRegistry, kept: LastAnswers, space: str | None, seconds: float) -> TaskMap | None:
+    """The map of all tasks of a space as of now; ``None`` if it is not made within ``seconds``."""
     return kept.wait(("map", registry.version(), space), lambda: registry.map(probe=space), seconds)
 
 
@@ -119,13 +105,13 @@ def nearest_to(registry: TaskRegistry, task: str, k: int, space: str | None = No
     return in_shared_space(registry, [task], lambda shared: registry.nearest(task, k=k, probe=shared))[1]
 
 
-def _placed_text(registry: TaskRegistry, jobs: Any, kept: Kept, job: str) -> str | None:
+def _placed_text(registry: TaskRegistry, jobs: Any, kept: LastAnswers, job: str) -> str | None:
     """The points with the data of a job among them."""
     done = jobs.get(job)
     query, space = (_label(done), jobs.embedding(job)), _space_of(done)
 
     def make() -> str:
-        return _as_text(registry.map([query], probe=space or None))
+        return compact(map_columns(registry.map([query], probe=space or None)))
 
     return kept.wait(("map", registry.version(), job), make, WAIT_SECONDS)
 
@@ -142,52 +128,3 @@ def _neighbors_of(job: Any) -> Any:
 def _space_of(job: Any) -> str:
     """Id of the space that a job compared tasks in; empty if it did not."""
     return str((((job.result or {}).get("neighbors") or {}).get("query") or {}).get("space", ""))
-
-
-def _as_text(found: TaskMap) -> str:
-    """The points as JSON: columns, of which words that come often are numbered."""
-    to_pixels = _scaling(np.concatenate([found.positions, found.query_positions]))
-    number_of_tags, tag_sets = _numbered(found.tags)
-    number_of_kind, kinds = _numbered([KINDS[kind] for kind in found.kinds])
-    (x, y), (query_x, query_y) = to_pixels(found.positions), to_pixels(found.query_positions)
-    return _compact(
-        {
-            "names": list(found.names),
-            "x": x,
-            "y": y,
-            "classes": found.num_classes.tolist(),
-            "samples": found.num_samples.tolist(),
-            "kinds": kinds,
-            "kind": number_of_kind,
-            "tagSets": tag_sets,
-            "tagSet": number_of_tags,
-            "queries": [
-                {"label": label, "x": across, "y": up}
-                for label, across, up in zip(found.queries, query_x, query_y, strict=True)
-            ],
-            "stress": found.stress,
-            "trustworthiness": found.trustworthiness,
-        }
-    )
-
-
-def _scaling(positions: np.ndarray) -> Callable[[np.ndarray], tuple[list[int], list[int]]]:
-    """What turns positions ``[N, 2]`` into whole numbers, up being up."""
-    low = positions.min(axis=0) if len(positions) else np.zeros(2)
-    extent = float((positions - low).max()) if len(positions) else 0.0
-
-    def scaled(some: np.ndarray) -> tuple[list[int], list[int]]:
-        whole = np.round((some - low) * (SCALE / (extent or 1.0))).astype(np.int64).reshape(-1, 2)
-        return whole[:, 0].tolist(), whole[:, 1].tolist()
-
-    return scaled
-
-
-def _numbered(values: Sequence[Any]) -> tuple[list[int], list[Any]]:
-    """The number of each value, and the values by number."""
-    numbers: dict[Any, int] = {}
-    return [numbers.setdefault(value, len(numbers)) for value in values], list(numbers)
-
-
-def _compact(document: dict[str, Any]) -> str:
-    return json.dumps(document, separators=(",", ":"))

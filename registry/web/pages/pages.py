@@ -6,10 +6,10 @@ from http import HTTPStatus
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.web.pages import compare, experts, jobs, map, tasks
-from registry.web.pages.kept import Kept
 from registry.web.pages.templating import render
 
 TITLES = {
@@ -36,19 +36,19 @@ for pages in (tasks, map, experts, compare, jobs):
 
 def install(app: FastAPI) -> None:
     """Add the pages to an application, and what they keep."""
-    app.state.kept = Kept()
+    app.state.kept = LastAnswers()
     app.include_router(router)
 
 
 def warm(registry: TaskRegistry) -> None:
-    """Read what the first reader would have to wait for: the tasks, their index, experts and results."""
+    """Read ahead what the first reader would wait for: the tasks, their index, experts and results."""
     try:
         registry.experts()
         registry.results()
         for task in registry.find_tasks(limit=1).tasks:
             registry.nearest(task.name, k=1)
             registry.recommend(task.name, k=1)
-    except RegistryError as err:  # those who ask are told
+    except RegistryError as err:  # readers will see it
         logging.getLogger("t2v.serve").info("nothing is read ahead: %s", err)
 
 
@@ -59,16 +59,21 @@ def login(request: Request, next: str = "/") -> HTMLResponse:
 
 
 def login_page(request: Request, next: str = "/", *, problem: str = "", status: int = 200) -> HTMLResponse:
-    """The form that takes the token, and says what was wrong with the one before.
+    """The form that takes the token, with what was wrong with the last one.
 
     Args:
-        request: That is answered.
+        request: The request that is answered.
         next: Where to go afterwards, if that is a path of this server.
         problem: One sentence, or nothing.
-        status: Of the answer.
+        status: Status of the answer.
     """
-    is_local = next.startswith("/") and not next.startswith("//") and "\\" not in next and next.isprintable()
-    return render(request, "login.html", {"next": next if is_local else "/", "problem": problem}, status=status)
+    return render(request, "login.html", {"next": local_path(next), "problem": problem}, status=status)
+
+
+def local_path(target: str) -> str:
+    """Where to go after the login, if that is a page of this server; else the first one."""
+    is_local = target.startswith("/") and not target.startswith("//") and "\\" not in target
+    return target if is_local and target.isprintable() else "/"
 
 
 def error_page(request: Request, status: int, message: str) -> HTMLResponse:

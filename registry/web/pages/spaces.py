@@ -1,4 +1,4 @@
-"""In which space pages compare tasks, where a registry has several."""
+"""The space in which pages compare tasks, where a registry has several."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ def in_shared_space(
     """Ask in the default space; where that cannot be, in the first that all the tasks were embedded in.
 
     Args:
-        registry: That is asked.
+        registry: The registry that is asked.
         references: Tasks, which must be there.
         ask: The question, given the id of the space, or ``None`` for the default one.
 

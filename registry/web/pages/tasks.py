@@ -8,15 +8,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from registry.answers import Recommendation
-from registry.core import DEFAULT_DISTANCE, TaskRegistry
+from registry.caching import LastAnswers
+from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.filters import FIELDS
-from registry.ingest.ingest import head_metric
+from registry.ingest.translate import head_metric
+from registry.options import DEFAULT_DISTANCE
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web.pages import drawings
-from registry.web.pages.kept import Kept
 from registry.web.pages.listings import PAGE_ROWS, Listing
-from registry.web.pages.map import known_map, nearest_to
+from registry.web.pages.map import map_of, nearest_to
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
@@ -55,7 +56,7 @@ def tasks(
         "listing": Listing(0, 0, PAGE_ROWS, ()),
     }
     try:
-        found = registry.find_tasks(
+        matching = registry.find_tasks(
             search=search or None,
             where=where or None,
             sort=sort,
@@ -65,8 +66,8 @@ def tasks(
         )
     except InvalidQueryError as err:
         return render(request, "tasks.html", {**shown, "problem": str(err)}, status=400)
-    shown["listing"] = Listing(found.total, found.offset, found.limit, found.tasks)
-    shown["empty"] = not (found.total or search or where)
+    shown["listing"] = Listing(matching.total, matching.offset, matching.limit, matching.tasks)
+    shown["empty"] = not (matching.total or search or where)
     return render(request, "tasks.html", shown)
 
 
@@ -86,7 +87,7 @@ def task(request: Request, name: str, version: int | None = Query(None, ge=1)) -
             "embeddings": [_measured(record, *pair) for pair in embeddings],
             "neighbors": neighbors,
             "unplaced": unplaced,
-            "farthest": max((it.distance for it in neighbors), default=0.0),
+            "farthest": max((neighbor.distance for neighbor in neighbors), default=0.0),
             "distance": DEFAULT_DISTANCE,
             "classes_shown": NUM_CLASSES_SHOWN,
             "num_results": len(registry.results(task=record.name)),
@@ -97,11 +98,13 @@ def task(request: Request, name: str, version: int | None = Query(None, ge=1)) -
 
 @router.get("/tasks/{name}/history")
 def history(request: Request, name: str) -> HTMLResponse:
-    """All versions of a task, and who wrote what."""
-    found = request.app.state.registry.history(name)
-    lines = found.audit[::-1]
+    """All versions of a task, and who changed it."""
+    task_history = request.app.state.registry.history(name)
+    lines = task_history.audit[::-1]
     num_more = max(len(lines) - NUM_LINES, 0)
-    return render(request, "history.html", {"history": found, "lines": lines[:NUM_LINES], "num_more": num_more})
+    return render(
+        request, "history.html", {"history": task_history, "lines": lines[:NUM_LINES], "num_more": num_more}
+    )
 
 
 @router.get("/tasks/{name}/recommendation")
@@ -130,11 +133,8 @@ def place(request: Request, name: str) -> HTMLResponse:
 def recommended(answer: Recommendation) -> dict[str, Any]:
     """What the pages show of a recommendation."""
     experts = answer.recommendations
-    span = (
-        drawings.span_of([it.interval[0] for it in experts], [it.interval[1] for it in experts])
-        if experts
-        else (0.0, 1.0)
-    )
+    lows, highs = zip(*(expert.interval for expert in experts), strict=True) if experts else ((0.0,), (1.0,))
+    span = drawings.span_of(lows, highs)
     return {"answer": answer, "span": span}
 
 
@@ -167,16 +167,16 @@ def _measured(record: TaskRecord, space: SpaceRecord, embedding: EmbeddingRecord
     }
 
 
-def _drawn_place(registry: TaskRegistry, kept: Kept, name: str) -> Any:
+def _drawn_place(registry: TaskRegistry, kept: LastAnswers, name: str) -> Any:
     """The small map of a task; ``None`` while the large one is being laid out."""
     space = in_shared_space(registry, [name], lambda probe: registry.nearest(name, k=1, probe=probe))[0].space
-    found = known_map(registry, kept, space, PLACE_SECONDS)
-    if found is None:
+    shown = map_of(registry, kept, space, PLACE_SECONDS)
+    if shown is None:
         return None
 
     def draw() -> Any:
-        rows = {it: row for row, it in enumerate(found.names)}
-        near = [it.task for it in registry.nearest(name, k=NUM_MARKED, probe=space)[1]]
-        return drawings.task_map(found.positions, rows[name], [rows[it] for it in near], [name, *near])
+        rows = {task_name: row for row, task_name in enumerate(shown.names)}
+        near = [neighbor.task for neighbor in registry.nearest(name, k=NUM_MARKED, probe=space)[1]]
+        return drawings.task_map(shown.positions, rows[name], [rows[other] for other in near], [name, *near])
 
     return kept.get(("place", registry.version(), name), draw)

@@ -11,7 +11,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from registry.library.task_pages import NO_VERSION
+from registry.pictures import pages as pictures
+from registry.task_answers import NO_VERSION
 from registry.web.pages import drawings
 from registry.web.pages.listings import link
 from registry.wording import GROUPS, KINDS, STAGES, share, short, size
@@ -28,7 +29,7 @@ NAVIGATION = {
     "/jobs": "Jobs",
 }
 NOTHING = "\N{EN DASH}"
-"""What stands where a value is not known."""
+"""Shown where a value is not known."""
 
 
 def render(
@@ -68,8 +69,9 @@ def expert_path(name: str) -> str:
 
 @cache
 def static_path(name: str) -> str:
-    """Where a static file is, with a hash of its content: it may be kept for as long as one likes."""
-    return f"/static/{name}?v={hashlib.blake2b((STATIC / name).read_bytes(), digest_size=6).hexdigest()}"
+    """Where a static file is, with a hash of its content, so that it may be kept for good."""
+    file = next(folder / name for folder in (STATIC, pictures.STATIC) if (folder / name).is_file())
+    return f"/static/{name}?v={hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest()}"
 
 
 @cache

@@ -3,7 +3,7 @@
 
 const form = document.getElementById("recommend");
 
-function tell(message) {
+function showProblem(message) {
   const problem = document.getElementById("problem");
   problem.textContent = message;
   problem.hidden = !message;
@@ -74,7 +74,7 @@ async function data() {
 
 form?.addEventListener("submit", async (event) => {
   event.preventDefault();
-  tell("");
+  showProblem("");
   const button = document.getElementById("ask");
   button.disabled = true;
   try {
@@ -88,13 +88,13 @@ form?.addEventListener("submit", async (event) => {
     if (answer.status !== 202) throw new Error(sentence(text));
     location.href = `/jobs/${JSON.parse(text).id}`;
   } catch (error) {
-    tell(error.message);
+    showProblem(error.message);
     document.getElementById("sending").hidden = true;
     button.disabled = false;
   }
 });
 
-// What is filled in is what is meant.
+// Filling in a field chooses it.
 for (const [field, choice] of [["file", "source-upload"], ["path", "source-path"], ["task", "source-task"]]) {
   document.getElementById(field)?.addEventListener("input", () => { document.getElementById(choice).checked = true; });
 }

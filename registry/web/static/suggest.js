@@ -16,10 +16,10 @@ for (const input of document.querySelectorAll("input[data-suggest]")) {
     const query = kind === "tasks" ? new URLSearchParams({ search: text, limit: "12" }) : "";
     const answer = await fetch(`/api/v1/${kind}?${query}`);
     if (!answer.ok || text !== asked) return;
-    const found = (await answer.json())[kind];
+    const offered = (await answer.json())[kind];
     const key = kind.slice(0, -1);
-    const fitting = found.filter((it) => it[key].includes(text)).slice(0, 12);
-    list.replaceChildren(...fitting.map((it) => Object.assign(document.createElement("option"), { value: it[key] })));
+    const fitting = offered.filter((entry) => entry[key].includes(text)).slice(0, 12);
+    list.replaceChildren(...fitting.map((entry) => Object.assign(document.createElement("option"), { value: entry[key] })));
   };
   const soon = () => { clearTimeout(timer); timer = setTimeout(offer, 120); };
   input.addEventListener("input", soon);

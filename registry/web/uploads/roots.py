@@ -1,7 +1,7 @@
-"""Paths on the server that may be given as data: below a root, whatever links say.
+"""Paths on the server that may be given as data: below a root, wherever links lead.
 
-A path is resolved first and compared then, and everything inside a folder is looked at in the same way. The
-process that reads the data checks once more. Who may write below a root while it is read can still change it.
+A path is resolved before it is compared, and so is every link inside a folder. The process that reads the data
+checks once more. Somebody who may write below a root can still change it while it is read.
 """
 
 import os
@@ -12,7 +12,7 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.wording import printable
 
 SUFFIXES = frozenset({".npz", ".tar"})
-"""Of files that name no other files: a manifest could name any file of the server."""
+"""Endings of files that name no other files; a manifest could name any file of the server."""
 
 
 def allowed_path(given: str, roots: Sequence[Path]) -> Path:
@@ -24,7 +24,7 @@ def allowed_path(given: str, roots: Sequence[Path]) -> Path:
 
     Raises:
         InvalidQueryError: If it does not.
-        NotFoundError: If there is nothing.
+        NotFoundError: If there is nothing at that path.
     """
     shown = repr(printable(given[:300]))
     if not roots:
@@ -47,11 +47,11 @@ def allowed_path(given: str, roots: Sequence[Path]) -> Path:
 
 
 def _check_content(path: Path, shown: str, places: Sequence[Path]) -> None:
-    """Check what a path is, and where the links in it lead.
+    """Check the kind of a path, and where the links in it lead.
 
     Raises:
-        InvalidQueryError: If it is something else, or any leads out of the roots.
-        NotFoundError: If there is nothing.
+        InvalidQueryError: If it is of another kind, or a link leads out of the roots.
+        NotFoundError: If there is nothing at that path.
     """
     try:
         if path.is_dir():

@@ -20,12 +20,13 @@ from pathlib import Path
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from registry.errors import StorageError
 from registry.web.http.faults import RefusedError, UnknownIdError
 from registry.web.http.settings import UploadLimits
-from registry.web.uploads.multipart import file_in_form
 from registry.web.uploads.zips import unpack
 
 ZIP_TYPES = frozenset({"application/zip", "application/x-zip-compressed"})
@@ -43,12 +44,12 @@ class Upload:
     """Data that was uploaded.
 
     Attributes:
-        id: That only those know who were told.
+        id: Random, so that only those know it who got it.
         files: Number of images.
-        bytes: Of all of them.
+        bytes: Size of all images.
         classes: Number of images of each class, by name.
-        created_at: ISO 8601, UTC.
-        expires_at: The same; then it is removed.
+        created_at: When it was received, in ISO 8601, UTC.
+        expires_at: When it is removed, in ISO 8601, UTC.
     """
 
     id: str
@@ -60,13 +61,13 @@ class Upload:
 
 
 class NotStoredError(RefusedError):
-    """The disk does not take an upload."""
+    """An upload cannot be written to the disk."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(503, f"the upload cannot be stored: {error.strerror or error}")
 
     def __reduce__(self) -> tuple[type, tuple[OSError]]:
-        """Rebuild from what the disk said."""
+        """Rebuild from the message of the error."""
         return type(self), (OSError(self.message),)
 
 
@@ -77,9 +78,9 @@ class Uploads:
         """Remember the folder; ``open`` makes it.
 
         Args:
-            folder: Of all uploads.
-            limits: Of each.
-            seconds: How long one is kept.
+            folder: Folder of all uploads.
+            limits: Limits of each upload.
+            seconds: How long an upload is kept.
         """
         self._folder = folder
         self._limits = limits
@@ -87,7 +88,7 @@ class Uploads:
         self._limiter: CapacityLimiter | None = None
 
     def open(self) -> None:
-        """Make the folder, and remove what a server before this one had not finished.
+        """Make the folder, and remove uploads that an earlier server had not finished.
 
         Raises:
             StorageError: If it cannot be written.
@@ -100,10 +101,10 @@ class Uploads:
             raise StorageError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
     async def receive(self, request: Request) -> Upload:
-        """Take a zip from a request, as its body or as a field of a form, and unpack it.
+        """Receive a zip, as the body of a request or as a field of a form, and unpack it.
 
         Raises:
-            RefusedError: If it is not what is taken, too large, or too slow; then nothing of it is left.
+            RefusedError: If it is no such zip, too large, or too slow; then nothing of it is left.
         """
         body = _zip_in(request)
         with self._part() as part:
@@ -122,7 +123,7 @@ class Uploads:
         """One upload.
 
         Raises:
-            UnknownIdError: If it is not there, or not any more.
+            UnknownIdError: If there is no such upload, or not any more.
         """
         path = self._folder / upload_id / CARD
         try:
@@ -136,7 +137,7 @@ class Uploads:
         """The folder of the images of an upload.
 
         Raises:
-            UnknownIdError: If it is not there, or not any more.
+            UnknownIdError: If there is no such upload, or not any more.
             RefusedError: If a job is making a task of it.
         """
         folder = self.folder_of(upload_id)
@@ -145,7 +146,7 @@ class Uploads:
         return folder
 
     def folder_of(self, upload_id: str) -> Path:
-        """Where the images of an upload belong, whether or not they are there now.
+        """The folder for the images of an upload, whether or not they are there now.
 
         Raises:
             UnknownIdError: If there is no such upload.
@@ -156,12 +157,12 @@ class Uploads:
         """Remove an upload with its images.
 
         Raises:
-            UnknownIdError: If it is not there.
+            UnknownIdError: If there is no such upload.
         """
         shutil.rmtree(self._folder / self.get(upload_id).id, ignore_errors=True)
 
     def expire(self, kept: frozenset[str]) -> None:
-        """Remove the uploads whose time is over.
+        """Remove expired uploads.
 
         Args:
             kept: Ids of uploads that are in use.
@@ -177,7 +178,7 @@ class Uploads:
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
-        """A new folder for an upload; removed in the end, unless it became one."""
+        """A new folder for an upload; removed in the end, unless it became an upload."""
         part = self._folder / f"{PART}{secrets.token_urlsafe(18)}"
         part.mkdir(mode=0o700)
         try:
@@ -186,10 +187,10 @@ class Uploads:
             shutil.rmtree(part, ignore_errors=True)
 
     async def _write(self, body: AsyncIterator[bytes], path: Path) -> None:
-        """Write what comes, and count it; the disk is waited for by another thread.
+        """Write a body to a file and count its bytes; another thread waits for the disk.
 
         Raises:
-            RefusedError: If it is too much.
+            RefusedError: If it is too large.
         """
         waiting, size = bytearray(), 0
         with path.open("xb", buffering=0) as file:
@@ -205,10 +206,10 @@ class Uploads:
             await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
 
     def _finish(self, part: Path) -> Upload:
-        """Unpack what was written, and let it appear.
+        """Unpack the zip, and move the result to its final place.
 
         Raises:
-            RefusedError: If it is not what is taken.
+            RefusedError: If it is no zip of class folders of images.
             NotStoredError: If there is no room.
         """
         try:
@@ -236,17 +237,36 @@ def _zip_in(request: Request) -> AsyncIterator[bytes]:
     Raises:
         RefusedError: If it brings something else.
     """
-    content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ZIP_TYPES:
         return request.stream()
     if kind == "multipart/form-data":
-        return file_in_form(request.stream(), content_type, FIELD)
+        return _zip_in_form(request)
     raise RefusedError(
         415,
         f"send a zip as application/zip, or as the field {FIELD!r} of a form; "
         f"this came as {kind[:80] or 'nothing'}",
     )
+
+
+async def _zip_in_form(request: Request) -> AsyncIterator[bytes]:
+    """The pieces of the file in a form; beyond a megabyte it waits in the system's temporary folder.
+
+    Raises:
+        RefusedError: If the form is damaged or cut off, or has not one file under that name.
+        NotStoredError: If there is no room.
+    """
+    try:
+        async with request.form(max_files=1) as form:
+            file = form.get(FIELD)
+            if not isinstance(file, UploadFile):
+                raise RefusedError(400, f"the form has no file {FIELD!r}, or is cut off; send the zip in it")
+            while piece := await file.read(WRITE_BYTES):
+                yield piece
+    except HTTPException as error:  # what Starlette says of a form that is damaged or too large
+        raise RefusedError(error.status_code, f"the form cannot be read: {error.detail}") from error
+    except OSError as error:
+        raise NotStoredError(error) from error
 
 
 def _write_all(file: int, content: bytes) -> None:

@@ -1,8 +1,8 @@
 """Zips of class folders of images, from anybody: checked entry by entry, and unpacked within limits.
 
 Nothing that a zip says is believed before it is measured: sizes are counted while unpacking, names are taken
-only if they can lead nowhere else, and every image is decoded once. What is wrong is told in one sentence, and
-the caller removes what was written by then.
+only if they can lead nowhere else, and every image is decoded once. Whatever is wrong is reported in one
+sentence, and the caller removes what was written by then.
 
     photos.zip
     ├── cats/1.jpg          class folders at the top, or in one folder,
@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from registry.errors import IngestError
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.web.http.faults import RefusedError
 from registry.web.http.settings import UploadLimits
 from registry.wording import printable
@@ -63,7 +63,7 @@ class Unpacked:
 
     Attributes:
         files: Number of images.
-        bytes: Of all of them.
+        bytes: Size of all images.
         classes: Number of images of each class, by name.
     """
 
@@ -76,9 +76,9 @@ def unpack(path: Path, folder: Path, limits: UploadLimits) -> Unpacked:
     """Check a zip and unpack it.
 
     Args:
-        path: Of the zip.
-        folder: That is made and filled with ``class/file`` or ``split/class/file``.
-        limits: Of what it may hold.
+        path: Path of the zip.
+        folder: Is made and filled with ``class/file`` or ``split/class/file``.
+        limits: What the zip may hold at most.
 
     Raises:
         RefusedError: If it is no zip of class folders of images, or holds more than it may.
@@ -115,10 +115,10 @@ class _Bounded(io.BufferedReader):
 
 @contextmanager
 def _refusing_bad_zips() -> Iterator[None]:
-    """Say of what cannot be read that it cannot.
+    """Report errors of a damaged zip as refusals.
 
     Raises:
-        RefusedError: In place of what is raised there.
+        RefusedError: In place of errors of the zip.
     """
     try:
         yield
@@ -211,7 +211,8 @@ def _check_overlap(entries: list[zipfile.ZipInfo], end: int) -> None:
         RefusedError: If any do, or reach into the list of entries.
     """
     taken = sorted(
-        (it.header_offset, it.header_offset + _LOCAL_HEADER_BYTES + it.compress_size) for it in entries
+        (entry.header_offset, entry.header_offset + _LOCAL_HEADER_BYTES + entry.compress_size)
+        for entry in entries
     )
     starts = [*(start for start, _ in taken[1:]), end]
     if any(stop > start for (_, stop), start in zip(taken, starts, strict=False)) or (
@@ -226,7 +227,7 @@ def _check_collisions(files: list[zipfile.ZipInfo]) -> None:
     Raises:
         RefusedError: If there are any.
     """
-    counts = Counter(unicodedata.normalize("NFKC", it.filename).casefold() for it in files)
+    counts = Counter(unicodedata.normalize("NFKC", entry.filename).casefold() for entry in files)
     for entry in files:
         if counts[unicodedata.normalize("NFKC", entry.filename).casefold()] > 1:
             shown = repr(printable(entry.filename[:200]))
@@ -239,7 +240,7 @@ def _places(files: list[zipfile.ZipInfo]) -> dict[zipfile.ZipInfo, PurePosixPath
     Raises:
         RefusedError: If they are not in class folders, or are no images.
     """
-    suffixes = ingest.image_suffixes()
+    suffixes = networks.image_suffixes()
     for entry in files:
         if not entry.filename.lower().endswith(suffixes):
             shown = repr(printable(entry.filename[:200]))
@@ -264,7 +265,7 @@ def _is_in_class_folder(place: PurePosixPath, deepest: int) -> bool:
     """Whether an image is in ``class/``, or all of them are in ``split/class/``."""
     if len(place.parts) != deepest:
         return False
-    return deepest == 2 or (deepest == 3 and place.parts[0].lower() in ingest.split_names())
+    return deepest == 2 or (deepest == 3 and place.parts[0].lower() in networks.split_names())
 
 
 def _write(
@@ -321,19 +322,19 @@ def _check_image(path: Path, entry: zipfile.ZipInfo, limits: UploadLimits) -> No
     shown = repr(printable(entry.filename[:200]))
     content = path.read_bytes()
     try:
-        pixels = ingest.image_pixels(content)
+        pixels = networks.image_pixels(content)
         if pixels > limits.pixels:
             raise RefusedError(
                 413, f"{shown} in the zip has {pixels:,} pixels; at most {limits.pixels:,} are taken"
             )
-        ingest.check_image(content)
+        networks.check_image(content)
     except IngestError as error:
         what = "a zip within the zip" if content.startswith(b"PK") else "no image that can be decoded"
         raise RefusedError(400, f"{shown} in the zip is {what}; take it out, or replace it") from error
 
 
 def _is_ignored(name: str) -> bool:
-    """Whether a file is one that systems leave behind; as everywhere, hidden files are no data."""
+    """Whether a file is no data: a hidden one, or one that operating systems add to folders."""
     return any(part.lower() in _IGNORED or part.startswith(".") for part in name.split("/"))
 
 

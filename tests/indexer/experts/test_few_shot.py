@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from indexer.errors import DataError
+from indexer.errors import DataError, TooFewSamplesError
 from indexer.experts.few_shot import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert, num_draws, score_features
 from indexer.heads.heads import fit_head
 from indexer.heads.scores import choose_per_class
@@ -47,6 +47,41 @@ def test_score_matches_a_plain_loop(sizes: list[int]):
     assert (found.protocol, found.seed) == (PROTOCOL, 3)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "train", "rest"), [([60, 45, 80], 60, 125), ([60, 5, 39], 20 + 2 + 19, 63)], ids=str
+)
+def test_what_a_draw_was_fitted_and_scored_on_is_told(sizes: list[int], train: int, rest: int):
+    found = score_features(*blobs(sizes), seed=3)
+    assert (found.num_train, found.num_held_out) == (train, rest)
+
+
+def test_names_of_classes_do_not_matter():
+    features, labels = blobs([30, 25])
+    assert score_features(features, 7 * labels - 3, seed=0) == score_features(features, labels, seed=0)
+
+
+@pytest.mark.parametrize(("num_classes", "each", "distance"), [(2, 70, 1.5), (6, 12, 2.0)], ids=str)
+def test_standard_error_is_that_of_repeated_sampling(num_classes: int, each: int, distance: float):
+    """Over samples that differ; the standard deviation of 24 of them is itself off by a seventh."""
+    labels = np.repeat(np.arange(num_classes), each)
+    found = []
+    for seed in range(24):
+        noise = np.random.default_rng(seed).normal(size=(len(labels), 8))
+        found.append(score_features(noise + distance * np.eye(8)[labels], labels, seed))
+    true = np.std([it.accuracy for it in found], ddof=1)
+    told = np.sqrt(np.mean([it.standard_error**2 for it in found]))
+    assert 0.65 * true < told < 1.5 * true
+
+
+@pytest.mark.parametrize(
+    ("labels", "few"), [([0, 0, 0], "there is one class"), ([4, 4, 9], "class 9 has 1")], ids=["one", "single"]
+)
+def test_too_few_samples_are_told(labels: list[int], few: str):
+    message = f"labels: {few}; a linear probe needs two classes or more, each on two samples or more"
+    with pytest.raises(TooFewSamplesError, match=f"^{re.escape(message)}$"):
+        score_features(np.eye(3), np.array(labels), seed=0)
+
+
 @pytest.mark.parametrize(("num_classes", "draws"), [(2, 30), (3, 20), (10, 6), (12, 5), (1000, 5)])
 def test_tasks_of_few_classes_are_drawn_more_often(num_classes: int, draws: int):
     assert num_draws(num_classes) == draws
@@ -67,7 +102,7 @@ def test_neighbouring_seeds_share_no_draw(monkeypatch: pytest.MonkeyPatch):
 
 def test_separate_classes_are_told_apart():
     found = score_features(*blobs([30, 30, 30], distance=50.0), seed=0)
-    assert (found.accuracy, found.deviation) == (1.0, 0.0)
+    assert (found.accuracy, found.deviation, found.standard_error) == (1.0, 0.0, 0.0)
 
 
 def test_labels_without_relation_are_guessed_by_chance():

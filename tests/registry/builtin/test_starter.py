@@ -10,7 +10,8 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from indexer.networks.loaders import BUILTIN_FOLDER, list_builtin
 from registry import TaskRegistry
 from registry.builtin.starter import FOLDER, VECTORS, Starter, load_starter, populate, save_starter
-from registry.ingest.ingest import NOT_SHIPPED, default_probe
+from registry.ingest.data import NOT_SHIPPED
+from registry.ingest.translate import default_probe
 from registry.storage.store import Store
 
 NAMES = ("birds", "trees")

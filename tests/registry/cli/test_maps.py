@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from extras import skip_without
 
 from registry.cli.main import main
-from registry.ingest import ingest
+from registry.ingest import networks
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(folder, monkeypatch):
-    monkeypatch.setattr(ingest, "probe_layers", lambda _space: LAYERS)
+    monkeypatch.setattr(networks, "probe_layers", lambda _space: LAYERS)
 
     def run(*words, code=0):
         result = CliRunner().invoke(main, ["--registry", str(folder), *words])
@@ -57,7 +57,6 @@ def test_map_as_json_is_one_document(run):
 )
 def test_map_draws(run, tmp_path, colour, name):
     skip_without("matplotlib")
-    skip_without("plotly")
     path = tmp_path / name
     result = run("map", "--colour", colour, "--theme", "dark", "--where", "tags = 'even'", "--out", str(path))
     assert result.stderr == f"Wrote {path}.\n"

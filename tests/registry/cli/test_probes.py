@@ -13,7 +13,7 @@ from indexer.networks.loaders import LOADER_FORMS
 from registry.builtin.starter import load_starter
 from registry.cli.main import main
 from registry.errors import IngestError
-from registry.ingest import ingest
+from registry.ingest import networks
 
 PROBE = "resnet14w32.tiny_imagenet"
 
@@ -82,7 +82,7 @@ def test_a_budget_that_is_too_small_or_without_costs_is_refused(nowhere):
     assert done.exit_code == 2
     assert done.stderr.endswith("\nError: --memory-budget is of the costs; give --costs too\n")
     with pytest.raises(IngestError, match=re.escape("memory_budget must be at least 16777216, got 1000")):
-        ingest.describe_probe(PROBE, costs=True, memory_budget=1e3)
+        networks.describe_probe(PROBE, costs=True, memory_budget=1e3)
 
 
 def test_a_network_that_is_not_there_is_not_found(nowhere):

@@ -1,4 +1,4 @@
-"""registry.distances.blockwise: what is computed depends neither on threads nor on how the rows are held."""
+"""Comparing block by block: what is computed depends neither on threads nor on how the rows are held."""
 
 import os
 import threading
@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from registry.distances import DISTANCES, blockwise, pairwise
-from registry.distances.blockwise import in_blocks
+from registry.distances import DISTANCES, distances, pairwise
+from registry.distances.distances import in_blocks
 
 
 def sums(rows, others):
@@ -18,7 +18,7 @@ def sums(rows, others):
 def on_cores(monkeypatch, count):
     """Let this process have that many cores, and every element be worth a thread."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
-    monkeypatch.setattr(blockwise, "ELEMENTS_PER_THREAD", 1)
+    monkeypatch.setattr(distances, "ELEMENTS_PER_THREAD", 1)
 
 
 def log_normal(generator, *shape):

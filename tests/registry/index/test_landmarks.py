@@ -11,7 +11,7 @@ from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import landmarks
 from registry.index.landmarks import Tasks
-from registry.index.rows import EmbeddingRows
+from registry.index.neighbors import EmbeddingRows
 
 
 def rows_of(fisher):

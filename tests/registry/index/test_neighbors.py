@@ -13,8 +13,7 @@ from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
 from registry.index.files import SavedIndex, row_checksums
-from registry.index.neighbors import nearest
-from registry.index.rows import EmbeddingRows
+from registry.index.neighbors import EmbeddingRows, nearest
 from registry.index.vector_index import VectorIndex
 
 DIM = 24

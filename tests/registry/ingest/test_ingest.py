@@ -16,7 +16,7 @@ from indexer.experts.few_shot import PROTOCOL, measure_expert
 from indexer.records import DEFAULT_PROBE, HEAD_METRICS, MAX_SEED, EmbeddingSettings
 from registry.errors import IngestError, NotFoundError
 from registry.experts import sources as expert_sources
-from registry.ingest import ingest
+from registry.ingest import data, networks, prepare, translate
 from registry.options import EmbeddingOptions
 
 
@@ -29,7 +29,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(images):
     """The images, ready to be embedded."""
-    return ingest.prepare_task(str(images), ingest.make_settings(max_samples=10))
+    return prepare.prepare_task(str(images), translate.make_settings(max_samples=10))
 
 
 def fails(error, message):
@@ -42,15 +42,15 @@ def fails(error, message):
 def test_a_loader_of_a_file_means_the_same_from_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert ingest.absolute_loader("resnet20@a.pt") == f"resnet20@{tmp_path}/a.pt"
-    assert ingest.absolute_loader("resnet20@~/b@c.pt") == f"resnet20@{tmp_path}/home/b@c.pt"
-    assert ingest.absolute_loader(f"resnet20@{tmp_path}/a.pt") == f"resnet20@{tmp_path}/a.pt"
+    assert data.absolute_loader("resnet20@a.pt") == f"resnet20@{tmp_path}/a.pt"
+    assert data.absolute_loader("resnet20@~/b@c.pt") == f"resnet20@{tmp_path}/home/b@c.pt"
+    assert data.absolute_loader(f"resnet20@{tmp_path}/a.pt") == f"resnet20@{tmp_path}/a.pt"
 
 
 def test_a_loader_by_name_is_no_file_even_beside_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet18.IMAGENET1K_V1").touch()
-    assert ingest.absolute_loader("resnet18.IMAGENET1K_V1") == "resnet18.IMAGENET1K_V1"
+    assert data.absolute_loader("resnet18.IMAGENET1K_V1") == "resnet18.IMAGENET1K_V1"
 
 
 @pytest.mark.parametrize(
@@ -68,20 +68,20 @@ def test_a_loader_by_name_is_no_file_even_beside_one(tmp_path, monkeypatch):
 )
 def test_what_looks_like_data(images, monkeypatch, query, expected):
     monkeypatch.chdir(images.parent)
-    assert ingest.looks_like_data(query) is expected
+    assert data.looks_like_data(query) is expected
 
 
 @given(query=st.text(max_size=300))
 @settings(deadline=None)
 def test_whether_it_looks_like_data_can_be_asked_of_any_text(query):
-    assert ingest.looks_like_data(query) in {True, False}
-    assert not ("/" in query or ":" in query) or ingest.looks_like_data(query)
+    assert data.looks_like_data(query) in {True, False}
+    assert not ("/" in query or ":" in query) or data.looks_like_data(query)
 
 
 def test_settings_left_out_are_the_defaults():
-    assert ingest.make_settings(probe=None, max_samples=None, seed=None, split=None) == EmbeddingSettings()
-    assert ingest.make_settings(seed=MAX_SEED).seed == 2**32 - 1
-    assert ingest.default_probe() == DEFAULT_PROBE
+    assert translate.make_settings(probe=None, max_samples=None, seed=None, split=None) == EmbeddingSettings()
+    assert translate.make_settings(seed=MAX_SEED).seed == 2**32 - 1
+    assert translate.default_probe() == DEFAULT_PROBE
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_settings_left_out_are_the_defaults():
 )
 def test_a_setting_out_of_range_is_an_error_of_ours(values, message):
     with fails(IngestError, f"{message}"):
-        ingest.make_settings(**values)
+        translate.make_settings(**values)
 
 
 def test_options_are_the_settings_of_the_indexer():
@@ -108,30 +108,30 @@ def test_options_are_the_settings_of_the_indexer():
 
 def test_the_default_recipe_is_that_of_the_default_settings(prepared):
     description = json.loads(prepared.space_record().description)
-    assert ingest.default_recipe() == (description["estimator"], description["pooling"])
+    assert translate.default_recipe() == (description["estimator"], description["pooling"])
 
 
 def test_head_metrics_are_named_by_kind():
-    assert {kind: ingest.head_metric(kind) for kind in HEAD_METRICS} == HEAD_METRICS
+    assert {kind: translate.head_metric(kind) for kind in HEAD_METRICS} == HEAD_METRICS
 
 
 def test_estimators_are_listed_with_a_summary():
-    found = {estimator.name: estimator.summary for estimator in ingest.list_estimators()}
+    found = {estimator.name: estimator.summary for estimator in networks.list_estimators()}
     assert {"montecarlo", "signed", "exact", "empirical"} <= set(found)
     assert all(found.values())
 
 
 def test_an_unknown_estimator_is_refused_before_the_work(images):
-    settings = ingest.make_settings(estimator="sined")
+    settings = translate.make_settings(estimator="sined")
     with fails(NotFoundError, "no estimator is named 'sined'; did you mean signed?"):
-        ingest.prepare_task(str(images), settings, lambda *event: pytest.fail("it has begun to work"))
+        prepare.prepare_task(str(images), settings, lambda *event: pytest.fail("it has begun to work"))
 
 
 # What a task remembers of its settings
 
 
 def key_of(**options):
-    return ingest.PreparedTask(None, None, ingest.make_settings(**options)).settings_key
+    return prepare.PreparedTask(None, None, translate.make_settings(**options)).settings_key
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_whole_numbers_mean_the_same_range():
 
 def test_a_task_record_says_what_the_data_is_and_where(images, monkeypatch):
     monkeypatch.chdir(images.parent)
-    prepared = ingest.prepare_task("images", ingest.make_settings(max_samples=10, seed=3))
+    prepared = prepare.prepare_task("images", translate.make_settings(max_samples=10, seed=3))
     record = prepared.task_record("noise", 2, ("b", "a"))
     assert (record.name, record.version, record.tags, record.builtin) == ("noise", 2, ("a", "b"), False)
     assert record.data == str(images)
@@ -182,12 +182,14 @@ def test_data_with_an_at_sign_is_no_loader(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "a@b", {"no": 2, "yes": 2})
     (tmp_path / "b").mkdir()
-    assert ingest.prepare_task("a@b", ingest.make_settings()).task_record("x", 1, ()).data == f"{tmp_path}/a@b"
+    assert (
+        prepare.prepare_task("a@b", translate.make_settings()).task_record("x", 1, ()).data == f"{tmp_path}/a@b"
+    )
 
 
 def test_embedding_and_space_records_fit_each_other(prepared):
     embedding, space = prepared.embed(), prepared.space_record()
-    record = ingest.embedding_record("noise", 1, embedding)
+    record = prepare.embedding_record("noise", 1, embedding)
     assert prepared.space_id == space.space_id == embedding.space.space_id
     assert (len(record.fisher), len(record.standard_error), len(record.domain)) == (
         space.dim,
@@ -204,41 +206,43 @@ def test_embedding_and_space_records_fit_each_other(prepared):
 
 
 def test_the_space_depends_on_the_probe_but_not_on_data_and_seed(images, prepared):
-    other = ingest.prepare_task(str(images), ingest.make_settings(max_samples=8, seed=9))
+    other = prepare.prepare_task(str(images), translate.make_settings(max_samples=8, seed=9))
     assert other.space_id == prepared.space_id
     assert other.settings_key != prepared.settings_key
-    expert = ingest.prepare_task(str(images), ingest.make_settings(probe="resnet14w32.mnist", max_samples=10))
+    expert = prepare.prepare_task(
+        str(images), translate.make_settings(probe="resnet14w32.mnist", max_samples=10)
+    )
     assert expert.space_id != prepared.space_id
     assert (expert.fingerprint, expert.settings_key) == (prepared.fingerprint, prepared.settings_key)
 
 
 def test_errors_of_the_indexer_become_ours(images, tmp_path):
     with fails(IngestError, f"{tmp_path}: holds no class folders") as caught:
-        ingest.prepare_task(str(tmp_path), ingest.make_settings())
+        prepare.prepare_task(str(tmp_path), translate.make_settings())
     assert type(caught.value.__cause__).__name__ == "DataError"
     with fails(NotFoundError, "no network is named 'resnet18.V9'; did you mean"):
-        ingest.prepare_task(str(images), ingest.make_settings(probe="resnet18.V9"))
+        prepare.prepare_task(str(images), translate.make_settings(probe="resnet18.V9"))
 
 
 def test_a_space_that_is_made_no_more_cannot_be_compared_with(images, prepared):
     made = prepared.space_record()
-    assert ingest.embed_in_space(str(images), made).space.space_id == made.space_id
+    assert prepare.embed_in_space(str(images), made).space.space_id == made.space_id
     former = make_space("former", probe=DEFAULT_PROBE, probe_source=DEFAULT_PROBE)
     with fails(
         IngestError,
         f"{images} cannot be compared with the tasks of space former: the weights of {DEFAULT_PROBE},",
     ):
-        ingest.embed_in_space(str(images), former)
+        prepare.embed_in_space(str(images), former)
 
 
 @pytest.mark.parametrize(
     "recipe", [{"estimator": "exact"}, {"norm_weights": True}], ids=["estimator", "pooling"]
 )
 def test_data_is_embedded_as_the_space_was(images, recipe):
-    made = ingest.prepare_task(str(images), ingest.make_settings(max_samples=8, **recipe))
+    made = prepare.prepare_task(str(images), translate.make_settings(max_samples=8, **recipe))
     space = made.space_record()
-    assert space.recipe != ingest.default_recipe()
-    embedding = ingest.embed_in_space(str(images), space, max_samples=8)
+    assert space.recipe != translate.default_recipe()
+    embedding = prepare.embed_in_space(str(images), space, max_samples=8)
     assert embedding.space.space_id == space.space_id
     np.testing.assert_array_equal(embedding.fisher, made.embed().fisher)
 
@@ -247,7 +251,7 @@ def test_data_is_read_as_the_options_say(tmp_path, prepared):
     folder = write_folder(tmp_path / "train", {"no": 5, "yes": 4}) and write_folder(
         tmp_path / "test", {"no": 3, "yes": 3}
     )
-    embedding = ingest.embed_in_space(
+    embedding = prepare.embed_in_space(
         str(folder.parent), prepared.space_record(), split="test", max_samples=5, seed=1
     )
     assert (embedding.num_samples_used, embedding.settings.seed) == (5, 1)
@@ -294,7 +298,7 @@ def test_an_expert_is_measured_on_the_data_as_the_task_reads_it(tmp_path, monkey
 
 def measured(task, **options):
     options = {"seed": 0, "device": "cpu", "progress": None} | options
-    return ingest.measure_expert("resnet14w32.mnist", task, **options)
+    return networks.measure_expert("resnet14w32.mnist", task, **options)
 
 
 def test_an_expert_is_measured_on_the_split_that_was_registered(tmp_path):
@@ -314,7 +318,7 @@ def test_data_that_did_not_ship_or_has_moved_cannot_be_measured(tmp_path):
         "task noise is starter content, whose images do not ship with this package; "
         "experts can be measured on tasks that you add",
     ):
-        measured(task_of(f"{ingest.NOT_SHIPPED}noise"))
+        measured(task_of(f"{data.NOT_SHIPPED}noise"))
     with fails(
         IngestError,
         f"the data of task noise is no longer at {tmp_path / 'gone'}; put it back, or remove the",
@@ -328,12 +332,14 @@ def test_a_seed_that_cannot_be_stored_is_refused_before_the_work(tmp_path):
 
 
 def test_networks_are_listed_with_the_default_probe_among_them():
-    assert DEFAULT_PROBE in {network.name for network in ingest.list_networks() if network.source == "builtin"}
+    assert DEFAULT_PROBE in {
+        network.name for network in networks.list_networks() if network.source == "builtin"
+    }
 
 
 def test_progress_is_told_stage_by_stage(prepared, images):
     seen = []
-    ingest.prepare_task(str(images), prepared.settings, lambda *event: seen.append(event)).embed(
+    prepare.prepare_task(str(images), prepared.settings, lambda *event: seen.append(event)).embed(
         lambda *event: seen.append(event)
     )
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))

@@ -11,7 +11,7 @@ from command_lines import RECIPE, answer, ok, t2v
 
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.options import DataOptions, EmbeddingOptions
 from registry.storage.store import Store
 
@@ -139,7 +139,7 @@ def test_embedding_a_multi_label_task_names_its_metric(folder, data):
 def test_experts_are_measured_on_single_label_tasks_only(folder, name):
     task = TaskRegistry(folder).task(name)
     with pytest.raises(IngestError, match="measures experts on single-label tasks only"):
-        ingest.measure_expert("resnet14w32.mnist", task, seed=0, device="cpu", progress=None)
+        networks.measure_expert("resnet14w32.mnist", task, seed=0, device="cpu", progress=None)
 
 
 # Options

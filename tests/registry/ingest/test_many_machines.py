@@ -16,7 +16,7 @@ from s3_server import ACCESS
 
 from registry import TaskRegistry
 from registry.index import neighbors
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.snapshots import embeddings
 from registry.storage.object_store import ObjectPlace
 from registry.storage.store import Store
@@ -50,7 +50,7 @@ for line in sys.stdin:
 def shorten():
     """Reach the limits with few tasks, and load no probe to know its layers."""
     neighbors.EXACT_BELOW, embeddings.SAVE_ROWS = LIMITS.values()
-    ingest.probe_layers = lambda space: (("stem", 1), ("body", space.dim - 1))
+    networks.probe_layers = lambda space: (("stem", 1), ("body", space.dim - 1))
 
 
 def write(registry, order):
@@ -122,7 +122,7 @@ def cache(tmp_path, monkeypatch):
     """The cache of this machine."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", LIMITS["EXACT_BELOW"])
     monkeypatch.setattr(embeddings, "SAVE_ROWS", LIMITS["SAVE_ROWS"])
-    monkeypatch.setattr(ingest, "probe_layers", lambda space: (("stem", 1), ("body", space.dim - 1)))
+    monkeypatch.setattr(networks, "probe_layers", lambda space: (("stem", 1), ("body", space.dim - 1)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "ours"))
     return tmp_path / "ours"
 

@@ -10,7 +10,7 @@ from command_lines import answer, ok, t2v
 
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
-from registry.ingest import ingest
+from registry.ingest import data
 from registry.snapshots.view import NotEmbeddedError
 
 
@@ -191,16 +191,16 @@ def test_data_that_is_more_than_a_path_is_absolute_and_there_or_not(
         "hf-data:imdb?config=plain": True,
         "hf-data:imdb?what=x": False,
     }
-    assert {spec: ingest.is_there(spec) for spec in there} == there
-    assert all(ingest.looks_like_data(spec) for spec, here in there.items() if here)
-    absolute = {spec: ingest._absolute_data(spec) for spec in list(there)[:1] + list(there)[3:5]}
+    assert {spec: data.is_there(spec) for spec in there} == there
+    assert all(data.looks_like_data(spec) for spec, here in there.items() if here)
+    absolute = {spec: data.absolute_data(spec) for spec in list(there)[:1] + list(there)[3:5]}
     assert absolute == {
         "a-{0..1}.tar": f"{tmp_path}/a-{{0..1}}.tar",
         "hf-data:./x.parquet": f"hf-data:{tmp_path}/x.parquet",
         "hf-data:./*.parquet": f"hf-data:{tmp_path}/*.parquet",
     }
-    assert ingest._absolute_data("hf-data:./d?text=a b") == f"hf-data:{tmp_path}/d?text=a+b"
-    assert ingest._absolute_data("hf-data:imdb?config=plain") == "hf-data:imdb?config=plain"
+    assert data.absolute_data("hf-data:./d?text=a b") == f"hf-data:{tmp_path}/d?text=a+b"
+    assert data.absolute_data("hf-data:imdb?config=plain") == "hf-data:imdb?config=plain"
 
 
 def test_exact_and_signed_estimators_agree_on_texts(texts: Path, encoder: Path):

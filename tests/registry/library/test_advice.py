@@ -5,11 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from builders_datasets import write_folder
 from safetensors.torch import load_file, save_file
 
+from indexer.errors import DataError
 from indexer.experts.feature_cache import FeatureCache
-from indexer.experts.few_shot import PROTOCOL
+from indexer.experts.few_shot import PROTOCOL, num_draws
+from indexer.heads.heads import fit_head
+from indexer.networks.load import ARCHITECTURES
 from indexer.networks.loaders import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
@@ -19,6 +23,8 @@ from registry.recommend.scores import score
 DIGITS = "sklearn:digits"
 EXPERTS = ("cifar10", "hiragana", "mnist")
 KNOWN = tuple(f"resnet14w32.{name}" for name in EXPERTS)
+FIRST_FAILING = num_draws(2) + 1
+"""The first head of the second expert, of two classes."""
 FILES = {name: BUILTIN_FOLDER / f"resnet14w32.{name}.safetensors" for name in EXPERTS}
 
 
@@ -152,6 +158,68 @@ def test_experts_that_fail_are_told_and_skipped(registry, tmp_path):
     assert told == [f"x.{name} could not be tried: {reason}" for name, reason in reasons.items()]
     assert "stopped after 3 of 6 trials: no other expert is left to try" in answer.warnings
     assert "x.gone" in {it.expert for it in registry.recommend("images", k=9, num_trials=6).recommendations}
+
+
+def test_a_head_that_cannot_be_fitted_leaves_the_scores_and_the_other_trials(template, monkeypatch):
+    """One expert in three has a head that does not converge."""
+    whole = template.recommend("images", num_trials=3)
+    second, calls = whole.trials[1].expert, []
+
+    def fit(features, labels, *rest):
+        calls.append(features)
+        if len(calls) == FIRST_FAILING:
+            raise DataError("features", "the head did not converge in 100 steps; check the network's weights")
+        return fit_head(features, labels, *rest)
+
+    monkeypatch.setattr("indexer.measure.fit_head", fit)
+    answer = template.recommend("images", num_trials=3)
+    assert {it.expert for it in answer.trials} == set(KNOWN)
+    found = {it.expert: it.found for it in answer.trials}
+    assert [it.expert for it in answer.trials][1] == second
+    assert found[second].accuracy is None
+    assert found[second].scores == whole.trials[1].found.scores
+    assert all(found[name].accuracy is not None for name in found.keys() - {second})
+    assert answer.warnings[-1] == (
+        f"{second}: no accuracy was measured, its scores count (features: the head did not converge in 100 "
+        "steps; check the network's weights)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (np.linalg.LinAlgError("odd"), "its features cannot be scored (LinAlgError: odd)"),
+        (InvalidQueryError("features are odd"), "features are odd"),
+    ],
+    ids=["foreign", "own"],
+)
+def test_an_expert_that_cannot_be_scored_is_passed_over(template, monkeypatch, error, reason):
+    calls = []
+
+    def once(name, *rest, **options):
+        calls.append(name)
+        if len(calls) == 1:
+            raise error
+        return score(name, *rest, **options)
+
+    monkeypatch.setattr("registry.ingest.trials.score", once)
+    answer = template.recommend("images", num_trials=3)
+    assert len(answer.trials) == 2
+    (failed,) = set(KNOWN) - {it.expert for it in answer.trials}
+    assert f"{failed} could not be tried: {reason}" in answer.warnings
+
+
+def test_data_that_is_gone_in_between_leaves_the_trials_done(registry, tmp_path, monkeypatch):
+    data = write_folder(tmp_path / "data", {"a": 4, "b": 4})
+    monkeypatch.setattr("indexer.trials.MAX_DECODED_BYTES", 0)
+    torch.manual_seed(0)
+    small = tmp_path / "resnet20.mine.safetensors"
+    save_file(ARCHITECTURES["resnet20"].build(10).state_dict(), small)
+    registry.add_expert(f"resnet20@{small}", name="x.small")
+    answer = registry.recommend(str(data), num_trials=4, on_trial=lambda trial: shutil.rmtree(data, True))
+    assert answer.trials
+    assert {it.expert for it in answer.trials} != {*KNOWN, "x.small"}
+    assert sum("could not be tried" in warning for warning in answer.warnings) == 4 - len(answer.trials)
 
 
 def test_a_budget_that_is_too_small_tries_nothing(template):

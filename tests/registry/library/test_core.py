@@ -8,7 +8,7 @@ import pytest
 from builders import make_embedding, make_expert, make_space, make_task
 from builders_datasets import write_folder
 
-from registry import TaskRegistry, core
+from registry import TaskRegistry
 from registry.answers import ImportedExperts
 from registry.errors import (
     DuplicateError,
@@ -18,6 +18,7 @@ from registry.errors import (
     NotFoundError,
     StorageError,
 )
+from registry.library import base
 from registry.storage.store import Store
 
 DIGITS = "sklearn:digits"
@@ -44,7 +45,7 @@ def small_starter(monkeypatch):
         )
         store.add_experts([make_expert("starter.x", builtin=True)])
 
-    monkeypatch.setattr(core, "populate", populate)
+    monkeypatch.setattr(base, "populate", populate)
 
 
 @pytest.fixture(scope="module")

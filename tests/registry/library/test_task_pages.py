@@ -7,9 +7,9 @@ from small_stores import SPACE, add
 
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, NoRegistryError, NotFoundError
-from registry.library.task_pages import SORTS
 from registry.snapshots.snapshots import NO_VERSION
 from registry.storage.store import Store
+from registry.task_answers import SORTS
 
 TAGS = (("grey", "digits"), ("medical",), (), ("Medical-x",))
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -209,6 +209,21 @@ def test_it_gives_up_where_all_fail():
     assert len(machine.ran) == MAX_FAILURES == len(tried.warnings) - 1
     assert tried.warnings[-1] == f"stopped after 0 of 3 trials: {MAX_FAILURES} experts failed"
     assert tried.prediction is prediction
+
+
+def test_a_caution_is_told_after_failures_and_its_scores_count():
+    machine = Machine(failing=("b",), accuracy={"a": None, "c": 0.8, "d": None})
+
+    def run(expert):
+        found = machine.run(expert)
+        return replace(found, caution="no accuracy" if found.accuracy is None else "")
+
+    options = {"plan": TrialPlan(4), "run": run, "costs": CostModel(100), "clock": lambda: machine.now}
+    tried = try_experts(EXPERTS, PRIOR, ~NOTHING, NOTHING, **options)
+    assert len(tried.trials) == 3
+    told = [f"{it.expert}: no accuracy" for it in tried.trials if it.found.accuracy is None]
+    assert list(tried.warnings[:-1]) == ["b.w could not be tried: b is broken", *told]
+    assert tried.warnings[-1] == "stopped after 3 of 4 trials: no other expert is left to try"
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])

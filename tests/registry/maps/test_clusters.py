@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.maps import clusters
+from registry.options import CLUSTER_METHODS
 
 
 def matrix(fisher):
@@ -88,7 +89,7 @@ def test_silhouette_matches_a_loop(count, wanted, seed):
     assert clusters.silhouette(distances, labels) == pytest.approx(naive_silhouette(distances, labels.tolist()))
 
 
-@pytest.mark.parametrize("method", clusters.METHODS)
+@pytest.mark.parametrize("method", CLUSTER_METHODS)
 def test_groups_are_found(method):
     distances = matrix(grouped(30, spread=0.2))
     found = clusters.partition(distances, method=method)
@@ -123,7 +124,7 @@ def test_many_numbers_are_tried_in_steps():
     assert clusters._numbers(1) == []
 
 
-@pytest.mark.parametrize("method", clusters.METHODS)
+@pytest.mark.parametrize("method", CLUSTER_METHODS)
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_a_few_tasks_are_parted(method, count):
     found = clusters.partition(random_distances(count, 0), method=method)
@@ -132,13 +133,13 @@ def test_a_few_tasks_are_parted(method, count):
     assert set(found.labels.tolist()) <= {0, 1}
 
 
-@pytest.mark.parametrize("method", clusters.METHODS)
+@pytest.mark.parametrize("method", CLUSTER_METHODS)
 def test_tasks_that_are_all_the_same_are_one_cluster_or_none(method):
     found = clusters.partition(np.zeros((12, 12)), method=method)
     assert len(set(found.labels.tolist())) == 1
 
 
-@pytest.mark.parametrize("method", clusters.METHODS)
+@pytest.mark.parametrize("method", CLUSTER_METHODS)
 def test_duplicates_are_parted(method):
     fisher = grouped(12, spread=0.2)
     found = clusters.partition(matrix(np.concatenate([fisher, fisher])), method=method)
@@ -214,7 +215,7 @@ def test_clusters_are_described_by_size_medoid_and_tags():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 12), st.integers(0, 2**31), st.sampled_from(clusters.METHODS))
+@given(st.integers(1, 12), st.integers(0, 2**31), st.sampled_from(CLUSTER_METHODS))
 def test_every_task_is_in_one_cluster_or_in_none(count, seed, method):
     distances = random_distances(count, seed)
     parted = clusters.partition(distances, method=method)

@@ -14,7 +14,7 @@ from registry import TaskRegistry
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import landmarks
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.maps import layouts
 from registry.storage.store import Store
 
@@ -398,7 +398,7 @@ def test_progress_of_a_map_is_told(grown):
 
 def test_maps_clusters_and_profiles_are_tables(known, monkeypatch):
     skip_without("pandas")
-    monkeypatch.setattr(ingest, "probe_layers", lambda _space: (("conv1", 60), ("fc", 4)))
+    monkeypatch.setattr(networks, "probe_layers", lambda _space: (("conv1", 60), ("fc", 4)))
     shown, found, profile = known.map(), known.clusters(), known.profile("task000", "task001")
     table = shown.to_pandas()
     assert table["task"].tolist() == list(shown.names)

@@ -12,7 +12,7 @@ from references_distances import task2vec
 
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
-from registry.ingest import ingest
+from registry.ingest import networks
 from registry.maps import profiles
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_does_not_matter(tmp_path):
 @pytest.fixture
 def known(tmp_path, monkeypatch):
     """A registry whose probe has three layers."""
-    monkeypatch.setattr(ingest, "probe_layers", lambda _space: LAYERS)
+    monkeypatch.setattr(networks, "probe_layers", lambda _space: LAYERS)
     return make_registry(tmp_path, 4)[0]
 
 
@@ -123,7 +123,7 @@ def test_data_is_compared_in_the_layers_of_the_built_in_probe(embedded, images):
     """The layers are those of the network; beside the index they are remembered."""
     registry = TaskRegistry(embedded)
     (space,) = registry.spaces()
-    assert sum(count for _, count in ingest.probe_layers(space)) == space.dim
+    assert sum(count for _, count in networks.probe_layers(space)) == space.dim
     found = registry.profile("images", registry.embed(str(images), max_samples=8, seed=3))
     assert found.target == str(images)
     assert found.layers[0].layer == "conv1"

@@ -16,7 +16,7 @@ from registry.distances import DISTANCES
 from registry.errors import StorageError
 from registry.index import files as index_files
 from registry.index import neighbors
-from registry.index.rows import NO_KEY, DamagedIndexError
+from registry.index.neighbors import NO_KEY, DamagedIndexError
 from registry.index.vector_index import VectorIndex
 from registry.snapshots import embeddings
 from registry.snapshots.embeddings import EmbeddingCache
@@ -352,7 +352,7 @@ def refuse_writes(monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(index_files.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
 
 
 @pytest.fixture(params=["file_in_the_way", "disk_full"])

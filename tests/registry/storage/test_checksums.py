@@ -1,4 +1,4 @@
-"""Seals: what was written is known again, in whatever state a kill or a foreign hand left the list."""
+"""Checksums of files: what was written is recognised, in whatever state a kill or a stranger left the list."""
 
 import re
 import threading
@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from registry.errors import StorageError
-from registry.storage.checksums import SEALS_FOLDER, Seals
+from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums
 
 MANIFESTS = ["_versions/18446744073709551614.manifest", "_versions/18446744073709551613.manifest"]
 
@@ -27,11 +27,11 @@ def write(path, text):
 
 
 def lines(table):
-    return (table.parent / SEALS_FOLDER / "tasks").read_text().splitlines()
+    return (table.parent / CHECKSUMS_FOLDER / "tasks").read_text().splitlines()
 
 
-def sealed(table):
-    Seals(table.parent).seal(table)
+def listed(table):
+    FileChecksums(table.parent).record(table)
     return table
 
 
@@ -40,107 +40,110 @@ def refuses(table, name):
     return pytest.raises(StorageError, match=f"^{re.escape(what)}")
 
 
-def test_every_file_that_never_changes_is_sealed_once(table):
-    seals = Seals(table.parent)
-    seals.seal(table)
+def test_every_file_that_never_changes_is_listed_once(table):
+    checksums = FileChecksums(table.parent)
+    checksums.record(table)
     first = lines(table)
     assert len(first) == 5
     assert not any("hint" in line for line in first)
-    seals.seal(table)
-    Seals(table.parent).seal(table)
+    checksums.record(table)
+    FileChecksums(table.parent).record(table)
     assert lines(table) == first
 
 
-def test_only_what_is_new_is_appended(table):
-    seals = Seals(table.parent)
-    seals.seal(table)
+def test_only_what_is_new_is_added(table):
+    checksums = FileChecksums(table.parent)
+    checksums.record(table)
+    first = lines(table)
     write(table / "data" / "c.lance", "more")
-    seals.seal(table)
-    assert [line.split()[2] for line in lines(table)[5:]] == ["data/c.lance"]
+    checksums.record(table)
+    added = set(lines(table)) - set(first)
+    assert len(first) == len(lines(table)) - 1
+    assert [line.split()[2] for line in added] == ["data/c.lance"]
 
 
 @pytest.mark.parametrize("name", ["data/a.lance", "_deletions/d.arrow", MANIFESTS[1]])
 @pytest.mark.parametrize("content", ["", "content of something else"], ids=["truncated", "changed"])
-def test_a_changed_file_is_refused(sealed_table, name, content):
-    (sealed_table / name).write_text(content)
-    with refuses(sealed_table, name):
-        Seals(sealed_table.parent).check(sealed_table)
-    assert Seals(sealed_table.parent).damaged_files(sealed_table) == [name]
+def test_a_changed_file_is_refused(listed_table, name, content):
+    (listed_table / name).write_text(content)
+    with refuses(listed_table, name):
+        FileChecksums(listed_table.parent).check(listed_table)
+    assert FileChecksums(listed_table.parent).damaged_files(listed_table) == [name]
 
 
 @pytest.fixture
-def sealed_table(table):
-    return sealed(table)
+def listed_table(table):
+    return listed(table)
 
 
-def test_large_data_files_may_be_passed_over_but_no_manifest(sealed_table):
-    (sealed_table / "data" / "a.lance").write_text("x" * 200)
-    Seals(sealed_table.parent).check(sealed_table, largest=10)
-    with refuses(sealed_table, "data/a.lance"):
-        Seals(sealed_table.parent).check(sealed_table)
-    (sealed_table / MANIFESTS[1]).write_text("x" * 200)
-    with refuses(sealed_table, MANIFESTS[1]):
-        Seals(sealed_table.parent).check(sealed_table, largest=10)
+def test_large_data_files_may_be_passed_over_but_no_manifest(listed_table):
+    (listed_table / "data" / "a.lance").write_text("x" * 200)
+    FileChecksums(listed_table.parent).check(listed_table, largest=10)
+    with refuses(listed_table, "data/a.lance"):
+        FileChecksums(listed_table.parent).check(listed_table)
+    (listed_table / MANIFESTS[1]).write_text("x" * 200)
+    with refuses(listed_table, MANIFESTS[1]):
+        FileChecksums(listed_table.parent).check(listed_table, largest=10)
 
 
-def test_old_files_may_go_but_not_the_newest_version(sealed_table):
-    (sealed_table / "data" / "a.lance").unlink()
-    (sealed_table / MANIFESTS[0]).unlink()
-    Seals(sealed_table.parent).check(sealed_table)
-    (sealed_table / MANIFESTS[1]).unlink()
+def test_old_files_may_go_but_not_the_newest_version(listed_table):
+    (listed_table / "data" / "a.lance").unlink()
+    (listed_table / MANIFESTS[0]).unlink()
+    FileChecksums(listed_table.parent).check(listed_table)
+    (listed_table / MANIFESTS[1]).unlink()
     with pytest.raises(StorageError, match=re.escape(f"its newest version, {MANIFESTS[1]}, is missing")):
-        Seals(sealed_table.parent).check(sealed_table)
+        FileChecksums(listed_table.parent).check(listed_table)
 
 
-def test_files_without_a_seal_are_taken_as_they_are(sealed_table):
-    write(sealed_table / "data" / "new.lance", "after a kill")
-    Seals(sealed_table.parent).check(sealed_table)
+def test_files_without_a_checksum_are_taken_as_they_are(listed_table):
+    write(listed_table / "data" / "new.lance", "after a kill")
+    FileChecksums(listed_table.parent).check(listed_table)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
-def test_a_line_that_was_cut_off_harms_no_other(sealed_table, cut):
-    path = sealed_table.parent / SEALS_FOLDER / "tasks"
+def test_a_line_that_was_cut_off_harms_no_other(listed_table, cut):
+    path = listed_table.parent / CHECKSUMS_FOLDER / "tasks"
     path.write_bytes(path.read_bytes()[:-cut])
-    Seals(sealed_table.parent).check(sealed_table)
-    seals = Seals(sealed_table.parent)
-    write(sealed_table / "data" / "c.lance", "more")
-    seals.seal(sealed_table)
-    assert Seals(sealed_table.parent).damaged_files(sealed_table) == []
-    (sealed_table / "data" / "c.lance").write_text("less")
-    with refuses(sealed_table, "data/c.lance"):
-        Seals(sealed_table.parent).check(sealed_table)
+    FileChecksums(listed_table.parent).check(listed_table)
+    checksums = FileChecksums(listed_table.parent)
+    write(listed_table / "data" / "c.lance", "more")
+    checksums.record(listed_table)
+    assert FileChecksums(listed_table.parent).damaged_files(listed_table) == []
+    (listed_table / "data" / "c.lance").write_text("less")
+    with refuses(listed_table, "data/c.lance"):
+        FileChecksums(listed_table.parent).check(listed_table)
 
 
-def test_a_line_that_was_changed_is_ignored(sealed_table):
-    path = sealed_table.parent / SEALS_FOLDER / "tasks"
+def test_a_line_that_was_changed_is_ignored(listed_table):
+    path = listed_table.parent / CHECKSUMS_FOLDER / "tasks"
     path.write_text(path.read_text().replace("data/a.lance", "data/b.lance", 1))
-    Seals(sealed_table.parent).check(sealed_table)
+    FileChecksums(listed_table.parent).check(listed_table)
 
 
 def test_the_list_forgets_files_that_are_gone(table):
-    seals = Seals(table.parent)
+    checksums = FileChecksums(table.parent)
     for number in range(200):
         write(table / "data" / f"{number}.lance", "short-lived")
-        seals.seal(table)
+        checksums.record(table)
         (table / "data" / f"{number}.lance").unlink()
     assert len(lines(table)) < 100
-    Seals(table.parent).check(table)
+    FileChecksums(table.parent).check(table)
 
 
-def test_a_dropped_table_leaves_no_seals(sealed_table):
-    seals = Seals(sealed_table.parent)
-    seals.forget(sealed_table)
-    assert not (sealed_table.parent / SEALS_FOLDER / "tasks").exists()
-    seals.check(sealed_table)
+def test_a_dropped_table_leaves_no_checksums(listed_table):
+    checksums = FileChecksums(listed_table.parent)
+    checksums.forget(listed_table)
+    assert not (listed_table.parent / CHECKSUMS_FOLDER / "tasks").exists()
+    checksums.check(listed_table)
 
 
-def test_threads_may_check_while_one_seals(table):
-    seals, errors = Seals(table.parent), []
+def test_threads_may_check_while_one_checksums(table):
+    checksums, errors = FileChecksums(table.parent), []
 
     def check():
         try:
             for _ in range(50):
-                seals.check(table)
+                checksums.check(table)
         except Exception as error:
             errors.append(error)
 
@@ -149,7 +152,7 @@ def test_threads_may_check_while_one_seals(table):
         thread.start()
     for number in range(30):
         write(table / "data" / f"more{number}.lance", str(number))
-        seals.seal(table)
+        checksums.record(table)
     for thread in threads:
         thread.join()
     assert errors == []

@@ -1,10 +1,9 @@
 """Threads and processes on one registry: nothing lost, nothing doubled, what was acknowledged is seen at once.
 
-The processes are started by *spawn*, once for all tests, and keep their stores open between requests. That a
-forked process is refused is in ``test_registry_writers.py``.
+The processes come from the fork server of ``kill_points``, once for all tests, and keep their stores open
+between requests. That a process forked after the first use is refused is in ``test_writers.py``.
 """
 
-import multiprocessing
 import re
 import threading
 from collections import Counter
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
+from kill_points import start_server
 
 from registry import TaskRegistry
 from registry.errors import DuplicateError, RegistryError, StorageError
@@ -102,7 +102,7 @@ class Process:
     """A process that can be asked."""
 
     def __init__(self):
-        context = multiprocessing.get_context("spawn")
+        context = start_server()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=[theirs], daemon=True)
         self._process.start()

@@ -79,7 +79,7 @@ class Operation:
             assert kill_points.snapshot(self.folder) == self.after, where
             return False
         assert self.nearest() == self.answer, where
-        # A list of seals that was cut off is told too, and written again.
+        # A list of checksums that was cut off is reported too, and written again.
         self.repair(self.case.faults | ({"stale"} if point.way == "torn" else set()), where)
         kill_points.run_again(self.case, self.folder)
         self.repair(self.case.faults | {"duplicate"}, where)  # results are appended again, to the last field

@@ -2,8 +2,8 @@
 
 ``fixtures/registry_vN.zip`` was written by schema version N. All hold samples of scikit-learn's digits, really
 embedded, one expert and one result: version 1 the tasks digits and few, the others digits@1, digits@2, few, and
-gone, which was removed; version 3 also an alias of digits@1 and an expert that was removed.
-``fixtures/bundle_v3.t2v`` is what version 3 exported of that registry.
+gone, which was removed; from version 3 on also an alias of digits@1 and an expert that was removed.
+``fixtures/bundle_vN.t2v`` is what version N exported of that registry.
 """
 
 import re
@@ -22,7 +22,8 @@ from command_lines import answer
 
 from registry import TaskRegistry
 from registry.errors import StorageError
-from registry.ingest import ingest
+from registry.ingest.prepare import prepare_task
+from registry.ingest.translate import make_settings
 from registry.storage import schema
 from registry.storage.store import Store
 
@@ -31,17 +32,20 @@ DIGITS = "sklearn:digits"
 SPACE = "deac4466713c82ef"
 EMBEDDINGS = f"embeddings__{SPACE}"
 
-OF_EXPERTS = {"source_accuracy", "cached_as"}
+IDENTITY = {"experts": {"toy", "aliases", "weights_hash"}}
+IDENTITY["results"] = {"lower_is_better", "task_version", "weights_hash", "run_id"}
+OF_EXPERTS = {"source_accuracy", "cached_as"} | IDENTITY["experts"]
 ADDED_COLUMNS = {
-    1: {"tasks": {"kind", "aliases"}, EMBEDDINGS: {"checksum"}, "experts": OF_EXPERTS},
-    2: {"tasks": {"aliases"}, EMBEDDINGS: {"checksum"}, "experts": OF_EXPERTS},
-    3: {"experts": OF_EXPERTS},
+    1: IDENTITY | {"tasks": {"kind", "aliases"}, EMBEDDINGS: {"checksum"}, "experts": OF_EXPERTS},
+    2: IDENTITY | {"tasks": {"aliases"}, EMBEDDINGS: {"checksum"}, "experts": OF_EXPERTS},
+    3: IDENTITY | {"experts": OF_EXPERTS},
+    4: IDENTITY,
 }
 KEYS = {1: [("digits", 1), ("few", 1)], 2: [("digits", 1), ("digits", 2), ("few", 1)]}
-KEYS[3] = KEYS[2]
+KEYS[3] = KEYS[4] = KEYS[2]
 # Of few to the latest digits, as that version said.
-DISTANCE = {1: 0.11217728270925997, 2: 0.149941137925101, 3: 0.14994122965863255}
-NUM_COMMITS = {1: 9, 2: 7, 3: 2}
+DISTANCE = {1: 0.11217728270925997, 2: 0.149941137925101, 3: 0.14994122965863255, 4: 0.14994122965863255}
+NUM_COMMITS = {1: 12, 2: 10, 3: 5, 4: 3}
 
 
 def unpack(version, folder):
@@ -50,7 +54,7 @@ def unpack(version, folder):
     return folder
 
 
-@pytest.fixture(params=[1, 2, 3], ids=["v1", "v2", "v3"])
+@pytest.fixture(params=[1, 2, 3, 4], ids=["v1", "v2", "v3", "v4"])
 def version(request):
     return request.param
 
@@ -82,7 +86,9 @@ def check_up_to_date(folder, version):
     assert embeddings.schema.equals(schema.embeddings_schema(space.dim, space.domain_dim))
     assert embeddings["checksum"].to_pylist() == schema.made_checksums(embeddings)
     assert {problem.kind for problem in store.verify()} <= {"dangling"}
-    assert [store.database.place.seals_are_whole(name) for name in store.database.table_names()] == [True] * 7
+    assert [store.database.place.checksums_are_whole(name) for name in store.database.table_names()] == [
+        True
+    ] * 7
 
 
 def test_the_fixture_is_of_its_version_and_small(old, version):
@@ -111,7 +117,12 @@ def test_nothing_else_changes(old, version):
     after = {name: raw(old, name).to_pylist() for name in names}
     assert {row["kind"] for row in after["tasks"]} == {"single_label"}
     assert [row["name"] for row in after["tasks"] if row["aliases"]] == (["digits"] if version > 2 else [])
-    assert {(row["source_accuracy"], row["cached_as"]) for row in after["experts"]} == {(None, "")}
+    if version < 4:
+        assert {(row["source_accuracy"], row["cached_as"]) for row in after["experts"]} == {(None, "")}
+    assert {(row["toy"], *row["aliases"], row["weights_hash"]) for row in after["experts"]} == {(False, "")}
+    assert [(row["lower_is_better"], row["task_version"], row["run_id"]) for row in after["results"]] == [
+        (False, 0, "")
+    ]
     for table, columns in ADDED_COLUMNS[version].items():
         after[table] = [{key: row[key] for key in row if key not in columns} for row in after[table]]
     assert after == before
@@ -138,7 +149,7 @@ def test_an_old_registry_answers_as_it_did(old, version):
     )
 
 
-@pytest.mark.parametrize("version", [2, 3], ids=["v2", "v3"])
+@pytest.mark.parametrize("version", [2, 3, 4], ids=["v2", "v3", "v4"])
 def test_versions_and_removed_tasks_of_an_old_registry_are_what_they_were(version, tmp_path):
     folder = unpack(version, tmp_path / "old")
     registry, store = TaskRegistry(folder), Store(folder)
@@ -167,21 +178,24 @@ def test_an_expert_of_an_old_registry_can_get_what_it_lacked(old):
     assert {problem.kind for problem in Store(old).verify()} <= {"dangling"}
 
 
-def test_a_bundle_of_version_3_can_be_imported(tmp_path):
+@pytest.mark.parametrize(("version", "source_accuracy"), [(3, None), (4, 0.98)], ids=["v3", "v4"])
+def test_an_older_bundle_can_be_imported(tmp_path, version, source_accuracy):
+    bundle = FIXTURES / f"bundle_v{version}.t2v"
     registry = TaskRegistry(tmp_path / "new")
-    summary = registry.import_bundle(FIXTURES / "bundle_v3.t2v")
+    summary = registry.import_bundle(bundle)
     assert (summary.tasks, summary.embeddings, summary.experts, summary.results) == (3, 3, 1, 1)
     expert = registry.expert("resnet14w32.mnist")
-    assert (expert.source_task, expert.source_accuracy, expert.cached_as) == ("mnist", None, "")
+    assert (expert.source_task, expert.source_accuracy, expert.toy) == ("mnist", source_accuracy, False)
     assert registry.task("digits@first").version == 1
     assert registry.distance("few", "digits") == pytest.approx(DISTANCE[3], rel=1e-6)
-    again = registry.import_bundle(FIXTURES / "bundle_v3.t2v")
+    again = registry.import_bundle(bundle)
     assert (again.tasks, again.embeddings, again.experts, again.results) == (0, 0, 0, 0)
 
 
-def test_a_bundle_of_version_3_is_what_its_registry_is_now(tmp_path):
-    registry = TaskRegistry(unpack(3, tmp_path / "old"))
-    summary = registry.import_bundle(FIXTURES / "bundle_v3.t2v")
+@pytest.mark.parametrize("version", [3, 4], ids=["v3", "v4"])
+def test_an_older_bundle_is_what_its_registry_is_now(tmp_path, version):
+    registry = TaskRegistry(unpack(version, tmp_path / "old"))
+    summary = registry.import_bundle(FIXTURES / f"bundle_v{version}.t2v")
     assert (summary.tasks, summary.experts, summary.results, summary.conflicts) == (0, 0, 0, ())
 
 
@@ -190,7 +204,7 @@ def test_a_bundle_of_version_3_is_what_its_registry_is_now(tmp_path):
 )
 def test_the_same_data_with_the_settings_of_an_old_registry_is_not_added_again(tmp_path, name, options):
     old = unpack(1, tmp_path / "old")
-    prepared = ingest.prepare_task(DIGITS, ingest.make_settings(**options))
+    prepared = prepare_task(DIGITS, make_settings(**options))
     Store(old).database.commit(
         "tasks",
         lambda table: table.update(where=f"name = '{name}'", values={"fingerprint": prepared.fingerprint}),

@@ -17,7 +17,7 @@ from s3_server import S3Server
 
 from registry import TaskRegistry
 from registry.errors import DuplicateError, StorageError
-from registry.storage import leases, object_store
+from registry.storage import locks, object_store
 from registry.storage.store import Store
 
 TTL_SECONDS = 2.0
@@ -29,12 +29,12 @@ WRITER = """
 import sys
 from builders import make_embedding, make_space, make_task
 from registry.storage import database
-from registry.storage import leases
+from registry.storage import locks
 from registry.errors import DuplicateError
 from registry.storage.store import Store
 
 uri, prefix, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-leases.TTL_SECONDS = float(sys.argv[4])
+locks.TTL_SECONDS = float(sys.argv[4])
 database.MAX_FRAGMENTS = 4
 print("ready", flush=True)
 sys.stdin.readline()
@@ -51,7 +51,7 @@ for number in range(count):
 
 @pytest.fixture(autouse=True)
 def short_ttl(monkeypatch):
-    monkeypatch.setattr(leases, "TTL_SECONDS", TTL_SECONDS)
+    monkeypatch.setattr(locks, "TTL_SECONDS", TTL_SECONDS)
 
 
 @pytest.fixture

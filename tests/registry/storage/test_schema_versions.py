@@ -34,9 +34,9 @@ def test_older_schema_is_migrated_step_by_step_once(store, monkeypatch):
         schema,
         "MIGRATIONS",
         {
-            5: lambda tables: calls.append((5, tables.open("tasks").count_rows())),
+            5: lambda tables: calls.append((5, tables.open_table("tasks").count_rows())),
             6: lambda tables: (
-                tables.open("experts").add_columns({"note": "'old'"}) and calls.append((6, "note"))
+                tables.open_table("experts").add_columns({"note": "'old'"}) and calls.append((6, "note"))
             ),
         },
     )

@@ -14,6 +14,7 @@ from registry.errors import (
     InvalidRecordError,
     NotFoundError,
 )
+from registry.storage.experts import SAME_MEASUREMENT
 from registry.storage.store import Store
 
 
@@ -242,4 +243,28 @@ def test_results_are_appended_and_filtered(store):
     assert store.results(expert="n.x") == [other]
     assert store.results(task="a", expert="n.x") == store.results(task="a' or 'a' = 'a") == []
     store.add_results([])
+    assert len(store.results()) == 3
+
+
+def test_the_same_result_is_kept_once(store):
+    result = make_result("a", "m.x", 0.5, seed=3)
+    assert store.add_results([result, replace(result, created_at="2024-01-01")]) == [result]
+    assert store.add_results([replace(result, source="nightly import")]) == []
+    assert len(store.results()) == 1
+    assert len(store.add_results([replace(result, seed=None), replace(result, run_id="r1", accuracy=0.6)])) == 2
+    assert store.add_results([replace(result, run_id="r1", accuracy=0.9)]) == []
+
+
+def test_results_of_one_seed_must_agree(store):
+    result = make_result("a", "m.x", 0.5, seed=3, protocol="full")
+    store.add_results([result])
+    assert store.add_results([replace(result, accuracy=0.5 + SAME_MEASUREMENT / 2)]) == []
+    message = (
+        "result of m.x on a: accuracy 0.9 contradicts 0.5, which is there by the same protocol (full) and seed "
+        "(3); give another seed, or the id of the run that measured it"
+    )
+    with pytest.raises(InvalidRecordError, match=f"^{re.escape(message)}$"):
+        store.add_results([make_result("b", "m.x", 0.5), replace(result, accuracy=0.9)])
+    assert len(store.results()) == 1
+    store.add_results([replace(result, accuracy=0.9, task_version=2), replace(result, accuracy=0.9, seed=4)])
     assert len(store.results()) == 3

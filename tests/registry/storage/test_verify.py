@@ -17,7 +17,7 @@ from registry.errors import (
 )
 from registry.index import neighbors
 from registry.storage import schema
-from registry.storage.checksums import SEALS_FOLDER
+from registry.storage.checksums import CHECKSUMS_FOLDER
 from registry.storage.store import Store
 
 
@@ -36,13 +36,13 @@ def flip(path, position):
     path.write_bytes(content)
 
 
-def unseal(store):
-    shutil.rmtree(Path(store.uri) / SEALS_FOLDER)
+def remove_checksums(store):
+    shutil.rmtree(Path(store.uri) / CHECKSUMS_FOLDER)
 
 
-def test_corrupt_table_without_seals_is_one_clear_error(store):
+def test_corrupt_table_without_checksums_is_one_clear_error(store):
     add(store, "flowers")
-    unseal(store)
+    remove_checksums(store)
     corrupt(store, "tasks")
     with pytest.raises(StorageError) as caught:  # noqa: PT011 - the whole message is looked at below
         Store(store.uri).tasks()
@@ -83,21 +83,21 @@ def test_damaged_meta_is_told(store):
     assert kinds(Store(store.uri).verify(repair=True)) == [("damaged", "meta", False)]
 
 
-def lose_seals(store):
-    (Path(store.uri) / SEALS_FOLDER / "tasks").unlink()
+def lose_checksums(store):
+    (Path(store.uri) / CHECKSUMS_FOLDER / "tasks").unlink()
 
 
-def damage_seals(store):
-    flip(Path(store.uri) / SEALS_FOLDER / "tasks", 3)
+def damage_checksums(store):
+    flip(Path(store.uri) / CHECKSUMS_FOLDER / "tasks", 3)
 
 
-def cut_seals(store):
-    path = Path(store.uri) / SEALS_FOLDER / "tasks"
+def cut_checksums(store):
+    path = Path(store.uri) / CHECKSUMS_FOLDER / "tasks"
     path.write_bytes(path.read_bytes()[:-10])
 
 
-@pytest.mark.parametrize("damage", [lose_seals, damage_seals, cut_seals])
-def test_lost_seals_are_no_loss_and_made_again(store, damage):
+@pytest.mark.parametrize("damage", [lose_checksums, damage_checksums, cut_checksums])
+def test_lost_checksums_are_no_loss_and_made_again(store, damage):
     add(store, "flowers")
     damage(store)
     assert keys(Store(store.uri)) == [("flowers", 1)]
@@ -110,8 +110,8 @@ def test_lost_seals_are_no_loss_and_made_again(store, damage):
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["folder", "empty file"])
-def test_other_things_in_the_place_of_seals_are_no_traceback(store, make):
-    path = Path(store.uri) / SEALS_FOLDER / "tasks"
+def test_other_things_in_the_place_of_checksums_are_no_traceback(store, make):
+    path = Path(store.uri) / CHECKSUMS_FOLDER / "tasks"
     path.unlink()
     make(path)
     kind = "unreadable" if path.is_dir() else "stale"

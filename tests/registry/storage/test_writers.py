@@ -16,7 +16,7 @@ from registry.errors import (
     DuplicateError,
     StorageError,
 )
-from registry.storage import database, locks, schema, storage_errors
+from registry.storage import database, locks, schema
 from registry.storage.schema import to_arrow
 from registry.storage.store import Store
 
@@ -115,9 +115,13 @@ in_child(Store(sys.argv[1]))
     assert run.stdout.splitlines() == ["1", refusal, refusal]
 
 
+def retried_write(write):
+    return database.retried(write, database.CONFLICT, database.WRITE_ATTEMPTS, database.FIRST_WAIT_SECONDS)
+
+
 def test_conflicting_commit_is_retried(monkeypatch):
     waits = []
-    monkeypatch.setattr(storage_errors.time, "sleep", waits.append)
+    monkeypatch.setattr(database.time, "sleep", waits.append)
     failures = [
         RuntimeError("lance error: Retryable commit conflict for version 5"),
         OSError("Too many concurrent writers"),
@@ -128,15 +132,15 @@ def test_conflicting_commit_is_retried(monkeypatch):
             raise failures.pop()
         return "done"
 
-    assert storage_errors.retried(write) == "done"
+    assert retried_write(write) == "done"
     assert len(waits) == 2
-    assert waits[0] <= storage_errors.FIRST_WAIT_SECONDS
-    assert waits[1] <= 2 * storage_errors.FIRST_WAIT_SECONDS
+    assert waits[0] <= database.FIRST_WAIT_SECONDS
+    assert waits[1] <= 2 * database.FIRST_WAIT_SECONDS
 
 
 def test_conflict_without_end_and_other_errors_are_passed_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(storage_errors.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(database.time, "sleep", lambda seconds: None)
 
     def failing(message):
         def write():
@@ -146,10 +150,10 @@ def test_conflict_without_end_and_other_errors_are_passed_on(monkeypatch):
         return write
 
     with pytest.raises(RuntimeError, match=re.escape("Commit conflict")):
-        storage_errors.retried(failing("Commit conflict"))
+        retried_write(failing("Commit conflict"))
     with pytest.raises(RuntimeError, match=re.escape("disk full")):
-        storage_errors.retried(failing("disk full"))
-    assert calls == ["Commit conflict"] * storage_errors.ATTEMPTS + ["disk full"]
+        retried_write(failing("disk full"))
+    assert calls == ["Commit conflict"] * database.WRITE_ATTEMPTS + ["disk full"]
 
 
 def test_scattered_table_is_compacted(store, monkeypatch):

@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all, so that neither a kill nor another reader ever meets half of one."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of ``path`` once the block has written it.
+
+    It is written beside ``path``, under a name that ends in ``.tmp``, and removed if the block raises; a kill
+    leaves it there.
+
+    Args:
+        path: File that is made or replaced; its folder must be there.
+        durable: Whether to wait until content and name are on disk, for what must survive a power failure.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a whole file in place of ``path``; see ``replacing``."""
+    with replacing(path, durable=durable) as file:
+        file.write(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,123 @@
+"""Data specs and loaders: whether they are there, what they mean from every folder, texts or images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.errors import IngestError
+from registry.ingest.translate import translated_errors
+from registry.records import TaskRecord
+
+DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar"})
+
+NOT_SHIPPED = "not shipped: "
+"""Start of the data specs of starter tasks, whose images are no part of this package."""
+
+NO_PATH = "sklearn:"
+"""Start of the data specs that name no path."""
+
+HUB_DATA = "hf-data:"
+"""Start of the data specs that the library datasets loads."""
+
+READING_SETTINGS = ("split", "channels", "value_range")
+"""The settings of a registered task that say which images there are and what they look like."""
+
+
+def is_there(data: str) -> bool:
+    """Whether a data spec names a path that is there, or data that needs none."""
+    try:
+        if _is_composed(data):
+            from indexer.data import specs
+
+            return specs.is_there(data)
+        return data.startswith(NO_PATH) or Path(data).exists()
+    except OSError:  # too long to be the name of a file
+        return False
+
+
+def looks_like_data(query: str) -> bool:
+    """Whether a query that names no task may be a data spec: a path that is there, or one written as such."""
+    return is_there(query) or any(mark in query for mark in "/:") or Path(query).suffix in DATA_SUFFIXES
+
+
+def absolute_data(spec: str) -> str:
+    """A data spec that means the same from every working folder.
+
+    Raises:
+        IngestError: If it is composed of parts, and not understood.
+    """
+    if spec.startswith(NO_PATH):
+        return spec
+    if _is_composed(spec):
+        from indexer.data import specs
+
+        with translated_errors():
+            return specs.absolute_spec(spec)
+    return str(Path(spec).resolve())
+
+
+def _is_composed(spec: str) -> bool:
+    """Whether a data spec is more than a path: several tars, or what a library loads."""
+    return spec.startswith(HUB_DATA) or ("{" in spec and spec.endswith(".tar") and not Path(spec).exists())
+
+
+def check_data_is_there(task: TaskRecord) -> None:
+    """Say why a task's data cannot be read in the words of the registry, where the indexer knows a path only.
+
+    Raises:
+        IngestError: If the data did not ship, or is not where it was.
+    """
+    if task.data.startswith(NOT_SHIPPED):
+        raise IngestError(
+            f"task {task.name} is starter content, whose images do not ship with this package; "
+            "experts can be measured on tasks that you add"
+        )
+    if not is_there(task.data):
+        raise IngestError(
+            f"the data of task {task.name} is no longer at {task.data}; put it back, or remove the task and "
+            "add it again from its new place"
+        )
+
+
+def reading_options(task: TaskRecord) -> dict[str, Any]:
+    """How the images of a registered task are read, as far as that was said when it was registered."""
+    how = {name: value for name, value in task.asked.items() if name in READING_SETTINGS}
+    if how.get("value_range") is not None:
+        how["value_range"] = tuple(how["value_range"])
+    return how
+
+
+def absolute_loader(loader: str) -> str:
+    """A loader that means the same from every working folder, see ``indexer.networks.loaders``.
+
+    Raises:
+        NotFoundError: If there is no such kind of loader.
+    """
+    from indexer.networks import loaders
+
+    with translated_errors():
+        return loaders.absolute_loader(loader)
+
+
+def meant_loader(loader: str, registered: Sequence[str]) -> str:
+    """The registered loader that another means, which says less of how texts are read; else its absolute form.
+
+    Raises:
+        NotFoundError: If there is no such kind of loader.
+        IngestError: If what it says of texts is not understood.
+    """
+    from indexer.networks import loaders
+
+    with translated_errors():
+        asked = loaders.absolute_loader(loader)
+        meant = {other for other in registered if takes_texts(other) and loaders.is_meant(asked, other)}
+    return asked if asked in registered or len(meant) != 1 else meant.pop()
+
+
+def takes_texts(loader: str) -> bool:
+    """Whether a registered network is a text encoder, as its loader says."""
+    if not loader.startswith("hf:"):
+        return False
+    from indexer.networks import loaders
+
+    return loaders.takes_texts(loader)

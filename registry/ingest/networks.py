@@ -1,0 +1,148 @@
+"""What the indexer knows of networks, estimators and images, and what it measures of an expert.
+
+Axes: D filters of the probe.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.errors import IngestError
+from registry.ingest.data import check_data_is_there, reading_options
+from registry.ingest.translate import NORM_POOLING, make_settings, translated_errors
+from registry.options import Progress
+from registry.records import SpaceRecord, TaskRecord
+
+if TYPE_CHECKING:
+    from indexer.fisher.costs import ProbeCosts
+    from indexer.fisher.estimate import Estimator
+    from indexer.networks.load import NetworkDescription, PretrainedNetwork
+    from indexer.records import ProbeResult
+
+
+def list_networks() -> list["NetworkDescription"]:
+    """The networks that may be named as a probe or an expert."""
+    from indexer.networks.load import describe_networks
+
+    return describe_networks()
+
+
+def list_estimators() -> list["Estimator"]:
+    """The estimators of Fisher information, in the order of their catalogue."""
+    from indexer.fisher.estimate import ESTIMATORS
+
+    return list(ESTIMATORS.values())
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeDescription:
+    """A network as a probe.
+
+    Attributes:
+        network: As it was loaded.
+        flops: Multiply-adds of its body for one image.
+        dim: D, without the weights of normalisation layers.
+        memory_budget: Bytes that the costs are reckoned with.
+        costs: What each layer costs, if that was asked for.
+    """
+
+    network: "PretrainedNetwork"
+    flops: int
+    dim: int
+    memory_budget: int
+    costs: "ProbeCosts | None"
+
+
+def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | None = None) -> ProbeDescription:
+    """Load a network and say what it is and, if asked for, what embedding with it costs.
+
+    Raises:
+        IngestError: If its weights cannot be read, or the memory budget is out of its range.
+        NotFoundError: If there is no such network.
+    """
+    budget = make_settings(memory_budget=memory_budget).memory_budget
+    with translated_errors():
+        from indexer.fisher.costs import probe_costs
+        from indexer.fisher.square_grads import SquareGrads
+        from indexer.networks.load import count_flops, load_network
+
+        network = load_network(loader)
+        with SquareGrads(network.body) as square_grads:
+            dim = square_grads.dim
+        reckoned = probe_costs(network, memory_budget=budget) if costs else None
+        return ProbeDescription(network, count_flops(network), dim, budget, reckoned)
+
+
+def probe_layers(space: SpaceRecord) -> tuple[tuple[str, int], ...]:
+    """Names and numbers of filters of the layers of a space, in order of its embeddings; loads the probe.
+
+    Raises:
+        IngestError: If its weights cannot be read.
+        NotFoundError: If there is no such network any more.
+    """
+    with translated_errors():
+        from indexer.fisher.square_grads import SquareGrads
+        from indexer.networks.load import load_network
+
+        network = load_network(space.probe_source)
+        with SquareGrads(network.body, norm_weights=space.recipe[1] == NORM_POOLING) as square_grads:
+            return tuple((name, part.stop - part.start) for name, part in square_grads.slices.items())
+
+
+def measure_expert(
+    loader: str, task: TaskRecord, *, seed: int, device: str, progress: Progress | None
+) -> "ProbeResult":
+    """Few-shot linear-probe accuracy of an expert on the data of a task, see ``indexer.experts.few_shot``.
+
+    Raises:
+        IngestError: If the data or the expert cannot be read, or the seed is out of its range.
+        NotFoundError: If there is no such network.
+    """
+    make_settings(seed=seed)  # a seed that embeds is one that measures, and that the store can hold
+    check_data_is_there(task)
+    with translated_errors():
+        from indexer.experts.few_shot import measure_expert
+
+        how = reading_options(task)
+        return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """Endings of the names of image files, in lower case."""
+    from indexer.data.images import IMAGE_SUFFIXES
+
+    return IMAGE_SUFFIXES
+
+
+def split_names() -> frozenset[str]:
+    """Names of folders that are splits, in lower case."""
+    from indexer.data.listings import SPLIT_NAMES
+
+    return SPLIT_NAMES
+
+
+def image_pixels(content: bytes) -> int:
+    """Number of pixels that a file of an image announces; none is decoded.
+
+    Raises:
+        IngestError: If it is no image.
+    """
+    from indexer.data.images import UnreadableImageError, count_pixels
+
+    try:
+        return count_pixels(content)
+    except UnreadableImageError as err:
+        raise IngestError(str(err)) from err
+
+
+def check_image(content: bytes) -> None:
+    """Decode an image as embedding decodes it.
+
+    Raises:
+        IngestError: If that is not possible.
+    """
+    from indexer.data.images import UnreadableImageError, decode_image
+
+    try:
+        decode_image(content)
+    except UnreadableImageError as err:
+        raise IngestError(str(err)) from err

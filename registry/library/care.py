@@ -1,0 +1,145 @@
+"""The part of ``TaskRegistry`` that looks after the registry as a whole: made, checked, tidied, carried."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Problem
+from registry.errors import InvalidQueryError, StorageError
+from registry.library.base import RegistryBase
+from registry.notebooks import Records
+from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
+from registry.records import AuditRecord
+
+
+class Care(RegistryBase):
+    """The part of ``TaskRegistry`` that looks after the registry as a whole."""
+
+    def init(self, *, empty: bool = False) -> None:
+        """Create the registry.
+
+        Args:
+            empty: Leave the starter content out.
+
+        Raises:
+            StorageError: If there is a registry already, or the place cannot be written.
+        """
+        if self._store.exists:
+            raise StorageError(f"{self.uri}: there is a registry already")
+        self._create(empty=empty)
+
+    def version(self) -> str:
+        """A text that changes with every write to the registry; empty where there is none."""
+        return self._snapshots.version()
+
+    def verify(self, *, repair: bool = False) -> Records[Problem]:
+        """Check every row of the registry, and repair what can be repaired.
+
+        Raises:
+            StorageError: If there is no registry, or it cannot be read at all.
+        """
+        return Records(self._opened().verify(repair=repair))
+
+    def optimize(self) -> Records[OptimizedTable]:
+        """Put the rows of every table into few files, and delete all files that no row is read from any more.
+
+        What was purged is in no file afterwards. A reader whose files are deleted meanwhile starts over.
+
+        Returns:
+            Every table with its files before and after.
+
+        Raises:
+            StorageError: If there is no registry, or it cannot be written.
+        """
+        # Not zero, of which LanceDB warns for the sake of readers: ours start over.
+        return Records(self._opened().optimize(keep=timedelta(milliseconds=1)))
+
+    def audit(self, subject: str | None = None, *, limit: int | None = None) -> Records[AuditRecord]:
+        """Who wrote what, in order of time.
+
+        Args:
+            subject: Only lines about this task or expert, or results on or of it.
+            limit: Only the last so many lines.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        lines = self._opened().audit(subject)
+        return Records(lines if limit is None else lines[max(len(lines) - limit, 0) :])
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        tasks: Sequence[str] = (),
+        where: str | None = None,
+        results: bool = True,
+        experts: bool = True,
+        format: ExportFormat = "file",
+        license: str = "",
+    ) -> ExportSummary:
+        """Write the registry, or some of its tasks and what belongs to them, for ``import_bundle``.
+
+        Removed tasks and experts are left out. The same content makes the same bytes.
+
+        Args:
+            path: The file or folder; one that is there is replaced once the new one is whole.
+            tasks: Names of tasks, which go with all their versions, embeddings and results, and the experts of
+                those; everything if none is given.
+            where: Only tasks whose latest version passes this filter, see ``registry.filters``.
+            results: Whether results go along.
+            experts: Whether experts do.
+            format: ``file``; or ``folder``, with a card, which can be pushed to a hub as a dataset repository.
+            license: Identifier of the licence of the records, for the card.
+
+        Returns:
+            What was written.
+
+        Raises:
+            NotFoundError: If there is no such task.
+            InvalidQueryError: If the filter does not parse, no task is left, or there is no such format or
+                licence.
+            StorageError: If there is no registry, it is damaged, or the file cannot be written.
+        """
+        from registry.bundles.card import check_license  # Parquet takes a while to load
+        from registry.bundles.exporting import Selection, export_bundle
+
+        if format not in EXPORT_FORMATS:
+            raise InvalidQueryError(f"format must be {' or '.join(EXPORT_FORMATS)}, got {format!r}")
+        if license and format != "folder":
+            raise InvalidQueryError(
+                "a licence is for the card of a folder; leave it out, or give --format folder"
+            )
+        if license:
+            check_license(license)
+        selection = Selection(tasks, where, results, experts, self.builtin)
+        return export_bundle(
+            self._opened(), Path(path), selection, as_folder=format == "folder", license=license
+        )
+
+    def import_bundle(self, path: str | Path, *, on_conflict: Policy = "fail") -> ImportSummary:
+        """Bring what ``export`` wrote into this registry, which is made, empty, if it is not there.
+
+        The whole file is checked before anything is written. What is here already is not written again, so an
+        import that was killed is finished by importing again. Tags and aliases that a version lacks are added.
+
+        Args:
+            path: The file or folder.
+            on_conflict: What to do about tasks and experts that are others here, see
+                ``registry.options.POLICIES``.
+
+        Returns:
+            What was written.
+
+        Raises:
+            BundleError: If the file or folder is no bundle, or is damaged.
+            SchemaVersionError: If a newer version of this package wrote it.
+            ConflictError: If something is another here and ``on_conflict`` is ``fail``; all of it is named.
+            InvalidQueryError: If there is no such way to deal with conflicts.
+            StorageError: If the file cannot be read or the registry cannot be written.
+        """
+        from registry.bundles.importing import import_bundle
+
+        if on_conflict not in POLICIES:
+            raise InvalidQueryError(f"on_conflict must be {' or '.join(POLICIES)}, got {on_conflict!r}")
+        return import_bundle(self._store, Path(path), on_conflict)

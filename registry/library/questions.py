@@ -1,0 +1,117 @@
+"""The part of ``TaskRegistry`` that compares tasks: nearest tasks, distances, embeddings and their spaces."""
+
+from typing import TYPE_CHECKING, Unpack
+
+from registry.answers import Neighbor, Query
+from registry.distances import get_distance
+from registry.ingest.prepare import prepare_one
+from registry.library.base import RegistryBase, heals_index
+from registry.notebooks import Records
+from registry.options import DEFAULT_DISTANCE, DataOptions, OneOptions, Progress, check_k
+from registry.records import SpaceRecord
+
+if TYPE_CHECKING:
+    from registry.ingest.prepare import TaskEmbedding
+
+
+class Questions(RegistryBase):
+    """The part of ``TaskRegistry`` that compares tasks."""
+
+    @heals_index
+    def nearest(
+        self,
+        query: "str | TaskEmbedding",
+        *,
+        k: int = 10,
+        distance: str = DEFAULT_DISTANCE,
+        where: str | None = None,
+        probe: str | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[DataOptions],
+    ) -> tuple[Query, Records[Neighbor]]:
+        """The registered tasks that are most like a task.
+
+        Args:
+            query: Name of a registered task, a data spec, which is embedded and not remembered, or what
+                ``embed`` made of one.
+            k: Most neighbours returned, at least 1.
+            distance: Name in ``registry.distances.DISTANCES``; an asymmetric one is measured from the
+                registered task to the query.
+            where: Only among tasks that pass this filter, see ``registry.filters``.
+            probe: Loader of the probe, or id of the space, in which to compare; for an embedding its own.
+            progress: Called as ``progress(stage, done, total)`` while data is embedded.
+            **options: How data is read, see ``registry.options.DataOptions``; what makes an embedding
+                comparable, such as the estimator, is that of the space.
+
+        Returns:
+            What was asked, and its neighbours, nearest first, ties in order of name; never the query itself.
+
+        Raises:
+            InvalidQueryError: If ``k`` is below 1, the filter does not parse, or options are given for a
+                registered task or an embedding.
+            NotFoundError: If there is no such task, data, distance or probe.
+            IngestError: If the data cannot be read.
+        """
+        check_k(k)
+        name = get_distance(distance).name
+        view = self._view([query], probe, where)
+        (point,) = self._locate([query], view, options, progress)
+        return point.query, Records(view.nearest(point, k=k, distance=name))
+
+    @heals_index
+    def distance(
+        self,
+        source: "str | TaskEmbedding",
+        target: "str | TaskEmbedding",
+        *,
+        name: str = DEFAULT_DISTANCE,
+        probe: str | None = None,
+        **options: Unpack[DataOptions],
+    ) -> float:
+        """Distance from one task to another, each a registered name, a data spec or an embedding.
+
+        Raises:
+            InvalidQueryError: If options are given and there is no data, or two embeddings are of two spaces.
+            NotFoundError: If there is no such task, data, distance or probe.
+            IngestError: If data cannot be read.
+        """
+        name = get_distance(name).name
+        view = self._view([source, target], probe)
+        return view.distance(name, *self._locate([source, target], view, options))
+
+    def embed(
+        self,
+        data: str,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[OneOptions],
+    ) -> "TaskEmbedding":
+        """Embed a labelled dataset without remembering it; the arguments are those of ``add_task``.
+
+        Raises:
+            IngestError: If the data cannot be read or makes no task, or an option is out of its range.
+            NotFoundError: If there is no such probe or estimator.
+        """
+        return prepare_one(data, progress, **options).embed(progress)
+
+    def spaces(self) -> Records[SpaceRecord]:
+        """The spaces that tasks were embedded in, sorted by id.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        return Records(self._opened().spaces())
+
+    def space(self, probe: str | None = None) -> SpaceRecord:
+        """The space in which questions are asked.
+
+        Args:
+            probe: Loader of the probe, or id of the space; if ``None``, that of the built-in probe, or the only
+                one.
+
+        Raises:
+            NotFoundError: If no task was embedded with that probe.
+            InvalidQueryError: If several spaces fit, or there is none at all.
+            StorageError: If there is no registry.
+        """
+        return self._space(probe)

@@ -1,0 +1,179 @@
+"""What the registry answers about tasks that are added, listed and kept, and never stores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from registry.notebooks import Card, Records
+from registry.records import AuditRecord, Kind, TaskRecord
+
+SORTS = ("name", "kind", "num_classes", "num_samples", "created_at", "version")
+"""What a list of tasks can be sorted by; ties in order of name."""
+
+NO_VERSION = ""
+"""Version of a registry that is not there."""
+
+
+@dataclass(frozen=True)
+class AddedTask(Card):
+    """The outcome of adding a task.
+
+    Attributes:
+        task: Name of the task.
+        version: Version of the task, from 1.
+        created: Whether anything was written; false if this very data is registered with these settings.
+        kind: What the labels are.
+        space: The embedding space.
+        num_samples_drawn: Samples that were drawn from the dataset.
+        num_samples_used: Samples that were embedded: those that can be read, or fewer that met the tolerance.
+        tolerance: Relative error that was asked for, if any.
+        head_metric: What ``head_accuracy`` is, in words.
+        head_accuracy: Held-out score of the head, at most 1.
+        norm: Euclidean norm of the embedding.
+        relative_error: Median over filters of standard error divided by value.
+        skipped_files: Sampled files that could not be decoded.
+        seconds: Wall time.
+        warnings: Caveats, in sentences.
+    """
+
+    task: str
+    version: int
+    created: bool
+    kind: Kind
+    space: str
+    num_samples_drawn: int
+    num_samples_used: int
+    tolerance: float | None
+    head_metric: str
+    head_accuracy: float
+    norm: float
+    relative_error: float
+    skipped_files: int
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+Status = Literal["added", "unchanged", "failed"]
+
+
+@dataclass(frozen=True)
+class AddedOfMany:
+    """The outcome of adding one of many tasks.
+
+    Attributes:
+        task: Name of the task.
+        place: Position of its row in the file that was given, such as ``line 7``.
+        data: The data spec of the task.
+        status: ``added`` if anything was written; ``unchanged`` if this very data was registered with these
+            settings; ``failed`` if it could not be embedded.
+        version: Version of the task; ``None`` if it failed.
+        num_samples_used: Samples that were embedded, if it was embedded now.
+        head_accuracy: Held-out score of the head, if it was embedded now.
+        relative_error: Median over filters of standard error divided by value, if it was embedded now.
+        seconds: Time to embed it, or to find it unchanged.
+        error: Why it failed.
+        warnings: Caveats, in sentences.
+    """
+
+    task: str
+    place: str
+    data: str
+    status: Status
+    version: int | None = None
+    num_samples_used: int | None = None
+    head_accuracy: float | None = None
+    relative_error: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ManyProgress:
+    """How far adding many tasks is; what is counted is on disk.
+
+    Attributes:
+        total: Tasks that were asked for.
+        added: Written in this run.
+        unchanged: Registered before.
+        failed: Reported with an error.
+        seconds: Since the start.
+        per_second: Tasks that were embedded, in a second of embedding; 0 until there are some.
+        seconds_left: At this rate; ``None`` until there is one.
+    """
+
+    total: int
+    added: int
+    unchanged: int
+    failed: int
+    seconds: float
+    per_second: float
+    seconds_left: float | None
+
+    @property
+    def done(self) -> int:
+        """Tasks that nobody has to wait for any more."""
+        return self.added + self.unchanged + self.failed
+
+
+Report = Callable[[ManyProgress, Sequence[AddedOfMany]], None]
+"""Called as ``report(progress, news)``: the news are tasks that are on disk by now, or have failed."""
+
+
+@dataclass(frozen=True)
+class AddedMany(Card):
+    """The outcome of adding many tasks.
+
+    Attributes:
+        asked: Tasks that were asked for.
+        added: Written in this run, as new tasks or versions, or in a further space.
+        unchanged: Registered before, with this very data and these settings.
+        failed: Could not be embedded, or have a row that is no task.
+        space: The embedding space.
+        engine: What computed them.
+        commits: Writes to the registry.
+        check_seconds: Time that it took to find out what is unchanged.
+        seconds: Wall time of it all.
+        per_second: Tasks that were embedded, in a second of embedding.
+        problems: A sentence for each row that is no task.
+        tasks: Every task, in the order in which they were asked for.
+    """
+
+    asked: int
+    added: int
+    unchanged: int
+    failed: int
+    space: str
+    engine: str
+    commits: int
+    check_seconds: float
+    seconds: float
+    per_second: float
+    problems: tuple[str, ...] = ()
+    tasks: tuple[AddedOfMany, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """Some of the tasks that were asked for.
+
+    Attributes:
+        total: How many there are.
+        offset: How many come before these.
+        limit: Most tasks on a page.
+        tasks: The latest versions, in the order that was asked for.
+    """
+
+    total: int
+    offset: int
+    limit: int
+    tasks: Records[TaskRecord]
+
+
+@dataclass(frozen=True)
+class TaskHistory:
+    """All versions of a task, rising, removed ones too; and who wrote what of it, in order of time."""
+
+    task: str
+    versions: tuple[TaskRecord, ...]
+    audit: tuple[AuditRecord, ...]

@@ -1,0 +1,59 @@
+"""Part of the slow tests: ``--slow-tenth N`` keeps every tenth of them, so that ten runs make all of them.
+
+The cases of one function are spread over the tenths one after the other; where a function starts is a checksum
+of its name. So a test stays in its tenth while others come and go, and a function of ten long cases never has
+two in one run.
+"""
+
+import time
+import zlib
+from collections import Counter
+
+import pytest
+
+TENTHS = 10
+START_KEY = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("slow tests")
+    group.addoption(
+        "--slow-tenth", type=int, metavar="N", help="keep a tenth, N modulo 10, of the tests marked slow"
+    )
+    group.addoption("--slow-seconds", type=float, metavar="S", help="start no test marked slow after S seconds")
+
+
+def tenths_of(node_ids: list[str]) -> dict[str, int]:
+    """In which tenth each test is, by the ids of all slow tests."""
+    seen: Counter[str] = Counter()
+    tenths = {}
+    for node_id in sorted(node_ids):
+        function = node_id.partition("[")[0]
+        tenths[node_id] = (zlib.crc32(function.encode()) + seen[function]) % TENTHS
+        seen[function] += 1
+    return tenths
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the slow tests of the other tenths; tests that are not slow stay."""
+    number = config.getoption("slow_tenth")
+    if number is None:
+        return
+    tenths = tenths_of([item.nodeid for item in items if item.get_closest_marker("slow")])
+    others = [item for item in items if tenths.get(item.nodeid, number % TENTHS) != number % TENTHS]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[START_KEY] = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a slow test that would start after the time is over; the report counts it."""
+    seconds = item.config.getoption("slow_seconds")
+    if seconds is not None and item.get_closest_marker("slow"):
+        passed = time.monotonic() - item.config.stash[START_KEY]
+        if passed > seconds:
+            pytest.skip(f"the {seconds:g} seconds for slow tests are over")
