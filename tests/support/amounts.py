@@ -1,6 +1,6 @@
 """How much is tested: a tenth of the slow tests, and few examples of each property unless all are asked for.
 
-``--slow-tenth N`` keeps every tenth of the tests marked slow, so that ten runs make all of them. The cases of one
+``--slow-tenth N`` keeps every tenth of the tests marked slow, so that ten runs make all of them. Cases of one
 function are spread over the tenths one after the other; where a function starts is a checksum of its name. So a
 test stays in its tenth while others come and go, and of ten long cases of a function each run has one.
 
