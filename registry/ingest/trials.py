@@ -126,7 +126,7 @@ def results_of(task: TaskRecord, trials: Sequence[Trial], seed: int) -> list[Res
     from indexer.experts.few_shot import PROTOCOL
 
     return [
-        ResultRecord(task.name, trial.expert, trial.featured.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
+        ResultRecord(task.name, trial.expert, trial.found.accuracy, protocol=PROTOCOL, seed=seed, source=SOURCE)
         for trial in trials
-        if trial.featured.accuracy is not None
+        if trial.found.accuracy is not None
     ]

@@ -19,7 +19,7 @@ def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
     for command in ("task add digits", "nearest digits", "recommend digits", "result measure digits"):
         assert f"$ t2v {command}" in printed.out
     assert "mnist" in printed.out.split("t2v recommend")[0]
-    assert "A fresh registry with the starter content: 49 tasks, 25 experts" in printed.err
+    assert "A fresh registry with the starter content: 49 tasks, 26 experts" in printed.err
     rules, experts = [rule for rule, _, _ in measured], [result.expert for _, _, result in measured]
     assert sum("recommended" in rule for rule in rules) == sum("static" in rule for rule in rules) == 1
     assert len(set(experts)) == len(experts)

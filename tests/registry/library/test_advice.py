@@ -14,7 +14,7 @@ from indexer.experts.feature_cache import FeatureCache
 from indexer.experts.few_shot import PROTOCOL, num_draws
 from indexer.heads.heads import fit_head
 from indexer.networks.load import ARCHITECTURES
-from indexer.networks.offline import BUILTIN_FOLDER
+from indexer.networks.loaders import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.ingest.trials import SCORES
@@ -202,7 +202,7 @@ def test_an_expert_that_cannot_be_scored_is_passed_over(template, monkeypatch, e
             raise error
         return score(name, *rest, **options)
 
-    monkeypatch.setattr("registry.transferability.score", once)
+    monkeypatch.setattr("registry.ingest.trials.score", once)
     answer = template.recommend("images", num_trials=3)
     assert len(answer.trials) == 2
     (failed,) = set(KNOWN) - {it.expert for it in answer.trials}

@@ -576,7 +576,7 @@ def test_method_lists_every_score():
     assert shown == {name: kinds[entry.kinds] + heads[entry.needs] for name, entry in SCORES.items()}
 
 
-def test_importing_transferability_loads_nothing_heavy():
+def test_importing_scores_loads_nothing_heavy():
     heavy = {"torch", "faiss", "lancedb", "scipy", "sklearn"}
     code = f"import sys, registry.recommend.scores; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
