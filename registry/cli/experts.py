@@ -79,16 +79,19 @@ def import_experts(
 
 
 @expert.command("list")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--toys/--no-toys", default=True, help="Leave the small networks of this package out.")
 @json_option
 @pass_registry
-def list_experts(registry: "TaskRegistry", as_json: bool) -> None:
-    """List every expert.
+def list_experts(registry: "TaskRegistry", patterns: tuple[str, ...], toys: bool, as_json: bool) -> None:
+    """List experts: all of them, or those whose name or alias matches a pattern.
 
     \b
     Example:
       t2v expert list
+      t2v expert list 'convnext*' 'resnet50*'
     """
-    experts = registry.experts()
+    experts = registry.experts(patterns=patterns, toys=toys)
     if as_json:
         click.echo(documents.to_text([documents.of_expert(expert) for expert in experts]))
     elif experts:
@@ -158,9 +161,17 @@ def result() -> None:
 @click.option("--metric", default="accuracy", show_default=True, metavar="M", help="What was measured.")
 @click.option("--protocol", default="unspecified", show_default=True, metavar="P", help="How it was measured.")
 @click.option("--source", default="", metavar="TEXT", help="Who measured it: a paper, a person.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the measurement.")
+@click.option("--run-id", default="", metavar="ID", help="Run that measured it; the same run is kept once.")
+@click.option(
+    "--lower-is-better/--higher-is-better", default=None, help="Which way a metric goes that is not known."
+)
 @pass_registry
 def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: Any) -> None:
-    """Remember a measured score of an expert on a task.
+    """Remember a measured score of an expert on a task: NAME is its latest version, NAME@VERSION another.
+
+    The protocol says how it was measured; answers are about one protocol, and never mix two. A result that is
+    there already is not added again.
 
     \b
     Example:
@@ -175,17 +186,23 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
 @click.option(
     "--skip-bad", is_flag=True, help="Take the good rows and name the bad ones; without it all or none."
 )
+@click.option(
+    "--unregistered",
+    is_flag=True,
+    help="Take results on tasks and of experts that are not registered too; they say how experts compare.",
+)
 @pass_registry
-def import_results(registry: "TaskRegistry", path: str, skip_bad: bool) -> None:
-    """Remember the results of a CSV file.
+def import_results(registry: "TaskRegistry", path: str, skip_bad: bool, unregistered: bool) -> None:
+    """Remember the results of a CSV file; what is there already is not added again.
 
-    Columns: task,expert,accuracy[,metric,protocol,source].
+    Columns: task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better].
 
     \b
     Example:
       t2v result import results.csv --skip-bad
+      t2v result import published.csv --unregistered
     """
-    count, problems = registry.import_results(path, skip_bad=skip_bad)
+    count, problems = registry.import_results(path, skip_bad=skip_bad, unregistered=unregistered)
     terminal.warn(problems)
     terminal.message(f"Added {count} {'result' if count == 1 else 'results'}.")
 

@@ -188,6 +188,24 @@ def distance(
     help="Stop once no expert is expected to improve accuracy by this, such as 0.01.",
 )
 @click.option("--record", is_flag=True, help="Store the accuracies measured on a registered task as results.")
+@click.option("--download", is_flag=True, help="Let trials fetch weights that are not on this machine.")
+@click.option(
+    "--protocol",
+    metavar="NAME",
+    help="Expect accuracy measured like this, such as fine_tuned; by default like most of your own results.",
+)
+@click.option("--metric", metavar="NAME", help="Expect this metric; by default the usual one of the protocol.")
+@click.option(
+    "--experts",
+    type=CommaList(),
+    default=(),
+    metavar="PATTERN,...",
+    help="Only experts whose name or alias matches: 'convnext*,resnet50*'.",
+)
+@click.option("--toys", is_flag=True, help="Recommend the small networks of this package too.")
+@click.option(
+    "--published/--no-published", default=True, help="Count published results of real models as evidence."
+)
 @click.option(
     "--given",
     type=Measured(),
@@ -227,19 +245,22 @@ def distance(
 def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options: Any) -> None:
     """Rank the experts to start from for a task.
 
-    The task is a registered one, or data, which is embedded and not registered. Each expert comes with its
-    expected accuracy, a 90% interval, the expected regret and the results that support it; the picks of simple
-    rules are printed for comparison. An expert whose size, cost, input or licence is not known passes no limit
-    on it. The options from --max-samples on say how data is read.
+    The task is a registered one, or data, which is embedded and not registered. First comes a verdict: which
+    expert to take, what to expect and how sure that is. Then each expert with its expected accuracy, a 90%
+    interval, the expected regret and the results that support it; the picks of simple rules are printed for
+    comparison. Accuracies are those of one protocol, which the verdict names. An expert whose size, cost, input
+    or licence is not known passes no limit on it. The options from --max-samples on say how data is read.
 
-    With --try, experts are loaded and run over the data, the one of the highest expected improvement per second
-    first, and their scores are counted in. Interrupt it to get the answer so far.
+    With --try, experts are loaded and run over the data, the one of the highest expected improvement first (per
+    second, where there is a time budget), and what they reach is counted in. Nothing is downloaded without
+    --download. Interrupt it to get the answer so far.
 
     \b
     Example:
       t2v recommend ./new-photos --max-params 30M --license mit,apache-2.0
       t2v recommend flowers --input-size 224 --loadable-offline
       t2v recommend flowers --try 3 --time-budget 5m --record
+      t2v recommend flowers --protocol fine_tuned --experts 'convnext*,resnet50*'
       t2v recommend ./new-photos --given resnet14w32.cifar10=0.71
     """
     with terminal.progress_bar() as progress:

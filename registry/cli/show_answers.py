@@ -8,6 +8,8 @@ from registry.cli.show_records import reached, used_of
 from registry.faces.terminal import card, message, say, table, warn
 from registry.wording import GROUPS, share, short, size
 
+NUM_TIES_SHOWN = 5
+
 if TYPE_CHECKING:
     from registry.answers import (
         Evidence,
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         RecommendedExpert,
         Trial,
         TrialScores,
+        Verdict,
     )
 
 
@@ -91,20 +94,22 @@ def show_distance(distance: float) -> None:
 
 
 def show_recommendation(answer: "Recommendation") -> None:
-    """Ranked experts, the baselines beside them, warnings, and the line that loads the first."""
-    if not answer.recommendations:
+    """The verdict, then ranked experts, the baselines, warnings, and the line that loads the first."""
+    if not answer.recommendations or answer.verdict is None:
         warn(answer.warnings)
         return
-    say(f"Experts for {_title(answer.query)}, best first, by expected accuracy with its 90% interval:")
+    _show_verdict(answer, answer.verdict)
+    say()
+    say(f"Experts for {_title(answer.query)}, best first, by expected {answer.verdict.protocol}:")
     table(
-        (">rank", "expert", ">expected", "interval", ">regret", ">params", "licence"),
+        (">rank", "expert", ">expected", "90% interval", "known by", ">regret", ">params", "licence"),
         [_recommended(expert) for expert in answer.recommendations],
     )
     if answer.trials:
         say()
         say("What was tried, in this order:")
         table(
-            ("tried", ">expected", ">found", ">seconds"),
+            ("tried", ">expected", ">measured", ">seconds"),
             [
                 (
                     trial.expert,
@@ -134,6 +139,29 @@ def show_recommendation(answer: "Recommendation") -> None:
     say(f"  {answer.recommendations[0].load}")
 
 
+def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
+    """What to do, as a card; the recommender composed it."""
+    low, high = verdict.interval
+    shown = {
+        "why": verdict.why,
+        "expected": f"{share(verdict.expected)} [{low:.2f}-{high:.2f}], {verdict.protocol}",
+        "confidence": verdict.confidence,
+        "as good": ", ".join(verdict.ties[:NUM_TIES_SHOWN]) + _more(len(verdict.ties) - NUM_TIES_SHOWN),
+        "cheapest": verdict.cheapest if verdict.ties else "",
+        "measure next": ", ".join(verdict.next),
+        "left out": ", ".join(
+            f"{count} by {limit.replace('_', ' ')}" for limit, count in verdict.left_out.items()
+        ),
+    }
+    card(
+        f"Take {verdict.take} for {_title(answer.query)}.", {name: text for name, text in shown.items() if text}
+    )
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
+
+
 def show_trial(trial: "Trial") -> None:
     """A line beside the answer for each expert as it is tried."""
     message(
@@ -161,6 +189,7 @@ def _recommended(expert: "RecommendedExpert") -> tuple[object, ...]:
         expert.expert,
         share(expert.expected_accuracy),
         f"{low:.2f}-{high:.2f}",
+        "measured here" if expert.measured else f"{expert.evidence.results} results",
         share(expert.expected_regret),
         size(expert.num_params),
         expert.license or "-",

@@ -134,7 +134,10 @@ def show_expert(expert: "ExpertRecord") -> None:
             "multiply-adds": size(expert.flops),
             "input size": expert.input_size or "-",
             "licence": expert.license or "not known",
-            "added": f"{expert.created_at[:19]} UTC" + (" (starter content)" if expert.builtin else ""),
+            "also called": ", ".join(expert.aliases) or "-",
+            "added": f"{expert.created_at[:19]} UTC"
+            + (" (starter content)" if expert.builtin else "")
+            + (" (toy)" if expert.toy else ""),
         },
     )
 

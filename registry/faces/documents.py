@@ -139,6 +139,8 @@ def of_expert(expert: "ExpertRecord") -> dict[str, Any]:
         "input_size": expert.input_size,
         "license": expert.license,
         "cached_as": expert.cached_as,
+        "toy": expert.toy,
+        "aliases": expert.aliases,
         "builtin": expert.builtin,
         "created_at": expert.created_at,
     }

@@ -1,6 +1,6 @@
 """The part of ``TaskRegistry`` that keeps experts, and the results that were measured with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from registry.answers import ImportedExperts, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
+from registry.experts.limits import Limits
 from registry.ingest.networks import measure_expert
 from registry.ingest.tables import read_results
 from registry.library.base import RegistryBase
@@ -129,13 +130,19 @@ class Experts(RegistryBase):
         counts = len(merged.new), len(merged.changed), merged.unchanged
         return ImportedExperts(str(root), *counts, results=len(results), notes=notes)
 
-    def experts(self) -> Records[ExpertRecord]:
-        """Every expert, in order of name.
+    def experts(self, *, patterns: Sequence[str] = (), toys: bool = True) -> Records[ExpertRecord]:
+        """Experts in order of name.
+
+        Args:
+            patterns: Only those whose name or alias matches one, such as ``convnext*``; all without any.
+            toys: Whether the small networks of this package are among them.
 
         Raises:
+            InvalidQueryError: If no expert matches a pattern.
             StorageError: If there is no registry.
         """
-        return Records(self._opened().experts(builtin=self.builtin))
+        experts, _ = Limits(patterns=patterns).within(self._opened().experts(builtin=self.builtin))
+        return Records([expert for expert in experts if toys or not expert.toy])
 
     def expert(self, name: str) -> ExpertRecord:
         """One expert by name.
@@ -177,39 +184,69 @@ class Experts(RegistryBase):
         protocol: str = "unspecified",
         seed: int | None = None,
         source: str = "",
+        run_id: str = "",
+        lower_is_better: bool | None = None,
     ) -> ResultRecord:
-        """Remember a measured score of an expert on a task.
+        """Remember a measured score of an expert on a task; one that is there already is not added again.
+
+        Args:
+            task: Name of a task, whose latest version is meant, or ``name@version``.
+            expert: Name of an expert.
+            accuracy: The value of the metric, 0 to 1 for an accuracy.
+            metric: What was measured, see ``registry.metrics``.
+            protocol: How it was measured, such as ``linear_probe_20shot`` or ``fine_tuned``.
+            seed: Seed of the measurement.
+            source: Who measured it.
+            run_id: Id of the run that measured it; the same run is kept once.
+            lower_is_better: Which way the metric goes, for one that is not known.
 
         Raises:
             NotFoundError: If the task or the expert is not registered.
-            InvalidRecordError: If the accuracy is not from 0 to 1.
+            InvalidRecordError: If the value is out of the range of the metric, it is not known which way the
+                metric goes, or the value contradicts another of the same seed.
         """
-        result = ResultRecord(task, expert, accuracy, metric, protocol, seed, source)
-        self._result_check()(result)
-        self._store.add_results([result])
+        store = self._opened()
+        version, record = store.task(task), store.expert(expert)
+        result = ResultRecord(
+            version.name,
+            expert,
+            accuracy,
+            metric,
+            protocol,
+            seed,
+            source,
+            lower_is_better=lower_is_better,
+            task_version=version.version,
+            weights_hash=record.weights_hash,
+            run_id=run_id,
+        )
+        store.add_results([result])
         return result
 
-    def import_results(self, path: str | Path, *, skip_bad: bool = False) -> tuple[int, list[str]]:
-        """Remember the results of a CSV file; see ``registry.ingest.tables``.
+    def import_results(
+        self, path: str | Path, *, skip_bad: bool = False, unregistered: bool = False
+    ) -> tuple[int, list[str]]:
+        """Remember the results of a CSV file; see ``registry.ingest.tables``. What is there is not added again.
 
         Args:
             path: The CSV file.
             skip_bad: Take the good rows and leave the bad ones; without it, all or none.
+            unregistered: Take results on tasks and of experts that are not registered too. Such tasks have no
+                data: they are never neighbours, but say how experts compare.
 
         Returns:
-            How many were taken, and a sentence for every row that was not.
+            How many were new, and a sentence for every cause of rows that were not taken.
 
         Raises:
-            InvalidRecordError: If the file is bad, or a row is and ``skip_bad`` is not set; every bad row is
-                named.
+            InvalidRecordError: If the file is bad, a row is and ``skip_bad`` is not set, or a result
+                contradicts another of the same seed; every bad row is named.
             StorageError: If there is no registry.
         """
-        results, problems = read_results(Path(path), self._result_check())
+        check = self._result_check() if not unregistered else lambda result: None
+        results, problems = read_results(Path(path), check)
         if problems and not skip_bad:
             raise InvalidRecordError("; ".join(problems))
-        if results:
-            self._store.add_results(results)
-        return len(results), problems
+        return len(self._opened().add_results(results)), problems
 
     def results(self, *, task: str | None = None, expert: str | None = None) -> Records[ResultRecord]:
         """Every result, of one task or expert if asked for.
@@ -248,7 +285,7 @@ class Experts(RegistryBase):
         measured = measure_expert(loader, registered, seed=seed, device=device, progress=progress)
         if record:
             self.add_result(
-                registered.name,
+                f"{registered.name}@{registered.version}",
                 expert,
                 accuracy=measured.accuracy,
                 protocol=measured.protocol,

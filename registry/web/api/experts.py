@@ -48,13 +48,13 @@ def list_experts(
     return paged(models.ExpertList, request, response, {"experts": shown}, len(matching), limit, offset)
 
 
-@router.get("/experts/{name}", dependencies=[READS], responses=UNCHANGED)
+@router.get("/experts/{name:path}", dependencies=[READS], responses=UNCHANGED)
 def get_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
     """One expert; `t2v expert show`."""
     return answered(models.Expert, documents.of_expert(registry.expert(name)))
 
 
-@router.delete("/experts/{name}", dependencies=[WRITES], status_code=204)
+@router.delete("/experts/{name:path}", dependencies=[WRITES], status_code=204)
 def remove_expert(
     name: models.ExpertName,
     registry: Registry,
@@ -64,7 +64,7 @@ def remove_expert(
     registry.remove_expert(name, purge=purge)
 
 
-@router.post("/experts/{name}/restore", dependencies=[WRITES])
+@router.post("/experts/{name:path}/restore", dependencies=[WRITES])
 def restore_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
     """Bring back an expert that was removed; `t2v expert restore`."""
     registry.restore_expert(name)

@@ -13,6 +13,7 @@ from registry.notebooks import to_json
 from registry.records import Kind, ResultRecord
 
 NAME = r"^[A-Za-z0-9._-]{1,128}$"
+EXPERT_NAME = r"^[A-Za-z0-9._/:-]{1,160}$"
 REFERENCE = r"^[A-Za-z0-9._-]{1,128}(@[A-Za-z0-9._-]{1,128})?$"
 MAX_TEXT = 2000
 
@@ -22,7 +23,7 @@ TaskReference = Annotated[
 ]
 AliasName = Annotated[str, Path(pattern=NAME, description="An alias.", examples=["champion"])]
 ExpertName = Annotated[
-    str, Path(pattern=NAME, description="Name of an expert.", examples=["resnet14w32.mnist"])
+    str, Path(pattern=EXPERT_NAME, description="Name of an expert.", examples=["resnet14w32.mnist"])
 ]
 Where = Annotated[
     str | None,
@@ -54,6 +55,7 @@ RESULT = to_json(
 """Examples of the dataclasses that the API gives as they are."""
 
 Word = Annotated[str, StringConstraints(pattern=NAME)]
+ExpertWord = Annotated[str, StringConstraints(pattern=EXPERT_NAME)]
 
 
 class Answer(BaseModel):
@@ -192,6 +194,8 @@ class Expert(Answer):
     input_size: int | None = Field(examples=[64])
     license: str = Field(examples=["apache-2.0"])
     cached_as: str = Field(examples=[""])
+    toy: bool = Field(examples=[True])
+    aliases: list[str] = Field(examples=[[]])
     builtin: bool = Field(examples=[True])
     created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
 
@@ -257,12 +261,14 @@ class NewResult(Body):
     """A score that was measured elsewhere."""
 
     task: Word = Field(examples=["mnist"])
-    expert: Word = Field(examples=["resnet14w32.kmnist"])
-    accuracy: float = Field(ge=0, le=1, examples=[0.91])
+    expert: ExpertWord = Field(examples=["resnet14w32.kmnist"])
+    accuracy: float = Field(examples=[0.91])
     metric: Word = Field("accuracy", examples=["accuracy"])
     protocol: Word = Field("unspecified", examples=["linear_probe_20shot"])
     seed: int | None = Field(None, ge=0, lt=2**32, examples=[0])
     source: str = Field("", max_length=MAX_TEXT, examples=["table 3 of our report"])
+    run_id: str = Field("", max_length=200, examples=["8f3a"])
+    lower_is_better: bool | None = Field(None, examples=[None])
 
 
 class TagChange(Body):

@@ -102,6 +102,17 @@ def get_recommendation(
         Query(max_length=100, description="SPDX identifiers, of which an expert must have one."),
     ] = None,
     probe: models.ProbeName = None,
+    protocol: Annotated[
+        str | None, Query(max_length=128, description="How the accuracy would be measured.")
+    ] = None,
+    experts: Annotated[
+        list[Annotated[str, Query(max_length=160)]] | None,
+        Query(max_length=100, description="Patterns of names, such as convnext*."),
+    ] = None,
+    toys: Annotated[
+        bool, Query(description="Whether the small networks that ship are recommended too.")
+    ] = False,
+    published: Annotated[bool, Query(description="Whether published results count as evidence.")] = True,
 ) -> Recommendation:
     """The experts to start from for a registered task; `t2v recommend`. Trials, and new data, need a job."""
     return registry.recommend(
@@ -112,6 +123,10 @@ def get_recommendation(
         input_size=input_size,
         licenses=licenses or (),
         probe=probe,
+        protocol=protocol,
+        experts=experts or (),
+        toys=toys,
+        published=published,
     )
 
 

@@ -23,6 +23,12 @@ RECOMMEND_OPTIONS = frozenset(
         "licenses",
         "input_size",
         "loadable_offline",
+        "protocol",
+        "metric",
+        "experts",
+        "toys",
+        "published",
+        "download",
         "probe",
     }
 )

@@ -55,7 +55,7 @@ def experts(
     return render(request, "experts.html", shown)
 
 
-@router.get("/experts/{name}")
+@router.get("/experts/{name:path}")
 def expert(request: Request, name: str) -> HTMLResponse:
     """The card of an expert, with the tasks that it is best on."""
     registry: TaskRegistry = request.app.state.registry
