@@ -12,7 +12,6 @@ from registry.errors import IngestError, RegistryError
 from registry.ingest.data import READING_SETTINGS, check_data_is_there, reading_options
 from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
-from registry.recommend.scores import score
 from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
@@ -59,6 +58,8 @@ def open_data(
     Raises:
         IngestError: If an option is out of its range.
     """
+    from registry.recommend.scores import score
+
     settings = make_settings(**options)
     with translated_errors():
         from indexer.experts.trials import TrialData

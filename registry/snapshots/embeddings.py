@@ -41,7 +41,7 @@ class EmbeddingCache:
     def __init__(self, database: Database, space: SpaceRecord) -> None:
         self._database = database
         self._table = schema.embeddings_table_name(space.space_id)
-        self._dim = space.dim
+        self._dim = len(space.trivial)
         self._space_id = space.space_id
         self._refused = ""  # generation of files that are damaged or outgrown
         self._outgrown_rows = 0  # when the index was last found outgrown, built again or not
