@@ -1,7 +1,7 @@
 """Names and references: what may name a task, a tag or an expert, and what ``name@version`` stands for."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Self
 
 from registry.errors import InvalidRecordError
@@ -77,3 +77,70 @@ class Reference(NamedTuple):
     def fits(self, version: int, aliases: Collection[str]) -> bool:
         """Whether a version of the task with these aliases is the one that is meant."""
         return self.wanted == str(version) or self.wanted in aliases
+
+
+_MILLION, _BILLION = 10**6, 10**9
+
+DATASETS: Mapping[str, int] = {
+    "imagenet1k": 1_281_167,
+    "imagenet12k": 12_000_000,
+    "imagenet21k": 14_197_122,
+    "tiny_imagenet": 100_000,
+    "inat21": 2_686_843,
+    "jft300m": 300 * _MILLION,
+    "instagram1b": 940 * _MILLION,  # of hashtags of ImageNet-1k: 1.5 thousand; Mahajan et al. 2018
+    "instagram3b": 3_600 * _MILLION,
+    "yfcc100m": 99 * _MILLION,
+    "yfcc15m": 15 * _MILLION,
+    "cc12m": 12 * _MILLION,
+    "wit400m": 400 * _MILLION,  # of OpenAI
+    "laion400m": 413 * _MILLION,
+    "laion2b": 2_320 * _MILLION,
+    "laion5b": 5_850 * _MILLION,
+    "laion_aesthetic": 900 * _MILLION,
+    "datacomp_s": 1_400_000,
+    "datacomp_m": 14 * _MILLION,
+    "datacomp_l": 140 * _MILLION,
+    "datacomp1b": 1_400 * _MILLION,
+    "commonpool_s": 12_800_000,
+    "commonpool_m": 128 * _MILLION,
+    "commonpool_l": 1_280 * _MILLION,
+    "commonpool_xl": 12_800 * _MILLION,
+    "dfn2b": 2 * _BILLION,
+    "dfn5b": 5 * _BILLION,
+    "metaclip400m": 400 * _MILLION,
+    "metaclip2b": 2_500 * _MILLION,
+    "merged2b": 2 * _BILLION,
+    "merged38m": 38 * _MILLION,
+    "merged30m": 30 * _MILLION,
+    "webli": 10 * _BILLION,
+    "lvd142m": 142 * _MILLION,
+    "lvd1689m": 1_689 * _MILLION,
+    "sat493m": 493 * _MILLION,
+    "sa1b": 11 * _MILLION,
+    "align": 1_800 * _MILLION,
+    "places365": 1_803_460,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "mnist": 60_000,
+    "caltech101": 3_030,
+    "stanford_dogs": 12_000,
+    "oxford_pets": 3_680,
+    "cub200": 5_994,
+    "nabirds": 23_929,
+    "aircraft": 6_667,
+    "cars": 8_144,
+    "dtd": 3_760,
+    "eurosat": 27_000,
+    "flowers102": 2_040,
+    "food101": 75_750,
+    "resisc45": 31_500,
+    "sun397": 76_127,
+    "svhn": 73_257,
+    "smallnorb": 24_300,
+    "stl10": 5_000,
+    "voc2007": 5_011,
+    "fer2013": 28_709,
+    "beans": 1_034,
+}
+"""Datasets that networks are trained on, and how many images or pairs each has for that, as papers say."""

@@ -3,6 +3,6 @@
 # with the package. Arguments go to `t2v demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. scripts/venv.sh
+. scripts/venv.sh zoo
 echo "Running t2v demo ..."
 exec .venv/bin/t2v demo "$@"

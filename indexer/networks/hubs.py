@@ -256,6 +256,18 @@ class TextEncoder(nn.Module):
         return hidden.masked_fill(mask[..., None] == 0, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
+def build_timm(architecture: str, install: str, num_classes: int = 1000) -> Any:
+    """An architecture of timm with its head, not pretrained.
+
+    Raises:
+        WeightsError: If timm is not installed; ``install`` says what to do about it.
+    """
+    try:
+        return _import("timm").create_model(architecture, num_classes=num_classes)
+    except WeightsError as err:
+        raise WeightsError(f"{architecture}: is built by timm, which cannot be imported; {install}") from err
+
+
 def _import(library: str) -> ModuleType:
     """Import timm or transformers, after torchvision, which both need and which has to come through its door.
 

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.networks.headless import Body, blank_input, count_params, head_name, measure_features, remove_head
 from indexer.networks.loaders import BUILTIN_FOLDER, Loader, list_builtin, parse_loader, text_options
+from indexer.networks.packaged import PACKAGED, load_packaged
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.tokens import Tokenizer
 from indexer.networks.weights import fill, hash_weights, misfit, read_shapes, read_weights
@@ -203,8 +204,7 @@ def load_network(loader: str) -> PretrainedNetwork:
 
     Raises:
         UnknownNameError: If there is no such architecture or weights.
-        WeightsError: If the weights cannot be read, do not fit the architecture, or make no network that maps
-            images or texts to features.
+        WeightsError: If the weights cannot be read, or do not make a network that maps samples to features.
         SettingsError: If what the loader says of texts is not understood.
     """
     parsed = parse_loader(loader)
@@ -279,7 +279,7 @@ def _load_body(loader: Loader) -> Body:
 
 
 def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
-    """Name, network with its head and input transform of a file, a built-in network or torchvision's."""
+    """Name, network with its head and input transform: of a file, built in, packaged or torchvision's."""
     if loader.file:
         stem = loader.file.name.removesuffix(loader.file.suffix)
         name = f"{loader.architecture}.{stem.removeprefix(f'{loader.architecture}.')}"
@@ -287,6 +287,8 @@ def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
     if loader.name in list_builtin():
         builtin = Loader(loader.name, "named", loader.architecture)
         return loader.name, *_from_file(builtin, BUILTIN_FOLDER / f"{loader.name}.safetensors")
+    if loader.name in PACKAGED:
+        return loader.name, *load_packaged(loader.name)
     return loader.name, *_from_torchvision(loader)
 
 
@@ -359,7 +361,7 @@ def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
 
     name, architecture = loader.name, loader.architecture
     if architecture not in models.list_models(module=models):
-        raise UnknownNameError("network", name, [*list_builtin(), *list_torchvision()])
+        raise UnknownNameError("network", name, [*list_builtin(), *PACKAGED, *list_torchvision()])
     entries = models.get_model_weights(architecture)
     if loader.weights not in entries.__members__:
         raise UnknownNameError("network", name, [f"{architecture}.{entry.name}" for entry in entries])

@@ -1,6 +1,7 @@
 """The grammar of loaders: what a text that names a network means. Loads no torch.
 
 resnet14w32.tiny_imagenet      weights that ship with this package
+tf_efficientnet_lite0.in1k     weights of a pip package that the extra ``zoo`` brings
 resnet18.IMAGENET1K_V1         torchvision's weights, downloaded and cached by torchvision
 resnet18@my.safetensors        an architecture of this package or of torchvision, weights of a local file
 vit_h_14.NAME@my.safetensors   the same, with the input transform of torchvision's weights NAME
@@ -25,7 +26,7 @@ BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
 Source = Literal["named", "timm", "hf", "python", "torchscript"]
 
 LOADER_FORMS = {
-    "ARCHITECTURE.WEIGHTS": "weights that ship with this package, or torchvision's",
+    "ARCHITECTURE.WEIGHTS": "weights that ship with this package, those of the extra zoo, or torchvision's",
     "ARCHITECTURE@FILE": "weights of a local file",
     "timm:NAME": "timm's weights by name",
     "timm:ARCHITECTURE@FILE": "timm's architecture, weights of a local file",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from indexer.errors import UnknownNameError
 from indexer.networks.loaders import Loader, list_builtin, parse_loader
+from indexer.networks.packaged import PACKAGED, is_packaged_here
 
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
 _LIBRARIES = {"timm": "timm", "hf": "transformers"}
@@ -14,10 +15,10 @@ _LIBRARIES = {"timm": "timm", "hf": "transformers"}
 def is_loadable_offline(text: str, cached_as: str = "") -> bool:
     """Whether a loader finds its weights on this machine.
 
-    That holds for weights that ship with this package, for files and folders that are there, and for what was
-    fetched before: into the cache of torch's hub (torchvision, some of timm) or that of Hugging Face. The
-    library has to be installed. Nothing is opened, so a damaged file counts. A Python function does not: nobody
-    knows what it reads.
+    That holds for weights that ship with this package or come as a pip package, for files and folders that are
+    there, and for what was fetched before: into the cache of the hub of torch (torchvision, some of timm) or of
+    Hugging Face. The library has to be installed. Nothing is opened, so a damaged file counts. A function of
+    Python does not: nobody knows what it reads.
 
     Args:
         text: The loader.
@@ -41,6 +42,8 @@ def _is_here(loader: Loader, cached_as: str) -> bool:
         return False
     if loader.source == "named" and loader.name in list_builtin():
         return True
+    if loader.source == "named" and loader.name in PACKAGED:
+        return is_packaged_here(loader.name)
     return _is_cached(cached_as or _looked_up(loader))
 
 

@@ -1,7 +1,7 @@
 """The starter content that ships with this package: tasks, embeddings, experts and results.
 
-It lies in ``registry/builtin`` as text where a person may want to read it: ``starter.json`` (tasks, spaces and
-experts), ``results.csv``, and ``embeddings.npz``. ``CARD.md`` beside them says how it was made.
+The content lies in ``registry/builtin``, as text where a person may want to read it: ``starter.json`` (tasks,
+spaces and experts), ``results.csv``, and ``embeddings.npz``. ``CARD.md`` beside them says how it was made.
 
 Axes: T tasks, D filters of the probe, F features of the probe.
 """
@@ -28,13 +28,18 @@ Record = TypeVar("Record", TaskRecord, ExpertRecord, ResultRecord)
 
 @dataclass(frozen=True, eq=False)
 class Starter:
-    """A small registry as plain records; ``embeddings`` are in order of ``tasks``, all in ``space``."""
+    """A small registry as plain records; ``embeddings`` are in order of ``tasks``, all in ``space``.
+
+    ``toys`` names the experts that show how a registry works and are not worth starting from where a network of
+    another size is at hand: those of the shipped weights.
+    """
 
     space: SpaceRecord
     tasks: tuple[TaskRecord, ...]
     embeddings: tuple[EmbeddingRecord, ...]
     experts: tuple[ExpertRecord, ...]
     results: tuple[ResultRecord, ...]
+    toys: tuple[str, ...] = ()
 
 
 def populate(store: Store, folder: Path = FOLDER) -> None:
@@ -62,6 +67,7 @@ def load_starter(folder: Path = FOLDER) -> Starter:
         ),
         experts=tuple(_record(ExpertRecord, values) for values in document["experts"]),
         results=tuple(_record(ResultRecord, row | _numbers(row)) for row in rows),
+        toys=tuple(document.get("toys", ())),
     )
 
 
@@ -73,6 +79,7 @@ def save_starter(starter: Starter, folder: Path = FOLDER) -> None:
         "tasks": [_plain(task, without={"builtin"}) for task in starter.tasks],
         "embeddings": [_plain(embedding, without=set(VECTORS)) for embedding in starter.embeddings],
         "experts": [_plain(expert, without={"builtin"}) for expert in starter.experts],
+        "toys": sorted(starter.toys),
     }
     (folder / "starter.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     arrays: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The card of an exported folder: what a hub and its readers are told of the records in it.
+"""The card of an exported folder: what a hub and its readers learn about the records in it.
 
 The same records make the same card. Names of tasks, tags and spaces are of letters that mean nothing to YAML or
 Markdown, see ``registry.records.NAME_PATTERN``.
@@ -32,8 +32,8 @@ _TEXT = """\
 # Embeddings of {num_tasks} datasets
 
 {counts}, exported by `t2v export` of
-task2vec-registry. A task is a labelled dataset, told by its Fisher information in a probe, a number for each
-filter. No sample of any dataset is in here.
+task2vec-registry. A task is a labelled dataset, described by its Fisher information in a probe, a number for
+each filter. No sample of any dataset is in here.
 
 ## Use
 
@@ -78,7 +78,7 @@ def card_of(tables: Mapping[str, pa.Table], spaces: Sequence[SpaceRecord], licen
         tables: Rows of ``registry.bundles.format.RECORD_TABLES`` in the bundle, of tasks in order of name and
             version.
         spaces: In the bundle.
-        license: Of the records, as their owner says.
+        license: Licence of the records, as their owner says.
     """
     tasks = _latest(tables["tasks"])
     counts = {"tasks": len(tasks), **{name: len(tables[name]) for name in ("experts", "results")}}
@@ -86,7 +86,7 @@ def card_of(tables: Mapping[str, pa.Table], spaces: Sequence[SpaceRecord], licen
     text = _TEXT.format(
         num_tasks=len(tasks),
         counts=", ".join(f"{count} {named[name]}" for name, count in counts.items()),
-        spaces="\n".join(f"| {it.space_id} | {_cell(it.probe)} | {it.dim} |" for it in spaces)
+        spaces="\n".join(f"| {space.space_id} | {_cell(space.probe)} | {space.dim} |" for space in spaces)
         or "| none | | |",
         tasks="\n".join(_rows(tasks)),
     )
@@ -118,12 +118,12 @@ def _front_matter(counts: Mapping[str, int], spaces: Sequence[SpaceRecord], lice
 def _latest(tasks: pa.Table) -> list[dict[str, object]]:
     """The latest version of each task, with the number of its versions."""
     columns = ["name", "version", "kind", "num_classes", "num_samples", "tags"]
-    found: dict[str, dict[str, object]] = {}
+    latest: dict[str, dict[str, object]] = {}
     versions: dict[str, int] = {}
     for row in tasks.select(columns).to_pylist():
         versions[row["name"]] = versions.get(row["name"], 0) + 1
-        found[row["name"]] = row
-    return [{**row, "versions": versions[name]} for name, row in found.items()]
+        latest[row["name"]] = row
+    return [{**row, "versions": versions[name]} for name, row in latest.items()]
 
 
 def _rows(tasks: Sequence[dict[str, object]]) -> list[str]:

@@ -1,6 +1,6 @@
 """The records of a bundle, each checked: nothing is written before all of them are known to be right.
 
-A pass over the whole bundle keeps, of each task version, only what tells whether the registry has it too.
+A pass over the whole bundle keeps, of each task version, only what shows whether the registry has it too.
 
 Axes: T embeddings, D filters of the probe, F features of the probe.
 """
@@ -35,7 +35,7 @@ class Contents:
     Attributes:
         spaces: All of them, by id.
         tasks: Content digest of each task version, in order of keys.
-        checksums: Of each embedding, by space.
+        checksums: Checksum of each embedding, by space.
         experts: All of them, by name.
         result_names: Names of tasks and of experts that results are of, as ``(kind, name)``.
     """
@@ -64,7 +64,7 @@ def read_contents(bundle: Bundle) -> Contents:
     contents.experts = _experts(bundle)
     for result in _each(bundle, "results", ResultRecord):
         contents.result_names |= {("task", result.task), ("expert", result.expert)}
-    with _told_of(bundle, "audit"):
+    with _naming_member(bundle, "audit"):
         for line in _each(bundle, "audit", AuditRecord):
             _check_line(line)
     return contents
@@ -72,7 +72,7 @@ def read_contents(bundle: Bundle) -> Contents:
 
 def records(bundle: Bundle, table: str, record_type: type[Record]) -> Iterator[list[Record]]:
     """Records of a table, a row group at a time; vectors are not for this, see ``embeddings``."""
-    with _told_of(bundle, table):
+    with _naming_member(bundle, table):
         for rows in bundle.row_groups(table):
             yield schema.from_arrow(record_type, rows)
 
@@ -80,13 +80,13 @@ def records(bundle: Bundle, table: str, record_type: type[Record]) -> Iterator[l
 def embeddings(bundle: Bundle, space_id: str) -> Iterator[list[EmbeddingRecord]]:
     """The embeddings in a space, a row group at a time; each is what its checksum was made of."""
     table = schema.embeddings_table_name(space_id)
-    with _told_of(bundle, table):
+    with _naming_member(bundle, table):
         for rows in bundle.row_groups(table):
             yield schema.from_arrow(EmbeddingRecord, rows)
 
 
 def task_digest(fingerprint: str, settings: str) -> bytes:
-    """What tells whether two task versions are of the same data and settings."""
+    """What shows whether two task versions are of the same data and settings."""
     return hashlib.blake2b(f"{len(fingerprint)} {fingerprint}{settings}".encode(), digest_size=16).digest()
 
 
@@ -96,8 +96,8 @@ def _each(bundle: Bundle, table: str, record_type: type[Record]) -> Iterator[Rec
 
 
 @contextmanager
-def _told_of(bundle: Bundle, table: str) -> Iterator[None]:
-    """Tell of which member a complaint is.
+def _naming_member(bundle: Bundle, table: str) -> Iterator[None]:
+    """Name the member in the errors of the block.
 
     Raises:
         BundleError: If there is one.
@@ -114,7 +114,7 @@ def _require(condition: bool, what: str) -> None:
     """State what has to hold.
 
     Raises:
-        ValueError: If it does not; ``_told_of`` says where.
+        ValueError: If it does not; ``_naming_member`` says where.
     """
     if not condition:
         raise ValueError(what)
@@ -141,18 +141,18 @@ def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
     Raises:
         BundleError: If they are not.
     """
-    found: dict[str, SpaceRecord] = {}
-    with _told_of(bundle, "spaces"):
+    spaces: dict[str, SpaceRecord] = {}
+    with _naming_member(bundle, "spaces"):
         for space in _each(bundle, "spaces", SpaceRecord):
-            _check_order(next(reversed(found), None), space.space_id)
+            _check_order(next(reversed(spaces), None), space.space_id)
             _check_space(space)
-            found[space.space_id] = space
-    if list(found) != bundle.space_ids:
-        odd = min(found.keys() ^ set(bundle.space_ids))
+            spaces[space.space_id] = space
+    if list(spaces) != bundle.space_ids:
+        odd = min(spaces.keys() ^ set(bundle.space_ids))
         raise BundleError(
             f"{bundle.path}: space {odd} must have a row and a member of its own; nothing was imported"
         )
-    return found
+    return spaces
 
 
 def _check_space(space: SpaceRecord) -> None:
@@ -168,10 +168,10 @@ def _check_space(space: SpaceRecord) -> None:
 
 def _tasks(bundle: Bundle) -> dict[Key, bytes]:
     """Digests of the tasks, by key."""
-    found: dict[Key, bytes] = {}
+    digests: dict[Key, bytes] = {}
     last: Key | None = None
     aliases: set[str] = set()
-    with _told_of(bundle, "tasks"):
+    with _naming_member(bundle, "tasks"):
         for task in _each(bundle, "tasks", TaskRecord):
             _check_order(last, (task.name, task.version))
             _check_task(task)
@@ -179,8 +179,8 @@ def _tasks(bundle: Bundle) -> dict[Key, bytes]:
             _require(aliases.isdisjoint(task.aliases), f"an alias of task {task.name} names two versions")
             aliases |= set(task.aliases)
             last = task.name, task.version
-            found[last] = task_digest(task.fingerprint, task.settings)
-    return found
+            digests[last] = task_digest(task.fingerprint, task.settings)
+    return digests
 
 
 def _check_task(task: TaskRecord) -> None:
@@ -195,22 +195,22 @@ def _check_task(task: TaskRecord) -> None:
 
 def _checksums(bundle: Bundle, space_id: str, tasks: dict[Key, bytes]) -> dict[Key, int]:
     """Checksums of the embeddings in a space, by key."""
-    found: dict[Key, int] = {}
+    checksums: dict[Key, int] = {}
     last: Key | None = None
-    with _told_of(bundle, schema.embeddings_table_name(space_id)):
+    with _naming_member(bundle, schema.embeddings_table_name(space_id)):
         for batch in embeddings(bundle, space_id):
             for embedding in batch:
                 key = embedding.task, embedding.version
                 _check_order(last, key)
-                _check_embedding(embedding, known=key in tasks)
-                found[key] = embedding.checksum or 0
+                _check_embedding(embedding, has_task=key in tasks)
+                checksums[key] = embedding.checksum or 0
                 last = key
-    return found
+    return checksums
 
 
-def _check_embedding(embedding: EmbeddingRecord, *, known: bool) -> None:
+def _check_embedding(embedding: EmbeddingRecord, *, has_task: bool) -> None:
     name = f"{embedding.task}@{embedding.version}"
-    _require(known, f"{name} is no task of this file")
+    _require(has_task, f"{name} is no task of this file")
     _require(bool(embedding.checksum), f"the embedding of {name} has no checksum")
     _require(not (embedding.standard_error < 0).any(), f"the standard error of {name} must not be negative")
 
@@ -222,7 +222,7 @@ def _refuse_tasks_without_embedding(bundle: Bundle, contents: Contents) -> None:
         BundleError: If one has no embedding in any space.
     """
     for name, version in contents.tasks:
-        if not any((name, version) in known for known in contents.checksums.values()):
+        if not any((name, version) in embedded for embedded in contents.checksums.values()):
             raise BundleError(
                 f"{bundle.path}: task {name}@{version} has no embedding in any space; nothing was imported"
             )
@@ -235,18 +235,19 @@ def _check_line(line: AuditRecord) -> None:
     if line.action == "task.purge":  # versions that were purged are not given again
         versions = details.get("versions")
         _require(
-            isinstance(versions, list) and all(type(it) is int and 1 <= it <= MAX_NUMBER for it in versions),
-            f"the purge of {line.subject} must tell its versions",
+            isinstance(versions, list)
+            and all(type(number) is int and 1 <= number <= MAX_NUMBER for number in versions),
+            f"the purge of {line.subject} must name its versions",
         )
 
 
 def _experts(bundle: Bundle) -> dict[str, ExpertRecord]:
     """The experts, by name."""
-    found: dict[str, ExpertRecord] = {}
-    with _told_of(bundle, "experts"):
+    experts: dict[str, ExpertRecord] = {}
+    with _naming_member(bundle, "experts"):
         for expert in _each(bundle, "experts", ExpertRecord):
-            _check_order(next(reversed(found), None), expert.name)
+            _check_order(next(reversed(experts), None), expert.name)
             _require(not expert.removed_at, f"expert {expert.name} is removed")
             _check_time(expert.created_at)
-            found[expert.name] = expert
-    return found
+            experts[expert.name] = expert
+    return experts

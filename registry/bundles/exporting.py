@@ -61,7 +61,7 @@ def export_bundle(
 
     Args:
         store: What is exported.
-        path: Of the file or folder; a former one is replaced once the new one is whole.
+        path: File or folder to write; a former one is replaced once the new one is whole.
         selection: What of it.
         as_folder: Whether to write a folder.
         license: What the card of a folder says; nobody knows it if empty.
@@ -128,10 +128,12 @@ def _chosen(store: Store, selection: Selection) -> set[str] | None:
 def _record_tables(store: Store, selection: Selection, names: set[str] | None) -> dict[str, pa.Table]:
     """The rows of all tables but those of spaces and embeddings, in order of their keys."""
     rows = {name: store.database.read(name, where=PRESENT) for name in ("tasks", "experts")}
-    known = {name: set(table["name"].to_pylist()) for name, table in rows.items()}
-    results = _among(store.database.read("results"), "task", known["tasks"] if names is None else names)
-    results = _among(results, "expert", known["experts"])
-    tasks, experts, results = (_builtin(it, selection) for it in (rows["tasks"], rows["experts"], results))
+    names_of = {name: set(table["name"].to_pylist()) for name, table in rows.items()}
+    results = _among(store.database.read("results"), "task", names_of["tasks"] if names is None else names)
+    results = _among(results, "expert", names_of["experts"])
+    tasks, experts, results = (
+        _builtin(table, selection) for table in (rows["tasks"], rows["experts"], results)
+    )
     audit = store.database.read("audit")
     if names is not None:
         tasks = _among(tasks, "name", names)
@@ -214,7 +216,7 @@ def _some_embeddings(store: Store, table: str, columns: pa.Schema, keys: list[Ke
         records = schema.from_arrow(EmbeddingRecord, rows)
     except InvalidRecordError as err:
         raise StorageError(
-            f"{store.uri}: table {table} is damaged: {err}; `t2v verify` tells what can be mended"
+            f"{store.uri}: table {table} is damaged: {err}; `t2v verify` reports what can be repaired"
         ) from err
     checksums = [record.checksum or replace(record, checksum=None).checksum for record in records]
     column = columns.get_field_index("checksum")

@@ -142,8 +142,8 @@ def _open_files(path: Path, stack: ExitStack) -> dict[str, IO[bytes]]:
     files: dict[str, IO[bytes]] = {}
     try:
         with os.scandir(path) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
             if entry.name in HUB_ENTRIES:
                 continue
             if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):

@@ -8,7 +8,7 @@ It is a zip archive whose members are stored as they are, one right after the ot
 
 Members hold the columns of ``registry.storage.schema``, compressed by zstd inside Parquet, rows in order of
 their key.
-There is no index and nothing that runs. The same content makes the same bytes: nothing in a bundle tells when
+There is no index and nothing that runs. The same content makes the same bytes: nothing in a bundle says when
 or under which name it was written. ``registry.bundles.folders`` writes the same members as files of a folder.
 """
 

@@ -36,7 +36,7 @@ def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
 
     Args:
         store: The registry; made, empty, if there is none.
-        path: Of the file or folder.
+        path: The file or folder.
         policy: What to do where file and registry disagree.
 
     Returns:
@@ -48,7 +48,7 @@ def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
         contents = read_contents(bundle)
         created = not store.exists
         if created:
-            make_plan(store, contents, policy, str(path))  # what is wrong is told before anything is made
+            make_plan(store, contents, policy, str(path))  # what is wrong is reported before anything is made
             Store.create(store.uri)
         with store.write_lock():
             plan = make_plan(store, contents, policy, str(path))
@@ -119,9 +119,9 @@ class _Import:
 
     def _add_history(self) -> None:
         """Append the lines of the audit that are not here."""
-        known = self._digests("audit", AuditRecord)
+        here = self._digests("audit", AuditRecord)
         for batch in contents.records(self._bundle, "audit", AuditRecord):
-            lines = _unknown(batch, known)
+            lines = _new(batch, here)
             self._note(lines)
             self._counts["audit"] += len(lines)
 
@@ -139,15 +139,15 @@ class _Import:
             (name, here): theirs.get((name, version)) if here == version else None
             for (name, version), here in self._plan.new.items()
         }
-        present, doomed = set(), []
+        present, replaced_rows = set(), []
         for key, checksum, row_id in zip(keys, checksums, row_ids, strict=True):
             if key in expected and (expected[key] != checksum or key in present):
-                doomed.append(row_id)
+                replaced_rows.append(row_id)
             else:
                 present.add(key)
-        if doomed:
+        if replaced_rows:
             self._begin()
-            self._store.database.delete_rows(table, doomed)
+            self._store.database.delete_rows(table, replaced_rows)
         return present
 
     def _add_embeddings(self, space_id: str, present: set[Key]) -> None:
@@ -181,15 +181,17 @@ class _Import:
 
     def _add_results(self) -> None:
         """Append the results that are not here, but for those of what was left."""
-        known = self._digests("results", ResultRecord)
+        here = self._digests("results", ResultRecord)
         for batch in contents.records(self._bundle, "results", ResultRecord):
             taken = [
                 result
                 for result in batch
                 if result.task not in self._plan.left_tasks and result.expert not in self._plan.left_experts
             ]
-            results = _unknown(taken, known)
-            self._note(self._lines("result.import", [f"{it.expert} on {it.task}" for it in results]))
+            results = _new(taken, here)
+            self._note(
+                self._lines("result.import", [f"{result.expert} on {result.task}" for result in results])
+            )
             self._store.database.append("results", results)
             self._counts["results"] += len(results)
 
@@ -212,9 +214,9 @@ class _Import:
             self._give_words({key: words for key, words in lacking.items() if words.tags or words.aliases})
 
     def _free_aliases(self, task: TaskRecord, here: int) -> tuple[str, ...]:
-        """Aliases that are free here; those that another version has are claimed if the file goes before."""
-        versions = self._plan.known.get(task.name, {}).items()
-        taken = {word: version for version, known in versions if not known.removed for word in known.aliases}
+        """Aliases that are free here; those of another version are claimed if the file takes precedence."""
+        versions = self._plan.ours.get(task.name, {}).items()
+        taken = {alias: version for version, ours in versions if not ours.removed for alias in ours.aliases}
         if self._policy == "take":
             others = [alias for alias in task.aliases if taken.get(alias, here) != here]
             self._claimed += [(f"{task.name}@{here}", alias) for alias in others]
@@ -222,7 +224,7 @@ class _Import:
 
     def _collect_lacking(self, task: TaskRecord, here: int, words: "_Words") -> None:
         """Which tags and aliases a version that is here should get."""
-        words.tags |= set(task.tags) - set(self._plan.known[task.name][here].tags)
+        words.tags |= set(task.tags) - set(self._plan.ours[task.name][here].tags)
         words.aliases |= set(self._free_aliases(task, here))
 
     def _give_words(self, lacking: Mapping[Key, "_Words"]) -> None:
@@ -241,7 +243,7 @@ class _Import:
         self._counts["tagged"] += len(changed)
 
     def _digests(self, table: str, record_type: type[Record]) -> set[bytes]:
-        """Of every row of a table that is here."""
+        """Digests of all rows of a table in the registry."""
         rows = self._store.database.read(table)
         slices = (rows.slice(start, _SLICE_ROWS) for start in range(0, len(rows), _SLICE_ROWS))
         return {_digest(record) for part in slices for record in schema.from_arrow(record_type, part)}
@@ -256,22 +258,22 @@ class _Words:
 
 
 def _renumbered(embedding: EmbeddingRecord, version: int) -> EmbeddingRecord:
-    """The same embedding under another version, with the checksum of that."""
+    """An embedding under another version, with the checksum of that."""
     same = embedding.version == version
     return embedding if same else replace(embedding, version=version, checksum=None)
 
 
-def _unknown(records: Iterable[Record], known: set[bytes]) -> list[Record]:
-    """The records that are not known, each once; they are known from then on."""
-    found = []
+def _new(records: Iterable[Record], here: set[bytes]) -> list[Record]:
+    """The records whose digests are not here, each once; the digests are added."""
+    new = []
     for record in records:
         digest = _digest(record)
-        if digest not in known:
-            known.add(digest)
-            found.append(record)
-    return found
+        if digest not in here:
+            here.add(digest)
+            new.append(record)
+    return new
 
 
 def _digest(record: Record) -> bytes:
-    """What tells two records apart, in few bytes."""
+    """What distinguishes two records, in few bytes."""
     return hashlib.blake2b(repr(record).encode(), digest_size=16).digest()

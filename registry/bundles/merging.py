@@ -36,7 +36,7 @@ _EXPERT_FIELDS = (
 )
 
 
-class KnownTask(NamedTuple):
+class OurTask(NamedTuple):
     """What the registry has of a task version."""
 
     digest: bytes
@@ -58,7 +58,7 @@ class Plan:
         left_experts: Names of experts of which nothing is taken.
         new_spaces: To add.
         conflicts: In sentences.
-        known: What the registry has of the tasks of these names, by name and version.
+        ours: What the registry has of the tasks of these names, by name and version.
     """
 
     new: dict[Key, int] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Plan:
     left_experts: set[str] = field(default_factory=set)
     new_spaces: list[SpaceRecord] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
-    known: dict[str, dict[int, KnownTask]] = field(default_factory=dict)
+    ours: dict[str, dict[int, OurTask]] = field(default_factory=dict)
 
 
 def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> Plan:
@@ -77,7 +77,7 @@ def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> P
 
     Args:
         store: The registry; it need not exist.
-        contents: Of the bundle.
+        contents: What the bundle holds.
         policy: What to do about conflicts.
         where: The file, for messages.
 
@@ -88,7 +88,7 @@ def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> P
         ConflictError: If there are conflicts and the policy is ``fail``.
     """
     plan = Plan(new_spaces=_new_spaces(store, contents, where))
-    plan.known = _known_tasks(store, {name for name, _ in contents.tasks})
+    plan.ours = _our_tasks(store, {name for name, _ in contents.tasks})
     for name, group in groupby(contents.tasks, key=lambda key: key[0]):
         _plan_task(plan, store, name, {key: contents.tasks[key] for key in group}, policy)
     _plan_experts(plan, store, contents, policy)
@@ -104,9 +104,9 @@ def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecor
     Raises:
         BundleError: If one that is here is another one there.
     """
-    known = {space.space_id: space for space in store.spaces()}
-    for space_id in contents.spaces.keys() & known.keys():
-        ours, theirs = known[space_id], contents.spaces[space_id]
+    registered = {space.space_id: space for space in store.spaces()}
+    for space_id in contents.spaces.keys() & registered.keys():
+        ours, theirs = registered[space_id], contents.spaces[space_id]
         same = (ours.description, ours.dim, ours.domain_dim) == (
             theirs.description,
             theirs.dim,
@@ -117,24 +117,24 @@ def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecor
                 f"{where}: space {space_id} is another one here: its description or its trivial task differs, "
                 "so one of the two is damaged; nothing was imported"
             )
-    return [space for space_id, space in contents.spaces.items() if space_id not in known]
+    return [space for space_id, space in contents.spaces.items() if space_id not in registered]
 
 
-def _known_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, KnownTask]]:
+def _our_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, OurTask]]:
     """What the registry has under some names, hidden versions too."""
     rows = store.database.read("tasks", columns=_COLUMNS)
     rows = rows.filter(pc.is_in(rows["name"], value_set=pa.array(sorted(names), pa.string())))
-    known: dict[str, dict[int, KnownTask]] = {}
+    ours: dict[str, dict[int, OurTask]] = {}
     columns = (rows[name].to_pylist() for name in _COLUMNS)
     for name, version, fingerprint, settings, removed_at, tags, aliases in zip(*columns, strict=True):
         digest = task_digest(fingerprint, settings)
-        known.setdefault(name, {})[version] = KnownTask(digest, bool(removed_at), tuple(tags), tuple(aliases))
-    return known
+        ours.setdefault(name, {})[version] = OurTask(digest, bool(removed_at), tuple(tags), tuple(aliases))
+    return ours
 
 
 def _plan_task(plan: Plan, store: Store, name: str, digests: dict[Key, bytes], policy: Policy) -> None:
     """Decide about all versions of one task together, so that their order stays."""
-    ours = plan.known.get(name, {})
+    ours = plan.ours.get(name, {})
     differing = [key for key, digest in digests.items() if _differs(ours.get(key[1]), digest)]
     if not differing:
         for key in digests:
@@ -149,13 +149,13 @@ def _plan_task(plan: Plan, store: Store, name: str, digests: dict[Key, bytes], p
         _append_versions(plan, ours, digests, set(differing), store.next_version(name))
 
 
-def _differs(ours: KnownTask | None, digest: bytes) -> bool:
+def _differs(ours: OurTask | None, digest: bytes) -> bool:
     return ours is not None and (ours.removed or ours.digest != digest)
 
 
 def _append_versions(
     plan: Plan,
-    ours: dict[int, KnownTask],
+    ours: dict[int, OurTask],
     digests: dict[Key, bytes],
     differing: set[Key],
     next_version: int,
@@ -177,7 +177,7 @@ def _plan_experts(plan: Plan, store: Store, contents: Contents, policy: Policy) 
     removed = set(store.database.read("experts", columns=["name"])["name"].to_pylist()) - present.keys()
     for name, expert in contents.experts.items():
         ours = present.get(name)
-        other = [it for it in _EXPERT_FIELDS if ours and getattr(ours, it) != getattr(expert, it)]
+        other = [name for name in _EXPERT_FIELDS if ours and getattr(ours, name) != getattr(expert, name)]
         if other or name in removed:
             what = f"has another {' and '.join(other)} here" if other else "was removed here"
             plan.conflicts.append(f"expert {name} {what}")

@@ -62,8 +62,8 @@ class Bundle:
     """An open bundle, whose members are those of its manifest.
 
     Attributes:
-        path: Of the file or folder.
-        manifest: Of the bundle.
+        path: The file or folder.
+        manifest: What ``manifest.json`` says.
         space_ids: Spaces that have a member.
     """
 
@@ -71,8 +71,8 @@ class Bundle:
         """Take what was opened, comparing every member with its checksum.
 
         Args:
-            path: Of the file or folder.
-            manifest: Whose members are there, and of the sizes that it tells.
+            path: The file or folder.
+            manifest: Members that are there, of these sizes.
             places: Where each member is.
 
         Raises:
@@ -91,7 +91,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Of the file or folder, without the way there."""
+        """Name of the file or folder, without the path to it."""
         return self.path.name or self.path.resolve().name
 
     def check(self, table: str, columns: pa.Schema) -> None:
@@ -245,9 +245,9 @@ def checked_manifest(path: Path, content: bytes, sizes: Mapping[str, int]) -> Ma
     """The manifest of a bundle.
 
     Args:
-        path: Of the file or folder.
-        content: Of the manifest.
-        sizes: Of everything that is there, in bytes.
+        path: The file or folder.
+        content: Bytes of the manifest.
+        sizes: Bytes of everything that is there, by name.
 
     Raises:
         BundleError: If it is none, or what it names is not what is there.
@@ -267,11 +267,12 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
     """
     try:
         values = json.loads(content)
-        found = values["format"], values["format_version"], values["schema_version"]
+        kind, format_version, schema_version = (
+            values[name] for name in ("format", "format_version", "schema_version")
+        )
         members = {name: Member(**_typed(member)) for name, member in values["members"].items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported") from err
-    kind, format_version, schema_version = found
     if kind != bundle_format.FORMAT or type(format_version) is not int or type(schema_version) is not int:
         raise BundleError(f"{path}: {MANIFEST} is not that of a bundle; nothing was imported")
     if format_version > bundle_format.FORMAT_VERSION:
@@ -290,7 +291,7 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
 
 
 def _typed(member: dict[str, Any]) -> dict[str, Any]:
-    """The same, of the types that ``Member`` has.
+    """An entry of the manifest, if its values have the types that ``Member`` has.
 
     Raises:
         TypeError: If a value is of another.
@@ -330,12 +331,12 @@ def _has_gaps(rows: pa.Table) -> bool:
     return False
 
 
-def _difference(expected: pa.Schema, found: pa.Schema) -> str:
+def _difference(expected: pa.Schema, actual: pa.Schema) -> str:
     """What is wrong about columns, in words."""
-    for one, other in zip(expected, found, strict=False):
+    for one, other in zip(expected, actual, strict=False):
         if one != other:
             return f"its column {one.name} must be {one.type}, got {other.name} of {other.type}"
-    return f"it has {len(found)} columns, expected are {len(expected)}"
+    return f"it has {len(actual)} columns, expected are {len(expected)}"
 
 
 def _checksum(window: "_Window") -> str:

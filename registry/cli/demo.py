@@ -36,8 +36,8 @@ def run_demo() -> list[tuple[str, float, Measurement]]:
         terminal.command(f"t2v nearest {TASK} -k 5")
         query, neighbors = registry.nearest(TASK, k=5)
         show_answers.show_neighbors(query, "task2vec", neighbors)
-        terminal.command(f"t2v recommend {TASK}")
-        answer = registry.recommend(TASK)
+        terminal.command(f"t2v recommend {TASK} --loadable-offline")
+        answer = registry.recommend(TASK, loadable_offline=True)  # some come with an extra
         show_answers.show_recommendation(answer)
         measured = []
         for rule, expert, expected in picks(answer):

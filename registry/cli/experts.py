@@ -56,7 +56,8 @@ def import_experts(
     """Register the experts that a library, a CSV file or model folders describe, all or none.
 
     Nothing is loaded, downloaded or measured: torchvision has parameters, multiply-adds, input size and
-    accuracy of its classification networks, timm (extra hub) has input size and licence. Columns of a file:
+    accuracy of its classification networks, timm (extra hub) has input size and licence, beside ImageNet
+    accuracies as published. Columns of a file:
     expert[,loader,source_task,num_params,flops,input_size,license,source_accuracy]. Importing again writes only
     what has changed. Experts that were removed stay removed.
 

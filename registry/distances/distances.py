@@ -52,7 +52,7 @@ class Distance:
         summary: One line for help texts and docs.
         symmetric: Whether d(a, b) = d(b, a). Exactly these are also zero between an embedding and itself.
         bounds: Lowest and highest value it can take; for an asymmetric one at ``DEFAULT_ALPHA``.
-        unit: Of the value.
+        unit: Unit of the value.
         function: ``[B, D]`` and ``[T, D]``, both checked, to ``[B, T]``. For an asymmetric distance the
             symmetric term; ``pairwise`` subtracts the other one.
         block_elements: Numbers in the ``[B, D]`` that ``function`` is given at a time, about.
@@ -117,7 +117,7 @@ def pairwise(
         ``[S, T]``, in the unit of the distance; row i is about ``sources[i]``, or ``sources[selection[i]]``.
 
     Raises:
-        InvalidQueryError: If an input is not as told above, or the widths differ.
+        InvalidQueryError: If an input is not as described above, or the widths differ.
 
     Source:
         Achille et al., 2019, arXiv:1902.03545, asymmetric distance: d(a -> b) = d(a, b) - alpha d(a, t0).
@@ -235,16 +235,16 @@ def in_blocks(
     if len(others) > num_rows:
         chosen = rows if selection is None else rows[selection]
         return in_blocks(formula, others, chosen, block_elements=block_elements).T
-    found = np.empty((num_rows, len(others)))
+    distances = np.empty((num_rows, len(others)))
     size = max(1, block_elements // rows.shape[1])
     # All workers draw from one iterator, so a core that is busy with something else draws less.
     starts = iter(range(0, num_rows, size))
 
     def work() -> None:
         for start, block in _blocks(rows, selection, starts, size):
-            found[start : start + size] = formula(block, others)
+            distances[start : start + size] = formula(block, others)
 
-    num_threads = _num_threads(found.size * rows.shape[1], -(-num_rows // size))
+    num_threads = _num_threads(distances.size * rows.shape[1], -(-num_rows // size))
     if num_threads > 1:
         pool = _helpers(os.getpid(), num_threads - 1)
         others_at_work = [pool.submit(work) for _ in range(num_threads - 1)]
@@ -253,7 +253,7 @@ def in_blocks(
             other.result()
     else:
         work()
-    return found
+    return distances
 
 
 def _blocks(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from registry.builtin.published import canonical_name, published_experts
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.ingest.data import absolute_loader, is_there
 from registry.ingest.tables import read_experts
@@ -103,7 +104,19 @@ def _of_library(library: str) -> list[ExpertRecord]:
     with translated_errors():
         from indexer.networks.zoo import ZOOS
 
-        return [ExpertRecord(**asdict(network)) for network in ZOOS[library]()]
+        return [_with_published(ExpertRecord(**asdict(network))) for network in ZOOS[library]()]
+
+
+def _with_published(expert: ExpertRecord) -> ExpertRecord:
+    """With published figures where its library says none, as timm does of its networks."""
+    published = published_experts().get(canonical_name(expert.name))
+    if published is None:
+        return expert
+    said: dict[str, Any] = {"num_params": published.num_params, "flops": published.flops}
+    if expert.source_task == "imagenet1k":
+        said["source_accuracy"] = published.imagenet_accuracy
+    missing = {name: value for name, value in said.items() if getattr(expert, name) is None}
+    return replace(expert, **missing)
 
 
 def merge(

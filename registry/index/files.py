@@ -1,8 +1,9 @@
 """The files of a vector index: a cache beside the tables, trusted only where its checksums say so.
 
-Of a space there are four: the vectors as they are, which are mapped into memory and read a row at a time; the
-identity and checksum of each row; the faiss index; and a manifest that names the three. The manifest's rename
-is the commit. Vectors are only ever appended, behind those that the manifest counts.
+Of a space there are four: the vectors as they are, which are mapped into memory and read a row at a time (the
+thousand rows of a shortlist take .6 ms so, and 14 ms by ``take`` from LanceDB's table); the identity and
+checksum of each row; the faiss index; and a manifest that names the three. The manifest's rename
+is the commit. Vectors are only ever appended, after those that the manifest counts.
 
 Axes: R rows, D filters of the probe.
 """
@@ -29,6 +30,7 @@ from registry.index.vector_index import LOG_FLOOR, NUM_COMPONENTS, VectorIndex
 FORMAT = {"version": 2, "num_components": NUM_COMPONENTS, "log_floor": LOG_FLOOR}
 LOCK_FILE = "lock"
 BUILD_TIMEOUT_SECONDS = 600.0
+CHECKED_ROWS = 4096  # at a time
 
 # What a file that was not written by this module may raise.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException)
@@ -51,7 +53,7 @@ class SavedIndex:
 
     Attributes:
         vectors: ``[R, D]`` float32, mapped; a row is what was written only if its checksum says so.
-        identities: Of each row, in text.
+        identities: Identity of each row, in text.
         checksums: ``[R]`` uint64, of each row of ``vectors``.
         index: Over all rows.
         built_rows: Rows that the principal directions were fitted on; the others were added later.
@@ -121,7 +123,7 @@ class IndexFiles:
             return self._load()  # another process saved, and removed the files of before, in the middle of it
 
     def _load(self) -> SavedIndex:
-        """The same, if nobody saves meanwhile.
+        """Read what ``save`` wrote, if nobody saves meanwhile.
 
         Raises:
             UnusableIndexError: If it is missing, damaged, or of another format.
@@ -147,7 +149,7 @@ class IndexFiles:
         )
 
     def generation(self) -> str | None:
-        """That of the files that are there now, with their number of rows; ``None`` if there are none."""
+        """Generation and number of rows of the files that are there now; ``None`` if there are none."""
         try:
             manifest = self._manifest()
         except (*UNREADABLE, UnusableIndexError):
@@ -159,7 +161,7 @@ class IndexFiles:
         return VectorsWriter(self, uuid.uuid4().hex[:16], dim, 0)
 
     def further_vectors(self, saved: SavedIndex) -> "VectorsWriter":
-        """The same file, for rows behind those that are counted; call within ``writing``."""
+        """The file of a saved index, for rows after those that are counted; call within ``writing``."""
         writer = VectorsWriter(self, saved.generation, saved.vectors.shape[1], len(saved.vectors))
         writer.checksums.append(saved.checksums)
         return writer
@@ -171,9 +173,9 @@ class IndexFiles:
 
         Args:
             index: Over all rows.
-            identities: Of all rows.
+            identities: Identities of all rows.
             vectors: Holds the checksums of all rows, and wrote those that no manifest counts yet.
-            built_rows: As of ``SavedIndex``.
+            built_rows: See ``SavedIndex``.
         """
         rows = pa.table({"identity": identities, "checksum": np.concatenate(vectors.checksums)}, ROW_COLUMNS)
         sink = pa.BufferOutputStream()
@@ -198,10 +200,25 @@ class IndexFiles:
         with suppress(OSError):  # the next save tries again
             self._remove_others()
 
-    def remove(self) -> None:
-        """Delete every file of the index, to be built again when it is next needed; call within ``writing``."""
-        for path in self._folder.glob(f"{self._space_id}.*"):
-            path.unlink(missing_ok=True)
+    def damage(self) -> str:
+        """What is wrong with the files, in a few words; empty if nothing is, or there are none."""
+        try:
+            saved = self.load()
+        except UnusableIndexError as error:
+            return "" if str(error) == "missing" else str(error)
+        for start in range(0, len(saved.vectors), CHECKED_ROWS):
+            rows = np.arange(start, min(start + CHECKED_ROWS, len(saved.vectors)))
+            if (row := saved.damaged_row(rows)) is not None:
+                return f"damaged (row {row} of its vectors is not what was written)"
+        return ""
+
+    def removed(self) -> bool:
+        """Delete every file, to be built again when it is next needed; whether that could be done."""
+        with suppress(OSError, BusyIndexError), self.writing(wait=True):
+            for path in self._folder.glob(f"{self._space_id}.*"):
+                path.unlink(missing_ok=True)
+            return True
+        return False
 
     def _manifest(self) -> dict[str, Any]:
         """The manifest, if it is whole and of this registry, space and format.
@@ -254,7 +271,7 @@ class IndexFiles:
 
 
 class VectorsWriter:
-    """Appends vectors to the file of a generation, behind those that are counted."""
+    """Appends vectors to the file of a generation, after those that are counted."""
 
     def __init__(self, files: IndexFiles, generation: str, dim: int, num_rows: int) -> None:
         self.generation = generation
@@ -281,7 +298,7 @@ class VectorsWriter:
 def _mapped(path: Path, shape: tuple[int, int]) -> Float32:
     """Vectors ``[R, D]`` in a file, of which a row here and there is read.
 
-    The system is told so: left to itself it reads the pages around each, and soon the whole file is in memory.
+    The system is advised of it: else it reads the pages around each, and soon the whole file is in memory.
     """
     vectors = np.memmap(path, "<f4", "r", shape=shape)
     memory: Any = getattr(vectors, "_mmap", None)  # numpy has no public way to what it mapped

@@ -33,12 +33,12 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Tasks:
+class ComparedTasks:
     """Tasks that are compared.
 
     Attributes:
-        embeddings: In whose rows they are.
-        rows: ``[T]``, in an order that does not depend on when they were added.
+        embeddings: The rows of their space.
+        rows: ``[T]`` row of each task, in an order that does not depend on when they were added.
         distance: Name of a symmetric distance.
     """
 
@@ -65,25 +65,27 @@ class Tasks:
         """Distances ``[T, T]``, or between those chosen; symmetric to the bit, zero on the diagonal."""
         vectors = self.embeddings.take(self.rows if chosen is None else self.rows[chosen])
         size = len(vectors)
-        found = np.zeros((size, size))
+        distances = np.zeros((size, size))
         step = max(1, -(-size // 16))
         for start in range(0, size, step):  # what is above the diagonal, in strips
             part = slice(start, start + step)
-            found[start:, part] = pairwise(self.distance, vectors[start:], vectors[part], checked=True)
+            distances[start:, part] = pairwise(self.distance, vectors[start:], vectors[part], checked=True)
             if report:
                 report(min(start + step, size), size)
-        found = np.tril(found, -1)
-        return np.asarray(found + found.T)
+        distances = np.tril(distances, -1)
+        return np.asarray(distances + distances.T)
 
     def to_all(self, chosen: Rows, report: Report | None = None) -> Array:
         """Distances ``[N, T]`` from some tasks to all."""
-        found = np.empty((len(chosen), len(self)))
+        distances = np.empty((len(chosen), len(self)))
         for number, vector in enumerate(self.embeddings.take(self.rows[chosen])):
-            found[number] = self.embeddings.distances(self.distance, vector, self.rows, trivial=None, alpha=0.0)
-            found[number, chosen[number]] = 0
+            distances[number] = self.embeddings.distances(
+                self.distance, vector, self.rows, trivial=None, alpha=0.0
+            )
+            distances[number, chosen[number]] = 0
             if report:
                 report(number + 1, len(chosen))
-        return found
+        return distances
 
     def nearest(
         self, wanted: Rows, landmarks: Rows, k: int, report: Report | None = None
@@ -94,7 +96,7 @@ class Tasks:
             wanted: ``[N]`` which of the T.
             landmarks: ``[L]`` which of the T.
             k: How many of them.
-            report: Told of the progress.
+            report: Called with the progress.
 
         Returns:
             Numbers of landmarks ``[N, K]``, from 0 to L - 1, nearest first, ties in their order; and distances.
@@ -108,14 +110,14 @@ class Tasks:
         for start in range(0, len(wanted), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             rows = self.embeddings.take(self.rows[wanted[part]])
-            found = pairwise(self.distance, rows, vectors, checked=True)
-            numbers[part], distances[part] = _least(found, k)
+            compared = pairwise(self.distance, rows, vectors, checked=True)
+            numbers[part], distances[part] = _least(compared, k)
             if report:
                 report(min(start + CHUNK_ROWS, len(wanted)), len(wanted))
         return numbers, distances
 
     def _shortlisted(self, wanted: Rows, landmarks: Rows, k: int, report: Report | None) -> tuple[Rows, Array]:
-        """The same, likely: of all landmarks, ``SHORTLIST`` are compared exactly."""
+        """The landmarks that are likely the nearest: ``SHORTLIST`` of all are compared exactly."""
         vectors = self.embeddings.take(self.rows[landmarks])
         saved = self.embeddings.saved
         index = saved.index if saved else VectorIndex.build(vectors)
@@ -141,13 +143,13 @@ class Tasks:
     ) -> tuple[Rows, Array]:
         """The K nearest on each shortlist ``[N, C]``, rising numbers of landmarks; a landmark at a time."""
         distances = np.empty(listed.shape)
-        flat, found = np.argsort(listed, axis=None, kind="stable"), distances.reshape(-1)
+        flat, values = np.argsort(listed, axis=None, kind="stable"), distances.reshape(-1)
         ends = np.searchsorted(listed.reshape(-1)[flat], np.arange(len(vectors) + 1))
         for number, vector in enumerate(vectors):
             cells = flat[ends[number] : ends[number + 1]]
             rows = self.rows[wanted[cells // listed.shape[1]]]
             if len(rows):
-                found[cells] = self.embeddings.distances(self.distance, vector, rows, trivial=None, alpha=0.0)
+                values[cells] = self.embeddings.distances(self.distance, vector, rows, trivial=None, alpha=0.0)
             if report and number % 100 == 0:
                 report(number, len(vectors))
         places, least = _least(distances, k)

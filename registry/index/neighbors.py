@@ -60,7 +60,7 @@ class EmbeddingRows:
         projected: ``[M, P]``, rows in memory as the index compares them.
         token: State of the table.
         extends: Token of the rows that these begin with, if they begin with some.
-        to_trivial: Of an asymmetric distance, ``[M]`` from each row in memory to the trivial task, once asked.
+        to_trivial: ``[M]`` from each row in memory to the trivial task, by distance that was asked for.
         identities: ``name@version:checksum`` of each row, whether or not it has a key; the keys if not given.
     """
 
@@ -92,10 +92,10 @@ class EmbeddingRows:
             return self.memory[rows]
         mapped = rows < self.num_mapped
         self._check(rows[mapped])
-        found = np.empty((len(rows), self.memory.shape[1]), np.float32)
-        found[mapped] = self.saved.vectors[rows[mapped]]
-        found[~mapped] = self.memory[rows[~mapped] - self.num_mapped]
-        return found
+        vectors = np.empty((len(rows), self.memory.shape[1]), np.float32)
+        vectors[mapped] = self.saved.vectors[rows[mapped]]
+        vectors[~mapped] = self.memory[rows[~mapped] - self.num_mapped]
+        return vectors
 
     def distances(
         self, name: str, query: Float32, rows: Positions, *, trivial: Float32 | None, alpha: float
@@ -105,7 +105,7 @@ class EmbeddingRows:
         Raises:
             DamagedIndexError: If a mapped one is not what was written.
         """
-        found = np.empty(len(rows))
+        distances = np.empty(len(rows))
         mapped = rows < self.num_mapped
         parts: list[tuple[NDArray[np.bool_], Float32, int, NDArray[np.float64] | None]] = [
             (~mapped, self.memory, self.num_mapped, self._kept(name, trivial))
@@ -127,8 +127,8 @@ class EmbeddingRows:
                 checked=True,
                 to_trivial=to_trivial,
             )[:, 0]
-            found[part] = of_rows[selection] if most else of_rows
-        return found
+            distances[part] = of_rows[selection] if most else of_rows
+        return distances
 
     def _kept(self, name: str, trivial: Float32 | None) -> NDArray[np.float64] | None:
         """Distances from the rows in memory to the trivial task, if the distance has such a term."""
@@ -147,12 +147,12 @@ class EmbeddingRows:
             return np.flatnonzero(allowed)
         index, size = self.saved.index, self.num_mapped
         projected = index.project(query[None])[0]
-        found, gaps = index.search(projected, k, allowed=None if allowed[:size].all() else allowed[:size])
+        rows, gaps = index.search(projected, k, allowed=None if allowed[:size].all() else allowed[:size])
         further = np.flatnonzero(allowed[size:])
         differences = self.projected[further] - projected
-        found = np.concatenate([found, further + size])
+        rows = np.concatenate([rows, further + size])
         gaps = np.concatenate([gaps, np.vecdot(differences, differences)])
-        return found[np.argpartition(gaps, k - 1)[:k]] if len(found) > k else found
+        return rows[np.argpartition(gaps, k - 1)[:k]] if len(rows) > k else rows
 
     def _check(self, rows: Positions) -> None:
         """Compare mapped rows with their checksums, each once.
@@ -221,10 +221,10 @@ def _candidates(
     count = int(np.count_nonzero(allowed))
     if count >= EXACT_BELOW and distance in SHORTLISTED_DISTANCES:
         wanted = max(SHORTLIST_SIZE, SHORTLIST_PER_NEIGHBOR * k)
-        found = rows.shortlist(query, wanted + 1, allowed)  # one more, for the row that is left out
+        shortlist = rows.shortlist(query, wanted + 1, allowed)  # one more, for the row that is left out
         # Lists that ran dry: do not trust the few.
-        if len(found) >= min(wanted // 2, count):
-            return found
+        if len(shortlist) >= min(wanted // 2, count):
+            return shortlist
     return np.flatnonzero(allowed)
 
 
@@ -236,7 +236,7 @@ def _closest(
     last = min(k, len(distances)) - 1
     # Everything at the k-th distance takes part, so that a tie is decided by name and not by place.
     near = np.flatnonzero(distances <= np.partition(distances, last)[last])
-    found = [
+    neighbors = [
         (float(distances[index]), key_of(int(candidates[index])), int(candidates[index])) for index in near
     ]
-    return [(row, distance) for distance, _, row in sorted(found)[:k]]
+    return [(row, distance) for distance, _, row in sorted(neighbors)[:k]]

@@ -99,10 +99,10 @@ class VectorIndex:
             options["sel"] = bitmap(np.packbits(allowed, bitorder="little"))
         make: Any = faiss.SearchParametersIVF
         parameters = make(**options)
-        distances, found = self._lists.search(query[None], min(k, len(self)), params=parameters)
+        distances, rows = self._lists.search(query[None], min(k, len(self)), params=parameters)
         # faiss fills up with -1 where the lists it looked into hold fewer than k rows.
-        hits = found[0] >= 0
-        return found[0][hits], distances[0][hits]
+        hits = rows[0] >= 0
+        return rows[0][hits], distances[0][hits]
 
     def to_bytes(self) -> bytes:
         """What ``from_bytes`` reads; checked by nobody, so to be kept with a checksum."""

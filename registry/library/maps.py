@@ -12,7 +12,7 @@ import numpy as np
 
 from registry.caching import LastAnswers
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.index.landmarks import Tasks
+from registry.index.landmarks import ComparedTasks
 from registry.ingest import networks
 from registry.ingest.prepare import embed_in_space
 from registry.library.base import RegistryBase, heals_index
@@ -135,7 +135,7 @@ class Maps(RegistryBase):
         clusters.check_options(method, num_clusters, cut_height)
 
         view = self._view([], probe, where)
-        tasks = Tasks(view.snapshot.rows, build.rows_by_name(view), distance)
+        tasks = ComparedTasks(view.snapshot.rows, build.rows_by_name(view), distance)
         return self._drawn.get(
             ("clusters", view.snapshot, where, method, num_clusters, cut_height, distance),
             lambda: build.clustering_of(view, tasks, method, num_clusters, cut_height, progress),

@@ -12,7 +12,7 @@ from registry.answers import Query
 from registry.distances import checked_rows
 from registry.errors import InvalidQueryError
 from registry.index import landmarks
-from registry.index.landmarks import Tasks
+from registry.index.landmarks import ComparedTasks
 from registry.map_answers import Clustering, TaskMap
 from registry.maps import clusters, layouts, projection
 from registry.maps.files import LAID_OUT, LATER, PLACED, Layout
@@ -81,7 +81,7 @@ def map_of(view: View, layout: Layout, neighbors: int) -> TaskMap:
         queries=(),
         query_positions=np.zeros((0, 2)),
         query_nearest=(),
-        nearest=_nearest_of_all(Tasks(embeddings, rows), names, neighbors),
+        nearest=_nearest_of_all(ComparedTasks(embeddings, rows), names, neighbors),
         space=view.space.space_id,
         distance=MAP_DISTANCE,
         method=layout.method,
@@ -125,7 +125,9 @@ def _nearest(view: View, point: Point, k: int) -> tuple[tuple[str, float], ...]:
     return tuple((neighbor.task, neighbor.distance) for neighbor in near)
 
 
-def _nearest_of_all(tasks: Tasks, names: Sequence[str], k: int) -> tuple[tuple[tuple[str, float], ...], ...]:
+def _nearest_of_all(
+    tasks: ComparedTasks, names: Sequence[str], k: int
+) -> tuple[tuple[tuple[str, float], ...], ...]:
     """The k nearest tasks of each task, ties in order of name; nothing where there are too many tasks."""
     if not k or len(tasks) > NEIGHBORS_UP_TO:
         return ()
@@ -140,7 +142,7 @@ def _nearest_of_all(tasks: Tasks, names: Sequence[str], k: int) -> tuple[tuple[t
 
 def clustering_of(
     view: View,
-    tasks: Tasks,
+    tasks: ComparedTasks,
     method: str,
     num_clusters: int | None,
     cut_height: float | None,

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry.index import landmarks
-from registry.index.landmarks import Tasks
+from registry.index.landmarks import ComparedTasks
 from registry.index.neighbors import NO_KEY, EmbeddingRows
 from registry.maps import projection
 from registry.maps.files import LAID_OUT, LATER, PLACED, Layout, LayoutFiles, UnusableLayoutError
@@ -78,7 +78,7 @@ class Layouts:
                         return self._followed(layout, snapshot.rows, rows, identities, missing, progress)
             else:
                 reason = "as asked"
-            layout = _lay_out(Tasks(snapshot.rows, rows), identities, seed, progress)
+            layout = _lay_out(ComparedTasks(snapshot.rows, rows), identities, seed, progress)
             self._save(layout)
         return layout, [f"The tasks were laid out anew: {reason}."] if reason else []
 
@@ -185,7 +185,7 @@ def _why_again(
     return ""
 
 
-def _lay_out(tasks: Tasks, identities: pa.StringArray, seed: int, progress: Progress | None) -> Layout:
+def _lay_out(tasks: ComparedTasks, identities: pa.StringArray, seed: int, progress: Progress | None) -> Layout:
     """Lay out all tasks, or landmarks with the others between them, and measure how well that went."""
     chosen = landmarks.draw_landmarks(len(tasks), seed)
 
@@ -223,7 +223,7 @@ def _place_rows(
 ) -> Positions:
     """Positions ``[N, 2]`` of tasks that were added, given by their rows."""
     numbers, of_anchors = _anchors(layout, embeddings)
-    tasks = Tasks(embeddings, np.concatenate([of_anchors, rows]))
+    tasks = ComparedTasks(embeddings, np.concatenate([of_anchors, rows]))
     first = len(of_anchors)
     report = None if progress is None else lambda done, total: progress("placing", done, total)
     nearest, near = tasks.nearest(

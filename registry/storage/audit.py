@@ -36,10 +36,10 @@ def _actor() -> str:
 @functools.cache
 def installed_versions() -> str:
     """Versions of the libraries that are installed, without importing them."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
             continue
-    return json.dumps(found, sort_keys=True)
+    return json.dumps(versions, sort_keys=True)

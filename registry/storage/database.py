@@ -93,7 +93,7 @@ class Database:
             yield
 
     def registry_id(self) -> str:
-        """A random text that tells this registry from any other."""
+        """A random text that no other registry has."""
         with self._read_errors("meta"):
             self._table("meta")
         return self._registry_id
@@ -300,7 +300,7 @@ class Database:
 
 
 class KnownRows:
-    """Which rows of a table are known, so that those that are added later can be told from them.
+    """Which rows of a table are known, so that only those that are added later need to be read.
 
     LanceDB gives added rows higher ids. It also gives new ids to rows that it changes or moves into other
     files, but then known ones are gone, and the table has fewer rows than are known and seem to be added.
@@ -317,12 +317,9 @@ class KnownRows:
 
     def read_added(self, columns: list[str], *, trust_large_files: bool = False) -> pa.Table:
         """Rows that were added after those that are known, with ``_rowid``; see ``Database.read``."""
+        where = f"_rowid > {self._last_row_id}"
         return self._database.read(
-            self._table,
-            columns=columns,
-            where=f"_rowid > {self._last_row_id}",
-            row_ids=True,
-            trust_large_files=trust_large_files,
+            self._table, columns=columns, where=where, row_ids=True, trust_large_files=trust_large_files
         )
 
     def are_all_but(self, added: pa.Table) -> bool:
@@ -359,9 +356,6 @@ def retried(
         conflict: What is in the message of an error after which another attempt makes sense.
         attempts: How often it is run at most; the last error is passed on, and every other one at once.
         wait_seconds: Pause before the second attempt; it doubles with each further one.
-
-    Returns:
-        The answer of the operation.
     """
     for attempt in range(attempts - 1):
         try:

@@ -22,7 +22,7 @@ class StoredEmbeddings(StoredRows):
         """Register a space and make its table; nothing happens if its id is registered."""
         checked_name("space", space.space_id)
         with self.write_lock():
-            if space.space_id in {known.space_id for known in self.spaces()}:
+            if space.space_id in {registered.space_id for registered in self.spaces()}:
                 return
             name = schema.embeddings_table_name(space.space_id)
             self.database.create_table(name, schema.embeddings_schema(space.dim, space.domain_dim))
@@ -50,16 +50,16 @@ class StoredEmbeddings(StoredRows):
             return None
         name = schema.embeddings_table_name(space_id)
         where = f"task = {quoted(task)} and version = {version}"
-        # One row of a file that may be huge: the row is checked instead, unless there seems to be none.
+        # The file may be huge, and one row is wanted: that is checked instead, unless there seems to be none.
         rows = self.database.read(name, where=where, trust_large_files=True)
         rows = rows if len(rows) else self.database.read(name, where=where)
         try:
-            found = schema.from_arrow(EmbeddingRecord, rows.slice(max(len(rows) - 1, 0)))
+            records = schema.from_arrow(EmbeddingRecord, rows.slice(max(len(rows) - 1, 0)))
         except InvalidRecordError as err:
             raise StorageError(
                 f"{self.database.uri}: table {name} is damaged: {err}; restore the registry from a copy"
             ) from err
-        return found[0] if found else None
+        return records[0] if records else None
 
     def embedded_keys(self, space_id: str, names: Collection[str]) -> set[Key]:
         """Names and versions of the tasks of some names that have an embedding in a space."""
@@ -72,7 +72,7 @@ class StoredEmbeddings(StoredRows):
     def embeddings(self, space_id: str) -> EmbeddingTable:
         """Embeddings of all versions of the tasks that are not removed, in one space.
 
-        Row order is that of ``keys``. A space that is not there is a ``NotFoundError``.
+        Rows are in order of ``keys``. A space that is not there is a ``NotFoundError``.
         """
         name = self._embeddings_table(space_id)
         # The tasks are read first: one that is added meanwhile is left out, not shown without its embedding.
@@ -99,12 +99,12 @@ class StoredEmbeddings(StoredRows):
         """
         space = self.space(space_id)
         expected = (space.dim, space.dim, space.domain_dim)
-        for it in embeddings:
-            found = (len(it.fisher), len(it.standard_error), len(it.domain))
-            if found != expected:
+        for embedding in embeddings:
+            widths = (len(embedding.fisher), len(embedding.standard_error), len(embedding.domain))
+            if widths != expected:
                 raise InvalidRecordError(
-                    f"embedding of task {it.task}: the widths of fisher, standard_error and domain must be "
-                    f"{expected} in space {space_id}, got {found}"
+                    f"embedding of task {embedding.task}: the widths of fisher, standard_error and domain must "
+                    f"be {expected} in space {space_id}, got {widths}"
                 )
 
     def _remove_embeddings(self, keys: set[Key]) -> None:

@@ -1,6 +1,7 @@
 """Experts and results, as the store keeps them."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from registry.errors import InvalidRecordError
@@ -26,13 +27,13 @@ class StoredExperts(StoredRows):
 
         Args:
             experts: To be registered.
-            each: What the audit should tell of some, by name.
-            **details: What it should tell of all.
+            each: Details for the audit of some of them, by name.
+            **details: Details for the audit of all.
         """
         with self.write_lock():
-            known = {expert.name for expert in self.experts()}
+            registered = {expert.name for expert in self.experts()}
             names = [expert.name for expert in experts]
-            refuse_duplicates("expert", names, known)
+            refuse_duplicates("expert", names, registered)
             self._note_each("expert.add", names, each or {}, details)
             self.database.append("experts", experts)
 
@@ -56,8 +57,9 @@ class StoredExperts(StoredRows):
 
     def experts(self, *, builtin: bool = True) -> list[ExpertRecord]:
         """Experts that are not removed, sorted by name; starter content only if ``builtin``."""
-        found = {expert.name: expert for expert in self._records(ExpertRecord, "experts", listed(builtin))}
-        return [found[name] for name in sorted(found)]
+        records = self._records(ExpertRecord, "experts", listed(builtin))
+        experts = {expert.name: expert for expert in records}
+        return [experts[name] for name in sorted(experts)]
 
     def expert(self, name: str) -> ExpertRecord:
         """The expert of a name; ``NotFoundError`` if there is none."""
@@ -117,8 +119,8 @@ class StoredExperts(StoredRows):
         conditions = [] if builtin else [NOT_BUILTIN]
         conditions += [f"task = {quoted(task)}"] if task is not None else []
         conditions += [f"expert = {quoted(expert)}"] if expert is not None else []
-        found = self._records(ResultRecord, "results", " and ".join(conditions))
-        return sorted(found, key=lambda it: (it.task, it.expert, it.metric, it.protocol, it.created_at))
+        order = attrgetter("task", "expert", "metric", "protocol", "created_at")
+        return sorted(self._records(ResultRecord, "results", " and ".join(conditions)), key=order)
 
 
 def new_results(results: Sequence[ResultRecord], present: Sequence[ResultRecord]) -> list[ResultRecord]:

@@ -47,7 +47,7 @@ def folder_lock(folder: Path, *, timeout_seconds: float | None = None) -> Iterat
 
     Args:
         folder: An existing folder; the lock file is made inside it and stays there.
-        timeout_seconds: How long to wait for another holder, ``TIMEOUT_SECONDS`` unless told.
+        timeout_seconds: How long to wait for another holder, ``TIMEOUT_SECONDS`` if not given.
 
     Raises:
         StorageError: If the folder is not writable, or another process holds the lock for too long.
@@ -72,7 +72,7 @@ def folder_lock(folder: Path, *, timeout_seconds: float | None = None) -> Iterat
 
 
 def _name_holder(folder: Path) -> None:
-    """Leave our process id where others find it; in a file apart, since locking may truncate its own.
+    """Leave our process id where others find it; in a file of its own, since locking may truncate its own.
 
     Raises:
         StorageError: If the file cannot be written, such as on a full disk.
@@ -92,7 +92,7 @@ def _holder(folder: Path) -> str:
 
 
 Version = dict[str, str]
-"""What tells a version of an object from others, as the store names it."""
+"""What distinguishes a version of an object from others, as the store names it."""
 
 
 class Slot(Protocol):
@@ -111,7 +111,7 @@ class Slot(Protocol):
 
 @dataclass(frozen=True)
 class _Claim:
-    """What the object says."""
+    """What the object of a lease says."""
 
     token: str = field(default_factory=lambda: uuid.uuid4().hex)  # one for each time that the lock is taken
     host: str = field(default_factory=socket.gethostname)
@@ -149,7 +149,7 @@ class Lease:
 
     Args:
         where: The registry, for messages.
-        slot: Of the object.
+        slot: The object that names the holder.
     """
 
     def __init__(self, where: str, slot: Slot) -> None:
@@ -171,7 +171,7 @@ class Lease:
         """Hold the lock; re-entrant within a thread, exclusive between threads, processes and machines.
 
         Args:
-            timeout_seconds: How long to wait for one holder, ``TIMEOUT_SECONDS`` unless told.
+            timeout_seconds: How long to wait for one holder, ``TIMEOUT_SECONDS`` if not given.
 
         Raises:
             StorageError: If the store cannot be written, or another holder does not finish in time.
@@ -219,12 +219,12 @@ class Lease:
         while True:
             asked_at = _now()
             content, version = self._slot.read() or (None, None)
-            found = _Claim.from_bytes(content) if content is not None else replace(claim, released=True)
-            if holder is None or found.token != holder.token:
+            current = _Claim.from_bytes(content) if content is not None else replace(claim, released=True)
+            if holder is None or current.token != holder.token:
                 deadline = asked_at + timeout
             if version != seen:
                 seen, seen_at = version, _now()
-            holder = found
+            holder = current
             if holder.released or asked_at - seen_at >= holder.ttl_seconds:
                 if self._take(claim, version):
                     return
@@ -251,11 +251,11 @@ class Lease:
         written = self._slot.replace(claim.to_bytes(), version)
         if (
             written is None
-            and (found := self._slot.read())
-            and _Claim.from_bytes(found[0]).token == claim.token
+            and (current := self._slot.read())
+            and _Claim.from_bytes(current[0]).token == claim.token
         ):
             # Not another process, but a write of ours whose answer got lost on the way.
-            return self._slot.replace(claim.to_bytes(), found[1])
+            return self._slot.replace(claim.to_bytes(), current[1])
         return written
 
     def _keep(self, released: threading.Event) -> None:

@@ -61,8 +61,8 @@ class ObjectPlace(Place):
             shown = f"{parts.scheme}://...@{parts.netloc.rpartition('@')[2]}"
             raise StorageError(f"{shown}: a URL must not hold credentials; set them in the environment")
         if parts.scheme not in SCHEMES or not parts.netloc or parts.query or parts.fragment:
-            known = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
-            raise StorageError(f"{uri}: a registry lies in a local folder or at one of {known}")
+            allowed = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
+            raise StorageError(f"{uri}: a registry lies in a local folder or at one of {allowed}")
         self.uri = uri
         self.connect_target = f"{parts.scheme}://{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
         self._endpoint = _endpoint()
@@ -79,11 +79,11 @@ class ObjectPlace(Place):
         """Whether a version of a table is there. A registry that was there is taken to be there still."""
         if name == META_TABLE and self._is_there:
             return True
-        found = not self.is_hollow(name)
-        self._is_there |= found and name == META_TABLE
-        return found
+        there = not self.has_no_version(name)
+        self._is_there |= there and name == META_TABLE
+        return there
 
-    def is_hollow(self, name: str) -> bool:
+    def has_no_version(self, name: str) -> bool:
         """Whether no version of a table is there."""
         return not any(path.endswith(".manifest") for path in self._list(f"{name}{TABLE_SUFFIX}/_versions"))
 
@@ -158,7 +158,7 @@ class ObjectPlace(Place):
         """Number of objects of a table, and their bytes in total."""
         with self._errors("cannot be read"):
             pages = obstore.list(self._reached(), f"{name}{TABLE_SUFFIX}")
-            sizes = [found["size"] for page in pages for found in page]
+            sizes = [meta["size"] for page in pages for meta in page]
         return len(sizes), sum(sizes)
 
     @property
@@ -193,7 +193,7 @@ class ObjectPlace(Place):
         """Paths of all objects under a prefix, relative to the registry."""
         with self._errors("cannot be read"):
             for objects in obstore.list(self._reached(), prefix or None):
-                yield from (found["path"] for found in objects)
+                yield from (meta["path"] for meta in objects)
 
     def _delete(self, paths: list[str]) -> None:
         if paths:
@@ -225,10 +225,10 @@ class _LockSlot:
         """Content and version, or ``None`` if there is no object."""
         with self._place._errors("cannot be read"):
             try:
-                found = obstore.get(self._place._reached(), LOCK_FILE)
+                answer = obstore.get(self._place._reached(), LOCK_FILE)
             except FileNotFoundError:  # of the object, or of the bucket, which the write that follows finds out
                 return None
-            return bytes(found.bytes()), _version(found.meta)
+            return bytes(answer.bytes()), _version(answer.meta)
 
     def replace(self, content: bytes, version: Version | None) -> Version | None:
         """Write it, if its version still is this one."""
@@ -243,13 +243,13 @@ class _LockSlot:
             return _version(written)
 
 
-def _version(found: Any) -> Version:
-    """What tells a version of an object from others; some stores have one of the two."""
-    return {key: found[key] for key in ("e_tag", "version") if found.get(key)}
+def _version(meta: Any) -> Version:
+    """What distinguishes a version of an object from others; some stores have one of the two."""
+    return {key: meta[key] for key in ("e_tag", "version") if meta.get(key)}
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in words; listing tells by status what other requests tell by the kind of error."""
+    """What went wrong, in words; listings show by a status what other requests show by the kind of error."""
     text = _REQUEST.sub("", str(error).partition("\n")[0])
     if isinstance(error, FileNotFoundError) or "404 Not Found" in text:
         return "there is no such bucket"

@@ -37,7 +37,7 @@ class Place(Protocol):
     def has_table(self, name: str) -> bool:
         """Whether a table's files are there, without opening it."""
 
-    def is_hollow(self, name: str) -> bool:
+    def has_no_version(self, name: str) -> bool:
         """Whether no version of a table is there, as a kill during its creation leaves it."""
 
     def is_being_created(self) -> bool:
@@ -120,7 +120,7 @@ class LocalPlace(Place):
         """Whether a table's folder is there."""
         return self._table_path(name).is_dir()
 
-    def is_hollow(self, name: str) -> bool:
+    def has_no_version(self, name: str) -> bool:
         """Whether a table's folder holds no version of it."""
         return not any((self._table_path(name) / "_versions").glob("*.manifest"))
 

@@ -44,12 +44,14 @@ class StoredRows:
         each: Mapping[str, Mapping[str, Any]],
         details: Mapping[str, Any],
     ) -> None:
-        """Write the audit of one write, with what is told of some subjects alone."""
+        """Write the audit of the write that comes next, with further details of some subjects."""
         if not each:
             self._note(action, subjects, **details)
             return
         lines = [
-            line for it in subjects for line in audit_lines(action, [it], **{**details, **each.get(it, {})})
+            line
+            for subject in subjects
+            for line in audit_lines(action, [subject], **{**details, **each.get(subject, {})})
         ]
         self.database.append("audit", lines)
 
@@ -87,14 +89,14 @@ def lookup(kind: str, name: str, records: Mapping[str, Record]) -> Record:
     return records[name]
 
 
-def refuse_duplicates(kind: str, names: Sequence[str], known: set[str]) -> None:
+def refuse_duplicates(kind: str, names: Sequence[str], registered: set[str]) -> None:
     """Check that all names are new.
 
     Raises:
-        DuplicateError: If one is known or there twice.
+        DuplicateError: If one is registered or there twice.
     """
     for name, count in Counter(names).items():
         if count > 1:
             raise DuplicateError(f"{kind} {name} is given twice")
-        if name in known:
+        if name in registered:
             raise DuplicateError(f"{kind} {name} is registered already; remove it first or choose another name")

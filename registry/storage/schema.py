@@ -226,9 +226,9 @@ def embeddings_schema(dim: int, domain_dim: int) -> pa.Schema:
     )
 
 
-def pending_migrations(found: int) -> list[tuple[int, Migration]]:
-    """What brings a registry of version ``found`` up to date: version reached and migration, in order."""
-    return [(version, MIGRATIONS[version]) for version in range(found + 1, SCHEMA_VERSION + 1)]
+def pending_migrations(stored: int) -> list[tuple[int, Migration]]:
+    """What brings a registry of version ``stored`` up to date: version reached and migration, in order."""
+    return [(version, MIGRATIONS[version]) for version in range(stored + 1, SCHEMA_VERSION + 1)]
 
 
 def to_arrow(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
@@ -236,7 +236,7 @@ def to_arrow(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
 
     Args:
         records: Records whose fields are named as the columns.
-        schema: Of the table they go to.
+        schema: Columns of the table they go to.
 
     Returns:
         One row per record, in order.
@@ -286,7 +286,7 @@ class EmbeddingTable:
     Attributes:
         keys: The T pairs of task name and version, rising.
         fisher: ``[T, D]`` float32, rows in order of ``keys``.
-        domain: ``[T, F]`` float32, the same.
+        domain: ``[T, F]`` float32, rows in order of ``keys``.
     """
 
     keys: tuple[Key, ...]

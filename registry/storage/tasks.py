@@ -21,7 +21,7 @@ class StoredTasks(StoredEmbeddings):
         return self.next_versions([name])[name]
 
     def next_versions(self, names: Collection[str]) -> dict[str, int]:
-        """The same of many names, for the price of one."""
+        """The next version of each of many names, for the price of one."""
         highest = dict.fromkeys(names, 0)
         for name, version in self._task_keys(among("name", names)):
             if name in highest:
@@ -60,8 +60,8 @@ class StoredTasks(StoredEmbeddings):
             self._check_widths(space_id, embeddings)
             keys = [f"{task.name}@{task.version}" for task, _ in entries]
             where = among("name", {task.name for task, _ in entries})
-            known = {f"{name}@{version}" for name, version in self._task_keys(where)}
-            refuse_duplicates("task", keys, known)
+            registered = {f"{name}@{version}" for name, version in self._task_keys(where)}
+            refuse_duplicates("task", keys, registered)
             self._remove_embeddings({(task.name, task.version) for task, _ in entries})
             self.database.append(schema.embeddings_table_name(space_id), embeddings)
             self._note("task.add", keys, space=space_id)
@@ -111,8 +111,8 @@ class StoredTasks(StoredEmbeddings):
         """
         chosen = parse_where(where) if where is not None else None
         rows = self._records(TaskRecord, "tasks", listed(builtin))
-        found = {(task.name, task.version): task for task in rows}
-        tasks = [found[key] for key in sorted(found)]
+        by_key = {(task.name, task.version): task for task in rows}
+        tasks = [by_key[key] for key in sorted(by_key)]
         if latest:
             tasks = list({task.name: task for task in tasks}.values())
         return tasks if chosen is None else chosen.passing(tasks)
@@ -146,18 +146,18 @@ class StoredTasks(StoredEmbeddings):
     def versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
         """All versions of a task, rising; those that are removed if asked for, and only those."""
         where = f"name = {quoted(name)} and {REMOVED if removed else PRESENT}"
-        found = {task.version: task for task in self._records(TaskRecord, "tasks", where)}
-        return [found[version] for version in sorted(found)]
+        versions = {task.version: task for task in self._records(TaskRecord, "tasks", where)}
+        return [versions[version] for version in sorted(versions)]
 
     def task_versions(self, keys: Sequence[Key]) -> list[TaskRecord]:
         """Versions of tasks by name and version, in this order; without those that are gone."""
         where = f"{among('name', {name for name, _ in keys}) or 'true'} and {PRESENT}"
         rows = self._records(TaskRecord, "tasks", where) if keys else []
-        found = {(task.name, task.version): task for task in rows}
-        return [found[key] for key in keys if key in found]
+        by_key = {(task.name, task.version): task for task in rows}
+        return [by_key[key] for key in keys if key in by_key]
 
     def _some_versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
-        """The same, at least one.
+        """All versions of a task, rising, at least one.
 
         Raises:
             NotFoundError: If there is none.
@@ -224,7 +224,8 @@ class StoredTasks(StoredEmbeddings):
         with self.write_lock():
             named = self.task(f"{name}@{alias}")
             if alias not in named.aliases:
-                raise NotFoundError("alias", alias, (word for it in self.versions(name) for word in it.aliases))
+                others = (other for task in self.versions(name) for other in task.aliases)
+                raise NotFoundError("alias", alias, others)
             self._note("task.unalias", [f"{name}@{named.version}"], alias=alias)
             self._move_alias(name, alias, to_version=None)
 

@@ -1,14 +1,13 @@
-"""Check the tables of a registry against each other, and repair what a kill or a foreign hand left.
+"""Check the tables of a registry against each other, and repair what a kill or another program left.
 
 What repair deletes is what no query could show or use: embeddings without a task, tasks without an embedding,
-the former of two rows with one key, rows that are no records. It never touches what it cannot read, nor a table
+the first of two rows with one key, rows that are no records. It never touches what it cannot read, nor a table
 of which a file is damaged, since then anything in it may look wrong.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from registry.answers import Problem
 from registry.errors import InvalidRecordError, SchemaVersionError, StorageError
-from registry.index.files import BusyIndexError, IndexFiles, UnusableIndexError
+from registry.names import DATASETS
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.audit import audit_lines
@@ -62,7 +61,7 @@ class _Check:
         self._problems: list[Problem] = []
         self._tables: dict[str, pa.Table] = {}
         self._spaces_are_whole = True
-        self._doomed: dict[str, set[int]] = defaultdict(set)
+        self._faulty: dict[str, set[int]] = defaultdict(set)
         self._ambiguous: dict[int, set[str]] = defaultdict(set)
 
     def run(self) -> list[Problem]:
@@ -84,17 +83,17 @@ class _Check:
             self._check_aliases()
         self._check_references()
         if self._repair:
-            self._mend()
+            self._repair_tables()
         return self._problems
 
-    def _mend(self) -> None:
-        """Delete the rows at fault, then aliases. The audit is told before, if it can be read."""
-        faults = {name: len(row_ids) for name, row_ids in self._doomed.items() if row_ids}
+    def _repair_tables(self) -> None:
+        """Delete the rows at fault, then aliases; before that, note it in the audit if that can be read."""
+        faults = {name: len(row_ids) for name, row_ids in self._faulty.items() if row_ids}
         if "audit" in self._tables:
             for name, count in faults.items():
                 self._database.append("audit", audit_lines("repair", [name], deleted_rows=count))
         for name in faults:
-            self._database.delete_rows(name, sorted(self._doomed[name]))
+            self._database.delete_rows(name, sorted(self._faulty[name]))
         if self._ambiguous:
             self._take_aliases()
 
@@ -129,8 +128,8 @@ class _Check:
         except StorageError as error:
             self._report("unreadable", name, str(error), repaired=False)
             return
-        found = [(column.name, column.type) for column in table.schema if column.name != "_rowid"]
-        if found == [(column.name, column.type) for column in columns]:
+        actual = [(column.name, column.type) for column in table.schema if column.name != "_rowid"]
+        if actual == [(column.name, column.type) for column in columns]:
             self._tables[name] = table
         else:
             message = f"the columns are not those of schema version {schema.SCHEMA_VERSION}"
@@ -150,13 +149,13 @@ class _Check:
         folder = self._database.place.cache_folder(registry_id)
         if not folder.is_dir():
             return
-        from registry.storage.verify import index_damage, remove_index  # they bring faiss
+        from registry.index.files import IndexFiles  # brings faiss
 
         for name in [name for name in self._tables if name.startswith(schema.EMBEDDINGS_PREFIX)]:
-            place = (folder, registry_id, name.removeprefix(schema.EMBEDDINGS_PREFIX))
-            if damage := index_damage(*place):
+            files = IndexFiles(folder, registry_id, name.removeprefix(schema.EMBEDDINGS_PREFIX))
+            if damage := files.damage():
                 message = f"the saved index is {damage}; it is built again when it is needed"
-                self._report("index", name, message, repaired=self._repair and remove_index(*place))
+                self._report("index", name, message, repaired=self._repair and files.removed())
 
     def _load_embeddings(self) -> None:
         """Read the table of every space, and look for tables of no space."""
@@ -169,14 +168,14 @@ class _Check:
             self._load(name, columns)
         others = [name for name in self._database.table_names() if name not in schema.TABLES.keys() | expected]
         for name in others:
-            self._check_stranger(name)
-        strangers_remain = any(problem.where in others and not problem.repaired for problem in self._problems)
-        self._spaces_are_whole = expected.keys() <= self._tables.keys() and not strangers_remain
+            self._check_unexpected(name)
+        others_remain = any(problem.where in others and not problem.repaired for problem in self._problems)
+        self._spaces_are_whole = expected.keys() <= self._tables.keys() and not others_remain
 
-    def _check_stranger(self, name: str) -> None:
+    def _check_unexpected(self, name: str) -> None:
         """A table of no space: the trace of a killed ``add_space`` if it is empty, else somebody's data."""
         try:
-            empty = self._database.place.is_hollow(name) or not len(self._database.read(name))
+            empty = self._database.place.has_no_version(name) or not len(self._database.read(name))
         except StorageError as error:
             self._report("unreadable", name, str(error), repaired=False)
             return
@@ -195,10 +194,12 @@ class _Check:
             rows = self._rows(name, _key_columns(name, table))
             bad = [index for index in range(len(table)) if not _makes(RECORDS[name], table.slice(index, 1))]
             ids = self._tables[name]["_rowid"].take(bad).to_pylist()
-            self._doom("invalid", name, {row_id: rows[row_id] for row_id in ids}, "that cannot be a record")
+            self._report_rows(
+                "invalid", name, {row_id: rows[row_id] for row_id in ids}, "that cannot be a record"
+            )
 
     def _check_duplicates(self, name: str) -> None:
-        """Of rows with the same key, all but the last are at fault; lines of the audit have none."""
+        """All but the last of the rows with one key are at fault; lines of the audit have no key."""
         if name == "audit":
             return
         rows = self._rows(name, _key_columns(name, self._tables[name]))
@@ -207,7 +208,7 @@ class _Check:
             rows = {row_id: key for row_id, key in rows.items() if removed[row_id] == ("",)}
         last = {key: row_id for row_id, key in rows.items()}
         doubled = {row_id: key for row_id, key in rows.items() if last[key] != row_id}
-        self._doom("duplicate", name, doubled, "with a key that another row has")
+        self._report_rows("duplicate", name, doubled, "with a key that another row has")
 
     def _check_vectors(self, name: str) -> None:
         """Vectors must be finite, Fisher information positive somewhere, negative nowhere, checksums right."""
@@ -219,7 +220,9 @@ class _Check:
         ids = table["_rowid"].to_numpy()[bad].tolist()
         rows = self._rows(name, schema.EMBEDDING_KEY)
         invalid = {row_id: rows[row_id] for row_id in ids if row_id in rows}
-        self._doom("invalid", name, invalid, "with a vector that is not finite, negative or zero everywhere")
+        self._report_rows(
+            "invalid", name, invalid, "with a vector that is not finite, negative or zero everywhere"
+        )
         stored, made = table["checksum"].to_pylist(), schema.made_checksums(table)
         ids = [
             row_id
@@ -227,7 +230,7 @@ class _Check:
             if pair[0] not in {0, pair[1]}
         ]
         changed = {row_id: rows[row_id] for row_id in ids if row_id in rows.keys() - invalid.keys()}
-        self._doom("invalid", name, changed, "that is not what its checksum was made of")
+        self._report_rows("invalid", name, changed, "that is not what its checksum was made of")
 
     def _check_commits(self, embeddings: list[str]) -> None:
         """Every embedding needs its task, every task an embedding."""
@@ -238,11 +241,11 @@ class _Check:
             rows = self._rows(name, schema.EMBEDDING_KEY)
             embedded |= set(rows.values())
             orphans = {row_id: key for row_id, key in rows.items() if key not in committed}
-            self._doom("orphan", name, orphans, "of a task that was never committed")
+            self._report_rows("orphan", name, orphans, "of a task that was never committed")
         # A task may be embedded in a table that could not be read: then nothing can be said of it.
         if self._spaces_are_whole:
             incomplete = {row_id: key for row_id, key in tasks.items() if key not in embedded}
-            self._doom("incomplete", "tasks", incomplete, "without an embedding in any space")
+            self._report_rows("incomplete", "tasks", incomplete, "without an embedding in any space")
 
     def _check_aliases(self) -> None:
         """An alias names one version of a task; of several, the latest keeps it."""
@@ -271,9 +274,11 @@ class _Check:
             ("experts", "source_task", "tasks"),
         ):
             if name in self._tables and target in self._tables:
-                known = {"", *self._tables[target]["name"].to_pylist()}
+                registered = {"", *self._tables[target]["name"].to_pylist()}
+                if column == "source_task":  # datasets of the field, which libraries name
+                    registered |= DATASETS.keys()
                 counts = Counter(self._tables[name][column].to_pylist())
-                for missing in sorted(counts.keys() - known):
+                for missing in sorted(counts.keys() - registered):
                     message = f"{counts[missing]} rows name the {column} {missing!r}, which is not registered"
                     self._report("dangling", name, message, repaired=False)
 
@@ -283,15 +288,15 @@ class _Check:
         values = zip(*(table[column].to_pylist() for column in columns), strict=True)
         ids = table["_rowid"].to_pylist()
         return {
-            row_id: row for row_id, row in zip(ids, values, strict=True) if row_id not in self._doomed[name]
+            row_id: row for row_id, row in zip(ids, values, strict=True) if row_id not in self._faulty[name]
         }
 
-    def _doom(self, kind: str, name: str, rows: dict[int, tuple[Any, ...]], what: str) -> None:
+    def _report_rows(self, kind: str, name: str, rows: dict[int, tuple[Any, ...]], what: str) -> None:
         """Report rows at fault, and have them deleted if this run repairs."""
         if rows:
             shown = _shown({"@".join(map(str, key[:2])) for key in rows.values()})
             self._report(kind, name, f"{_counted(len(rows), 'row', 'rows')} {what}: {shown}")
-            self._doomed[name] |= rows.keys()
+            self._faulty[name] |= rows.keys()
 
     def _report(self, kind: str, where: str, message: str, *, repaired: bool | None = None) -> None:
         self._problems.append(Problem(kind, where, message, self._repair if repaired is None else repaired))
@@ -332,33 +337,8 @@ def _shown(names: Iterable[str]) -> str:
 
 
 def _key_columns(name: str, table: pa.Table) -> list[str]:
-    """The columns that tell rows of a table apart; of results, which are only appended, all."""
+    """The columns that distinguish the rows of a table: all of them for results, which are only appended."""
     keys = {"meta": ["key"], "spaces": ["space_id"], "tasks": ["name", "version"], "experts": ["name"]}
     if name == "results":
         return [column for column in table.schema.names if column != "_rowid"]
     return keys.get(name, schema.EMBEDDING_KEY)
-
-
-CHECKED_ROWS = 4096  # at a time
-
-
-def index_damage(folder: Path, registry_id: str, space_id: str) -> str:
-    """What is wrong with the index of a space, in a few words; empty if nothing is, or there is none."""
-    try:
-        saved = IndexFiles(folder, registry_id, space_id).load()
-    except UnusableIndexError as error:
-        return "" if str(error) == "missing" else str(error)
-    for start in range(0, len(saved.vectors), CHECKED_ROWS):
-        rows = np.arange(start, min(start + CHECKED_ROWS, len(saved.vectors)))
-        if (row := saved.damaged_row(rows)) is not None:
-            return f"damaged (row {row} of its vectors is not what was written)"
-    return ""
-
-
-def remove_index(folder: Path, registry_id: str, space_id: str) -> bool:
-    """Delete the index files of a space, which are built again when they are needed; whether it could."""
-    files = IndexFiles(folder, registry_id, space_id)
-    with suppress(OSError, BusyIndexError), files.writing(wait=True):
-        files.remove()
-        return True
-    return False

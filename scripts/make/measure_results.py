@@ -26,6 +26,7 @@ from indexer.embed import embed_sample, load_task_sample
 from indexer.experts.few_shot import PROTOCOL, score_features
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.networks.loaders import list_builtin
+from indexer.networks.packaged import PACKAGED
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import FOLDER, Starter, load_starter, save_starter
 from registry.experts.sources import describe_expert
@@ -74,7 +75,7 @@ def main(
         if entry is None or entry.task.fingerprint != task.fingerprint:
             embedding = embed_sample(prepared.sample, prepared.probe, prepared.settings)
             entry = Entry(task, embedding_record(name, 1, embedding), {})
-        known[name] = replace(entry, task=task)
+        known[name] = replace(entry, task=replace(task, created_at=entry.task.created_at))
         for expert, file in zip(experts, files, strict=True):
             if expert.name not in entry.results and expert.source_task not in images_of(task):
                 entry.results[expert.name] = measure(prepared, name, file, expert, seed)
@@ -132,7 +133,8 @@ def write(
     ]
     tasks = tuple(entry.task for entry in known.values())
     embeddings = tuple(entry.embedding for entry in known.values())
-    save_starter(Starter(space, tasks, embeddings, tuple(experts), tuple(results)), out)
+    toys = tuple(expert.name for expert in experts if expert.loader in list_builtin())
+    save_starter(Starter(space, tasks, embeddings, tuple(experts), tuple(results), toys), out)
 
 
 def measure(
@@ -155,6 +157,9 @@ def sample_for(prepared: PreparedTask, network: PretrainedNetwork) -> Sample:
 
 def describe(network: PretrainedNetwork) -> ExpertRecord:
     """The expert; built-in ones are ours, those of files have terms of their own, and no folder here."""
+    if packaged := PACKAGED.get(network.loader):
+        known = ("source_task", "source_accuracy", "license")
+        return describe_expert(None, network.loader, **{name: getattr(packaged, name) for name in known})
     source = network.name.split(".")[1]
     found = describe_expert(
         None,

@@ -110,7 +110,7 @@ def test_search_sort_and_filter_reach_the_registry(reader, uri):
     answer = reader.get(
         "/api/v1/tasks?search=digits&where=num_classes > 2&sort=num_samples&descending=true&limit=5&offset=1"
     ).json()
-    assert [it["task"] for it in answer["tasks"]] == [task.name for task in page.tasks]
+    assert [task["task"] for task in answer["tasks"]] == [task.name for task in page.tasks]
     assert answer["total"] == page.total > 2
 
 

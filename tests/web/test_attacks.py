@@ -57,7 +57,7 @@ ZIPS = {
         "unpacks to more than 100 times",
     ),
     "bomb of many entries": (
-        lambda: packed({**images(), **{f"cats/b{it}.bmp": tiled(it) for it in range(12)}}),
+        lambda: packed({**images(), **{f"cats/b{number}.bmp": tiled(number) for number in range(12)}}),
         413,
         "larger than 1,048,576 bytes",
     ),
@@ -102,7 +102,11 @@ ZIPS = {
         400,
         "not where an image belongs",
     ),
-    "too deep": (lambda: packed({f"a/b/c/{it}": content for it, content in images().items()}), 400, "belongs"),
+    "too deep": (
+        lambda: packed({f"a/b/c/{number}": content for number, content in images().items()}),
+        400,
+        "belongs",
+    ),
     "empty zip": (lambda: packed({}), 400, "holds no images"),
     "only hidden files": (
         lambda: packed({"__MACOSX/cats/1.png": b"", "cats/.x.png": b""}),
@@ -313,8 +317,8 @@ def test_a_good_zip_is_taken(server, place):
     assert answer.status_code == 201, answer.text
     assert answer.json()["classes"] == {"cats": 3, "dogs": 3}
     folder = place / "state/uploads" / answer.json()["upload"]
-    found = {str(path.relative_to(folder / "data")): path.read_bytes() for path in folder.rglob("*.png")}
-    assert found == images()
+    unpacked = {str(path.relative_to(folder / "data")): path.read_bytes() for path in folder.rglob("*.png")}
+    assert unpacked == images()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert server.delete(f"/api/v1/uploads/{folder.name}", headers=BEARER).status_code == 204
     assert not folder.exists()

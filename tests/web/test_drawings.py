@@ -7,7 +7,7 @@ from registry.web.pages import drawings
 
 
 def values(svg: str, name: str) -> list[float]:
-    return [float(it) for it in re.findall(rf' {name}="([-\d.]+)"', svg)]
+    return [float(number) for number in re.findall(rf' {name}="([-\d.]+)"', svg)]
 
 
 def test_interval_stands_where_it_is_on_its_line():

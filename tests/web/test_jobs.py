@@ -85,12 +85,12 @@ def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):
     )
     events = followed(client, job_id)
     assert [name for name, _ in events[-2:]] == ["progress", "end"]
-    told = [data for name, data in events if name == "progress"]
-    stages = [job["progress"]["stage"] for job in told if job["progress"]]
+    updates = [data for name, data in events if name == "progress"]
+    stages = [job["progress"]["stage"] for job in updates if job["progress"]]
     assert set(stages) <= {"decode", "features", "fisher"}  # those that were not over before one could look
     assert stages
-    assert told[0]["state"] in {"queued", "running"}
-    job = told[-1]
+    assert updates[0]["state"] in {"queued", "running"}
+    job = updates[-1]
     assert (job["state"], job["error"]) == ("done", None), job
     assert job == client.get(f"/api/v1/jobs/{job_id}").json()
     result = job["result"]
@@ -98,7 +98,7 @@ def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):
     assert result["embedding"]["num_samples_used"] == 12
     assert result["embedding"]["class_names"] == ["cats", "dogs"]
     assert result["recommendation"]["query"]["task"] == "photos" == result["embedding"]["data"]
-    assert [it["task"] for it in result["neighbors"]["neighbors"]] == ["images"]
+    assert [entry["task"] for entry in result["neighbors"]["neighbors"]] == ["images"]
     assert str(folder) not in json.dumps(job)
 
     same = submit(client, kind="add_task", data={"upload": uploaded}, name="photos", tags=["new"])
@@ -115,7 +115,7 @@ def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):
 
 @pytest.mark.slow
 def test_numbers_are_those_of_the_library(served, uri, images):
-    """The same data by its path, embedded by a job and here."""
+    """Data by its path, embedded by a job and here."""
     _, client, folder = served
     shutil.copytree(images, folder / "data")
     job = finished(client, submit(client, kind="recommend", data={"path": str(folder / "data")}))
@@ -214,7 +214,7 @@ def test_an_upload_that_takes_too_long_is_ended(uri, tmp_path):
     thread.join(20)
 
 
-def test_a_disk_that_is_full_is_told(client, monkeypatch):
+def test_a_disk_that_is_full_is_reported(client, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -265,7 +265,7 @@ def test_jobs_survive_a_kill_of_the_server_or_say_that_they_did_not(uri, tmp_pat
             assert finished(client, waiting)["state"] == "done"
             assert client.get(f"/api/v1/uploads/{uploaded}").status_code == 200
             listed = client.get("/api/v1/jobs", headers=BEARER).json()
-            assert [it["id"] for it in listed["jobs"]] == [waiting, running]
+            assert [entry["id"] for entry in listed["jobs"]] == [waiting, running]
         assert list((tmp_path / "state/data").iterdir()) == []
         assert {path.name for path in (tmp_path / "state/uploads").iterdir()} == {uploaded}
         assert server.end() == 0
@@ -328,11 +328,11 @@ def test_a_job_whose_process_dies_says_so(client, monkeypatch):
     assert job["state"] == "failed"
     assert (
         job["error"]["message"]
-        == "the process of this job was killed by signal 9; the log of the server tells more"
+        == "the process of this job was killed by signal 9; the log of the server says more"
     )
 
 
-def test_a_job_that_fails_tells_why_in_one_sentence(client):
+def test_a_job_that_fails_says_why_in_one_sentence(client):
     job = finished(client, submit(client, **NEAREST, options={"where": "size > 3"}))
     assert job["state"] == "failed"
     assert job["error"]["message"].startswith("filter 'size > 3', character 1")

@@ -101,7 +101,7 @@ def test_every_link_of_every_page_leads_somewhere_and_no_page_has_a_fault(client
         new = page.links() - known
         known |= new
         # One profile stands for all: each would look for the weights of a probe that there is not.
-        waiting += sorted(it for it in new if "/profile" not in it or it == PROFILE)
+        waiting += sorted(element for element in new if "/profile" not in element or element == PROFILE)
     assert pages > 60
     assert {
         "/map/points",
@@ -115,7 +115,7 @@ def test_faults_are_noticed():
     page = Page(
         '<p style="x" onclick="y"><input id="a"><input id="a"><a href="javascript:z"></a></p><script>w</script>'
     )
-    found = " ".join(faults_of(page))
+    faults = " ".join(faults_of(page))
     for fault in (
         "no single title",
         "inline style",
@@ -126,7 +126,7 @@ def test_faults_are_noticed():
         "inline script",
         "says",
     ):
-        assert fault in found
+        assert fault in faults
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,15 @@ def test_pages_say_what_they_are(client, url, title, heading):
     page = page_at(client, url)
     assert page.text_of("title") == f"{title} · task2vec"
     assert page.text_of("h1") == heading
-    assert any(it.attributes.get("class") == "skip" for it in page.all("a"))
+    assert any(element.attributes.get("class") == "skip" for element in page.all("a"))
 
 
 def test_navigation_marks_the_page(client):
     for url, marked in {"/": "Tasks", "/tasks/flowers": "Tasks", "/experts/net.unmeasured": "Experts"}.items():
         current = [
-            it.text for it in page_at(client, url).all("a") if it.attributes.get("aria-current") == "page"
+            element.text
+            for element in page_at(client, url).all("a")
+            if element.attributes.get("aria-current") == "page"
         ]
         assert current == [marked]
 
@@ -220,27 +222,29 @@ def test_a_task_that_no_address_can_name_is_found_in_the_list(client):
 def test_lists_are_paged(many):
     first = page_at(many, "/?sort=num_samples&order=down")
     assert "1–50 of 120 tasks" in first.text_of("main")  # noqa: RUF001
-    (after,) = [it.attributes["href"] for it in first.all("a") if it.attributes.get("rel") == "next"]
+    (after,) = [
+        element.attributes["href"] for element in first.all("a") if element.attributes.get("rel") == "next"
+    ]
     assert after == "/?sort=num_samples&order=down&page=2"
     last = page_at(many, "/?page=3")
     assert "101–120 of 120 tasks" in last.text_of("main")  # noqa: RUF001
-    assert not [it for it in last.all("a") if it.attributes.get("rel") == "next"]
+    assert not [element for element in last.all("a") if element.attributes.get("rel") == "next"]
     beyond = page_at(many, "/?page=9")
     assert "There are 120 of them, on fewer pages than that. First page" in beyond.text_of("main")
 
 
 def test_sorting_turns_round(many):
     page = page_at(many, "/?sort=num_samples&order=up")
-    (heading,) = [it for it in page.all("th") if it.attributes.get("aria-sort")]
+    (heading,) = [element for element in page.all("th") if element.attributes.get("aria-sort")]
     assert (heading.text.strip(), heading.attributes["aria-sort"]) == ("Samples", "ascending")
     assert "/?sort=num_samples&order=down" in page.links()
-    names = [it.text for it in page.all("th") if it.attributes.get("scope") == "row"]
+    names = [element.text for element in page.all("th") if element.attributes.get("scope") == "row"]
     assert names[:2] == ["task119", "task118"]
 
 
 def test_results_of_a_task_come_best_first(client):
     page = page_at(client, "/results?task=flowers")
-    rows = [it.text for it in page.all("th") if it.attributes.get("scope") == "row"]
+    rows = [element.text for element in page.all("th") if element.attributes.get("scope") == "row"]
     assert rows == ["resnet18.tv_in1k", "net.unmeasured"]
     assert "0.912" in page.text_of("main")
 
@@ -248,15 +252,15 @@ def test_results_of_a_task_come_best_first(client):
 def test_experts_without_a_value_come_last_either_way(client):
     for order in ("up", "down"):
         page = page_at(client, f"/experts?sort=num_params&order={order}")
-        rows = [it.text for it in page.all("th") if it.attributes.get("scope") == "row"]
+        rows = [element.text for element in page.all("th") if element.attributes.get("scope") == "row"]
         assert rows == ["resnet18.tv_in1k", "net.unmeasured"]
 
 
 def test_a_filter_that_does_not_parse_is_told_beside_it(client):
     page = page_at(client, "/?where=num_classes+<", 400)
-    (problem,) = [it for it in page.elements if it.attributes.get("role") == "alert"]
+    (problem,) = [element for element in page.elements if element.attributes.get("role") == "alert"]
     assert "num_classes" in problem.text
-    (field,) = [it for it in page.all("input") if it.attributes.get("name") == "where"]
+    (field,) = [element for element in page.all("input") if element.attributes.get("name") == "where"]
     assert field.attributes["aria-invalid"] == "true"
     assert field.attributes["value"] == "num_classes <"
     assert faults_of(page) == []
@@ -285,7 +289,7 @@ def test_errors_are_pages_with_a_sentence(client, url, status, said):
 
 
 @pytest.mark.parametrize("url", ["/", "/experts", "/results", "/map", "/compare", "/recommend"])
-def test_without_a_registry_every_page_tells_how_to_begin(tmp_path, url):
+def test_without_a_registry_every_page_says_how_to_begin(tmp_path, url):
     with serving(tmp_path / "none", tmp_path / "state") as client:
         page = page_at(client, url)
     assert "t2v task add pets ./pets" in page.text_of("main")
@@ -294,9 +298,9 @@ def test_without_a_registry_every_page_tells_how_to_begin(tmp_path, url):
 
 def test_empty_lists_tell_the_next_command(tmp_path):
     registry.TaskRegistry(tmp_path / "empty").init(empty=True)
-    told = {"/": "t2v task add", "/experts": "t2v expert import torchvision", "/results": "t2v result add"}
+    commands = {"/": "t2v task add", "/experts": "t2v expert import torchvision", "/results": "t2v result add"}
     with serving(tmp_path / "empty", tmp_path / "state") as client:
-        for url, command in told.items():
+        for url, command in commands.items():
             page = page_at(client, url)
             assert command in page.text_of("main")
             assert faults_of(page) == []
@@ -314,7 +318,7 @@ def test_empty_lists_tell_the_next_command(tmp_path):
         ("/compare?a=ages&b=evil", "No expert was measured on both in the same way."),
     ],
 )
-def test_nothing_found_tells_where_to_go(client, url, said):
+def test_nothing_found_says_where_to_go(client, url, said):
     assert said in page_at(client, url).text_of("main")
 
 
@@ -341,17 +345,23 @@ def test_clusters_are_in_order_of_the_points(client):
 
 def test_a_task_of_the_map_is_drawn_where_the_map_has_it(client):
     page = page_at(client, "/tasks/flowers/place")
-    (marked,) = [it for it in page.all("circle") if it.attributes.get("class") == "marked"]
+    (marked,) = [element for element in page.all("circle") if element.attributes.get("class") == "marked"]
     assert marked.text == "flowers"
-    places = np.array([[float(it.attributes["cx"]), float(it.attributes["cy"])] for it in page.all("circle")])
+    places = np.array(
+        [[float(element.attributes["cx"]), float(element.attributes["cy"])] for element in page.all("circle")]
+    )
     assert (places >= 0).all()
     assert (places <= [420, 300]).all()
 
 
 def test_card_has_error_bars_of_what_is_counted_only(client):
-    counted = [it.attributes.get("aria-label", "") for it in page_at(client, "/tasks/flowers").all("svg")]
+    counted = [
+        element.attributes.get("aria-label", "") for element in page_at(client, "/tasks/flowers").all("svg")
+    ]
     assert "balanced accuracy 0.750, from 0.665 to 0.835" in counted  # 1.96 sqrt(.75 .25 / 100)
-    others = [it.attributes.get("aria-label", "") for it in page_at(client, "/tasks/birds").all("svg")]
+    others = [
+        element.attributes.get("aria-label", "") for element in page_at(client, "/tasks/birds").all("svg")
+    ]
     assert not any("precision" in label for label in others)
 
 
@@ -378,7 +388,7 @@ def test_colours_of_the_pages_are_those_of_the_plots():
 def test_pages_take_nothing_from_elsewhere():
     for path in sorted([*STATIC.iterdir(), *PICTURES.iterdir()]):
         addresses = re.findall(r"(?:https?:)?//[\w.-]+\.\w{2,}[^\s\"')]*", path.read_text())
-        assert [it for it in addresses if "www.w3.org" not in it] == [], path.name
+        assert [element for element in addresses if "www.w3.org" not in element] == [], path.name
 
 
 def test_what_the_first_reader_waits_for_is_read_ahead(tmp_path, monkeypatch):

@@ -174,7 +174,7 @@ def test_every_state_is_told_in_words(client, give, changes, said):
     give(replace(JOB, **changes))
     page = page_at(client, f"/jobs/{JOB.id}")
     assert said in page.text_of("main")
-    follows = any("/static/job.js" in (it.attributes.get("src") or "") for it in page.all("script"))
+    follows = any("/static/job.js" in (element.attributes.get("src") or "") for element in page.all("script"))
     assert follows == (changes.get("state", "queued") in {"queued", "running"})
 
 
@@ -203,9 +203,11 @@ def test_job_of_a_registered_task_leads_to_the_task_on_the_map(client, give):
 def test_cancel_is_offered_to_those_who_may(client, give):
     fake = give(JOB)
     url = f"/jobs/{JOB.id}/cancel"
-    assert url not in {it.attributes.get("action") for it in page_at(client, f"/jobs/{JOB.id}").all("form")}
+    assert url not in {
+        element.attributes.get("action") for element in page_at(client, f"/jobs/{JOB.id}").all("form")
+    }
     shown = page_at(client, f"/jobs/{JOB.id}", headers=BEARER)
-    assert url in {it.attributes.get("action") for it in shown.all("form")}
+    assert url in {element.attributes.get("action") for element in shown.all("form")}
     assert client.post(url).status_code == 401
     assert fake.asked == []
     assert client.post(url, headers=HEADERS).headers["location"] == f"/jobs/{JOB.id}"
@@ -219,7 +221,7 @@ def test_jobs_are_listed_for_those_who_may_start_one(client, give):
     )
     assert client.get("/jobs").headers["location"] == "/login?next=%2Fjobs"
     page = page_at(client, "/jobs", headers=BEARER)
-    assert [it.text for it in page.all("th") if it.attributes.get("scope") == "row"] == [
+    assert [element.text for element in page.all("th") if element.attributes.get("scope") == "row"] == [
         "<i>pets</i>",
         "flowers",
     ]
@@ -250,10 +252,10 @@ def test_what_is_wrong_is_told_above_the_form(client, said, status, problem):
     answer = client.post("/recommend", data=said, headers=HEADERS)
     assert answer.status_code == status
     page = Page(answer.text, "/recommend")
-    (told,) = [it for it in page.elements if it.attributes.get("id") == "problem"]
-    assert problem in told.text
+    (shown,) = [element for element in page.elements if element.attributes.get("id") == "problem"]
+    assert problem in shown.text
     assert faults_of(page) == []
-    values = {it.attributes.get("id"): it.attributes.get("value") for it in page.all("input")}
+    values = {element.attributes.get("id"): element.attributes.get("value") for element in page.all("input")}
     assert values["k"] == said.get("k", "8")
 
 

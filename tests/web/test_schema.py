@@ -56,7 +56,7 @@ def operations(client):
         headers=HEADERS,
         config=schemathesis.Config.from_dict(config),
     )
-    return [found.ok() for found in schema.get_all_operations()]
+    return [operation.ok() for operation in schema.get_all_operations()]
 
 
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
@@ -64,7 +64,7 @@ def test_every_operation_passes_every_check(operations, mode):
     """Statuses, headers and bodies are as the document says; what is wrong is refused; no 5xx."""
     checks = CHECKS.get_all()
     assert {"not_a_server_error", "response_schema_conformance", "ignored_auth"} <= {
-        it.__name__ for it in checks
+        entry.__name__ for entry in checks
     }
     asked = set()
     for operation in operations:
@@ -127,7 +127,7 @@ def test_every_operation_has_examples(client):
     spec, missing = document(client), []
     for path, methods in spec["paths"].items():
         for method, operation in methods.items():
-            needed = [it for it in operation.get("parameters", []) if it["required"]]
+            needed = [entry for entry in operation.get("parameters", []) if entry["required"]]
             missing += [
                 f"{method} {path} {parameter['name']}"
                 for parameter in needed
@@ -138,7 +138,7 @@ def test_every_operation_has_examples(client):
                 for status, answer in operation["responses"].items()
                 if status.startswith("2")
             ]
-            for kind, content in [it for body in bodies for it in body.items()]:
+            for kind, content in [entry for body in bodies for entry in body.items()]:
                 if "example" not in content and not has_example(spec, content["schema"]):
                     missing.append(f"{method} {path} {kind}")
     assert missing == []
@@ -163,7 +163,7 @@ def test_examples_of_parameters_work(client):
     assert asked >= 12
 
 
-def test_every_operation_tells_of_errors_in_the_one_shape(client):
+def test_every_operation_describes_errors_in_the_one_shape(client):
     for path, methods in document(client)["paths"].items():
         for method, operation in methods.items():
             for status in ("4XX", "5XX"):

@@ -1,4 +1,4 @@
-"""Who may do what: hosts, tokens, sessions, origins, headers, and what the log tells."""
+"""Who may do what: hosts, tokens, sessions, origins, headers, and what the log says."""
 
 import itertools
 import logging
@@ -67,7 +67,7 @@ def log_in(client) -> None:
 # Who may
 
 
-@pytest.mark.parametrize(("method", "path", "body"), WRITES, ids=[f"{it[0]} {it[1]}" for it in WRITES])
+@pytest.mark.parametrize(("method", "path", "body"), WRITES, ids=[f"{write[0]} {write[1]}" for write in WRITES])
 def test_writing_needs_the_token(local, uri, method, path, body):
     before = TaskRegistry(uri).version()
     answer = local.request(method, path, json=body)
@@ -413,7 +413,7 @@ def boom() -> None:
     raise RuntimeError("a secret of the inside")
 
 
-def test_what_goes_wrong_inside_is_not_told(local, caplog, monkeypatch):
+def test_what_goes_wrong_inside_is_not_shown(local, caplog, monkeypatch):
     monkeypatch.setattr(TaskRegistry, "find_tasks", lambda *_, **__: boom())
     for path, kind in (("/api/v1/tasks", "application/json"), ("/", "text/html; charset=utf-8")):
         answer = local.get(path)
@@ -467,7 +467,7 @@ def test_a_registry_that_cannot_be_read_is_unavailable(tmp_path):
 # The log
 
 
-def test_the_log_tells_no_secret(local, caplog):
+def test_the_log_shows_no_secret(local, caplog):
     caplog.set_level(logging.INFO, "t2v.serve")
     log_in(local)
     cookie = next(iter(local.cookies.values()))

@@ -43,7 +43,7 @@ def test_a_task_is_compared_in_its_own_space(client, name, near):
     assert f"/tasks/{near}" in page_at(client, f"/map?task={name}").links()
     assert "resnet18.tv_in1k" in page_at(client, f"/tasks/{name}/recommendation").text_of("main")
     circles = page_at(client, f"/tasks/{name}/place").all("circle")
-    assert [it.text for it in circles] == [near, name]
+    assert [element.text for element in circles] == [near, name]
     assert "task2vec" in page_at(client, f"/compare?a={name}&b={near}").text_of("main")
 
 
@@ -57,10 +57,10 @@ def test_the_map_offers_every_space(client):
     assert client.get("/map/points?space=none").status_code == 404
 
 
-def test_tasks_of_different_spaces_cannot_be_compared_and_it_is_told(client):
+def test_tasks_of_different_spaces_cannot_be_compared(client):
     (problem,) = [
-        it
-        for it in page_at(client, "/compare?a=ants&b=cats", 400).elements
-        if it.attributes.get("role") == "alert"
+        element
+        for element in page_at(client, "/compare?a=ants&b=cats", 400).elements
+        if element.attributes.get("role") == "alert"
     ]
     assert "space" in problem.text

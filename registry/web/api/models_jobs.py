@@ -1,11 +1,13 @@
 """Uploads and jobs as the REST API takes and gives them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Path
 from pydantic import Field, StringConstraints
 
 from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, Word
+from registry.web.jobs.requests import JobKind
+from registry.web.jobs.store import State
 
 ID = r"^[A-Za-z0-9_-]{20,64}$"
 JobId = Annotated[str, Path(pattern=ID, description="Id of a job.", examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])]
@@ -62,7 +64,7 @@ class JobOptions(Body):
 class NewJob(Body):
     """A request for a job."""
 
-    kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
+    kind: JobKind = Field(examples=["recommend"])
     data: JobData
     name: Word | None = Field(None, description="Name of the task to be; otherwise what the data is called.")
     tags: list[Word] = Field(default_factory=list, max_length=100)
@@ -87,10 +89,8 @@ class Job(Answer):
     """A job as it is now."""
 
     id: str = Field(examples=["Xw2pZ0YbTz8m1Qf3kLr9sVha"])
-    kind: Literal["recommend", "nearest", "add_task"] = Field(examples=["recommend"])
-    state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"] = Field(
-        examples=["running"]
-    )
+    kind: JobKind = Field(examples=["recommend"])
+    state: State = Field(examples=["running"])
     data: dict[str, str] = Field(examples=[{"upload": "p3Vd0nQx7Yk2mZ8sTf1rLw5h"}])
     options: dict[str, Any] = Field(examples=[{"k": 5}])
     name: str | None = Field(examples=[None])

@@ -1,7 +1,7 @@
 """Requests for jobs: their kinds, the data of each, and the options of each."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from registry.errors import InvalidQueryError
 from registry.names import checked_name
@@ -27,6 +27,7 @@ RECOMMEND_OPTIONS = frozenset(
     }
 )
 NEAREST_OPTIONS = frozenset({"k", "distance", "where", "probe"})
+JobKind = Literal["recommend", "nearest", "add_task"]
 OPTIONS: dict[str, frozenset[str]] = {
     "recommend": RECOMMEND_OPTIONS | DATA_OPTIONS,
     "nearest": NEAREST_OPTIONS | DATA_OPTIONS,

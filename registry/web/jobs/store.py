@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from registry.errors import StorageError
 from registry.web.http.faults import UnknownIdError
 
-STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
-UNFINISHED = ("queued", "running")
+State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+UNFINISHED: tuple[State, ...] = ("queued", "running")
 _SCHEMA_VERSION = 1
 _JSON = ("data", "options", "tags", "progress", "result", "error")
 _COLUMNS = (
@@ -40,7 +40,7 @@ class Job:
     Attributes:
         id: Random, so that only those know it who got it.
         kind: ``recommend``, ``nearest`` or ``add_task``.
-        state: One of ``STATES``.
+        state: Queued, running, or how it ended.
         data: ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``.
         options: As given, see ``registry.web.jobs.requests``.
         name: Name of the task that is added, or what the data is called.

@@ -26,8 +26,6 @@ NUMBERS: dict[str, float] = {
 }
 """Numbers of the form of a recommendation, each with its unit."""
 
-UNFINISHED = ("queued", "running")
-
 
 @router.get("/recommend")
 def recommend(request: Request, task: str = "", path: str = "") -> HTMLResponse:
@@ -109,7 +107,7 @@ def show_job(request: Request, job_id: str) -> HTMLResponse:
         {
             "job": job,
             "title": title_of(job),
-            "unfinished": job.state in UNFINISHED,
+            "unfinished": not job.is_over,
             "answer": answer,
             "span": _span(answer),
             "neighbors": ((job.result or {}).get("neighbors") or {}).get("neighbors", ()),

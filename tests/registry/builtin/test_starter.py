@@ -8,6 +8,7 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
 from indexer.networks.loaders import BUILTIN_FOLDER, list_builtin
+from indexer.networks.packaged import PACKAGED
 from registry import TaskRegistry
 from registry.builtin.starter import FOLDER, VECTORS, Starter, load_starter, populate, save_starter
 from registry.ingest.data import NOT_SHIPPED
@@ -119,7 +120,9 @@ def test_shipped_content_is_worth_starting_from(shipped):
 
 
 def test_shipped_experts_are_the_shipped_weights(shipped):
-    assert sorted(expert.loader for expert in shipped.experts) == list_builtin()
+    assert sorted(shipped.toys) == list_builtin()
+    assert {expert.name for expert in shipped.experts} - set(shipped.toys) == {"tf_efficientnet_lite0.in1k"}
+    assert {expert.name for expert in shipped.experts} - set(shipped.toys) <= set(PACKAGED)
     assert all(expert.name == expert.loader for expert in shipped.experts)
     assert all(expert.license and expert.num_params and expert.flops for expert in shipped.experts)
 

@@ -387,7 +387,7 @@ def test_purges_that_tell_no_version_are_refused(forgery, tmp_path, details):
     lines = len(forgery.table("audit"))
     forgery.set("audit", "action", ["task.purge"] * lines)
     forgery.set("audit", "details", [details] * lines)
-    refuse(forgery.write(tmp_path / "purge.t2v"), tmp_path, "must tell its versions")
+    refuse(forgery.write(tmp_path / "purge.t2v"), tmp_path, "must name its versions")
 
 
 def test_text_that_is_no_text_is_refused(forgery, tmp_path):
@@ -466,7 +466,7 @@ def test_a_page_that_asks_for_more_memory_than_the_footer_tells_is_refused(forge
     assert content[4:6] == b"\x15\x00"  # the kind of the page; its size in memory comes next
     content[7] += 2
     forgery.members["tasks.parquet"] = bytes(content)
-    message = "its pages are not those that its footer tells of"
+    message = "its pages are not those in its footer"
     refuse(forgery.write(tmp_path / "page.t2v"), tmp_path, message)
 
 

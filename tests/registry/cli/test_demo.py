@@ -19,14 +19,14 @@ def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
     for command in ("task add digits", "nearest digits", "recommend digits", "result measure digits"):
         assert f"$ t2v {command}" in printed.out
     assert "mnist" in printed.out.split("t2v recommend")[0]
-    assert "A fresh registry with the starter content: 49 tasks, 25 experts" in printed.err
-    rules, experts = [rule for rule, _, _ in measured], [it.expert for _, _, it in measured]
+    assert "A fresh registry with the starter content: 49 tasks, 26 experts" in printed.err
+    rules, experts = [rule for rule, _, _ in measured], [result.expert for _, _, result in measured]
     assert sum("recommended" in rule for rule in rules) == sum("static" in rule for rule in rules) == 1
     assert len(set(experts)) == len(experts)
-    for _, expected, it in measured:
+    for _, expected, result in measured:
         assert 0 < expected < 1
-        assert it.accuracy > 0.5  # chance is 0.1
-        assert f"{it.accuracy:.3f}" in printed.out
+        assert result.accuracy > 0.5  # chance is 0.1
+        assert f"{result.accuracy:.3f}" in printed.out
 
 
 @pytest.mark.parametrize(

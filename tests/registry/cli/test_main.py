@@ -106,7 +106,7 @@ def test_recommend_is_the_contract(folder):
 def test_recommend_keeps_within_limits(folder, limit, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # with nothing in it
     document = answer(folder, "recommend", "flowers", *limit)
-    assert [it["expert"] for it in document["recommendations"]] == expected
+    assert [row["expert"] for row in document["recommendations"]] == expected
 
 
 def test_recommend_shows_experts_baselines_warnings_and_how_to_load(folder):
@@ -175,14 +175,14 @@ def test_task_show_has_a_card_for_each_space(folder):
 
 
 def test_result_list_filters(folder):
-    assert [it["task"] for it in answer(folder, "result", "list", "--expert", EXPERT)] == ["birds", "trees"]
-    assert [it["accuracy"] for it in answer(folder, "result", "list", "--task", "trees")] == [0.7]
+    assert [row["task"] for row in answer(folder, "result", "list", "--expert", EXPERT)] == ["birds", "trees"]
+    assert [row["accuracy"] for row in answer(folder, "result", "list", "--task", "trees")] == [0.7]
 
 
 def test_distances_lists_the_catalogue_without_infinity(folder):
     document = answer(folder, "distances")
-    assert [it["distance"] for it in document] == sorted(DISTANCES)
-    assert next(it["bounds"] for it in document if it["distance"] == "euclidean") == [0, None]
+    assert [row["distance"] for row in document] == sorted(DISTANCES)
+    assert next(row["bounds"] for row in document if row["distance"] == "euclidean") == [0, None]
     assert all(name in ok(folder, "distances").stdout for name in DISTANCES)
 
 
@@ -205,7 +205,7 @@ def test_init_creates_once(tmp_path):
 
 def test_registry_is_named_by_the_environment(folder):
     done = CliRunner(env={"T2V_REGISTRY": str(folder)}).invoke(main, ["task", "list", "--json"])
-    assert [it["task"] for it in json.loads(done.stdout)] == list(TASKS)
+    assert [row["task"] for row in json.loads(done.stdout)] == list(TASKS)
 
 
 def test_verify_of_a_sound_registry(folder):

@@ -76,7 +76,7 @@ def test_cluster_prints_clusters(run):
     assert "Silhouette 0." in result.stdout
 
 
-def test_cluster_tells_noise_and_what_is_alone(run):
+def test_cluster_shows_noise_and_what_is_alone(run):
     assert "In no cluster (noise): " in run("cluster", "--method", "hdbscan").stdout
     assert "Alone in a cluster: 12: task000, task001" in run("cluster", "--clusters", "12").stdout
 
@@ -99,7 +99,7 @@ def test_cluster_draws_the_matrix(run, tmp_path):
     assert b"between 12 tasks" in path.read_bytes()
 
 
-def test_distance_tells_and_draws_layers(run, tmp_path):
+def test_distance_shows_and_draws_layers(run, tmp_path):
     skip_without("matplotlib")
     path = tmp_path / "layers.svg"
     result = run("distance", "task000", "task001", "--layers", "--plot", str(path))
@@ -127,5 +127,5 @@ def test_distance_tells_and_draws_layers(run, tmp_path):
         (["distance", "task000", "task001", "--layers", "--distance", "kl"], 2, "show the task2vec distance"),
     ],
 )
-def test_what_cannot_be_done_is_told(run, words, code, message):
+def test_what_cannot_be_done_is_reported(run, words, code, message):
     assert message in run(*words, code=code).stderr

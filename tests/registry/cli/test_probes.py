@@ -80,7 +80,7 @@ def test_a_smaller_budget_takes_smaller_batches(nowhere, costs):
 def test_a_budget_that_is_too_small_or_without_costs_is_refused(nowhere):
     done = t2v(nowhere, "probes", "show", PROBE, "--memory-budget", "1G")
     assert done.exit_code == 2
-    assert done.stderr.endswith("\nError: --memory-budget is of the costs; give --costs too\n")
+    assert done.stderr.endswith("\nError: --memory-budget belongs to --costs; give --costs too\n")
     with pytest.raises(IngestError, match=re.escape("memory_budget must be at least 16777216, got 1000")):
         networks.describe_probe(PROBE, costs=True, memory_budget=1e3)
 
@@ -108,8 +108,8 @@ def test_help_names_every_form_of_a_loader():
 
 def test_estimators_lists_the_catalogue(nowhere):
     document = answer(nowhere, "estimators")
-    assert [(it["estimator"], it["summary"]) for it in document] == [
+    assert [(row["estimator"], row["summary"]) for row in document] == [
         (name, estimator.summary) for name, estimator in ESTIMATORS.items()
     ]
     shown = ok(nowhere, "estimators").stdout
-    assert all(re.search(rf"(?m)^{name} +{re.escape(it.summary)}", shown) for name, it in ESTIMATORS.items())
+    assert all(re.search(rf"(?m)^{name} +{re.escape(row.summary)}", shown) for name, row in ESTIMATORS.items())

@@ -84,7 +84,7 @@ def test_embed_says_that_the_vectors_are_gone(embedded, images):
 def test_nearest_of_data_finds_its_own_task(embedded, images):
     document = answer(embedded, "nearest", images)
     assert document["query"] | {"space": ""} == {"task": str(images), "version": 0, "space": ""}
-    assert [(it["task"], it["distance"]) for it in document["neighbors"]] == [
+    assert [(row["task"], row["distance"]) for row in document["neighbors"]] == [
         ("images", pytest.approx(0, abs=1e-6))
     ]
     assert f"Nearest to {images} by task2vec:\n" in ok(embedded, "nearest", images).stdout
@@ -108,7 +108,7 @@ def test_expert_is_added_measured_shown_and_removed(empty, images):
     assert answer(empty, "result", "list") == []
     done = ok(empty, "result", "measure", "images", "mine")
     assert done.stdout.startswith(f"mine on images: accuracy {measured['accuracy']:.3f} (")
-    assert [it["accuracy"] for it in answer(empty, "result", "list")] == [measured["accuracy"]]
+    assert [row["accuracy"] for row in answer(empty, "result", "list")] == [measured["accuracy"]]
     assert ok(empty, "expert", "remove", "mine").stderr == "Removed expert mine.\n"
     assert answer(empty, "expert", "list") == []
 
@@ -127,7 +127,7 @@ def test_tags_are_added_and_taken_away(small):
 def test_a_removed_task_is_gone_from_lists(small):
     done = ok(small, "task", "remove", "birds")
     assert (done.stdout, done.stderr) == ("", "Removed task birds.\n")
-    assert [it["task"] for it in answer(small, "task", "list")] == [name for name in TASKS if name != "birds"]
+    assert [row["task"] for row in answer(small, "task", "list")] == [name for name in TASKS if name != "birds"]
 
 
 def test_results_are_added_and_imported(small, tmp_path):
@@ -144,7 +144,7 @@ def test_results_are_added_and_imported(small, tmp_path):
         ok(small, "result", "import", table, "--skip-bad").stderr == f"Warning: {sentence}\nAdded 1 result.\n"
     )
     found = answer(small, "result", "list")
-    assert [(it["task"], it["accuracy"], it["protocol"], it["source"]) for it in found] == [
+    assert [(row["task"], row["accuracy"], row["protocol"], row["source"]) for row in found] == [
         ("birds", 0.5, "full", "me"),
         ("birds", 0.9, "unspecified", ""),
         ("trees", 0.7, "unspecified", ""),
@@ -158,7 +158,7 @@ def test_experts_are_imported(small, tmp_path):
     assert ok(small, "expert", "import", table).stderr == "Added 2 experts.\n"
     shown = ok(small, "expert", "list").stdout
     assert re.search(r"a\.x +- +- +1k +- +- +-", shown)
-    assert [it["num_params"] for it in answer(small, "expert", "list")] == [1000, None, 11_000_000, 40_000]
+    assert [row["num_params"] for row in answer(small, "expert", "list")] == [1000, None, 11_000_000, 40_000]
 
 
 @pytest.mark.parametrize("command", ["task", "expert"])

@@ -47,7 +47,7 @@ def test_a_token_file_that_is_not_there_is_refused():
     assert refused("--token-file", "nowhere").startswith("nowhere: the token cannot be read")
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_that_is_taken_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         message = refused("--port", str(port))
@@ -56,12 +56,12 @@ def test_a_port_that_is_taken_is_told():
     )
 
 
-def test_an_address_of_another_machine_is_told():
+def test_an_address_of_another_machine_is_reported():
     assert "cannot be listened on" in refused("--host", "192.0.2.1", token=LONG)
     assert "is no address that can be listened on" in refused("--host", "no such host", token=LONG)
 
 
-def test_a_state_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_state_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     assert "the state folder cannot be written: Not a directory" in refused(
         "--port", "0", "--state", "file/state"
@@ -73,7 +73,7 @@ def test_a_registry_elsewhere_needs_a_state_folder():
     assert "say with --state DIR where uploads and jobs are kept" in message
 
 
-def test_a_root_that_is_not_there_is_told():
+def test_a_root_that_is_not_there_is_reported():
     assert refused("--allow-root", "nowhere") == "--allow-root nowhere: there is no such folder"
 
 

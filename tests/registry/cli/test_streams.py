@@ -65,7 +65,7 @@ def test_embed_refuses_a_file_in_a_missing_folder_before_the_work(monkeypatch, e
     assert done.stderr.endswith(f"Error: Invalid value for '--out': there is no folder {tmp_path / 'none'}\n")
 
 
-def test_embed_tells_of_a_full_disk(embedded, images):
+def test_embed_describes_a_full_disk(embedded, images):
     done = t2v(embedded, "embed", images, "--out", "/dev/full")
     assert done.exit_code == 1
     assert done.stderr == "Error: Could not open file '/dev/full': No space left on device\n"

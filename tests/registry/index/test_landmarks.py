@@ -10,7 +10,7 @@ from builders_maps import DIM, grouped
 from registry.distances import pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import landmarks
-from registry.index.landmarks import Tasks
+from registry.index.landmarks import ComparedTasks
 from registry.index.neighbors import EmbeddingRows
 
 
@@ -21,7 +21,7 @@ def rows_of(fisher):
 def all_tasks(count, distance="task2vec", order=None):
     fisher = grouped(count)
     order = np.arange(count) if order is None else order
-    return Tasks(rows_of(fisher), order, distance), fisher[order]
+    return ComparedTasks(rows_of(fisher), order, distance), fisher[order]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 17, 40])
@@ -100,6 +100,6 @@ def test_progress_is_told():
 def test_a_distance_with_a_direction_is_refused():
     message = "task2vec_asymmetric depends on the direction, and a group has none; use task2vec"
     with pytest.raises(InvalidQueryError, match=f"^{re.escape(message)}$"):
-        Tasks(rows_of(grouped(2)), np.arange(2), "task2vec_asymmetric")
+        ComparedTasks(rows_of(grouped(2)), np.arange(2), "task2vec_asymmetric")
     with pytest.raises(NotFoundError, match="no distance is named 'nonesuch'"):
-        Tasks(rows_of(np.ones((1, DIM), np.float32)), np.arange(1), "nonesuch")
+        ComparedTasks(rows_of(np.ones((1, DIM), np.float32)), np.arange(1), "nonesuch")

@@ -16,8 +16,8 @@ from registry.options import CLUSTER_METHODS
 
 
 def matrix(fisher):
-    found = np.tril(pairwise("task2vec", fisher, fisher), -1)
-    return found + found.T
+    lower = np.tril(pairwise("task2vec", fisher, fisher), -1)
+    return lower + lower.T
 
 
 def random_distances(count, seed):
@@ -64,11 +64,11 @@ def naive_average_linkage(distances, num_clusters):
 def test_average_linkage_matches_a_loop(count, seed, data):
     distances = random_distances(count, seed)
     wanted = data.draw(st.integers(1, count))
-    found = clusters.partition(distances, num_clusters=wanted)
-    assert same_partition(found.labels.tolist(), naive_average_linkage(distances, wanted).tolist())
-    assert len(set(found.labels.tolist())) == wanted
-    again = clusters.cut_at(found.tree, clusters.height_of(found.tree, wanted))
-    assert same_partition(again.tolist(), found.labels.tolist())
+    partition = clusters.partition(distances, num_clusters=wanted)
+    assert same_partition(partition.labels.tolist(), naive_average_linkage(distances, wanted).tolist())
+    assert len(set(partition.labels.tolist())) == wanted
+    again = clusters.cut_at(partition.tree, clusters.height_of(partition.tree, wanted))
+    assert same_partition(again.tolist(), partition.labels.tolist())
 
 
 @settings(max_examples=25, deadline=None)
@@ -76,9 +76,9 @@ def test_average_linkage_matches_a_loop(count, seed, data):
 def test_a_cut_at_a_height_is_that_of_scipy(count, seed, height):
     from scipy.cluster.hierarchy import fcluster
 
-    found = clusters.partition(random_distances(count, seed), cut_height=height)
-    assert same_partition(found.labels.tolist(), fcluster(found.tree, height, "distance").tolist())
-    assert found.cut_height == height
+    partition = clusters.partition(random_distances(count, seed), cut_height=height)
+    assert same_partition(partition.labels.tolist(), fcluster(partition.tree, height, "distance").tolist())
+    assert partition.cut_height == height
 
 
 @settings(max_examples=25, deadline=None)
@@ -92,19 +92,19 @@ def test_silhouette_matches_a_loop(count, wanted, seed):
 @pytest.mark.parametrize("method", CLUSTER_METHODS)
 def test_groups_are_found(method):
     distances = matrix(grouped(30, spread=0.2))
-    found = clusters.partition(distances, method=method)
-    inside = found.labels != clusters.NOISE
+    partition = clusters.partition(distances, method=method)
+    inside = partition.labels != clusters.NOISE
     assert inside.mean() > 0.8
-    assert same_partition(found.labels[inside].tolist(), (np.arange(30)[inside] % 3).tolist())
-    assert found.silhouette > 0.5
+    assert same_partition(partition.labels[inside].tolist(), (np.arange(30)[inside] % 3).tolist())
+    assert partition.silhouette > 0.5
 
 
 def test_the_number_of_clusters_has_the_highest_silhouette():
     distances = matrix(grouped(24, spread=0.8))
-    found = clusters.partition(distances)
-    best = max(found.tried, key=lambda it: (it[1], -it[0]))
-    assert best == (len(set(found.labels.tolist())), pytest.approx(found.silhouette))
-    assert max(number for number, _ in found.tried) == 12
+    partition = clusters.partition(distances)
+    best = max(partition.tried, key=lambda pair: (pair[1], -pair[0]))
+    assert best == (len(set(partition.labels.tolist())), pytest.approx(partition.silhouette))
+    assert max(number for number, _ in partition.tried) == 12
 
 
 def test_one_odd_task_is_no_cluster_by_itself():
@@ -113,8 +113,8 @@ def test_one_odd_task_is_no_cluster_by_itself():
     fisher[0] = fisher[0][::-1] ** 3
     distances = matrix(fisher)
     assert clusters.silhouette(distances, clusters.cut_into(clusters.average_linkage(distances), 2)) is not None
-    found = clusters.partition(distances)
-    assert sorted(Counter(found.labels.tolist()).values())[-2] >= 2
+    partition = clusters.partition(distances)
+    assert sorted(Counter(partition.labels.tolist()).values())[-2] >= 2
 
 
 def test_many_numbers_are_tried_in_steps():
@@ -127,23 +127,23 @@ def test_many_numbers_are_tried_in_steps():
 @pytest.mark.parametrize("method", CLUSTER_METHODS)
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_a_few_tasks_are_parted(method, count):
-    found = clusters.partition(random_distances(count, 0), method=method)
-    assert len(found.labels) == count
-    assert found.silhouette is None
-    assert set(found.labels.tolist()) <= {0, 1}
+    partition = clusters.partition(random_distances(count, 0), method=method)
+    assert len(partition.labels) == count
+    assert partition.silhouette is None
+    assert set(partition.labels.tolist()) <= {0, 1}
 
 
 @pytest.mark.parametrize("method", CLUSTER_METHODS)
 def test_tasks_that_are_all_the_same_are_one_cluster_or_none(method):
-    found = clusters.partition(np.zeros((12, 12)), method=method)
-    assert len(set(found.labels.tolist())) == 1
+    partition = clusters.partition(np.zeros((12, 12)), method=method)
+    assert len(set(partition.labels.tolist())) == 1
 
 
 @pytest.mark.parametrize("method", CLUSTER_METHODS)
 def test_duplicates_are_parted(method):
     fisher = grouped(12, spread=0.2)
-    found = clusters.partition(matrix(np.concatenate([fisher, fisher])), method=method)
-    assert (found.labels[:12] == found.labels[12:]).all()
+    partition = clusters.partition(matrix(np.concatenate([fisher, fisher])), method=method)
+    assert (partition.labels[:12] == partition.labels[12:]).all()
 
 
 def test_hdbscan_leaves_out_what_belongs_nowhere():
@@ -169,12 +169,12 @@ def test_hdbscan_leaves_out_what_belongs_nowhere():
         ),
     ],
 )
-def test_what_cannot_be_asked_is_told(options, message):
+def test_what_cannot_be_asked_is_reported(options, message):
     with pytest.raises(InvalidQueryError, match=f"^{re.escape(message)}$"):
         clusters.partition(random_distances(4, 0), **options)
 
 
-def test_an_unknown_method_is_told():
+def test_an_unknown_method_is_reported():
     with pytest.raises(NotFoundError, match="no method of clustering is named 'kmeans'"):
         clusters.partition(random_distances(4, 0), method="kmeans")
 
@@ -187,16 +187,19 @@ def test_the_medoid_is_in_the_middle_and_the_first_of_equals():
 
 def test_tags_are_told_by_their_odds():
     inside = Counter({"rare": 3, "common": 4, "once": 1})
-    found = clusters.distinguishing_tags(inside, 4, Counter({"common": 8}), 10)
-    assert [(it.tag, it.inside, it.outside) for it in found] == [("rare", 0.75, 0.0), ("common", 1.0, 0.8)]
+    shares = clusters.distinguishing_tags(inside, 4, Counter({"common": 8}), 10)
+    assert [(share.tag, share.inside, share.outside) for share in shares] == [
+        ("rare", 0.75, 0.0),
+        ("common", 1.0, 0.8),
+    ]
 
 
 def test_tags_with_the_same_odds_come_in_order_of_the_alphabet():
-    found = clusters.distinguishing_tags(Counter("dcba"), 1, Counter(), 5)
-    assert [it.tag for it in found] == ["a", "b", "c"]
+    shares = clusters.distinguishing_tags(Counter("dcba"), 1, Counter(), 5)
+    assert [share.tag for share in shares] == ["a", "b", "c"]
 
 
-def test_tags_that_others_have_more_often_are_not_told():
+def test_tags_that_others_have_more_often_are_not_named():
     assert clusters.distinguishing_tags(Counter({"a": 1}), 2, Counter({"a": 9}), 10) == ()
     assert clusters.distinguishing_tags(Counter({"a": 2}), 2, Counter(), 0)[0].outside == 0
 
@@ -205,13 +208,15 @@ def test_clusters_are_described_by_size_medoid_and_tags():
     names = [f"t{place}" for place in range(6)]
     tags = [("a",), ("a", "x"), ("a",), ("b",), ("b",), ()]
     distances = np.abs(np.subtract.outer(np.array([0, 1, 2, 10, 11, 50.0]), np.array([0, 1, 2, 10, 11, 50.0])))
-    found, labels = clusters.describe(names, tags, np.array([7, 7, 7, 4, 4, 0]), np.arange(6), distances)
-    assert [(it.number, it.label, it.size, it.medoid, it.radius) for it in found] == [
+    described, labels = clusters.describe(names, tags, np.array([7, 7, 7, 4, 4, 0]), np.arange(6), distances)
+    assert [
+        (cluster.number, cluster.label, cluster.size, cluster.medoid, cluster.radius) for cluster in described
+    ] == [
         (1, "t1 (a, x)", 3, "t1", 1.0),
         (2, "t3 (b)", 2, "t3", 1.0),
     ]
     assert labels.tolist() == [1, 1, 1, 2, 2, 0]
-    assert found[1].members == ("t3", "t4")
+    assert described[1].members == ("t3", "t4")
 
 
 @settings(max_examples=25, deadline=None)
@@ -220,9 +225,9 @@ def test_every_task_is_in_one_cluster_or_in_none(count, seed, method):
     distances = random_distances(count, seed)
     parted = clusters.partition(distances, method=method)
     names = [f"t{place:02}" for place in range(count)]
-    found, labels = clusters.describe(names, [()] * count, parted.labels, np.arange(count), distances)
-    members = [name for cluster in found for name in cluster.members]
+    partition, labels = clusters.describe(names, [()] * count, parted.labels, np.arange(count), distances)
+    members = [name for cluster in partition for name in cluster.members]
     noise = [name for name, label in zip(names, labels, strict=True) if label == clusters.NOISE]
     assert sorted(members + noise) == names
-    assert [it.size for it in found] == sorted((it.size for it in found), reverse=True)
-    assert all(it.medoid in it.members and it.radius >= 0 for it in found)
+    assert [it.size for it in partition] == sorted((it.size for it in partition), reverse=True)
+    assert all(it.medoid in it.members and it.radius >= 0 for it in partition)

@@ -59,7 +59,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["map-space-0.arrow"]
 
 
-def test_what_is_missing_is_told(tmp_path):
+def test_what_is_missing_is_reported(tmp_path):
     with pytest.raises(UnusableLayoutError, match=r"^missing$"):
         files(tmp_path / "nowhere").load(0)
 
@@ -118,8 +118,8 @@ def test_a_folder_that_cannot_be_written_is_told_and_not_locked(tmp_path):
 def test_tasks_that_are_placed_stand_behind_those_kept():
     layout = make_layout(3)
     kept = pa.array([True, False, True])
-    found = layout.with_placed(pa.array(["new@1:9"]), np.array([[5.0, 6.0]]), kept)
-    assert found.identities.to_pylist() == ["t0@1:0", "t2@1:2", "new@1:9"]
-    np.testing.assert_array_equal(found.positions, [layout.positions[0], layout.positions[2], [5, 6]])
-    assert found.roles.tolist() == [0, 2, LATER]
-    assert dataclasses.replace(found, identities=None).stress == layout.stress
+    followed = layout.with_placed(pa.array(["new@1:9"]), np.array([[5.0, 6.0]]), kept)
+    assert followed.identities.to_pylist() == ["t0@1:0", "t2@1:2", "new@1:9"]
+    np.testing.assert_array_equal(followed.positions, [layout.positions[0], layout.positions[2], [5, 6]])
+    assert followed.roles.tolist() == [0, 2, LATER]
+    assert dataclasses.replace(followed, identities=None).stress == layout.stress

@@ -22,9 +22,9 @@ COUNT = 24
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory):
+def grouped_registry(tmp_path_factory):
     """A registry of 24 tasks, which tests only read."""
-    return make_registry(tmp_path_factory.mktemp("known") / "registry", COUNT)[0]
+    return make_registry(tmp_path_factory.mktemp("grouped_registry") / "registry", COUNT)[0]
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def add(store, count, first, seed=5):
     store.add_tasks(records(grouped(count, seed=seed), first=first), "space0")
 
 
-def test_a_map_tells_of_every_task(known):
-    shown = known.map(neighbors=2)
-    assert shown.names == tuple(task.name for task in known.tasks())
+def test_a_map_describes_every_task(grouped_registry):
+    shown = grouped_registry.map(neighbors=2)
+    assert shown.names == tuple(task.name for task in grouped_registry.tasks())
     assert shown.positions.shape == (COUNT, 2)
     assert shown.tags[:2] == (("even", "group0"), ("group1",))
     assert shown.versions.tolist() == [1] * COUNT
@@ -58,26 +58,25 @@ def test_a_map_tells_of_every_task(known):
     assert [len(near) for near in shown.nearest] == [2] * COUNT
 
 
-def test_nearest_tasks_of_a_map_are_those_of_nearest(known):
-    shown = known.map(neighbors=3)
+def test_nearest_tasks_of_a_map_are_those_of_nearest(grouped_registry):
+    shown = grouped_registry.map(neighbors=3)
     for place in (0, 11):
-        expected = [
-            (it.task, pytest.approx(it.distance, abs=2e-6)) for it in known.nearest(shown.names[place], k=3)[1]
-        ]
+        _, near = grouped_registry.nearest(shown.names[place], k=3)
+        expected = [(task.task, pytest.approx(task.distance, abs=2e-6)) for task in near]
         assert list(shown.nearest[place]) == expected
 
 
-def test_asking_again_gives_the_same_bytes_here_and_elsewhere(known):
-    first = known.map().positions.tobytes()
-    assert known.map().positions.tobytes() == first
-    assert TaskRegistry(known.uri).map().positions.tobytes() == first
+def test_asking_again_gives_the_same_bytes_here_and_elsewhere(grouped_registry):
+    first = grouped_registry.map().positions.tobytes()
+    assert grouped_registry.map().positions.tobytes() == first
+    assert TaskRegistry(grouped_registry.uri).map().positions.tobytes() == first
 
 
-def test_the_order_in_which_tasks_came_changes_nothing(known, tmp_path):
-    store = Store.create(tmp_path, lambda new: new.add_space(known.space()))
+def test_the_order_in_which_tasks_came_changes_nothing(grouped_registry, tmp_path):
+    store = Store.create(tmp_path, lambda new: new.add_space(grouped_registry.space()))
     for part in np.array_split(np.arange(COUNT)[::-1], 3):
         store.add_tasks([records(grouped(COUNT))[place] for place in part], "space0")
-    assert TaskRegistry(tmp_path).map().positions.tobytes() == known.map().positions.tobytes()
+    assert TaskRegistry(tmp_path).map().positions.tobytes() == grouped_registry.map().positions.tobytes()
 
 
 def test_tasks_that_are_added_move_no_other(grown):
@@ -140,9 +139,9 @@ def test_rebuild_lays_out_anew(grown):
     assert where(TaskRegistry(registry.uri).map()) == where(shown)
 
 
-def test_each_seed_has_a_map(known):
-    assert known.map(seed=1).seed == 1
-    assert where(known.map(seed=1)) == where(TaskRegistry(known.uri).map(seed=1))
+def test_each_seed_has_a_map(grouped_registry):
+    assert grouped_registry.map(seed=1).seed == 1
+    assert where(grouped_registry.map(seed=1)) == where(TaskRegistry(grouped_registry.uri).map(seed=1))
 
 
 def test_a_removed_task_is_gone_and_comes_back_where_it_was(grown):
@@ -209,12 +208,12 @@ def test_a_damaged_cache_is_made_again(grown, damage):
     assert TaskRegistry(registry.uri).map().notes == ()
 
 
-def test_the_cache_of_another_registry_is_not_believed(known, grown):
+def test_the_cache_of_another_registry_is_not_believed(grouped_registry, grown):
     registry, store = grown
-    known.map()
+    grouped_registry.map()
     add(store, 1, first=900)
     registry_folder(registry).mkdir(exist_ok=True)
-    for path in registry_folder(known).glob("map-space0-0.arrow"):
+    for path in registry_folder(grouped_registry).glob("map-space0-0.arrow"):
         (registry_folder(registry) / path.name).write_bytes(path.read_bytes())
     shown = registry.map()
     assert shown.notes == (
@@ -238,33 +237,33 @@ def test_threads_share_one_layout(grown, monkeypatch):
     made = []
     lay_out = layouts._lay_out
     monkeypatch.setattr(layouts, "_lay_out", lambda *args: made.append(1) or lay_out(*args))
-    found = []
+    positions = []
     threads = [
-        threading.Thread(target=lambda: found.append(registry.map().positions.tobytes())) for _ in range(4)
+        threading.Thread(target=lambda: positions.append(registry.map().positions.tobytes())) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(set(found)), len(found), len(made)) == (1, 4, 1)
+    assert (len(set(positions)), len(positions), len(made)) == (1, 4, 1)
 
 
-def test_a_filter_hides_tasks_and_moves_none(known):
-    everywhere = where(known.map())
-    some = where(known.map(where="tags = 'group1'"))
+def test_a_filter_hides_tasks_and_moves_none(grouped_registry):
+    everywhere = where(grouped_registry.map())
+    some = where(grouped_registry.map(where="tags = 'group1'"))
     assert len(some) == COUNT // 3
     assert {name: everywhere[name] for name in some} == some
 
 
-def test_queries_are_placed_and_not_remembered(known):
+def test_queries_are_placed_and_not_remembered(grouped_registry):
     vector = grouped(COUNT)[5]
-    assert known.map("task002").queries == ("task002",)
-    shown = known.map(["task002", ("mine", vector)])
+    assert grouped_registry.map("task002").queries == ("task002",)
+    shown = grouped_registry.map(["task002", ("mine", vector)])
     assert shown.queries == ("task002", "mine")
     np.testing.assert_array_equal(shown.query_positions[0], where(shown)["task002"])
     assert shown.query_nearest[1][0] == ("task005", 0.0)
     assert np.linalg.norm(shown.query_positions[1] - where(shown)["task005"]) < 0.1
-    assert len(known.map()) == COUNT
+    assert len(grouped_registry.map()) == COUNT
 
 
 def test_an_old_version_is_placed_beside_the_new_one(grown):
@@ -299,17 +298,17 @@ def test_an_old_version_is_placed_beside_the_new_one(grown):
     ],
     ids=["seed", "nobody passes", "filter", "width", "negative", "option", "option of a task"],
 )
-def test_what_cannot_be_drawn_is_told(known, options, message):
+def test_what_cannot_be_drawn_is_reported(grouped_registry, options, message):
     with pytest.raises(InvalidQueryError, match=re.escape(message)):
-        known.map(options.pop("queries", ()), **options)
+        grouped_registry.map(options.pop("queries", ()), **options)
 
 
-def test_an_unknown_task_is_told(known):
+def test_an_unknown_task_is_reported(grouped_registry):
     with pytest.raises(NotFoundError, match="no task is named 'task0O1'; did you mean task021"):
-        known.map(["task0O1"])
+        grouped_registry.map(["task0O1"])
 
 
-def test_a_registry_without_tasks_is_told(tmp_path):
+def test_a_registry_without_tasks_is_reported(tmp_path):
     registry, _ = make_registry(tmp_path, 0)
     for ask in (registry.map, registry.clusters):
         with pytest.raises(InvalidQueryError, match=r"^there is no task to draw"):
@@ -322,8 +321,8 @@ def test_a_few_tasks_are_drawn_and_parted(tmp_path, count):
     shown = registry.map([("mine", grouped(1, seed=8)[0])])
     assert len(shown) == count
     assert np.isfinite(shown.query_positions).all()
-    assert [it.size for it in registry.clusters().clusters] == [count]
-    assert sum(it.size for it in registry.clusters(method="hdbscan").clusters) in {0, count}
+    assert [cluster.size for cluster in registry.clusters().clusters] == [count]
+    assert sum(cluster.size for cluster in registry.clusters(method="hdbscan").clusters) in {0, count}
 
 
 def test_many_tasks_are_laid_out_by_landmarks(tmp_path, monkeypatch):
@@ -340,70 +339,76 @@ def test_many_tasks_are_laid_out_by_landmarks(tmp_path, monkeypatch):
     add(store, 1, first=900)
     after = where(registry.map())
     assert {name: after[name] for name in before} == before
-    found = registry.clusters(num_clusters=3)
-    assert found.num_landmarks == 60
-    assert found.matrix is None
-    assert found.notes == (
+    clustering = registry.clusters(num_clusters=3)
+    assert clustering.num_landmarks == 60
+    assert clustering.matrix is None
+    assert clustering.notes == (
         "60 of the 151 tasks were clustered; each other one is in the cluster of the nearest of these",
     )
     groups = {
         cluster.number: {int(name[4:]) % 3 for name in cluster.members if name < "task9"}
-        for cluster in found.clusters
+        for cluster in clustering.clusters
     }
     assert sorted(groups.values(), key=min) == [{0}, {1}, {2}]
 
 
-def test_clusters_have_names(known):
-    found = known.clusters()
-    assert [(it.number, it.size) for it in found.clusters] == [(1, 8), (2, 8), (3, 8)]
-    assert {it.tags[0].tag for it in found.clusters} == {"group0", "group1", "group2"}
+def test_clusters_have_names(grouped_registry):
+    clustering = grouped_registry.clusters()
+    assert [(cluster.number, cluster.size) for cluster in clustering.clusters] == [(1, 8), (2, 8), (3, 8)]
+    assert {cluster.tags[0].tag for cluster in clustering.clusters} == {"group0", "group1", "group2"}
     assert all(
-        it.label == f"{it.medoid} ({it.tags[0].tag}{', even' if len(it.tags) > 1 else ''})"
-        for it in found.clusters
+        cluster.label == f"{cluster.medoid} ({cluster.tags[0].tag}{', even' if len(cluster.tags) > 1 else ''})"
+        for cluster in clustering.clusters
     )
-    assert found.names == tuple(task.name for task in known.tasks())
-    assert [found.labels[found.names.index(name)] for name in found.clusters[2].members] == [3] * 8
-    assert found.silhouette > 0.3
-    assert found.noise == ()
+    assert clustering.names == tuple(task.name for task in grouped_registry.tasks())
+    assert [clustering.labels[clustering.names.index(name)] for name in clustering.clusters[2].members] == [
+        3
+    ] * 8
+    assert clustering.silhouette > 0.3
+    assert clustering.noise == ()
     fisher = grouped(COUNT)
-    np.testing.assert_allclose(found.matrix, pairwise("task2vec", fisher, fisher), atol=2e-6)
+    np.testing.assert_allclose(clustering.matrix, pairwise("task2vec", fisher, fisher), atol=2e-6)
 
 
 def test_clusters_are_made_once_while_nothing_changes(grown):
     registry, store = grown
-    found = registry.clusters()
-    assert registry.clusters() is found
-    assert registry.clusters(num_clusters=2) is not found
+    clustering = registry.clusters()
+    assert registry.clusters() is clustering
+    assert registry.clusters(num_clusters=2) is not clustering
     add(store, 1, first=900)
     assert len(registry.clusters().names) == COUNT + 1
 
 
-def test_clusters_take_other_distances_and_filters(known):
-    found = known.clusters(distance="log_euclidean", where="tags = 'even'", num_clusters=3)
-    assert found.distance == "log_euclidean"
-    assert [it.size for it in found.clusters] == [4, 4, 4]
+def test_clusters_take_other_distances_and_filters(grouped_registry):
+    clustering = grouped_registry.clusters(distance="log_euclidean", where="tags = 'even'", num_clusters=3)
+    assert clustering.distance == "log_euclidean"
+    assert [cluster.size for cluster in clustering.clusters] == [4, 4, 4]
 
 
-def test_a_clustering_of_too_many_clusters_is_told(known):
+def test_a_clustering_of_too_many_clusters_is_reported(grouped_registry):
     message = "there are 24 tasks, which make no 25 clusters; ask for at most 24"
     with pytest.raises(InvalidQueryError, match=f"^{message}$"):
-        known.clusters(num_clusters=25)
+        grouped_registry.clusters(num_clusters=25)
 
 
-def test_progress_of_a_map_is_told(grown):
-    told = []
-    grown[0].map(progress=lambda *step: told.append(step))
-    assert told[-1] == ("distances", COUNT, COUNT)
+def test_progress_of_a_map_is_reported(grown):
+    steps = []
+    grown[0].map(progress=lambda *step: steps.append(step))
+    assert steps[-1] == ("distances", COUNT, COUNT)
 
 
-def test_maps_clusters_and_profiles_are_tables(known, monkeypatch):
+def test_maps_clusters_and_profiles_are_tables(grouped_registry, monkeypatch):
     skip_without("pandas")
     monkeypatch.setattr(networks, "probe_layers", lambda _space: (("conv1", 60), ("fc", 4)))
-    shown, found, profile = known.map(), known.clusters(), known.profile("task000", "task001")
+    shown, clustering, profile = (
+        grouped_registry.map(),
+        grouped_registry.clusters(),
+        grouped_registry.profile("task000", "task001"),
+    )
     table = shown.to_pandas()
     assert table["task"].tolist() == list(shown.names)
     np.testing.assert_array_equal(table[["x", "y"]].to_numpy(), shown.positions)
-    assert found.to_pandas()["size"].tolist() == [8, 8, 8]
+    assert clustering.to_pandas()["size"].tolist() == [8, 8, 8]
     assert profile.to_pandas()["layer"].tolist() == ["conv1", "fc"]
-    for answer in (shown, found, profile):
+    for answer in (shown, clustering, profile):
         assert answer._repr_html_().startswith("<table><caption>")

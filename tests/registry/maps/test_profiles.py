@@ -25,28 +25,28 @@ def never(_space):
 def test_a_profile_matches_a_loop():
     source, target = grouped(2)
     errors = (source / 7, target / 3)
-    found = profiles.profile_of(("a", "b"), make_space(dim=64), LAYERS, (source, target), errors)
-    assert (found.source, found.target, found.space, found.probe) == ("a", "b", "space0", "tiny.test")
-    assert [(it.layer, it.num_filters) for it in found.layers] == list(LAYERS)
+    profile = profiles.profile_of(("a", "b"), make_space(dim=64), LAYERS, (source, target), errors)
+    assert (profile.source, profile.target, profile.space, profile.probe) == ("a", "b", "space0", "tiny.test")
+    assert [(layer.layer, layer.num_filters) for layer in profile.layers] == list(LAYERS)
     start = 0
-    for it in found.layers:
+    for layer in profile.layers:
         a, b = (
-            [float(value) for value in vector[start : start + it.num_filters]] for vector in (source, target)
+            [float(value) for value in vector[start : start + layer.num_filters]] for vector in (source, target)
         )
-        start += it.num_filters
-        assert it.distance == pytest.approx(task2vec(a, b), abs=2e-6)
-        assert it.source_mean == pytest.approx(sum(a) / len(a), rel=1e-6)
-        assert it.target_error == pytest.approx(
+        start += layer.num_filters
+        assert layer.distance == pytest.approx(task2vec(a, b), abs=2e-6)
+        assert layer.source_mean == pytest.approx(sum(a) / len(a), rel=1e-6)
+        assert layer.target_error == pytest.approx(
             math.sqrt(sum((value / 3) ** 2 for value in b)) / len(b), rel=1e-5
         )
-    assert found.distance == pytest.approx(task2vec(source.tolist(), target.tolist()), abs=2e-6)
-    assert found.to_json()["layers"][1]["layer"] == "layer1"
+    assert profile.distance == pytest.approx(task2vec(source.tolist(), target.tolist()), abs=2e-6)
+    assert profile.to_json()["layers"][1]["layer"] == "layer1"
 
 
 def test_a_task_is_at_0_from_itself_in_every_layer():
     source, _ = grouped(2)
-    found = profiles.profile_of(("a", "a"), make_space(dim=64), LAYERS, (source, source), (source, source))
-    assert [it.distance for it in found.layers] == pytest.approx([0, 0, 0], abs=2e-6)
+    profile = profiles.profile_of(("a", "a"), make_space(dim=64), LAYERS, (source, source), (source, source))
+    assert [layer.distance for layer in profile.layers] == pytest.approx([0, 0, 0], abs=2e-6)
 
 
 def test_layers_are_measured_once(tmp_path):
@@ -80,7 +80,7 @@ def test_layers_of_another_width_are_not_believed(tmp_path):
     assert profiles.layers_of(make_space(dim=32), tmp_path, lambda _space: other) == other
 
 
-def test_a_probe_that_changed_is_told(tmp_path):
+def test_a_probe_that_changed_is_reported(tmp_path):
     message = (
         "the layers of tiny.test have 64 filters, and tasks of space space0 have 4; the probe is not the one "
         "they were embedded with, so add them again"
@@ -96,27 +96,27 @@ def test_a_folder_that_cannot_be_written_does_not_matter(tmp_path):
 
 
 @pytest.fixture
-def known(tmp_path, monkeypatch):
+def grouped_registry(tmp_path, monkeypatch):
     """A registry whose probe has three layers."""
     monkeypatch.setattr(networks, "probe_layers", lambda _space: LAYERS)
     return make_registry(tmp_path, 4)[0]
 
 
-def test_registered_tasks_are_compared(known):
-    found = known.profile("task000", "task001")
+def test_registered_tasks_are_compared(grouped_registry):
+    profile = grouped_registry.profile("task000", "task001")
     source, target = grouped(4)[:2]
     expected = profiles.profile_of(
-        ("task000", "task001"), known.space(), LAYERS, (source, target), (source / 10, target / 10)
+        ("task000", "task001"), grouped_registry.space(), LAYERS, (source, target), (source / 10, target / 10)
     )
-    assert found == expected
-    assert found.distance == pytest.approx(known.distance("task000", "task001"))
+    assert profile == expected
+    assert profile.distance == pytest.approx(grouped_registry.distance("task000", "task001"))
 
 
-def test_what_cannot_be_compared_is_told(known):
+def test_what_cannot_be_compared_is_reported(grouped_registry):
     with pytest.raises(NotFoundError, match="no task is named 'nonesuch'"):
-        known.profile("task000", "nonesuch")
+        grouped_registry.profile("task000", "nonesuch")
     with pytest.raises(InvalidQueryError, match="max_samples would change nothing"):
-        known.profile("task000", "task001", max_samples=5)
+        grouped_registry.profile("task000", "task001", max_samples=5)
 
 
 def test_data_is_compared_in_the_layers_of_the_built_in_probe(embedded, images):
@@ -124,11 +124,11 @@ def test_data_is_compared_in_the_layers_of_the_built_in_probe(embedded, images):
     registry = TaskRegistry(embedded)
     (space,) = registry.spaces()
     assert sum(count for _, count in networks.probe_layers(space)) == space.dim
-    found = registry.profile("images", registry.embed(str(images), max_samples=8, seed=3))
-    assert found.target == str(images)
-    assert found.layers[0].layer == "conv1"
-    assert all(0 <= it.distance <= 1 and it.target_error > 0 for it in found.layers)
+    profile = registry.profile("images", registry.embed(str(images), max_samples=8, seed=3))
+    assert profile.target == str(images)
+    assert profile.layers[0].layer == "conv1"
+    assert all(0 <= layer.distance <= 1 and layer.target_error > 0 for layer in profile.layers)
     kept = json.loads((embedded / "index" / f"layers-{space.space_id}.json").read_text())
-    assert [name for name, _ in kept["layers"]] == [it.layer for it in found.layers]
+    assert [name for name, _ in kept["layers"]] == [layer.layer for layer in profile.layers]
     same = registry.profile("images", "images")
-    np.testing.assert_allclose([it.distance for it in same.layers], 0, atol=2e-6)
+    np.testing.assert_allclose([layer.distance for layer in same.layers], 0, atol=2e-6)

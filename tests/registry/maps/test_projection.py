@@ -24,7 +24,7 @@ def tasks(count, seed=0):
 
 
 def naive_stress(distances, drawn):
-    """Kruskal's stress-1, the best factor found by hand."""
+    """Kruskal's stress-1, the best factor positions by hand."""
     pairs = [(float(d), float(x)) for d, x in zip(distances.ravel(), drawn.ravel(), strict=True)]
     factor = sum(d * x for d, x in pairs) / sum(d * d for d, _ in pairs)
     return math.sqrt(sum((x - factor * d) ** 2 for d, x in pairs) / sum(x * x for _, x in pairs))
@@ -51,19 +51,19 @@ def test_a_few_tasks_of_a_plane_are_drawn_as_they_are(count):
 
 def test_majorisation_never_adds_stress():
     distances = tasks(9)
-    found, last = projection.classical_mds(distances), math.inf
+    positions, last = projection.classical_mds(distances), math.inf
     for _ in range(5):
-        found = projection.majorise_stress(distances, found)
-        stress = float(np.square(projection.between(found) - distances).sum())
+        positions = projection.majorise_stress(distances, positions)
+        stress = float(np.square(projection.between(positions) - distances).sum())
         assert stress <= last + 1e-4
         last = stress
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 9, 10, 11, 30])
 def test_any_number_of_tasks_is_laid_out(count):
-    found = projection.lay_out(tasks(count) if count else np.zeros((0, 0)))
-    assert found.shape == (count, 2)
-    assert np.isfinite(found).all()
+    positions = projection.lay_out(tasks(count) if count else np.zeros((0, 0)))
+    assert positions.shape == (count, 2)
+    assert np.isfinite(positions).all()
 
 
 @pytest.mark.parametrize("count", [3, 12])
@@ -92,12 +92,12 @@ def test_the_same_distances_give_the_same_bytes(count):
 
 def test_a_layout_is_centred_turned_and_in_the_unit_of_the_distances():
     distances = tasks(40)
-    found = projection.lay_out(distances)
-    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
-    assert abs((found[:, 0] * found[:, 1]).sum()) < 1e-9
-    assert found[:, 0].std() >= found[:, 1].std()
-    assert (found[np.abs(found).argmax(axis=0), [0, 1]] > 0).all()
-    assert projection.best_scale(distances, projection.between(found)) == pytest.approx(1)
+    positions = projection.lay_out(distances)
+    np.testing.assert_allclose(positions.mean(axis=0), 0, atol=1e-12)
+    assert abs((positions[:, 0] * positions[:, 1]).sum()) < 1e-9
+    assert positions[:, 0].std() >= positions[:, 1].std()
+    assert (positions[np.abs(positions).argmax(axis=0), [0, 1]] > 0).all()
+    assert projection.best_scale(distances, projection.between(positions)) == pytest.approx(1)
 
 
 def test_groups_are_told_apart():
@@ -111,9 +111,9 @@ def test_groups_are_told_apart():
 def test_stress_matches_a_loop_and_knows_no_scale(count, seed, factor):
     _, distances = planar(count, seed)
     _, drawn = planar(count, seed + 1)
-    found = projection.stress_1(distances, drawn)
-    assert found == pytest.approx(naive_stress(distances, drawn), abs=1e-7)
-    assert projection.stress_1(distances, factor * drawn) == pytest.approx(found, abs=1e-7)
+    stress = projection.stress_1(distances, drawn)
+    assert stress == pytest.approx(naive_stress(distances, drawn), abs=1e-7)
+    assert projection.stress_1(distances, factor * drawn) == pytest.approx(stress, abs=1e-7)
     assert projection.stress_1(distances, distances * factor) == pytest.approx(0, abs=1e-7)
 
 
@@ -131,8 +131,8 @@ def test_trustworthiness_is_that_of_scikit_learn(count):
     expected = trustworthiness(
         distances, points, n_neighbors=projection.num_neighbors(count), metric="precomputed"
     )
-    found = projection.trustworthiness(distances, projection.between(points), np.arange(count))
-    assert found == pytest.approx(expected)
+    trust = projection.trustworthiness(distances, projection.between(points), np.arange(count))
+    assert trust == pytest.approx(expected)
 
 
 def test_trustworthiness_of_some_tasks_is_their_part():
@@ -184,8 +184,8 @@ def test_among_few_a_task_goes_where_its_distances_are_met():
 @pytest.mark.parametrize("count", [1, 2])
 def test_among_one_or_two_a_task_is_not_drawn_upon_them(count):
     anchors = np.array([[[0.0, 0.0], [1.0, 0.0]]])[:, :count]
-    found = projection.place(np.full((1, count), 0.8), anchors, num_anchors=count)[0]
-    np.testing.assert_allclose(np.linalg.norm(anchors[0] - found, axis=1), 0.8, atol=1e-3)
+    positions = projection.place(np.full((1, count), 0.8), anchors, num_anchors=count)[0]
+    np.testing.assert_allclose(np.linalg.norm(anchors[0] - positions, axis=1), 0.8, atol=1e-3)
 
 
 def test_among_many_a_task_goes_to_the_nearer_group():
@@ -196,11 +196,11 @@ def test_among_many_a_task_goes_to_the_nearer_group():
 
 def test_a_task_that_is_there_already_is_placed_near_itself():
     distances = tasks(60)
-    found = projection.lay_out(distances)
+    positions = projection.lay_out(distances)
     near = np.argsort(distances, axis=1, kind="stable")[:, : projection.PLACING_NEIGHBORS]
-    placed = projection.place(np.take_along_axis(distances, near, axis=1), found[near], num_anchors=60)
-    gaps = np.linalg.norm(placed - found, axis=1)
-    assert np.median(gaps) < 0.2 * np.median(projection.between(found))
+    placed = projection.place(np.take_along_axis(distances, near, axis=1), positions[near], num_anchors=60)
+    gaps = np.linalg.norm(placed - positions, axis=1)
+    assert np.median(gaps) < 0.2 * np.median(projection.between(positions))
 
 
 @pytest.mark.slow

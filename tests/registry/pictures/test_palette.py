@@ -1,4 +1,4 @@
-"""Colours: told apart by everybody, and seen on their ground."""
+"""Colours: everybody can distinguish them, and see them on their ground."""
 
 from itertools import combinations
 
@@ -62,7 +62,7 @@ def test_contrast_is_that_of_the_guidelines():
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
 
 
-@pytest.mark.parametrize("theme", THEMES.values(), ids=lambda it: it.name)
+@pytest.mark.parametrize("theme", THEMES.values(), ids=lambda theme: theme.name)
 def test_everything_stands_out_from_its_ground(theme):
     assert contrast(theme.ink, theme.ground) >= 7
     assert contrast(theme.soft, theme.ground) >= 4.5

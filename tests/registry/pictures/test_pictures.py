@@ -54,14 +54,14 @@ def profile(registry, monkeypatch):
 @pytest.mark.parametrize("colour", COLOURINGS)
 def test_every_task_is_in_one_group(shown, clustering, colour):
     groups = figures.groups_of(shown, colour, clustering)
-    assert sorted(np.concatenate([it.members for it in groups]).tolist()) == list(range(25))
-    looks = [(it.colour, it.shape) for it in groups if it.colour != figures.REST]
+    assert sorted(np.concatenate([group.members for group in groups]).tolist()) == list(range(25))
+    looks = [(group.colour, group.shape) for group in groups if group.colour != figures.REST]
     assert len(set(looks)) == len(looks)
 
 
 def test_groups_are_those_of_clusters_tags_and_kinds(shown, clustering):
     labels = {
-        colour: [it.label for it in figures.groups_of(shown, colour, clustering)] for colour in COLOURINGS
+        colour: [group.label for group in figures.groups_of(shown, colour, clustering)] for colour in COLOURINGS
     }
     assert labels["tag"][0] == "even: 12"
     assert labels["tag"][-1] == "no tag: 1"
@@ -72,8 +72,8 @@ def test_groups_are_those_of_clusters_tags_and_kinds(shown, clustering):
 
 def test_no_two_of_many_clusters_look_alike():
     groups = [figures._group("x", np.zeros(1, int), number) for number in range(64)]
-    assert len({(it.colour, it.shape) for it in groups}) == 64
-    assert len({it.shape for it in groups[:8]}) == 8  # shapes alone tell the first eight apart
+    assert len({(group.colour, group.shape) for group in groups}) == 64
+    assert len({group.shape for group in groups[:8]}) == 8  # shapes alone tell the first eight apart
 
 
 def test_long_labels_are_cut():
