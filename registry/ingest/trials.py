@@ -58,8 +58,6 @@ def open_data(
     Raises:
         IngestError: If an option is out of its range.
     """
-    from registry.recommend.scores import score
-
     settings = make_settings(**options)
     with translated_errors():
         from indexer.experts.trials import TrialData
@@ -99,6 +97,8 @@ def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
     Raises:
         TrialFailedError: If they cannot be computed, whatever it was.
     """
+    from registry.recommend.scores import score
+
     try:
         return {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
     except RegistryError as err:
