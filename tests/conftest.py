@@ -13,7 +13,7 @@ from s3_server import S3Server
 
 import registry
 
-pytest_plugins = ["pytester", "slow_tenth"]
+pytest_plugins = ["pytester", "amounts"]
 
 SUPPORT = Path(__file__).parent / "support"
 # Processes that tests start find what tests share, as pytest does by the setting pythonpath.

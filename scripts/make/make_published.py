@@ -26,9 +26,9 @@ from typing import Any
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
-from indexer.zoo import ZooNetwork, describe_timm, describe_torchvision
 
 from indexer.networks.hubs import timm_configs
+from indexer.networks.zoo import ZooNetwork, describe_timm, describe_torchvision
 from registry.builtin.published import (
     ALIASES_FILE,
     EXPERTS_FILE,

@@ -1,4 +1,4 @@
-"""indexer.logistic: fits in the span of the samples against plain fits on all features."""
+"""indexer.heads.logistic: fits in the span of the samples against plain fits on all features."""
 
 import re
 
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from indexer import logistic
 from indexer.errors import DataError
+from indexer.heads import logistic
 from indexer.heads.heads import FISHER_L2, L2, fit_head, held_out_score
 from indexer.heads.logistic import fit_logistic, span_of
 from indexer.records import Kind

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from extras import skip_without
-from indexer.offline import is_loadable_offline
 
-from indexer import packaged
 from indexer.errors import WeightsError
+from indexer.networks import packaged
 from indexer.networks.load import load_network, load_source_head
+from indexer.networks.offline import is_loadable_offline
 from indexer.networks.packaged import PACKAGED, is_packaged_here, packaged_file, timm_names
 
 LITE0 = "tf_efficientnet_lite0.in1k"
@@ -69,9 +69,10 @@ def test_packaged_network_tells_imagenet_classes_apart(shared):
     data = shared / "pretrain" / "tiny_imagenet_20k.tar"
     if not data.is_file():
         pytest.skip(f"no {data}")
-    from indexer.datasets import load_sample
-    from indexer.features import extract_features
     from timm.data import ImageNetInfo
+
+    from indexer.data.samples import load_sample
+    from indexer.networks.run import extract_features
 
     network, info = load_network(LITE0), ImageNetInfo()
     class_of = {info.index_to_label_name(number): number for number in range(1000)}

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from extras import skip_without
-from registry.expert_sources import read_source
 
 from registry.builtin.published import (
     ALIASES_FILE,
@@ -20,6 +19,7 @@ from registry.builtin.published import (
     published_experts,
     published_results,
 )
+from registry.experts.sources import read_source
 from registry.recommend.attributes import attributes_of
 
 NAME = r"[A-Za-z0-9._/:-]{1,160}"

@@ -211,7 +211,7 @@ def test_an_expert_that_cannot_be_scored_is_passed_over(template, monkeypatch, e
 
 def test_data_that_is_gone_in_between_leaves_the_trials_done(registry, tmp_path, monkeypatch):
     data = write_folder(tmp_path / "data", {"a": 4, "b": 4})
-    monkeypatch.setattr("indexer.trials.MAX_DECODED_BYTES", 0)
+    monkeypatch.setattr("indexer.experts.trials.MAX_DECODED_BYTES", 0)
     torch.manual_seed(0)
     small = tmp_path / "resnet20.mine.safetensors"
     save_file(ARCHITECTURES["resnet20"].build(10).state_dict(), small)

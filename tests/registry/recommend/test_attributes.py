@@ -77,7 +77,7 @@ def test_attributes_of_known_names(name):
 
 
 def test_attributes_of_torchvision_are_all_known():
-    from indexer.zoo import describe_torchvision
+    from indexer.networks.zoo import describe_torchvision
 
     found = {network.name: attributes_of(network.name) for network in describe_torchvision()}
     assert {
@@ -87,7 +87,7 @@ def test_attributes_of_torchvision_are_all_known():
 
 def test_attributes_of_timm_are_nearly_all_known():
     skip_without("timm")
-    from indexer.zoo import describe_timm
+    from indexer.networks.zoo import describe_timm
 
     found = {network.name: attributes_of(network.name) for network in describe_timm()}
     without = {

@@ -1,8 +1,11 @@
-"""Part of the slow tests: ``--slow-tenth N`` keeps every tenth of them, so that ten runs make all of them.
+"""How much is tested: a tenth of the slow tests, and few examples of each property unless all are asked for.
 
-The cases of one function are spread over the tenths one after the other; where a function starts is a checksum
-of its name. So a test stays in its tenth while others come and go, and a function of ten long cases never has
-two in one run.
+``--slow-tenth N`` keeps every tenth of the tests marked slow, so that ten runs make all of them. Cases of one
+function are spread over the tenths one after the other; where a function starts is a checksum of its name. So a
+test stays in its tenth while others come and go, and of ten long cases of a function each run has one.
+
+Hypothesis draws at most ``EXAMPLES`` examples for a test, others each time; with ``--all-examples`` as many as
+the test names.
 """
 
 import time
@@ -10,13 +13,16 @@ import zlib
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 TENTHS = 10
+EXAMPLES = 25
 START_KEY = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("slow tests")
+    group = parser.getgroup("amounts")
+    group.addoption("--all-examples", action="store_true", help="draw as many examples as each test names")
     group.addoption(
         "--slow-tenth", type=int, metavar="N", help="keep a tenth, N modulo 10, of the tests marked slow"
     )
@@ -34,9 +40,20 @@ def tenths_of(node_ids: list[str]) -> dict[str, int]:
     return tenths
 
 
+def draw_fewer(item: pytest.Item) -> None:
+    """Bound the examples of a test that draws some; where Hypothesis keeps its settings is not documented."""
+    test = getattr(item, "obj", None)
+    own = getattr(test, "_hypothesis_internal_use_settings", None)
+    if own is not None and own.max_examples > EXAMPLES:
+        test._hypothesis_internal_use_settings = settings(own, max_examples=EXAMPLES)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the slow tests of the other tenths; tests that are not slow stay."""
+    """Deselect the slow tests of the other tenths, and draw fewer examples; tests that are not slow stay."""
+    if not config.getoption("all_examples"):
+        for item in items:
+            draw_fewer(item)
     number = config.getoption("slow_tenth")
     if number is None:
         return

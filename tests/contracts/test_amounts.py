@@ -1,10 +1,11 @@
-"""The slow tests that a run of CI makes: all of them in ten days, none twice."""
+"""The slow tests that a run of CI makes: all in ten days, none twice; and how many examples are drawn."""
 
 import re
 from collections import Counter
 
+import pytest
+from amounts import EXAMPLES, TENTHS, tenths_of
 from markdown_pages import ROOT
-from slow_tenth import TENTHS, tenths_of
 
 IDS = ["a.py::one", *(f"a.py::many[{number}]" for number in range(20)), "b.py::ten[x-1]"]
 
@@ -21,7 +22,7 @@ def test_a_test_stays_in_its_tenth_while_others_come_and_go():
 
 
 def test_each_run_keeps_a_tenth_and_what_is_not_slow(pytester):
-    pytester.makeconftest('pytest_plugins = ["slow_tenth"]')
+    pytester.makeconftest('pytest_plugins = ["amounts"]')
     pytester.makepyfile(
         "import pytest\n\ndef test_quick():\n    pass\n\n@pytest.mark.slow\n"
         "@pytest.mark.parametrize('n', range(10))\ndef test_slow(n):\n    pass\n"
@@ -34,6 +35,17 @@ def test_each_run_keeps_a_tenth_and_what_is_not_slow(pytester):
     late = pytester.runpytest("--slow-tenth", "3", "--slow-seconds", "0", "-rs", "-W", "ignore")
     late.assert_outcomes(passed=1, skipped=1, deselected=9)
     late.stdout.fnmatch_lines(["*the 0 seconds for slow tests are over"])
+
+
+@pytest.mark.parametrize(("options", "number"), [([], EXAMPLES), (["--all-examples"], 60)])
+def test_few_examples_are_drawn_unless_all_are_asked_for(pytester, options, number):
+    pytester.makeconftest('pytest_plugins = ["amounts"]')
+    pytester.makepyfile(
+        "from hypothesis import given, settings, strategies as st\n\ndrawn = []\n\n"
+        "@settings(max_examples=60, database=None)\n@given(st.integers())\ndef test_property(n):\n"
+        f"    drawn.append(n)\n\ndef test_count():\n    assert len(drawn) == {number}\n"
+    )
+    pytester.runpytest(*options, "-W", "ignore").assert_outcomes(passed=2)
 
 
 def test_ci_runs_the_tenth_of_the_day():
