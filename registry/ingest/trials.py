@@ -12,7 +12,6 @@ from registry.errors import IngestError, RegistryError
 from registry.ingest.data import READING_SETTINGS, check_data_is_there, reading_options
 from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
-from registry.recommend.scores import score
 from registry.recommend.trials import TrialFailedError, TrialRun
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
@@ -98,6 +97,8 @@ def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
     Raises:
         TrialFailedError: If they cannot be computed, whatever it was.
     """
+    from registry.recommend.scores import score
+
     try:
         return {name: score(name, featured.features, featured.labels, kind=featured.kind) for name in SCORES}
     except RegistryError as err:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Unpack, cast
 from registry.answers import Recommendation, Trial
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
+from registry.index.neighbors import check_k
 from registry.ingest import trials as trial_runs
 from registry.ingest.data import takes_texts
 from registry.ingest.translate import make_settings
 from registry.library.base import RegistryBase, heals_index
-from registry.options import DataOptions, Progress, check_k
+from registry.options import DataOptions, Progress
 from registry.recommend.trial_models import CostModel
 from registry.recommend.trials import TrialPlan, Trier, try_experts
 from registry.records import Content, ExpertRecord, TaskRecord

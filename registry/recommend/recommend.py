@@ -22,7 +22,6 @@ from registry.answers import (
     TrialScores,
 )
 from registry.errors import InvalidRecordError
-from registry.options import check_k
 from registry.recommend.prediction import Prediction, condition, expected_regret
 from registry.recommend.prior import MIN_INTERVAL_TASKS, Prior
 from registry.recommend.prior_cache import kept_prior
@@ -115,11 +114,7 @@ def recommend(
     Returns:
         The ``k`` best, the baselines by name (``static``, ``nearest``, ``largest``, ``random``; a
         baseline that has nothing to go by is the mean over all experts, as ``random`` is), and warnings.
-
-    Raises:
-        InvalidQueryError: If ``k`` is below 1.
     """
-    check_k(k)
     candidates = tuple(sorted({expert.name: expert for expert in experts}.values(), key=lambda e: e.name))
     if not candidates:
         return Recommendation(query, (), {}, ("there is no expert to recommend: add one, or ask for less",))
