@@ -20,14 +20,7 @@ from indexer.heads.heads import FISHER_L2, LinearHead, fit_head, held_out_score,
 from indexer.heads.scores import HeadScore
 from indexer.networks.headless import blank_input
 from indexer.networks.load import PretrainedNetwork, load_network
-from indexer.networks.run import (
-    Batches,
-    Progress,
-    by_length,
-    extract_features,
-    full_precision,
-    move_to_device,
-)
+from indexer.networks.run import Batches, Progress, by_length, extract_features, full_precision, move_to_device
 from indexer.records import DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
 
 TRIVIAL_SAMPLES = 64

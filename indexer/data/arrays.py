@@ -133,8 +133,7 @@ def _check_arrays(spec: str, images: np.ndarray, labels: np.ndarray) -> None:
         _check_targets(spec, labels)
     elif labels.ndim == 2 and (other := labels[~np.isin(labels, (0, 1))]).size:
         raise DataError(
-            spec,
-            f"labels [N, C] must be 0 or 1, got {other[0]}; make classes [N], and measured numbers floats",
+            spec, f"labels [N, C] must be 0 or 1, got {other[0]}; make classes [N], and measured numbers floats"
         )
 
 

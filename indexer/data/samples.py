@@ -258,8 +258,7 @@ def _check_content(dataset: Listing, transform: Transform, settings: EmbeddingSe
     takes = content_of(transform)
     if dataset.content == "texts" and takes == "images":
         raise DataError(
-            dataset.spec,
-            "holds texts, and the network takes images; use a text encoder, such as hf:./encoder",
+            dataset.spec, "holds texts, and the network takes images; use a text encoder, such as hf:./encoder"
         )
     if dataset.content == "images" and takes == "texts":
         raise DataError(

@@ -15,11 +15,7 @@ from indexer.fisher.parameters import FilterBlock, is_scripted
 
 
 def sample_square_grads(
-    network: nn.Module,
-    blocks: Sequence[FilterBlock],
-    images: Tensor,
-    output_grads: Tensor,
-    max_elements: int,
+    network: nn.Module, blocks: Sequence[FilterBlock], images: Tensor, output_grads: Tensor, max_elements: int
 ) -> dict[FilterBlock, Tensor]:
     """Mean over each filter's weights of the squared gradients of some parameters.
 

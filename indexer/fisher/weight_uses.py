@@ -49,10 +49,7 @@ class WeightUses(TorchFunctionMode):
     """
 
     def __init__(
-        self,
-        blocks: Mapping[nn.Parameter, FilterBlock],
-        on_use: OnUse,
-        on_other: Callable[[FilterBlock], None],
+        self, blocks: Mapping[nn.Parameter, FilterBlock], on_use: OnUse, on_other: Callable[[FilterBlock], None]
     ) -> None:
         super().__init__()
         self._blocks = blocks

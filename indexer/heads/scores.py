@@ -57,8 +57,7 @@ def score_labels(logits: np.ndarray, labels: np.ndarray) -> HeadScore:
     ]
     loss = np.logaddexp(0, logits) - labels * logits
     return HeadScore(
-        accuracy=float(np.mean(precisions)),
-        loss=float((label_weights(labels) * loss).sum(axis=0).mean()),
+        accuracy=float(np.mean(precisions)), loss=float((label_weights(labels) * loss).sum(axis=0).mean())
     )
 
 

@@ -22,24 +22,20 @@ from registry.storage.store import Store
 
 FOLDER = Path(__file__).parent
 VECTORS = ("fisher", "standard_error", "domain")
+RESULT_COLUMNS = ("task", "expert", "accuracy", "metric", "protocol", "seed", "source", "created_at")
 
 Record = TypeVar("Record", TaskRecord, ExpertRecord, ResultRecord)
 
 
 @dataclass(frozen=True, eq=False)
 class Starter:
-    """A small registry as plain records; ``embeddings`` are in order of ``tasks``, all in ``space``.
-
-    ``toys`` names the experts that show how a registry works and are not worth starting from where a network of
-    another size is at hand: those of the shipped weights.
-    """
+    """A small registry as plain records; ``embeddings`` are in order of ``tasks``, all in ``space``."""
 
     space: SpaceRecord
     tasks: tuple[TaskRecord, ...]
     embeddings: tuple[EmbeddingRecord, ...]
     experts: tuple[ExpertRecord, ...]
     results: tuple[ResultRecord, ...]
-    toys: tuple[str, ...] = ()
 
 
 def populate(store: Store, folder: Path = FOLDER) -> None:
@@ -67,7 +63,6 @@ def load_starter(folder: Path = FOLDER) -> Starter:
         ),
         experts=tuple(_record(ExpertRecord, values) for values in document["experts"]),
         results=tuple(_record(ResultRecord, row | _numbers(row)) for row in rows),
-        toys=tuple(document.get("toys", ())),
     )
 
 
@@ -79,7 +74,6 @@ def save_starter(starter: Starter, folder: Path = FOLDER) -> None:
         "tasks": [_plain(task, without={"builtin"}) for task in starter.tasks],
         "embeddings": [_plain(embedding, without=set(VECTORS)) for embedding in starter.embeddings],
         "experts": [_plain(expert, without={"builtin"}) for expert in starter.experts],
-        "toys": sorted(starter.toys),
     }
     (folder / "starter.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     arrays: dict[str, Any] = {
@@ -95,9 +89,8 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _save_results(results: Sequence[ResultRecord], path: Path) -> None:
-    columns = [field.name for field in dataclasses.fields(ResultRecord) if field.name != "builtin"]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(file, RESULT_COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for result in results:
             writer.writerow(_plain(result, without={"builtin"}) | {"accuracy": f"{result.accuracy:.4f}"})

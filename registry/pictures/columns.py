@@ -36,7 +36,7 @@ def map_columns(shown: "TaskMap") -> dict[str, Any]:
         "kind": number_of_kind,
         "tagSets": tag_sets,
         "tagSet": number_of_tags,
-        "nearest": [nearest_text(near) for near in shown.nearest],
+        "neighbors": [nearest_text(near) for near in shown.nearest],
         "queries": [
             {"label": label, "x": across, "y": up}
             for label, across, up in zip(shown.queries, query_x, query_y, strict=True)

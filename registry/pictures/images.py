@@ -64,17 +64,10 @@ def save_map(
                 label=group.label,
                 rasterized=len(shown) > 5000,
             )
-        for place, query in enumerate(shown.queries):
-            axes.scatter(
-                *shown.query_positions[place],
-                s=480,
-                facecolors="none",  # what is registered shows through
-                marker=QUERY_MARKER,
-                edgecolors=look.ink,
-                linewidths=1.6,
-                label=figures.shortened(f"asked about: {query}"),
-                zorder=4,
-            )
+        for query, position in zip(shown.queries, shown.query_positions, strict=True):
+            label = figures.shortened(f"asked about: {query}")
+            style = {"facecolors": "none", "edgecolors": look.ink}  # what is registered shows through
+            axes.scatter(*position, s=480, marker=QUERY_MARKER, linewidths=1.6, label=label, zorder=4, **style)
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.07)
         label = figures.axis_label(shown.distance)
@@ -83,12 +76,8 @@ def save_map(
         axes.set_title(figures.title_of(shown), loc="left", fontsize=15, pad=12)
         _dressed(axes, look)
         _legend(axes, look, f"by {colour}")
-        caption = (
-            f"{figures.caption_of(shown)} Tasks drawn near are alike; the axes have no meaning of their own."
-        )
-        figure.supxlabel(
-            "\n".join(textwrap.wrap(caption, 150)), x=0.01, ha="left", fontsize=9.5, color=look.soft
-        )
+        meaning = "Tasks drawn near each other are alike; the axes have no meaning of their own."
+        _caption(figure, look, f"{figures.caption_of(shown)} {meaning}", 150)
         figure.canvas.draw()  # so that the size of text is known
         _name_points(axes, look, *_to_name(shown, clustering))
 
@@ -162,21 +151,7 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
         upper.set_ylim(bottom=0)
         upper.set_title(figures.profile_title(profile), loc="left", fontsize=15, pad=12)
         for side, colour, marker in (("source", 0, "o"), ("target", 3, "s")):
-            lower.errorbar(
-                places,
-                [getattr(layer, f"{side}_mean") for layer in profile.layers],
-                yerr=[getattr(layer, f"{side}_error") for layer in profile.layers],
-                color=look.series[colour],
-                marker=marker,
-                markersize=6.5,
-                markeredgecolor=look.edge,
-                markeredgewidth=0.6,
-                linewidth=1.6,
-                ecolor=look.ink,
-                elinewidth=1,
-                capsize=2.5,
-                label=figures.shortened(getattr(profile, side)),
-            )
+            _errorbars(lower, profile, side, look, look.series[colour], marker)
         if any(layer.source_mean > 0 or layer.target_mean > 0 for layer in profile.layers):
             lower.set_yscale("log", nonpositive="mask")
         lower.set_ylabel("mean Fisher information")
@@ -187,16 +162,34 @@ def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) 
             _dressed(axes, look)
             axes.grid(visible=False, axis="x")
             _legend(axes, look, "", inside=True)
-        caption = (
-            f"Probe {profile.probe}. A low bar is a depth at which both need the same filters; lines at points "
-            "are standard errors."
+        meaning = (
+            "A low bar is a depth at which both need the same filters; lines at points are standard errors."
         )
-        figure.supxlabel(
-            "\n".join(textwrap.wrap(caption, 110)), x=0.01, ha="left", fontsize=9.5, color=look.soft
-        )
+        _caption(figure, look, f"Probe {profile.probe}. {meaning}", 110)
 
 
-# How it is drawn
+def _errorbars(axes: Any, profile: "LayerProfile", side: str, look: Theme, colour: str, marker: str) -> None:
+    """The mean Fisher information of one task in each layer, with its standard errors."""
+    axes.errorbar(
+        np.arange(len(profile.layers)),
+        [getattr(layer, f"{side}_mean") for layer in profile.layers],
+        yerr=[getattr(layer, f"{side}_error") for layer in profile.layers],
+        color=colour,
+        marker=marker,
+        markersize=6.5,
+        markeredgecolor=look.edge,
+        markeredgewidth=0.6,
+        linewidth=1.6,
+        ecolor=look.ink,
+        elinewidth=1,
+        capsize=2.5,
+        label=figures.shortened(getattr(profile, side)),
+    )
+
+
+def _caption(figure: Any, look: Theme, text: str, width: int) -> None:
+    lines = "\n".join(textwrap.wrap(text, width))
+    figure.supxlabel(lines, x=0.01, ha="left", fontsize=9.5, color=look.soft)
 
 
 @contextmanager

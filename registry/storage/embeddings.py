@@ -1,4 +1,4 @@
-"""Embedding spaces and the embeddings in them, as the store keeps them.
+"""The embeddings in the spaces of a registry, as the store keeps them.
 
 Axes: T embeddings, D filters of the probe, F features of the probe.
 """
@@ -7,36 +7,16 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from registry.errors import InvalidRecordError, NotFoundError, StorageError
-from registry.names import Key, checked_name
-from registry.records import EmbeddingRecord, SpaceRecord
+from registry.names import Key
+from registry.records import EmbeddingRecord
 from registry.storage import schema
 from registry.storage.database import quoted
-from registry.storage.rows import PRESENT, StoredRows, among, lookup
+from registry.storage.rows import PRESENT, StoredRows, among
 from registry.storage.schema import EmbeddingTable
 
 
 class StoredEmbeddings(StoredRows):
-    """The spaces and the embeddings in them."""
-
-    def add_space(self, space: SpaceRecord) -> None:
-        """Register a space and make its table; nothing happens if its id is registered."""
-        checked_name("space", space.space_id)
-        with self.write_lock():
-            if space.space_id in {registered.space_id for registered in self.spaces()}:
-                return
-            name = schema.embeddings_table_name(space.space_id)
-            self.database.create_table(name, schema.embeddings_schema(space.dim, space.domain_dim))
-            self._note("space.add", [space.space_id], probe=space.probe)
-            self.database.append("spaces", [space])
-
-    def spaces(self) -> list[SpaceRecord]:
-        """All spaces, sorted by id."""
-        spaces = {space.space_id: space for space in self._records(SpaceRecord, "spaces")}
-        return [spaces[space_id] for space_id in sorted(spaces)]
-
-    def space(self, space_id: str) -> SpaceRecord:
-        """The space of an id; ``NotFoundError`` if there is none."""
-        return lookup("space", space_id, {space.space_id: space for space in self.spaces()})
+    """The embeddings in each space."""
 
     def embedding(self, space_id: str, task: str, version: int) -> EmbeddingRecord | None:
         """The embedding of a task version, or ``None`` where task, space or embedding is not there.

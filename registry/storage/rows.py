@@ -1,4 +1,4 @@
-"""What the parts of the store share: records of rows, rows marked and deleted, and the audit of each write."""
+"""What the parts of the store share: records of rows, the spaces, rows marked or deleted, audit of a write."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from registry.errors import DuplicateError, NotFoundError
-from registry.records import utc_now
+from registry.names import checked_name
+from registry.records import SpaceRecord, utc_now
 from registry.storage import schema
 from registry.storage.audit import audit_lines
 from registry.storage.database import Database, quoted
@@ -21,7 +22,7 @@ Record = TypeVar("Record")
 
 
 class StoredRows:
-    """Rows of the tables of one registry.
+    """Rows of the tables of one registry, and its spaces.
 
     Attributes:
         database: Its tables.
@@ -32,6 +33,26 @@ class StoredRows:
     def write_lock(self) -> AbstractContextManager[None]:
         """Keep other writers out of a sequence of reads and writes; re-entrant."""
         return self.database.write_lock()
+
+    def add_space(self, space: SpaceRecord) -> None:
+        """Register a space and make its table; nothing happens if its id is registered."""
+        checked_name("space", space.space_id)
+        with self.write_lock():
+            if space.space_id in {registered.space_id for registered in self.spaces()}:
+                return
+            name = schema.embeddings_table_name(space.space_id)
+            self.database.create_table(name, schema.embeddings_schema(space.dim, space.domain_dim))
+            self._note("space.add", [space.space_id], probe=space.probe)
+            self.database.append("spaces", [space])
+
+    def spaces(self) -> list[SpaceRecord]:
+        """All spaces, sorted by id."""
+        spaces = {space.space_id: space for space in self._records(SpaceRecord, "spaces")}
+        return [spaces[space_id] for space_id in sorted(spaces)]
+
+    def space(self, space_id: str) -> SpaceRecord:
+        """The space of an id; ``NotFoundError`` if there is none."""
+        return lookup("space", space_id, {space.space_id: space for space in self.spaces()})
 
     def _note(self, action: str, subjects: Sequence[str], **details: Any) -> None:
         """Write the audit of a write that comes next."""

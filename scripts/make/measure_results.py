@@ -133,8 +133,8 @@ def write(
     ]
     tasks = tuple(entry.task for entry in known.values())
     embeddings = tuple(entry.embedding for entry in known.values())
-    toys = tuple(expert.name for expert in experts if expert.loader in list_builtin())
-    save_starter(Starter(space, tasks, embeddings, tuple(experts), tuple(results), toys), out)
+    shipped = tuple(replace(expert, toy=expert.loader in list_builtin()) for expert in experts)
+    save_starter(Starter(space, tasks, embeddings, shipped, tuple(results)), out)
 
 
 def measure(

@@ -336,11 +336,7 @@ def test_safetensors_with_a_forged_length(tmp_path, length):
 
 @pytest.mark.parametrize(
     "tensor",
-    [
-        torch.ones(1, dtype=torch.float16).expand(2**40),
-        torch.eye(3).to_sparse(),
-        torch.empty(3, device="meta"),
-    ],
+    [torch.ones(1, dtype=torch.float16).expand(2**40), torch.eye(3).to_sparse(), torch.empty(3, device="meta")],
     ids=["repeated", "sparse", "absent"],
 )
 def test_checkpoint_of_tensors_that_are_not_in_the_file(tmp_path, tensor):

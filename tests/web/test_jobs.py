@@ -465,7 +465,7 @@ def test_store_gives_back_what_it_was_given(tmp_path):
     store.close()
     again = JobStore(tmp_path / "jobs.sqlite")
     assert again.latest(limit=5) == [job]
-    with pytest.raises(NotFoundError, match="there is no job 'b'; it never was"):
+    with pytest.raises(NotFoundError, match="there is no job 'b'; it never existed"):
         again.get("b")
 
 

@@ -158,7 +158,7 @@ def page_at(client, url: str, **options) -> Page:
         ),
         ({"state": "running", "progress": None}, "Starting"),
         ({"state": "failed", "error": {"message": "there are no images"}, **OVER}, "there are no images"),
-        ({"state": "cancelled", **OVER}, "It was stopped, and nothing of it was kept."),
+        ({"state": "cancelled", **OVER}, "The job was stopped, and nothing was kept."),
         (
             {"state": "interrupted", "error": {"message": "stopped"}, **OVER},
             "The server was stopped while this ran.",

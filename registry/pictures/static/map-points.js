@@ -93,7 +93,7 @@ class Points {
   describe(i) {
     const count = (n) => n.toLocaleString("en-GB");
     const size = `${count(this.classes[i])} ${this.counted[this.kind[i]]}, ${count(this.samples[i])} samples`;
-    const near = this.nearest[i];
+    const near = this.neighbors[i];
     return [size, ...this.tagsOf(i)].join(", ") + (near ? `; nearest: ${near}` : "");
   }
 }

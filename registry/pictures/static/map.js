@@ -289,7 +289,7 @@ function describeQuality(points) {
   const place = document.getElementById("map-quality");
   if (!place || points.trustworthiness === null || points.stress === null) return; // a file says it in its caption
   place.textContent =
-    `Trustworthiness ${points.trustworthiness.toFixed(2)} of 1: how many of the tasks drawn near each other are near each other in truth. ` +
+    `Trustworthiness ${points.trustworthiness.toFixed(2)} of 1: how far tasks that are drawn near each other are near each other in truth. ` +
     `Stress ${points.stress.toFixed(2)}: how far distances here differ from the true ones, as a share of them; 0 would be none.`;
 }
 

@@ -73,10 +73,7 @@ PICKLED = "Object arrays cannot be loaded when allow_pickle=False"
             "labels of a regression must be finite numbers, row 11 is [2.e+00 1.e+39]",
         ),
         ({"labels": np.arange(11)}, "images and labels must be equally many, got 12 and 11"),
-        (
-            {"labels": np.array([{}] * 12)},
-            f"is not an .npz file of plain number arrays: {PICKLED}",
-        ),
+        ({"labels": np.array([{}] * 12)}, f"is not an .npz file of plain number arrays: {PICKLED}"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

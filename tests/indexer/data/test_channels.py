@@ -46,11 +46,7 @@ def test_tile_gives_every_channel_to_one_colour(num_channels):
 @pytest.mark.parametrize(
     ("rule", "num_channels", "problem"),
     [
-        (
-            "3,2,1",
-            3,
-            "has 3 channels, so there is no channel 3 to take; channels are counted from 0 to 2",
-        ),
+        ("3,2,1", 3, "has 3 channels, so there is no channel 3 to take; channels are counted from 0 to 2"),
         ("0,1,0", 1, "has 1 channel, so there is no channel 1 to take; channels are counted from 0 to 0"),
     ],
 )

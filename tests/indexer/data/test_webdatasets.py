@@ -95,14 +95,8 @@ def test_texts_and_several_labels(tmp_path: Path):
     ("members", "problem"),
     [
         ({"a.jpg": b"", "b.cls": b"1"}, "sample a has neither a.cls nor a.json with its class"),
-        (
-            {"a.jpg": b"", "a.cls": b" "},
-            f"the class of sample a is ''; {EXPECTED}",
-        ),
-        (
-            {"a.jpg": b"", "a.json": b'{"caption": "x"}'},
-            f"the class of sample a is None; {EXPECTED}",
-        ),
+        ({"a.jpg": b"", "a.cls": b" "}, f"the class of sample a is ''; {EXPECTED}"),
+        ({"a.jpg": b"", "a.json": b'{"caption": "x"}'}, f"the class of sample a is None; {EXPECTED}"),
         (
             {"a.jpg": b"", "a.cls": b"1" * 70_000},
             "the class of sample a has 70000 bytes; at most 65536 are read",

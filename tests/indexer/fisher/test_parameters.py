@@ -66,10 +66,7 @@ def test_shared_parameter_belongs_to_its_first_owner():
 
 @pytest.mark.parametrize(
     ("layer", "filter_of_weight"),
-    [
-        (nn.Linear(2, 3), lambda row, _column: row),
-        (nn.Embedding(3, 2), lambda _row, column: column),
-    ],
+    [(nn.Linear(2, 3), lambda row, _column: row), (nn.Embedding(3, 2), lambda _row, column: column)],
 )
 def test_values_are_gathered_by_filter(layer: nn.Module, filter_of_weight):
     (block,) = find_filters(layer, norm_weights=False)

@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from indexer.errors import DataError
-from indexer.heads.heads import (
-    FISHER_L2,
-    L2,
-    VARIANCE_FLOOR,
-    fit_head,
-    score_head,
-    standardise,
-)
+from indexer.heads.heads import FISHER_L2, L2, VARIANCE_FLOOR, fit_head, score_head, standardise
 from indexer.records import Kind
 
 

@@ -68,10 +68,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "hf_vit": (lambda: Pooled(transformers.ViTModel(transformers.ViTConfig(**TINY))), set()),
     "hf_dinov2": (lambda: Pooled(transformers.Dinov2Model(transformers.Dinov2Config(**TINY))), set()),
     "hf_beit": (lambda: Pooled(transformers.BeitModel(transformers.BeitConfig(**TINY))), set()),
-    "hf_clip": (
-        lambda: Pooled(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**TINY))),
-        set(),
-    ),
+    "hf_clip": (lambda: Pooled(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**TINY))), set()),
 }
 
 

@@ -99,14 +99,7 @@ def test_fisher_of_padded_texts_is_that_of_torch_func_for_each_alone(
 
 
 @pytest.mark.parametrize(
-    ("kind", "slow"),
-    [
-        ("Electra", ()),
-        ("Roberta", ()),
-        ("DistilBert", ()),
-        ("GPT2", None),
-        ("ModernBert", ()),
-    ],
+    ("kind", "slow"), [("Electra", ()), ("Roberta", ()), ("DistilBert", ()), ("GPT2", None), ("ModernBert", ())]
 )
 def test_fisher_of_other_architectures_is_that_of_torch_func(tmp_path: Path, kind: str, slow: tuple | None):
     options = {"Electra": {"embedding_size": 8}, "GPT2": {"n_head": 2, "n_layer": 2, "n_embd": 16}}

@@ -223,16 +223,16 @@ def test_a_folder_in_place_of_a_file_is_unreadable(folder):
 
 
 def still_right(folder):
-    """Whether a damaged index is refused or, row by row, tells what is damaged."""
+    """Whether a damaged index is refused or, row by row, says what is damaged."""
     try:
         saved = files_in(folder).load()
     except UnusableIndexError:
         return True
     right = np.all(saved.vectors == ROWS, axis=1)
-    told = np.array([saved.damaged_row(np.array([row])) is None for row in range(len(ROWS))])
+    whole = np.array([saved.damaged_row(np.array([row])) is None for row in range(len(ROWS))])
     found = [saved.index.search(row, 5)[0].tolist() for row in saved.index.project(ROWS)]
     return (
-        np.array_equal(told, right)
+        np.array_equal(whole, right)
         and saved.identities.equals(identities(60).combine_chunks())
         and found == [INDEX.search(row, 5)[0].tolist() for row in INDEX.project(ROWS)]
     )

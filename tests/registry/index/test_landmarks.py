@@ -89,12 +89,12 @@ def test_up_to_a_size_all_tasks_are_landmarks_and_beyond_some(monkeypatch):
     assert found.tolist() != landmarks.draw_landmarks(landmarks.ALL_PAIRS + 1, seed=3).tolist()
 
 
-def test_progress_is_told():
+def test_progress_is_reports():
     tasks, _ = all_tasks(20)
-    told = []
-    tasks.matrix(report=lambda done, total: told.append((done, total)))
-    assert told[-1] == (20, 20)
-    assert told == sorted(told)
+    reports = []
+    tasks.matrix(report=lambda done, total: reports.append((done, total)))
+    assert reports[-1] == (20, 20)
+    assert reports == sorted(reports)
 
 
 def test_a_distance_with_a_direction_is_refused():

@@ -140,7 +140,7 @@ def test_a_page_says_what_each_task_is(page, shown, clustering):
     assert (points["classes"][row], points["samples"][row]) == (2, 100)
     assert points["tagSets"][points["tagSet"][row]] == ["even", "group0"]
     name, distance = shown.nearest[row][0]
-    assert points["nearest"][row].startswith(f"{name} {distance:.3f}, ")
+    assert points["neighbors"][row].startswith(f"{name} {distance:.3f}, ")
     clusters = data["clusters"]
     assert clusters["medoids"] == [cluster.medoid for cluster in clustering.clusters]
     assert clusters["cluster"][row] == clustering.labels[row] - 1

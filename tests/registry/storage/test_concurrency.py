@@ -77,14 +77,14 @@ def shown(registry, store):
 
 
 def hold_lock(registry, store, connection):
-    """Until told to let go."""
+    """Hold the lock until a line says to let go."""
     with store.write_lock():
         connection.send("held")
         connection.recv()
 
 
 def serve(connection):
-    """Answer requests on registries that stay open, until told to end."""
+    """Answer requests on registries that stay open, until a line says to end."""
     opened = {}
     while (request := connection.recv()) is not None:
         action, uri, *arguments = request

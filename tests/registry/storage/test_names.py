@@ -75,7 +75,7 @@ def test_a_name_is_allowed_by_the_pattern_or_refused(name):
 
 
 def test_no_allowed_name_leaves_its_folder(tmp_path):
-    """Of the allowed names only these two are no name of a file; what writes files by name must know."""
+    """Only these two allowed names are no name of a file; what writes files by name must know."""
     assert not NAME_PATTERN.fullmatch("a/b")
     assert [
         name

@@ -76,10 +76,10 @@ def test_only_a_plain_endpoint_allows_plain_http(monkeypatch):
 def test_table_is_there_once_it_has_a_version(place):
     put(place, "tasks.lance/data/1.lance", "tasks.lance/_versions/latest_version_hint.json")
     assert not place.has_table("tasks")
-    assert place.is_hollow("tasks")
+    assert place.has_no_version("tasks")
     put(place, "tasks.lance/_versions/1.manifest")
     assert place.has_table("tasks")
-    assert not place.is_hollow("tasks")
+    assert not place.has_no_version("tasks")
     assert not place.has_table("task")
 
 

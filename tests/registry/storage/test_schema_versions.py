@@ -10,6 +10,8 @@ from registry.errors import SchemaVersionError
 from registry.storage import schema
 from registry.storage.store import Store
 
+NOW = schema.SCHEMA_VERSION
+
 
 def set_schema_version(store, version):
     table = lancedb.connect(store.uri).open_table("meta")
@@ -17,9 +19,9 @@ def set_schema_version(store, version):
 
 
 def test_newer_schema_is_refused(store):
-    set_schema_version(store, 7)
+    set_schema_version(store, NOW + 3)
     message = (
-        f"{store.uri}: schema version 7 is newer than 4, the newest that this version understands; "
+        f"{store.uri}: schema version {NOW + 3} is newer than {NOW}, the newest that this version understands; "
         "upgrade task2vec-registry"
     )
     with pytest.raises(SchemaVersionError, match=re.escape(message)):
@@ -29,34 +31,34 @@ def test_newer_schema_is_refused(store):
 
 def test_older_schema_is_migrated_step_by_step_once(store, monkeypatch):
     calls = []
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", NOW + 2)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
         {
-            5: lambda tables: calls.append((5, tables.open_table("tasks").count_rows())),
-            6: lambda tables: (
-                tables.open_table("experts").add_columns({"note": "'old'"}) and calls.append((6, "note"))
+            NOW + 1: lambda tables: calls.append((1, tables.open_table("tasks").count_rows())),
+            NOW + 2: lambda tables: (
+                tables.open_table("experts").add_columns({"note": "'old'"}) and calls.append((2, "note"))
             ),
         },
     )
     assert Store(store.uri).database.read("experts").schema.names[-1] == "note"
     assert Store(store.uri).tasks() == []
-    assert calls == [(5, 0), (6, "note")]
-    assert {"key": "schema_version", "value": "6"} in store.database.read("meta").to_pylist()
+    assert calls == [(1, 0), (2, "note")]
+    assert {"key": "schema_version", "value": str(NOW + 2)} in store.database.read("meta").to_pylist()
 
 
 def test_interrupted_migration_goes_on_where_it_stopped(store, monkeypatch):
     calls = []
 
     def fail_once(tables):
-        calls.append(6)
-        if calls.count(6) == 1:
+        calls.append(2)
+        if calls.count(2) == 1:
             raise KeyboardInterrupt("killed")
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 6)
-    monkeypatch.setattr(schema, "MIGRATIONS", {5: lambda tables: calls.append(5), 6: fail_once})
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", NOW + 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", {NOW + 1: lambda tables: calls.append(1), NOW + 2: fail_once})
     with pytest.raises(KeyboardInterrupt, match=r"^killed$"):
         Store(store.uri).tasks()
     assert Store(store.uri).tasks() == []
-    assert calls == [5, 6, 6]
+    assert calls == [1, 2, 2]

@@ -48,7 +48,7 @@ def test_corrupt_table_without_checksums_is_one_clear_error(store):
         Store(store.uri).tasks()
     message = str(caught.value)
     assert message.startswith(f"{store.uri}: table tasks cannot be read: ")
-    assert message.endswith("; `t2v verify` tells what is damaged")
+    assert message.endswith("; `t2v verify` reports what is damaged")
     assert ".rs:" not in message
     assert "\n" not in message
     problems = Store(store.uri).verify(repair=True)
@@ -367,7 +367,7 @@ def test_verify_reports_missing_tables_and_wrong_columns(store):
 
 def test_verify_reports_a_space_whose_width_is_not_its_tables(store):
     store.database.commit("spaces", lambda table: table.update(values={"domain_dim": 8}))
-    message = "the columns are not those of schema version 4"
+    message = f"the columns are not those of schema version {schema.SCHEMA_VERSION}"
     assert store.verify() == [Problem("columns", "embeddings__space0", message)]
 
 
