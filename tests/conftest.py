@@ -40,7 +40,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def trivial_tasks_measured_once() -> Iterator[None]:
-    """The trivial task of a space is embedded once for all tests: it is most of the work of a small registry."""
+    """The trivial task of a space is embedded once for all tests: that is most of the work of a small one."""
     if "torch" not in sys.modules:  # no test of this run embeds anything
         yield
         return
