@@ -21,7 +21,7 @@ class ImportedExperts(Card):
         updated: How many were registered, and are now what the source says.
         unchanged: How many were that already.
         left: Names that stand for another network here, or that were removed.
-        results: How many results of them were added, as model cards tell them.
+        results: How many results were added from model cards.
         notes: What of a source was not kept, in sentences.
     """
 

@@ -51,8 +51,8 @@ class ConflictError(RegistryError, ValueError):
         more = len(self.conflicts) - self.MAX_SHOWN
         shown = "; ".join(self.conflicts[: self.MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
         super().__init__(
-            f"{where}: nothing was imported, as it differs from the registry: {shown}; say which goes before "
-            "with --on-conflict keep or --on-conflict take"
+            f"{where}: nothing was imported, as it differs from the registry: {shown}; say which takes "
+            "precedence with --on-conflict keep or --on-conflict take"
         )
 
     def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:

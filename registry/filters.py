@@ -115,10 +115,10 @@ def parse_where(text: str) -> Filter:
 
     Args:
         text: A filter in the language at the top of this module. For any other text the parser raises
-            ``InvalidQueryError``, which tells the position, from 1, and the fields.
+            ``InvalidQueryError``, which names the position, from 1, and the fields.
 
     Returns:
-        The filter, which tells which tasks pass.
+        The filter, to be asked which tasks pass.
 
     Example:
         >>> few_medical = parse_where("num_classes < 20 and tags = 'medical'")
@@ -232,7 +232,7 @@ class _Parser:
             raise _invalid(self._text, token.position, f"a pattern of at most {MAX_PATTERN} characters", "more")
         wildcards = {"%": ".*", "_": "."}
         regex = "".join(wildcards.get(letter) or re.escape(letter) for letter in pattern)
-        # In the library behind this the time is linear in the length of the value, whatever the pattern.
+        # In the library that this calls the time is linear in the length of the value, whatever the pattern.
         return lambda values: _as_mask(pc.match_substring_regex(values, rf"(?s)\A{regex}\z"))
 
     def _value(self, kind: str) -> Any:

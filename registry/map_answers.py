@@ -1,4 +1,4 @@
-"""What is told of likeness in pictures: a map of tasks, clusters of them, and a profile of two tasks.
+"""Answers about likeness that can be drawn: a map of tasks, clusters of them, and a profile of two tasks.
 
 Axes: T tasks, Q queries, L layers of the probe.
 """

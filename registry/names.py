@@ -58,7 +58,7 @@ def checked_alias(alias: str) -> str:
 
 
 class Reference(NamedTuple):
-    """A task and what tells its version: a number, an alias or ``latest``."""
+    """The name of a task and the version that is wanted: a number, an alias or ``latest``."""
 
     name: str
     wanted: str

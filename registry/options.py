@@ -6,8 +6,6 @@ The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings`
 from collections.abc import Callable
 from typing import Literal, TypedDict, get_args
 
-from registry.errors import InvalidQueryError
-
 DEFAULT_DISTANCE = "task2vec"
 """Name of the distance that is meant unless another is named."""
 
@@ -120,13 +118,3 @@ POLICIES: dict[Policy, str] = {
     "take": "take what the file has: a task as its next version, an expert in place of the one here",
 }
 """What an import does where the file and the registry say different things of one name."""
-
-
-def check_k(k: int) -> None:
-    """Check a number of answers before the work that leads to them.
-
-    Raises:
-        InvalidQueryError: If it is below 1.
-    """
-    if k < 1:
-        raise InvalidQueryError(f"k must be at least 1, got {k}")

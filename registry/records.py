@@ -145,7 +145,7 @@ class SpaceRecord:
 
     @property
     def recipe(self) -> tuple[str, str]:
-        """Estimator and pooling: what tells the spaces of one probe apart."""
+        """Estimator and pooling, by which the spaces of one probe differ."""
         description = json.loads(self.description)
         return description.get("estimator", ""), description.get("pooling", "")
 
@@ -395,6 +395,6 @@ class AuditRecord:
                 raise InvalidRecordError(f"audit of {self.subject}: {name} must be a JSON object")
 
     @property
-    def told(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """``details`` as values."""
         return dict(json.loads(self.details))

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 FOLDER = Path(__file__).parent
-RESULTS_FILE, EXPERTS_FILE, ALIASES_FILE = (
-    f"published_{name}.parquet" for name in ("results", "experts", "aliases")
-)
+RESULTS_FILE = "published_results.parquet"
+EXPERTS_FILE = "published_experts.parquet"
+ALIASES_FILE = "published_aliases.parquet"
 
 
 @dataclass(frozen=True)

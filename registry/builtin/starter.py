@@ -85,7 +85,12 @@ def save_starter(starter: Starter, folder: Path = FOLDER) -> None:
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:
     """What is not text in a row of ``results.csv``."""
-    return {"accuracy": float(row["accuracy"]), "seed": int(row["seed"]) if row["seed"] else None}
+    return {
+        "accuracy": float(row["accuracy"]),
+        "seed": int(row["seed"]) if row["seed"] else None,
+        "lower_is_better": {"True": True, "False": False}.get(row.get("lower_is_better", "")),
+        "task_version": int(row.get("task_version") or 0),
+    }
 
 
 def _save_results(results: Sequence[ResultRecord], path: Path) -> None:

@@ -150,7 +150,7 @@ def show_audit(lines: Sequence["AuditRecord"]) -> None:
                 f"{line.actor}@{line.host}",
                 line.action,
                 line.subject,
-                _details(line.told),
+                _details(line.values),
             )
             for line in lines
         ],

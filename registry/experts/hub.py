@@ -112,7 +112,7 @@ def _model(name: str, folder: Path) -> Model:
 
 
 def as_experts(models: Sequence[Model], tasks: Collection[str]) -> list[DescribedExpert]:
-    """Models as experts, with the results that their cards tell of registered tasks.
+    """Models as experts, with the results on registered tasks that their cards report.
 
     Args:
         models: As ``read_models`` gives them.
@@ -174,7 +174,7 @@ def _is_of(result: CardResult, task: str) -> bool:
 
 
 def _source_accuracy(card: ModelCard, source_task: str) -> float | None:
-    """The best accuracy that a card tells of held-out samples of the source task."""
+    """The best accuracy that a card reports on held-out samples of the source task."""
     accuracies = [
         result.accuracy
         for result in card.results

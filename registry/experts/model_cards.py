@@ -2,6 +2,8 @@
 
 A card may be from anybody. Aliases, by which a few lines grow without bound, deep nesting and large files are
 refused before anything is built; what is not of the form that the hub describes is left out and reported.
+``huggingface_hub.ModelCard`` does not serve (checked with 2.4): it follows aliases, drops all results of a card
+for one that is not of that form, and comes with libraries that a folder of cards does not need.
 """
 
 import math
@@ -46,7 +48,7 @@ _SEPARATOR = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class CardResult:
-    """A score that a card tells.
+    """A score that a card reports.
 
     Attributes:
         datasets: Names that the dataset goes by, the most exact first.

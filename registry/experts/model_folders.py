@@ -1,16 +1,17 @@
 """Folders of models as the Hugging Face hub gives them: where they are, and what their files say.
 
-Nothing is loaded: sizes are those in the head of the weights, which is JSON.
+No weights are loaded: sizes are those in the head of a file, which ``safetensors`` checks against its length.
 """
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from registry.errors import InvalidRecordError
 
@@ -20,14 +21,13 @@ MAX_DEPTH = 2
 """Folders are looked for as deep as ORG/NAME."""
 
 MAX_JSON_BYTES = 2**24
-MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
 
 _CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?", re.ASCII)  # a folder of the hub's own cache
 _REVISION = re.compile(r"[0-9a-f]{7,64}")
 _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
-_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
+_FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _WRONG = (OSError, ValueError, TypeError, KeyError, RecursionError)  # of files that anybody may have made
 _BUFFERS = (".running_mean", ".running_var")
 
@@ -119,7 +119,7 @@ def read_folder(folder: Path) -> FolderFacts:
         return FolderFacts(num_params, None, _pooling(folder))
     if processor is None:
         raise InvalidRecordError(
-            f"{folder}: there is neither {_PROCESSORS[0]}, which tells how images are prepared, nor a tokenizer"
+            f"{folder}: there is neither {_PROCESSORS[0]}, which says how images are prepared, nor a tokenizer"
         )
     said = _json(processor)
     return FolderFacts(num_params, _input_size(said.get("image_processor", said), config), "")
@@ -189,48 +189,15 @@ def _params_in(path: Path) -> int:
     if not path.is_file():
         raise InvalidRecordError(f"{path.parent}: there is no file {path.name}, which its index names")
     try:
-        with path.open("rb") as file:
-            start, size = file.read(8), os.fstat(file.fileno()).st_size
-            is_pointer = start == b"version "
-            header = {} if is_pointer else _header(file, int.from_bytes(start, "little"), size - 8)
-        counts = [_params(name, entry) for name, entry in header.items()]
-    except _WRONG as err:
+        with path.open("rb") as content:
+            is_pointer = content.read(8) == b"version "
+        if is_pointer:
+            raise InvalidRecordError(f"{path}: stands for a file of Git LFS; fetch it with `git lfs pull`")
+        with safe_open(path, "np") as file:
+            tensors = [file.get_slice(name) for name in file.keys() if not name.endswith(_BUFFERS)]  # noqa: SIM118
+            return sum(math.prod(tensor.get_shape()) for tensor in tensors if tensor.get_dtype() in _FLOATS)
+    except (OSError, SafetensorError) as err:
         raise InvalidRecordError(f"{path}: is no safetensors file, or is damaged or cut off") from err
-    if is_pointer:
-        raise InvalidRecordError(f"{path}: stands for a file of Git LFS; fetch it with `git lfs pull`")
-    return sum(counts)
-
-
-def _header(file: IO[bytes], length: int, available: int) -> dict[str, Any]:
-    """The tensors that the head of a file tells of, all of whose bytes are there.
-
-    Raises:
-        ValueError: If they are not.
-    """
-    if not 2 <= length <= min(MAX_HEADER_BYTES, available):
-        raise ValueError(length)
-    header = _object(file.read(length))
-    header.pop("__metadata__", None)
-    if any(entry["data_offsets"][1] > available - length for entry in header.values()):
-        raise ValueError(available)
-    return header
-
-
-def _params(name: str, entry: dict[str, Any]) -> int:
-    """Parameters in one tensor.
-
-    Raises:
-        ValueError: If its bytes are not as many as its shape says.
-    """
-    shape, (begin, end) = entry["shape"], entry["data_offsets"]
-    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-        raise ValueError(name)
-    bits, count = _BITS.get(entry["dtype"]), math.prod(shape)
-    if bits is None:
-        return 0
-    if 8 * (end - begin) != bits * count:
-        raise ValueError(name)
-    return 0 if name.endswith(_BUFFERS) else count
 
 
 def _input_size(processor: Any, config: dict[str, Any]) -> int | None:

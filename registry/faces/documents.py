@@ -107,7 +107,7 @@ def of_audit_line(line: "AuditRecord") -> dict[str, Any]:
         "process_id": line.process_id,
         "action": line.action,
         "subject": line.subject,
-        "details": line.told,
+        "details": line.values,
         "versions": json.loads(line.versions),
     }
 

@@ -13,10 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from registry.distances import DEFAULT_ALPHA, get_distance, pairwise, trivial_distances
-from registry.errors import StorageError
+from registry.errors import InvalidQueryError, StorageError
 from registry.index.files import SavedIndex
 from registry.names import Key
-from registry.options import check_k
 
 # With fewer rows than this left after filtering, every distance is computed: it takes a few milliseconds.
 EXACT_BELOW = 20_000
@@ -169,6 +168,16 @@ class EmbeddingRows:
                 path = str(getattr(self.saved.vectors, "filename", ""))
                 raise DamagedIndexError(path, self.saved.generation, row)
             self.saved.verified[part] = True
+
+
+def check_k(k: int) -> None:
+    """Check a number of answers before the work that leads to them.
+
+    Raises:
+        InvalidQueryError: If it is below 1.
+    """
+    if k < 1:
+        raise InvalidQueryError(f"k must be at least 1, got {k}")
 
 
 def nearest(

@@ -5,6 +5,9 @@
 
 Columns are ``name`` and ``data``, and optionally ``tags``, ``split``, ``max_samples`` and ``seed``; others are
 not looked at. Paths are relative to the file. In Parquet and JSON Lines the tags may be a list.
+
+Files are read here, bounded by size, and not by ``indexer.data.tables``: its readers stop at the first bad row
+and refuse lists, while of a manifest every bad row is named and the good ones can be taken.
 """
 
 import json
@@ -24,6 +27,9 @@ REQUIRED = ("name", "data")
 OPTIONAL = ("tags", "split", "max_samples", "seed")
 SEPARATOR = "|"
 WITH_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # one letter is a drive
+MAX_BYTES = 2**28
+MAX_ROWS = 1_000_000
+MAX_THRIFT = 100_000  # columns, row groups and the like in the footer of a Parquet file
 ABOUT = "name,data[,tags,split,max_samples,seed]"
 
 
@@ -88,6 +94,8 @@ def read_task_rows(path: Path) -> tuple[list[TaskRow], list[str]]:
             raise InvalidRecordError(
                 f"{path}: expected a .csv, .parquet or .jsonl file with {ABOUT}, or a folder of task folders"
             )
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise InvalidRecordError(f"{path}: is larger than {MAX_BYTES} bytes; split it")
         listed = read(path)
     rows, problems = [], []
     for place, make in listed:
@@ -158,7 +166,9 @@ def _parquet_rows(path: Path) -> ListedRows:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, thrift_container_size_limit=MAX_THRIFT)
+        if file.metadata.num_rows > MAX_ROWS:  # compressed, they may be few bytes
+            raise InvalidRecordError(f"{path}: has more than {MAX_ROWS} rows; split it")
         names = file.schema_arrow.names
         if missing := [column for column in REQUIRED if column not in names]:
             raise InvalidRecordError(

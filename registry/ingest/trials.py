@@ -21,8 +21,6 @@ from registry.recommend.trial_costs import CostModel
 from registry.recommend.trial_models import TRIAL_SD, TrialEvidence
 from registry.recommend.trials import TrialFailedError, TrialOutcome, TrialPlan, try_experts
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
-from registry.scores.scores import score
-from registry.scores.trial_scores import trial_scores
 
 if TYPE_CHECKING:
     from indexer.experts.trials import TrialFeatures
@@ -216,6 +214,9 @@ def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
     Raises:
         TrialFailedError: If they cannot be computed, whatever it was.
     """
+    from registry.scores.scores import score
+    from registry.scores.trial_scores import trial_scores
+
     try:
         if featured.kind == "single_label":
             return trial_scores(featured.features, featured.labels)

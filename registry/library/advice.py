@@ -15,11 +15,12 @@ from registry.answers import (
 from registry.answers import Evidence as ShownEvidence
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
+from registry.index.neighbors import check_k
 from registry.ingest import trials as trial_runs
 from registry.ingest.data import takes_texts
 from registry.library.base import RegistryBase, heals_index
 from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
-from registry.options import DataOptions, Progress, check_k
+from registry.options import DataOptions, Progress
 from registry.recommend.recommend import Answer, Asking, Trier, answer
 from registry.recommend.trials import TrialPlan
 from registry.records import Content, ExpertRecord, TaskRecord

@@ -3,9 +3,9 @@
 Axes: D filters of the probe.
 """
 
-import functools
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -42,7 +42,7 @@ def heals_index(
     question is answered and not before.
     """
 
-    @functools.wraps(question)
+    @wraps(question)
     def ask(self: AnyPart, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
         try:
             return question(self, *args, **kwargs)
@@ -70,7 +70,11 @@ class RegistryBase:
         self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_URI))
         self.builtin = builtin
         self._store = Store(self.uri)
-        self._snapshots = Snapshots(self._store)
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        """What this process knows of the tables."""
+        return Snapshots(self._store)
 
     def _opened(self) -> Store:
         """The store of a registry that is there.

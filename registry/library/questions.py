@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Unpack
 
 from registry.answers import Neighbor, Query
 from registry.distances import get_distance
+from registry.index.neighbors import check_k
 from registry.ingest.prepare import prepare_one
 from registry.library.base import RegistryBase, heals_index
 from registry.notebooks import Records
-from registry.options import DEFAULT_DISTANCE, DataOptions, OneOptions, Progress, check_k
+from registry.options import DEFAULT_DISTANCE, DataOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from registry.index.files import BusyIndexError, IndexFiles, SavedIndex, Unusabl
 from registry.index.neighbors import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
 from registry.index.vector_index import VectorIndex
 from registry.records import SpaceRecord
-from registry.snapshots.catalogue import row_keys
 from registry.storage import schema
 from registry.storage.database import Database, KnownRows
 
@@ -41,7 +40,7 @@ class EmbeddingCache:
     def __init__(self, database: Database, space: SpaceRecord) -> None:
         self._database = database
         self._table = schema.embeddings_table_name(space.space_id)
-        self._dim = space.dim
+        self._dim = len(space.trivial)
         self._space_id = space.space_id
         self._refused = ""  # generation of files that are damaged or outgrown
         self._outgrown_rows = 0  # when the index was last found outgrown, built again or not
@@ -262,6 +261,11 @@ class EmbeddingCache:
                 self._files.save(index, identities, writer, built_rows=saved.built_rows)
             self._adopt_files()
             self._reconcile()
+
+
+def row_keys(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> pa.ChunkedArray:
+    """``name@version`` of each row; ``@`` is part of no name."""
+    return pc.binary_join_element_wise(names, pc.cast(versions, pa.string()), "@")
 
 
 def identities_of(rows: pa.Table) -> pa.StringArray:

@@ -245,5 +245,5 @@ def choose_space(
 
 
 def _described(space: SpaceRecord) -> str:
-    """The probe of a space with what tells it from others of that probe."""
+    """The probe of a space, and how the space differs from others of that probe."""
     return ", ".join(filter(None, (space.probe, *space.recipe)))

@@ -30,7 +30,7 @@ class StoredTasks(StoredEmbeddings):
         purges = self._records(AuditRecord, "audit", f"action = 'task.purge' and {some or 'true'}")
         for purge in purges:
             if purge.subject in highest:
-                highest[purge.subject] = max(highest[purge.subject], *purge.told["versions"], 0)
+                highest[purge.subject] = max(highest[purge.subject], *purge.values["versions"], 0)
         return {name: version + 1 for name, version in highest.items()}
 
     def add_task(self, task: TaskRecord, space_id: str, embedding: EmbeddingRecord) -> None:

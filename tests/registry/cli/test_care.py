@@ -43,7 +43,7 @@ def test_conflicts_are_told_in_one_sentence_and_resolved(run, tmp_path):
     add(ours, "birds", fingerprint="ours")
     refused = run("ours", "import", path, code=1)
     assert refused.stderr.count("\n") == 1
-    assert "task birds@1 is of other data or settings here; say which goes before" in refused.stderr
+    assert "task birds@1 is of other data or settings here; say which takes precedence" in refused.stderr
     kept = run("ours", "import", path, "--on-conflict", "keep").stderr
     assert "Warning: task birds@1 is of other data or settings here: kept what is here\n" in kept
     assert "Added birds@1 as birds@2.\n" in run("ours", "import", path, "--on-conflict", "take").stderr

@@ -59,7 +59,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch, folder):
 
 
 def test_embed_refuses_a_file_in_a_missing_folder_before_the_work(monkeypatch, empty, tmp_path):
-    monkeypatch.delattr(TaskRegistry, "embed")
+    monkeypatch.setattr(TaskRegistry, "embed", None)
     done = t2v(empty, "embed", "sklearn:digits", "--out", tmp_path / "none" / "x.npz")
     assert done.exit_code == 2
     assert done.stderr.endswith(f"Error: Invalid value for '--out': there is no folder {tmp_path / 'none'}\n")

@@ -36,7 +36,7 @@ def test_a_card_becomes_an_expert_and_results(registry, tmp_path):
         ("flowers", "accuracy", 0.75, PROTOCOL, source),
         ("flowers", "f1", 0.5, PROTOCOL, source),
     ]
-    told = next(line.told for line in registry.audit() if line.subject == "acme.vit")
+    told = next(line.values for line in registry.audit() if line.subject == "acme.vit")
     assert (told["source"], told["base_model"], told["tags"]) == ("hf", ["acme/vit-large"], ["vision", "vit"])
 
 

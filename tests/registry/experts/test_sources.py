@@ -32,7 +32,7 @@ def registry(tmp_path):
 
 
 def actions(registry):
-    return Counter((line.action, line.told.get("source")) for line in registry.audit())
+    return Counter((line.action, line.values.get("source")) for line in registry.audit())
 
 
 # What becomes of one expert

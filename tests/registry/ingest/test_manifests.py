@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry.errors import IngestError, InvalidRecordError
+from registry.ingest import manifests
 from registry.ingest.manifests import TaskRow, checked_rows, read_task_rows
 
 
@@ -144,6 +145,17 @@ def test_an_empty_folder_is_told(tmp_path):
 def test_a_parquet_file_without_a_column_is_told(tmp_path):
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "tasks.parquet")
     with pytest.raises(InvalidRecordError, match=r"there is no column data; expected name,data.*, found name"):
+        read_task_rows(tmp_path / "tasks.parquet")
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "MAX_BYTES", 10)
+    with pytest.raises(InvalidRecordError, match=r"tasks.csv: is larger than 10 bytes; split it"):
+        read_task_rows(write_csv(tmp_path / "tasks.csv", "name,data", "a,x"))
+    monkeypatch.setattr(manifests, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(manifests, "MAX_ROWS", 1)
+    pq.write_table(pa.table({"name": ["a", "b"], "data": ["x", "y"]}), tmp_path / "tasks.parquet")
+    with pytest.raises(InvalidRecordError, match=r"tasks.parquet: has more than 1 rows; split it"):
         read_task_rows(tmp_path / "tasks.parquet")
 
 

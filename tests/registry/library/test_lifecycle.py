@@ -265,7 +265,7 @@ def test_every_write_has_its_line(store, monkeypatch):
         ("result.add", "a.x on flowers"),
     ]
     line = store.audit("flowers")[0]
-    assert (line.actor, line.told) == ("ada", {"space": "space0"})
+    assert (line.actor, line.values) == ("ada", {"space": "space0"})
     assert [line.action for line in store.audit("a.x")] == ["expert.add", "result.add"]
     assert store.audit("flower") == store.audit("x") == []
     assert len(TaskRegistry(store.uri).audit(limit=3)) == 3
@@ -299,7 +299,7 @@ def test_history_outlives_a_purge(small):
     ok(small, "task", "remove", "flowers", "--purge")
     history = TaskRegistry(small).history("flowers")
     assert history.versions == ()
-    assert history.audit[-1].told == {"versions": [1, 2]}
+    assert history.audit[-1].values == {"versions": [1, 2]}
     assert ok(small, "task", "history", "flowers").stdout.startswith("No version of flowers is left.\n")
     with fails(NotFoundError, "no task is named 'flower'; known are birds, digits, letters, trees"):
         TaskRegistry(small).history("flower")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.answers import Query
-from registry.errors import InvalidQueryError, InvalidRecordError
+from registry.errors import InvalidRecordError
 from registry.recommend.recommend import TaskDistances, load_line, recommend
 from registry.recommend.results import ResultTable
 
@@ -178,12 +178,6 @@ def test_recommend_warns_of_what_it_cannot_know():
     assert recommend(NEW, EXPERTS, RESULTS).warnings[1] == (
         "no distance to any task with results is known: ranked by average past results"
     )
-
-
-@pytest.mark.parametrize("k", [0, -3])
-def test_recommend_refuses_k_below_one(k):
-    with pytest.raises(InvalidQueryError, match=re.escape(f"k must be at least 1, got {k}")):
-        recommend(NEW, EXPERTS, RESULTS, k=k)
 
 
 def test_load_line_quotes_the_loader():

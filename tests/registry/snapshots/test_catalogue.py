@@ -1,5 +1,4 @@
-"""registry.snapshots.catalogue: the same whether read at once or brought up to date, however that came
-about."""
+"""The catalogue of tasks: the same whether read at once or brought up to date, however that came about."""
 
 import random
 
@@ -8,8 +7,8 @@ import pytest
 from builders import make_embedding, make_task
 from small_stores import SPACE, add
 
-from registry.snapshots import catalogue
-from registry.snapshots.catalogue import CatalogueCache
+from registry.snapshots import snapshots
+from registry.snapshots.snapshots import CatalogueCache
 from registry.storage.database import Database
 from registry.storage.store import Store
 
@@ -20,7 +19,7 @@ def cache_of(store):
 
 def contents(known):
     """What a catalogue tells, whatever the order of its rows."""
-    rows = known.rows.select(catalogue.COLUMNS).to_pylist()
+    rows = known.rows.select(snapshots.COLUMNS).to_pylist()
     assert [f"{row['name']}@{row['version']}" for row in rows] == known.keys.to_pylist()
     assert np.flatnonzero(known.is_latest).tolist() == sorted(known.latest.values())
     return (
@@ -107,7 +106,7 @@ def test_answerable_is_the_latest_that_passes(store):
 
 @pytest.mark.parametrize("max_chunks", [1, 32])
 def test_brought_up_to_date_it_is_as_read_at_once(store, monkeypatch, max_chunks):
-    monkeypatch.setattr(catalogue, "MAX_CHUNKS", max_chunks)
+    monkeypatch.setattr(snapshots, "MAX_CHUNKS", max_chunks)
     cache = cache_of(store)
     generator = random.Random(0)
     for step in range(20):
