@@ -1,7 +1,8 @@
 """What is known of an expert before it is measured, as numbers: size, source, architecture, training.
 
 Names carry most of it, as the field writes them: timm (``timm:vit_base_patch16_224.augreg_in21k``), torchvision
-(``resnet50.IMAGENET1K_V2``), open_clip (``open_clip:ViT-B-32/laion2b_e16``), Hugging Face (``google/vit-base``).
+(``resnet50.IMAGENET1K_V2``), open_clip (``open_clip:ViT-B-32/laion2b_e16``), Hugging Face
+(``google/vit-base``).
 
 Axes: M experts, F features.
 """
@@ -83,8 +84,10 @@ _KINDS = (
     ),
     (
         "self_supervised",
-        r"dino|\bmae\b|[-_.]mae|moco|simclr|byol|swav|data2vec|ijepa|rotation|jigsaw|exemplar|rel.?pat|vivi|gan|vae"
-        r"|clusterfit|wae|beit(?!.*ft)|simmim|msn",
+        (
+            r"dino|\bmae\b|[-_.]mae|moco|simclr|byol|swav|data2vec|ijepa|rotation|jigsaw|exemplar|rel.?pat|vivi"
+            r"|gan|vae|clusterfit|wae|beit(?!.*ft)|simmim|msn"
+        ),
     ),
 )
 _FAMILIES = (
@@ -146,8 +149,26 @@ REFERENCE_PARAMS, REFERENCE_FLOPS, REFERENCE_SIDE = 2.5e7, 4e9, 224
 REFERENCE_ACCURACY, ACCURACY_BY_SIZE, ACCURACY_SPREAD = 0.77, 0.1, 0.07
 """ImageNet's top-1 of usual networks of the reference size, what ten times the parameters add, and its sd."""
 BROAD = frozenset(
-    "imagenet1k imagenet12k imagenet21k tiny_imagenet jft instagram laion400m laion2b openai datacomp commonpool "
-    "dfn metaclip webli merged2b lvd142m yfcc cc12m".split()
+    {
+        "imagenet1k",
+        "imagenet12k",
+        "imagenet21k",
+        "tiny_imagenet",
+        "jft",
+        "instagram",
+        "laion400m",
+        "laion2b",
+        "openai",
+        "datacomp",
+        "commonpool",
+        "dfn",
+        "metaclip",
+        "webli",
+        "merged2b",
+        "lvd142m",
+        "yfcc",
+        "cc12m",
+    }
 )
 """Sources that show all kinds of things, which carries over to more tasks than one kind does."""
 IMAGES_RANGE = (-4.0, 2.5)
@@ -194,8 +215,8 @@ def facts_of(expert: Any, source_images: Mapping[str, int] | None = None) -> Exp
     """What is known of an expert, told or read off its name.
 
     Args:
-        expert: An ``ExpertRecord``; of its fields ``source_dataset``, ``architecture``, ``training`` and ``toy``,
-            those that are there go before what the name says.
+        expert: An ``ExpertRecord``; of its fields ``source_dataset``, ``architecture``, ``training`` and
+            ``toy``, those that are there go before what the name says.
         source_images: Samples of registered tasks, by name.
     """
     name = expert.name
@@ -292,7 +313,7 @@ class Features:
 
 _NUMBERS = (  # mean and sd of the weight
     ("params", 0.3, 0.2),
-    ("flops", 0.4, 0.2),
+    ("flops", 0.45, 0.2),
     ("side", 0.1, 0.2),
     ("images", 0.25, 0.15),
     ("imagenet accuracy", 0.27, 0.2),

@@ -57,7 +57,7 @@ def _experts_left_out(
     standing: Standing, z: np.ndarray, level: np.ndarray, level_variance: np.ndarray
 ) -> np.ndarray:
     """Errors ``[R, M]`` in sd of predicting experts of which nothing but attributes is known."""
-    found, rows, solver = np.full(z.shape, np.nan), standing.rows, standing.solver
+    found, solver = np.full(z.shape, np.nan), standing.solver
     weights, parts = standing.weights, standing.components
     own = parts.standing + parts.protocol + parts.task + parts.noise
     total = sum(len(pattern.columns) for pattern in solver.patterns)
@@ -78,7 +78,7 @@ def _experts_left_out(
 
 
 def quantile(scores: np.ndarray) -> float:
-    """Bound of 90% of errors ``[R, M]`` in sd; the entries of a row share its weight, NaN where there is none."""
+    """Bound of 90% of errors ``[R, M]`` in sd, NaN where there is none; entries of a row share its weight."""
     known = np.isfinite(scores)
     rows = known.any(axis=1)
     if not rows.any():

@@ -1,10 +1,11 @@
 """Gaussian processes over rows of results: what known rows of a column say of another row.
 
-The covariance of two rows of a column is ``base + task_variance * ((1 - share) same + share * likeness)`` and, on
-the diagonal, noise: ``base`` is what all rows of an expert have in common, ``same`` whether two rows are of one
-task, and ``likeness`` falls with the distance of their tasks. How much likeness tells is not picked but averaged
-over a grid of cells, each weighted by how well it predicts tasks left out. Half of the weight before seeing any
-value is on the static cell, whose share is 0. Where distances say nothing, the answer stays static.
+The covariance of two rows of a column is ``base + task_variance * ((1 - share) same + share * likeness)``
+and, on the diagonal, noise: ``base`` is what all rows of an expert have in common, ``same`` whether two rows
+are of one task, and ``likeness`` falls with the distance of their tasks. How much likeness tells is not
+picked but averaged over a grid of cells, each weighted by how well it predicts tasks left out. Half of the
+weight before seeing any value is on the static cell, whose share is 0. Where distances say nothing, the
+answer stays static.
 
 Source:
     Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: (2.25) and (2.26) for the prediction,
@@ -22,9 +23,9 @@ import numpy as np
 Distances = Mapping[str, np.ndarray]
 """Distances by name of the descriptor that they compare; NaN where not known."""
 
-BANDWIDTHS = (0.7, 2.0)
+BANDWIDTHS = (1.5, 6.0)
 """In units of (median distance - median distance of a task to its nearest)."""
-SHARES = (0.35, 0.8)
+SHARES = (0.35, 0.7, 0.97)
 STATIC_WEIGHT = 0.5
 SMALLEST_UNIT = 1e-12
 
@@ -105,9 +106,7 @@ class RowKernel:
         return np.asarray(likeness)
 
 
-def _decay(
-    cell: Cell, units: Mapping[str, float], distances: Distances, shape: tuple[int, ...]
-) -> np.ndarray:
+def _decay(cell: Cell, units: Mapping[str, float], distances: Distances, shape: tuple[int, ...]) -> np.ndarray:
     """Likeness at some distances; 0 where one is not known."""
     if not all(name in distances for name in cell.descriptors):
         return np.zeros(shape)
@@ -184,9 +183,7 @@ class RowProcess:
                     continue
                 inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
                 dual[number][block] = inverse @ values[block]
-                errors[number][block], _ = _leave_out(
-                    inverse, dual[number][block], kernel.tasks[pattern.rows]
-                )
+                errors[number][block], _ = _leave_out(inverse, dual[number][block], kernel.tasks[pattern.rows])
         weights, without = _weigh(errors, known & judged[:, None], kernel.tasks)
         left_out = np.where(known, values - (without[:, :, None] * errors).sum(axis=0), 0.0)
         best = kernel.matrix(cells[int(np.argmax(weights))])

@@ -5,7 +5,8 @@ Within a row of results (a task, measured in one way) the log odds of the accura
 (``weights``), nearness of the expert's source, and a Gaussian process over the rows of the expert
 (``gaussian_process``): what all its rows have in common, what those of a protocol have, what near tasks have.
 
-Intervals are calibrated by leaving out: tasks, for experts that were measured; experts, for those that were not.
+Intervals are calibrated by leaving out: tasks, for experts that were measured; experts, for those that were
+not.
 
 Source:
     Linear mixed model with known components: Henderson 1975. Intervals: hierarchical conformal prediction, Lee,
@@ -27,15 +28,21 @@ from registry.advising.gaussian_process import Distances
 from registry.advising.levels import TaskFacts, covariates
 from registry.advising.prediction import Prediction
 from registry.advising.results import Table, Way
-from registry.advising.standing import DEFAULT_SPREAD, SOURCE_REACH, SOURCE_SD, Rows, Standing, fit_standing
-
+from registry.advising.standing import (
+    SOURCE_REACH,
+    SOURCE_SD,
+    Rows,
+    Standing,
+    fit_standing,
+    usual_spread,
+)
 
 SOURCE_DESCRIPTOR = "domain"
 """What distances from source tasks are told in."""
 
 
 FOREIGN_LEVEL_SD = 0.5
-"""Of the level that experts in use reach, in log odds, where only toys (or nothing) were measured in a protocol."""
+"""Error of the level of experts in use, in log odds, where only toys were measured in a protocol, or nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +119,7 @@ class Prior:
         )
         if not (self.usual & self.table.known[rows.protocols == protocol].any(axis=0)).any():
             level_variance += FOREIGN_LEVEL_SD**2
-        spread = self._spread(protocol)
+        spread = usual_spread(found, protocol)
         quantile = np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured)
         return Prediction(
             logit=level + spread * z[chosen],
@@ -121,14 +128,6 @@ class Prior:
             quantile=quantile[chosen],
             measured=np.full(len(chosen), np.nan),
         )
-
-    def _spread(self, protocol: int) -> float:
-        """Sd of experts on a new task of a protocol, in log odds."""
-        found = self.standing
-        logs = np.log(found.spread[found.rows.protocols == protocol])
-        if not logs.size:
-            logs = np.log(found.spread)
-        return float(np.exp((logs.sum() + 2 * np.log(DEFAULT_SPREAD)) / (logs.size + 2)))
 
 
 def fit_prior(
@@ -192,7 +191,9 @@ def _task_number(rows: Rows, name: str) -> int:
     return int(rows.tasks[places[0]]) if places else -1
 
 
-def _deviations(experts: ExpertCovariance, variance: np.ndarray, noise: float, places: np.ndarray) -> np.ndarray:
+def _deviations(
+    experts: ExpertCovariance, variance: np.ndarray, noise: float, places: np.ndarray
+) -> np.ndarray:
     """Covariance ``[m, m]`` of what is each expert's own, of the experts at some places."""
     sd = (np.sqrt(variance + noise) * experts.scale)[places]
     return np.asarray(sd[:, None] * experts.correlation[np.ix_(places, places)] * sd)

@@ -51,7 +51,13 @@ def _digest(
     source: np.ndarray,
 ) -> bytes:
     """What tells inputs apart."""
-    words = (table.tasks, table.ways, tuple(experts), tuple(sorted(facts.items(), key=lambda it: it[0])), sorted(between))
+    words = (
+        table.tasks,
+        table.ways,
+        tuple(experts),
+        tuple(sorted(facts.items(), key=lambda it: it[0])),
+        sorted(between),
+    )
     digest = blake2b(repr(words).encode(), digest_size=16)
     for array in (table.accuracy, source, *(between[name] for name in sorted(between))):
         digest.update(np.ascontiguousarray(array).data)

@@ -8,16 +8,19 @@ What others call:
 - ``Asking``: the task (registered or not), what is known of it (``levels.TaskFacts``), the way (metric and
   protocol) if told.
 - ``experts``: records with ``name``, ``source_task``, ``num_params``, ``flops``, ``input_size``,
-  ``source_accuracy`` and, where there, ``source_dataset``, ``architecture``, ``training``, ``toy``; ``candidates``
-  names those that may be recommended (all of them unless told), the others only lend their results.
+  ``source_accuracy`` and, where there, ``source_dataset``, ``architecture``, ``training``, ``toy``;
+  ``candidates`` names those that may be recommended (all of them unless told), the others only lend their
+  results.
 - ``results``: records with ``task, expert, metric, protocol, accuracy, seed``, already turned so that higher is
   better and from 0 to 1.
-- ``descriptors``: ``likeness.TaskDistances`` by name, ``domain`` and ``root_ratio``; tasks without data are in none.
+- ``descriptors``: ``likeness.TaskDistances`` by name, ``domain`` and ``root_ratio``; tasks without data are
+in none.
 - ``alias``: name of the expert that counts, for every other name of the same weights.
 - ``trier``: from a prediction and which experts may be tried to a ``trials.TrialOutcome``.
 
-The model of past results is ``registry.advising.prior``; here its inputs are put together and its answer is written
-out beside the baselines. What was measured on this task in this protocol is the expectation of that expert.
+The model of past results is ``registry.advising.prior``; here its inputs are put together and its answer is
+written out beside the baselines. What was measured on this task in this protocol is the expectation of that
+expert.
 
 Axes: R rows of results, M candidates.
 """
@@ -150,7 +153,8 @@ def answer(
     """
     sizes = {name: fact.num_samples or 0 for name, fact in tasks.items()}
     facts = tuple(
-        facts_of(expert, sizes) for expert in sorted({it.name: it for it in experts}.values(), key=lambda it: it.name)
+        facts_of(expert, sizes)
+        for expert in sorted({it.name: it for it in experts}.values(), key=lambda it: it.name)
     )
     wanted = {expert.name for expert in facts} if candidates is None else set(candidates)
     way = choose_way(results, asking.protocol, asking.metric, is_own)
@@ -196,7 +200,9 @@ class _Work:
         origin = descriptors.get(SOURCE_DESCRIPTOR)
         names = [expert.source_task for expert in facts]
         source = np.full((len(facts), len(rows)), np.nan) if origin is None else origin.between(names, rows)
-        prior = kept_prior(gathered.table, facts, {task: tasks[task] for task in rows if task in tasks}, between, source)
+        prior = kept_prior(
+            gathered.table, facts, {task: tasks[task] for task in rows if task in tasks}, between, source
+        )
         places = np.array([number for number, expert in enumerate(facts) if expert.name in wanted])
         to_query = {name: known.from_tasks(prior.table.tasks) for name, known in descriptors.items()}
         near = np.full(len(facts), np.nan) if origin is None else origin.from_tasks(names)
@@ -261,7 +267,7 @@ class _Work:
     def _baselines(
         self, experts: Sequence[ExpertFacts], after: Prediction
     ) -> dict[str, tuple[str | None, float]]:
-        """What simple rules would pick; a rule that has nothing to go by is the mean over all, as ``random`` is."""
+        """What simple rules would pick; one that has nothing to go by is the mean over all, as ``random`` is."""
         average = float(np.mean(after.mean))
         counts = self.prior.counts[self.places]
         static = np.where(counts > 0, np.round(self.prior.static[self.places], 12), -np.inf)
@@ -287,13 +293,17 @@ class _Work:
             return None
         return int(np.nanargmax(accuracy[int(np.argmin(np.where(usable, distance, np.inf)))]))
 
-    def _warnings(self, experts: Sequence[ExpertFacts], order: Sequence[int], counts: Sequence[int]) -> list[str]:
+    def _warnings(
+        self, experts: Sequence[ExpertFacts], order: Sequence[int], counts: Sequence[int]
+    ) -> list[str]:
         """What to be wary of in the experts listed."""
         found = []
         own = self.gathered.own[self.places]
         unmeasured = [experts[i].name for i in order if not counts[i] and not np.isfinite(own[i])]
         if unmeasured:
-            named = ", ".join(unmeasured[:5]) + (f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else "")
+            named = ", ".join(unmeasured[:5]) + (
+                f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
+            )
             found.append(f"never measured, so placed by size, source and architecture alone: {named}")
         distance = self.to_query.get(SOURCE_DESCRIPTOR)
         if self.prior.table.tasks and (distance is None or not np.isfinite(distance).any()):

@@ -181,7 +181,9 @@ class _Session:
     failures: list[str] = field(default_factory=list)
     stopped: str = ""
 
-    def run(self, run: Callable[[int], TrialEvidence], on_trial: Callable[[TrialEvidence], None] | None) -> None:
+    def run(
+        self, run: Callable[[int], TrialEvidence], on_trial: Callable[[TrialEvidence], None] | None
+    ) -> None:
         """Try experts until the plan or ``next`` says to stop."""
         while len(self.evidence) < self.plan.num_trials:
             gain = improvements(self.now, self.measured)
