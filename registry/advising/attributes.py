@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -219,28 +220,44 @@ def facts_of(expert: Any, source_images: Mapping[str, int] | None = None) -> Exp
             ``toy``, those that are there go before what the name says.
         source_images: Samples of registered tasks, by name.
     """
-    name = expert.name
-    told = getattr(expert, "source_dataset", "") or expert.source_task
+    fields = ("source_dataset", "architecture", "training")
+    told = tuple(getattr(expert, field, "") or "" for field in fields)
+    numbers = (expert.num_params, expert.flops, expert.input_size, expert.source_accuracy)
+    images = (source_images or {}).get(expert.source_task)
+    return _facts(expert.name, expert.source_task, told, numbers, images, bool(getattr(expert, "toy", False)))
+
+
+@lru_cache(maxsize=20_000)
+def _facts(
+    name: str,
+    source_task: str,
+    words: tuple[str, ...],
+    numbers: tuple[float | None, ...],
+    images: float | None,
+    toy: bool,
+) -> ExpertFacts:
+    """``facts_of`` what was told of an expert; reading thousands of names takes longer than an answer."""
+    dataset, architecture, training = words
+    num_params, flops, input_size, accuracy = numbers
+    told = dataset or source_task
     source = _first(_SOURCES, told) or told or _first(_SOURCES, name) or _suffix(name)
-    images = (source_images or {}).get(expert.source_task) or SOURCE_IMAGES.get(source)
-    architecture = getattr(expert, "architecture", "") or architecture_of(name)
-    accuracy = expert.source_accuracy
+    architecture = architecture or architecture_of(name)
     if accuracy is not None and not 0 <= accuracy <= 1:  # NaN neither
         accuracy = None
-    imagenet = source == "imagenet1k" or bool(re.search(r"ft_in1k|in1k", name.lower()))
+    imagenet = source == "imagenet1k" or bool(re.search(r"in1k", name.lower()))
     return ExpertFacts(
         name=name,
-        source_task=expert.source_task,
-        num_params=expert.num_params or size_of(name),
-        flops=expert.flops,
-        input_size=expert.input_size,
+        source_task=source_task,
+        num_params=num_params or size_of(name),
+        flops=flops,
+        input_size=input_size,
         source=source,
-        source_images=images,
-        imagenet_accuracy=accuracy if imagenet or accuracy is None else None,
+        source_images=images or SOURCE_IMAGES.get(source),
+        imagenet_accuracy=accuracy if imagenet else None,
         family=family_of(architecture),
         architecture=architecture,
-        training=getattr(expert, "training", "") or _first(_KINDS, name) or "supervised",
-        toy=bool(getattr(expert, "toy", False)),
+        training=training or _first(_KINDS, name) or "supervised",
+        toy=toy,
     )
 
 
@@ -314,7 +331,7 @@ class Features:
 _NUMBERS = (  # mean and sd of the weight
     ("params", 0.3, 0.2),
     ("flops", 0.45, 0.2),
-    ("side", 0.1, 0.2),
+    ("side", 0.2, 0.15),
     ("images", 0.25, 0.15),
     ("imagenet accuracy", 0.27, 0.2),
     ("broad", 0.6, 0.3),

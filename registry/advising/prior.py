@@ -23,7 +23,6 @@ import numpy as np
 
 from registry.advising.attributes import ExpertFacts, make_features
 from registry.advising.calibration import Calibration, calibrate
-from registry.advising.expert_covariance import ExpertCovariance
 from registry.advising.gaussian_process import Distances
 from registry.advising.levels import TaskFacts, covariates
 from registry.advising.prediction import Prediction
@@ -113,7 +112,7 @@ class Prior:
         loadings = found.weights.loadings(
             protocol, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
         )[chosen]
-        covariance = _deviations(self.calibration.experts, variance, parts.noise, chosen)
+        covariance = _deviations(self.calibration, variance, parts.noise, chosen)
         level, level_variance = found.levels.predict(
             covariates([asked.facts])[0], protocol, task, asked.distances
         )
@@ -191,9 +190,16 @@ def _task_number(rows: Rows, name: str) -> int:
     return int(rows.tasks[places[0]]) if places else -1
 
 
-def _deviations(
-    experts: ExpertCovariance, variance: np.ndarray, noise: float, places: np.ndarray
-) -> np.ndarray:
+def _deviations(calibration: Calibration, variance: np.ndarray, noise: float, places: np.ndarray) -> np.ndarray:
     """Covariance ``[m, m]`` of what is each expert's own, of the experts at some places."""
-    sd = (np.sqrt(variance + noise) * experts.scale)[places]
-    return np.asarray(sd[:, None] * experts.correlation[np.ix_(places, places)] * sd)
+    sd = np.sqrt(variance + noise)
+    sd[calibration.columns] *= calibration.experts.scale
+    covariance = np.diag(sd[places] ** 2)
+    where = {int(column): number for number, column in enumerate(calibration.columns)}
+    here = np.array([number for number, place in enumerate(places) if int(place) in where], dtype=np.intp)
+    if here.size:
+        there = np.array([where[int(places[number])] for number in here])
+        among = sd[places[here]]
+        correlation = calibration.experts.correlation[np.ix_(there, there)]
+        covariance[np.ix_(here, here)] = among[:, None] * correlation * among
+    return covariance

@@ -89,9 +89,7 @@ def ask(task: str, *own: Result, known: bool = False, toys: bool = False, **opti
         [*small, *CATALOGUE],
         [row for row in results if known or row.task != task] + list(own),
         tasks=facts,
-        descriptors={
-            name: TaskDistances(tuple(facts), it, it[:, place]) for name, it in distances.items()
-        },
+        descriptors={name: TaskDistances(tuple(facts), it, it[:, place]) for name, it in distances.items()},
         candidates=None if toys else [expert.name for expert in CATALOGUE],
         k=100,
     )
