@@ -25,11 +25,13 @@ class Calibration:
     """What left-out results showed.
 
     Attributes:
-        experts: Scale and correlation of errors of standings.
+        columns: Experts that have errors.
+        experts: Scale and correlation of these experts' errors of standings.
         measured: Half-width of a 90% interval in sd, of experts that have results.
         unmeasured: The same, of those that have none.
     """
 
+    columns: np.ndarray
     experts: ExpertCovariance
     measured: float
     unmeasured: float
@@ -44,20 +46,24 @@ def calibrate(standing: Standing, usual: np.ndarray) -> Calibration:
     sd = np.sqrt(standing.process.left_out_variance)
     misses = np.where(known, (z - expected) / sd, np.nan)
     judged = rows.placed if rows.placed.any() else np.ones(len(known), bool)
-    experts = estimate_covariance(np.where(judged[:, None], misses, np.nan))
+    misses = np.where(judged[:, None], misses, np.nan)
+    columns = np.flatnonzero(np.isfinite(misses).any(axis=0))
+    experts = estimate_covariance(misses[:, columns])
+    scale = np.ones(known.shape[1])
+    scale[columns] = experts.scale
     level, level_variance = standing.levels.left_out, standing.levels.left_out_variance
-    total = np.sqrt(level_variance[:, None] + (standing.spread[:, None] * sd * experts.scale) ** 2)
+    total = np.sqrt(level_variance[:, None] + (standing.spread[:, None] * sd * scale) ** 2)
     off = standing.logits - level[:, None] - standing.spread[:, None] * expected
     measured = quantile(np.where(judged[:, None] & usual, np.abs(off) / total, np.nan))
     others = np.where(usual, _experts_left_out(standing, z, level, level_variance), np.nan)
-    return Calibration(experts, measured, max(quantile(others.T), USUAL))
+    return Calibration(columns, experts, measured, max(quantile(others.T), USUAL))
 
 
 def _experts_left_out(
     standing: Standing, z: np.ndarray, level: np.ndarray, level_variance: np.ndarray
 ) -> np.ndarray:
     """Errors ``[R, M]`` in sd of predicting experts of which nothing but attributes is known."""
-    found, rows, solver = np.full(z.shape, np.nan), standing.rows, standing.solver
+    found, solver = np.full(z.shape, np.nan), standing.solver
     weights, parts = standing.weights, standing.components
     own = parts.standing + parts.protocol + parts.task + parts.noise
     total = sum(len(pattern.columns) for pattern in solver.patterns)
@@ -78,7 +84,7 @@ def _experts_left_out(
 
 
 def quantile(scores: np.ndarray) -> float:
-    """Bound of 90% of errors ``[R, M]`` in sd; the entries of a row share its weight, NaN where there is none."""
+    """Bound of 90% of errors ``[R, M]`` in sd, NaN where there is none; entries of a row share its weight."""
     known = np.isfinite(scores)
     rows = known.any(axis=1)
     if not rows.any():

@@ -1,7 +1,8 @@
 """What is known of an expert before it is measured, as numbers: size, source, architecture, training.
 
 Names carry most of it, as the field writes them: timm (``timm:vit_base_patch16_224.augreg_in21k``), torchvision
-(``resnet50.IMAGENET1K_V2``), open_clip (``open_clip:ViT-B-32/laion2b_e16``), Hugging Face (``google/vit-base``).
+(``resnet50.IMAGENET1K_V2``), open_clip (``open_clip:ViT-B-32/laion2b_e16``), Hugging Face
+(``google/vit-base``).
 
 Axes: M experts, F features.
 """
@@ -11,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,8 +85,10 @@ _KINDS = (
     ),
     (
         "self_supervised",
-        r"dino|\bmae\b|[-_.]mae|moco|simclr|byol|swav|data2vec|ijepa|rotation|jigsaw|exemplar|rel.?pat|vivi|gan|vae"
-        r"|clusterfit|wae|beit(?!.*ft)|simmim|msn",
+        (
+            r"dino|\bmae\b|[-_.]mae|moco|simclr|byol|swav|data2vec|ijepa|rotation|jigsaw|exemplar|rel.?pat|vivi"
+            r"|gan|vae|clusterfit|wae|beit(?!.*ft)|simmim|msn"
+        ),
     ),
 )
 _FAMILIES = (
@@ -146,8 +150,26 @@ REFERENCE_PARAMS, REFERENCE_FLOPS, REFERENCE_SIDE = 2.5e7, 4e9, 224
 REFERENCE_ACCURACY, ACCURACY_BY_SIZE, ACCURACY_SPREAD = 0.77, 0.1, 0.07
 """ImageNet's top-1 of usual networks of the reference size, what ten times the parameters add, and its sd."""
 BROAD = frozenset(
-    "imagenet1k imagenet12k imagenet21k tiny_imagenet jft instagram laion400m laion2b openai datacomp commonpool "
-    "dfn metaclip webli merged2b lvd142m yfcc cc12m".split()
+    {
+        "imagenet1k",
+        "imagenet12k",
+        "imagenet21k",
+        "tiny_imagenet",
+        "jft",
+        "instagram",
+        "laion400m",
+        "laion2b",
+        "openai",
+        "datacomp",
+        "commonpool",
+        "dfn",
+        "metaclip",
+        "webli",
+        "merged2b",
+        "lvd142m",
+        "yfcc",
+        "cc12m",
+    }
 )
 """Sources that show all kinds of things, which carries over to more tasks than one kind does."""
 IMAGES_RANGE = (-4.0, 2.5)
@@ -194,32 +216,48 @@ def facts_of(expert: Any, source_images: Mapping[str, int] | None = None) -> Exp
     """What is known of an expert, told or read off its name.
 
     Args:
-        expert: An ``ExpertRecord``; of its fields ``source_dataset``, ``architecture``, ``training`` and ``toy``,
-            those that are there go before what the name says.
+        expert: An ``ExpertRecord``; of its fields ``source_dataset``, ``architecture``, ``training`` and
+            ``toy``, those that are there go before what the name says.
         source_images: Samples of registered tasks, by name.
     """
-    name = expert.name
-    told = getattr(expert, "source_dataset", "") or expert.source_task
+    fields = ("source_dataset", "architecture", "training")
+    told = tuple(getattr(expert, field, "") or "" for field in fields)
+    numbers = (expert.num_params, expert.flops, expert.input_size, expert.source_accuracy)
+    images = (source_images or {}).get(expert.source_task)
+    return _facts(expert.name, expert.source_task, told, numbers, images, bool(getattr(expert, "toy", False)))
+
+
+@lru_cache(maxsize=20_000)
+def _facts(
+    name: str,
+    source_task: str,
+    words: tuple[str, ...],
+    numbers: tuple[float | None, ...],
+    images: float | None,
+    toy: bool,
+) -> ExpertFacts:
+    """``facts_of`` what was told of an expert; reading thousands of names takes longer than an answer."""
+    dataset, architecture, training = words
+    num_params, flops, input_size, accuracy = numbers
+    told = dataset or source_task
     source = _first(_SOURCES, told) or told or _first(_SOURCES, name) or _suffix(name)
-    images = (source_images or {}).get(expert.source_task) or SOURCE_IMAGES.get(source)
-    architecture = getattr(expert, "architecture", "") or architecture_of(name)
-    accuracy = expert.source_accuracy
+    architecture = architecture or architecture_of(name)
     if accuracy is not None and not 0 <= accuracy <= 1:  # NaN neither
         accuracy = None
-    imagenet = source == "imagenet1k" or bool(re.search(r"ft_in1k|in1k", name.lower()))
+    imagenet = source == "imagenet1k" or bool(re.search(r"in1k", name.lower()))
     return ExpertFacts(
         name=name,
-        source_task=expert.source_task,
-        num_params=expert.num_params or size_of(name),
-        flops=expert.flops,
-        input_size=expert.input_size,
+        source_task=source_task,
+        num_params=num_params or size_of(name),
+        flops=flops,
+        input_size=input_size,
         source=source,
-        source_images=images,
-        imagenet_accuracy=accuracy if imagenet or accuracy is None else None,
+        source_images=images or SOURCE_IMAGES.get(source),
+        imagenet_accuracy=accuracy if imagenet else None,
         family=family_of(architecture),
         architecture=architecture,
-        training=getattr(expert, "training", "") or _first(_KINDS, name) or "supervised",
-        toy=bool(getattr(expert, "toy", False)),
+        training=training or _first(_KINDS, name) or "supervised",
+        toy=toy,
     )
 
 
@@ -292,8 +330,8 @@ class Features:
 
 _NUMBERS = (  # mean and sd of the weight
     ("params", 0.3, 0.2),
-    ("flops", 0.4, 0.2),
-    ("side", 0.1, 0.2),
+    ("flops", 0.45, 0.2),
+    ("side", 0.2, 0.15),
     ("images", 0.25, 0.15),
     ("imagenet accuracy", 0.27, 0.2),
     ("broad", 0.6, 0.3),

@@ -1,10 +1,11 @@
 """Gaussian processes over rows of results: what known rows of a column say of another row.
 
-The covariance of two rows of a column is ``base + task_variance * ((1 - share) same + share * likeness)`` and, on
-the diagonal, noise: ``base`` is what all rows of an expert have in common, ``same`` whether two rows are of one
-task, and ``likeness`` falls with the distance of their tasks. How much likeness tells is not picked but averaged
-over a grid of cells, each weighted by how well it predicts tasks left out. Half of the weight before seeing any
-value is on the static cell, whose share is 0. Where distances say nothing, the answer stays static.
+The covariance of two rows of a column is ``base + task_variance * ((1 - share) same + share * likeness)``
+and, on the diagonal, noise: ``base`` is what all rows of an expert have in common, ``same`` whether two rows
+are of one task, and ``likeness`` falls with the distance of their tasks. How much likeness tells is not
+picked but averaged over a grid of cells, each weighted by how well it predicts tasks left out. Half of the
+weight before seeing any value is on the static cell, whose share is 0. Where distances say nothing, the
+answer stays static.
 
 Source:
     Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: (2.25) and (2.26) for the prediction,
@@ -22,9 +23,9 @@ import numpy as np
 Distances = Mapping[str, np.ndarray]
 """Distances by name of the descriptor that they compare; NaN where not known."""
 
-BANDWIDTHS = (0.7, 2.0)
+BANDWIDTHS = (1.5, 6.0)
 """In units of (median distance - median distance of a task to its nearest)."""
-SHARES = (0.35, 0.8)
+SHARES = (0.35, 0.7, 0.97)
 STATIC_WEIGHT = 0.5
 SMALLEST_UNIT = 1e-12
 
@@ -164,27 +165,25 @@ class RowProcess:
     patterns: list[Pattern]
     left_out: np.ndarray
     left_out_variance: np.ndarray
-    _dual: np.ndarray  # [G, R, C] inverse covariance times values
+    _near: np.ndarray  # [K] columns that are known in judged rows; for others likeness says nothing
+    _static: np.ndarray  # [R, C] inverse covariance times values, in the static cell
+    _dual: np.ndarray  # [G, R, K] the same in every cell
     _inverse: list[np.ndarray]  # of each pattern under the most likely cell
 
     @classmethod
     def fit(cls, kernel: RowKernel, values: np.ndarray, known: np.ndarray, judged: np.ndarray) -> "RowProcess":
         """Weigh the cells by how well they predict the rows ``judged`` ``[R]`` when their task is left out."""
         cells, patterns = list_cells(tuple(kernel.units)), list_patterns(known)
-        dual = np.zeros((len(cells), *values.shape))
-        errors = np.zeros((len(cells), *values.shape))
+        static, misses = np.zeros(values.shape), np.zeros(values.shape)
+        _fill(kernel, Cell(), patterns, values, static, misses)
+        near = np.flatnonzero((known & judged[:, None]).any(axis=0))
+        among = list_patterns(known[:, near])
+        dual, errors = np.zeros((2, len(cells), len(values), len(near)))
         for number, cell in enumerate(cells):
-            matrix = kernel.matrix(cell)
-            for pattern in patterns:
-                block = np.ix_(pattern.rows, pattern.columns)
-                if number and not judged[pattern.rows].any():  # likeness says nothing here
-                    dual[number][block], errors[number][block] = dual[0][block], errors[0][block]
-                    continue
-                inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
-                dual[number][block] = inverse @ values[block]
-                errors[number][block], _ = _leave_out(inverse, dual[number][block], kernel.tasks[pattern.rows])
-        weights, without = _weigh(errors, known & judged[:, None], kernel.tasks)
-        left_out = np.where(known, values - (without[:, :, None] * errors).sum(axis=0), 0.0)
+            _fill(kernel, cell, among, values[:, near], dual[number], errors[number])
+        weights, without = _weigh(errors, (known & judged[:, None])[:, near], kernel.tasks)
+        misses[:, near] = np.einsum("gr,grc->rc", without, errors)
+        left_out = np.where(known, values - misses, 0.0)
         best = kernel.matrix(cells[int(np.argmax(weights))])
         variance, inverses = np.ones(values.shape), []
         for pattern in patterns:
@@ -192,7 +191,7 @@ class RowProcess:
             _, spread = _leave_out(inverse, values[np.ix_(pattern.rows, [0])], kernel.tasks[pattern.rows])
             variance[np.ix_(pattern.rows, pattern.columns)] = spread[:, None]
             inverses.append(inverse)
-        return cls(kernel, cells, weights, patterns, left_out, variance, dual, inverses)
+        return cls(kernel, cells, weights, patterns, left_out, variance, near, static, dual, inverses)
 
     def predict(self, base: np.ndarray, own: float, task: int, distances: Distances) -> "RowPrediction":
         """What is expected in another row.
@@ -204,15 +203,34 @@ class RowProcess:
             distances: ``[R]`` from each row's task, by descriptor.
         """
         covariances = np.stack([self.kernel.to_query(cell, base, task, distances) for cell in self.cells])
-        mean = np.einsum("g,gr,grc->c", self.weights, covariances, self._dual, optimize=True)
+        mean = covariances[0] @ self._static
+        weighted = self.weights[:, None] * covariances
+        mean[self._near] = weighted.ravel() @ self._dual.reshape(weighted.size, -1)
         best = covariances[int(np.argmax(self.weights))]
-        gains = np.zeros(self._dual.shape[1:])
+        gains = np.zeros(self._static.shape)
         variance = np.full(len(mean), own + self.kernel.task_variance)
         for pattern, inverse in zip(self.patterns, self._inverse, strict=True):
             gain = inverse @ best[pattern.rows]
             gains[np.ix_(pattern.rows, pattern.columns)] = gain[:, None]
             variance[pattern.columns] -= gain @ best[pattern.rows]
         return RowPrediction(mean, np.maximum(variance, 1e-6), gains)
+
+
+def _fill(
+    kernel: RowKernel,
+    cell: Cell,
+    patterns: list[Pattern],
+    values: np.ndarray,
+    dual: np.ndarray,
+    errors: np.ndarray,
+) -> None:
+    """Write ``[R, C]`` inverse covariance times values, and errors of values when their task is left out."""
+    matrix = kernel.matrix(cell)
+    for pattern in patterns:
+        block = np.ix_(pattern.rows, pattern.columns)
+        inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
+        dual[block] = inverse @ values[block]
+        errors[block], _ = _leave_out(inverse, dual[block], kernel.tasks[pattern.rows])
 
 
 @dataclass(frozen=True, eq=False)

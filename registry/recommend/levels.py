@@ -1,8 +1,8 @@
 """The level of a task in a protocol: the log odds that an expert of usual standing reaches there.
 
-It is told by what is known of every embedded task: the held-out score of the probe's head, the number of classes,
-samples a class. Every protocol has its own offset; what covariates weigh is shared. Likeness of tasks tells of
-what these leave.
+It is told by what is known of every embedded task: the held-out score of the probe's head, the number of
+classes, samples a class. Every protocol has its own offset; what covariates weigh is shared. Likeness of
+tasks tells of what these leave.
 
 Axes: R rows, K covariates.
 """
@@ -34,8 +34,9 @@ class TaskFacts:
 ASSUMED_MEAN = np.array([0.4, 0.65, -0.2, 0.0])
 ASSUMED_SD = np.array([0.8, 0.25, 0.2, 0.1])
 """Of the level, and of what log odds of the head, log classes and log samples a class weigh."""
-PROTOCOL_SD = 1.2
-"""How far apart levels of protocols are."""
+PROTOCOL_SD, NEW_PROTOCOL_SD = 2.5, 1.2
+"""How far apart levels of protocols may be: one that was seen takes any level, so that what lies in the level moves
+no expert; of one that was not seen the usual ones are expected."""
 RESIDUAL_VARIANCE, UNKNOWN_VARIANCE = 0.25, 0.9
 """Of levels about what covariates say, and of tasks without any."""
 PSEUDO_ROWS = 5.0
@@ -76,6 +77,7 @@ class Levels:
     _covariance: np.ndarray
     _process: RowProcess | None
     _rows: np.ndarray
+    _seen: frozenset[int]
 
     @classmethod
     def fit(
@@ -130,6 +132,7 @@ class Levels:
             _covariance=covariance,
             _process=process,
             _rows=rows,
+            _seen=frozenset(protocols.tolist()),
         )
 
     def predict(self, known: np.ndarray, protocol: int, task: int, distances: Distances) -> tuple[float, float]:
@@ -145,6 +148,8 @@ class Levels:
         design = _design(known[None], np.array([protocol]), num_protocols)[0]
         level = float(design @ self._weights)
         variance = float(design @ self._covariance @ design)
+        if protocol not in self._seen:
+            variance -= PROTOCOL_SD**2 - NEW_PROTOCOL_SD**2
         if not np.isfinite(known).all():
             return level, variance + float(np.max(self.variance, initial=UNKNOWN_VARIANCE))
         if self._process is None:

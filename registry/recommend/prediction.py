@@ -147,8 +147,8 @@ def condition_logit(
 def expected_regret(prediction: Prediction) -> np.ndarray:
     """How much better the best expert is expected to be.
 
-    The mean over scenarios of the best accuracy, minus that of the expert. The best of several uncertain experts
-    is better than the expected best, so that it is positive even for the first.
+    The mean over scenarios of the best accuracy, minus that of the expert. The best of several uncertain
+    experts is better than the expected best, so that it is positive even for the first.
 
     Returns:
         ``[M]`` in accuracy, 0 to 1.

@@ -5,7 +5,8 @@ Within a row of results (a task, measured in one way) the log odds of the accura
 (``weights``), nearness of the expert's source, and a Gaussian process over the rows of the expert
 (``gaussian_process``): what all its rows have in common, what those of a protocol have, what near tasks have.
 
-Intervals are calibrated by leaving out: tasks, for experts that were measured; experts, for those that were not.
+Intervals are calibrated by leaving out: tasks, for experts that were measured; experts, for those that were
+not.
 
 Source:
     Linear mixed model with known components: Henderson 1975. Intervals: hierarchical conformal prediction, Lee,
@@ -21,20 +22,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from registry.recommend.calibration import Calibration, calibrate
-from registry.recommend.expert_covariance import ExpertCovariance
 from registry.recommend.facts import ExpertFacts, make_features
 from registry.recommend.gaussian_process import Distances
 from registry.recommend.levels import TaskFacts, covariates
 from registry.recommend.prediction import Prediction
 from registry.recommend.results import Table, Way
-from registry.recommend.standing import DEFAULT_SPREAD, SOURCE_REACH, SOURCE_SD, Rows, Standing, fit_standing
+from registry.recommend.standing import (
+    SOURCE_REACH,
+    SOURCE_SD,
+    Rows,
+    Standing,
+    fit_standing,
+    usual_spread,
+)
 
 SOURCE_DESCRIPTOR = "domain"
 """What distances from source tasks are told in."""
 
 
 FOREIGN_LEVEL_SD = 0.5
-"""Of the level that experts in use reach, in log odds, where only toys (or nothing) were measured in a protocol."""
+"""Error of the level of experts in use, in log odds, where only toys were measured in a protocol, or nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +112,13 @@ class Prior:
         loadings = found.weights.loadings(
             protocol, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
         )[chosen]
-        covariance = _deviations(self.calibration.experts, variance, parts.noise, chosen)
+        covariance = _deviations(self.calibration, variance, parts.noise, chosen)
         level, level_variance = found.levels.predict(
             covariates([asked.facts])[0], protocol, task, asked.distances
         )
         if not (self.usual & self.table.known[rows.protocols == protocol].any(axis=0)).any():
             level_variance += FOREIGN_LEVEL_SD**2
-        spread = self._spread(protocol)
+        spread = usual_spread(found, protocol)
         quantile = np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured)
         return Prediction(
             logit=level + spread * z[chosen],
@@ -120,14 +127,6 @@ class Prior:
             quantile=quantile[chosen],
             measured=np.full(len(chosen), np.nan),
         )
-
-    def _spread(self, protocol: int) -> float:
-        """Sd of experts on a new task of a protocol, in log odds."""
-        found = self.standing
-        logs = np.log(found.spread[found.rows.protocols == protocol])
-        if not logs.size:
-            logs = np.log(found.spread)
-        return float(np.exp((logs.sum() + 2 * np.log(DEFAULT_SPREAD)) / (logs.size + 2)))
 
 
 def fit_prior(
@@ -191,9 +190,16 @@ def _task_number(rows: Rows, name: str) -> int:
     return int(rows.tasks[places[0]]) if places else -1
 
 
-def _deviations(
-    experts: ExpertCovariance, variance: np.ndarray, noise: float, places: np.ndarray
-) -> np.ndarray:
+def _deviations(calibration: Calibration, variance: np.ndarray, noise: float, places: np.ndarray) -> np.ndarray:
     """Covariance ``[m, m]`` of what is each expert's own, of the experts at some places."""
-    sd = (np.sqrt(variance + noise) * experts.scale)[places]
-    return np.asarray(sd[:, None] * experts.correlation[np.ix_(places, places)] * sd)
+    sd = np.sqrt(variance + noise)
+    sd[calibration.columns] *= calibration.experts.scale
+    covariance = np.diag(sd[places] ** 2)
+    where = {int(column): number for number, column in enumerate(calibration.columns)}
+    here = np.array([number for number, place in enumerate(places) if int(place) in where], dtype=np.intp)
+    if here.size:
+        there = np.array([where[int(places[number])] for number in here])
+        among = sd[places[here]]
+        correlation = calibration.experts.correlation[np.ix_(there, there)]
+        covariance[np.ix_(here, here)] = among[:, None] * correlation * among
+    return covariance

@@ -8,16 +8,19 @@ What others call:
 - ``Asking``: the task (registered or not), what is known of it (``levels.TaskFacts``), the way (metric and
   protocol) if told.
 - ``experts``: records with ``name``, ``source_task``, ``num_params``, ``flops``, ``input_size``,
-  ``source_accuracy`` and, where there, ``source_dataset``, ``architecture``, ``training``, ``toy``; ``candidates``
-  names those that may be recommended (all of them unless told), the others only lend their results.
+  ``source_accuracy`` and, where there, ``source_dataset``, ``architecture``, ``training``, ``toy``;
+  ``candidates`` names those that may be recommended (all of them unless told), the others only lend their
+  results.
 - ``results``: records with ``task, expert, metric, protocol, accuracy, seed``, already turned so that higher is
   better and from 0 to 1.
-- ``descriptors``: ``likeness.TaskDistances`` by name, ``domain`` and ``root_ratio``; tasks without data are in none.
+- ``descriptors``: ``likeness.TaskDistances`` by name, ``domain`` and ``root_ratio``; tasks without data are
+in none.
 - ``alias``: name of the expert that counts, for every other name of the same weights.
 - ``trier``: from a prediction and which experts may be tried to a ``trials.TrialOutcome``.
 
-The model of past results is ``registry.recommend.prior``; here its inputs are put together and its answer is written
-out beside the baselines. What was measured on this task in this protocol is the expectation of that expert.
+The model of past results is ``registry.recommend.prior``; here its inputs are put together and its answer is
+written out beside the baselines. What was measured on this task in this protocol is the expectation of that
+expert.
 
 Axes: R rows of results, M candidates.
 """
@@ -265,7 +268,7 @@ class _Work:
     def _baselines(
         self, experts: Sequence[ExpertFacts], after: Prediction
     ) -> dict[str, tuple[str | None, float]]:
-        """What simple rules would pick; a rule that has nothing to go by is the mean over all, as ``random`` is."""
+        """What simple rules would pick; one that has nothing to go by is the mean over all, as ``random`` is."""
         average = float(np.mean(after.mean))
         counts = self.prior.counts[self.places]
         static = np.where(counts > 0, np.round(self.prior.static[self.places], 12), -np.inf)

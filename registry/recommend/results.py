@@ -26,17 +26,28 @@ class Result(Protocol):
     """What is read of a ``ResultRecord``; ``accuracy`` is from 0 to 1, the higher the better."""
 
     @property
-    def task(self) -> str: ...
+    def task(self) -> str:
+        """Name of the task."""
+
     @property
-    def expert(self) -> str: ...
+    def expert(self) -> str:
+        """Name of the expert."""
+
     @property
-    def metric(self) -> str: ...
+    def metric(self) -> str:
+        """What was measured."""
+
     @property
-    def protocol(self) -> str: ...
+    def protocol(self) -> str:
+        """How it was measured."""
+
     @property
-    def accuracy(self) -> float: ...
+    def accuracy(self) -> float:
+        """The share, 0 to 1."""
+
     @property
-    def seed(self) -> int | None: ...
+    def seed(self) -> int | None:
+        """Seed of the measurement, if told."""
 
 
 def to_logit(accuracy: np.ndarray | float) -> np.ndarray:

@@ -18,8 +18,8 @@ MARGIN = 0.02
 def shielded(before: Prediction, after: Prediction) -> Prediction:
     """Keep unmeasured experts below the best measured one where only the level lifted them past it.
 
-    An expert passes the best measured one if it was expected above what that one measured, or was clearly expected
-    to be better than it, before; or if nothing was measured.
+    An expert passes the best measured one if it was expected above what that one measured, or was clearly
+    expected to be better than it, before; or if nothing was measured.
 
     Args:
         before: What was expected before anything was measured on the task.

@@ -18,7 +18,7 @@ DEFAULT_SPREAD = 0.65
 """Sd of experts about the level of a task, in log odds, before any result."""
 SPREAD_PSEUDO_RESULTS = 4.0
 SPREAD_PSEUDO_ROWS = 3.0
-MEASUREMENT_SD = 0.012
+MEASUREMENT_SD = 0.004
 """Between repeated measurements of one expert on one task, in accuracy."""
 MOST_NOISE = 2.0
 CLIP = 4.0
@@ -37,12 +37,19 @@ SOURCE_SD = 0.8
 
 @dataclass(frozen=True)
 class Components:
-    """Variances in units of the spread of a row: of an expert's own standing, its protocol's part, a task's part."""
+    """Variances in units of the spread of a row.
+
+    Attributes:
+        standing: What is an expert's own in all rows.
+        protocol: What is its own in a protocol.
+        task: What is its own on a task.
+        noise: What does not repeat.
+    """
 
     standing: float = 0.4
     protocol: float = 0.12
-    task: float = 0.4
-    noise: float = 0.08
+    task: float = 0.46
+    noise: float = 0.02
 
 
 PSEUDO_EXPERTS, PSEUDO_RESULTS = 12.0, 40.0
@@ -127,11 +134,12 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     spread = _spreads(np.where(usual, logits, np.nan), rows.protocols, rows.num_protocols)
     level = _means(logits, known)
     noise = _noise(logits, known, spread)
-    components, gain, solver = Components(), SOURCE_GAIN, None
+    components, gain = Components(), SOURCE_GAIN
+    weights: Weights | None = None
     for round_number in range(2):
         covariance = _kernel(rows, components, noise).matrix(Cell())
         solver = WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
-        if round_number:
+        if weights is not None:
             solver = solver.learned(weights)
         uncertainty = solver.covariance()
         for _ in range(SWEEPS):
@@ -148,6 +156,14 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     left = np.where(known, values - weights.rows(rows.protocols), 0.0)
     process = RowProcess.fit(_kernel(rows, components, noise), left, known, rows.placed)
     return Standing(rows, logits, level, spread, values, levels, weights, process, components, gain, solver)
+
+
+def usual_spread(standing: Standing, protocol: int) -> float:
+    """Sd of experts on a new task of a protocol, in log odds; of all rows if the protocol has none."""
+    logs = np.log(standing.spread[standing.rows.protocols == protocol])
+    if not logs.size:
+        logs = np.log(standing.spread)
+    return float(np.exp((logs.sum() + 2 * np.log(DEFAULT_SPREAD)) / (logs.size + 2)))
 
 
 def _kernel(rows: Rows, components: Components, noise: np.ndarray) -> RowKernel:

@@ -1,4 +1,4 @@
-"""The answer in one breath: which expert to take, how sure that is, what is as good and cheaper, what to measure.
+"""The answer in one breath: which expert to take, how sure that is, what is as good and cheaper, what is next.
 
 The text is composed here and nowhere else.
 

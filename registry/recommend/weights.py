@@ -1,8 +1,8 @@
 """What attributes of experts say of their standing: weights learned from results, beside strong assumptions.
 
-The standing of expert e in a row of protocol p is ``x_e (w + w_p)`` and what is its own: a Gaussian process over
-its rows. So the weights have a Gaussian posterior in closed form. A protocol has its own deviations ``w_p``, so
-that a thousand networks compared on ImageNet do not settle what linear probes want.
+The standing of expert e in a row of protocol p is ``x_e (w + w_p)`` and what is its own: a Gaussian process
+over its rows. So the weights have a Gaussian posterior in closed form. A protocol has its own deviations
+``w_p``, so that a thousand networks compared on ImageNet do not settle what linear probes want.
 
 Axes: R rows, M experts, F features, P protocols, F' features of which protocols differ, D weights.
 """
@@ -29,7 +29,8 @@ class Weights:
 
     Attributes:
         features: Of all experts.
-        mean: ``[D]``: the shared weights ``[F]``, then the deviations ``[F']`` of each protocol that has its own.
+        mean: ``[D]``: the shared weights ``[F]``, then the deviations ``[F']`` of each protocol that has its
+        own.
         covariance: ``[D, D]``.
         place: Where the deviations of a protocol start; protocols without their own are not there.
     """

@@ -1,8 +1,8 @@
 """What one pass over a small sample tells of an expert: three scores of its features, and what they weigh.
 
-Within a task, log odds of experts' accuracies rise with a weighted sum of these scores, with the same weights on
-all tasks. How high the sum is says little of how well experts do: the sample is small, and classes are few or
-many. So trials by scores compare experts; only an accuracy measured in the asked way says how well they do.
+Within a task, log odds of experts' accuracies rise with a weighted sum of these scores, with the same weights
+on all tasks. How high the sum is says little of how well experts do: the sample is small, and classes are few
+or many. So trials by scores compare experts; only an accuracy measured in the asked way says how well they do.
 
 Axes: N samples, D features, C classes, R directions.
 """
@@ -68,8 +68,8 @@ def left_out_ridge(left: np.ndarray, squares: np.ndarray, targets: np.ndarray) -
     """Balanced accuracy and minus log squared error of predicting each sample by a ridge on the others.
 
     Exact: with h the diagonal of the hat matrix, constant included, a prediction without the sample is
-    ``y - (y - fit) / (1 - h)``. Of each is taken off what the share of its class among the others says, so that a
-    sample's own class, rarer without it, is at no disadvantage.
+    ``y - (y - fit) / (1 - h)``. Of each is taken off what the share of its class among the others says, so
+    that a sample's own class, rarer without it, is at no disadvantage.
     """
     size, counts = len(targets), targets.sum(axis=0)
     shares = (counts - targets) / (size - 1)
@@ -92,8 +92,7 @@ def left_out_neighbors(features: np.ndarray, targets: np.ndarray) -> float:
     similarity = units @ units.T
     np.fill_diagonal(similarity, -np.inf)
     order = np.argsort(-similarity, axis=1, kind="stable")[:, : min(NUM_NEIGHBORS, len(rows) - 1)]
-    shares = (targets.sum(axis=0) - targets) / (len(rows) - 1)
-    return balanced(targets[order].mean(axis=1) / np.maximum(shares, 1e-9), targets)
+    return balanced(targets[order].mean(axis=1), targets)
 
 
 def balanced(predictions: np.ndarray, targets: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Worlds that answers are judged in: real experts, the first day, the benchmark of toys, results in two protocols.
+"""Worlds that answers are judged in: real experts, the first day, small networks, results in two protocols.
 
 Axes: T tasks, M experts.
 """
@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from answer_data import BENCHMARK, SHARED, SHIPPED, WAY, Measured, Tasks, published_facts, read_published, read_real, read_starter
+from answer_data import (
+    BENCHMARK,
+    SHARED,
+    SHIPPED,
+    WAY,
+    Measured,
+    Tasks,
+    published_facts,
+    read_published,
+    read_real,
+    read_starter,
+)
 from answer_rules import Figures, first_three_measured, judge, nearest_scores, static_scores
 
 from registry.recommend.facts import ExpertFacts
@@ -21,10 +32,20 @@ from registry.recommend.trial_models import TrialEvidence
 from registry.recommend.trials import TrialPlan, try_experts
 
 TRIALS = (1, 3, 5)
-DEVELOPMENT = set(
-    "ants_bees blood_cells cats_dogs clothing fer2013 flowers5 neu_defects omniglot_latin pacs_photo rsscn7 "
-    "thai_digits trashnet".split()
-)
+DEVELOPMENT = {
+    "ants_bees",
+    "blood_cells",
+    "cats_dogs",
+    "clothing",
+    "fer2013",
+    "flowers5",
+    "neu_defects",
+    "omniglot_latin",
+    "pacs_photo",
+    "rsscn7",
+    "thai_digits",
+    "trashnet",
+}
 """Image sets of the benchmark of toys that choices were made on in the past; figures are of the others."""
 
 
@@ -59,9 +80,10 @@ class World:
         row_of = {name: number for number, name in enumerate(names)}
         found = np.full((len(names), len(self.experts)), np.nan)
         for row in self.results:
-            if row.task in row_of and row.expert in place and (row.metric, row.protocol) == way:
-                if self.experts[place[row.expert]].source_task != row.task:
-                    found[row_of[row.task], place[row.expert]] = row.accuracy
+            if row.task not in row_of or row.expert not in place or (row.metric, row.protocol) != way:
+                continue
+            if self.experts[place[row.expert]].source_task != row.task:
+                found[row_of[row.task], place[row.expert]] = row.accuracy
         return found
 
 
@@ -198,12 +220,14 @@ def bench_protocols(real: World, *, seed: int, quick: bool) -> Figures:
     return rows
 
 
-def sample_scores(names: Sequence[str], experts: Sequence[ExpertFacts]) -> dict[tuple[str, int], dict[str, float]]:
+def sample_scores(
+    names: Sequence[str], experts: Sequence[ExpertFacts]
+) -> dict[tuple[str, int], dict[str, float]]:
     """Scores of every expert on the one sample of every task; kept beside the features' copy in the cache."""
     cache = Path.home() / ".cache" / "t2v-bench" / "trial_scores.pickle"
     if cache.exists():
         with cache.open("rb") as file:
-            known: dict[tuple[str, int], dict[str, float]] = pickle.load(file)  # noqa: S301 - written below
+            known: dict[tuple[str, int], dict[str, float]] = pickle.load(file)
         if all((name, place) in known for name in names for place in range(len(experts))):
             return known
     found = {}

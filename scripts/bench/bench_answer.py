@@ -4,17 +4,18 @@
 
 Worlds, each with what is left out of what is known:
 
-- real experts: 15 pretrained networks on 31 tasks, one task (or what shows the same things) left out; then 3 to 20
-  known tasks only;
+- real experts: 15 pretrained networks on 31 tasks, one task (or what shows the same) left out; then 3 to 20 known
+  tasks only;
 - first day: the same networks never measured, beside the starter content, and with published results too;
-- experts left out: a fifth of TransferGraph's; encoders known from another table by the same weights; each of 11
-  supervised networks;
-- toys: the benchmark of small networks, on tasks of their own and on tasks that share images and differ in labels;
+- experts left out: a fifth of TransferGraph's; encoders known from another table by the same weights; each of
+  11 supervised networks;
+- toys: the benchmark of small networks, on tasks of their own and on tasks that share images and differ in
+labels;
 - protocols: own results in another protocol beside those that are asked about.
 
-Figures are means over tasks with 90% bootstrap intervals: tau_w is ``scipy.stats.weightedtau``; regret@k the best
-accuracy minus the best among the k picks; covered and width are of 90% intervals. The last part compares them with
-what issue 15 asks for. Reads ``$T2V_SHARED`` or ../shared.
+Figures are means over tasks with 90% bootstrap intervals: tau_w is ``scipy.stats.weightedtau``; regret@k the
+best accuracy minus the best among the k picks; covered and width are of 90% intervals. The last part compares
+them with what issue 15 asks for. Reads ``$T2V_SHARED`` or ../shared.
 """
 
 import time
@@ -93,7 +94,12 @@ def acceptance(worlds: dict[str, Summary]) -> list[tuple[str, float, str, float]
             "<=",
             figure(one, "static, first 3 measured", "regret@1"),
         ),
-        ("real, all tried against 25% of static", figure(one, "ours, all tried", "regret@1"), "<=", 0.25 * static),
+        (
+            "real, all tried against 25% of static",
+            figure(one, "ours, all tried", "regret@1"),
+            "<=",
+            0.25 * static,
+        ),
         ("first day against 1.2 of the better rule", figure(first, "ours", "regret@1"), "<=", 1.2 * better),
         ("transfergraph tau_w", figure(graph, "ours", "tau_w"), ">=", 0.45),
         ("transfergraph regret@1", figure(graph, "ours", "regret@1"), "<=", 0.02),
@@ -104,7 +110,12 @@ def acceptance(worlds: dict[str, Summary]) -> list[tuple[str, float, str, float]
     for count in (3, 5, 10, 20):
         world = f"real experts, {count} known tasks"
         lines.append(
-            (f"{world} against static", figure(world, "ours", "regret@1"), "<=", figure(world, "static", "regret@1"))
+            (
+                f"{world} against static",
+                figure(world, "ours", "regret@1"),
+                "<=",
+                figure(world, "static", "regret@1"),
+            )
         )
     for title, rules in worlds.items():
         for rule, figures in rules.items():

@@ -25,7 +25,8 @@ def bench_transfergraph(*, quick: bool) -> Figures:
     """A fifth of the experts of TransferGraph left out in turn, in four ways of cutting it up."""
     with (SHARED / "tables" / "transfergraph.csv").open(newline="", encoding="utf-8") as file:
         results = [
-            Measured(row["task"], row["expert"], float(row["accuracy"]), *FINE_TUNED) for row in csv.DictReader(file)
+            Measured(row["task"], row["expert"], float(row["accuracy"]), *FINE_TUNED)
+            for row in csv.DictReader(file)
         ]
     names = sorted({row.expert for row in results})
     world = World(NOTHING, published_facts(names), results)
@@ -114,4 +115,3 @@ def _static(accuracy: np.ndarray) -> np.ndarray:
     z = off / np.maximum(np.nanstd(accuracy, axis=1, keepdims=True), 1e-12)
     count = np.isfinite(z).sum(axis=0)
     return np.where(count > 0, np.nansum(z, axis=0) / np.maximum(count, 1), -9.0)
-

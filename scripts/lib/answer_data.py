@@ -120,7 +120,9 @@ def _family(images: set[str]) -> set[str]:
     return images.union(*(family for family in FAMILIES if family & images))
 
 
-def read_starter(folder: Path = STARTER, *, toys: bool = True) -> tuple[Tasks, list[ExpertFacts], list[Measured]]:
+def read_starter(
+    folder: Path = STARTER, *, toys: bool = True
+) -> tuple[Tasks, list[ExpertFacts], list[Measured]]:
     """Starter content, or a benchmark of its form."""
     with (folder / "starter.json").open(encoding="utf-8") as file:
         told = json.load(file)
@@ -133,12 +135,18 @@ def read_starter(folder: Path = STARTER, *, toys: bool = True) -> tuple[Tasks, l
         name: TaskFacts(heads[name], tasks[name]["num_classes"], tasks[name]["num_samples"]) for name in order
     }
     images = {
-        name: {tag.removeprefix("images.") for tag in tasks[name]["tags"] if tag.startswith("images.")} or {name}
+        name: {tag.removeprefix("images.") for tag in tasks[name]["tags"] if tag.startswith("images.")}
+        or {name}
         for name in order
     }
-    distances = {"domain": cosine_distances(domain, domain), "root_ratio": pairwise("root_ratio", fisher, fisher)}
+    distances = {
+        "domain": cosine_distances(domain, domain),
+        "root_ratio": pairwise("root_ratio", fisher, fisher),
+    }
     experts = [
-        replace(_expert(row), toy=toys) for row in told["experts"] if "removed_at" not in row or not row["removed_at"]
+        replace(_expert(row), toy=toys)
+        for row in told["experts"]
+        if "removed_at" not in row or not row["removed_at"]
     ]
     sizes = {name: fact.num_samples or 0 for name, fact in facts.items()}
     found = Tasks(order, facts, distances, images)
