@@ -254,5 +254,5 @@ def test_an_interrupt_of_the_command_ends_with_130_and_says_how_to_go_on(sets, t
     tasks.init(empty=True)
     ended = t2v(tasks.uri, "task", "add-many", sets, "--probe", PROBE)
     assert ended.exit_code == 130
-    assert "What was embedded is kept; the same command does the rest.\nInterrupted.\n" in ended.stderr
+    assert "Tasks embedded so far are kept; the same command does the rest.\nInterrupted.\n" in ended.stderr
     assert [task.name for task in tasks.tasks()] == ["t0"]
