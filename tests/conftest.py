@@ -1,9 +1,11 @@
 """Fixtures that several test modules share."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 from builders import make_space
@@ -20,6 +22,10 @@ SUPPORT = Path(__file__).parent / "support"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from indexer.networks.load import PretrainedNetwork
+    from indexer.records import EmbeddingSettings
     from registry.storage.store import Store
 
 
@@ -30,6 +36,26 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder} (set T2V_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trivial_tasks_measured_once() -> Iterator[None]:
+    """The trivial task of a space is embedded once for all tests: that is most of the work of a small one."""
+    if "torch" not in sys.modules:  # no test of this run embeds anything
+        yield
+        return
+    from indexer import embed
+
+    measure, measured = embed.embed_trivial, {}
+
+    def embed_trivial(probe: "PretrainedNetwork", settings: "EmbeddingSettings") -> "np.ndarray":
+        key = embed.space_of(probe, settings).space_id
+        if key not in measured:
+            measured[key] = measure(probe, settings)
+        return measured[key].copy()
+
+    with mock.patch.object(embed, "embed_trivial", embed_trivial):
+        yield
 
 
 @pytest.fixture(scope="session")

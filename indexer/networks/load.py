@@ -274,8 +274,7 @@ def _load_body(loader: Loader) -> Body:
 
         return load_python(loader) if loader.source == "python" else load_torchscript(loader)
     name, network, transform = _load_whole(loader)
-    num_params = count_params(network)
-    return Body(name, network, transform, num_params, remove_head(network))
+    return Body(name, network, transform, count_params(network), remove_head(network))  # in this order
 
 
 def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
@@ -337,11 +336,12 @@ class _WithoutParameters(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Send ``torch.empty`` to the device without memory."""
-        kwargs = dict(kwargs or {})
+        """Send ``torch.empty`` to the device without memory; to draw there, torch would import its compiler."""
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_) and args[0].is_meta:
+            return args[0]
         if func is torch.empty:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+            kwargs = {**(kwargs or {}), "device": "meta"}
+        return func(*args, **(kwargs or {}))
 
 
 def _build_unfilled(build: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
