@@ -171,7 +171,7 @@ def test_a_head_that_cannot_be_fitted_leaves_the_scores_and_the_other_trials(tem
             raise DataError("features", "the head did not converge in 100 steps; check the network's weights")
         return fit_head(features, labels, *rest)
 
-    monkeypatch.setattr("indexer.measure.fit_head", fit)
+    monkeypatch.setattr("indexer.experts.few_shot.fit_head", fit)
     answer = template.recommend("images", num_trials=3)
     assert {it.expert for it in answer.trials} == set(KNOWN)
     found = {it.expert: it.found for it in answer.trials}
