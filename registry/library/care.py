@@ -51,7 +51,7 @@ class Care(RegistryBase):
         Raises:
             StorageError: If there is no registry, or it cannot be written.
         """
-        # Not zero, of which LanceDB warns for the sake of readers: ours start over.
+        # Not zero, which LanceDB warns of for the sake of readers: ours start over.
         return Records(self._opened().optimize(keep=timedelta(milliseconds=1)))
 
     def audit(self, subject: str | None = None, *, limit: int | None = None) -> Records[AuditRecord]:

@@ -35,7 +35,7 @@ def test_folders_are_named_by_the_way_there(tmp_path):
 
 
 def test_the_cache_of_the_hub_is_read_in_place(tmp_path):
-    """Its snapshots are links to blobs."""
+    """The snapshots of the cache are links to blobs."""
     cached = tmp_path / "models--acme--vit-tiny"
     for revision in ("a" * 40, "b" * 40):
         snapshot = cached / "snapshots" / revision

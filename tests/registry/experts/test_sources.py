@@ -124,7 +124,7 @@ def test_a_library_is_imported_once(registry, library, least):
 
 
 def test_an_import_gives_what_was_lacking_and_touches_no_more(registry, tmp_path):
-    """One has a licence that torchvision does not tell, one another loader, one was removed."""
+    """One has a licence that torchvision does not name, one another loader, one was removed."""
     path = tmp_path / "experts.csv"
     path.write_text(
         "expert,loader,license,num_params\nresnet18.IMAGENET1K_V1,,mit,5\n"

@@ -1,4 +1,4 @@
-"""What a user is told of an embedding that is less sure than it looks: one sentence for each fact."""
+"""What is said about an embedding that is less sure than it looks: one sentence for each fact."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ FIRST = [f"t{number:02}" for number in range(60)]
 LIMITS = {"EXACT_BELOW": 50, "SAVE_ROWS": 5}
 """From fifty tasks on there is an index, which is saved with every fifth further one."""
 
-# Another machine: keeps a registry open, and does what it is told by lines of JSON.
+# Another machine: keeps a registry open, and does what lines of JSON ask for.
 OTHER = """
 import json
 import sys
@@ -231,7 +231,7 @@ def test_a_machine_that_can_keep_nothing_answers_all_the_same(uri, cache, tmp_pa
 
 
 def test_credentials_are_kept_nowhere(uri, cache):
-    """Neither in the store, nor in caches, nor in what is told."""
+    """Neither in the store, nor in caches, nor in what is printed."""
     answers(TaskRegistry(uri), ["t00", "t01"])
     import obstore
 
@@ -246,7 +246,7 @@ def test_credentials_are_kept_nowhere(uri, cache):
 
 @pytest.mark.slow
 def test_a_server_answers_what_another_machine_writes(uri, cache, theirs, tmp_path):
-    """``t2v serve`` of a store, in a process of its own; what it keeps itself goes where it is told."""
+    """``t2v serve`` of a store, in a process of its own; what it keeps itself goes where the test says."""
     import httpx2
     from web_servers import BEARER, Served
 

@@ -105,7 +105,7 @@ def test_trials_on_data_are_those_on_the_task(template, images):
 
 
 def test_features_in_the_cache_are_used(template, cache):
-    """Where it holds features that tell the classes, that is what is found."""
+    """Features that tell the classes apart are found, if there are any."""
     template.recommend("images", num_trials=3)
     first = {path: path.read_bytes() for path in cache.folder.iterdir()}
     assert len(first) == 3
@@ -171,7 +171,7 @@ def test_a_head_that_cannot_be_fitted_leaves_the_scores_and_the_other_trials(tem
             raise DataError("features", "the head did not converge in 100 steps; check the network's weights")
         return fit_head(features, labels, *rest)
 
-    monkeypatch.setattr("indexer.measure.fit_head", fit)
+    monkeypatch.setattr("indexer.experts.few_shot.fit_head", fit)
     answer = template.recommend("images", num_trials=3)
     assert {it.expert for it in answer.trials} == set(KNOWN)
     found = {it.expert: it.found for it in answer.trials}
@@ -202,7 +202,7 @@ def test_an_expert_that_cannot_be_scored_is_passed_over(template, monkeypatch, e
             raise error
         return score(name, *rest, **options)
 
-    monkeypatch.setattr("registry.ingest.trials.score", once)
+    monkeypatch.setattr("registry.recommend.scores.score", once)
     answer = template.recommend("images", num_trials=3)
     assert len(answer.trials) == 2
     (failed,) = set(KNOWN) - {it.expert for it in answer.trials}

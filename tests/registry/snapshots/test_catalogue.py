@@ -18,7 +18,7 @@ def cache_of(store):
 
 
 def contents(known):
-    """What a catalogue tells, whatever the order of its rows."""
+    """What a catalogue holds, whatever the order of its rows."""
     rows = known.rows.select(snapshots.COLUMNS).to_pylist()
     assert [f"{row['name']}@{row['version']}" for row in rows] == known.keys.to_pylist()
     assert np.flatnonzero(known.is_latest).tolist() == sorted(known.latest.values())

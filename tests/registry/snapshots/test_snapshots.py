@@ -46,7 +46,7 @@ def indexed(monkeypatch):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Of each read of a table: its name, number of rows, and whether vectors were among the columns."""
+    """For each read of a table: its name, number of rows, and whether vectors were among the columns."""
     seen = []
     read, read_batches = Database.read, Database.read_batches
 
