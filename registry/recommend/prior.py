@@ -113,8 +113,9 @@ class Prior:
             protocol, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
         )[chosen]
         covariance = _deviations(self.calibration, variance, parts.noise, chosen)
+        among = {name: np.where(here > 0, values, np.nan) for name, values in asked.distances.items()}
         level, level_variance = found.levels.predict(
-            covariates([asked.facts])[0], protocol, task, asked.distances
+            covariates([asked.facts])[0], protocol, rows.in_protocol(task, protocol), among
         )
         if not (self.usual & self.table.known[rows.protocols == protocol].any(axis=0)).any():
             level_variance += FOREIGN_LEVEL_SD**2

@@ -9,7 +9,7 @@ import numpy as np
 
 from registry.recommend.prediction import Prediction
 
-SURE = 0.8
+SURE = 0.95
 """Chance of being better, before anything was measured here, from which an expert may pass a measured one."""
 MARGIN = 0.02
 """How far below the measured one others are kept, in log odds; their order stays."""

@@ -4,6 +4,7 @@ Axes: R rows, M experts.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,10 @@ class Rows:
     covariates: np.ndarray
     distances: Distances
     nearness: np.ndarray
+
+    def in_protocol(self, task: Any, protocol: Any) -> Any:
+        """Number of a task in a protocol, for levels: what covariates leave of one stays in its protocol."""
+        return np.where(np.asarray(task) < 0, -1, np.asarray(task) * (self.num_protocols + 1) + protocol)
 
     @property
     def placed(self) -> np.ndarray:
@@ -200,9 +205,10 @@ def _levels(
     count = known.sum(axis=1)
     found = _means(logits - spread[:, None] * expected, known)
     noise = spread**2 * (components.task + components.noise + components.protocol) / np.maximum(count, 1)
-    levels = Levels.fit(
-        found, noise, rows.protocols, rows.num_protocols, rows.covariates, rows.tasks, rows.distances
-    )
+    same = rows.protocols[:, None] == rows.protocols
+    distances = {name: np.where(same, values, np.nan) for name, values in rows.distances.items()}
+    tasks = rows.in_protocol(rows.tasks, rows.protocols)
+    levels = Levels.fit(found, noise, rows.protocols, rows.num_protocols, rows.covariates, tasks, distances)
     share = levels.variance / (levels.variance + noise)
     return levels.fitted + share * (found - levels.fitted), levels
 

@@ -17,10 +17,10 @@ from registry.recommend.facts import ExpertFacts, facts_of
 from registry.recommend.levels import TaskFacts
 from registry.distances import cosine_distances, pairwise
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("T2V_SHARED", ROOT.parent / "shared"))
 STARTER = ROOT / "registry" / "builtin"
-BENCHMARK = ROOT / "scripts" / "benchmark"
+BENCHMARK = ROOT / "scripts" / "bench" / "data"
 WAY = ("accuracy", "linear_probe_20shot")
 SHIPPED = (
     "medmnist_plus",

@@ -1,4 +1,4 @@
-"""What an experienced practitioner would say to the answers: stories of new users, told on the starter content."""
+"""What an experienced practitioner would say to the answers: stories of new users, on the starter content."""
 
 import shutil
 
@@ -49,8 +49,8 @@ def test_an_imported_catalogue_is_ranked_as_imagenet_ranks_it(imported, task):
 def test_no_toy_is_above_an_unmeasured_network_of_imagenet_on_photos(imported, task):
     answer = imported.recommend(task, k=1000, toys=True)
     ranks = {expert.expert: expert.rank for expert in answer.recommendations}
-    toys = [ranks[expert.name] for expert in imported.experts() if expert.toy]
-    assert ranks[RESNET] < np.median(toys)
+    toys = [ranks[expert.name] for expert in imported.experts() if expert.toy and expert.source_task != task]
+    assert ranks[RESNET] < np.median(toys)  # some were measured on photos like these
     assert ranks[LITE] < min(toys)
 
 

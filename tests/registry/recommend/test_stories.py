@@ -14,7 +14,7 @@ from registry.recommend.likeness import TaskDistances
 from registry.recommend.recommend import Answer, Asking, answer
 from registry.distances import cosine_distances, pairwise
 
-STARTER = Path(__file__).resolve().parents[2] / "registry" / "builtin"
+STARTER = Path(__file__).resolve().parents[3] / "registry" / "builtin"
 PROBE = "linear_probe_20shot"
 
 
