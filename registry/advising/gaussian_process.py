@@ -188,7 +188,7 @@ class RowProcess:
         variance, inverses = np.ones(values.shape), []
         for pattern in patterns:
             inverse = np.linalg.inv(best[np.ix_(pattern.rows, pattern.rows)])
-            _, spread = _leave_out(inverse, values[np.ix_(pattern.rows, [0])], kernel.tasks[pattern.rows])
+            _, spread = _leave_out(inverse, values[pattern.rows, :1], kernel.tasks[pattern.rows])
             variance[np.ix_(pattern.rows, pattern.columns)] = spread[:, None]
             inverses.append(inverse)
         return cls(kernel, cells, weights, patterns, left_out, variance, near, static, dual, inverses)

@@ -89,7 +89,7 @@ class Prediction:
     def difference_sd(self, place: int) -> np.ndarray:
         """``[M]`` sd of the difference between each expert and one of them, in log odds."""
         own = np.diag(self.covariance)
-        return np.sqrt(np.maximum(own + own[place] - 2 * self.covariance[place], 0.0))
+        return np.asarray(np.sqrt(np.maximum(own + own[place] - 2 * self.covariance[place], 0.0)))
 
 
 def condition(

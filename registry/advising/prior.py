@@ -41,7 +41,7 @@ SOURCE_DESCRIPTOR = "domain"
 
 
 FOREIGN_LEVEL_SD = 0.5
-"""Error of the level of experts in use, in log odds, where only toys were measured in a protocol, or nothing."""
+"""Error of the level of experts in use, in log odds, where only toys or none were measured in a protocol."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -267,7 +267,7 @@ class _Work:
     def _baselines(
         self, experts: Sequence[ExpertFacts], after: Prediction
     ) -> dict[str, tuple[str | None, float]]:
-        """What simple rules would pick; one that has nothing to go by is the mean over all, as ``random`` is."""
+        """What simple rules would pick; one that has nothing to go by is the mean over all, like ``random``."""
         average = float(np.mean(after.mean))
         counts = self.prior.counts[self.places]
         static = np.where(counts > 0, np.round(self.prior.static[self.places], 12), -np.inf)

@@ -61,7 +61,7 @@ def from_logit(value: np.ndarray | float) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-np.asarray(value, dtype=np.float64))))
 
 
-def logit_noise(value: np.ndarray | float, sd: float) -> np.ndarray:
+def logit_noise(value: np.ndarray | float, sd: np.ndarray | float) -> np.ndarray:
     """Standard deviation in log odds of an error ``sd`` of accuracies whose log odds are told."""
     share = from_logit(value)
     return np.asarray(sd / np.maximum(share * (1 - share), EDGE))
@@ -86,7 +86,7 @@ class Table:
     @property
     def known(self) -> np.ndarray:
         """``[R, M]`` bool: where there is a result."""
-        return np.isfinite(self.accuracy)
+        return np.asarray(np.isfinite(self.accuracy))
 
     def rows(self, chosen: np.ndarray) -> "Table":
         """Some of the rows."""

@@ -135,12 +135,9 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     level = _means(logits, known)
     noise = _noise(logits, known, spread)
     components, gain = Components(), SOURCE_GAIN
-    weights: Weights | None = None
-    for round_number in range(2):
-        covariance = _kernel(rows, components, noise).matrix(Cell())
-        solver = WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
-        if weights is not None:
-            solver = solver.learned(weights)
+
+    def solve(solver: WeightSolver) -> tuple[Weights, Levels]:
+        nonlocal level, gain
         uncertainty = solver.covariance()
         for _ in range(SWEEPS):
             values = _values(rows, logits, level, spread, gain)
@@ -148,11 +145,18 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
             expected = _expected(rows, solver, weights, values, components)
             level, levels = _levels(rows, logits, spread, expected + gain * rows.nearness, components)
             gain = _source_gain(rows, logits, level, spread, expected, components)
-        features = solver.features
-        values = _values(rows, logits, level, spread, gain)
-        if not round_number:
-            left = values - weights.rows(rows.protocols)
-            components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
+        return weights, levels
+
+    def make_solver() -> WeightSolver:
+        covariance = _kernel(rows, components, noise).matrix(Cell())
+        return WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
+
+    weights, _ = solve(make_solver())
+    left = _values(rows, logits, level, spread, gain) - weights.rows(rows.protocols)
+    components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
+    solver = make_solver().learned(weights)
+    weights, levels = solve(solver)
+    values = _values(rows, logits, level, spread, gain)
     left = np.where(known, values - weights.rows(rows.protocols), 0.0)
     process = RowProcess.fit(_kernel(rows, components, noise), left, known, rows.placed)
     return Standing(rows, logits, level, spread, values, levels, weights, process, components, gain, solver)
