@@ -305,6 +305,10 @@ class _Work:
                 f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
             )
             found.append(f"never measured, so placed by size, source and architecture alone: {named}")
+        asked = self.asking.task
+        trained = [experts[i].name for i in order if self.asking.registered and experts[i].source_task == asked]
+        if trained:
+            found.append(f"trained on {asked} itself, results there not counted: {', '.join(trained)}")
         distance = self.to_query.get(SOURCE_DESCRIPTOR)
         if self.prior.table.tasks and (distance is None or not np.isfinite(distance).any()):
             found.append("no distance to any task with results is known: ranked by average past results")
