@@ -26,7 +26,7 @@ Axes: R rows of results, M candidates.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -326,8 +326,3 @@ def _without_toys(
     real = wanted - toys
     measured = {result.task for result in results if result.expert in real and result.task in tasks}
     return everyone - toys if len(measured) >= MIN_REAL_TASKS else everyone
-
-
-def with_prediction(found: Answer, prediction: Prediction) -> Answer:
-    """The same answer with another prediction of its experts, for what is computed outside."""
-    return replace(found, prediction=prediction)
