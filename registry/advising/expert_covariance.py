@@ -5,7 +5,7 @@ so with it on past tasks do as well. The correlation is that of the errors on pa
 few, so it is shrunk towards none by as much as predicts the errors on tasks left out best.
 
 Source:
-    Under the separable model of ``registry.advising.prior`` the errors on a task have one covariance of experts on
+    Under a separable model of tasks and experts the errors on a task have one covariance of experts on
     every task, Bonilla, Chai and Williams 2007, Multi-task Gaussian process prediction; the shrinkage is that
     of Ledoit and Wolf 2004, its strength by held-out likelihood, because errors are not Gaussian.
 
