@@ -18,7 +18,7 @@ DEFAULT_SPREAD = 0.65
 """Sd of experts about the level of a task, in log odds, before any result."""
 SPREAD_PSEUDO_RESULTS = 4.0
 SPREAD_PSEUDO_ROWS = 3.0
-MEASUREMENT_SD = 0.004
+MEASUREMENT_SD = 0.002
 """Between repeated measurements of one expert on one task, in accuracy."""
 MOST_NOISE = 2.0
 CLIP = 4.0
@@ -48,8 +48,8 @@ class Components:
 
     standing: float = 0.4
     protocol: float = 0.12
-    task: float = 0.46
-    noise: float = 0.02
+    task: float = 0.475
+    noise: float = 0.005
 
 
 PSEUDO_EXPERTS, PSEUDO_RESULTS = 12.0, 40.0
