@@ -41,7 +41,7 @@ def run_worlds(*, quick: bool, seed: int) -> dict[str, Figures]:
     for title, rows in bench_few(real, seed=seed, quick=quick).items():
         found[f"real experts, {title}"] = rows
     found["first day, starter content"] = bench_first_day(real, published=False, quick=quick)
-    found["first day, published results too"] = bench_first_day(real, published=True, quick=True)
+    found["first day, published results too"] = bench_first_day(real, published=True, quick=quick)
     found["transfergraph, a fifth of the experts left out"] = bench_transfergraph(quick=quick)
     found["mteb_image from open_clip_zero_shot"] = bench_alias()
     found["sfda_supervised, one expert left out"] = bench_supervised()

@@ -338,6 +338,7 @@ _NUMBERS = (  # mean and sd of the weight
     ("toy", -0.7, 0.7),
     ("untrained", -1.2, 0.6),
 )
+IMAGENET_ACCURACY = [name for name, _, _ in _NUMBERS].index("imagenet accuracy")
 _CATEGORIES = (("family", 0.35), ("architecture", 0.3), ("training", 0.35), ("source", 0.35))
 _BUMP_SD = 0.25
 MIN_WORDS = {"family": 2, "architecture": 4, "source": 2}
