@@ -18,8 +18,14 @@ from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
 from registry.recommend.prediction import Prediction
 from registry.recommend.trial_costs import CostModel
-from registry.recommend.trial_models import TRIAL_SD, TrialEvidence
-from registry.recommend.trials import TrialFailedError, TrialOutcome, TrialPlan, try_experts
+from registry.recommend.trials import (
+    TRIAL_SD,
+    TrialEvidence,
+    TrialFailedError,
+    TrialOutcome,
+    TrialPlan,
+    try_experts,
+)
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 if TYPE_CHECKING:
@@ -127,7 +133,7 @@ class Trials:
         )
         self.trials = [
             replace(trial, expected_accuracy=expected, expected_improvement=gain)
-            for trial, (expected, gain) in zip(self.trials, outcome.expected, strict=True)
+            for trial, (expected, gain) in zip(self.trials, outcome.expected, strict=False)
         ]
         notes = [*self._cautions]
         if absent:

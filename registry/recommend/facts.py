@@ -17,122 +17,10 @@ from typing import Any
 
 import numpy as np
 
-SOURCE_IMAGES = {
-    "imagenet1k": 1.28e6,
-    "imagenet12k": 1.2e7,
-    "imagenet21k": 1.4e7,
-    "tiny_imagenet": 2e4,
-    "jft": 3e8,
-    "instagram": 9.4e8,
-    "laion400m": 4e8,
-    "laion2b": 2e9,
-    "openai": 4e8,
-    "datacomp": 1.3e9,
-    "commonpool": 1e9,
-    "dfn": 2e9,
-    "metaclip": 4e8,
-    "webli": 1e10,
-    "merged2b": 2e9,
-    "lvd142m": 1.42e8,
-    "yfcc": 1.5e7,
-    "cc12m": 1.2e7,
-    "places365": 1.8e6,
-    "coco": 1.2e5,
-    "pascal": 1.1e4,
-    "inat": 5e5,
-    "visual_wake": 1.2e5,
-    "imdb": 2e5,
-    "cifar": 5e4,
-    "fer2013": 2.9e4,
-    "mnist": 6e4,
-}
-"""Images of well-known sources, by the name that is kept for them."""
+from registry.names import DATASETS
+from registry.recommend.attributes import attributes_of
 
-_SOURCES = (
-    ("imagenet21k", r"in21k|in22k|imagenet[-_]?2[12]k|[-_]2[12]k\b|goog_in21k|miil_in21k"),
-    ("imagenet12k", r"in12k|imagenet[-_]?12k"),
-    ("tiny_imagenet", r"tiny[-_]?imagenet"),
-    ("laion2b", r"laion[-_]?2b|laion5b|frozen_laion"),
-    ("laion400m", r"laion[-_]?400m|laiona"),
-    ("datacomp", r"datacomp"),
-    ("commonpool", r"commonpool"),
-    ("dfn", r"dfn"),
-    ("metaclip", r"metaclip"),
-    ("webli", r"webli|siglip"),
-    ("merged2b", r"merged2b"),
-    ("lvd142m", r"lvd142m|lvd1689m|dinov2|dinov3"),
-    ("openai", r"openai|clip-vit|clip_"),
-    ("yfcc", r"yfcc"),
-    ("cc12m", r"cc12m"),
-    ("instagram", r"swsl|ig1b|swag|wsl|fb_ssl_yfcc"),
-    ("jft", r"jft|ns_jft"),
-    ("inat", r"inat"),
-    ("places365", r"places"),
-    ("coco", r"coco"),
-    ("pascal", r"pascal"),
-    ("visual_wake", r"visual_wake|vww"),
-    ("imdb", r"imdb"),
-    ("fer2013", r"fer2013|\.fer$"),
-    ("cifar", r"cifar"),
-    ("imagenet1k", r"imagenet|in1k|ilsvrc"),
-)
-_KINDS = (
-    ("none", r"scratch|random_init|untrained"),
-    ("robust", r"robust|[-_.]adv|linf|advprop"),
-    (
-        "language_image",
-        r"clip|siglip|laion|openai|datacomp|webli|commonpool|metaclip|dfn|coca|align|blip|merged2b|yfcc15m|cc12m",
-    ),
-    (
-        "self_supervised",
-        (
-            r"dino|\bmae\b|[-_.]mae|moco|simclr|byol|swav|data2vec|ijepa|rotation|jigsaw|exemplar|rel.?pat|vivi"
-            r"|gan|vae|clusterfit|wae|beit(?!.*ft)|simmim|msn"
-        ),
-    ),
-)
-_FAMILIES = (
-    "wide_resnet",
-    "resnext",
-    "resnest",
-    "resnetv2",
-    "resnet",
-    "densenet",
-    "efficientnetv2",
-    "efficientnet",
-    "mobilenetv3",
-    "mobilenet",
-    "mobilevit",
-    "mobileone",
-    "mnasnet",
-    "shufflenet",
-    "squeezenet",
-    "inception",
-    "googlenet",
-    "xception",
-    "vgg",
-    "alexnet",
-    "convnextv2",
-    "convnext",
-    "regnet",
-    "swinv2",
-    "swin",
-    "deit",
-    "beit",
-    "eva",
-    "maxvit",
-    "coatnet",
-    "cait",
-    "xcit",
-    "levit",
-    "pvt",
-    "mixer",
-    "hrnet",
-    "nasnet",
-    "dla",
-    "mambaout",
-    "vit",
-)
+_UNTRAINED = re.compile("scratch|random_init|untrained")
 
 _SIZES = (
     (2.5e9, r"gigantic|bigg\b|big-?g|enormous|bige|eva[0-9]*-e-14"),
@@ -150,26 +38,7 @@ REFERENCE_PARAMS, REFERENCE_FLOPS, REFERENCE_SIDE = 2.5e7, 4e9, 224
 REFERENCE_ACCURACY, ACCURACY_BY_SIZE, ACCURACY_SPREAD = 0.77, 0.1, 0.07
 """ImageNet's top-1 of usual networks of the reference size, what ten times the parameters add, and its sd."""
 BROAD = frozenset(
-    {
-        "imagenet1k",
-        "imagenet12k",
-        "imagenet21k",
-        "tiny_imagenet",
-        "jft",
-        "instagram",
-        "laion400m",
-        "laion2b",
-        "openai",
-        "datacomp",
-        "commonpool",
-        "dfn",
-        "metaclip",
-        "webli",
-        "merged2b",
-        "lvd142m",
-        "yfcc",
-        "cc12m",
-    }
+    {name for name, images in DATASETS.items() if images >= 10**7} | {"imagenet1k", "tiny_imagenet"}
 )
 """Sources that show all kinds of things, which carries over to more tasks than one kind does."""
 IMAGES_RANGE = (-4.0, 2.5)
@@ -189,7 +58,7 @@ class ExpertFacts:
         num_params: Parameters, if known.
         flops: Multiply-adds, if known.
         input_size: Side in pixels, if known.
-        source: Name of the source data in ``SOURCE_IMAGES``, or whatever was told, or empty.
+        source: Name of the source data in ``registry.names.DATASETS``, or whatever was told, or empty.
         source_images: Images it was trained on, if known.
         imagenet_accuracy: ImageNet's top-1, 0 to 1, if that is known.
         family: Of architectures.
@@ -240,7 +109,8 @@ def _facts(
     dataset, architecture, training = words
     num_params, flops, input_size, accuracy = numbers
     told = dataset or source_task
-    source = _first(_SOURCES, told) or told or _first(_SOURCES, name) or _suffix(name)
+    said = attributes_of(name)
+    source = attributes_of(f"any.{told}").source or told or said.source or _suffix(name)
     architecture = architecture or architecture_of(name)
     if accuracy is not None and not 0 <= accuracy <= 1:  # NaN neither
         accuracy = None
@@ -252,11 +122,11 @@ def _facts(
         flops=flops,
         input_size=input_size,
         source=source,
-        source_images=images or SOURCE_IMAGES.get(source),
+        source_images=images or DATASETS.get(source),
         imagenet_accuracy=accuracy if imagenet else None,
-        family=family_of(architecture),
+        family=said.family or family_of(architecture),
         architecture=architecture,
-        training=training or _first(_KINDS, name) or "supervised",
+        training=training or ("none" if _UNTRAINED.search(name) else said.training) or "supervised",
         toy=toy,
     )
 
@@ -273,12 +143,8 @@ def architecture_of(name: str) -> str:
 
 
 def family_of(architecture: str) -> str:
-    """The family of an architecture: one that is known, or its first word."""
-    plain = architecture.lower().replace("-", "_")
-    for family in _FAMILIES:
-        if family in plain or family.replace("_", "") in plain:
-            return family
-    word = re.match(r"[a-z]+", plain)
+    """The family of an architecture that is not known: its first word."""
+    word = re.match(r"[a-z]+", architecture.lower())
     return word.group() if word else ""
 
 
@@ -296,12 +162,6 @@ def _suffix(name: str) -> str:
     if "." in plain:
         return plain.split(".", 1)[1]
     return "imagenet1k" if name.lower().startswith("timm:") else ""
-
-
-def _first(patterns: Sequence[tuple[str, str]], text: str) -> str:
-    """The first of some names whose pattern is in a text."""
-    plain = text.lower()
-    return next((name for name, pattern in patterns if re.search(pattern, plain)), "") if plain else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,6 +198,7 @@ _NUMBERS = (  # mean and sd of the weight
     ("toy", -0.7, 0.7),
     ("untrained", -1.2, 0.6),
 )
+IMAGENET_ACCURACY = [name for name, _, _ in _NUMBERS].index("imagenet accuracy")
 _CATEGORIES = (("family", 0.35), ("architecture", 0.3), ("training", 0.35), ("source", 0.35))
 _BUMP_SD = 0.25
 MIN_WORDS = {"family": 2, "architecture": 4, "source": 2}
@@ -367,7 +228,9 @@ def make_features(experts: Sequence[ExpertFacts]) -> Features:
         kept = sorted(word for word, count in counts.items() if word and count >= least)
         if field == "training":
             own += range(len(mean), len(mean) + len(kept))
-        blocks.append(np.array([[float(word == it) for it in kept] for word in words]).reshape(len(words), -1))
+        blocks.append(
+            np.array([[float(word == other) for other in kept] for word in words]).reshape(len(words), -1)
+        )
         mean += [0.0] * len(kept)
         sd += [scale] * len(kept)
         group += [len(_NUMBERS) + 1 + number] * len(kept)
@@ -379,7 +242,7 @@ def _numbers(expert: ExpertFacts) -> list[float]:
     size = math.log10(expert.num_params / REFERENCE_PARAMS) if expert.num_params else 0.0
     flops = math.log10(expert.flops / REFERENCE_FLOPS) if expert.flops else size
     side = math.log2(expert.input_size / REFERENCE_SIDE) if expert.input_size else 0.0
-    images = math.log10(expert.source_images / SOURCE_IMAGES["imagenet1k"]) if expert.source_images else 0.0
+    images = math.log10(expert.source_images / DATASETS["imagenet1k"]) if expert.source_images else 0.0
     accuracy = 0.0
     if expert.imagenet_accuracy is not None:
         usual = REFERENCE_ACCURACY + ACCURACY_BY_SIZE * size

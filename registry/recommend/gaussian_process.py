@@ -23,9 +23,9 @@ import numpy as np
 Distances = Mapping[str, np.ndarray]
 """Distances by name of the descriptor that they compare; NaN where not known."""
 
-BANDWIDTHS = (1.5, 6.0)
+BANDWIDTHS = (2.0, 8.0)
 """In units of (median distance - median distance of a task to its nearest)."""
-SHARES = (0.35, 0.7, 0.97)
+SHARES = (0.35, 0.7, 1.0)
 STATIC_WEIGHT = 0.5
 SMALLEST_UNIT = 1e-12
 
@@ -188,7 +188,7 @@ class RowProcess:
         variance, inverses = np.ones(values.shape), []
         for pattern in patterns:
             inverse = np.linalg.inv(best[np.ix_(pattern.rows, pattern.rows)])
-            _, spread = _leave_out(inverse, values[np.ix_(pattern.rows, [0])], kernel.tasks[pattern.rows])
+            _, spread = _leave_out(inverse, values[pattern.rows, :1], kernel.tasks[pattern.rows])
             variance[np.ix_(pattern.rows, pattern.columns)] = spread[:, None]
             inverses.append(inverse)
         return cls(kernel, cells, weights, patterns, left_out, variance, near, static, dual, inverses)

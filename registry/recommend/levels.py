@@ -35,8 +35,8 @@ ASSUMED_MEAN = np.array([0.4, 0.65, -0.2, 0.0])
 ASSUMED_SD = np.array([0.8, 0.25, 0.2, 0.1])
 """Of the level, and of what log odds of the head, log classes and log samples a class weigh."""
 PROTOCOL_SD, NEW_PROTOCOL_SD = 2.5, 1.2
-"""How far apart levels of protocols may be: one that was seen takes any level, so that what lies in the level moves
-no expert; of one that was not seen the usual ones are expected."""
+"""How far apart levels of protocols may be: one that was seen takes any level, so that what lies in the level
+moves no expert; of one that was not seen the usual ones are expected."""
 RESIDUAL_VARIANCE, UNKNOWN_VARIANCE = 0.25, 0.9
 """Of levels about what covariates say, and of tasks without any."""
 PSEUDO_ROWS = 5.0
@@ -103,16 +103,7 @@ class Levels:
         """
         design = _design(known, protocols, num_protocols)
         placed = np.isfinite(known).all(axis=1)
-        mean = np.concatenate([ASSUMED_MEAN, np.zeros(num_protocols)])
-        prior = np.concatenate([ASSUMED_SD**2, np.full(num_protocols, PROTOCOL_SD**2)])
-        residual, unknown = RESIDUAL_VARIANCE, UNKNOWN_VARIANCE
-        for _ in range(3):
-            variance = np.where(placed, residual, unknown) + noise
-            covariance = np.linalg.inv((design.T / variance) @ design + np.diag(1 / prior))
-            weights = covariance @ ((design.T / variance) @ levels + mean / prior)
-            off = (levels - design @ weights) ** 2 + np.einsum("rk,kl,rl->r", design, covariance, design)
-            residual = _pooled(off[placed], noise[placed], RESIDUAL_VARIANCE)
-            unknown = max(_pooled(off[~placed], noise[~placed], UNKNOWN_VARIANCE), residual)
+        weights, covariance, residual, unknown = _fit_covariates(levels, noise, design, placed)
         total = np.where(placed, residual, unknown) + noise
         leverage = np.minimum(np.einsum("rk,kl,rl->r", design, covariance, design) / total, 0.7)
         left = levels - (levels - design @ weights) / (1 - leverage)
@@ -164,6 +155,24 @@ def _design(known: np.ndarray, protocols: np.ndarray, num_protocols: int) -> np.
     indicator = protocols[:, None] == np.arange(num_protocols)
     filled = np.where(np.isfinite(known), known, 0.0)
     return np.hstack([np.ones((len(known), 1)), filled, indicator.astype(np.float64)])
+
+
+def _fit_covariates(
+    levels: np.ndarray, noise: np.ndarray, design: np.ndarray, placed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Weights and their covariance, and the variance of levels about them where covariates are known or not."""
+    num_protocols = design.shape[1] - len(ASSUMED_MEAN)
+    mean = np.concatenate([ASSUMED_MEAN, np.zeros(num_protocols)])
+    prior = np.concatenate([ASSUMED_SD**2, np.full(num_protocols, PROTOCOL_SD**2)])
+    residual, unknown = RESIDUAL_VARIANCE, UNKNOWN_VARIANCE
+    for _ in range(3):
+        variance = np.where(placed, residual, unknown) + noise
+        covariance = np.linalg.inv((design.T / variance) @ design + np.diag(1 / prior))
+        weights = covariance @ ((design.T / variance) @ levels + mean / prior)
+        off = (levels - design @ weights) ** 2 + np.einsum("rk,kl,rl->r", design, covariance, design)
+        residual = _pooled(off[placed], noise[placed], RESIDUAL_VARIANCE)
+        unknown = max(_pooled(off[~placed], noise[~placed], UNKNOWN_VARIANCE), residual)
+    return weights, covariance, residual, unknown
 
 
 def _pooled(squares: np.ndarray, noise: np.ndarray, assumed: float) -> float:

@@ -26,7 +26,7 @@ Axes: R rows of results, M candidates.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,12 @@ from numpy.typing import NDArray
 from registry.answers import Verdict
 from registry.recommend.facts import ExpertFacts, facts_of
 from registry.recommend.levels import TaskFacts
-from registry.recommend.likeness import TaskDistances
-from registry.recommend.prediction import Prediction, condition, expected_regret
-from registry.recommend.prior import SOURCE_DESCRIPTOR, Asked, Prior
-from registry.recommend.prior_cache import kept_prior
-from registry.recommend.results import Gathered, Result, Way, choose_way, gather
-from registry.recommend.shield import shielded
+from registry.recommend.prediction import Prediction, condition, expected_regret, shielded
+from registry.recommend.prior import SOURCE_DESCRIPTOR, Asked, Prior, kept_prior
+from registry.recommend.results import Gathered, Result, TaskDistances, Way, choose_way, gather
 from registry.recommend.trials import TrialOutcome
 from registry.recommend.verdict import make_verdict
+from registry.threads import one_thread
 
 NUM_NEIGHBORS = 3
 MIN_REAL_TASKS = 8
@@ -162,7 +160,8 @@ def answer(
     if not any(expert.name in wanted for expert in facts):
         note = "there is no expert to recommend: add one, or ask for less"
         return Answer(way, (), {}, None, (note,), None, None, ())
-    work = _Work.of(asking, facts, wanted, results, way, tasks, descriptors or {}, alias or {})
+    with one_thread():  # many small matrices: threads would wait for each other
+        work = _Work.of(asking, facts, wanted, results, way, tasks, descriptors or {}, alias or {})
     return work.answer(k, trier, left_out or {})
 
 
@@ -268,7 +267,7 @@ class _Work:
     def _baselines(
         self, experts: Sequence[ExpertFacts], after: Prediction
     ) -> dict[str, tuple[str | None, float]]:
-        """What simple rules would pick; one that has nothing to go by is the mean over all, as ``random`` is."""
+        """What simple rules would pick; one that has nothing to go by is the mean over all, like ``random``."""
         average = float(np.mean(after.mean))
         counts = self.prior.counts[self.places]
         static = np.where(counts > 0, np.round(self.prior.static[self.places], 12), -np.inf)
@@ -306,6 +305,10 @@ class _Work:
                 f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
             )
             found.append(f"never measured, so placed by size, source and architecture alone: {named}")
+        asked = self.asking.task
+        trained = [experts[i].name for i in order if self.asking.registered and experts[i].source_task == asked]
+        if trained:
+            found.append(f"trained on {asked} itself, results there not counted: {', '.join(trained)}")
         distance = self.to_query.get(SOURCE_DESCRIPTOR)
         if self.prior.table.tasks and (distance is None or not np.isfinite(distance).any()):
             found.append("no distance to any task with results is known: ranked by average past results")
@@ -323,8 +326,3 @@ def _without_toys(
     real = wanted - toys
     measured = {result.task for result in results if result.expert in real and result.task in tasks}
     return everyone - toys if len(measured) >= MIN_REAL_TASKS else everyone
-
-
-def with_prediction(found: Answer, prediction: Prediction) -> Answer:
-    """The same answer with another prediction of its experts, for what is computed outside."""
-    return replace(found, prediction=prediction)

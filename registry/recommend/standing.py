@@ -19,7 +19,7 @@ DEFAULT_SPREAD = 0.65
 """Sd of experts about the level of a task, in log odds, before any result."""
 SPREAD_PSEUDO_RESULTS = 4.0
 SPREAD_PSEUDO_ROWS = 3.0
-MEASUREMENT_SD = 0.004
+MEASUREMENT_SD = 0.002
 """Between repeated measurements of one expert on one task, in accuracy."""
 MOST_NOISE = 2.0
 CLIP = 4.0
@@ -49,8 +49,8 @@ class Components:
 
     standing: float = 0.4
     protocol: float = 0.12
-    task: float = 0.46
-    noise: float = 0.02
+    task: float = 0.475
+    noise: float = 0.005
 
 
 PSEUDO_EXPERTS, PSEUDO_RESULTS = 12.0, 40.0
@@ -83,7 +83,7 @@ class Rows:
     nearness: np.ndarray
 
     def in_protocol(self, task: Any, protocol: Any) -> Any:
-        """Number of a task in a protocol, for levels: what covariates leave of one stays in its protocol."""
+        """Number of a task in a protocol: what covariates leave of a level says nothing of other protocols."""
         return np.where(np.asarray(task) < 0, -1, np.asarray(task) * (self.num_protocols + 1) + protocol)
 
     @property
@@ -140,12 +140,9 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     level = _means(logits, known)
     noise = _noise(logits, known, spread)
     components, gain = Components(), SOURCE_GAIN
-    weights: Weights | None = None
-    for round_number in range(2):
-        covariance = _kernel(rows, components, noise).matrix(Cell())
-        solver = WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
-        if weights is not None:
-            solver = solver.learned(weights)
+
+    def solve(solver: WeightSolver) -> tuple[Weights, Levels]:
+        nonlocal level, gain
         uncertainty = solver.covariance()
         for _ in range(SWEEPS):
             values = _values(rows, logits, level, spread, gain)
@@ -153,11 +150,18 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
             expected = _expected(rows, solver, weights, values, components)
             level, levels = _levels(rows, logits, spread, expected + gain * rows.nearness, components)
             gain = _source_gain(rows, logits, level, spread, expected, components)
-        features = solver.features
-        values = _values(rows, logits, level, spread, gain)
-        if not round_number:
-            left = values - weights.rows(rows.protocols)
-            components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
+        return weights, levels
+
+    def make_solver() -> WeightSolver:
+        covariance = _kernel(rows, components, noise).matrix(Cell())
+        return WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
+
+    weights, _ = solve(make_solver())
+    left = _values(rows, logits, level, spread, gain) - weights.rows(rows.protocols)
+    components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
+    solver = make_solver().learned(weights)
+    weights, levels = solve(solver)
+    values = _values(rows, logits, level, spread, gain)
     left = np.where(known, values - weights.rows(rows.protocols), 0.0)
     process = RowProcess.fit(_kernel(rows, components, noise), left, known, rows.placed)
     return Standing(rows, logits, level, spread, values, levels, weights, process, components, gain, solver)

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from registry.recommend.facts import Features
+from registry.recommend.facts import IMAGENET_ACCURACY, Features
 from registry.recommend.gaussian_process import Pattern
 
 PROTOCOL_SHARE = 0.5
 """Variance of a protocol's own deviation of a weight, in units of the variance of the weight."""
 GROUP_PSEUDO_WEIGHTS = 6.0
 """How many weights the assumed sd of a group counts for, beside those that were learned."""
+ACCURACY_SHARE = 1.5
+"""The same of the weight of ImageNet's accuracy: results on ImageNet itself say nothing of it elsewhere."""
 MIN_PROTOCOL_EXPERTS = 8
 """Fewer experts in a protocol say nothing of how it differs."""
 
@@ -78,7 +80,7 @@ class Weights:
         among = self.covariance[np.ix_(chosen, chosen)]
         loadings = design @ np.linalg.cholesky(among + 1e-9 * np.eye(len(among)))
         if start is None:  # a protocol of which nothing is known deviates as any does
-            deviation = self.features.sd[self.features.own] * np.sqrt(PROTOCOL_SHARE)
+            deviation = self.features.sd[self.features.own] * np.sqrt(_shares(self.features))
             loadings = np.hstack([loadings, own * deviation])
         return np.asarray(loadings)
 
@@ -145,7 +147,7 @@ class WeightSolver:
 
     def assumed(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance ``[D]`` of the weights before any result."""
-        deviations = PROTOCOL_SHARE * self.features.sd[self.features.own] ** 2
+        deviations = _shares(self.features) * self.features.sd[self.features.own] ** 2
         variance = np.concatenate([self.features.sd**2, np.tile(deviations, len(self.place))])
         mean = np.zeros(len(variance))
         mean[: len(self.features.mean)] = self.features.mean
@@ -186,3 +188,8 @@ class WeightSolver:
         among = [[x @ weights.covariance[i, j] @ y for j, y in blocks] for i, x in blocks]
         side = self.sides[number]
         return side @ mean, side @ np.array(among) @ side.T
+
+
+def _shares(features: Features) -> np.ndarray:
+    """Variance ``[F']`` of a protocol's deviation of each weight, in units of the variance of the weight."""
+    return np.where(features.own == IMAGENET_ACCURACY, ACCURACY_SHARE, PROTOCOL_SHARE)

@@ -17,7 +17,7 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
 from registry.names import Key
 from registry.recommend.levels import TaskFacts
-from registry.recommend.likeness import TaskDistances
+from registry.recommend.results import TaskDistances
 from registry.records import SpaceRecord
 from registry.snapshots.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
 

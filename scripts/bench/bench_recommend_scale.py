@@ -17,7 +17,7 @@ from machine import print_machine, save_figures
 from synthetic_tasks import SyntheticTasks
 
 from registry import TaskRegistry
-from registry.recommend import prior_cache
+from registry.recommend import prior
 from registry.records import ExpertRecord, ResultRecord
 from registry.storage.store import Store
 
@@ -45,7 +45,7 @@ def main(
         figures["warm"] = timed(lambda: registry.recommend(name), REPEATS)
 
         def fit_again() -> None:
-            prior_cache.forget()
+            prior.forget()
             registry.recommend(name)
 
         figures["warm, fit not kept"] = timed(fit_again, 3)

@@ -28,7 +28,7 @@ from registry.recommend.prediction import Prediction
 from registry.recommend.prior import Asked, Prior, fit_prior
 from registry.recommend.results import Way, gather
 from registry.scores.trial_scores import trial_scores
-from registry.recommend.trial_models import TrialEvidence
+from registry.recommend.trials import TrialEvidence
 from registry.recommend.trials import TrialPlan, try_experts
 
 TRIALS = (1, 3, 5)

@@ -12,7 +12,7 @@ from recommend_worlds import GENERALIST, World
 from registry.recommend.prediction import Prediction, condition
 from registry.recommend.prior import Prior, fit_prior
 from registry.recommend.results import ResultTable
-from registry.recommend.trial_models import TrialEvidence, fold_in
+from registry.recommend.trials import TrialEvidence, fold_in
 from registry.recommend.trials import improvements
 
 Scored = tuple[str, np.ndarray, int]

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from scipy import integrate, stats
 
-from registry.recommend.expert_covariance import CLIP, LEVEL_VARIANCE, SCALE_PSEUDO_TASKS, SHRINKAGES
+from registry.recommend.calibration import CLIP, LEVEL_VARIANCE, SCALE_PSEUDO_TASKS, SHRINKAGES
 from registry.recommend.gaussian_process import BANDWIDTHS, CONSTANTS, NOISES, STATIC_WEIGHT
 from registry.recommend.prior import DEFAULT_LEVEL_SD, MAX_SOURCE_SHIFT, UNMEASURED_PENALTY
 from registry.recommend.results import SPREAD_PSEUDO_RESULTS

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from registry.errors import InvalidQueryError
 from registry.recommend.prediction import Prediction, condition
-from registry.recommend.trial_models import (
+from registry.recommend.trials import (
     CALIBRATIONS,
     FEATURE_SECONDS_PER_FLOP,
     LOADING_SECONDS_PER_PARAM,

@@ -1,4 +1,4 @@
-"""registry.recommend.expert_covariance: against loops, and what it makes of errors of known origin."""
+"""registry.recommend.calibration: against loops, and what it makes of errors of known origin."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from references_recommend import expert_covariance_reference
 
-from registry.recommend.expert_covariance import CLIP, MAX_JUDGED, SHRINKAGES, estimate_covariance
+from registry.recommend.calibration import CLIP, MAX_JUDGED, SHRINKAGES, estimate_covariance
 
 
 def grouped_errors(seed, *, num_tasks=30, num_experts=8, together=0.9, missing=0.0):

@@ -1,19 +1,18 @@
-"""registry.recommend.prior_cache: the same question gets the same fit, any other its own."""
+"""registry.recommend.prior: the same question gets the same fit, any other its own."""
 
 import numpy as np
 import pytest
 
-from registry.recommend import prior_cache
-from registry.recommend.prior import fit_prior
-from registry.recommend.prior_cache import KEPT, kept_prior
+from registry.recommend import prior
+from registry.recommend.prior import KEPT, fit_prior, kept_prior
 from registry.recommend.results import ResultTable
 
 
 @pytest.fixture(autouse=True)
 def empty():
-    prior_cache.forget()
+    prior.forget()
     yield
-    prior_cache.forget()
+    prior.forget()
 
 
 def question(seed=0, **changes):
@@ -62,4 +61,4 @@ def test_only_the_last_few_are_kept():
     assert kept_prior(*question(0)) is first  # and so is the last used
     kept_prior(*question(KEPT))
     assert kept_prior(*question(0)) is first
-    assert len(prior_cache._PRIORS) == KEPT
+    assert len(prior._PRIORS) == KEPT
