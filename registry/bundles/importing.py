@@ -184,7 +184,7 @@ class _Import:
         here = self._digests("results", ResultRecord)
         for batch in contents.records(self._bundle, "results", ResultRecord):
             taken = [
-                result
+                self._plan.renumbered(result)
                 for result in batch
                 if result.task not in self._plan.left_tasks and result.expert not in self._plan.left_experts
             ]

@@ -6,7 +6,7 @@ the same, or that was removed here, is a conflict; see ``registry.options.POLICI
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from registry.bundles.contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
 from registry.names import Key
 from registry.options import Policy
-from registry.records import ExpertRecord, SpaceRecord
+from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.storage.store import Store
 
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently
@@ -70,6 +70,16 @@ class Plan:
     new_spaces: list[SpaceRecord] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     ours: dict[str, dict[int, OurTask]] = field(default_factory=dict)
+
+    def renumbered(self, result: ResultRecord) -> ResultRecord:
+        """A result of the bundle, of the version that its data has here.
+
+        A result that names no version is one of the latest, and that of the bundle need not be the latest here.
+        """
+        versions = {key[1]: here for key, here in (self.new | self.same).items() if key[0] == result.task}
+        version = result.task_version or max(versions, default=0)
+        here = versions.get(version, version)
+        return result if here == version else replace(result, task_version=here)
 
 
 def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> Plan:

@@ -1,7 +1,8 @@
 """The part of ``TaskRegistry`` that recommends experts, by results, distances and trials."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack, cast
 
 from registry.answers import (
@@ -23,7 +24,7 @@ from registry.library.evidence import Evidence, Measured, gather_evidence, versi
 from registry.options import DataOptions, Progress
 from registry.recommend.recommend import Answer, Asking, Trier, answer
 from registry.recommend.trials import TrialPlan
-from registry.records import Content, ExpertRecord, TaskRecord
+from registry.records import Content, ExpertRecord, ResultRecord, TaskRecord
 from registry.snapshots.view import Point, View
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class Advice(RegistryBase):
         view = self._view([query], probe)
         fitting = [expert for expert in everyone if _content_of(expert) == view.space.content]
         within, left_out = limits.within(fitting)
-        candidates = within if toys else _without_toys(within, left_out)
+        results = self._opened().results(builtin=self.builtin)
+        own = self._measured_by_user(query, view, results) | (given or {}).keys()
+        candidates = within if toys else _without_toys(within, own, left_out)
         _check_given(given or {}, candidates, everyone, view)
         task = self._task_of(query, view) if num_trials else None
         how = self._how_to_read(query, task, options, record=record) if num_trials else None
@@ -117,7 +120,7 @@ class Advice(RegistryBase):
         latest = view.latest_versions()
         evidence = gather_evidence(
             fitting,
-            self._opened().results(builtin=self.builtin),
+            results,
             content=view.space.content,
             latest=latest,
             published=published,
@@ -132,7 +135,8 @@ class Advice(RegistryBase):
         ranked = self._ask(view, point, evidence, names, given or {}, latest, k, trials, left_out)
         if task and record and trials:
             self._store.add_results(trials.results(task, options.get("seed") or 0))
-        return _as_recommendation(point.query, ranked, names, trials)
+        answered = _as_recommendation(point.query, ranked, names, trials)
+        return replace(answered, warnings=(*answered.warnings, *evidence.warnings))
 
     def _ask(
         self,
@@ -176,6 +180,20 @@ class Advice(RegistryBase):
             trier=trier,
             left_out=left_out,
         )
+
+    def _measured_by_user(
+        self, query: "str | TaskEmbedding", view: View, results: Sequence[ResultRecord]
+    ) -> set[str]:
+        """Experts that the user measured on the registered task that is asked about."""
+        position = self._registered(query, view) if isinstance(query, str) else None
+        if position is None:
+            return set()
+        name, version = view.snapshot.catalogue.key(position)
+        return {
+            result.expert
+            for result in results
+            if result.task == name and result.task_version in {0, version} and not result.builtin
+        }
 
     def _task_of(self, query: "str | TaskEmbedding", view: View) -> TaskRecord | None:
         """The registered task that is asked about, ``None`` for data and embeddings."""
@@ -249,11 +267,16 @@ def load_line(expert: ExpertRecord) -> str:
     return f"from indexer import load_expert; network = load_expert({json.dumps(expert.loader)})"
 
 
-def _without_toys(experts: list[ExpertRecord], left_out: dict[str, int]) -> list[ExpertRecord]:
-    """The experts that are no toys, if there are any; counts in ``left_out`` what that leaves out."""
-    real = [expert for expert in experts if not expert.toy]
-    left_out["toys"] = len(experts) - len(real) if real else 0
-    return real or experts
+def _without_toys(experts: list[ExpertRecord], own: Set[str], left_out: dict[str, int]) -> list[ExpertRecord]:
+    """The experts that are no toys, if there are any, and the toys that the user measured on this very task.
+
+    Counts in ``left_out`` what that leaves out.
+    """
+    if all(expert.toy for expert in experts):
+        return experts
+    kept = [expert for expert in experts if not expert.toy or expert.name in own]
+    left_out["toys"] = len(experts) - len(kept)
+    return kept
 
 
 _NONE_OF: dict[Content, str] = {
@@ -286,9 +309,8 @@ def _check_given(
                 f"{name} is given, which does not take {view.space.content}, as tasks here hold; leave it out"
             )
         if name not in among:
-            way_out = "ask for toys too" if registered[name].toy else "widen them"
             raise InvalidQueryError(
-                f"{name} is given, which is not within the limits; {way_out}, or leave it out"
+                f"{name} is given, which is not within the limits; widen them, or leave it out"
             )
         if not 0 <= accuracy <= 1:
             raise InvalidQueryError(f"the accuracy given of {name} must be from 0 to 1, got {accuracy:g}")

@@ -26,6 +26,9 @@ ACCURACY_OF = {"error_rate": "accuracy", "top1_error": "top1", "top5_error": "to
 
 assert set(ACCURACY_OF) == set(ERROR_SHARES)  # noqa: S101  # a new error share needs its accuracy
 
+SAME_WEIGHTS_DIFFER = 0.05
+"""Results of the same weights, read by two libraries or of other seeds, differ by less than this."""
+
 Way = tuple[str, str]
 
 
@@ -62,34 +65,88 @@ class Evidence:
         results: What was measured of them.
         alias: The name that counts, for other names of the same weights.
         way: Metric and protocol that the answer is about.
+        warnings: Names that were not believed, in sentences.
     """
 
     experts: Sequence[Any]
     results: Sequence[Measured]
     alias: Mapping[str, str]
     way: Way
+    warnings: tuple[str, ...] = ()
 
 
 def same_weights(
-    experts: Iterable[ExpertRecord], measured: Counter[str]
-) -> tuple[list[ExpertRecord], dict[str, str]]:
+    experts: Iterable[ExpertRecord], results: Sequence[ResultRecord]
+) -> tuple[list[ExpertRecord], dict[str, str], list[str]]:
     """One expert for all that are the same weights under several names: the one with most results.
 
+    Experts whose hashes or results say that they are not the same weights stay apart, whatever their names say.
+
     Returns:
-        The experts that count, in order, and their names for every other name of theirs.
+        The experts that count, their names for every other name of theirs, and a sentence for each that stays
+        apart from the one whose name it shares.
     """
-    by_weights: dict[str, list[ExpertRecord]] = {}
+    measured = Counter(result.expert for result in results)
+    scores = _mean_scores(results)
+    counting, alias, warnings = [], dict[str, str](), list[str]()
+    for group in _by_name(experts):
+        first, *others = sorted(group, key=lambda expert: (-measured[expert.name], expert.name))
+        reasons = {other: _contradiction(first, other, scores) for other in others}
+        apart = [other for other, reason in reasons.items() if reason]
+        warnings += [
+            f"{first.name} and {other.name} are named as the same weights, but {reasons[other]}: they count as "
+            "two experts until that is corrected"
+            for other in apart
+        ]
+        counting += [first, *apart]
+        names = {name for expert in group if expert not in apart for name in _names(expert)}
+        alias |= dict.fromkeys(names - {expert.name for expert in (first, *apart)}, first.name)
+    return counting, alias, warnings
+
+
+def _names(expert: ExpertRecord) -> list[str]:
+    """Every name under which the weights of an expert are known, its own first."""
+    names = (expert.name, *expert.aliases)
+    return list(dict.fromkeys([*names, *map(canonical_name, names)]))
+
+
+def _by_name(experts: Iterable[ExpertRecord]) -> list[list[ExpertRecord]]:
+    """Experts, those that share a name together, in order of the first of each group."""
+    group_of: dict[str, list[ExpertRecord]] = {}
     for expert in experts:
-        names = sorted(canonical_name(name) for name in (expert.name, *expert.aliases))
-        known = next((name for name in names if name in by_weights), canonical_name(expert.name))
-        by_weights.setdefault(known, []).append(expert)
-    counting, alias = [], dict[str, str]()
-    for canonical, same in by_weights.items():
-        first = min(same, key=lambda expert: (-measured[expert.name], expert.name))
-        counting.append(first)
-        others = {canonical, *(name for expert in same for name in (expert.name, *expert.aliases))}
-        alias |= dict.fromkeys(others - {first.name}, first.name)
-    return counting, alias
+        shared = {id(group_of[name]): group_of[name] for name in _names(expert) if name in group_of}
+        group = [*(other for members in shared.values() for other in members), expert]
+        group_of |= {name: group for member in group for name in _names(member)}
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def _mean_scores(results: Sequence[ResultRecord]) -> dict[str, dict[tuple[str, str, str], float]]:
+    """Mean score by expert, and by version of a task, metric and protocol."""
+    scores: dict[str, dict[tuple[str, str, str], list[float]]] = {}
+    for result in results:
+        measured = f"{result.task}@{result.task_version}", result.metric, result.protocol
+        scores.setdefault(result.expert, {}).setdefault(measured, []).append(result.score)
+    return {
+        expert: {measured: sum(values) / len(values) for measured, values in row.items()}
+        for expert, row in scores.items()
+    }
+
+
+def _contradiction(
+    one: ExpertRecord, other: ExpertRecord, scores: Mapping[str, Mapping[tuple[str, str, str], float]]
+) -> str:
+    """What says that two experts are not the same weights; empty if nothing does."""
+    if one.weights_hash and other.weights_hash and one.weights_hash != other.weights_hash:
+        return "the weights that were loaded differ"
+    ours, theirs = scores.get(one.name, {}), scores.get(other.name, {})
+    for measured in sorted(ours.keys() & theirs.keys()):
+        if abs(ours[measured] - theirs[measured]) > SAME_WEIGHTS_DIFFER:
+            task, metric, protocol = measured
+            return (
+                f"they measured {ours[measured]:.3g} and {theirs[measured]:.3g} on {task.removesuffix('@0')} "
+                f"({metric}, {protocol})"
+            )
+    return ""
 
 
 def gather_evidence(
@@ -116,8 +173,7 @@ def gather_evidence(
     Raises:
         NotFoundError: If nobody measured anything by that protocol or metric.
     """
-    counts = Counter(result.expert for result in results)
-    counting, alias = same_weights(experts, counts)
+    counting, alias, warnings = same_weights(experts, results)
     hashes = {expert.name: expert.weights_hash for expert in experts}
     usable = [result for result in results if _is_of_these_weights(result, hashes)]
     own = [_measured(result, latest) for result in usable]
@@ -125,7 +181,7 @@ def gather_evidence(
     way = _choose_way(usable, own, elsewhere, metric, protocol)
     known = {expert.name for expert in counting} | alias.keys()
     others = [it for it in _published_experts(content) if it.name not in known] if published else []
-    return Evidence([*map(_completed, counting), *others], [*own, *elsewhere], alias, way)
+    return Evidence([*map(_completed, counting), *others], [*own, *elsewhere], alias, way, tuple(warnings))
 
 
 def versioned(task: str, version: int, latest: Mapping[str, int]) -> str:

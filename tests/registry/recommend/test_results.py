@@ -1,26 +1,68 @@
-"""registry.recommend.results: levels, spreads and standings against one dense least-squares problem."""
+"""registry.recommend.results: which results make which cell of the table."""
+
+from dataclasses import dataclass
 
 import numpy as np
-from references_recommend import normalise_reference
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from references_recommend import gather_reference
 
-from registry.recommend.results import normalise
+from registry.recommend.results import choose_way, from_logit, gather, logit_noise, to_logit
 
-
-def test_normalise_matches_least_squares():
-    generator = np.random.default_rng(2)
-    accuracy = generator.uniform(0.3, 0.9, (8, 1)) + generator.normal(0, 0.05, (8, 7))
-    accuracy[generator.random(accuracy.shape) < 0.4] = np.nan
-    level, spread, z = normalise_reference(accuracy)
-    parts = normalise(accuracy, sweeps=1000, tolerance=1e-14)
-    np.testing.assert_allclose(parts.level, level, atol=1e-8)
-    np.testing.assert_allclose(parts.spread, spread, rtol=1e-12)
-    np.testing.assert_allclose(parts.z[parts.mask], z[parts.mask], atol=1e-6)
+SOURCES = {"x": "", "y": "t0"}
+ALIAS = {"z": "x"}
 
 
-def test_normalise_does_not_blame_experts_for_a_row_of_good_ones():
-    accuracy = np.full((4, 6), np.nan)
-    accuracy[:3] = [0.9, 0.88, 0.7, 0.6, 0.5, 0.4]
-    accuracy[3, :2] = [0.9, 0.88]
-    first, second = normalise(accuracy).z[3, :2]
-    assert first > 0.4
-    assert second > 0.4
+@dataclass(frozen=True)
+class Row:
+    task: str
+    expert: str
+    metric: str
+    protocol: str
+    accuracy: float
+    seed: int | None
+
+
+rows = st.lists(
+    st.builds(
+        Row,
+        task=st.sampled_from(["t0", "t1", "t2"]),
+        expert=st.sampled_from(["x", "y", "z", "gone"]),
+        metric=st.just("accuracy"),
+        protocol=st.sampled_from(["p", "q"]),
+        accuracy=st.sampled_from([0.25, 0.5, 1.0]),
+        seed=st.sampled_from([None, 0, 1]),
+    ),
+    max_size=12,
+)
+
+
+@given(rows, st.sampled_from(["t0", "t1", None]), st.randoms(use_true_random=False))
+def test_gather_is_the_slow_twin_told_twice_and_in_any_order(results, asked, random):
+    way = ("accuracy", "p")
+    cells, own, counts = gather_reference(results, SOURCES, way, asked, ALIAS)
+    told = [*results, *results]
+    random.shuffle(told)
+    made = gather(told, SOURCES, way=way, asked=asked, alias=ALIAS)
+    table = made.table
+    places = zip(*np.nonzero(table.known), strict=True)
+    made_cells = {(table.tasks[r], table.ways[r], table.experts[c]): table.accuracy[r, c] for r, c in places}
+    assert made_cells == pytest.approx(cells)
+    assert {name: value for name, value in zip(SOURCES, made.own, strict=True) if value == value} == own
+    assert {name: made.counts[name] for name in SOURCES} == counts
+
+
+def test_the_way_is_that_of_ones_own_results_first():
+    results = [Row("t1", "x", "accuracy", "q", 0.5, None), *[Row("t2", "x", "accuracy", "p", 0.5, 0)] * 3]
+    assert choose_way(results, None, None, lambda row: row.protocol == "q") == ("accuracy", "q")
+    assert choose_way(results, None, None, lambda row: False) == ("accuracy", "p")
+    assert choose_way(results, "q", None, lambda row: row.protocol == "p") == ("accuracy", "q")
+    assert choose_way([], None, "f1", lambda row: True) == ("f1", "linear_probe_20shot")
+
+
+def test_log_odds_keep_accuracies_but_for_the_edges():
+    accuracy = np.array([0.004, 0.3, 0.5, 0.996])
+    np.testing.assert_allclose(from_logit(to_logit(accuracy)), accuracy)
+    np.testing.assert_allclose(from_logit(to_logit([0.0, 1.0])), [0.004, 0.996])
+    np.testing.assert_allclose(logit_noise(to_logit(0.5), 0.01), 0.04)
