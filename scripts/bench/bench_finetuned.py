@@ -2,64 +2,47 @@
 
     python scripts/bench/bench_finetuned.py [--json FILE]
 
-Truth is ``scripts/bench/data/finetuned.csv``: 12 experts fine-tuned once on 20 images a class of 8 reported
-tasks. Each task is left out; the recommender and the rules know the linear probes of the other tasks only. One
-run has a noise of some hundredths.
+Truth is ``scripts/bench/data/finetuned.csv``: 12 experts fine-tuned once on 20 images a class of 8 tasks. Each
+task is left out; the recommender and the rules know the linear probes of the other tasks only. One run has a
+noise of some hundredths.
 """
 
-import csv
 from pathlib import Path
 
 import click
 import numpy as np
-from bench_recommend import BENCHMARK, OURS, measures
+from answer_data import BENCHMARK, read_results, read_starter
+from answer_rules import judge, show, static_scores, summarise
+from answer_worlds import World
 from machine import print_machine, save_figures
-from recommend_rules import LeftOut, static_scores
-from recommend_worlds import GENERALIST, read_starters
-
-MEASURES = ("tau_w", "regret@1")
 
 
 @click.command()
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the same figures here.")
-def main(json_path: Path | None) -> None:
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+def main(json_path: Path | None, seed: int) -> None:
     """Print regret and rank agreement with fine-tuned accuracies, means over tasks."""
     about = print_machine()
-    world = read_starters([BENCHMARK], [BENCHMARK / "scores.csv"])
+    world = World(*read_starter(BENCHMARK, toys=False))
+    tuned = read_results(BENCHMARK / "finetuned.csv")
+    after = World(world.tasks, world.experts, tuned)
+    truth = world.truth(world.tasks.names)
     rows: dict[str, list[list[float]]] = {}
-    for task, tuned in read_tuned(BENCHMARK / "finetuned.csv").items():
-        place = world.tasks.index(task)
-        left = LeftOut(world, place, world.without_task(place))
-        chosen = [world.experts.index(expert) for expert in tuned]
-        truth = np.array(list(tuned.values()))
-        static = static_scores(world.accuracy[left.rest])
+    for task in sorted({row.task for row in tuned}):
+        left = world.tasks.without_task(task)
+        rest = [place for place, name in enumerate(world.tasks.names) if name not in left]
+        (accuracy,) = after.truth([task], (tuned[0].metric, tuned[0].protocol))
+        probe = np.nan_to_num(truth[world.tasks.names.index(task)])
         scores = {
-            "static": static,
-            "generalist": static + 1e3 * (np.array(world.experts) == GENERALIST),
-            "ours": left.fit(OURS["ours"])[1].mean,
-            "linear probe of the task itself": world.accuracy[place],
-            "score: logme": world.scores["logme"][place],
+            "static": static_scores(truth[rest]),
+            "linear probe of the task itself": probe,
+            "ours": world.predict(world.fit(left), task).logit,
         }
         for rule, values in scores.items():
-            tau, regret, *_ = measures(values[chosen], truth, relative_error=False)
-            rows.setdefault(rule, []).append([tau, regret])
-    figures = {
-        rule: dict(zip(MEASURES, np.mean(values, axis=0).tolist(), strict=True))
-        for rule, values in rows.items()
-    }
-    print(f"{len(rows['ours'])} tasks, fine-tuned")
-    for rule, found in figures.items():
-        print(f"{rule:34}" + "".join(f"{name:>10} {found[name]:.3f}" for name in MEASURES))
+            rows.setdefault(rule, []).append(judge(values, accuracy))
+    figures = summarise(rows, draws=2000, seed=seed)
+    show(f"fine-tuned: {len(rows['ours'])} tasks", figures)
     save_figures(json_path, {"machine": about, "figures": figures})
-
-
-def read_tuned(path: Path) -> dict[str, dict[str, float]]:
-    """Fine-tuned accuracy by task and expert."""
-    tuned: dict[str, dict[str, float]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            tuned.setdefault(row["task"], {})[row["expert"]] = float(row["accuracy"])
-    return tuned
 
 
 if __name__ == "__main__":

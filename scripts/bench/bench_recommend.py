@@ -1,266 +1,153 @@
-"""Regret and rank agreement of the recommender beside its baselines, on tasks that it has not seen.
+"""Whether answers are right: on real models, from the first day, and with every result that is added.
 
-    python scripts/bench/bench_recommend.py [--quick] [--json FILE] [--seed 0] [--tables ../shared/tables]
-    python scripts/bench/bench_recommend.py --data DIR --results FILE
+    python scripts/bench/bench_recommend.py [--quick] [--json FILE] [--seed 0]
 
-Two kinds of world. The real benchmark, ``scripts/bench/data``: tasks that have images and so distances. It is
-run with one task left out (and what asks the same of the same images) and with its family left out (all that
-show the same things); figures are of the tasks that nothing was chosen on. Published tables come without
-images: there the recommender has only past results to go by, and must not lose to the static ranking; picked
-one after the other, each measured before the next, it should beat the static top 3 and 5.
+Worlds, each with what is left out of what is known:
 
-With --data and --results, tasks of your own are judged, which the benchmark never saw: a folder of class
-folders for each, and a CSV of task, expert and accuracy. They join the benchmark, so name the experts as it
-does where they are the same.
+- real experts: 15 pretrained networks on 31 tasks, one task (or what shows the same) left out; then 3 to 20
+  tasks only that have results;
+- first day: the same networks never measured, beside the starter content, and with published results too;
+- experts left out: a fifth of TransferGraph's; encoders that another table measured as the same weights; each
+  of 11 supervised networks;
+- toys: the benchmark of small networks, ``scripts/bench/data``, on tasks of their own and on tasks that share
+  images and differ in labels;
+- protocols: own results in another protocol beside those that are asked about.
 
-An expert is never judged on, nor learnt about from, images that it has seen. The task left out takes part in
-nothing: not in levels, weights or errors.
-
-Figures per task: tau_w is ``scipy.stats.weightedtau(score, accuracy)``; regret@k the best accuracy minus the
-best among the k picks; error+ the increase of error over the best, relative (on ``cub_inat_50``, as published,
-the regrets too); passes the experts that were run on the task; ms the time of the answer. In brackets, 90%
-percentile bootstrap intervals over tasks.
-
-Axes: T tasks, M experts.
+Peers are simple rules: the best on average (static), the largest, the best on the nearest task, ImageNet order.
+Figures are means over tasks with 90% bootstrap intervals: tau_w is ``scipy.stats.weightedtau``; regret@k the
+best accuracy minus the best among the k picks; covered and width are of 90% intervals. The last part compares
+them with what they are meant to be. All but the toys need ``$T2V_SHARED`` or ../shared.
 """
 
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
+from answer_data import SHARED
+from answer_left_out import bench_alias, bench_supervised, bench_transfergraph
+from answer_rules import Figures, show, show_lines, summarise
+from answer_worlds import bench_few, bench_first_day, bench_protocols, bench_real, bench_toys, real_world
 from machine import print_machine, save_figures
-from recommend_rules import TRIALS, LeftOut, sequential_picks, simple_rules, with_trials
-from recommend_worlds import World, read_starters, read_table
-from scipy.stats import weightedtau
 
-from registry.recommend.prediction import Prediction, expected_regret
-from registry.recommend.prior import Prior
+Summary = dict[str, dict[str, Any]]
+Lines = list[tuple[str, float, str, float]]
+"""Name, figure, ``<=`` or ``>=``, bound."""
 
-BENCHMARK = Path(__file__).parent / "data"
-TABLES = ("transfergraph", "supervised_11x11", "parc_controlled", "cub_inat_50")
-MEASURES = ("tau_w", "regret@1", "regret@3", "regret@5", "error+", "passes", "ms")
-CALIBRATION = ("covered", "width", "expected_regret", "regret")
-OURS = {
-    "ours": ("root_ratio", "domain"),
-    "ours, Fisher only": ("root_ratio",),
-    "ours, task2vec only": ("task2vec",),
-    "ours, domain only": ("domain",),
-}
-Rows = dict[str, list[list[float]]]
+ONE, FAMILY = "real experts, one task left out", "real experts, its family left out"
+FEW = "real experts, {} known tasks"
+FIRST_DAY, PUBLISHED = "first day, starter content", "first day, published results too"
+GRAPH = "transfergraph, a fifth of the experts left out"
+ALIAS = "mteb_image from open_clip_zero_shot"
+SUPERVISED = "sfda_supervised, one expert left out"
+TOYS = "toys, {} left out, {}"
 
 
-def measures(scores: np.ndarray, truth: np.ndarray, *, relative_error: bool) -> list[float]:
-    """The first five ``MEASURES`` of one task; tau_w is NaN where all scores tie."""
-    order = np.argsort(-scores, kind="stable")
-    unit = 1 - truth.max() if relative_error else 1.0
-    regrets = [float((truth.max() - truth[order[:k]].max()) / unit) for k in (1, 3, 5)]
-    tied = len(truth) < 3 or np.ptp(scores) == 0
-    least = max(1 - truth.max(), 0.01)
-    return [
-        float("nan") if tied else float(weightedtau(scores, truth).statistic),
-        *regrets,
-        float((truth.max() - truth[order[0]]) / least),
+def run_worlds(*, quick: bool, seed: int) -> dict[str, Figures]:
+    """Rows of figures of every world whose files are there, by its title."""
+    worlds: dict[str, Figures] = {}
+    if (SHARED / "real").is_dir():
+        real = real_world()
+        worlds[ONE] = bench_real(real, families=False, quick=quick)
+        worlds[FAMILY] = bench_real(real, families=True, quick=quick)
+        for count, rows in bench_few(real, seed=seed, quick=quick).items():
+            worlds[FEW.format(count)] = rows
+        worlds["protocols"] = bench_protocols(real, seed=seed, quick=quick)
+        worlds[FIRST_DAY] = bench_first_day(real, published=False, quick=quick)
+        if (SHARED / "tables").is_dir() and not quick:
+            worlds[PUBLISHED] = bench_first_day(real, published=True, quick=True)
+    if (SHARED / "tables").is_dir():
+        worlds[GRAPH] = bench_transfergraph(quick=quick)
+        worlds[ALIAS] = bench_alias()
+        worlds[SUPERVISED] = bench_supervised()
+    for families in (False, True):
+        for title, rows in bench_toys(families=families, quick=quick).items():
+            worlds[TOYS.format("its family" if families else "one task", title)] = rows
+    return worlds
+
+
+def list_bounds(worlds: dict[str, Summary]) -> Lines:
+    """What the figures of the worlds that ran are meant to be."""
+    lines: Lines = []
+    if ONE in worlds:
+        lines += real_bounds(worlds) + first_day_bounds(worlds)
+    if GRAPH in worlds:
+        lines += [
+            ("transfergraph tau_w", mean(worlds[GRAPH], "ours", "tau_w"), ">=", 0.45),
+            ("transfergraph regret@1", mean(worlds[GRAPH], "ours", "regret@1"), "<=", 0.02),
+            ("mteb_image from open_clip regret@1", mean(worlds[ALIAS], "ours", "regret@1"), "<=", 0.012),
+            ("sfda_supervised tau_w", mean(worlds[SUPERVISED], "ours", "tau_w"), ">=", 0.65),
+        ]
+    toys = worlds[TOYS.format("one task", "relabelled")]
+    lines.append(("relabelled toys tau_w, the former model", mean(toys, "ours", "tau_w"), ">=", 0.689))
+    for title, rules in worlds.items():
+        for rule, figures in rules.items():
+            if figures["covered"] is not None and not rule.startswith("ours, "):  # trials
+                covered = figures["covered"]["mean"]
+                lines.append((f"coverage, {title}, {rule}", covered, ">=", 0.85))
+                lines.append((f"coverage, {title}, {rule}", covered, "<=", 0.95))
+    return lines
+
+
+def real_bounds(worlds: dict[str, Summary]) -> Lines:
+    """Of real experts on tasks left out: beside the best on average, without trials and with them."""
+    one, family = worlds[ONE], worlds[FAMILY]
+    static, third = mean(one, "static", "regret@1"), mean(one, "static", "regret@3")
+    low, high = family["static"]["regret@1"]["interval"]
+    loose = mean(family, "static", "regret@1") + (high - low) / 2
+    tried = mean(one, "ours, --try 3", "regret@1")
+    measured = mean(one, "static, first 3 measured", "regret@1")
+    lines: Lines = [
+        ("real, width", mean(one, "ours", "width"), "<=", 0.35),
+        ("real, @1 against static", mean(one, "ours", "regret@1"), "<=", static),
+        ("real, @3 against 75% of static", mean(one, "ours", "regret@3"), "<=", 0.75 * third),
+        ("real, family out, @1 against static and its error", mean(family, "ours", "regret@1"), "<=", loose),
+        ("real, --try 3 against 60% of static", tried, "<=", 0.6 * static),
+        ("real, --try 3 against static's first three measured", tried, "<=", measured),
+        (
+            "real, all tried against 25% of static",
+            mean(one, "ours, all tried", "regret@1"),
+            "<=",
+            0.25 * static,
+        ),
     ]
+    for count in (3, 5, 10, 20):
+        few = worlds[FEW.format(count)]
+        ours, peer = mean(few, "ours", "regret@1"), mean(few, "static", "regret@1")
+        lines.append((f"real, {count} known tasks, @1 against static", ours, "<=", peer))
+    return lines
 
 
-def judge_task(left: LeftOut, generator: np.random.Generator) -> tuple[Rows, Rows]:
-    """Every rule and every variant of ours on one task, and the calibration of ours."""
-    world, known = left.world, left.known
-    truth = world.accuracy[left.task, known]
-    rows: Rows = {}
-    calibration: Rows = {}
-
-    def add(name: str, scores: np.ndarray, passes: int, seconds: float) -> None:
-        figures = measures(scores[known], truth, relative_error=world.relative_error)
-        rows[name] = [[*figures, float(passes), 1e3 * seconds]]
-
-    draws = [
-        measures(generator.random(known.sum()), truth, relative_error=world.relative_error) for _ in range(100)
-    ]
-    rows["random"] = [[*np.mean(draws, axis=0).tolist(), 0.0, 0.0]]
-    for name, scores, passes in simple_rules(left):
-        add(name, scores, passes, 0.0)
-    variants = OURS if world.likeness else {"ours": ()}
-    for name, descriptors in variants.items():
-        start = time.perf_counter()
-        prior, prediction = left.fit(descriptors)
-        add(name, prediction.mean, 0, time.perf_counter() - start)
-        calibration[name] = [calibrate(prior, prediction, known, truth)]
-        if name == "ours" and world.scores:
-            everything = int(known.sum())
-            numbers = (*TRIALS, -(-everything // 4), everything)
-            for number, current in with_trials(left, prediction, numbers):
-                for title in trial_titles(number, numbers):
-                    add(title, current.mean, number, time.perf_counter() - start)
-        if name == "ours" and not world.likeness:
-            picks = sequential_picks(left, prediction, 5)
-            ranked = prediction.mean - 1e3
-            ranked[picks] = 1e3 - np.arange(len(picks))
-            add("ours, one after the other", ranked, 5, time.perf_counter() - start)
-    return rows, calibration
+def first_day_bounds(worlds: dict[str, Summary]) -> Lines:
+    """Of real experts never measured: beside the better of two simple rules."""
+    day = worlds[FIRST_DAY]
+    better = min(mean(day, rule, "regret@1") for rule in ("largest", "ImageNet order"))
+    return [("first day, @1 against 1.2 of the better rule", mean(day, "ours", "regret@1"), "<=", 1.2 * better)]
 
 
-def trial_titles(number: int, numbers: tuple[int, ...]) -> list[str]:
-    """What a number of trials is called; a quarter of the experts may be one of the others."""
-    titles = [f"ours, --try {it}" for it in TRIALS if it == number]
-    if number == numbers[-2]:
-        titles.append("ours, a quarter tried")
-    if number == numbers[-1]:
-        titles.append("ours, all tried")
-    return titles
-
-
-def calibrate(prior: Prior, prediction: Prediction, known: np.ndarray, truth: np.ndarray) -> list[float]:
-    """``CALIBRATION`` of one task: coverage and width of intervals, expected and true regret of the pick."""
-    judged = prediction.of(np.flatnonzero(known))
-    half = prior.quantile * judged.sd
-    low, high = np.clip(judged.mean - half, 0, 1), np.clip(judged.mean + half, 0, 1)
-    pick = int(np.argmax(judged.mean))
-    covered = np.mean((low <= truth) & (truth <= high))
-    expected = expected_regret(judged)[pick]
-    return [float(covered), float(np.mean(high - low)), float(expected), float(truth.max() - truth[pick])]
-
-
-def judge(
-    world: World, tasks: Iterable[int], rest_of: Callable[[int], np.ndarray], seed: int
-) -> tuple[list[int], Rows, Rows]:
-    """Leave out each task in turn: the tasks that could be judged, and a row of figures for each of them."""
-    generator = np.random.default_rng(seed)
-    rows: Rows = {}
-    calibration: Rows = {}
-    judged = []
-    for task in tasks:
-        if np.isfinite(world.accuracy[task]).sum() < 2:
-            continue
-        found, calibrated = judge_task(LeftOut(world, task, rest_of(task)), generator)
-        for gathered, new in ((rows, found), (calibration, calibrated)):
-            for name, row in new.items():
-                gathered.setdefault(name, []).extend(row)
-        judged.append(task)
-    return judged, rows, calibration
-
-
-def summarise(rows: Rows, names: tuple[str, ...], chosen: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
-    """Mean over the chosen tasks and 90% bootstrap interval of each figure; ``None`` where not defined."""
-    samples = np.random.default_rng(seed).integers(len(chosen), size=(draws, len(chosen)))
-    summary: dict[str, Any] = {}
-    for rule, values in rows.items():
-        table = np.array(values)[chosen]
-        summary[rule] = {}
-        for column, name in enumerate(names):
-            figures = table[:, column]
-            if np.isnan(figures).any():
-                summary[rule][name] = None
-                continue
-            interval = np.quantile(figures[samples].mean(axis=1), [0.05, 0.95]).tolist()
-            summary[rule][name] = {"mean": float(figures.mean()), "interval": interval}
-    return summary
-
-
-def show(title: str, summary: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Print one table."""
-    print(f"\n{title}")
-    print(f"{'':30}" + "".join(f"{name:>23}" for name in names))
-    for rule, figures in summary.items():
-        cells = []
-        for name in names:
-            figure = figures[name]
-            if figure is None:
-                cells.append("-")
-            elif name in {"passes", "ms"}:
-                cells.append(f"{figure['mean']:.0f}")
-            else:
-                low, high = figure["interval"]
-                cells.append(f"{figure['mean']:.4f} [{low:.4f}, {high:.4f}]")
-        print(f"{rule:30}" + "".join(f"{cell:>23}" for cell in cells))
-
-
-def bench_starters(world: World, *, development: bool, quick: bool, seed: int) -> dict[str, Any]:
-    """The real benchmark, with one task and with its family left out."""
-    tasks = [t for t in range(len(world.tasks)) if world.is_reported(t) is not development]
-    tasks = tasks[:: max(1, len(tasks) // 6)] if quick else tasks
-    figures: dict[str, Any] = {}
-    for title, rest_of in (("one task", world.without_task), ("its family", world.without_family)):
-        judged, rows, calibration = judge(world, tasks, rest_of, seed)
-        groups = {
-            "all": np.arange(len(judged)),
-            "own labels": np.flatnonzero([not world.is_relabelled(t) for t in judged]),
-            "relabelled": np.flatnonzero([world.is_relabelled(t) for t in judged]),
-        }
-        for group, chosen in groups.items():
-            if len(chosen) > 1:
-                ranking = summarise(rows, MEASURES, chosen, 200 if quick else 5000, seed)
-                show(f"{title} left out, {group}: {len(chosen)} tasks", ranking, MEASURES)
-                figures[f"{title}, {group}"] = ranking
-        calibrated = summarise(calibration, CALIBRATION, groups["all"], 200 if quick else 5000, seed)
-        show(f"{title} left out: calibration of 90% intervals and of expected regret", calibrated, CALIBRATION)
-        figures[f"{title}, calibration"] = calibrated
-    return figures
-
-
-def bench_table(name: str, world: World, *, quick: bool, seed: int) -> dict[str, Any]:
-    """A published table, with one task left out."""
-    tasks = range(0, len(world.tasks), 8 if quick else 1)
-    judged, rows, calibration = judge(world, tasks, world.without_task, seed)
-    chosen, draws = np.arange(len(judged)), 200 if quick else 5000
-    ranking = summarise(rows, MEASURES, chosen, draws, seed)
-    calibrated = summarise(calibration, CALIBRATION, chosen, draws, seed)
-    relative = ", regret relative to the least error" if world.relative_error else ""
-    show(f"{name}: {len(judged)} tasks, {len(world.experts)} experts{relative}", ranking, MEASURES)
-    show(f"{name}: calibration of 90% intervals and of expected regret", calibrated, CALIBRATION)
-    return {"ranking": ranking, "calibration": calibrated}
+def mean(summary: Summary, rule: str, name: str) -> float:
+    """One figure."""
+    return float(summary[rule][name]["mean"])
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="A few tasks of each, and fewer bootstrap draws.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the same figures here.")
-@click.option("--seed", default=0, show_default=True, help="Of the random rule and the bootstrap.")
-@click.option("--starter", "folders", type=click.Path(path_type=Path), multiple=True, help="In place of ours.")
-@click.option("--scores", type=click.Path(path_type=Path), multiple=True, help="Of measure_scores.py.")
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Tasks of your own."
-)
-@click.option("--results", type=click.Path(exists=True, path_type=Path), help="CSV of results on them.")
-@click.option("--development", is_flag=True, help="The tasks that things are chosen on instead.")
-@click.option(
-    "--tables",
-    type=click.Path(path_type=Path),
-    default=Path(__file__).parents[3] / "shared" / "tables",
-    help="Folder of published tables.",
-)
-def main(
-    quick: bool,
-    json_path: Path | None,
-    seed: int,
-    folders: tuple[Path, ...],
-    scores: tuple[Path, ...],
-    data: Path | None,
-    results: Path | None,
-    development: bool,
-    tables: Path,
-) -> None:
-    """Print regret, rank agreement and calibration on the real benchmark and on every table there is.
-
-    Raises:
-        UsageError: If only one of --data and --results is given.
-    """
+@click.option("--seed", default=0, show_default=True, help="Of draws of tasks and of the bootstrap.")
+def main(quick: bool, json_path: Path | None, seed: int) -> None:
+    """Print regret, rank agreement and calibration in every world, and what they are meant to be."""
     about = print_machine()
-    if (data is None) != (results is None):
-        raise click.UsageError("--data and --results go together: name both, or neither")
-    own = (data, results) if data and results else None
-    world = read_starters(folders or (BENCHMARK,), scores or (BENCHMARK / "scores.csv",), own)
-    print(f"{len(world.tasks)} tasks, {len(world.experts)} experts")
-    figures = {"benchmark": bench_starters(world, development=development, quick=quick, seed=seed)}
-    for name in TABLES:
-        path = tables / f"{name}.csv"
-        if path.exists():
-            figures[name] = bench_table(name, read_table(path), quick=quick, seed=seed)
-        else:
-            print(f"{path} is not there: skipped")
-    save_figures(json_path, {"machine": about, "seed": seed, "figures": figures})
+    for part in ("real", "tables"):
+        if not (SHARED / part).is_dir():
+            print(f"{SHARED / part} is not there: worlds that need it are skipped")
+    start = time.perf_counter()
+    worlds: dict[str, Summary] = {}
+    for title, rows in run_worlds(quick=quick, seed=seed).items():
+        worlds[title] = summarise(rows, draws=200 if quick else 2000, seed=seed)
+        show(f"{title}: {max(len(values) for values in rows.values())} rows", worlds[title])
+    lines = show_lines(list_bounds(worlds))
+    print(f"\n{time.perf_counter() - start:.0f} seconds")
+    save_figures(json_path, {"machine": about, "seed": seed, "figures": worlds, "bounds": lines})
 
 
 if __name__ == "__main__":

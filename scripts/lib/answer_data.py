@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from registry.distances import cosine_distances, pairwise
 from registry.recommend.facts import ExpertFacts, facts_of
 from registry.recommend.levels import TaskFacts
-from registry.distances import cosine_distances, pairwise
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("T2V_SHARED", ROOT.parent / "shared"))
@@ -125,12 +125,12 @@ def read_starter(
 ) -> tuple[Tasks, list[ExpertFacts], list[Measured]]:
     """Starter content, or a benchmark of its form."""
     with (folder / "starter.json").open(encoding="utf-8") as file:
-        told = json.load(file)
+        content = json.load(file)
     with np.load(folder / "embeddings.npz", allow_pickle=False) as arrays:
         fisher, domain = arrays["fisher"], arrays["domain"]
-    heads = {row["task"]: row["head_accuracy"] for row in told["embeddings"]}
-    order = [row["task"] for row in told["embeddings"]]
-    tasks = {row["name"]: row for row in told["tasks"]}
+    heads = {row["task"]: row["head_accuracy"] for row in content["embeddings"]}
+    order = [row["task"] for row in content["embeddings"]]
+    tasks = {row["name"]: row for row in content["tasks"]}
     facts = {
         name: TaskFacts(heads[name], tasks[name]["num_classes"], tasks[name]["num_samples"]) for name in order
     }
@@ -145,12 +145,15 @@ def read_starter(
     }
     experts = [
         replace(_expert(row), toy=toys)
-        for row in told["experts"]
+        for row in content["experts"]
         if "removed_at" not in row or not row["removed_at"]
     ]
     sizes = {name: fact.num_samples or 0 for name, fact in facts.items()}
-    found = Tasks(order, facts, distances, images)
-    return found, [facts_of(expert, sizes) for expert in experts], read_results(folder / "results.csv")
+    return (
+        Tasks(order, facts, distances, images),
+        [facts_of(expert, sizes) for expert in experts],
+        read_results(folder / "results.csv"),
+    )
 
 
 def _expert(row: dict[str, str]) -> Expert:
@@ -160,7 +163,7 @@ def _expert(row: dict[str, str]) -> Expert:
 
 
 def read_results(path: Path) -> list[Measured]:
-    """Results of a CSV, with the metric and protocol of our own where none is told."""
+    """Results of a CSV, with the metric and protocol of our own where a row has none."""
     with path.open(newline="", encoding="utf-8") as file:
         return [
             Measured(

@@ -42,13 +42,13 @@ def bench_transfergraph(*, quick: bool) -> Figures:
             prediction = ask(prior, FINE_TUNED).of(left)
             sizes = np.array([world.experts[place].num_params or 0 for place in left])
             for number in range(len(tasks)):
-                known = truth[number, left]
-                if np.isfinite(known).sum() < 3 or np.isfinite(truth[number, rest]).sum() < 3:
+                accuracy = truth[number, left]
+                if np.isfinite(accuracy).sum() < 3 or np.isfinite(truth[number, rest]).sum() < 3:
                     continue
-                rows.setdefault("largest", []).append(judge(sizes, known))
-                rows.setdefault("ours", []).append(judge(prediction.logit, known, prediction))
+                rows.setdefault("largest", []).append(judge(sizes, accuracy))
+                rows.setdefault("ours", []).append(judge(prediction.logit, accuracy, prediction))
                 others = np.delete(truth, number, axis=0)
-                rows.setdefault("their own static", []).append(judge(_static(others)[left], known))
+                rows.setdefault("their own static", []).append(judge(_static(others)[left], accuracy))
     return rows
 
 
@@ -72,10 +72,10 @@ def bench_alias() -> Figures:
     means = world.truth(sorted({row.task for row in zero_shot}), ("accuracy", "zero_shot"))
     rows: Figures = {}
     for task in sorted({row.task for row in images}):
-        known = np.array([truth.get((task, name), np.nan) for name in alias])
-        if np.isfinite(known).sum() > 2:
-            rows.setdefault("mean zero-shot", []).append(judge(np.nanmean(means[:, places], axis=0), known))
-            rows.setdefault("ours", []).append(judge(prediction.logit, known, prediction))
+        accuracy = np.array([truth.get((task, name), np.nan) for name in alias])
+        if np.isfinite(accuracy).sum() > 2:
+            rows.setdefault("mean zero-shot", []).append(judge(np.nanmean(means[:, places], axis=0), accuracy))
+            rows.setdefault("ours", []).append(judge(prediction.logit, accuracy, prediction))
     return rows
 
 
@@ -85,14 +85,14 @@ def bench_supervised() -> Figures:
     names = sorted({row.expert for row in results})
     world = World(NOTHING, published_facts(names), results)
     tasks = sorted({row.task for row in results})
-    known = {(row.task, row.expert): row.accuracy for row in results}  # in the metric of each task
-    truth = np.array([[known.get((task, name), np.nan) for name in names] for task in tasks])
+    measured = {(row.task, row.expert): row.accuracy for row in results}  # in the metric of each task
+    truth = np.array([[measured.get((task, name), np.nan) for name in names] for task in tasks])
     alone = [ask(world.fit(unknown=[name]), FINE_TUNED).of(np.array([i])) for i, name in enumerate(names)]
     joined = Prediction(
-        logit=np.concatenate([it.logit for it in alone]),
-        covariance=np.diag([it.covariance[0, 0] for it in alone]),
-        level_sd=float(np.mean([it.level_sd for it in alone])),
-        quantile=np.concatenate([it.quantile for it in alone]),
+        logit=np.concatenate([single.logit for single in alone]),
+        covariance=np.diag([single.covariance[0, 0] for single in alone]),
+        level_sd=float(np.mean([single.level_sd for single in alone])),
+        quantile=np.concatenate([single.quantile for single in alone]),
         measured=np.full(len(names), np.nan),
     )
     sizes = np.array([expert.num_params or 0 for expert in world.experts])

@@ -24,15 +24,15 @@ def judge(scores: np.ndarray, truth: np.ndarray, prediction: Prediction | None =
         truth: ``[M]`` accuracies, NaN where not known.
         prediction: Whose intervals are judged, if there are any.
     """
-    known = np.isfinite(truth)
-    accuracy, given = truth[known], scores[known]
+    judged = np.isfinite(truth)
+    accuracy, given = truth[judged], scores[judged]
     order = np.argsort(-given, kind="stable")
     regrets = [float(accuracy.max() - accuracy[order[:k]].max()) for k in (1, 3)]
     tied = len(accuracy) < 3 or np.ptp(given) == 0 or np.ptp(accuracy) == 0
     tau = float("nan") if tied else float(weightedtau(given, accuracy).statistic)
     if prediction is None:
         return [tau, *regrets, float("nan"), float("nan")]
-    low, high = (end[known] for end in prediction.interval)
+    low, high = (end[judged] for end in prediction.interval)
     covered = float(np.mean((low <= accuracy) & (accuracy <= high)))
     return [tau, *regrets, covered, float(np.mean(high - low))]
 
@@ -95,9 +95,9 @@ def show(title: str, summary: Mapping[str, Mapping[str, Any]]) -> None:
 def show_lines(lines: Sequence[tuple[str, float, str, float]]) -> list[dict[str, Any]]:
     """Print figures beside what they must be: name, figure, ``<=`` or ``>=``, bound."""
     print("\nacceptance")
-    found = []
+    rows = []
     for name, figure, sign, bound in lines:
         good = figure <= bound + 1e-9 if sign == "<=" else figure >= bound - 1e-9
         print(f"  {'holds ' if good else 'FAILS '} {name}: {figure:.4f} {sign} {bound:.4f}")
-        found.append({"name": name, "figure": figure, "sign": sign, "bound": bound, "holds": bool(good)})
-    return found
+        rows.append({"name": name, "figure": figure, "sign": sign, "bound": bound, "holds": bool(good)})
+    return rows

@@ -3,10 +3,9 @@
 Axes: T tasks, M experts.
 """
 
-import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 from answer_data import (
@@ -27,9 +26,9 @@ from registry.recommend.facts import ExpertFacts
 from registry.recommend.prediction import Prediction
 from registry.recommend.prior import Asked, Prior, fit_prior
 from registry.recommend.results import Way, gather
-from registry.scores.trial_scores import trial_scores
 from registry.recommend.trials import TrialEvidence
 from registry.recommend.trials import TrialPlan, try_experts
+from registry.scores.trial_scores import trial_scores
 
 TRIALS = (1, 3, 5)
 DEVELOPMENT = {
@@ -70,21 +69,21 @@ class World:
     def predict(self, prior: Prior, task: str, way: Way = WAY) -> Prediction:
         """What a fit expects of a task."""
         near = self.tasks.among(prior.table.tasks, [task])
-        source = self.tasks.among([it.source_task for it in self.experts], [task])["domain"][:, 0]
-        told = Asked(way, self.tasks.facts[task], {name: it[:, 0] for name, it in near.items()}, source, task)
-        return prior.predict(told)
+        source = self.tasks.among([expert.source_task for expert in self.experts], [task])["domain"][:, 0]
+        distances = {name: values[:, 0] for name, values in near.items()}
+        return prior.predict(Asked(way, self.tasks.facts[task], distances, source, task))
 
     def truth(self, names: Sequence[str], way: Way = WAY) -> np.ndarray:
         """``[T, M]`` accuracies on some tasks, NaN where there is none or the expert was trained there."""
         place = {expert.name: number for number, expert in enumerate(self.experts)}
         row_of = {name: number for number, name in enumerate(names)}
-        found = np.full((len(names), len(self.experts)), np.nan)
+        table = np.full((len(names), len(self.experts)), np.nan)
         for row in self.results:
             if row.task not in row_of or row.expert not in place or (row.metric, row.protocol) != way:
                 continue
             if self.experts[place[row.expert]].source_task != row.task:
-                found[row_of[row.task], place[row.expert]] = row.accuracy
-        return found
+                table[row_of[row.task], place[row.expert]] = row.accuracy
+        return table
 
 
 def real_world() -> World:
@@ -98,7 +97,7 @@ def bench_real(world: World, *, families: bool, quick: bool) -> Figures:
     """Every rule and number of trials, each task (and its family) left out in turn."""
     names = sorted({row.task for row in world.results})
     truth = world.truth(names)
-    scores = sample_scores(names, world.experts)
+    experts = tuple(expert.name for expert in world.experts)
     sizes = np.array([expert.num_params or 0 for expert in world.experts])
     rows: Figures = {}
     for number in range(0, len(names), 5 if quick else 1):
@@ -108,6 +107,7 @@ def bench_real(world: World, *, families: bool, quick: bool) -> Figures:
         static = static_scores(truth[rest])
         near = world.tasks.among([names[i] for i in rest], [task])["domain"][:, 0]
         prediction = world.predict(world.fit(left), task)
+        scores = sample_scores(task, experts)
         add = _adder(rows, truth[number])
         add("static", static)
         add("largest", sizes)
@@ -117,21 +117,21 @@ def bench_real(world: World, *, families: bool, quick: bool) -> Figures:
         for count in (*TRIALS, len(world.experts)):
             title = "ours, all tried" if count == len(world.experts) else f"ours, --try {count}"
             tried = try_experts(
-                [expert.name for expert in world.experts],
+                experts,
                 prediction,
                 np.isfinite(truth[number]),
                 plan=TrialPlan(count),
-                run=lambda place, task=task: TrialEvidence(place, scores=scores[task, place]),  # type: ignore[misc]
+                run=lambda place, scores=scores: TrialEvidence(place, scores=scores[place]),  # type: ignore[misc]
             ).prediction
             add(title, tried.logit, tried)
     return rows
 
 
-def bench_few(world: World, *, seed: int, quick: bool) -> dict[str, Figures]:
+def bench_few(world: World, *, seed: int, quick: bool) -> dict[int, Figures]:
     """Few known tasks, drawn at random, against static."""
     names = sorted({row.task for row in world.results})
     truth, generator = world.truth(names), np.random.default_rng(seed)
-    found: dict[str, Figures] = {}
+    worlds: dict[int, Figures] = {}
     for count in (3, 5, 10, 20):
         rows: Figures = {}
         for number in range(0, len(names), 5 if quick else 1):
@@ -143,8 +143,8 @@ def bench_few(world: World, *, seed: int, quick: bool) -> dict[str, Figures]:
                 add = _adder(rows, truth[number])
                 add("static", static_scores(truth[rest]))
                 add("ours", prediction.logit, prediction)
-        found[f"{count} known tasks"] = rows
-    return found
+        worlds[count] = rows
+    return worlds
 
 
 def bench_first_day(real: World, *, published: bool, quick: bool) -> Figures:
@@ -174,7 +174,7 @@ def bench_toys(*, families: bool, quick: bool) -> dict[str, Figures]:
     world = World(tasks, experts, results)
     judged = [name for name in tasks.names if not tasks.images[name] <= DEVELOPMENT]
     truth = world.truth(tasks.names)
-    found: dict[str, Figures] = {"own labels": {}, "relabelled": {}}
+    worlds: dict[str, Figures] = {"own labels": {}, "relabelled": {}}
     for name in judged[:: 10 if quick else 1]:
         number = tasks.names.index(name)
         if np.isfinite(truth[number]).sum() < 3:
@@ -182,11 +182,11 @@ def bench_toys(*, families: bool, quick: bool) -> dict[str, Figures]:
         left = tasks.without_family(name) if families else tasks.without_task(name)
         rest = [i for i, other in enumerate(tasks.names) if other not in left]
         prediction = world.predict(world.fit(left), name)
-        rows = found["own labels" if tasks.images[name] == {name} else "relabelled"]
+        rows = worlds["own labels" if tasks.images[name] == {name} else "relabelled"]
         add = _adder(rows, truth[number])
         add("static", static_scores(truth[rest]))
         add("ours", prediction.logit, prediction)
-    return found
+    return worlds
 
 
 def bench_protocols(real: World, *, seed: int, quick: bool) -> Figures:
@@ -197,7 +197,9 @@ def bench_protocols(real: World, *, seed: int, quick: bool) -> Figures:
     names = sorted({row.task for row in real.results})
     generator = np.random.default_rng(seed)
     logits = {row: float(np.log(row.accuracy / (1 - row.accuracy))) for row in real.results}
-    level = {name: float(np.mean([it for row, it in logits.items() if row.task == name])) for name in names}
+    level = {
+        name: float(np.mean([logit for row, logit in logits.items() if row.task == name])) for name in names
+    }
     drawn = [row for row in real.results if generator.random() < 0.25]
     tuned = []
     for row in drawn:
@@ -220,25 +222,12 @@ def bench_protocols(real: World, *, seed: int, quick: bool) -> Figures:
     return rows
 
 
-def sample_scores(
-    names: Sequence[str], experts: Sequence[ExpertFacts]
-) -> dict[tuple[str, int], dict[str, float]]:
-    """Scores of every expert on the one sample of every task; kept beside the features' copy in the cache."""
-    cache = Path.home() / ".cache" / "t2v-bench" / "trial_scores.pickle"
-    if cache.exists():
-        with cache.open("rb") as file:
-            known: dict[tuple[str, int], dict[str, float]] = pickle.load(file)
-        if all((name, place) in known for name in names for place in range(len(experts))):
-            return known
-    found = {}
-    for name in names:
-        with np.load(SHARED / "real" / "features" / f"{name}.npz") as arrays:
-            labels = arrays["labels"].astype(np.intp)
-            for place, expert in enumerate(experts):
-                found[name, place] = trial_scores(arrays[expert.name], labels)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_bytes(pickle.dumps(found))
-    return found
+@cache
+def sample_scores(task: str, experts: tuple[str, ...]) -> list[dict[str, float]]:
+    """Scores of every expert on the one sample of a task that trials see."""
+    with np.load(SHARED / "real" / "features" / f"{task}.npz", allow_pickle=False) as arrays:
+        labels = arrays["labels"].astype(np.intp)
+        return [trial_scores(arrays[name], labels) for name in experts]
 
 
 def _adder(rows: Figures, truth: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a closure

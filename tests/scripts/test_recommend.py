@@ -2,17 +2,17 @@
 
 import json
 
-import click
+import bench_recommend
 import feature_files
 import numpy as np
 import pytest
 import relabelled_tasks
-from bench_recommend import BENCHMARK, judge, measures, summarise
+from answer_data import BENCHMARK, FAMILIES, read_starter
+from answer_rules import first_three_measured, judge, nearest_scores, static_scores, summarise
+from answer_worlds import DEVELOPMENT, World
 from click.testing import CliRunner
 from feature_files import FeatureFile
 from PIL import Image
-from recommend_rules import LeftOut, sequential_picks, with_trials
-from recommend_worlds import DEVELOPMENT, FAMILIES, World, read_starters, read_table
 
 from indexer.data.samples import load_sample
 from indexer.networks.load import load_network
@@ -25,94 +25,76 @@ def generator():
 
 
 @pytest.fixture(scope="module")
-def world():
-    return read_starters([BENCHMARK], [BENCHMARK / "scores.csv"])
+def toys():
+    return World(*read_starter(BENCHMARK, toys=False))
 
 
-def test_benchmark_is_what_the_docs_say(world):
-    assert (len(world.tasks), len(world.experts)) == (107, 28)
-    reported = [world.is_reported(task) for task in range(len(world.tasks))]
-    assert (sum(reported), len(reported) - sum(reported)) == (59, 48)
-    assert sum(not world.is_relabelled(task) for task in range(len(world.tasks))) == 31
-    assert {name for images in world.images for name in images} >= DEVELOPMENT | set().union(*FAMILIES)
+def test_no_expert_is_judged_on_images_that_it_has_seen(toys):
+    names = toys.tasks.names
+    assert (len(names), len(toys.experts)) == (107, 28)
+    assert set().union(*FAMILIES, DEVELOPMENT) <= set(names)
+    truth = toys.truth(names)
+    for column, expert in enumerate(toys.experts):
+        seen = [expert.name.split(".")[1] in toys.tasks.images[name] for name in names]
+        np.testing.assert_array_equal(np.isnan(truth[:, column]), seen)
 
 
-def test_no_expert_is_judged_on_images_that_it_has_seen(world):
-    for column, expert in enumerate(world.experts):
-        seen = [expert.split(".")[1] in images for images in world.images]
-        np.testing.assert_array_equal(np.isnan(world.accuracy[:, column]), seen)
-    for name, scores in world.scores.items():
-        known = np.isfinite(scores)
-        assert not (known & np.isnan(world.accuracy)).any()
-        assert known.sum() == np.isfinite(world.accuracy).sum(), name
-
-
-def test_what_asks_the_same_and_what_shows_the_same_is_left_out(world):
-    def left(rows):
-        return set(world.tasks) - {world.tasks[row] for row in rows}
-
-    place = world.tasks.index
-    assert left(world.without_task(place("cifar10"))) == {"cifar10"}
-    assert left(world.without_task(place("mnist"))) == {"mnist", "digits_values"}
-    assert left(world.without_task(place("pacs_objects"))) >= {"pacs_objects", "pacs_art", "pacs_photo"}
-    family = left(world.without_family(place("mnist")))
+def test_what_asks_the_same_and_what_shows_the_same_is_left_out(toys):
+    tasks = toys.tasks
+    assert tasks.without_task("cifar10") == {"cifar10"}
+    assert tasks.without_task("mnist") == {"mnist", "digits_values"}
+    assert tasks.without_task("pacs_objects") >= {"pacs_objects", "pacs_art", "pacs_photo"}
+    family = tasks.without_family("mnist")
     assert family >= {"mnist", "mnist_parity", "thai_digits", "digits_sources", "digits_values"}
     assert "omniglot_korean" not in family
-    assert left(world.without_family(place("cifar10"))) >= {"cats_dogs", "caltech101_edges", "natural_images"}
+    assert tasks.without_family("cifar10") >= {"cats_dogs", "caltech101_edges", "natural_images"}
 
 
-def test_a_few_tasks_are_judged_beside_their_baselines(world):
-    tasks = [world.tasks.index(name) for name in ("cifar10_brightness", "pokemon", "mnist")]
-    judged, rows, calibration = judge(world, tasks, world.without_task, seed=0)
-    assert judged == tasks
-    assert {len(values) for values in rows.values()} == {3}
-    summary = summarise(rows, ("tau_w", "regret@1"), np.arange(3), draws=50, seed=0)
-    assert summary["ours"]["tau_w"]["mean"] > summary["static"]["tau_w"]["mean"]
-    assert summary["ours, all tried"]["regret@1"]["mean"] <= summary["random"]["regret@1"]["mean"]
-    for tried in ("ours, --try 1", "ours, --try 3", "ours, a quarter tried", "ours, all tried"):
-        assert len(rows[tried]) == 3
-    low, high = summary["ours"]["tau_w"]["interval"]
-    assert low <= summary["ours"]["tau_w"]["mean"] <= high
-    assert all(0 <= row[0] <= 1 for row in calibration["ours"])
+def test_an_answer_does_not_rest_on_what_was_left_out(toys):
+    left = toys.tasks.without_family("mnist")
+    fewer = World(toys.tasks, toys.experts, [row for row in toys.results if row.task not in left])
+    answers = [world.predict(world.fit(left), "mnist").logit for world in (toys, fewer)]
+    np.testing.assert_array_equal(*answers)
 
 
-def test_trials_see_scores_and_never_the_accuracy(world):
-    task = world.tasks.index("pokemon")
-    hidden = world.accuracy.copy()
-    hidden[task] = np.where(np.isfinite(hidden[task]), 0.5, np.nan)
-    blind = World(**{**vars(world), "accuracy": hidden})
-    found = []
-    for it in (world, blind):
-        left = LeftOut(it, task, it.without_task(task))
-        _, prediction = left.fit(("root_ratio",))
-        found.append([current.mean for _, current in with_trials(left, prediction, (1, 4))])
-    np.testing.assert_array_equal(found[0], found[1])
-
-
-def test_picks_are_measured_before_the_next(world):
-    task = world.tasks.index("pokemon")
-    left = LeftOut(world, task, world.without_task(task))
-    _, prediction = left.fit(())
-    picks = sequential_picks(left, prediction, 5)
-    assert len(set(picks)) == 5
-    assert picks[0] == np.nanargmax(np.where(left.known, prediction.mean, np.nan))
-
-
-def test_measures_of_a_known_order():
-    truth = np.array([0.9, 0.8, 0.5, 0.2])
-    tau, *regrets, error = measures(np.array([1.0, 2.0, 0.0, -1.0]), truth, relative_error=False)
-    assert regrets == pytest.approx([0.1, 0.0, 0.0])
-    assert error == pytest.approx(1.0)
+def test_measures_of_a_task():
+    truth = np.array([0.9, 0.8, np.nan, 0.5, 0.2])
+    tau, first, three, *of_intervals = judge(np.array([1.0, 2.0, 9.0, 0.0, -1.0]), truth)
     assert 0 < tau < 1
-    assert measures(truth, truth, relative_error=True)[1:] == [0, 0, 0, 0]
+    assert (first, three) == pytest.approx((0.1, 0.0))
+    assert np.isnan(of_intervals).all()
+    assert judge(truth, truth)[:3] == pytest.approx([1, 0, 0])
+    assert np.isnan(judge(np.ones(5), truth)[0])
 
 
-def test_a_published_table_knows_no_likeness(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("task,expert,accuracy\na,x,0.5\nb,x,0.6\na,b,0.7\nb,b,0.9\n")
-    table = read_table(path)
-    np.testing.assert_array_equal(table.accuracy, [[0.7, 0.5], [np.nan, 0.6]])
-    assert table.likeness == {}
+def test_rules_go_by_averages_the_nearest_task_or_three_measurements():
+    accuracy = np.array([[0.5, 0.6, 0.9], [0.2, 0.4, np.nan]])
+    static = static_scores(accuracy)
+    assert np.argsort(-static).tolist() == [2, 1, 0]
+    assert np.argsort(-nearest_scores(accuracy, np.array([0.3, 0.1]), static)).tolist() == [1, 0, 2]
+    ranking, truth = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0.5, 0.7, 0.6, 0.9])
+    assert np.argmax(first_three_measured(ranking, truth)) == 1
+
+
+def test_figures_that_are_not_defined_are_left_out_of_means():
+    rows = {"ours": [[0.5, 0.1, 0.0, 0.9, 0.3], [np.nan, 0.3, 0.0, 0.7, 0.5]], "static": [[np.nan] * 5] * 2}
+    summary = summarise(rows, draws=50, seed=0)
+    assert summary["ours"]["tau_w"]["mean"] == 0.5
+    assert summary["ours"]["regret@1"]["mean"] == pytest.approx(0.2)
+    assert summary["static"]["tau_w"] is None
+
+
+def test_without_shared_files_the_toys_are_judged_and_the_rest_is_said_to_be_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_recommend, "SHARED", tmp_path)
+    out = tmp_path / "figures.json"
+    result = CliRunner().invoke(bench_recommend.main, ["--quick", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    for part in ("real", "tables"):
+        assert f"{tmp_path / part} is not there: worlds that need it are skipped" in result.output
+    figures = json.loads(out.read_text())["figures"]
+    assert all(title.startswith("toys, ") for title in figures)
+    world = figures["toys, one task left out, own labels"]
+    assert world["ours"]["tau_w"]["mean"] > world["static"]["tau_w"]["mean"]
 
 
 def images_of(folder, names, generator):
@@ -163,25 +145,3 @@ def test_features_of_an_image_are_computed_once(tmp_path, generator, monkeypatch
 
     monkeypatch.setattr(feature_files, "extract_features", refuse)
     np.testing.assert_array_equal(FeatureFile(tmp_path, network).of(images[[2, 0]]), features[[2, 0]])
-
-
-def test_tasks_of_your_own_join_the_benchmark_and_are_judged_alone(tmp_path, generator):
-    images_of(tmp_path / "data", ("mine",), generator)
-    results = tmp_path / "results.csv"
-    results.write_text("task,expert,accuracy\nmine,resnet14w32.mnist,0.5\nmine,ours.private,0.8\n")
-    joined = read_starters([BENCHMARK], own=(tmp_path / "data", results))
-    assert (len(joined.tasks), len(joined.experts)) == (108, 29)
-    assert [name for place, name in enumerate(joined.tasks) if joined.is_reported(place)] == ["mine"]
-    mine = dict(zip(joined.experts, joined.accuracy[-1].tolist(), strict=True))
-    assert (mine["resnet14w32.mnist"], mine["ours.private"]) == (0.5, 0.8)
-    assert np.isfinite(joined.accuracy[-1]).sum() == 2
-    assert np.isfinite(joined.likeness["root_ratio"]).all()
-
-
-@pytest.mark.parametrize("row", ["other,resnet14w32.mnist,0.5", "mine,resnet14w32.mnist,1.5"])
-def test_a_result_of_your_own_that_cannot_be_is_told(tmp_path, generator, row):
-    images_of(tmp_path / "data", ("mine",), generator)
-    results = tmp_path / "results.csv"
-    results.write_text(f"task,expert,accuracy\n{row}\n")
-    with pytest.raises(click.ClickException, match=r"results\.csv: .*line 2"):
-        read_starters([BENCHMARK], own=(tmp_path / "data", results))

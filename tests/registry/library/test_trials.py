@@ -17,20 +17,18 @@ from registry.recommend.trials import (
     CALIBRATIONS,
     FEATURE_SECONDS_PER_FLOP,
     LOADING_SECONDS_PER_PARAM,
+    MAX_FAILURES,
     OFFSET_SD,
     TRIAL_SD,
     UNKNOWN_SECONDS,
     CostModel,
     TrialEvidence,
-    fold_in,
-)
-from registry.recommend.trials import (
-    MAX_FAILURES,
     TrialFailedError,
     TrialPlan,
     TrialRun,
     Tried,
     choose,
+    fold_in,
     improvements,
     try_experts,
 )
