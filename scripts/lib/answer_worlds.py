@@ -26,8 +26,7 @@ from registry.recommend.facts import ExpertFacts
 from registry.recommend.prediction import Prediction
 from registry.recommend.prior import Asked, Prior, fit_prior
 from registry.recommend.results import Way, gather
-from registry.recommend.trials import TrialEvidence
-from registry.recommend.trials import TrialPlan, try_experts
+from registry.recommend.trials import TrialEvidence, TrialPlan, try_experts
 from registry.scores.trial_scores import trial_scores
 
 TRIALS = (1, 3, 5)
