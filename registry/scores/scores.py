@@ -10,8 +10,7 @@ What the same formula gives for shuffled labels, on average, is taken off: featu
 of any D. And formulas that D >= N saturates see the leading N/8 principal directions only. Accuracies on
 samples left out, and correlations, need neither.
 
-Nothing here knows torch or where features come from. The formulas are in ``moments`` and
-``samples``; here is the catalogue, and the check of what goes in, after which every score is finite.
+The formulas are in ``moments`` and ``samples``; here is the catalogue, and the check of what goes in.
 """
 
 from collections.abc import Callable
@@ -31,7 +30,6 @@ Array = NDArray[Any]
 
 MIN_SAMPLES = 3
 KINDS: tuple[Kind, ...] = ("single_label", "multi_label", "regression")
-
 
 NUM_SHUFFLES = 5
 """Of labels, for what a formula gives for features that say nothing. They add a fifth to its variance."""
@@ -144,8 +142,7 @@ def score(
     """Score an expert on a sample of a task; higher is better.
 
     An unknown name is a ``NotFoundError``. Columns of labels or targets that never change are left out, and
-    numbers of classes may have holes. The answer is finite for whatever passes the check, and does not
-    depend on the unit of the features or of the targets of a regression.
+    numbers of classes may have holes. The answer does not depend on the unit of features or targets.
 
     Args:
         name: Key in ``SCORES``.
@@ -156,12 +153,11 @@ def score(
             that need a source head look at them.
         kind: Of the labels.
         seed: Of what is drawn: shuffles, folds, the start of ``nleep``, samples of ``parc`` beyond 1,000.
-        published: Whether the formula is wanted as it is in ``moments`` or ``samples``, also where
-            it is the higher, the more features say nothing.
+        published: Whether the formula is wanted as it was published, which may rise with D on noise.
 
     Returns:
-        The score, in the unit that its function in ``moments`` or ``samples`` tells. That is an
-        accuracy or a correlation where its ``chance`` is ``own``; of others zero is what shuffled labels have.
+        The score: an accuracy or a correlation where its ``chance`` is ``own``; else zero is what shuffled
+        labels have.
 
     Raises:
         InvalidQueryError: If an input is not as told above, or the score is not defined for the kind.
@@ -172,8 +168,8 @@ def score(
     """
     entry = get_score(name)
     if kind not in entry.kinds:
-        known = ", ".join(s.name for s in list_scores(kind))
-        hint = f"use one of {known}" if known else f"kinds are {', '.join(KINDS)}"
+        fitting = ", ".join(entry.name for entry in list_scores(kind))
+        hint = f"use one of {fitting}" if fitting else f"kinds are {', '.join(KINDS)}"
         raise InvalidQueryError(f"score {name!r} is not defined for labels of kind {kind!r}; {hint}")
     rows = _matrix("features", features)
     if len(rows) < MIN_SAMPLES:

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from registry.recommend.results import to_logit
-
 STRENGTHS = 10.0 ** np.arange(-4, 1.1, 0.5)
 """Of the ridge, in units of the mean squared singular value."""
 NUM_NEIGHBORS = 5
@@ -50,7 +48,7 @@ def composite(scores: Mapping[str, float]) -> float:
     total = 0.0
     for name, weight in WEIGHTS.items():
         value = scores.get(name, np.nan)
-        total += weight * (value if name == "linear_fit" else float(to_logit(np.clip(value, 0.01, 0.99))))
+        total += weight * (value if name == "linear_fit" else _log_odds(value))
     return total
 
 
@@ -101,3 +99,9 @@ def balanced(predictions: np.ndarray, targets: np.ndarray) -> float:
     best = rounded == rounded.max(axis=1, keepdims=True)
     credit = (best * targets).sum(axis=1) / best.sum(axis=1)
     return float((credit @ targets / targets.sum(axis=0)).mean())
+
+
+def _log_odds(share: float) -> float:
+    """Log odds of a share, drawn in from 0 and 1 as samples are few."""
+    inside = float(np.clip(share, 0.01, 0.99))
+    return float(np.log(inside / (1 - inside)))
