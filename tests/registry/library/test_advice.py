@@ -17,8 +17,7 @@ from indexer.networks.load import ARCHITECTURES
 from indexer.networks.loaders import BUILTIN_FOLDER
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
-from registry.ingest.trials import SCORES
-from registry.scores.scores import score
+from registry.scores.trial_scores import WEIGHTS, trial_scores
 
 DIGITS = "sklearn:digits"
 EXPERTS = ("cifar10", "hiragana", "mnist")
@@ -86,7 +85,7 @@ def test_a_trial_finds_what_measuring_finds_and_moves_what_is_expected(template)
         assert trial.found.accuracy == pytest.approx(measured.accuracy)
         assert found[trial.expert].evidence.trial == trial.found
         assert found[trial.expert].expected_accuracy == pytest.approx(measured.accuracy, abs=0.05)
-        assert trial.found.scores.keys() == set(SCORES)
+        assert trial.found.scores.keys() == WEIGHTS.keys()
         assert trial.found.seconds > 0
     (untried,) = found.keys() - {trial.expert for trial in seen}
     assert found[untried].evidence.trial is None
@@ -133,7 +132,7 @@ def test_a_damaged_cache_changes_nothing(template, cache):
         path.write_bytes(path.read_bytes()[:-1])
     second = template.recommend("images", num_trials=3)
     by_expert = [
-        sorted((t.expert, t.found.accuracy, t.found.scores["logme"]) for t in a.trials) for a in (first, second)
+        sorted((t.expert, t.found.accuracy, t.found.scores["knn"]) for t in a.trials) for a in (first, second)
     ]
     assert by_expert[0] == by_expert[1]
 
@@ -196,13 +195,13 @@ def test_a_head_that_cannot_be_fitted_leaves_the_scores_and_the_other_trials(tem
 def test_an_expert_that_cannot_be_scored_is_passed_over(template, monkeypatch, error, reason):
     calls = []
 
-    def once(name, *rest, **options):
-        calls.append(name)
+    def once(features, labels):
+        calls.append(len(labels))
         if len(calls) == 1:
             raise error
-        return score(name, *rest, **options)
+        return trial_scores(features, labels)
 
-    monkeypatch.setattr("registry.recommend.scores.score", once)
+    monkeypatch.setattr("registry.scores.trial_scores.trial_scores", once)
     answer = template.recommend("images", num_trials=3)
     assert len(answer.trials) == 2
     (failed,) = set(KNOWN) - {it.expert for it in answer.trials}
@@ -421,8 +420,8 @@ def test_what_is_given_counts_as_measured(template, images):
         found = {it.expert: it for it in answer.recommendations}
         assert found[last].expected_accuracy == pytest.approx(0.99, abs=0.02)
         assert all(found[name].expected_accuracy > before[name].expected_accuracy for name in before)
-        near = found[last].evidence.neighbors[0]
-        assert (near.task, near.distance, near.accuracy) == (query, 0, 0.99)
+        assert {name for name in found if found[name].measured} == {last}
+        assert (answer.verdict.take, answer.verdict.ties) == (last, ())
     assert template.results(task="images") == []
     tried = template.recommend("images", given={last: 0.99}, num_trials=9)
     assert {trial.expert for trial in tried.trials} == before.keys() - {last}
@@ -461,7 +460,7 @@ def test_trials_on_a_folder_of_real_images(shared, tmp_path):
         assert 0 <= trial.found.accuracy <= 1
 
 
-def test_scores_are_those_of_the_catalogue(template, cache):
+def test_scores_are_those_of_the_features(template, cache):
     entries, real = [], FeatureCache.put
 
     def keep(self, key, features, labels):
@@ -471,4 +470,4 @@ def test_scores_are_those_of_the_catalogue(template, cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FeatureCache, "put", keep)
         (trial,) = template.recommend("images", num_trials=1).trials
-    assert trial.found.scores == {name: score(name, *entries[0]) for name in SCORES}
+    assert trial.found.scores == trial_scores(*entries[0])
