@@ -56,8 +56,10 @@ def test_names_do_not_join_experts_whose_results_contradict():
     assert [expert.name for expert in counting] == ["a.x", "b.x"]
     assert alias == {"c.x": "a.x"}
     assert warnings == [
-        "a.x and b.x are named as the same weights, but they measured 0.9 and 0.6 on t (accuracy, p): they count "
-        "as two experts until that is corrected"
+        (
+            "a.x and b.x are named as the same weights, but they measured 0.9 and 0.6 on t (accuracy, p): they "
+            "count as two experts until that is corrected"
+        )
     ]
     assert gather(experts, results).warnings == tuple(warnings)
 
@@ -68,8 +70,10 @@ def test_names_do_not_join_weights_that_differ():
     assert len(counting) == 2
     assert alias == {}
     assert warnings == [
-        "a.x and b.x are named as the same weights, but the weights that were loaded differ: they count as two "
-        "experts until that is corrected"
+        (
+            "a.x and b.x are named as the same weights, but the weights that were loaded differ: they count as "
+            "two experts until that is corrected"
+        )
     ]
 
 
@@ -162,8 +166,11 @@ def test_a_way_that_nobody_used_names_those_that_were(options, message):
         ({"accuracy": 95.0}, "accuracy must be from 0 to 1, got 95.0; if it is in per cent, write 0.95"),
         (
             {"accuracy": 0.5, "metric": "quality"},
-            "metric 'quality' is not known: say whether lower or higher values are better (--lower-is-better or "
-            "--higher-is-better), or use a known metric such as accuracy or error_rate",
+            (
+                "metric 'quality' is not known: say whether lower or higher values are better "
+                "(--lower-is-better or --higher-is-better), or use a known metric such as accuracy or "
+                "error_rate"
+            ),
         ),
     ],
     ids=["percent", "direction"],

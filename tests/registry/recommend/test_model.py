@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.errors import InvalidQueryError
 from registry.recommend.facts import ExpertFacts, architecture_of, facts_of, family_of
 from registry.recommend.levels import TaskFacts
 from registry.recommend.prediction import Prediction, condition, expected_regret
 from registry.recommend.prior import Asked, fit_prior
 from registry.recommend.results import Table, gather, to_logit
-from registry.scores.trial_scores import trial_scores
 from registry.recommend.shield import shielded
 from registry.recommend.trial_models import TrialEvidence, fold_in
 from registry.recommend.trials import TrialFailedError, TrialPlan, choose, improvements, try_experts
 from registry.recommend.verdict import describe_way
-from registry.errors import InvalidQueryError
+from registry.scores.trial_scores import trial_scores
 
 WAY = ("accuracy", "linear_probe_20shot")
 

@@ -1,4 +1,4 @@
-"""What an experienced practitioner would say of the answers: the stories of issue 15, on the starter content."""
+"""What an experienced practitioner would say of answers: four stories, on the starter content."""
 
 import json
 from dataclasses import dataclass, replace
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import weightedtau
 
+from registry.distances import cosine_distances, pairwise
 from registry.recommend.levels import TaskFacts
 from registry.recommend.likeness import TaskDistances
 from registry.recommend.recommend import Answer, Asking, answer
-from registry.distances import cosine_distances, pairwise
 
 STARTER = Path(__file__).resolve().parents[3] / "registry" / "builtin"
 PROBE = "linear_probe_20shot"
@@ -137,7 +137,8 @@ def test_one_fine_tuned_result_does_not_move_what_toys_measured_as_probes():
 def test_mixed_protocols_leave_each_others_levels_alone():
     tuned = [replace(TUNED, task=task) for task in list(starter()[0])[::3] if task != "cats_dogs"]
     before, after = ask("cats_dogs", protocol=PROBE), ask("cats_dogs", *tuned, protocol=PROBE)
-    assert after.prediction is not None and before.prediction is not None
+    assert after.prediction is not None
+    assert before.prediction is not None
     moved = np.median(after.prediction.mean) - np.median(before.prediction.mean)
     assert abs(moved) < 0.06
     assert np.median(ask("cats_dogs", *tuned, protocol="fine_tuned").prediction.mean) > np.median(
