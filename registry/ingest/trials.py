@@ -117,11 +117,11 @@ class Trials:
     ) -> TrialOutcome:
         """Try experts, the most promising first, and fold in what that gives."""
         experts = [self._experts[name] for name in names]
-        at_hand = np.array([self._download or is_loadable_offline(expert) for expert in experts])
+        at_hand = np.array([self._download or _is_at_hand(expert) for expert in experts])
         absent = int((untried & ~at_hand).sum())
 
         def run(place: int) -> TrialEvidence:
-            return self._try(place, experts[place], prediction)
+            return self._try(place, experts[place])
 
         outcome = try_experts(
             names,
@@ -130,12 +130,12 @@ class Trials:
             plan=self._plan,
             run=run,
             seconds=lambda: self._costs.predict(experts),
+            on_trial=self._tell,
         )
-        self.trials = [
-            replace(trial, expected_accuracy=expected, expected_improvement=gain)
-            for trial, (expected, gain) in zip(self.trials, outcome.expected, strict=False)
-        ]
+        del self.trials[len(outcome.evidence) :]  # one that was interrupted as it ended does not count
         notes = [*self._cautions]
+        if self.trials and not self._says_how_well:
+            notes.append(self._scores_only)
         if absent:
             one = "1 expert was" if absent == 1 else f"{absent} experts were"
             notes.append(f"{one} not tried, as the weights are not on this machine; --download fetches them")
@@ -164,7 +164,30 @@ class Trials:
             if trial.found.accuracy is not None
         ]
 
-    def _try(self, place: int, expert: ExpertRecord, prediction: Prediction) -> TrialEvidence:
+    def _tell(self, trial: TrialEvidence, expected: tuple[float, float]) -> None:
+        """Complete the last trial with what was expected of it, and report it."""
+        accuracy, gain = expected
+        self.trials[-1] = replace(self.trials[-1], expected_accuracy=accuracy, expected_improvement=gain)
+        if self._progress:
+            self._progress("trials", len(self.trials), self._plan.num_trials)
+        if self._on_trial:
+            self._on_trial(self.trials[-1])
+
+    @property
+    def _says_how_well(self) -> bool:
+        """Whether trials measure what the answer is about, rather than only compare the experts tried."""
+        return self._is_asked and any(trial.found.accuracy is not None for trial in self.trials)
+
+    @property
+    def _scores_only(self) -> str:
+        """What trials are worth that do not measure what is asked."""
+        if all(trial.found.accuracy is None for trial in self.trials):
+            told = "trials of tasks with several labels or numbers to predict give scores only"
+        else:
+            told = "trials measure linear probes, and the answer is about another protocol"
+        return f"{told}: they compare the experts tried, and say nothing of how well these do"
+
+    def _try(self, place: int, expert: ExpertRecord) -> TrialEvidence:
         """Run one expert.
 
         Raises:
@@ -187,12 +210,7 @@ class Trials:
         if caution:
             self._cautions.append(f"{expert.name}: {caution}")
         found = TrialScores(scores, accuracy, time.monotonic() - start)
-        trial = Trial(expert.name, float(prediction.mean[place]), 0.0, found)
-        self.trials.append(trial)
-        if self._progress:
-            self._progress("trials", len(self.trials), self._plan.num_trials)
-        if self._on_trial:
-            self._on_trial(trial)
+        self.trials.append(Trial(expert.name, 0.0, 0.0, found))
         return TrialEvidence(place, accuracy if self._is_asked else None, error, scores)
 
     def _features(self, expert: ExpertRecord) -> "TrialFeatures":
@@ -212,6 +230,11 @@ class Trials:
             raise TrialFailedError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
+
+
+def _is_at_hand(expert: ExpertRecord) -> bool:
+    """Whether trying an expert fetches nothing: a file that is gone is told when that is found."""
+    return "@" in expert.loader or is_loadable_offline(expert)
 
 
 def _scores_of(featured: "TrialFeatures") -> dict[str, float]:

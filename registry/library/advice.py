@@ -127,7 +127,7 @@ class Advice(RegistryBase):
             metric=metric,
             protocol=protocol,
         )
-        names = {evidence.alias.get(expert.name, expert.name): expert for expert in candidates}
+        names = _under_one_name(candidates, evidence.alias)
         left_out["same weights"] = len(candidates) - len(names)
         trials = None
         if how:
@@ -277,6 +277,16 @@ def _without_toys(experts: list[ExpertRecord], own: Set[str], left_out: dict[str
     kept = [expert for expert in experts if not expert.toy or expert.name in own]
     left_out["toys"] = len(experts) - len(kept)
     return kept
+
+
+def _under_one_name(experts: Sequence[ExpertRecord], alias: Mapping[str, str]) -> dict[str, ExpertRecord]:
+    """Experts by the name under which they count: the one of that name, or another that limits did leave."""
+    names = dict[str, ExpertRecord]()
+    for expert in experts:
+        counting = alias.get(expert.name, expert.name)
+        if counting not in names or counting == expert.name:
+            names[counting] = expert
+    return names
 
 
 _NONE_OF: dict[Content, str] = {

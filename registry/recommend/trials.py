@@ -66,6 +66,9 @@ MAX_FAILURES = 10
 """Experts that may fail before trying is given up: what fails so often is not the experts."""
 
 
+OnTrial = Callable[[TrialEvidence, tuple[float, float]], None]
+
+
 class TrialFailedError(Exception):
     """Why an expert cannot be tried, in a sentence; caught by ``try_experts``, which goes on with the next."""
 
@@ -174,7 +177,7 @@ def try_experts(
     plan: TrialPlan,
     run: Callable[[int], TrialEvidence],
     seconds: Callable[[], NDArray[np.float64]] | None = None,
-    on_trial: Callable[[TrialEvidence], None] | None = None,
+    on_trial: OnTrial | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrialOutcome:
     """Try experts one after another, each chosen by what the ones before it told.
@@ -189,7 +192,7 @@ def try_experts(
         plan: When to stop.
         run: Tries an expert; raises ``TrialFailedError`` if that cannot be done.
         seconds: Predicts the seconds of a trial ``[M]``, asked anew before each; used with a time budget.
-        on_trial: Called after each trial.
+        on_trial: Called after each trial, with its accuracy and improvement as they were expected.
         clock: Seconds that pass.
 
     Returns:
@@ -226,9 +229,7 @@ class _Session:
     failures: list[str] = field(default_factory=list)
     stopped: str = ""
 
-    def run(
-        self, run: Callable[[int], TrialEvidence], on_trial: Callable[[TrialEvidence], None] | None
-    ) -> None:
+    def run(self, run: Callable[[int], TrialEvidence], on_trial: OnTrial | None) -> None:
         """Try experts until the plan or ``next`` says to stop."""
         while len(self.evidence) < self.plan.num_trials:
             gain = improvements(self.now, self.measured)
@@ -245,7 +246,7 @@ class _Session:
             self.evidence.append(found)
             self.now = fold_in(self.before, self.evidence)
             if on_trial:
-                on_trial(found)
+                on_trial(found, self.expected[-1])
 
     @property
     def measured(self) -> NDArray[np.bool_]:

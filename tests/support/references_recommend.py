@@ -13,7 +13,7 @@ def logistic(value):
 
 
 def condition_reference(prediction, measured, noise_sd, offset_sd=0.0):
-    """Log odds ``[M]`` and covariance ``[M, M]`` by dense Gaussian conditioning on accuracies ``[M]`` or NaN."""
+    """Log odds ``[M]`` and covariance ``[M, M]`` by dense conditioning on accuracies ``[M]`` or NaN."""
     covariance = prediction.covariance + prediction.level_sd**2
     known = [i for i in range(len(measured)) if not math.isnan(measured[i])]
     share = measured[known]

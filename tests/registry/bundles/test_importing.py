@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import make_embedding, make_expert, make_space
+from builders import make_embedding, make_expert, make_result, make_space
 from exportable import add, content, exported, imported, make_source
 from forgery import Forgery
 
@@ -86,7 +86,20 @@ def test_take_adds_versions_and_replaces_experts(theirs, ours):
     line = next(line for line in ours.audit("flowers") if line.subject == "flowers@3")
     assert (line.action, json.loads(line.details)["was"]) == ("task.import", "flowers@1")
     again = imported(theirs, ours.uri, "take")
-    assert (again.tasks, again.embeddings, again.experts, again.tagged) == (0, 0, 0, 0)
+    assert (again.tasks, again.embeddings, again.experts, again.results, again.tagged) == (0, 0, 0, 0, 0)
+
+
+def test_results_are_of_the_versions_that_their_data_has_here(source, ours, tmp_path):
+    source.add_results([make_result("flowers", "vit.tiny", 0.1, task_version=1, protocol="full")])
+    ours.add_results([make_result("flowers", "vit.tiny", 0.9, task_version=1, protocol="full")])
+    exported(source, tmp_path / "results.t2v")
+    imported(tmp_path / "results.t2v", ours.uri, "take")
+    results = ours.results(task="flowers")
+    assert {it.task_version for it in results if it.protocol != "full"} == {4}  # said of no version: the latest
+    versions = {(it.task_version, it.accuracy) for it in results if it.protocol == "full"}
+    assert versions == {(1, 0.9), (3, 0.1)}
+    assert {it.task_version for it in ours.results(task="cars")} == {0}
+    assert imported(tmp_path / "results.t2v", ours.uri, "take").results == 0
 
 
 def test_what_was_removed_here_is_a_conflict(source, theirs):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from builders import make_embedding, make_expert, make_result, make_space, make_task
 from builders_datasets import write_folder
 from safetensors.torch import load_file, save_file
 
@@ -16,9 +17,9 @@ from indexer.heads.heads import fit_head
 from indexer.networks.load import ARCHITECTURES
 from indexer.networks.loaders import BUILTIN_FOLDER
 from registry import TaskRegistry
-from registry.errors import IngestError, InvalidQueryError, NotFoundError
-from registry.ingest.trials import SCORES
-from registry.scores.scores import score
+from registry.errors import IngestError, InvalidQueryError, InvalidRecordError, NotFoundError
+from registry.scores.trial_scores import WEIGHTS, trial_scores
+from registry.storage.store import Store
 
 DIGITS = "sklearn:digits"
 EXPERTS = ("cifar10", "hiragana", "mnist")
@@ -86,7 +87,7 @@ def test_a_trial_finds_what_measuring_finds_and_moves_what_is_expected(template)
         assert trial.found.accuracy == pytest.approx(measured.accuracy)
         assert found[trial.expert].evidence.trial == trial.found
         assert found[trial.expert].expected_accuracy == pytest.approx(measured.accuracy, abs=0.05)
-        assert trial.found.scores.keys() == set(SCORES)
+        assert trial.found.scores.keys() == WEIGHTS.keys()
         assert trial.found.seconds > 0
     (untried,) = found.keys() - {trial.expert for trial in seen}
     assert found[untried].evidence.trial is None
@@ -133,7 +134,7 @@ def test_a_damaged_cache_changes_nothing(template, cache):
         path.write_bytes(path.read_bytes()[:-1])
     second = template.recommend("images", num_trials=3)
     by_expert = [
-        sorted((t.expert, t.found.accuracy, t.found.scores["logme"]) for t in a.trials) for a in (first, second)
+        sorted((t.expert, t.found.accuracy, t.found.scores["knn"]) for t in a.trials) for a in (first, second)
     ]
     assert by_expert[0] == by_expert[1]
 
@@ -196,13 +197,13 @@ def test_a_head_that_cannot_be_fitted_leaves_the_scores_and_the_other_trials(tem
 def test_an_expert_that_cannot_be_scored_is_passed_over(template, monkeypatch, error, reason):
     calls = []
 
-    def once(name, *rest, **options):
-        calls.append(name)
+    def once(features, labels):
+        calls.append(len(labels))
         if len(calls) == 1:
             raise error
-        return score(name, *rest, **options)
+        return trial_scores(features, labels)
 
-    monkeypatch.setattr("registry.recommend.scores.score", once)
+    monkeypatch.setattr("registry.scores.trial_scores.trial_scores", once)
     answer = template.recommend("images", num_trials=3)
     assert len(answer.trials) == 2
     (failed,) = set(KNOWN) - {it.expert for it in answer.trials}
@@ -421,8 +422,8 @@ def test_what_is_given_counts_as_measured(template, images):
         found = {it.expert: it for it in answer.recommendations}
         assert found[last].expected_accuracy == pytest.approx(0.99, abs=0.02)
         assert all(found[name].expected_accuracy > before[name].expected_accuracy for name in before)
-        near = found[last].evidence.neighbors[0]
-        assert (near.task, near.distance, near.accuracy) == (query, 0, 0.99)
+        assert {name for name in found if found[name].measured} == {last}
+        assert (answer.verdict.take, answer.verdict.ties) == (last, ())
     assert template.results(task="images") == []
     tried = template.recommend("images", given={last: 0.99}, num_trials=9)
     assert {trial.expert for trial in tried.trials} == before.keys() - {last}
@@ -433,6 +434,124 @@ def test_what_is_given_goes_before_what_was_recorded(registry):
     answer = registry.recommend("images", given={"resnet14w32.mnist": 0.9})
     (found,) = (it for it in answer.recommendations if it.expert == "resnet14w32.mnist")
     assert found.expected_accuracy == pytest.approx(0.9, abs=0.03)
+
+
+# Which experts, and what the answer is about
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two tasks, two toys and two real experts; one toy was measured on both by the package."""
+    registry = TaskRegistry(tmp_path / "mixed")
+    registry.init(empty=True)
+    store = Store(registry.uri)
+    store.add_space(make_space())
+    store.add_tasks([(make_task(name), make_embedding(name)) for name in ("pets", "birds")], "space0")
+    store.add_experts([make_expert(f"toy.{name}", toy=True, builtin=True) for name in "ab"])
+    store.add_experts([make_expert("real.a", num_params=9), make_expert("real.b", num_params=8)])
+    store.add_results(
+        [make_result(task, "toy.a", protocol=PROTOCOL, builtin=True) for task in ("pets", "birds")]
+    )
+    return registry
+
+
+def names_of(answer):
+    return {it.expert for it in answer.recommendations}
+
+
+def test_toys_are_left_out_where_a_real_expert_is(mixed):
+    answer = mixed.recommend("pets")
+    assert names_of(answer) == {"real.a", "real.b"}
+    assert answer.verdict.left_out == {"toys": 2}
+    assert names_of(mixed.recommend("pets", toys=True)) == {"real.a", "real.b", "toy.a", "toy.b"}
+    assert names_of(mixed.recommend("pets", experts=["toy*"])) == {"toy.a", "toy.b"}
+
+
+def test_a_toy_that_the_user_measured_here_stays(mixed):
+    mixed.add_result("pets", "toy.b", accuracy=0.6)
+    assert names_of(mixed.recommend("pets")) == {"real.a", "real.b", "toy.b"}
+    assert names_of(mixed.recommend("birds")) == {"real.a", "real.b"}
+    given = mixed.recommend("birds", given={"toy.b": 0.5})
+    assert names_of(given) == {"real.a", "real.b", "toy.b"}
+    assert given.verdict.left_out == {"toys": 1}
+
+
+def test_limits_say_how_many_they_left_out_and_none_left_is_said(mixed):
+    answer = mixed.recommend("pets", experts=["REAL.*"], max_params=8)
+    assert names_of(answer) == {"real.b"}
+    assert answer.verdict.left_out == {"experts": 2, "max_params": 1}
+    none = mixed.recommend("pets", max_params=1)
+    assert (none.recommendations, none.baselines) == ((), {})
+    assert none.warnings == (
+        "there is no expert of images: add one with `t2v expert add LOADER`, or ask for less",
+    )
+    with fails(InvalidQueryError, "no expert is named swin*; `t2v expert list` shows the names"):
+        mixed.recommend("pets", experts=["swin*"])
+
+
+def test_an_answer_is_about_one_protocol_and_metric(mixed):
+    mixed.add_result("birds", "real.a", accuracy=0.1, metric="error_rate", protocol="fine_tuned")
+    answer = mixed.recommend("birds", published=False)
+    assert (answer.metric, answer.protocol) == ("accuracy", "fine_tuned")
+    first = answer.recommendations[0]
+    assert (first.expert, first.measured, first.expected_accuracy) == ("real.a", True, pytest.approx(0.9))
+    assert answer.verdict.protocol == "accuracy after fine-tuning"
+    probed = mixed.recommend("birds", protocol=PROTOCOL)
+    assert (probed.protocol, {it.measured for it in probed.recommendations}) == (PROTOCOL, {False})
+    assert set(probed.baselines) == {"static", "nearest", "largest", "random"}
+    assert probed.baselines["largest"].expert == "real.a"
+    with fails(NotFoundError, "no protocol of any result is named 'fine_tune'; did you mean fine_tuned?"):
+        mixed.recommend("birds", protocol="fine_tune", published=False)
+
+
+def test_names_that_join_experts_of_other_results_are_told(mixed):
+    store = Store(mixed.uri)
+    store.add_experts([make_expert("other.a", aliases=("real.a",)), make_expert("same.b", aliases=("real.b",))])
+    mixed.add_result("birds", "real.a", accuracy=0.9)
+    mixed.add_result("birds", "other.a", accuracy=0.5)
+    answer = mixed.recommend("pets")
+    assert names_of(answer) == {"real.a", "real.b", "other.a"}
+    assert answer.verdict.left_out == {"toys": 2, "same weights": 1}
+    assert answer.warnings[-1] == (
+        "other.a and real.a are named as the same weights, but they measured 0.5 and 0.9 on birds@1 (accuracy, "
+        "unspecified): they count as two experts until that is corrected"
+    )
+
+
+def test_results_that_contradict_are_refused_and_the_same_one_is_kept_once(mixed):
+    for _ in range(2):
+        mixed.add_result("birds", "real.a", accuracy=0.9, seed=0)
+    assert len(mixed.results(expert="real.a")) == 1
+    with fails(
+        InvalidRecordError,
+        "result of real.a on birds: accuracy 0.5 contradicts 0.9, which is there by the same protocol "
+        "(unspecified) and seed (0); give another seed, or the id of the run that measured it",
+    ):
+        mixed.add_result("birds", "real.a", accuracy=0.5, seed=0)
+    with fails(
+        InvalidRecordError,
+        "result of real.a on birds: accuracy must be from 0 to 1, got 95; if it is in per cent, write 0.95",
+    ):
+        mixed.add_result("birds", "real.a", accuracy=95)
+
+
+def test_nothing_is_fetched_without_download(template, registry):
+    Store(registry.uri).add_experts([make_expert("resnet18.tv_in1k", loader="resnet18.tv_in1k")])
+    answer = registry.recommend("images", num_trials=1, experts=["resnet18*"])
+    assert answer.trials == ()
+    assert answer.warnings[-1] == (
+        "1 expert was not tried, as the weights are not on this machine; --download fetches them"
+    )
+
+
+def test_trials_of_another_protocol_only_compare(registry):
+    registry.add_result("other", KNOWN[0], accuracy=0.5, protocol="fine_tuned")
+    answer = registry.recommend("images", num_trials=1, protocol="fine_tuned")
+    assert {it.measured for it in answer.recommendations} == {False}
+    assert answer.warnings[-1] == (
+        "trials measure linear probes, and the answer is about another protocol: they compare the experts "
+        "tried, and say nothing of how well these do"
+    )
 
 
 # Real data
@@ -461,7 +580,7 @@ def test_trials_on_a_folder_of_real_images(shared, tmp_path):
         assert 0 <= trial.found.accuracy <= 1
 
 
-def test_scores_are_those_of_the_catalogue(template, cache):
+def test_scores_are_those_of_the_features(template, cache):
     entries, real = [], FeatureCache.put
 
     def keep(self, key, features, labels):
@@ -471,4 +590,4 @@ def test_scores_are_those_of_the_catalogue(template, cache):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FeatureCache, "put", keep)
         (trial,) = template.recommend("images", num_trials=1).trials
-    assert trial.found.scores == {name: score(name, *entries[0]) for name in SCORES}
+    assert trial.found.scores == trial_scores(*entries[0])

@@ -15,7 +15,7 @@ from references_transferability import COLUMN_REFERENCES, REFERENCES, log_eviden
 from sklearn.metrics import average_precision_score
 
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.recommend import moment_scores, sample_scores
+from registry.scores import moments, samples
 from registry.scores.moments import logme
 from registry.scores.scores import KINDS, SCORES, get_score, list_scores, score
 
@@ -300,7 +300,7 @@ def plain_folds(targets):
 
 
 def test_leaving_one_out_would_score_below_chance(monkeypatch):
-    monkeypatch.setattr(sample_scores, "folds", lambda targets, kind, seed: plain_folds(targets))
+    monkeypatch.setattr(samples, "folds", lambda targets, kind, seed: plain_folds(targets))
     found = [score("linear_probe", *noise(seed, 40, 400, 2)[:2]) for seed in range(12)]
     assert np.mean(found) < 0.4
 
@@ -313,8 +313,8 @@ def test_leaving_one_out_would_score_below_chance(monkeypatch):
 @quick
 def test_folds_leave_out_a_tenth_of_every_class(counts, kind, seed):
     labels = np.repeat(np.arange(len(counts)), counts)
-    targets = moment_scores.one_hot(labels)
-    parts = sample_scores.folds(targets, kind, seed)
+    targets = moments.one_hot(labels)
+    parts = samples.folds(targets, kind, seed)
     if kind != "single_label":
         counts, labels = [len(labels)], np.zeros(len(labels), dtype=int)
     assert len(parts) == (0 if max(counts) < 2 else min(10, max(counts)))
@@ -429,7 +429,7 @@ def test_parc_of_many_samples_draws_by_seed(generator):
 def test_knn_of_more_samples_than_a_block_holds_matches_one_block(generator, monkeypatch):
     features, labels, _ = blobs(generator)
     whole = score("knn", features, labels)
-    monkeypatch.setattr(sample_scores, "KNN_BLOCK", 7)
+    monkeypatch.setattr(samples, "KNN_BLOCK", 7)
     assert score("knn", features, labels) == whole
 
 
@@ -562,7 +562,7 @@ def test_catalogue_is_keyed_by_name_and_listed_in_order():
 
 @each_score
 def test_score_documents_formula_range_source_and_constant_features(name):
-    text = getattr(moment_scores, name, None) or getattr(sample_scores, name)
+    text = getattr(moments, name, None) or getattr(samples, name)
     assert {"Range:", "Source:"} <= set(text.__doc__.split())
     assert re.search(r"arXiv:\d{4}\.\d{5}", text.__doc__)
     assert re.search(r"[Cc]onstant\s+features|[Ff]eatures of zero|for all samples", text.__doc__)

@@ -2,15 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import make_embedding, make_expert, make_result, make_space, make_task
+from builders import make_embedding, make_space, make_task
 
 from registry.answers import Query
 from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.recommend.recommend import TaskDistances, recommend
+from registry.recommend.levels import TaskFacts
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import View, choose_space
 from registry.storage.store import Store
@@ -151,80 +152,59 @@ def test_a_task_of_another_space_is_not_found_in_this_one(tmp_path):
         point_of(view_of(store), "trees")
 
 
-# Recommend
+# What the model of past results is told
 
 
-@pytest.fixture
-def measured(tmp_path):
-    """Four tasks, of which ``a`` is built in; three experts, one of them without results."""
-    store = Store.create(tmp_path)
-    store.add_space(make_space())
-    store.add_tasks([entry(name, builtin=name == "a") for name in "abcd"], "space0")
-    store.add_experts(
-        [make_expert("x.b", source_task="b"), make_expert("y.none"), make_expert("z.c", source_task="c")]
-    )
-    store.add_results(
-        [
-            make_result(task, expert, accuracy, builtin=task == "a")
-            for task, expert, accuracy in [
-                ("a", "x.b", 0.9),
-                ("a", "y.none", 0.6),
-                ("b", "y.none", 0.7),
-                ("c", "x.b", 0.5),
-                ("c", "y.none", 0.8),
-            ]
-        ]
-    )
-    return store
+def plain_distances(measure, point, tasks, descriptor):
+    """Slow twin: every distance by itself, between tasks and to the point."""
+    vectors = [getattr(make_embedding(name, version), descriptor) for name, version in tasks]
+    query = getattr(make_embedding(point.query.task, point.query.version), descriptor)
+    between = np.array([[measure(row, column) for column in vectors] for row in vectors])
+    return between, np.array([measure(row, query) for row in vectors])
 
 
-def plain_distances(name, view, tasks, point, descriptor="fisher"):
-    """Slow twin: every distance by itself."""
-    trivial = view.space.trivial
-    query = getattr(make_embedding(point.query.task), descriptor)
-
-    def one(source, target):
-        if descriptor == "domain":
-            return 1 - source @ target / np.linalg.norm(source) / np.linalg.norm(target)
-        return pairwise(name, source[None], target[None], trivial=trivial)[0, 0]
-
-    vectors = {task: getattr(make_embedding(task), descriptor) for task in tasks}
-    matrix = np.array([[one(vectors[row], vectors[column]) for column in tasks] for row in tasks])
-    return TaskDistances(tuple(tasks), matrix, np.array([one(vectors[task], query) for task in tasks]))
+def cosine(source, target):
+    return 1 - source @ target / np.linalg.norm(source) / np.linalg.norm(target)
 
 
-@pytest.mark.parametrize(("builtin", "tasks"), [(True, "abc"), (False, "bc")])
-def test_recommend_measures_what_has_results_or_is_a_source(measured, builtin, tasks):
-    view = view_of(measured, builtin=builtin)
-    point = point_of(view, "d")
-    experts, results = measured.experts(), measured.results(builtin=builtin)
-    expected = recommend(
-        point.query,
-        experts,
-        results,
-        k=3,
-        distances=plain_distances("task2vec", view, tasks, point),
-        descriptors={
-            "root_ratio": plain_distances("root_ratio", view, tasks, point),
-            "domain": plain_distances("", view, tasks, point, "domain"),
-        },
-        source_distances=plain_distances("task2vec_asymmetric", view, tasks, point),
-    )
-    found = view.recommend(point, experts, results, k=3)
-    assert [(it.rank, it.expert, it.interval) for it in found.recommendations] == [
-        (it.rank, it.expert, pytest.approx(it.interval, abs=1e-6)) for it in expected.recommendations
-    ]
-    assert {near.task for it in found.recommendations for near in it.evidence.neighbors} == set(tasks)
-    assert found.warnings == expected.warnings
+def root_ratio(source, target):
+    return pairwise("root_ratio", source[None], target[None])[0, 0]
 
 
-def test_recommend_without_any_result_ranks_by_source(measured):
-    view = view_of(measured)
-    point = point_of(view, "d")
-    found = view.recommend(point, measured.experts(), [], k=3)
-    sources = plain_distances("task2vec_asymmetric", view, "bc", point).to_query
-    nearer = ["x.b", "z.c"] if sources[0] < sources[1] else ["z.c", "x.b"]
-    assert [it.expert for it in found.recommendations] == [*nearer, "y.none"]
+@pytest.mark.parametrize("builtin", [True, False])
+@pytest.mark.parametrize("reference", ["task04", "task05@1"])
+def test_likeness_is_of_the_latest_versions_that_may_be_answers(store, builtin, reference):
+    view = view_of(store, builtin=builtin)
+    point = point_of(view, reference)
+    distances, facts = view.likeness(point, {"task03", "task01", "task05", "gone", "task05@1"})
+    names = [name for name in ("task01", "task03", "task05") if builtin or name not in BUILTIN]
+    assert list(facts) == names
+    for name, measure, descriptor in (("domain", cosine, "domain"), ("root_ratio", root_ratio, "fisher")):
+        between, to_query = plain_distances(measure, point, latest(names), descriptor)
+        assert distances[name].tasks == tuple(names)
+        np.testing.assert_allclose(distances[name].between(names, names), between, atol=1e-6)
+        np.testing.assert_allclose(distances[name].from_tasks(names), to_query, atol=1e-6)
+    assert facts["task01"] == TaskFacts(0.75, 3, 100)
+    assert facts["task05"] == TaskFacts(0.75, 2, 100)  # its second version
+
+
+def test_likeness_of_nothing(store):
+    view = view_of(store)
+    distances, facts = view.likeness(point_of(view, "task04"), {"gone"})
+    assert facts == {}
+    assert np.isnan(distances["domain"].from_tasks(["gone"])).all()
+
+
+def test_facts_are_of_the_version_that_is_asked_about(store):
+    view = view_of(store)
+    assert view.facts(point_of(view, "task05@1")) == TaskFacts(0.75, 7, 100)
+    assert view.facts(point_of(view, "task05")) == TaskFacts(0.75, 2, 100)
+    own = TaskFacts(0.5, 9, 90)
+    assert view.facts(replace(point_of(view, "task05"), facts=own)) is own
+
+
+def test_latest_versions(store):
+    assert view_of(store).latest_versions() == dict(latest(NAMES))
 
 
 # Choose a space
