@@ -21,6 +21,28 @@ STAGES = {
 }
 """Stages of long work in words; a stage that is not here is called by its own name."""
 
+LEFT_OUT = {
+    "toys": ("toy", "toys"),
+    "experts": ("of another name", "of other names"),
+    "same weights": ("other name of the same weights", "other names of the same weights"),
+}
+"""What leaves experts out of an answer, where it is no limit that was set: of one, and of more."""
+
+
+def left_out(reason: str, count: int) -> str:
+    """How many experts something left out of an answer, in words, such as ``25 toys`` or ``3 by max params``."""
+    if reason in LEFT_OUT:
+        return f"{count} {LEFT_OUT[reason][count > 1]}"
+    return f"{count} by {reason.replace('_', ' ')}"
+
+
+SURENESS = {
+    "high": "high: hardly any chance that another is better by more than 0.01",
+    "medium": "medium: another may be better by more than 0.01",
+    "low": "low: most likely another is better by more than 0.01",
+}
+"""How sure it is that nothing much better was passed over; ``registry.recommend.verdict`` has the chances."""
+
 
 def printable(text: str) -> str:
     """The text with control characters, which file names may hold, spelled out; terminals obey them."""

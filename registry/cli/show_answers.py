@@ -1,14 +1,18 @@
 """How answers look to a person: embeddings, neighbours, distances, recommendations, measurements."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.cli.show_records import reached, used_of
 from registry.faces.terminal import card, message, say, table, warn
-from registry.wording import GROUPS, share, short, size
+from registry.wording import GROUPS, SURENESS, left_out, share, short, size
 
 NUM_TIES_SHOWN = 5
+VERDICT_WIDTH = 62
+"""Characters a line of a verdict may have before it goes on in the next."""
 
 if TYPE_CHECKING:
     from registry.answers import (
@@ -58,13 +62,30 @@ def show_measurement(measured: "Measurement") -> None:
     message("Recorded." if measured.recorded else "Not recorded.")
 
 
-def show_expectations(measured: Sequence[tuple[str, float, "Measurement"]]) -> None:
-    """Expected beside measured accuracy of what each rule picked."""
+@dataclass(frozen=True)
+class Compared:
+    """Expected beside measured accuracy of what a rule picks; ``None`` where nothing was expected."""
+
+    task: str
+    rule: str
+    expert: str
+    expected: float | None
+    measured: float
+
+
+def show_compared(rows: Sequence[Compared]) -> None:
+    """Expected beside measured accuracy of what each rule picks."""
     table(
-        ("rule", "expert", ">expected", ">measured", ">deviation"),
+        ("task", "picked by", "expert", ">expected", ">measured"),
         [
-            (rule, result.expert, share(expected), share(result.accuracy), share(result.deviation))
-            for rule, expected, result in measured
+            (
+                row.task,
+                row.rule,
+                row.expert,
+                "-" if row.expected is None else share(row.expected),
+                share(row.measured),
+            )
+            for row in rows
         ],
     )
 
@@ -104,6 +125,7 @@ def show_recommendation(answer: "Recommendation") -> None:
     table(
         (">rank", "expert", ">expected", "90% interval", "known by", ">regret", ">params", "licence"),
         [_recommended(expert) for expert in answer.recommendations],
+        may_go=("licence", "regret", "known by"),
     )
     if answer.trials:
         say()
@@ -120,10 +142,12 @@ def show_recommendation(answer: "Recommendation") -> None:
                 for trial in answer.trials
             ],
         )
-    say()
-    say("The results that it rests on, each as accuracy at distance:")
-    for expert in answer.recommendations:
-        say(f"  {expert.rank}. {expert.expert}: {_evidence(expert.evidence)}")
+    near = [expert for expert in answer.recommendations if expert.evidence.neighbors or expert.evidence.trial]
+    if near:
+        say()
+        say("Their results on the tasks that are most like it, each as accuracy at distance:")
+        for expert in near:
+            say(f"  {expert.rank}. {expert.expert}: {_evidence(expert.evidence)}")
     say()
     say("What simple rules would pick:")
     table(
@@ -145,17 +169,21 @@ def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
     shown = {
         "why": verdict.why,
         "expected": f"{share(verdict.expected)} [{low:.2f}-{high:.2f}], {verdict.protocol}",
-        "confidence": verdict.confidence,
+        "confidence": SURENESS[verdict.confidence],
         "as good": ", ".join(verdict.ties[:NUM_TIES_SHOWN]) + _more(len(verdict.ties) - NUM_TIES_SHOWN),
         "cheapest": verdict.cheapest if verdict.ties else "",
         "measure next": ", ".join(verdict.next),
-        "left out": ", ".join(
-            f"{count} by {limit.replace('_', ' ')}" for limit, count in verdict.left_out.items()
-        ),
+        "left out": ", ".join(left_out(limit, count) for limit, count in verdict.left_out.items()),
     }
     card(
-        f"Take {verdict.take} for {_title(answer.query)}.", {name: text for name, text in shown.items() if text}
+        f"Take {verdict.take} for {_title(answer.query)}.",
+        {name: _in_lines(text) for name, text in shown.items() if text},
     )
+
+
+def _in_lines(text: str) -> list[str]:
+    """A text in lines of a card; no word and no name is broken."""
+    return textwrap.wrap(text, VERDICT_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _more(count: int) -> str:
@@ -189,11 +217,19 @@ def _recommended(expert: "RecommendedExpert") -> tuple[object, ...]:
         expert.expert,
         share(expert.expected_accuracy),
         f"{low:.2f}-{high:.2f}",
-        "measured here" if expert.measured else f"{expert.evidence.results} results",
+        _known_by(expert),
         share(expert.expected_regret),
         size(expert.num_params),
         expert.license or "-",
     )
+
+
+def _known_by(expert: "RecommendedExpert") -> str:
+    """What the expectation rests on most."""
+    if expert.measured:
+        return "a trial" if expert.evidence.trial else "measured here"
+    count = expert.evidence.results
+    return f"{count} {'result' if count == 1 else 'results'} elsewhere" if count else "size, source"
 
 
 def _evidence(evidence: "Evidence") -> str:

@@ -106,10 +106,11 @@ def show_added(added: "AddedTask") -> None:
 def show_experts(experts: Sequence["ExpertRecord"]) -> None:
     """The list of experts."""
     table(
-        ("expert", "source task", ">accuracy", ">params", ">flops", ">input", "licence"),
+        ("expert", "toy", "source task", ">accuracy", ">params", ">flops", ">input", "licence"),
         [
             (
                 expert.name,
+                "toy" if expert.toy else "",
                 expert.source_task or "-",
                 "-" if expert.source_accuracy is None else share(expert.source_accuracy),
                 size(expert.num_params),
@@ -169,15 +170,16 @@ def _listed(names: Sequence[str]) -> str:
 def show_results(results: Sequence["ResultRecord"]) -> None:
     """The list of results."""
     table(
-        ("task", "expert", ">score", "metric", "protocol", "source", "added"),
+        ("task", "expert", ">score", "metric", "protocol", "source", "run", "added"),
         [
             (
                 result.task,
                 result.expert,
                 share(result.accuracy),
-                result.metric,
+                result.metric + (", lower is better" if result.lower_is_better else ""),
                 result.protocol,
                 result.source or "-",
+                result.run_id or "-",
                 result.created_at[:10],
             )
             for result in results

@@ -9,6 +9,7 @@ from registry.wording import STAGES, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # Where the reader is another program, lines are as long as their content.
 PIPE_WIDTH = 1000
@@ -76,8 +77,26 @@ def _write(text: str, stream: TextIO) -> None:
     stream.flush()  # keeps the order of the two streams, and a closed pipe is noticed here
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under their columns; a column whose name starts with ``>`` holds numbers."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, may_go: Sequence[str] = ()) -> None:
+    """Rows under their columns; a column whose name starts with ``>`` holds numbers.
+
+    Args:
+        columns: Names of the columns.
+        rows: Their cells.
+        may_go: Names of columns that are left out, in this order, until a row fits the width of the terminal.
+    """
+    console, kept, cells = stdout_console(), list(columns), [list(row) for row in rows]
+    unbounded = console.options.update(max_width=PIPE_WIDTH)
+    for name in may_go:
+        if console.measure(_grid(kept, cells), options=unbounded).maximum <= console.width:
+            break
+        place = [column.removeprefix(">") for column in kept].index(name)
+        kept = kept[:place] + kept[place + 1 :]
+        cells = [row[:place] + row[place + 1 :] for row in cells]
+    console.print(_grid(kept, cells))
+
+
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -88,11 +107,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         )
     for row in rows:
         grid.add_row(*(printable(str(cell)) for cell in row))
-    stdout_console().print(grid)
+    return grid
 
 
 def card(title: str, values: Mapping[str, object]) -> None:
-    """A title, then a line for each value."""
+    """A title, then a line for each value; the lines of a list stand below each other."""
     say(title)
     for name, value in values.items():
-        say(f"  {name + ':':16}{value}")
+        first, *more = value if isinstance(value, list) else [value]
+        say(f"  {name + ':':16}{first}")
+        for line in more:
+            say(f"{'':18}{line}")

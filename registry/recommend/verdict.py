@@ -131,14 +131,15 @@ def _reason(
     first, num_measured = order[0], int(np.isfinite(prediction.measured).sum())
     name = experts[first].name
     if np.isfinite(prediction.measured[first]):
-        among = f", the best of {num_measured} measured on it" if num_measured > 1 else ""
-        said = f"{name} was measured on this task{among}"
+        said = f"{name} was measured on this task"
+        if num_measured > 1:
+            said = f"{name} is the best of {num_measured} that were measured on this task"
     elif counts[first]:
         results = "one result" if counts[first] == 1 else f"{counts[first]} results"
-        said = f"{name} is expected to do best by {results} of its own on other tasks"
+        said = f"{name} promises most, by {results} of its own on other tasks"
     else:
-        said = f"nothing of {name} was measured; its size, source and architecture promise most"
+        said = f"{name} promises most, by its size, its source and its architecture: no result of it is there"
     if num_ties:
         others = "one other" if num_ties == 1 else f"{num_ties} others"
-        said += f", but {others} cannot be told from it"
+        said += f"; {others} cannot be told from it"
     return said + "."

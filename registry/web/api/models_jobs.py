@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field, StringConstraints
 
-from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, Word
+from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, ExpertWord, Word
 from registry.web.jobs.requests import JobKind
 from registry.web.jobs.store import State
 
@@ -45,12 +45,20 @@ class JobOptions(Body):
     num_trials: int | None = Field(None, ge=0, le=1000)
     time_budget: float | None = Field(None, gt=0)
     stop_below: float | None = Field(None, ge=0, le=1)
-    given: dict[Word, float] | None = Field(None)
+    given: dict[ExpertWord, float] | None = Field(None)
     max_params: float | None = Field(None, gt=0, examples=[30000000])
     max_flops: float | None = Field(None, gt=0)
     licenses: list[Annotated[str, StringConstraints(max_length=200)]] | None = Field(None, max_length=100)
     input_size: float | None = Field(None, gt=0)
     loadable_offline: bool | None = None
+    protocol: Word | None = Field(None, description="How the accuracy would be measured.")
+    metric: Word | None = Field(None, description="What is expected, such as accuracy.")
+    experts: list[Annotated[str, StringConstraints(max_length=160)]] | None = Field(
+        None, max_length=100, description="Patterns of names, such as convnext*."
+    )
+    toys: bool | None = Field(None, description="Whether the small networks that ship are recommended too.")
+    published: bool | None = Field(None, description="Whether published results count as evidence.")
+    download: bool | None = Field(None, description="Whether trials may fetch weights.")
     max_samples: int | None = Field(None, ge=2, le=10**9)
     seed: int | None = Field(None, ge=0, lt=2**32)
     split: str | None = Field(None, max_length=200)

@@ -13,7 +13,7 @@ from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.records import ExpertRecord, ResultRecord
 from registry.web.pages.listings import page_of, sort_rows
-from registry.web.pages.templating import render, render_if_missing
+from registry.web.pages.templating import render, render_if_missing, scored
 
 router = APIRouter()
 
@@ -30,9 +30,8 @@ EXPERT_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "mean": lambda row: row[2],
 }
 RESULT_COLUMNS: Mapping[str, Callable[[ResultRecord], Any]] = {
-    name: attrgetter(name)
-    for name in ("task", "expert", "accuracy", "metric", "protocol", "source", "created_at")
-}
+    name: attrgetter(name) for name in ("task", "expert", "metric", "protocol", "source", "created_at")
+} | {"accuracy": scored}
 
 
 @router.get("/experts")
@@ -70,7 +69,7 @@ def expert(request: Request, name: str) -> HTMLResponse:
             "history": history,
             "tasks": {result.task for result in history},
             "leading": leading,
-            "best": sorted(history, key=attrgetter("accuracy"), reverse=True)[:NUM_BEST],
+            "best": sorted(history, key=scored, reverse=True)[:NUM_BEST],
         },
     )
 
@@ -112,7 +111,7 @@ def _with_results(registry: TaskRegistry) -> list[tuple[ExpertRecord, int, float
     """Experts with the number and the mean of their results."""
     scores = defaultdict(list)
     for result in registry.results():
-        scores[result.expert].append(result.accuracy)
+        scores[result.expert].append(scored(result))
     return [
         (record, len(scores[record.name]), fmean(scores[record.name]) if scores[record.name] else None)
         for record in registry.experts()
@@ -130,10 +129,10 @@ def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
     best: dict[tuple[str, str, str], float] = {}
     for result in results:
         key = (result.task, result.metric, result.protocol)
-        best[key] = max(best.get(key, 0.0), result.accuracy)
+        best[key] = max(best.get(key, 0.0), scored(result))
     leading = [
         result
         for result in results
-        if result.expert == name and result.accuracy == best[result.task, result.metric, result.protocol]
+        if result.expert == name and scored(result) == best[result.task, result.metric, result.protocol]
     ]
-    return sorted(leading, key=attrgetter("accuracy"), reverse=True)
+    return sorted(leading, key=scored, reverse=True)

@@ -11,11 +11,13 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from registry.metrics import score_of
 from registry.pictures import pages as pictures
+from registry.records import ResultRecord
 from registry.task_answers import NO_VERSION
 from registry.web.pages import drawings
 from registry.web.pages.listings import link
-from registry.wording import GROUPS, KINDS, STAGES, share, short, size
+from registry.wording import GROUPS, KINDS, STAGES, SURENESS, left_out, share, short, size
 
 FOLDER = Path(__file__).parents[1]
 STATIC = FOLDER / "static"
@@ -67,6 +69,11 @@ def expert_path(name: str) -> str:
     return link("/results", {"expert": name}) if name in {".", ".."} else f"/experts/{name}"
 
 
+def scored(result: ResultRecord) -> float:
+    """A result as a number from 0 to 1 of which higher is better, whatever its metric."""
+    return score_of(result.metric, result.accuracy, lower_is_better=bool(result.lower_is_better))
+
+
 @cache
 def static_path(name: str) -> str:
     """Where a static file is, with a hash of its content, so that it may be kept for good."""
@@ -92,6 +99,9 @@ def _environment() -> Environment:
         bar=drawings.bar,
         interval=drawings.interval,
         stages=STAGES,
+        sureness=SURENESS,
+        left_out=left_out,
+        score=scored,
     )
     environment.filters.update(
         share=lambda value: NOTHING if value is None else share(value),

@@ -6,7 +6,10 @@ from sklearn.datasets import load_digits
 
 from registry.answers import Baseline, Evidence, Query, Recommendation, RecommendedExpert
 from registry.cli import demo
-from registry.cli.demo import picks, run_demo
+from registry.cli.demo import PHOTOS, picks, run_demo
+from registry.cli.show_answers import Compared
+
+REAL = "tf_efficientnet_lite0.in1k"
 
 
 def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
@@ -14,35 +17,38 @@ def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
     images = (digits.images * (255 / 16)).astype(np.uint8)
     np.savez(tmp_path / "digits.npz", images=images[:300], labels=digits.target[:300])  # a sixth of them
     monkeypatch.setattr(demo, "DATA", str(tmp_path / "digits.npz"))
-    measured = run_demo()
+    compared = run_demo()
     printed = capsys.readouterr()
-    for command in ("task add digits", "nearest digits", "recommend digits", "result measure digits"):
+    for command in ("recommend cats_dogs", "task add digits", "nearest digits", "result measure digits"):
         assert f"$ t2v {command}" in printed.out
-    assert "mnist" in printed.out.split("t2v recommend")[0]
+    assert "mnist" in printed.out.split("$ t2v recommend digits")[0]
     assert "A fresh registry with the starter content: 49 tasks, 26 experts" in printed.err
-    rules, experts = [rule for rule, _, _ in measured], [result.expert for _, _, result in measured]
-    assert sum("recommended" in rule for rule in rules) == sum("static" in rule for rule in rules) == 1
-    assert len(set(experts)) == len(experts)
-    for _, expected, result in measured:
-        assert 0 < expected < 1
-        assert result.accuracy > 0.5  # chance is 0.1
-        assert f"{result.accuracy:.3f}" in printed.out
+    assert [row.task for row in compared if row.rule.startswith("recommended")] == [*PHOTOS, "digits"]
+    for task in PHOTOS:
+        best = max(row.measured for row in compared if row.task == task)
+        taken = next(row for row in compared if row.task == task and row.rule.startswith("recommended"))
+        assert (taken.expert, taken.measured) == (REAL, best)
+    assert all(f"{row.measured:.3f}" in printed.out for row in compared)
 
 
 @pytest.mark.parametrize(
     ("static", "nearest", "expected"),
     [
-        ("a", "a", [("recommended and static and nearest", "a", 0.9)]),
-        ("b", "b", [("recommended", "a", 0.9), ("static and nearest", "b", 0.7)]),
+        ("a", "a", [("recommended, static, nearest", "a", 0.9)]),
+        ("b", "b", [("recommended", "a", 0.9), ("static, nearest", "b", 0.7)]),
         ("b", "c", [("recommended", "a", 0.9), ("static", "b", 0.7), ("nearest", "c", 0.7)]),
-        (None, None, [("recommended", "a", 0.9)]),
+        (None, "new", [("recommended", "a", 0.9)]),
     ],
 )
-def test_each_expert_is_measured_once(static: str | None, nearest: str | None, expected: list):
+def test_each_expert_is_compared_once(static: str | None, nearest: str | None, expected: list):
     best = RecommendedExpert(1, "a", 0.9, (0.8, 1.0), 0.0, None, "", "", Evidence((), 0))
     baselines = {
         "static": Baseline(static, 0.7),
         "nearest": Baseline(nearest, 0.7),
+        "largest": Baseline(None, 0.7),
         "random": Baseline(None, 0.5),
     }
-    assert picks(Recommendation(Query("t", 1, "s"), (best,), baselines)) == expected
+    measured = {"a": 0.5, "b": 0.6, "c": 0.7}
+    assert picks("t", Recommendation(Query("t", 1, "s"), (best,), baselines), measured) == [
+        Compared("t", rules, expert, accuracy, measured[expert]) for rules, expert, accuracy in expected
+    ]

@@ -68,9 +68,32 @@ def test_distance_is_that_of_the_library(folder, name):
 
 def test_recommend_is_the_contract(folder):
     document = answer(folder, "recommend", "flowers")
-    assert list(document) == ["query", "recommendations", "baselines", "warnings", "trials"]
+    assert list(document) == [
+        "query",
+        "recommendations",
+        "baselines",
+        "warnings",
+        "trials",
+        "verdict",
+        "metric",
+        "protocol",
+    ]
     assert document["trials"] == []
+    assert list(document["verdict"]) == [
+        "take",
+        "protocol",
+        "expected",
+        "interval",
+        "ties",
+        "cheapest",
+        "confidence",
+        "why",
+        "next",
+        "left_out",
+    ]
+    assert (document["metric"], document["protocol"]) == ("accuracy", "unspecified")
     first = document["recommendations"][0]
+    assert document["verdict"]["take"] == first["expert"]
     assert list(first) == [
         "rank",
         "expert",
@@ -81,10 +104,12 @@ def test_recommend_is_the_contract(folder):
         "license",
         "load",
         "evidence",
+        "measured",
     ]
-    assert (first["rank"], first["expert"]) == (1, EXPERT)
+    assert (first["rank"], first["measured"]) == (1, False)
     assert list(first["evidence"]) == ["neighbors", "results", "trial"]
-    assert set(first["evidence"]["neighbors"][0]) == {"task", "distance", "accuracy"}
+    known = next(row for row in document["recommendations"] if row["expert"] == EXPERT)
+    assert set(known["evidence"]["neighbors"][0]) == {"task", "distance", "accuracy"}
     assert set(document["baselines"]) == {"static", "nearest", "largest", "random"}
     assert document["baselines"]["static"]["expert"] == EXPERT
 
@@ -96,7 +121,6 @@ def test_recommend_is_the_contract(folder):
         (("--max-params", "12M"), [EXPERT, "small.mit"]),
         (("--max-flops", "2G"), [EXPERT]),
         (("--license", "mit,apache-2.0"), ["small.mit"]),
-        (("-k", "1"), [EXPERT]),
         (("--max-params", "10"), []),
         (("--input-size", "224"), [EXPERT, "small.mit"]),
         (("--input-size", "223"), []),
@@ -106,25 +130,28 @@ def test_recommend_is_the_contract(folder):
 def test_recommend_keeps_within_limits(folder, limit, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # with nothing in it
     document = answer(folder, "recommend", "flowers", *limit)
-    assert [row["expert"] for row in document["recommendations"]] == expected
+    assert sorted(row["expert"] for row in document["recommendations"]) == expected
 
 
 def test_recommend_shows_experts_baselines_warnings_and_how_to_load(folder):
     document, done = answer(folder, "recommend", "flowers"), ok(folder, "recommend", "flowers")
     first = document["recommendations"][0]
-    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["1"])
-    low, high = first["interval"]
+    shown = next(it for it in document["recommendations"] if it["expert"] == EXPERT)
+    row = next(line.split() for line in done.stdout.splitlines() if line.split()[1:2] == [EXPERT])
+    low, high = shown["interval"]
     assert row == [
-        "1",
+        str(shown["rank"]),
         EXPERT,
-        f"{first['expected_accuracy']:.3f}",
+        f"{shown['expected_accuracy']:.3f}",
         f"{low:.2f}-{high:.2f}",
-        f"{first['expected_regret']:.3f}",
+        *(f"{shown['evidence']['results']} results elsewhere").split(),
+        f"{shown['expected_regret']:.3f}",
         "11M",
         "bsd-3-clause",
     ]
-    near = first["evidence"]["neighbors"][0]
-    assert f"1. {EXPERT}: 2 results, nearest {near['task']} {near['accuracy']:.3f}" in done.stdout
+    near = shown["evidence"]["neighbors"][0]
+    results = f"{shown['evidence']['results']} results, nearest {near['task']} {near['accuracy']:.3f}"
+    assert f"{shown['rank']}. {EXPERT}: {results}" in done.stdout
     for rule, pick in document["baselines"].items():
         assert re.search(rf"{rule} +{re.escape(pick['expert'] or '(average of all)')} ", done.stdout)
     assert done.stderr.splitlines() == [f"Warning: {warning}" for warning in document["warnings"]] != []
