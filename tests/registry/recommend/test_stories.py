@@ -143,7 +143,8 @@ def test_mixed_protocols_leave_each_others_levels_alone():
         for task in list(starter()[0])[::3]
         if task != "cats_dogs"
     ]
-    before, after = ask("cats_dogs", protocol=PROBE), ask("cats_dogs", *tuned, protocol=PROBE)
+    before = ask("cats_dogs", known=True, protocol=PROBE)
+    after = ask("cats_dogs", *tuned, known=True, protocol=PROBE)
     assert after.prediction is not None
     assert before.prediction is not None
     moved = np.median(after.prediction.mean) - np.median(before.prediction.mean)
