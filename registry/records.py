@@ -223,7 +223,7 @@ class ExpertRecord:
     """A pretrained model that can be loaded.
 
     Attributes:
-        name: ``architecture.weights``, allowed by ``NAME_PATTERN``.
+        name: ``architecture.weights``, allowed by ``EXPERT_PATTERN``.
         loader: What ``indexer.networks.load.load_network`` takes: the name, or ``architecture@FILE``.
         source_task: Name of the task it was trained on, or empty.
         num_params: Number of parameters, positive, or ``None`` if not known.

@@ -150,6 +150,7 @@ class Trials:
         """What trials on a registered task measured, as results."""
         from indexer.experts.few_shot import PROTOCOL
 
+        weights = {expert.name: expert.weights_hash for expert in self._experts.values()}
         return [
             ResultRecord(
                 task.name,
@@ -159,6 +160,7 @@ class Trials:
                 seed=seed,
                 source=SOURCE,
                 task_version=task.version,
+                weights_hash=weights[trial.expert],
             )
             for trial in self.trials
             if trial.found.accuracy is not None

@@ -115,8 +115,7 @@ class Advice(RegistryBase):
         rest = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
         (point,) = self._locate([query], view, cast("DataOptions", rest), progress)
         if not candidates:
-            none = _NONE_OF[view.space.content]
-            return Recommendation(point.query, (), {}, (none,))
+            return Recommendation(point.query, (), {}, (_why_none(view.space.content, left_out),))
         latest = view.latest_versions()
         evidence = gather_evidence(
             fitting,
@@ -290,9 +289,17 @@ def _under_one_name(experts: Sequence[ExpertRecord], alias: Mapping[str, str]) -
 
 
 _NONE_OF: dict[Content, str] = {
-    "texts": "there is no text encoder: add one with `t2v expert add hf:./encoder`, or ask for less",
-    "images": "there is no expert of images: add one with `t2v expert add LOADER`, or ask for less",
+    "texts": "there is no text encoder: add one with `t2v expert add hf:./encoder`",
+    "images": "there is no expert of images: add one with `t2v expert add LOADER`",
 }
+
+
+def _why_none(content: Content, left_out: Mapping[str, int]) -> str:
+    """Why there is no expert to recommend, and the way out."""
+    counts = [f"{name} left out {count}" for name, count in left_out.items() if count]
+    if not counts:
+        return _NONE_OF[content]
+    return f"no expert is within the limits ({', '.join(counts)}): widen them, or add an expert"
 
 
 def _content_of(expert: ExpertRecord) -> Content:

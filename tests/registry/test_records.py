@@ -166,6 +166,9 @@ def test_to_json_gives_plain_values():
             "baselines": {"static": {"expert": None, "expected_accuracy": 0.5}},
             "warnings": ["few results"],
             "trials": [],
+            "verdict": None,
+            "metric": "accuracy",
+            "protocol": "",
         }
     ]
 

@@ -125,12 +125,18 @@ def test_recommend_of_texts_knows_text_encoders_only(tasks: TaskRegistry):
         tasks.recommend("books", given={"resnet14w16.tiny_imagenet": 0.5})
 
 
-def test_recommend_without_a_text_encoder_says_how_to_add_one(tasks: TaskRegistry):
+def test_recommend_without_a_text_encoder_says_what_left_it_out_or_how_to_add_one(
+    tasks: TaskRegistry, tmp_path: Path, texts: Path, encoder: Path
+):
     answer = tasks.recommend("books", licenses=["apache-2.0"])
-    assert answer.warnings == ("there is no expert to recommend: add one, or ask for less",)
-    answer = tasks.recommend("books", input_size=64)
     assert answer.warnings == (
-        "there is no text encoder: add one with `t2v expert add hf:./encoder`, or ask for less",
+        "no expert is within the limits (license left out 2): widen them, or add an expert",
+    )
+    empty = TaskRegistry(tmp_path / "none")
+    empty.init(empty=True)
+    empty.add_task("books", str(texts / "books.csv"), probe=f"hf:{encoder}")
+    assert empty.recommend("books").warnings == (
+        "there is no text encoder: add one with `t2v expert add hf:./encoder`",
     )
 
 

@@ -483,7 +483,7 @@ def test_limits_say_how_many_they_left_out_and_none_left_is_said(mixed):
     none = mixed.recommend("pets", max_params=1)
     assert (none.recommendations, none.baselines) == ((), {})
     assert none.warnings == (
-        "there is no expert of images: add one with `t2v expert add LOADER`, or ask for less",
+        "no expert is within the limits (max_params left out 4): widen them, or add an expert",
     )
     with fails(InvalidQueryError, "no expert is named swin*; `t2v expert list` shows the names"):
         mixed.recommend("pets", experts=["swin*"])

@@ -71,7 +71,17 @@ def refused(call, *args, **options):
 @settings(max_examples=200)
 def test_a_name_is_allowed_by_the_pattern_or_refused(name):
     assert refused(checked_name, "task", name) == (NAME_PATTERN.fullmatch(name) is None)
-    assert refused(make_task, name) == refused(make_expert, name) == refused(checked_name, "tag", name)
+    assert refused(make_task, name) == refused(checked_name, "task", name) == refused(checked_name, "tag", name)
+
+
+@given(name=names | st.lists(st.sampled_from(["timm", "a.b", ".", "..", "", "x:y"])).map("/".join))
+@settings(max_examples=200)
+def test_a_name_of_an_expert_may_have_parts_but_is_no_path(name):
+    """Against a reading of its parts."""
+    parts = name.split("/")
+    allowed = all(character.isascii() and (character.isalnum() or character in "._-/:") for character in name)
+    allowed = allowed and len(name) <= 160 and not {"", ".", ".."} & set(parts)
+    assert refused(make_expert, name) == (not allowed)
 
 
 def test_no_allowed_name_leaves_its_folder(tmp_path):
