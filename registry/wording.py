@@ -30,7 +30,7 @@ LEFT_OUT = {
 
 
 def left_out(reason: str, count: int) -> str:
-    """How many experts something left out of an answer, in words, such as ``25 toys`` or ``3 by max params``."""
+    """How many experts something left out, in words, such as ``25 toys`` or ``3 by max params``."""
     if reason in LEFT_OUT:
         return f"{count} {LEFT_OUT[reason][count > 1]}"
     return f"{count} by {reason.replace('_', ' ')}"

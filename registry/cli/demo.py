@@ -1,8 +1,8 @@
 """The main job on real data, in a registry that is removed afterwards.
 
-First photos that starter content has been measured on: their results are taken out, experts are recommended, and
-what was expected is put beside what had been measured. Then handwritten digits that ship with scikit-learn, as a
-new task: which known tasks it is like, which expert to start from, and how good that is, measured now.
+First photos of the starter content: their results are taken out, experts are recommended, and what was
+expected is put beside what had been measured. Then handwritten digits that ship with scikit-learn, a new task:
+which known tasks it is like, which expert to start from, and how good that is, measured now.
 """
 
 import tempfile
@@ -37,13 +37,13 @@ def run_demo() -> list[Compared]:
         compared = [*_compare_photos(registry, Path(folder)), _measure_digits(registry)]
     terminal.message("")
     terminal.say(
-        f"Expected beside measured. On {', '.join(PHOTOS)}: measured when the starter content was made, and kept "
-        f"from the recommender here. On {TASK}: measured just now. The best toy is known only by measuring all."
+        f"Expected beside measured. On {', '.join(PHOTOS)}: measured when the starter content was made, and "
+        f"kept from the recommender here. On {TASK}: measured now. The best toy is known only by measuring all."
     )
     show_answers.show_compared(compared)
     terminal.say(
-        "Toys are the small networks of this package. Some that were trained on handwriting do better on digits "
-        "than a network of photos; they are recommended with --toys only."
+        "Toys are the small networks of this package. Some that were trained on handwriting do better on "
+        "digits than a network of photos; they are recommended with --toys only."
     )
     return compared
 

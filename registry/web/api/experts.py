@@ -26,7 +26,7 @@ from registry.web.api.routes import (
 
 router = new_router("experts")
 OfTask = Annotated[str | None, Query(pattern=models.NAME, description="Only results on this task.")]
-OfExpert = Annotated[str | None, Query(pattern=models.NAME, description="Only results of this expert.")]
+OfExpert = Annotated[str | None, Query(pattern=models.EXPERT_NAME, description="Only results of this expert.")]
 
 
 @router.get("/experts", dependencies=[READS], responses=UNCHANGED)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import Field, StringConstraints
 
-from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, ExpertWord, Word
+from registry.web.api.models import MAX_TEXT, REFERENCE, Answer, Body, Word
 from registry.web.jobs.requests import JobKind
 from registry.web.jobs.store import State
 
@@ -45,7 +45,7 @@ class JobOptions(Body):
     num_trials: int | None = Field(None, ge=0, le=1000)
     time_budget: float | None = Field(None, gt=0)
     stop_below: float | None = Field(None, ge=0, le=1)
-    given: dict[ExpertWord, float] | None = Field(None)
+    given: dict[Annotated[str, StringConstraints(max_length=160)], float] | None = Field(None)
     max_params: float | None = Field(None, gt=0, examples=[30000000])
     max_flops: float | None = Field(None, gt=0)
     licenses: list[Annotated[str, StringConstraints(max_length=200)]] | None = Field(None, max_length=100)

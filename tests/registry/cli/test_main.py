@@ -137,7 +137,8 @@ def test_recommend_shows_experts_baselines_warnings_and_how_to_load(folder):
     document, done = answer(folder, "recommend", "flowers"), ok(folder, "recommend", "flowers")
     first = document["recommendations"][0]
     shown = next(it for it in document["recommendations"] if it["expert"] == EXPERT)
-    row = next(line.split() for line in done.stdout.splitlines() if line.split()[1:2] == [EXPERT])
+    start = [str(shown["rank"]), EXPERT]
+    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:2] == start)
     low, high = shown["interval"]
     assert row == [
         str(shown["rank"]),
