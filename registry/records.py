@@ -13,8 +13,15 @@ import numpy as np
 import xxhash
 
 from registry.errors import InvalidRecordError
-from registry.metrics import check_value, is_lower_better, score_of
-from registry.names import CACHED_AS_PATTERN, MAX_VERSION, checked_alias, checked_name
+from registry.names import (
+    CACHED_AS_PATTERN,
+    MAX_VERSION,
+    check_value,
+    checked_alias,
+    checked_name,
+    is_lower_better,
+    score_of,
+)
 
 Kind = Literal["single_label", "multi_label", "regression"]
 """What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""
@@ -290,7 +297,7 @@ class ResultRecord:
     Attributes:
         task: Name of the task.
         expert: Name of the expert.
-        accuracy: The value of the metric, in its range, see ``registry.metrics``: 0 to 1 for an accuracy.
+        accuracy: The value of the metric, in its range, see ``registry.names``: 0 to 1 for an accuracy.
         metric: What was measured, ``accuracy`` by default.
         protocol: How it was measured, such as ``linear_probe_20shot``.
         seed: Seed of the measurement, or ``None``.
@@ -341,7 +348,7 @@ class ResultRecord:
 
     @property
     def score(self) -> float:
-        """The value on one scale for all metrics: 0 to 1, higher is better, see ``registry.metrics``."""
+        """The value on one scale for all metrics: 0 to 1, higher is better, see ``registry.names``."""
         return score_of(self.metric, self.accuracy, lower_is_better=bool(self.lower_is_better))
 
     @property

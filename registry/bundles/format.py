@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from registry.files import replacing
-from registry.metrics import ERROR_SHARES, LOSSES
+from registry.names import ERROR_SHARES, LOSSES
 from registry.storage import schema
 from registry.storage.audit import installed_versions
 from registry.storage.database import storage_errors

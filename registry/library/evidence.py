@@ -18,7 +18,7 @@ from registry.builtin.published import (
     published_results,
 )
 from registry.errors import NotFoundError
-from registry.metrics import ERROR_SHARES
+from registry.names import ERROR_SHARES
 from registry.records import Content, ExpertRecord, ResultRecord
 
 ACCURACY_OF = {"error_rate": "accuracy", "top1_error": "top1", "top5_error": "top5"}

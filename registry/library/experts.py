@@ -193,7 +193,7 @@ class Experts(RegistryBase):
             task: Name of a task, whose latest version is meant, or ``name@version``.
             expert: Name of an expert.
             accuracy: The value of the metric, 0 to 1 for an accuracy.
-            metric: What was measured, see ``registry.metrics``.
+            metric: What was measured, see ``registry.names``.
             protocol: How it was measured, such as ``linear_probe_20shot`` or ``fine_tuned``.
             seed: Seed of the measurement.
             source: Who measured it.

@@ -39,11 +39,7 @@ SAMPLES_PER_DIRECTION = 8
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of a sample, decomposed once for a score and what is taken off it.
-
-    Attributes:
-        rows: ``[N, D]`` float64, finite, at most 1 in size.
-    """
+    """Features ``rows`` ``[N, D]`` of a sample, at most 1 in size, decomposed once for all that reads them."""
 
     rows: Array
 

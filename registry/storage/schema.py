@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from registry.metrics import ERROR_SHARES, LOSSES
-from registry.names import Key
+from registry.names import ERROR_SHARES, LOSSES, Key
 from registry.records import embedding_checksum
 
 SCHEMA_VERSION = 5

@@ -106,7 +106,7 @@ def test_rooms_are_small():
     long = [path for path in module_paths().values() if len((ROOT / path).read_text().splitlines()) > 400]
     assert not crowded
     assert not long
-    assert flat["registry"] <= 15, flat  # 14 words and core
+    assert flat["registry"] <= 14, flat
     assert flat["indexer"] <= 4, flat
 
 

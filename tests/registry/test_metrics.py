@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRecordError
-from registry.metrics import ERROR_SHARES, LOSSES, MAY_BE_NEGATIVE, SHARES, check_value, is_lower_better
+from registry.names import ERROR_SHARES, LOSSES, MAY_BE_NEGATIVE, SHARES, check_value, is_lower_better
 
 KNOWN = (*SHARES, *ERROR_SHARES, *LOSSES)
 

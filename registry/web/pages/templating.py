@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from registry.metrics import score_of
+from registry.names import score_of
 from registry.pictures import pages as pictures
 from registry.records import ResultRecord
 from registry.task_answers import NO_VERSION
