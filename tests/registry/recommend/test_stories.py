@@ -136,12 +136,12 @@ def test_one_fine_tuned_result_does_not_move_what_toys_measured_as_probes():
 
 def test_mixed_protocols_leave_each_others_levels_alone():
     tuned = [replace(TUNED, task=task) for task in list(starter()[0])[::3] if task != "cats_dogs"]
-    before, after = ask("cats_dogs", protocol=PROBE), ask("cats_dogs", *tuned, protocol=PROBE)
+    before, after = (ask("cats_dogs", *own, toys=True, protocol=PROBE) for own in ((), tuned))
     assert after.prediction is not None
     assert before.prediction is not None
     moved = np.median(after.prediction.mean) - np.median(before.prediction.mean)
     assert abs(moved) < 0.06
-    assert np.median(ask("cats_dogs", *tuned, protocol="fine_tuned").prediction.mean) > np.median(
+    assert np.median(ask("cats_dogs", *tuned, toys=True, protocol="fine_tuned").prediction.mean) > np.median(
         after.prediction.mean
     )
 
