@@ -106,17 +106,17 @@ def show_added(added: "AddedTask") -> None:
 def show_experts(experts: Sequence["ExpertRecord"]) -> None:
     """The list of experts."""
     table(
-        ("expert", "toy", "source task", ">accuracy", ">params", ">flops", ">input", "licence"),
+        ("expert", "source task", ">accuracy", ">params", ">flops", ">input", "licence", "toy"),
         [
             (
                 expert.name,
-                "toy" if expert.toy else "",
                 expert.source_task or "-",
                 "-" if expert.source_accuracy is None else share(expert.source_accuracy),
                 size(expert.num_params),
                 size(expert.flops),
                 expert.input_size or "-",
                 expert.license or "-",
+                "toy" if expert.toy else "-",
             )
             for expert in experts
         ],
