@@ -155,7 +155,7 @@ def routes() -> list[str]:
     for path in paths:
         name = EXPERT if "/experts/" in path else task_name(0)
         if "_id}" not in path:
-            filled.append(path.replace("{name}", name) + QUERIES.get(path, ""))
+            filled.append(path.replace("{name:path}", name).replace("{name}", name) + QUERIES.get(path, ""))
     return filled
 
 
