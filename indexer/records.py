@@ -262,6 +262,7 @@ class ProbeResult:
         standard_error: Of the accuracy, over samples of this size and over draws.
         num_train: Samples that a draw was fitted on, of all classes.
         num_held_out: Samples that a draw was scored on.
+        weights_hash: Hash of the weights that were measured; empty where features were given.
     """
 
     accuracy: float
@@ -271,3 +272,4 @@ class ProbeResult:
     standard_error: float
     num_train: int
     num_held_out: int
+    weights_hash: str = ""

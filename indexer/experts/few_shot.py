@@ -1,5 +1,6 @@
 """Measure an expert on a dataset: the accuracy of a few-shot linear probe on its features."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -82,7 +83,7 @@ def measure_expert(
             "your own from 0 to 1 and record it with `t2v result add`",
         )
     features = extract_features(network, sample.inputs, progress=progress)
-    return score_features(features, sample.labels, seed)
+    return replace(score_features(features, sample.labels, seed), weights_hash=network.weights_hash)
 
 
 def score_features(features: np.ndarray, labels: np.ndarray, seed: int) -> ProbeResult:

@@ -74,6 +74,7 @@ def describe_expert(
             license=license,
             source_accuracy=source_accuracy,
             cached_as=cached_name(parse_loader(loader)),
+            weights_hash=network.weights_hash,
         )
 
 

@@ -280,9 +280,16 @@ class Experts(RegistryBase):
         Raises:
             NotFoundError: If there is no such task or expert.
             IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
+            InvalidRecordError: If the weights are not those that were registered.
         """
-        registered, loader = self._opened().task(task), self.expert(expert).loader
-        measured = measure_expert(loader, registered, seed=seed, device=device, progress=progress)
+        registered, expected = self._opened().task(task), self.expert(expert)
+        measured = measure_expert(expected.loader, registered, seed=seed, device=device, progress=progress)
+        if expected.weights_hash not in {"", measured.weights_hash}:
+            raise InvalidRecordError(
+                f"the weights of {expert} are not those that were registered (hash "
+                f"{expected.weights_hash[:8]}, now {measured.weights_hash[:8]}): register these under another name with "
+                f"`t2v expert add {expected.loader} --name NAME`, and measure that"
+            )
         if record:
             self.add_result(
                 f"{registered.name}@{registered.version}",

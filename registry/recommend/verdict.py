@@ -83,7 +83,7 @@ def make_verdict(
         cheapest=experts[min(equals, key=lambda place: _cost(experts[place]))].name,
         confidence=confidence,
         why=_reason(experts, prediction, order, counts, len(tied)),
-        next=tuple(experts[place].name for place in _next(prediction, first)),
+        next=tuple(experts[place].name for place in _next(prediction, first, tied)),
         left_out={name: count for name, count in (left_out or {}).items() if count},
     )
 
@@ -107,16 +107,17 @@ def _confidence(prediction: Prediction, first: int) -> Confidence:
 def _cost(expert: ExpertFacts) -> tuple[float, float, str]:
     """Multiply-adds, then parameters; what is not known costs most."""
     size = float("inf") if expert.num_params is None else expert.num_params
-    return (float("inf") if expert.flops is None else expert.flops, size, expert.name)
+    flops = (
+        20.0 * size if expert.flops is None else expert.flops
+    )  # of networks of images about so many a parameter
+    return (flops, size, expert.name)
 
 
-def _next(prediction: Prediction, first: int) -> list[int]:
-    """Places of those not measured here whose measurement would settle most: the first itself, then by gain."""
+def _next(prediction: Prediction, first: int, tied: Sequence[int]) -> list[int]:
+    """Places of those not measured here whose measurement would settle most: the first, its equals by gain."""
     measured = np.isfinite(prediction.measured)
-    seen = measured.copy()
-    seen[first] = True
-    gain = np.where(seen, 0.0, improvements(prediction, np.arange(len(seen)) == first))
-    ranked = [int(place) for place in np.argsort(-gain, kind="stable") if gain[place] > 1e-4]
+    gain = improvements(prediction, np.arange(len(measured)) == first)
+    ranked = sorted((place for place in tied if not measured[place]), key=lambda place: -gain[place])
     return ([] if measured[first] else [first]) + ranked[: NUM_NEXT - int(not measured[first])]
 
 
