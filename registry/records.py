@@ -278,12 +278,11 @@ class ExpertRecord:
             if value is not None and value < 1:
                 raise InvalidRecordError(f"expert {self.name}: {name} must be at least 1, got {value}")
         if self.source_accuracy is not None and not 0 <= self.source_accuracy <= 1:  # NaN neither
+            got = self.source_accuracy
+            raise InvalidRecordError(f"expert {self.name}: source_accuracy must be from 0 to 1, got {got}")
+        if (cached := self.cached_as) and not CACHED_AS_PATTERN.fullmatch(cached):
             raise InvalidRecordError(
-                f"expert {self.name}: source_accuracy must be from 0 to 1, got {self.source_accuracy}"
-            )
-        if self.cached_as and not CACHED_AS_PATTERN.fullmatch(self.cached_as):
-            raise InvalidRecordError(
-                f"expert {self.name}: cached_as must be torch:FILE or hf:ORG/NAME, got {self.cached_as!r}"
+                f"expert {self.name}: cached_as must be torch:FILE or hf:ORG/NAME, got {cached!r}"
             )
         object.__setattr__(self, "license", self.license.lower())
         others = {checked_name("expert", alias) for alias in self.aliases} - {self.name}
@@ -307,8 +306,7 @@ class ResultRecord:
         lower_is_better: Which way the metric goes; read off its name if ``None``.
         task_version: Version of the task whose data was measured on, from 1; 0 if not known.
         weights_hash: Hash of the weights that were measured, or empty if not known.
-        run_id: Id of the run that measured it, such as that of an experiment tracker; empty if there is none.
-            The same run is kept once.
+        run_id: Id of the run that measured it, which is kept once; empty if there is none.
     """
 
     task: str
@@ -329,8 +327,7 @@ class ResultRecord:
         """Check names and range, and settle which way the metric goes.
 
         Raises:
-            InvalidRecordError: If a name is not allowed, the value is out of the range of the metric, or it is
-                not known whether lower values are better.
+            InvalidRecordError: If a name, the value or the version is not allowed, or the metric is not known.
         """
         for kind in ("task", "expert", "metric", "protocol"):
             checked_name(kind, getattr(self, kind))
@@ -341,10 +338,7 @@ class ResultRecord:
         except InvalidRecordError as err:
             raise InvalidRecordError(f"result of {self.expert} on {self.task}: {err}") from err
         if not 0 <= self.task_version <= MAX_VERSION:
-            raise InvalidRecordError(
-                f"result of {self.expert} on {self.task}: task_version must be from 0 to {MAX_VERSION}, "
-                f"got {self.task_version}"
-            )
+            raise InvalidRecordError(f"task_version must be from 0 to {MAX_VERSION}, got {self.task_version}")
 
     @property
     def score(self) -> float:

@@ -285,10 +285,10 @@ class Experts(RegistryBase):
         registered, expected = self._opened().task(task), self.expert(expert)
         measured = measure_expert(expected.loader, registered, seed=seed, device=device, progress=progress)
         if expected.weights_hash not in {"", measured.weights_hash}:
+            before, now = expected.weights_hash[:8], measured.weights_hash[:8]
             raise InvalidRecordError(
-                f"the weights of {expert} are not those that were registered (hash "
-                f"{expected.weights_hash[:8]}, now {measured.weights_hash[:8]}): register these under another name with "
-                f"`t2v expert add {expected.loader} --name NAME`, and measure that"
+                f"the weights of {expert} are not those that were registered (hash {before}, now {now}): "
+                f"register these under another name (`t2v expert add {expected.loader} --name NAME`)"
             )
         if record:
             self.add_result(
