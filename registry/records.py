@@ -192,8 +192,7 @@ class EmbeddingRecord:
         """Check the numbers.
 
         Raises:
-            InvalidRecordError: If a vector is not finite, ``fisher`` is negative or zero everywhere, or the
-                checksum is not that of the rest.
+            InvalidRecordError: If a vector is not finite, ``fisher`` negative or all zero, or the checksum off.
         """
         for name in ("fisher", "standard_error", "domain"):
             vector = np.asarray(getattr(self, name), dtype=np.float32)
@@ -324,7 +323,7 @@ class ResultRecord:
     run_id: str = ""
 
     def __post_init__(self) -> None:
-        """Check names and range, and settle which way the metric goes.
+        """Check names and range; settle which way the metric goes.
 
         Raises:
             InvalidRecordError: If a name, the value or the version is not allowed, or the metric is not known.
