@@ -184,10 +184,10 @@ class Trials:
     def _scores_only(self) -> str:
         """What trials are worth that do not measure what is asked."""
         if all(trial.found.accuracy is None for trial in self.trials):
-            told = "trials of tasks with several labels or numbers to predict give scores only"
+            reason = "trials of tasks with several labels or numbers to predict give scores only"
         else:
-            told = "trials measure linear probes, and the answer is about another protocol"
-        return f"{told}: they compare the experts tried, and say nothing of how well these do"
+            reason = "trials measure linear probes, and the answer is about another protocol"
+        return f"{reason}: they compare the experts tried, and say nothing of how well these do"
 
     def _try(self, place: int, expert: ExpertRecord) -> TrialEvidence:
         """Run one expert.
@@ -211,8 +211,8 @@ class Trials:
         )
         if caution:
             self._cautions.append(f"{expert.name}: {caution}")
-        found = TrialScores(scores, accuracy, time.monotonic() - start)
-        self.trials.append(Trial(expert.name, 0.0, 0.0, found))
+        scored = TrialScores(scores, accuracy, time.monotonic() - start)
+        self.trials.append(Trial(expert.name, 0.0, 0.0, scored))
         return TrialEvidence(place, accuracy if self._is_asked else None, error, scores)
 
     def _features(self, expert: ExpertRecord) -> "TrialFeatures":

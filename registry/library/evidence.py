@@ -179,8 +179,8 @@ def gather_evidence(
     own = [_measured(result, latest) for result in usable]
     elsewhere = _published(content) if published else ()
     way = _choose_way(usable, own, elsewhere, metric, protocol)
-    known = {expert.name for expert in counting} | alias.keys()
-    others = [it for it in _published_experts(content) if it.name not in known] if published else []
+    counted_names = {expert.name for expert in counting} | alias.keys()
+    others = [it for it in _published_experts(content) if it.name not in counted_names] if published else []
     return Evidence([*map(_completed, counting), *others], [*own, *elsewhere], alias, way, tuple(warnings))
 
 
@@ -190,8 +190,8 @@ def versioned(task: str, version: int, latest: Mapping[str, int]) -> str:
 
 
 def _is_of_these_weights(result: ResultRecord, hashes: Mapping[str, str]) -> bool:
-    known = hashes.get(result.expert, "")
-    return not (known and result.weights_hash and known != result.weights_hash)
+    registered_hash = hashes.get(result.expert, "")
+    return not (registered_hash and result.weights_hash and registered_hash != result.weights_hash)
 
 
 def _measured(result: ResultRecord, latest: Mapping[str, int]) -> Measured:
@@ -263,13 +263,13 @@ def _known(expert: PublishedExpert) -> KnownExpert:
 def _completed(expert: ExpertRecord) -> KnownExpert:
     """A registered expert, with what publications know of it where the registry does not."""
     there = published_experts().get(canonical_name(expert.name))
-    known = _known(there) if there else KnownExpert(expert.name)
+    published = _known(there) if there else KnownExpert(expert.name)
     return KnownExpert(
         expert.name,
         source_task=expert.source_task,
-        num_params=expert.num_params or known.num_params,
-        flops=expert.flops or known.flops,
-        input_size=expert.input_size or known.input_size,
-        source_accuracy=known.source_accuracy if expert.source_accuracy is None else expert.source_accuracy,
+        num_params=expert.num_params or published.num_params,
+        flops=expert.flops or published.flops,
+        input_size=expert.input_size or published.input_size,
+        source_accuracy=published.source_accuracy if expert.source_accuracy is None else expert.source_accuracy,
         toy=expert.toy,
     )

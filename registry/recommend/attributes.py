@@ -204,7 +204,9 @@ def _of_library(name: str) -> ExpertAttributes:
     architecture, _, tag = re.sub(r"@", ".", name, count=1).partition(".")
     architecture, tag = architecture.lower(), tag.lower()
     whole = f"{architecture}.{tag}"
-    family = next((known for known, pattern in FAMILIES.items() if re.match(pattern, architecture)), "")
+    family = next(
+        (name_of_family for name_of_family, pattern in FAMILIES.items() if re.match(pattern, architecture)), ""
+    )
     if not family:
         return _of_hub(name)  # with a dot for the slash, as names in a registry once had
     if tag.startswith("imagenet1k_"):  # torchvision's
@@ -314,8 +316,8 @@ def _attributes(
 
 def _sources(tag: str) -> list[str]:
     """Datasets that a tag names, in order; of names that hold one another, such as ``laion2b``, the longest."""
-    found = {match.start(): match[0] for match in _SOURCE.finditer(tag)}
-    return list(dict.fromkeys(_WORDS.get(word, word) for _, word in sorted(found.items())))
+    mentions = {match.start(): match[0] for match in _SOURCE.finditer(tag)}
+    return list(dict.fromkeys(_WORDS.get(word, word) for _, word in sorted(mentions.items())))
 
 
 _SOURCE = re.compile(

@@ -43,24 +43,24 @@ def estimate_covariance(errors: np.ndarray) -> ExpertCovariance:
     Args:
         errors: ``[T, M]`` in sd, mean square about 1; NaN where there is none.
     """
-    known = np.isfinite(errors)
-    measured = np.flatnonzero(known.any(axis=0))
+    is_finite = np.isfinite(errors)
+    measured = np.flatnonzero(is_finite.any(axis=0))
     if len(measured) < errors.shape[1]:  # there may be thousands of others
         scale, correlation = np.ones(errors.shape[1]), np.eye(errors.shape[1])
         among = estimate_covariance(errors[:, measured])
         scale[measured], correlation[np.ix_(measured, measured)] = among.scale, among.correlation
         return ExpertCovariance(scale, correlation)
-    clipped = np.where(known, np.clip(errors, -CLIP, CLIP), 0.0)
-    counts = known.sum(axis=0)
+    clipped = np.where(is_finite, np.clip(errors, -CLIP, CLIP), 0.0)
+    counts = is_finite.sum(axis=0)
     scale = np.sqrt(((clipped**2).sum(axis=0) + SCALE_PSEUDO_TASKS) / (counts + SCALE_PSEUDO_TASKS))
     units = clipped / scale
-    rows = np.flatnonzero(known.sum(axis=1) > 1)
+    rows = np.flatnonzero(is_finite.sum(axis=1) > 1)
     if len(rows) < 3:
         return ExpertCovariance(scale, np.eye(errors.shape[1]))
     products = units[rows].T @ units[rows]
     judged = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_JUDGED).astype(int))]
     likelihood = [
-        sum(_log_likelihood(units[row], known[row], products, len(rows), shrinkage) for row in judged)
+        sum(_log_likelihood(units[row], is_finite[row], products, len(rows), shrinkage) for row in judged)
         for shrinkage in SHRINKAGES
     ]
     best = SHRINKAGES[int(np.argmax(likelihood))]
@@ -118,8 +118,8 @@ def calibrate(standing: Standing, usual: np.ndarray) -> Calibration:
     """Leave out tasks, then experts; only errors of the ``usual`` experts ``[M]`` count for intervals."""
     rows, known = standing.rows, standing.rows.table.known
     z = (standing.logits - standing.level[:, None]) / standing.spread[:, None]
-    told = standing.weights.rows(rows.protocols) + standing.source_gain * rows.nearness
-    expected = told + standing.process.left_out
+    explained = standing.weights.rows(rows.protocols) + standing.source_gain * rows.nearness
+    expected = explained + standing.process.left_out
     sd = np.sqrt(standing.process.left_out_variance)
     misses = np.where(known, (z - expected) / sd, np.nan)
     judged = rows.placed if rows.placed.any() else np.ones(len(known), bool)
@@ -140,7 +140,7 @@ def _experts_left_out(
     standing: Standing, z: np.ndarray, level: np.ndarray, level_variance: np.ndarray
 ) -> np.ndarray:
     """Errors ``[R, M]`` in sd of predicting experts of which nothing but attributes is known."""
-    found, solver = np.full(z.shape, np.nan), standing.solver
+    misses, solver = np.full(z.shape, np.nan), standing.solver
     weights, parts = standing.weights, standing.components
     own = parts.standing + parts.protocol + parts.task + parts.noise
     total = sum(len(pattern.columns) for pattern in solver.patterns)
@@ -150,25 +150,25 @@ def _experts_left_out(
         here = standing.spread[pattern.rows]
         level_off = standing.level[pattern.rows] - level[pattern.rows]
         for place in range(0, len(pattern.columns), step):
-            told, spread = solver.told(weights, number, place)
-            off = standing.values[pattern.rows, pattern.columns[place]] - told
+            explained, spread = solver.told(weights, number, place)
+            off = standing.values[pattern.rows, pattern.columns[place]] - explained
             freed = covariance - spread + 1e-6 * np.eye(len(off))
             error = covariance @ np.linalg.solve(freed, off)
             uncertain = np.maximum(np.diag(spread @ np.linalg.solve(freed, covariance)), 0.0)
             sd = np.sqrt(here**2 * (own + uncertain) + level_variance[pattern.rows])
-            found[pattern.rows, pattern.columns[place]] = np.abs(here * error + level_off) / sd
-    return found
+            misses[pattern.rows, pattern.columns[place]] = np.abs(here * error + level_off) / sd
+    return misses
 
 
 def quantile(scores: np.ndarray) -> float:
     """Bound of 90% of errors ``[R, M]`` in sd, NaN where there is none; entries of a row share its weight."""
-    known = np.isfinite(scores)
-    rows = known.any(axis=1)
+    is_finite = np.isfinite(scores)
+    rows = is_finite.any(axis=1)
     if not rows.any():
         return USUAL
-    share = np.broadcast_to(1.0 / np.maximum(known.sum(axis=1, keepdims=True), 1), scores.shape)[known]
-    order = np.argsort(scores[known], kind="stable")
+    share = np.broadcast_to(1.0 / np.maximum(is_finite.sum(axis=1, keepdims=True), 1), scores.shape)[is_finite]
+    order = np.argsort(scores[is_finite], kind="stable")
     mass = np.cumsum(share[order]) / (rows.sum() + 1)
-    found = float(scores[known][order][min(int(np.searchsorted(mass, COVERAGE)), len(mass) - 1)])
-    blended = (rows.sum() * found + ASSUMED_GROUPS * USUAL) / (rows.sum() + ASSUMED_GROUPS)
+    bound = float(scores[is_finite][order][min(int(np.searchsorted(mass, COVERAGE)), len(mass) - 1)])
+    blended = (rows.sum() * bound + ASSUMED_GROUPS * USUAL) / (rows.sum() + ASSUMED_GROUPS)
     return float(np.clip(blended, *BOUNDS))

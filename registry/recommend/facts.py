@@ -90,10 +90,10 @@ def facts_of(expert: Any, source_images: Mapping[str, int] | None = None) -> Exp
         source_images: Samples of registered tasks, by name.
     """
     fields = ("source_dataset", "architecture", "training")
-    told = tuple(getattr(expert, field, "") or "" for field in fields)
+    words = tuple(getattr(expert, field, "") or "" for field in fields)
     numbers = (expert.num_params, expert.flops, expert.input_size, expert.source_accuracy)
     images = (source_images or {}).get(expert.source_task)
-    return _facts(expert.name, expert.source_task, told, numbers, images, bool(getattr(expert, "toy", False)))
+    return _facts(expert.name, expert.source_task, words, numbers, images, bool(getattr(expert, "toy", False)))
 
 
 @lru_cache(maxsize=20_000)
@@ -108,9 +108,9 @@ def _facts(
     """``facts_of`` what was told of an expert; reading thousands of names takes longer than an answer."""
     dataset, architecture, training = words
     num_params, flops, input_size, accuracy = numbers
-    told = dataset or source_task
+    origin = dataset or source_task
     said = attributes_of(name)
-    source = attributes_of(f"any.{told}").source or told or said.source or _suffix(name)
+    source = attributes_of(f"any.{origin}").source or origin or said.source or _suffix(name)
     architecture = architecture or architecture_of(name)
     if accuracy is not None and not 0 <= accuracy <= 1:  # NaN neither
         accuracy = None

@@ -113,17 +113,17 @@ def _decay(cell: Cell, units: Mapping[str, float], distances: Distances, shape: 
     exponent = np.zeros(shape)
     for name in cell.descriptors:
         exponent = exponent + distances[name] / (cell.bandwidth * units[name])
-    known = np.isfinite(exponent)
-    return np.where(known, np.exp(-np.maximum(np.where(known, exponent, 0.0), 0.0)), 0.0)
+    is_finite = np.isfinite(exponent)
+    return np.where(is_finite, np.exp(-np.maximum(np.where(is_finite, exponent, 0.0), 0.0)), 0.0)
 
 
 def _unit(distances: np.ndarray, other: np.ndarray) -> float:
     """Median distance between different tasks less that to the nearest; 0 if none is known."""
-    known = np.where(other & np.isfinite(distances), distances, np.inf)
-    finite = known[np.isfinite(known)]
+    apart = np.where(other & np.isfinite(distances), distances, np.inf)
+    finite = apart[np.isfinite(apart)]
     if not finite.size:
         return 0.0
-    nearest = known.min(axis=0)
+    nearest = apart.min(axis=0)
     least = float(np.median(nearest[np.isfinite(nearest)]))
     unit = float(np.median(finite)) - least
     return unit if unit >= SMALLEST_UNIT else max(abs(least), SMALLEST_UNIT)
@@ -139,10 +139,12 @@ class Pattern:
 
 def list_patterns(known: np.ndarray) -> list[Pattern]:
     """Columns of ``[R, C]`` by the rows in which they are known; columns without any are left out."""
-    found: dict[bytes, list[int]] = {}
+    columns_by_rows: dict[bytes, list[int]] = {}
     for column in range(known.shape[1]):
-        found.setdefault(np.packbits(known[:, column]).tobytes(), []).append(column)
-    patterns = [Pattern(np.flatnonzero(known[:, it[0]]), np.array(it)) for it in found.values()]
+        columns_by_rows.setdefault(np.packbits(known[:, column]).tobytes(), []).append(column)
+    patterns = [
+        Pattern(np.flatnonzero(known[:, columns[0]]), np.array(columns)) for columns in columns_by_rows.values()
+    ]
     return [pattern for pattern in patterns if pattern.rows.size]
 
 

@@ -177,8 +177,8 @@ def _fit_covariates(
 
 def _pooled(squares: np.ndarray, noise: np.ndarray, assumed: float) -> float:
     """Variance of levels, of squared errors less what is noise, with some assumed rows."""
-    found = float(np.maximum(squares - noise, 0.0).sum())
-    return (found + PSEUDO_ROWS * assumed) / (len(squares) + PSEUDO_ROWS)
+    total = float(np.maximum(squares - noise, 0.0).sum())
+    return (total + PSEUDO_ROWS * assumed) / (len(squares) + PSEUDO_ROWS)
 
 
 def _fit_process(

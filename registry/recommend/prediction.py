@@ -112,20 +112,20 @@ def condition(
     Returns:
         What is expected now.
     """
-    known = np.flatnonzero(np.isfinite(observed))
-    if not known.size:
+    places = np.flatnonzero(np.isfinite(observed))
+    if not places.size:
         return prediction
-    noise = np.broadcast_to(np.asarray(noise_sd, dtype=np.float64), observed.shape)[known]
-    value = to_logit(observed[known])
-    after = condition_logit(prediction, known, value, logit_noise(value, noise), offset_sd)
+    noise = np.broadcast_to(np.asarray(noise_sd, dtype=np.float64), observed.shape)[places]
+    value = to_logit(observed[places])
+    after = condition_logit(prediction, places, value, logit_noise(value, noise), offset_sd)
     if not exact:
         return after
     logit = after.logit.copy()
-    logit[known] = value
+    logit[places] = value
     measured = prediction.measured.copy()
-    measured[known] = observed[known]
+    measured[places] = observed[places]
     quantile = after.quantile.copy()
-    quantile[known] = QUANTILE
+    quantile[places] = QUANTILE
     return replace(after, logit=logit, measured=measured, quantile=quantile)
 
 

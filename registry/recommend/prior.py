@@ -89,8 +89,10 @@ class Prior:
     @property
     def static(self) -> np.ndarray:
         """``[M]`` mean standing over all rows, shrunk by n/(n+1)."""
-        found = self.standing
-        z = np.where(self.table.known, (found.logits - found.level[:, None]) / found.spread[:, None], 0.0)
+        standing = self.standing
+        z = np.where(
+            self.table.known, (standing.logits - standing.level[:, None]) / standing.spread[:, None], 0.0
+        )
         return np.asarray(z.sum(axis=0) / (self.counts + 1))
 
     def predict(self, asked: Asked, places: np.ndarray | None = None) -> Prediction:
@@ -100,28 +102,28 @@ class Prior:
             asked: The row that is asked for.
             places: Of the experts that may be recommended, and their order; all if ``None``.
         """
-        found, rows = self.standing, self.standing.rows
+        standing, rows = self.standing, self.standing.rows
         protocol = self.ways.index(asked.way) if asked.way in self.ways else len(self.ways)
         here = (rows.protocols == protocol).astype(np.float64)
         task = _task_number(rows, asked.task)
-        parts = found.components
+        parts = standing.components
         base = parts.standing + parts.protocol * here
-        more = found.process.predict(base, parts.standing + parts.protocol, task, asked.distances)
+        more = standing.process.predict(base, parts.standing + parts.protocol, task, asked.distances)
         nearness = source_nearness(asked.source, self._source_unit)
-        z = found.weights.of_protocol(protocol) + more.mean + found.source_gain * nearness
+        z = standing.weights.of_protocol(protocol) + more.mean + standing.source_gain * nearness
         chosen = np.arange(len(z)) if places is None else places
         variance = more.variance + (SOURCE_SD * nearness) ** 2
-        loadings = found.weights.loadings(
+        loadings = standing.weights.loadings(
             protocol, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
         )[chosen]
         covariance = _deviations(self.calibration, variance, parts.noise, chosen)
         among = {name: np.where(here > 0, values, np.nan) for name, values in asked.distances.items()}
-        level, level_variance = found.levels.predict(
+        level, level_variance = standing.levels.predict(
             covariates([asked.facts])[0], protocol, int(rows.in_protocol(task, protocol)), among
         )
         if not (self.usual & self.table.known[rows.protocols == protocol].any(axis=0)).any():
             level_variance += FOREIGN_LEVEL_SD**2
-        spread = usual_spread(found, protocol)
+        spread = usual_spread(standing, protocol)
         quantile = np.where(self.counts > 0, self.calibration.measured, self.calibration.unmeasured)
         return Prediction(
             logit=level + spread * z[chosen],
@@ -174,16 +176,16 @@ def fit_prior(
 
 def source_unit(distances: np.ndarray) -> float:
     """Median of the known distances between tasks; 0 if there are none."""
-    known = distances[np.isfinite(distances) & (distances > 1e-9)]
-    return float(np.median(known)) if known.size else 0.0
+    apart = distances[np.isfinite(distances) & (distances > 1e-9)]
+    return float(np.median(apart)) if apart.size else 0.0
 
 
 def source_nearness(source: np.ndarray, unit: float) -> np.ndarray:
     """How near tasks are to the source of an expert, 0 to 1; 0 where not known."""
     if unit <= 0:
         return np.zeros(np.shape(source))
-    known = np.isfinite(source)
-    distance = np.where(known, np.maximum(np.where(known, source, 0.0), 0.0), np.inf)
+    is_finite = np.isfinite(source)
+    distance = np.where(is_finite, np.maximum(np.where(is_finite, source, 0.0), 0.0), np.inf)
     return np.asarray(np.exp(-distance / (SOURCE_REACH * unit)))
 
 

@@ -196,7 +196,7 @@ class _Work:
         sources = {expert.name: expert.source_task for expert in facts}
         gathered = gather(results, sources, way=way, asked=asked, alias=alias)
         rows = gathered.table.tasks
-        between = {name: known.between(rows, rows) for name, known in descriptors.items()}
+        between = {name: distances.between(rows, rows) for name, distances in descriptors.items()}
         origin = descriptors.get(SOURCE_DESCRIPTOR)
         names = [expert.source_task for expert in facts]
         source = np.full((len(facts), len(rows)), np.nan) if origin is None else origin.between(names, rows)
@@ -204,10 +204,10 @@ class _Work:
             gathered.table, facts, {task: tasks[task] for task in rows if task in tasks}, between, source
         )
         places = np.array([number for number, expert in enumerate(facts) if expert.name in wanted])
-        to_query = {name: known.from_tasks(prior.table.tasks) for name, known in descriptors.items()}
+        to_query = {name: distances.from_tasks(prior.table.tasks) for name, distances in descriptors.items()}
         near = np.full(len(facts), np.nan) if origin is None else origin.from_tasks(names)
-        told = Asked(way, asking.facts, to_query, near, asked or "")
-        return cls(asking, facts, places, gathered, prior, prior.predict(told, places), to_query)
+        asked_row = Asked(way, asking.facts, to_query, near, asked or "")
+        return cls(asking, facts, places, gathered, prior, prior.predict(asked_row, places), to_query)
 
     def answer(self, k: int, trier: Trier | None, left_out: Mapping[str, int]) -> Answer:
         """Fold in own results and trials, and write the answer out."""
@@ -258,8 +258,8 @@ class _Work:
         distance = self.to_query.get(SOURCE_DESCRIPTOR, next(iter(self.to_query.values())))
         table = self.prior.table
         same = np.array([way == self.gathered.way for way in table.ways], dtype=bool)
-        known = np.isfinite(table.accuracy[:, column]) & np.isfinite(distance) & same
-        rows = [row for row in np.argsort(distance, kind="stable") if known[row]][:NUM_NEIGHBORS]
+        usable = np.isfinite(table.accuracy[:, column]) & np.isfinite(distance) & same
+        rows = [row for row in np.argsort(distance, kind="stable") if usable[row]][:NUM_NEIGHBORS]
         return tuple(
             (table.tasks[row], float(distance[row]), float(table.accuracy[row, column])) for row in rows
         )
@@ -277,11 +277,11 @@ class _Work:
             "nearest": self._nearest(),
             "largest": int(np.argmax(sizes)) if sizes.any() else None,
         }
-        found: dict[str, tuple[str | None, float]] = {
+        named: dict[str, tuple[str | None, float]] = {
             name: (None, average) if place is None else (experts[place].name, float(after.mean[place]))
             for name, place in picks.items()
         }
-        return {**found, "random": (None, average)}
+        return {**named, "random": (None, average)}
 
     def _nearest(self) -> int | None:
         """Best on the nearest task on which a candidate was measured."""
@@ -297,22 +297,22 @@ class _Work:
         self, experts: Sequence[ExpertFacts], order: Sequence[int], counts: Sequence[int]
     ) -> list[str]:
         """What to be wary of in the experts listed."""
-        found = []
+        sentences = []
         own = self.gathered.own[self.places]
         unmeasured = [experts[i].name for i in order if not counts[i] and not np.isfinite(own[i])]
         if unmeasured:
             named = ", ".join(unmeasured[:5]) + (
                 f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
             )
-            found.append(f"never measured, so placed by size, source and architecture alone: {named}")
+            sentences.append(f"never measured, so placed by size, source and architecture alone: {named}")
         asked = self.asking.task
         trained = [experts[i].name for i in order if self.asking.registered and experts[i].source_task == asked]
         if trained:
-            found.append(f"trained on {asked} itself, results there not counted: {', '.join(trained)}")
+            sentences.append(f"trained on {asked} itself, results there not counted: {', '.join(trained)}")
         distance = self.to_query.get(SOURCE_DESCRIPTOR)
         if self.prior.table.tasks and (distance is None or not np.isfinite(distance).any()):
-            found.append("no distance to any task with results is known: ranked by average past results")
-        return found
+            sentences.append("no distance to any task with results is known: ranked by average past results")
+        return sentences
 
 
 def _without_toys(

@@ -175,9 +175,9 @@ def gather(
         if place is None or sources[name] == result.task:
             continue
         cell = cells[result.task, (result.metric, result.protocol)][place]
-        told = (result.seed, result.accuracy)
-        counts[name] += told not in cell
-        cell.add(told)
+        measurement = (result.seed, result.accuracy)
+        counts[name] += measurement not in cell
+        cell.add(measurement)
     own = _means(cells.pop((asked, way), {}), len(column)) if asked else np.full(len(column), np.nan)
     keys = sorted(cells)
     accuracy = np.array([_means(cells[key], len(column)) for key in keys]).reshape(len(keys), len(column))
@@ -188,8 +188,8 @@ def gather(
 def _means(row: Mapping[int, set[tuple[int | None, float]]], size: int) -> np.ndarray:
     """Mean of each column's values ``[size]``, NaN where there is none."""
     means = np.full(size, np.nan)
-    for place, told in row.items():
-        values = sorted(value for _, value in told)  # sorted: the order of inputs must not matter
+    for place, measurements in row.items():
+        values = sorted(value for _, value in measurements)  # sorted: the order of inputs must not matter
         means[place] = min(max(sum(values) / len(values), 0.0), 1.0)
     return means
 

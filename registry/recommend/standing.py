@@ -89,10 +89,10 @@ class Rows:
     @property
     def placed(self) -> np.ndarray:
         """``[R]`` bool: rows of tasks that have an embedding."""
-        found = np.isfinite(self.covariates).all(axis=1)
+        has_place = np.isfinite(self.covariates).all(axis=1)
         for values in self.distances.values():
-            found = found | np.isfinite(np.diag(values))
-        return np.asarray(found)
+            has_place = has_place | np.isfinite(np.diag(values))
+        return np.asarray(has_place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +134,11 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
         features: Of the experts.
         usual: ``[M]`` bool: experts that say how far apart experts are; toys are all alike.
     """
-    known = rows.table.known
+    measured = rows.table.known
     logits = to_logit(rows.table.accuracy)
     spread = _spreads(np.where(usual, logits, np.nan), rows.protocols, rows.num_protocols)
-    level = _means(logits, known)
-    noise = _noise(logits, known, spread)
+    level = _means(logits, measured)
+    noise = _noise(logits, measured, spread)
     components, gain = Components(), SOURCE_GAIN
 
     def solve(solver: WeightSolver) -> tuple[Weights, Levels]:
@@ -154,16 +154,16 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
 
     def make_solver() -> WeightSolver:
         covariance = _kernel(rows, components, noise).matrix(Cell())
-        return WeightSolver.of(features, list_patterns(known), covariance, rows.protocols)
+        return WeightSolver.of(features, list_patterns(measured), covariance, rows.protocols)
 
     weights, _ = solve(make_solver())
     left = _values(rows, logits, level, spread, gain) - weights.rows(rows.protocols)
-    components = _components(rows, np.where(known & usual, left, np.nan), weights.uncertainty())
+    components = _components(rows, np.where(measured & usual, left, np.nan), weights.uncertainty())
     solver = make_solver().learned(weights)
     weights, levels = solve(solver)
     values = _values(rows, logits, level, spread, gain)
-    left = np.where(known, values - weights.rows(rows.protocols), 0.0)
-    process = RowProcess.fit(_kernel(rows, components, noise), left, known, rows.placed)
+    left = np.where(measured, values - weights.rows(rows.protocols), 0.0)
+    process = RowProcess.fit(_kernel(rows, components, noise), left, measured, rows.placed)
     return Standing(rows, logits, level, spread, values, levels, weights, process, components, gain, solver)
 
 
@@ -205,16 +205,18 @@ def _levels(
     rows: Rows, logits: np.ndarray, spread: np.ndarray, expected: np.ndarray, components: Components
 ) -> tuple[np.ndarray, Levels]:
     """Level ``[R]`` of each row, from its results and from what is known of the task; and what tells it."""
-    known = rows.table.known
-    count = known.sum(axis=1)
-    found = _means(logits - spread[:, None] * expected, known)
+    measured = rows.table.known
+    count = measured.sum(axis=1)
+    levels_of_rows = _means(logits - spread[:, None] * expected, measured)
     noise = spread**2 * (components.task + components.noise + components.protocol) / np.maximum(count, 1)
     same = rows.protocols[:, None] == rows.protocols
     distances = {name: np.where(same, values, np.nan) for name, values in rows.distances.items()}
     tasks = rows.in_protocol(rows.tasks, rows.protocols)
-    levels = Levels.fit(found, noise, rows.protocols, rows.num_protocols, rows.covariates, tasks, distances)
+    levels = Levels.fit(
+        levels_of_rows, noise, rows.protocols, rows.num_protocols, rows.covariates, tasks, distances
+    )
     share = levels.variance / (levels.variance + noise)
-    return levels.fitted + share * (found - levels.fitted), levels
+    return levels.fitted + share * (levels_of_rows - levels.fitted), levels
 
 
 def _source_gain(
@@ -226,9 +228,9 @@ def _source_gain(
     components: Components,
 ) -> float:
     """What nearness of the source gives, by least squares beside what is assumed."""
-    known = rows.table.known
-    z = np.where(known, (logits - level[:, None]) / spread[:, None] - expected, 0.0)
-    x = np.where(known, rows.nearness, 0.0)
+    measured = rows.table.known
+    z = np.where(measured, (logits - level[:, None]) / spread[:, None] - expected, 0.0)
+    x = np.where(measured, rows.nearness, 0.0)
     variance = components.task + components.noise
     precision = float((x * x).sum()) / variance + 1 / SOURCE_GAIN_SD**2
     return (float((x * np.clip(z, -CLIP, CLIP)).sum()) / variance + SOURCE_GAIN / SOURCE_GAIN_SD**2) / precision
@@ -284,8 +286,8 @@ def _noise(logits: np.ndarray, known: np.ndarray, spread: np.ndarray) -> np.ndar
 
 def _spreads(logits: np.ndarray, protocols: np.ndarray, num_protocols: int) -> np.ndarray:
     """Sd ``[R]`` of each row, shrunk to that of its protocol, which is shrunk to the usual one."""
-    known = np.isfinite(logits)
-    count = known.sum(axis=1)
+    measured = np.isfinite(logits)
+    count = measured.sum(axis=1)
     squares, freedom = (_without_failures(logits) ** 2).sum(axis=1), np.maximum(count - 1, 0)
     spread = np.zeros(len(logits))
     for protocol in range(num_protocols):
@@ -304,13 +306,13 @@ def _without_failures(logits: np.ndarray) -> np.ndarray:
     """Deviations ``[R, M]`` from the row's mean, 0 where not known; those far outside the bulk are drawn in."""
     off = np.zeros(logits.shape)
     for row, values in enumerate(logits):
-        known = np.flatnonzero(np.isfinite(values))
-        if not known.size:
+        places = np.flatnonzero(np.isfinite(values))
+        if not places.size:
             continue
-        found = values[known]
-        if known.size >= MIN_BULK:
-            middle = np.median(found)
-            reach = FAILURE_REACH * 1.4826 * float(np.median(np.abs(found - middle)))
-            found = np.clip(found, middle - reach, middle + reach) if reach > 0 else found
-        off[row, known] = found - found.mean()
+        drawn_in = values[places]
+        if places.size >= MIN_BULK:
+            middle = np.median(drawn_in)
+            reach = FAILURE_REACH * 1.4826 * float(np.median(np.abs(drawn_in - middle)))
+            drawn_in = np.clip(drawn_in, middle - reach, middle + reach) if reach > 0 else drawn_in
+        off[row, places] = drawn_in - drawn_in.mean()
     return off

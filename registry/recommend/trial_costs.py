@@ -57,28 +57,28 @@ class CostModel:
     def predict(self, experts: Sequence[ExpertRecord]) -> NDArray[np.float64]:
         """Seconds to try each expert ``[M]``, the median of the others where its cost is not known."""
         seconds = np.array([self._seconds(expert) for expert in experts], dtype=np.float64)
-        known = np.isfinite(seconds)
-        usual = float(np.median(seconds[known])) if known.any() else UNKNOWN_SECONDS
-        return np.where(known, seconds, usual)
+        is_finite = np.isfinite(seconds)
+        usual = float(np.median(seconds[is_finite])) if is_finite.any() else UNKNOWN_SECONDS
+        return np.where(is_finite, seconds, usual)
 
     def learn(
         self, expert: ExpertRecord, *, num_images: int, loading_seconds: float, feature_seconds: float | None
     ) -> "CostModel":
         """What is known after a trial; ``feature_seconds`` is ``None`` where features were cached."""
-        known = replace(self, num_images=num_images)
+        learned = replace(self, num_images=num_images)
         if expert.num_params:
-            known = replace(
-                known,
+            learned = replace(
+                learned,
                 loaded_params=self.loaded_params + expert.num_params,
                 loading_seconds=self.loading_seconds + loading_seconds,
             )
         if expert.flops and feature_seconds is not None:
-            known = replace(
-                known,
+            learned = replace(
+                learned,
                 computed_flops=self.computed_flops + expert.flops * num_images,
                 feature_seconds=self.feature_seconds + feature_seconds,
             )
-        return known
+        return learned
 
     def _seconds(self, expert: ExpertRecord) -> float:
         if not expert.num_params or not expert.flops:

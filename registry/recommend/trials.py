@@ -97,10 +97,10 @@ class TrialPlan:
         if self.num_trials < 0:
             raise InvalidQueryError(f"the number of trials must be 0 or more, got {self.num_trials}")
         named = {"time budget": self.time_budget, "gain to stop below": self.stop_below}
-        told = [name for name, value in named.items() if value is not None]
-        if told and not self.num_trials:
+        given = [name for name, value in named.items() if value is not None]
+        if given and not self.num_trials:
             raise InvalidQueryError(
-                f"{' and '.join(told)} would change nothing without trials; say how many to make"
+                f"{' and '.join(given)} would change nothing without trials; say how many to make"
             )
         if self.time_budget is not None and not 0 < self.time_budget < math.inf:
             raise InvalidQueryError(f"the time budget must be above 0 seconds, got {self.time_budget:g}")
@@ -238,15 +238,15 @@ class _Session:
                 break
             self.untried[place] = False
             try:
-                found = run(place)
+                evidence = run(place)
             except TrialFailedError as err:
                 self.failures.append(f"{self.names[place]} could not be tried: {err}")
                 continue
             self.expected.append((float(self.now.mean[place]), float(gain[place])))
-            self.evidence.append(found)
+            self.evidence.append(evidence)
             self.now = fold_in(self.before, self.evidence)
             if on_trial:
-                on_trial(found, self.expected[-1])
+                on_trial(evidence, self.expected[-1])
 
     @property
     def measured(self) -> NDArray[np.bool_]:

@@ -54,8 +54,8 @@ class Weights:
     def rows(self, protocols: np.ndarray) -> np.ndarray:
         """``[R, M]`` the same for the protocol ``[R]`` of each row."""
         table = {protocol: self.of_protocol(protocol) for protocol in np.unique(protocols).tolist()}
-        found = [table[protocol] for protocol in protocols.tolist()]
-        return np.stack(found) if found else np.zeros((0, len(self.features.values)))
+        tables = [table[protocol] for protocol in protocols.tolist()]
+        return np.stack(tables) if tables else np.zeros((0, len(self.features.values)))
 
     def uncertainty(self) -> np.ndarray:
         """Variance ``[M]`` of the standing that attributes give, whatever the protocol."""

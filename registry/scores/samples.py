@@ -271,7 +271,7 @@ def knn(features: Array, targets: Array, kind: str, *, seed: int = 0) -> float:
     for fold in folds(targets, kind, seed):
         kept = np.ones(len(units), dtype=bool)
         kept[fold] = False
-        others, known = units[kept], targets[kept]
+        others, targets_kept = units[kept], targets[kept]
         k = min(NUM_NEIGHBORS, len(others))
         predictions = np.empty((len(fold), targets.shape[1]))
         for start in range(0, len(fold), KNN_BLOCK):
@@ -280,8 +280,8 @@ def knn(features: Array, targets: Array, kind: str, *, seed: int = 0) -> float:
             last = np.partition(similarity, len(others) - k, axis=1)[:, len(others) - k, None]
             closer, tied = similarity > last, similarity == last
             share = (k - closer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
-            predictions[block] = (closer + share * tied) @ known / k
-        parts.append((predictions, targets[fold], known.mean(axis=0)))
+            predictions[block] = (closer + share * tied) @ targets_kept / k
+        parts.append((predictions, targets[fold], targets_kept.mean(axis=0)))
     return held_out_score(parts, kind) if parts else 1 / int(targets.shape[1])
 
 
@@ -325,8 +325,8 @@ def linear_probe(features: Array, targets: Array, kind: str, *, seed: int = 0) -
         residuals.append(tried)
     errors = np.array([[(it**2).sum() for it in tried] for tried in residuals])
     best = (errors.sum(axis=0) - errors).argmin(axis=1) if len(parts) > 1 else errors.argmin(axis=1)
-    found = []
+    predictions = []
     for fold, tried, place in zip(parts, residuals, best, strict=True):
         others = np.delete(targets, fold, axis=0).mean(axis=0)
-        found.append((targets[fold] - tried[place], targets[fold], others))
-    return held_out_score(found, kind)
+        predictions.append((targets[fold] - tried[place], targets[fold], others))
+    return held_out_score(predictions, kind)

@@ -55,8 +55,8 @@ class Features:
 
     def leading(self) -> "Features":
         """The leading principal directions, one for eight samples; constant features as they are."""
-        found = self.centred_coordinates[:, : max(1, len(self.rows) // SAMPLES_PER_DIRECTION)]
-        return Features(found) if found.shape[1] else self
+        coordinates = self.centred_coordinates[:, : max(1, len(self.rows) // SAMPLES_PER_DIRECTION)]
+        return Features(coordinates) if coordinates.shape[1] else self
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def list_scores(kind: Kind | None = None, *, source_head: bool = True) -> list[S
         kind: Only those that are defined for this kind of labels; all if not given.
         source_head: Whether those that need logits of a source head are wanted.
     """
-    found = [SCORES[name] for name in sorted(SCORES)]
-    return [s for s in found if (kind is None or kind in s.kinds) and (source_head or s.needs == "features")]
+    entries = [SCORES[name] for name in sorted(SCORES)]
+    return [s for s in entries if (kind is None or kind in s.kinds) and (source_head or s.needs == "features")]
 
 
 def score(
@@ -186,12 +186,12 @@ def score(
         if entry.chance == "leading" and not published:
             given = given.leading()
         sample = Sample(given, classes, targets, outputs, kind, seed)
-        found = float(entry.function(sample))
+        value = float(entry.function(sample))
         if entry.chance == "own" or published:
-            return found
+            return value
         generator = np.random.default_rng(seed)
         orders = [generator.permutation(len(rows)) for _ in range(NUM_SHUFFLES)]
-        return found - float(np.mean([entry.function(_shuffled(sample, order)) for order in orders]))
+        return value - float(np.mean([entry.function(_shuffled(sample, order)) for order in orders]))
 
 
 def _shuffled(sample: Sample, order: Array) -> Sample:
