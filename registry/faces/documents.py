@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from registry.distances import Distance
     from registry.ingest.networks import ProbeDescription
     from registry.ingest.prepare import TaskEmbedding
-    from registry.map_answers import Clustering, LayerProfile, TaskMap
+    from registry.map_answers import Clustering, TaskMap
     from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, SpaceRecord, TaskRecord
     from registry.task_answers import TaskHistory
 
@@ -308,11 +308,6 @@ def of_clustering(clustering: "Clustering") -> dict[str, Any]:
         ],
         "noise": clustering.noise,
     }
-
-
-def of_profile(profile: "LayerProfile") -> dict[str, Any]:
-    """Two tasks in each layer of the probe, from input to output."""
-    return profile.to_json()
 
 
 def _nearest(nearest: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
