@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from indexer.data.samples import Sample, load_sample
+from indexer.data.samples import Sample, read_sample
 from indexer.fisher.costs import fitting_batch_size
 from indexer.fisher.estimate import FisherEstimate, fisher_information
 from indexer.heads.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
@@ -67,14 +67,10 @@ def load_task_sample(
     Raises:
         DataError: If the data cannot be read or makes no task.
     """
-    return load_sample(
+    return read_sample(
         data,
         probe.transform,
-        max_samples=settings.max_samples,
-        seed=settings.seed,
-        split=settings.split,
-        channels=settings.channels,
-        value_range=settings.value_range,
+        settings,
         threads=threads,
         tokenizer=probe.tokenizer,
         progress=partial(progress, "decode") if progress else None,

@@ -120,9 +120,36 @@ class Space:
         return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a data spec leaves open of how its data is read; whether a layout has it, the reader says.
+
+    Attributes:
+        split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
+        class_level: Which of the folders around an image names its class: counted from the top as 1, 2, ...,
+            or from the image as -1, -2, ...; ``None`` where the layout leaves no doubt.
+        skip_bad: Whether class folders that hold no samples are left out.
+    """
+
+    split: str | None = None
+    class_level: int | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            SettingsError: If the level is none.
+        """
+        if self.class_level == 0:
+            raise SettingsError(
+                "class_level must not be 0; 1 is the topmost folder around an image, -1 the one it lies in"
+            )
+
+
 @dataclass(frozen=True)
-class EmbeddingSettings:
-    """How to embed a dataset.
+class EmbeddingSettings(Reading):
+    """How to embed a dataset, and how to read it.
 
     Attributes:
         probe: ``architecture.weights``, or ``architecture@FILE`` for weights in a local file.
@@ -132,7 +159,6 @@ class EmbeddingSettings:
         seed: What the sample, the held-out split and the label draws are drawn with; 32 bits.
         batch_size: Samples per pass; changes speed and memory, and results only by rounding.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
         channels: How images become RGB: one of ``CHANNEL_RULES``, or three channel indices from 0 between
             commas, see ``indexer.data.images``.
         value_range: Values of images of more than 8 bits that stand for black and white; ``None`` for the
@@ -150,7 +176,6 @@ class EmbeddingSettings:
     seed: int = 0
     batch_size: int = 64
     device: str = "auto"
-    split: str | None = None
     channels: str = "auto"
     value_range: tuple[float, float] | None = None
     tolerance: float | None = None
@@ -162,6 +187,7 @@ class EmbeddingSettings:
         Raises:
             SettingsError: If a number is out of its range.
         """
+        super().__post_init__()
         limits = {"max_samples": 2, "batch_size": 1, "seed": 0, "memory_budget": MIN_MEMORY_BUDGET}
         for name, least in limits.items():
             if getattr(self, name) < least:
@@ -198,6 +224,8 @@ class DatasetDescription:
             targets.
         class_sizes: Samples of the dataset that have each class or label; empty for a regression.
         content: What the samples are.
+        taken: What was taken for what, in sentences.
+        passed_over: Files that are no samples, by reason.
     """
 
     spec: str
@@ -209,6 +237,8 @@ class DatasetDescription:
     kind: Kind = "single_label"
     class_sizes: tuple[int, ...] = ()
     content: Content = "images"
+    taken: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -19,6 +19,9 @@ class ReadingOptions(TypedDict, total=False):
     Attributes:
         max_samples: Most samples used, at least 2; 2,000 by default.
         split: Which split of the dataset; by default its train split, if it has splits.
+        class_level: Which folder around an image names its class: from the top 1, 2, ..., or from the image
+            -1, -2, ...; by default the layout decides, where it leaves no doubt.
+        skip_bad: Whether class folders without samples are left out.
         channels: How images become RGB: ``auto``, ``mean``, ``tile``, or three indices such as ``3,2,1``.
         value_range: Values of images of more than 8 bits that stand for black and white.
         tolerance: Stop once the relative error of the embedding is below this, between 0 and 1.
@@ -29,12 +32,18 @@ class ReadingOptions(TypedDict, total=False):
 
     max_samples: int | None
     split: str | None
+    class_level: int | None
+    skip_bad: bool | None
     channels: str | None
     value_range: tuple[float, float] | None
     tolerance: float | None
     memory_budget: float | None
     batch_size: int | None
     device: str | None
+
+
+LAYOUT_OPTIONS = ("class_level",)
+"""Fields of ``indexer.records.Reading`` beside the split that a task remembers if they were given."""
 
 
 class DataOptions(ReadingOptions, total=False):

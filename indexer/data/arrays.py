@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from indexer.data.listings import Entry, Listing, choose_split, target_names
 from indexer.errors import DataError
-from indexer.records import Kind
+from indexer.records import Kind, Reading
 
 MAX_RATIO = 200
 """How many times its size in the file an array may have; deflate makes 1,000 of zeros, images make 10."""
@@ -31,7 +31,7 @@ MAX_LABELS = 100_000
 """Labels or targets of a sample."""
 
 
-def open_npz(spec: str, split: str | None) -> Listing:
+def open_npz(spec: str, reading: Reading) -> Listing:
     """List an .npz file that holds ``images`` and ``labels``.
 
     Raises:
@@ -51,10 +51,10 @@ def open_npz(spec: str, split: str | None) -> Listing:
     except Exception as error:  # damaged zips and headers raise nearly anything, such as tokenize.TokenError
         raise DataError(spec, f"is not an .npz file of plain number arrays: {error}") from error
     _check_arrays(spec, images, labels)
-    return _array_listing(spec, images, labels, split)
+    return _array_listing(spec, images, labels, reading.split)
 
 
-def open_digits(spec: str, split: str | None) -> Listing:
+def open_digits(spec: str, reading: Reading) -> Listing:
     """List the digits of scikit-learn, 8x8 grey.
 
     Raises:
@@ -64,7 +64,7 @@ def open_digits(spec: str, split: str | None) -> Listing:
 
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # the values are 0 to 16
-    return _array_listing(spec, grey, digits.target, split)
+    return _array_listing(spec, grey, digits.target, reading.split)
 
 
 def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:

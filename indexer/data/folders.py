@@ -12,10 +12,10 @@ from pathlib import Path
 from indexer.data.images import IMAGE_SUFFIXES, is_image_name
 from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError
-from indexer.records import Content
+from indexer.records import Content, Reading
 
 
-def open_folder(spec: str, split: str | None) -> Listing:
+def open_folder(spec: str, reading: Reading) -> Listing:
     """List a folder; memory grows with the number of class folders, not of images.
 
     Raises:
@@ -26,7 +26,7 @@ def open_folder(spec: str, split: str | None) -> Listing:
         for folder in _visible(spec)
         if folder.name.lower() in SPLIT_NAMES and folder.is_dir() and _holds_class_folders(folder)
     }
-    root = choose_split(spec, {"": Path(spec), **splits}, split)
+    root = choose_split(spec, {"": Path(spec), **splits}, reading.split)
     folders = sorted((entry for entry in _visible(root) if entry.is_dir()), key=lambda entry: entry.name)
     if not folders:
         raise DataError(spec, "holds no class folders; expected images in <class>/<name>.jpg inside it")

@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
 from indexer.errors import DataError, MissingLibraryError
-from indexer.records import Content, Kind
+from indexer.records import Content, Kind, Reading
 
 PREFIX = "hf-data:"
 OPTIONS = ("config", "image", "label", "revision", "text")
@@ -76,7 +76,7 @@ def parse_hub_data(spec: str) -> HubData:
     return HubData(spec, place, options)
 
 
-def open_hub_data(spec: str, split: str | None) -> Listing:
+def open_hub_data(spec: str, reading: Reading) -> Listing:
     """List the rows of a data set that the library datasets loads.
 
     Raises:
@@ -86,7 +86,7 @@ def open_hub_data(spec: str, split: str | None) -> Listing:
     data = parse_hub_data(spec)
     library = _import_datasets(spec)
     with _translated(spec, library):
-        rows = choose_split(spec, _load(library, data), split)
+        rows = choose_split(spec, _load(library, data), reading.split)
         content, column = _sample_column(library, data, rows.features)
         label = _label_column(library, data, rows.features, column)
         if content == "images":

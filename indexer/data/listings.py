@@ -63,6 +63,8 @@ class Listing:
             ``MAX_FILE_BYTES``.
         order: What samples are sorted by.
         content: What the samples are; of texts, ``read`` gives UTF-8.
+        taken: What was taken for what, in sentences; empty where nothing had to be told apart.
+        passed_over: Files that are no samples, by reason, as far as anybody would miss them.
     """
 
     spec: str
@@ -73,6 +75,8 @@ class Listing:
     read: Callable[[Entry], bytes | np.ndarray] = field(repr=False)
     order: Callable[[Entry], Any] = field(default=attrgetter("name"), repr=False)
     content: Content = "images"
+    taken: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
@@ -128,7 +132,7 @@ def read_file(path: str | os.PathLike[str], offset: int = 0, size: int | None = 
 
 
 @contextlib.contextmanager
-def reading(spec: str) -> Iterator[None]:
+def system_errors(spec: str) -> Iterator[None]:
     """Turn what the system says of a file or folder into a sentence.
 
     Raises:

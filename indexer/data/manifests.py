@@ -21,7 +21,7 @@ from typing import NamedTuple
 from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
 from indexer.data.tables import MAX_TEXT, table_columns, table_texts
 from indexer.errors import DataError
-from indexer.records import Kind
+from indexer.records import Kind, Reading
 
 SEPARATOR = "|"
 EXPECTED = "expected path,label or path,target, of texts text in place of path, and optionally split"
@@ -42,7 +42,7 @@ class _File(NamedTuple):
     size: int
 
 
-def open_manifest(spec: str, split: str | None) -> Listing:
+def open_manifest(spec: str, reading: Reading) -> Listing:
     """List the files, or the texts, that a manifest names.
 
     Raises:
@@ -50,9 +50,9 @@ def open_manifest(spec: str, split: str | None) -> Listing:
             twice or does not exist, or there is no such split.
     """
     if "text" in _manifest_columns(spec, table_columns(spec)):
-        return _open_text_manifest(spec, split)
+        return _open_text_manifest(spec, reading.split)
     kind, by_split = _rows_by_split(spec)
-    by_name = choose_split(spec, by_split, split)
+    by_name = choose_split(spec, by_split, reading.split)
     files = {name: _listed_file(spec, row) for name, row in by_name.items()}
     rows = list(by_name.values())
     if kind == "regression":

@@ -13,11 +13,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from indexer.data.images import UnfitPixelsError, UnreadableImageError, image_input
-from indexer.data.listings import Entry, Listing, printable, reading
+from indexer.data.listings import Entry, Listing, printable, system_errors
 from indexer.data.sampling import (
     Survey,
     check_labels,
@@ -75,11 +76,22 @@ def load_sample(
     spec: str,
     transform: Transform,
     *,
-    max_samples: int,
-    seed: int,
-    split: str | None = None,
-    channels: str = "auto",
-    value_range: tuple[float, float] | None = None,
+    threads: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **said: Any,
+) -> Sample:
+    """``read_sample`` with what is said of the settings, by field of ``EmbeddingSettings``."""
+    return read_sample(
+        spec, transform, EmbeddingSettings(**said), threads=threads, tokenizer=tokenizer, progress=progress
+    )
+
+
+def read_sample(
+    spec: str,
+    transform: Transform,
+    settings: EmbeddingSettings,
+    *,
     threads: int | None = None,
     tokenizer: Tokenizer | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -93,11 +105,7 @@ def load_sample(
         spec: A data spec, see ``indexer.data.specs``.
         transform: How an image or a text becomes an input; of images, mean and standard deviation are not
             applied here.
-        max_samples: Most samples drawn, at least 2 per class or label.
-        seed: What is drawn with, 32 bits.
-        split: As in ``open_dataset``.
-        channels: As in ``EmbeddingSettings``.
-        value_range: As in ``EmbeddingSettings``.
+        settings: How many samples are drawn, at least 2 per class or label, the seed, and how data is read.
         threads: How many decode; ``None`` for one per processor, at most 8.
         tokenizer: What encodes texts; images need none.
         progress: Called as ``progress(done, total)`` after each sample, from the calling thread.
@@ -114,9 +122,6 @@ def load_sample(
         UnreadableFilesError: If more than a tenth of the sampled files cannot be decoded.
         SettingsError: If a setting is out of its range.
     """
-    settings = EmbeddingSettings(
-        max_samples=max_samples, seed=seed, split=split, channels=channels, value_range=value_range
-    )
     _check_settings(transform, threads)
     drawn = draw_sample(spec, transform, settings)
     decoded = decode_entries(
@@ -151,7 +156,7 @@ class DrawnSample:
 
 def draw_sample(spec: str, transform: Transform, settings: EmbeddingSettings) -> DrawnSample:
     """Draw a class-balanced sample; errors are those of ``load_sample``."""
-    dataset = open_dataset(spec, split=settings.split)
+    dataset = open_dataset(spec, settings)
     _check_content(dataset, transform, settings)
     counted, entries = _draw_checked(dataset, settings.max_samples, settings.seed)
     labels = label_array(dataset, entries)
@@ -234,6 +239,8 @@ def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.n
         kind=dataset.kind,
         class_sizes=drawn.survey.sizes,
         content=dataset.content,
+        taken=dataset.taken,
+        passed_over=tuple(dataset.passed_over.items()),
     )
     return labels, description
 
@@ -272,14 +279,12 @@ def _check_content(dataset: Listing, transform: Transform, settings: EmbeddingSe
         )
 
 
-def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | None = None) -> str:
+def fingerprint_dataset(spec: str, settings: EmbeddingSettings) -> str:
     """The fingerprint that ``load_sample`` would give: the sampled files are read, and not decoded.
 
     Args:
         spec: A data spec.
-        max_samples: Most samples drawn.
-        seed: What is drawn with.
-        split: Which split; ``None`` as in ``open_dataset``.
+        settings: What is drawn, and how it is read.
 
     Returns:
         The same as ``DatasetDescription.fingerprint``.
@@ -287,8 +292,8 @@ def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | 
     Raises:
         DataError: If the data cannot be read or makes no task.
     """
-    dataset = open_dataset(spec, split=split)
-    counted, chosen = _draw_checked(dataset, max_samples, seed)
+    dataset = open_dataset(spec, settings)
+    counted, chosen = _draw_checked(dataset, settings.max_samples, settings.seed)
 
     def digest_one(entry: Entry) -> bytes:
         try:
@@ -301,7 +306,7 @@ def fingerprint_dataset(spec: str, *, max_samples: int, seed: int, split: str | 
 
 
 def _draw_checked(dataset: Listing, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
-    with reading(dataset.spec):
+    with system_errors(dataset.spec):
         counted = survey(dataset)
         check_sizes(dataset, counted.sizes, counted.num_samples, "sample")
         check_max_samples(dataset, max_samples)

@@ -19,16 +19,18 @@ import glob
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from indexer.data.arrays import open_digits, open_npz
 from indexer.data.folders import open_folder
 from indexer.data.hugging_face import PREFIX, HubData, open_hub_data, parse_hub_data
-from indexer.data.listings import Listing, reading
+from indexer.data.listings import Listing, system_errors
 from indexer.data.manifests import open_manifest
 from indexer.data.tars import expand_braces, is_shard_pattern, open_shards, open_tar
 from indexer.errors import DataError, DataSpecError
+from indexer.records import Reading
 
-Opener = Callable[[str, str | None], Listing]
+Opener = Callable[[str, Reading], Listing]
 
 FILE_OPENERS: dict[str, Opener] = {
     ".csv": open_manifest,
@@ -43,12 +45,13 @@ SUPPORTED_KINDS = (
 )
 
 
-def open_dataset(spec: str, *, split: str | None = None) -> Listing:
+def open_dataset(spec: str, reading: Reading | None = None, **said: Any) -> Listing:
     """List the samples of a dataset without decoding any.
 
     Args:
         spec: A data spec, see the top of this file.
-        split: Which split, in any case; ``None`` for ``train`` if there are splits, else for everything.
+        reading: What the spec leaves open; of names of splits, case does not count.
+        **said: The same, by field of ``Reading``.
 
     Returns:
         The listing, with at least one sample.
@@ -57,8 +60,8 @@ def open_dataset(spec: str, *, split: str | None = None) -> Listing:
         DataSpecError: If the spec names nothing of a supported kind.
         DataError: If the data is there but is not laid out as its kind asks, or has no such split.
     """
-    with reading(spec):
-        return _opener(spec)(spec, split)
+    with system_errors(spec):
+        return _opener(spec)(spec, reading or Reading(**said))
 
 
 def _opener(spec: str) -> Opener:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from indexer.data.images import is_image_name
 from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError
-from indexer.records import Content, Kind
+from indexer.records import Content, Kind, Reading
 
 CLASS_SUFFIXES = (".cls", ".json")
 LABEL_KEYS = ("label", "cls")
@@ -56,17 +56,17 @@ def is_shard_pattern(spec: str) -> bool:
     return spec.lower().endswith(".tar") and bool(_BRACES.search(spec))
 
 
-def open_tar(spec: str, split: str | None) -> Listing:
+def open_tar(spec: str, reading: Reading) -> Listing:
     """List a tar file.
 
     Raises:
         DataError: If it is no complete, uncompressed tar file, holds no samples or has no such split.
         OSError: If it cannot be read.
     """
-    return _open(spec, [spec], split)
+    return _open(spec, [spec], reading.split)
 
 
-def open_shards(spec: str, split: str | None) -> Listing:
+def open_shards(spec: str, reading: Reading) -> Listing:
     """List several tar files as one dataset.
 
     Raises:
@@ -77,7 +77,7 @@ def open_shards(spec: str, split: str | None) -> Listing:
     for path in paths:
         if not Path(path).is_file():
             raise DataError(spec, f"shard {path} is not there; expected {len(paths)} tar files")
-    return _open(spec, paths, split)
+    return _open(spec, paths, reading.split)
 
 
 def expand_braces(spec: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ class Shard:
             DataError: If the data cannot be read.
         """
         return decode_entries(
-            open_dataset(self.data, split=self.settings.split),
+            open_dataset(self.data, self.settings),
             self.entries,
             probe.transform,
             self.settings,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,9 @@ def measure_expert(
     *,
     max_samples: int = 2000,
     seed: int = 0,
-    split: str | None = None,
-    channels: str = "auto",
-    value_range: tuple[float, float] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    **said: Any,
 ) -> ProbeResult:
     """Few-shot linear-probe accuracy of an expert on a single-label dataset.
 
@@ -45,11 +44,9 @@ def measure_expert(
         data: A data spec, see ``indexer.data.samples``.
         max_samples: Most samples used.
         seed: What the sample and the draws are drawn with; the same seed gives every expert the same samples.
-        split: Which split of the dataset, as of ``EmbeddingSettings``.
-        channels: As in ``EmbeddingSettings``.
-        value_range: As in ``EmbeddingSettings``.
         device: As in ``EmbeddingSettings``.
         progress: Called as ``progress(stage, done, total)``.
+        **said: How the data is read, by field of ``EmbeddingSettings``, such as ``split`` and ``channels``.
 
     Returns:
         Mean and standard deviation over the draws of the class-balanced accuracy, its standard error, and what
@@ -68,9 +65,7 @@ def measure_expert(
         network.transform,
         max_samples=max_samples,
         seed=seed,
-        split=split,
-        channels=channels,
-        value_range=value_range,
+        **said,
         tokenizer=network.tokenizer,
         progress=partial(progress, "decode") if progress else None,
     )

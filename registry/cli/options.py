@@ -184,6 +184,18 @@ _how_many = together(
 _how_read = together(
     click.option("--split", metavar="S", help="Split of the dataset. [default: train, if there are splits]"),
     click.option(
+        "--class-level",
+        type=int,
+        metavar="N",
+        help="Folder that names the class: 1 is the topmost, -1 the one the image lies in. [default: no doubt]",
+    ),
+    click.option(
+        "--skip-bad",
+        is_flag=True,
+        default=None,
+        help="Leave out class folders without samples; of add-many, also rows that are no task.",
+    ),
+    click.option(
         "--channels",
         metavar="RULE",
         help="How images become RGB: auto, mean, tile, or three channels such as 3,2,1. [default: auto]",

@@ -197,7 +197,6 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
 @click.command("add-many")
 @click.argument("manifest", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word for all of them.")
-@click.option("--skip-bad", is_flag=True, help="Leave out rows that are no task; without it, all or none.")
 @click.option(
     "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Embeddings per commit."
 )

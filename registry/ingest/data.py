@@ -6,6 +6,7 @@ from typing import Any
 
 from registry.errors import IngestError
 from registry.ingest.translate import translated_errors
+from registry.options import LAYOUT_OPTIONS
 from registry.records import ExpertRecord, TaskRecord
 
 DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar"})
@@ -19,7 +20,7 @@ NO_PATH = "sklearn:"
 HUB_DATA = "hf-data:"
 """Start of the data specs that the library datasets loads."""
 
-READING_SETTINGS = ("split", "channels", "value_range")
+READING_SETTINGS = ("split", *LAYOUT_OPTIONS, "channels", "value_range")
 """The settings of a registered task that say which images there are and what they look like."""
 
 
@@ -80,8 +81,8 @@ def check_data_is_there(task: TaskRecord) -> None:
 
 
 def reading_options(task: TaskRecord) -> dict[str, Any]:
-    """How the images of a registered task are read, as far as that was said when it was registered."""
-    how = {name: value for name, value in task.asked.items() if name in READING_SETTINGS}
+    """How the images of a registered task are read: as was said then; what was left out is left out again."""
+    how = {name: value for name, value in task.asked.items() if name in READING_SETTINGS} | {"skip_bad": True}
     if how.get("value_range") is not None:
         how["value_range"] = tuple(how["value_range"])
     return how

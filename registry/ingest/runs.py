@@ -74,9 +74,7 @@ class EmbeddingRun:
         with translated_errors():
             from indexer.data.samples import fingerprint_dataset
 
-            return fingerprint_dataset(
-                data, max_samples=settings.max_samples, seed=settings.seed, split=settings.split
-            )
+            return fingerprint_dataset(data, settings)
 
     def embed(self, datasets: Iterable[tuple[str, "EmbeddingSettings"]]) -> Iterator[Embedded | None]:
         """Embed datasets, as they come; ``None`` about once a second while nothing comes.

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.errors import IngestError, MissingExtraError, NotFoundError
-from registry.options import EmbeddingOptions
+from registry.options import LAYOUT_OPTIONS, EmbeddingOptions
 from registry.records import Kind
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ POOLING, NORM_POOLING = "filter_mean", "filter_mean+norm"
 KEY_SETTINGS = ("max_samples", "seed", "split")
 """What every task remembers of its settings."""
 
-KEY_SETTINGS_IF_CHANGED = ("channels", "value_range", "tolerance")
+KEY_SETTINGS_IF_CHANGED = ("channels", "value_range", "tolerance", *LAYOUT_OPTIONS)
 """What a task remembers only if it is not the default: the settings of tasks that were added before these
 existed must stay what they are, byte by byte."""
 

@@ -88,7 +88,6 @@ class Tasks(RegistryBase):
         tasks: str | Path | Iterable[TaskRow],
         *,
         tags: Sequence[str] = (),
-        skip_bad: bool = False,
         batch: int = BATCH,
         report: Report | None = None,
         **options: Unpack[ManyOptions],
@@ -104,10 +103,10 @@ class Tasks(RegistryBase):
             tasks: A .csv, .parquet or .jsonl file, a folder of task folders, see ``registry.ingest.manifests``,
                 or rows that a program made.
             tags: Free words for all of them, besides their own.
-            skip_bad: Go on without rows that are no task; without it nothing is done if there is one.
             batch: Embeddings of a commit, at least 1; fewer where they come slowly.
             report: Called about once a second, and whenever there is news.
-            **options: How to embed, see ``add_task``, and where, see ``registry.options.EngineOptions``.
+            **options: How to embed, see ``add_task``, and where, see ``registry.options.EngineOptions``. With
+                ``skip_bad`` it goes on without rows that are no task, else one such row stops it all.
 
         Returns:
             What became of each task.
@@ -124,7 +123,7 @@ class Tasks(RegistryBase):
             raise InvalidRecordError(f"batch must be at least 1, got {batch}")
         all_tags = tuple(checked_name("tag", tag) for tag in tags)
         rows, problems = _rows_of(tasks)
-        if problems and not skip_bad:
+        if problems and not options.get("skip_bad"):
             raise InvalidRecordError(_all_of(problems))
         given: dict[str, Any] = dict(options)
         where = {name: given.pop(name) for name in EngineOptions.__annotations__ if name in given}

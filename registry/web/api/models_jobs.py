@@ -62,6 +62,8 @@ class JobOptions(Body):
     max_samples: int | None = Field(None, ge=2, le=10**9)
     seed: int | None = Field(None, ge=0, lt=2**32)
     split: str | None = Field(None, max_length=200)
+    class_level: int | None = Field(None, ge=-100, le=100, description="Folder that names the class: 1, or -1.")
+    skip_bad: bool | None = Field(None, description="Whether class folders without samples are left out.")
     channels: str | None = Field(None, max_length=200)
     value_range: tuple[float, float] | None = None
     tolerance: float | None = Field(None, gt=0, lt=1)

@@ -5,10 +5,9 @@ from typing import Any, Literal
 
 from registry.errors import InvalidQueryError
 from registry.names import checked_name
+from registry.options import DataOptions
 
-DATA_OPTIONS = frozenset(
-    {"max_samples", "seed", "split", "channels", "value_range", "tolerance", "memory_budget", "batch_size"}
-)
+DATA_OPTIONS = frozenset(DataOptions.__annotations__) - {"device"}
 """Options on reading data, see ``registry.options.DataOptions``."""
 
 RECOMMEND_OPTIONS = frozenset(

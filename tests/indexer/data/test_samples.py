@@ -160,8 +160,8 @@ def test_load_skips_files_that_are_gone_by_then(tmp_path, monkeypatch):
 def test_load_of_a_folder_that_goes_away_meanwhile(tmp_path, monkeypatch):
     root = write_folder(tmp_path, {"cat": 2, "dog": 2})
 
-    def open_and_lose(spec, split):
-        dataset = open_dataset(spec, split=split)
+    def open_and_lose(spec, reading):
+        dataset = open_dataset(spec, reading)
         shutil.rmtree(root / "dog")
         return dataset
 

@@ -158,6 +158,8 @@ SAID = {
     "--tolerance": ("0.25", "tolerance", 0.25),
     "--seed": ("3", "seed", 3),
     "--split": ("test", "split", "test"),
+    "--class-level": ("-2", "class_level", -2),
+    "--skip-bad": ("", "skip_bad", True),
     "--channels": ("2,1,0", "channels", "2,1,0"),
     "--value-range": ("0,4095", "value_range", (0.0, 4095.0)),
     "--memory-budget": ("500M", "memory_budget", 5e8),
@@ -188,7 +190,7 @@ def given(monkeypatch, folder, method, *words):
 )
 def test_every_option_of_embedding_reaches_the_registry(monkeypatch, tmp_path, method, words):
     said = SAID | SAID_OF_SPACES
-    line = [word for option, (text, _, _) in said.items() for word in (option, text)]
+    line = [word for option, (text, _, _) in said.items() for word in (option, text) if word]
     options = given(monkeypatch, tmp_path, method, *words, *line, "--norm-weights")
     expected = {name: value for _, name, value in said.values()} | {"norm_weights": True}
     assert {name: options.get(name) for name in EmbeddingOptions.__annotations__} == expected
@@ -203,7 +205,7 @@ def test_every_option_of_embedding_reaches_the_registry(monkeypatch, tmp_path, m
     ],
 )
 def test_every_option_of_reading_reaches_the_questions(monkeypatch, tmp_path, method, words):
-    line = [word for option, (text, _, _) in SAID.items() for word in (option, text)]
+    line = [word for option, (text, _, _) in SAID.items() for word in (option, text) if word]
     options = given(monkeypatch, tmp_path, method, *words, *line)
     expected = {name: value for _, name, value in SAID.values()}
     assert {name: options.get(name) for name in DataOptions.__annotations__} == expected
