@@ -113,13 +113,13 @@ COMMANDS = {
 
 
 class NotFoundError(RegistryError, LookupError):
-    """A name that is not there; the message offers the close ones."""
+    """A name that is not there; the message offers the close ones, which ``close`` lists."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind = kind
         self.name = name
         self.known = sorted(known)
-        close = difflib.get_close_matches(name, self.known, n=3)
+        self.close = close = difflib.get_close_matches(name, self.known, n=3)
         listing, adding = COMMANDS.get(kind, ("", ""))
         if close:
             hint = f"did you mean {' or '.join(close)}?"

@@ -1,12 +1,15 @@
 """Experts and results, as the store keeps them."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 from registry.errors import InvalidRecordError
-from registry.records import ExpertRecord, ResultRecord
+from registry.records import AuditRecord, ExpertRecord, ResultRecord
 from registry.storage import schema
+from registry.storage.audit import audit_lines
 from registry.storage.database import quoted
 from registry.storage.rows import NOT_BUILTIN, REMOVED, StoredRows, among, listed, lookup, refuse_duplicates
 
@@ -108,7 +111,7 @@ class StoredExperts(StoredRows):
             where = among("task", {result.task for result in results})
             new = new_results(results, self._records(ResultRecord, "results", where))
             if new:
-                self._note("result.add", [f"{result.expert} on {result.task}" for result in new])
+                self.database.append("audit", _audit_of(new))
                 self.database.append("results", new)
         return new
 
@@ -149,6 +152,15 @@ def new_results(results: Sequence[ResultRecord], present: Sequence[ResultRecord]
             if seeded:
                 measured[seeded] = result
     return new
+
+
+def _audit_of(results: Sequence[ResultRecord]) -> list[AuditRecord]:
+    """One line a result: what was measured, and how."""
+    lines = audit_lines("result.add", [f"{result.expert} on {result.task}" for result in results])
+    return [
+        replace(line, details=json.dumps({result.metric: result.accuracy, "protocol": result.protocol}))
+        for line, result in zip(lines, results, strict=True)
+    ]
 
 
 def _seeded(result: ResultRecord) -> tuple[object, ...]:

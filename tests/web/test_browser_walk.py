@@ -57,6 +57,8 @@ LOOKS = {
     "dark": {"color_scheme": "dark", "viewport": {"width": 1600, "height": 1000}},
     "narrow": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
 }
+CUT_OFF = """[...document.querySelectorAll(".scroll")].filter((it) => it.scrollWidth > it.clientWidth + 1)
+    .map((it) => it.getAttribute("aria-label"))"""
 JOB_MS = 60_000
 
 
@@ -162,6 +164,17 @@ def test_every_page_shows_without_a_problem_and_can_be_used_by_all(opened, pictu
         if look != "narrow" and (found := browsing.accessibility_findings(page)):
             findings[name] = found
     assert findings == {}
+
+
+@pytest.mark.parametrize("width", [360, 768, 1024, 1440])
+def test_nothing_is_cut_off_and_what_can_be_copied_has_a_button(opened, width):
+    page = opened(viewport={"width": width, "height": 800})
+    for path in ("/", "/tasks/mnist", "/experts", "/experts/resnet14w32.mnist", "/results?task=mnist"):
+        page.goto(path)
+        browsing.settle(page)
+        assert page.evaluate(CUT_OFF) == [], path
+    page.goto("/tasks/mnist")
+    page.get_by_role("button", name="Copy").wait_for()
 
 
 def test_pages_of_errors_tell_what_to_do_and_can_be_used_by_all(opened, pictures):

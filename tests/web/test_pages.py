@@ -249,6 +249,25 @@ def test_results_of_a_task_come_best_first(client):
     assert "0.912" in page.text_of("main")
 
 
+def test_pages_answer_first_what_is_asked(client):
+    """A close name is a link, a comparison is put in words, and a lead is one over experts measured alike."""
+    wrong = client.get("/tasks/flowrs").text
+    assert '<a href="/tasks/flowers">flowers</a>, or look through' in wrong
+    assert re.search(r"(of all 4|% of the 4) other tasks", client.get("/compare?a=flowers&b=birds").text)
+    leading = client.get("/experts/resnet18.tv_in1k").text  # it is alone on birds, which is no lead
+    assert 'in the same way, on <a href="/tasks/flowers">flowers</a> (unspecified).' in leading
+    assert "some other expert was measured to be better" in client.get("/experts/net.unmeasured").text
+    history = client.get("/tasks/flowers/history").text
+    assert "accuracy <code>0.91234</code>, protocol <code>unspecified</code>" in history
+
+
+def test_trials_are_offered_where_the_data_can_be_read(client):
+    assert "num_trials=3" in client.get("/tasks/flowers").text
+    assert 'name="num_trials" type="number" min="0" max="50" value="3"' in (
+        client.get("/recommend?task=flowers&num_trials=3", headers=BEARER).text
+    )
+
+
 def test_experts_without_a_value_come_last_either_way(client):
     for order in ("up", "down"):
         page = page_at(client, f"/experts?sort=num_params&order={order}")

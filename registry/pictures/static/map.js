@@ -221,7 +221,7 @@ class TaskMap {
     const [low, high] = ends(ys);
     Object.assign(this.view, { x: (left + right) / 2, y: (low + high) / 2 });
     const room = Math.min(this.canvas.clientWidth / Math.max(right - left, 1e-9), this.canvas.clientHeight / Math.max(high - low, 1e-9));
-    this.setScale(Math.min(.7 * room, this.whole * 12));
+    this.setScale(Math.min(.7 * room, this.whole * 3)); // no closer than shows what lies around it
     this.choose(this.found[0]);
     this.redraw();
   }

@@ -147,6 +147,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _of_registry(request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryError)  # noqa: S101
+    if isinstance(error, NotFoundError) and error.kind in {"task", "expert"}:
+        request.state.close_names = error.kind, error.close
     return answer(request, status_of(error), str(error))
 
 

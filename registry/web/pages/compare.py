@@ -36,6 +36,7 @@ def compare(request: Request, a: str = "", b: str = "") -> HTMLResponse:
     except (NotFoundError, InvalidQueryError) as err:
         status = 404 if isinstance(err, NotFoundError) else 400
         return render(request, "compare.html", {**shown, "problem": str(err)}, status=status)
+    shown["place"] = _place(registry, pair[0].name, pair[1].name)
     common = _common_results(registry, kept, pair[0].name, pair[1].name)
     return render(request, "compare.html", {**shown, "pair": pair, "common": common})
 
@@ -76,6 +77,16 @@ def _distances(registry: TaskRegistry, a: str, b: str) -> list[dict[str, Any]]:
         ]
 
     return in_shared_space(registry, [a, b], ask)
+
+
+def _place(registry: TaskRegistry, a: str, b: str) -> dict[str, Any] | None:
+    """How near ``b`` is to ``a`` among all tasks: distance, rank, number of others; ``None`` for one task."""
+    if a == b:
+        return None
+    count = registry.find_tasks(limit=1).total
+    _, ranked = in_shared_space(registry, [a, b], lambda space: registry.nearest(a, k=count, probe=space))
+    neighbor = next(near for near in ranked if near.task == b)
+    return {"distance": neighbor.distance, "rank": neighbor.rank, "others": len(ranked)}
 
 
 def _common_results(registry: TaskRegistry, kept: LastAnswers, a: str, b: str) -> list[dict[str, Any]]:

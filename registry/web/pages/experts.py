@@ -1,5 +1,6 @@
 """The pages of experts and results."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
@@ -125,14 +126,16 @@ def _matches(record: ExpertRecord, search: str) -> bool:
 
 
 def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
-    """Results of an expert that none of another expert on that task beats, by metric and protocol."""
-    best: dict[tuple[str, str, str], float] = {}
+    """Results of an expert that beat those of all others on that task, by metric and protocol."""
+    others: dict[tuple[str, str, str], float] = {}
     for result in results:
-        key = (result.task, result.metric, result.protocol)
-        best[key] = max(best.get(key, 0.0), scored(result))
+        if result.expert != name:
+            key = (result.task, result.metric, result.protocol)
+            others[key] = max(others.get(key, 0.0), scored(result))
     leading = [
         result
         for result in results
-        if result.expert == name and scored(result) == best[result.task, result.metric, result.protocol]
+        if result.expert == name
+        and scored(result) > others.get((result.task, result.metric, result.protocol), math.inf)
     ]
     return sorted(leading, key=scored, reverse=True)

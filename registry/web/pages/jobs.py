@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
@@ -28,13 +28,14 @@ NUMBERS: dict[str, float] = {
 
 
 @router.get("/recommend")
-def recommend(request: Request, task: str = "", path: str = "") -> HTMLResponse:
+def recommend(
+    request: Request, task: str = "", path: str = "", num_trials: int = Query(0, ge=0, le=50)
+) -> HTMLResponse:
     """The form that uploads a dataset, or names one that is here, and asks which expert to start from."""
     if missing := render_if_missing(request, "Which expert should I start from?"):
         return missing
-    return _form(
-        request, {"source": "path" if path else "task" if task else "upload", "task": task, "path": path}
-    )
+    source = "path" if path else "task" if task else "upload"
+    return _form(request, {"source": source, "task": task, "path": path, "num_trials": str(num_trials)})
 
 
 @router.post("/recommend")

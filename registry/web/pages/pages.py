@@ -79,4 +79,6 @@ def local_path(target: str) -> str:
 def error_page(request: Request, status: int, message: str) -> HTMLResponse:
     """An error in one sentence, with what to do next."""
     title = TITLES.get(status) or HTTPStatus(status).phrase
-    return render(request, "error.html", {"status": status, "title": title, "message": message}, status=status)
+    kind, close = getattr(request.state, "close_names", ("", ()))
+    shown = {"status": status, "title": title, "message": message, "kind": kind, "close": close}
+    return render(request, "error.html", shown, status=status)

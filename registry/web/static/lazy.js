@@ -28,6 +28,29 @@ document.addEventListener("loaded", (event) => {
 
 for (const place of document.querySelectorAll("[data-load]")) loadPart(place);
 
+// A long name breaks after a dot, a dash or a stroke rather than within a word.
+function breakNicely(link) {
+  const parts = link.textContent.split(/(?<=[._/-])/);
+  link.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
+}
+
+// What needs a script in a page or a part of one: buttons that copy, and the headings beside the cells of a table,
+// which a narrow screen shows as a card for each row.
+function enliven(root) {
+  for (const button of root.querySelectorAll("button[data-copy]")) button.hidden = false;
+  for (const table of root.querySelectorAll(".scroll table:has(thead)")) {
+    const titles = [...table.querySelectorAll("thead tr:last-child > *")].map((cell) => cell.querySelector(".scale") ? "" : cell.textContent.trim());
+    for (const cell of table.querySelectorAll("tbody tr > *")) cell.dataset.title = titles[cell.cellIndex] || "";
+    for (const [kind, role] of [["table", "table"], ["thead, tbody", "rowgroup"], ["tr", "row"], ["thead th", "columnheader"], ["tbody th", "rowheader"], ["td", "cell"]]) {
+      for (const part of kind === "table" ? [table] : table.querySelectorAll(kind)) part.setAttribute("role", role);
+    }
+    for (const link of table.querySelectorAll("tbody th > a")) breakNicely(link);
+    table.classList.add("cards");
+  }
+}
+document.addEventListener("loaded", (event) => enliven(event.target));
+enliven(document);
+
 // Text to be taken along.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
@@ -41,4 +64,3 @@ document.addEventListener("click", async (event) => {
   }
   setTimeout(() => { button.textContent = said; }, 2500);
 });
-for (const button of document.querySelectorAll("button[data-copy]")) button.hidden = false;
