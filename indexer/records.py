@@ -220,6 +220,8 @@ class DatasetDescription:
             those that were drawn.
         num_skipped: Sampled files that could not be decoded.
         skipped_files: Names of the first few of them.
+        skipped_why: What is wrong with them: an example of each fault, and how many more have it.
+        num_alike: Most drawn samples that are the same, byte for byte.
         kind: What the labels are. Of a multi-label task the C classes are its labels, of a regression its T
             targets.
         class_sizes: Samples of the dataset that have each class or label; empty for a regression.
@@ -239,6 +241,8 @@ class DatasetDescription:
     content: Content = "images"
     taken: tuple[str, ...] = ()
     passed_over: tuple[tuple[str, int], ...] = ()
+    skipped_why: str = ""
+    num_alike: int = 1
 
     @property
     def num_classes(self) -> int:

@@ -320,14 +320,14 @@ def _image_sizes(batch: Any) -> list[int]:
     import pyarrow.compute
 
     batch = batch.combine_chunks() if hasattr(batch, "combine_chunks") else batch
-    sizes = pyarrow.compute.binary_length(batch.field("bytes")).to_pylist()
-    paths = batch.field("path").to_pylist()
+    content, files = pyarrow.compute.struct_field(batch, "bytes"), pyarrow.compute.struct_field(batch, "path")
+    sizes, paths = pyarrow.compute.binary_length(content).to_pylist(), files.to_pylist()
     return [_file_size(path) if size is None else size for size, path in zip(sizes, paths, strict=True)]
 
 
 def _file_size(path: str | None) -> int:
     try:
-        return Path(path or "").stat().st_size
+        return Path(path).stat().st_size if path else 0
     except OSError:  # reading it will say so
         return 0
 
@@ -340,10 +340,12 @@ def _content(sample: Any) -> bytes:
     """Bytes of a text or an image.
 
     Raises:
-        OSError: If the file of the image cannot be read.
+        OSError: If there is no image, or its file cannot be read.
     """
     if isinstance(sample, str):
         return sample.encode(errors="surrogatepass")
-    if sample["bytes"] is not None:
+    if sample and sample["bytes"] is not None:
         return bytes(sample["bytes"])
+    if not sample or not sample["path"]:
+        raise OSError("no image")
     return read_file(sample["path"])

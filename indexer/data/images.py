@@ -13,33 +13,43 @@ Axes: H height, W width, C channels.
 """
 
 import io
+import logging
+import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from indexer.records import InputTransform
+from indexer.signatures import image_fault
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
+)  # fmt: skip
 MAX_PIXELS = 100_000_000
 
 # Pillow goes by content, not by suffix. The other formats it knows stay closed: some start programs (EPS).
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _MAX_ASPECT = 16
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_PNG_WORDS = frozenset({b"iCCP", b"tEXt", b"zTXt", b"iTXt"})  # chunks of a colour profile and of text
 
 Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """For each of red, green and blue the channels that it is the mean of."""
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else a line on stderr for each odd file
+
+Read = TypeVar("Read")
 Picture = Image.Image | list[Image.Image]
 """A loaded image of mode RGB, or red, green and blue of mode F from 0 to 255; one where the three are equal."""
 
 
 class UnreadableImageError(ValueError):
-    """Bytes that are no image, or a broken one; ``indexer.data.samples`` counts and skips it."""
+    """Bytes that are no image, or a broken one, and why; ``indexer.data.samples`` counts and skips it."""
 
 
 class UnfitPixelsError(ValueError):
@@ -139,13 +149,17 @@ def count_pixels(content: bytes) -> int:
     Raises:
         UnreadableImageError: If Pillow does not recognise an image.
     """
-    try:
+
+    def count(content: bytes) -> int:
         with _DECODING.quietly(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return max(image.width * image.height, _tile_pixels(image))
+
+    try:
+        return _with_long_words(count, content)
     except Image.DecompressionBombError:  # Pillow opens none that is larger than this
         return 2 * int(Image.MAX_IMAGE_PIXELS or 0) + 1
     except Exception as error:  # as in ``_decode``
-        raise UnreadableImageError(str(error)) from error
+        raise UnreadableImageError(_fault(content, error)) from error
 
 
 def image_input(
@@ -180,13 +194,43 @@ def _decode(
         return _decode_array(raw, channels, value_range)
     try:
         with _DECODING.quietly():
-            picture = _decode_file(raw, value_range, held)
+            picture = _with_long_words(lambda content: _decode_file(content, value_range, held), raw)
     except Exception as error:  # broken files make Pillow raise nearly anything, from OSError to struct.error
-        raise UnreadableImageError(str(error)) from error
+        raise UnreadableImageError(_fault(raw, error)) from error
     groups = channel_groups(channels, 3)
     if isinstance(picture, list) or groups == ((0,), (1,), (2,)):
         return picture  # grey is the same in every order
     return _decode_array(np.asarray(picture), channels, None)
+
+
+def _fault(content: bytes, error: Exception) -> str:
+    with _DECODING.quietly():
+        return image_fault(content, error)
+
+
+def _with_long_words(read: Callable[[bytes], Read], content: bytes) -> Read:
+    """``read(content)``; once more without text and colour profile if Pillow refuses a PNG for their length.
+
+    Raises:
+        ValueError: As Pillow does of anything else.
+    """
+    try:
+        return read(content)
+    except ValueError as error:
+        if content.startswith(b"\x89PNG") and re.search("text chunks|MAX_TEXT_CHUNK", str(error)):
+            return read(_without_words(content))
+        raise
+
+
+def _without_words(content: bytes) -> bytes:
+    """A PNG without its chunks of text and colour profile, neither of which changes a pixel here."""
+    kept, place = [content[:8]], 8
+    while place < len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] not in _PNG_WORDS:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def fit_image(picture: Picture, transform: InputTransform) -> np.ndarray:

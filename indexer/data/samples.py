@@ -10,6 +10,7 @@ Axes: n samples drawn, C classes or labels, T targets, L tokens of the longest t
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,10 +21,13 @@ import numpy as np
 from indexer.data.images import UnfitPixelsError, UnreadableImageError, image_input
 from indexer.data.listings import Entry, Listing, printable, system_errors
 from indexer.data.sampling import (
+    NUM_NAMED,
     Survey,
     check_labels,
     check_max_samples,
     check_sizes,
+    count_alike,
+    counted_faults,
     draw,
     label_array,
     survey,
@@ -39,8 +43,6 @@ from indexer.records import (
     Transform,
     content_of,
 )
-
-NUM_NAMED = 5  # unreadable files named in descriptions and messages
 
 Decoder = Callable[[int, bytes | np.ndarray], None]
 """Takes the place of a sample, and the bytes of its file or its pixels, and keeps what it decodes."""
@@ -172,11 +174,13 @@ class Decoded:
         inputs: Those that can be read, as in ``Sample``.
         readable: Which samples can be read, ``[n]`` bool.
         digests: What the bytes of each sample are hashed to.
+        faults: What is wrong with those that cannot be read, in their order.
     """
 
     inputs: np.ndarray = field(repr=False)
     readable: np.ndarray = field(repr=False)
     digests: list[bytes] = field(repr=False)
+    faults: list[str] = field(repr=False)
 
 
 def decode_entries(
@@ -207,12 +211,13 @@ def decode_entries(
         def decode(place: int, raw: bytes | np.ndarray) -> None:
             inputs[place] = image_input(raw, transform, settings.channels, settings.value_range)
 
-    readable, digests = _decode(dataset, entries, decode, threads, progress)
+    faults, digests = _decode(dataset, entries, decode, threads, progress)
     if isinstance(transform, TextTransform):
-        inputs = _encode(texts, readable, tokenizer)
-    elif not readable.all():
+        inputs = _encode(texts, faults, tokenizer)
+    readable = np.array([not fault for fault in faults], bool)
+    if isinstance(transform, InputTransform) and not readable.all():
         inputs = inputs[readable]
-    return Decoded(inputs, readable, digests)
+    return Decoded(inputs, readable, digests, [fault for fault in faults if fault])
 
 
 def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.ndarray, DatasetDescription]:
@@ -224,18 +229,25 @@ def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.n
     """
     dataset, labels = drawn.dataset, drawn.labels
     readable = np.concatenate([part.readable for part in parts])
-    skipped = [printable(entry.name) for entry, good in zip(drawn.entries, readable, strict=True) if not good]
-    _check_skipped(dataset.spec, skipped, len(drawn.entries))
+    skipped = [_shown(entry.name) for entry, good in zip(drawn.entries, readable, strict=True) if not good]
+    why = counted_faults(skipped, [fault for part in parts for fault in part.faults])
+    if 10 * len(skipped) > len(labels):
+        problem = f"{len(skipped)} of {len(labels)} sampled files cannot be decoded, more than a tenth"
+        raise UnreadableFilesError(dataset.spec, f"{problem}: {why}; repair or remove them")
     if skipped:
         labels = labels[readable]
         check_labels(dataset, labels, "readable sample")
+    digests = [digest for part in parts for digest in part.digests]
+    num_alike = count_alike(dataset, [digest for digest, good in zip(digests, readable, strict=True) if good])
     description = DatasetDescription(
         spec=dataset.spec,
         num_samples=drawn.survey.num_samples,
         class_names=dataset.class_names,
-        fingerprint=_fingerprint(dataset, drawn.survey, [digest for part in parts for digest in part.digests]),
+        fingerprint=_fingerprint(dataset, drawn.survey, digests),
         num_skipped=len(skipped),
         skipped_files=tuple(skipped[:NUM_NAMED]),
+        skipped_why=why,
+        num_alike=num_alike,
         kind=dataset.kind,
         class_sizes=drawn.survey.sizes,
         content=dataset.content,
@@ -245,15 +257,25 @@ def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.n
     return labels, description
 
 
-def _encode(texts: Sequence[str], readable: np.ndarray, tokenizer: Tokenizer | None) -> np.ndarray:
-    """Tokens of the readable texts.
+def _shown(name: str) -> str:
+    row = re.fullmatch("([0-9]+)(:[0-9a-f]+)?", name)
+    return f"row {row[1]}" if row else printable(name)
+
+
+def _encode(texts: Sequence[str], faults: list[str], tokenizer: Tokenizer | None) -> np.ndarray:
+    """Tokens of the texts without fault; a text of which no token is left becomes one with a fault.
 
     Raises:
         SettingsError: If there is no tokenizer.
     """
     if tokenizer is None:
         raise SettingsError("texts need the tokenizer of the network that is to see them; give it as tokenizer")
-    return tokenizer.encode([text for text, good in zip(texts, readable, strict=True) if good])
+    rows = [row for row, fault in enumerate(faults) if not fault]
+    encoded = tokenizer.encode([texts[row] for row in rows])
+    has_tokens = tokenizer.has_tokens(encoded)
+    for row in np.flatnonzero(~has_tokens):
+        faults[rows[row]] = "text of which the tokenizer leaves no token"
+    return np.asarray(encoded[has_tokens])
 
 
 def _check_content(dataset: Listing, transform: Transform, settings: EmbeddingSettings) -> None:
@@ -325,49 +347,39 @@ def _check_settings(transform: Transform, threads: int | None) -> None:
         )
 
 
-def _check_skipped(spec: str, skipped: list[str], num_sampled: int) -> None:
-    if 10 * len(skipped) > num_sampled:
-        named = ", ".join(skipped[:NUM_NAMED]) + (", ..." if len(skipped) > NUM_NAMED else "")
-        raise UnreadableFilesError(
-            spec,
-            f"{len(skipped)} of {num_sampled} sampled files cannot be decoded, more than a tenth: {named}; "
-            "repair or remove them",
-        )
-
-
 def _decode(
     dataset: Listing,
     chosen: Sequence[Entry],
     decode: Decoder,
     threads: int | None,
     progress: Callable[[int, int], None] | None,
-) -> tuple[np.ndarray, list[bytes]]:
-    """Decode samples; returns which of them are readable ``[n]`` bool, and a digest of each file.
+) -> tuple[list[str], list[bytes]]:
+    """Decode samples; returns what is wrong with each, empty if nothing is, and a digest of each file.
 
     Raises:
         DataError: If pixels have not the channels or the range of values that are asked for.
     """
 
-    def decode_one(position: int) -> tuple[bool, bytes]:
+    def decode_one(position: int) -> tuple[str, bytes]:
         try:
             raw = dataset.read(chosen[position])
-        except OSError:
-            return False, b""
+        except OSError as error:
+            return error.strerror or str(error), b""
         try:
             decode(position, raw)
-        except (UnreadableImageError, UnreadableTextError):
-            return False, _digest(raw)
+        except (UnreadableImageError, UnreadableTextError) as error:
+            return str(error), _digest(raw)
         except UnfitPixelsError as error:
             raise DataError(dataset.spec, f"sample {printable(chosen[position].name)} {error}") from error
-        return True, _digest(raw)
+        return "", _digest(raw)
 
-    outcomes: list[tuple[bool, bytes]] = []
+    outcomes: list[tuple[str, bytes]] = []
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
         for outcome in pool.map(decode_one, range(len(chosen))):
             outcomes.append(outcome)
             if progress:
                 progress(len(outcomes), len(chosen))
-    return np.array([readable for readable, _ in outcomes]), [digest for _, digest in outcomes]
+    return [fault for fault, _ in outcomes], [digest for _, digest in outcomes]
 
 
 def _digest(raw: bytes | np.ndarray) -> bytes:

@@ -8,6 +8,7 @@ Axes: N samples of the dataset, n samples drawn, C classes or labels, T targets.
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ import numpy as np
 
 from indexer.data.listings import Entry, Listing
 from indexer.errors import DataError, SettingsError, TooFewSamplesError
+
+NUM_NAMED = 5
+"""Unreadable files, and faults of them, that are named in descriptions and messages."""
 
 _DIGEST_SIZE = 16
 _MODULUS = 2 ** (8 * _DIGEST_SIZE)
@@ -216,3 +220,29 @@ def _check_targets(dataset: Listing, targets: np.ndarray, what: str) -> None:
 
 def _count(number: int) -> str:
     return "one" if number == 1 else "no"
+
+
+def counted_faults(names: Sequence[str], faults: Sequence[str]) -> str:
+    """An example of each fault and how many more have it, the most frequent fault first."""
+    examples = dict(reversed(list(zip(faults, names, strict=True))))
+    told = [
+        f"{examples[fault]}{f' and {count - 1} more' if count > 1 else ''} ({fault})"
+        for fault, count in Counter(faults).most_common(NUM_NAMED)
+    ]
+    return ", ".join(told) + (", ..." if len(examples) > NUM_NAMED else "")
+
+
+def count_alike(dataset: Listing, digests: Sequence[bytes]) -> int:
+    """Most drawn samples that are the same, byte for byte.
+
+    Raises:
+        DataError: If all are.
+    """
+    num_alike = max(Counter(digests).values())
+    if num_alike == len(digests):
+        raise DataError(
+            dataset.spec,
+            f"all {num_alike} sampled {dataset.content} are the same, byte for byte; there is nothing to learn "
+            "from them",
+        )
+    return num_alike

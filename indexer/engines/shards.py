@@ -79,11 +79,13 @@ class ShardFeatures:
         features: ``[N, F]`` float32, of the samples that can be read.
         readable: As in ``Decoded``.
         digests: As in ``Decoded``.
+        faults: As in ``Decoded``.
     """
 
     features: np.ndarray = field(repr=False)
     readable: np.ndarray = field(repr=False)
     digests: list[bytes] = field(repr=False)
+    faults: list[str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class FeatureWork:
             batch_size = self.shard.place(probe)
             with full_precision():
                 features = extract_features(probe, decoded.inputs, batch_size=batch_size)
-        return ShardFeatures(features, decoded.readable, decoded.digests)
+        return ShardFeatures(features, decoded.readable, decoded.digests, decoded.faults)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +254,7 @@ def load_shards(
     shards = _split(data, drawn, settings, workers.shards)
     parts = workers.run([FeatureWork(shard) for shard in shards], "features", progress)
     none = np.empty(0)
-    decoded = [Decoded(none, part.readable, part.digests) for part in parts]
+    decoded = [Decoded(none, part.readable, part.digests, part.faults) for part in parts]
     labels, description = described_sample(drawn, decoded)
     features = np.concatenate([part.features for part in parts])
     return ShardedSample(shards, parts, features, labels, description, time.perf_counter() - start)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from indexer.errors import WeightsError
+from indexer.signatures import content_kind
 
 TOKENS, MASK = 0, 1
 """Rows of an encoded text: indices of its tokens, and 1 where there is one, 0 where there is padding."""
@@ -21,7 +22,7 @@ TRIVIAL_TOKENS = 16
 
 
 class UnreadableTextError(Exception):
-    """A file that holds no text in UTF-8, or nothing but blanks."""
+    """A file that holds no text in UTF-8, or nothing but blanks, and which of these it is."""
 
 
 def decode_text(content: bytes) -> str:
@@ -30,12 +31,13 @@ def decode_text(content: bytes) -> str:
     Raises:
         UnreadableTextError: If it is not UTF-8, or blank.
     """
+    kind = content_kind(content)
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as err:
-        raise UnreadableTextError(f"is not text in UTF-8: {err}") from err
-    if not text:
-        raise UnreadableTextError("is blank")
+        raise UnreadableTextError(kind or "text that is not in UTF-8") from err
+    if not text or "git LFS" in kind:
+        raise UnreadableTextError(kind if "git LFS" in kind else "blank text")
     return text
 
 
@@ -57,11 +59,13 @@ class Tokenizer:
         """Tokens of texts.
 
         Args:
-            texts: N of them, none of them blank.
+            texts: N of them; ``has_tokens`` says of which something is left.
 
         Returns:
             ``[N, 2, L]`` int32: ``TOKENS`` and ``MASK``, padding on the right.
         """
+        if not texts:
+            return np.zeros((0, 2, 0), np.int32)
         encoded = self.backend(
             list(texts),
             truncation=True,
@@ -79,6 +83,12 @@ class Tokenizer:
             encoded[row, TOKENS, : len(tokens)] = tokens
             encoded[row, MASK, : len(tokens)] = 1
         return encoded
+
+    def has_tokens(self, encoded: np.ndarray) -> np.ndarray:
+        """Which encoded texts hold more than the marks of their ends, ``[N]`` bool; an unknown word is more."""
+        marks = set(self.backend.all_special_ids) - {self.backend.unk_token_id}
+        unmarked = ~np.isin(encoded[:, TOKENS], list(marks)) & (encoded[:, MASK] == 1)
+        return np.asarray(unmarked.any(axis=1))
 
     def random_texts(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Texts of random tokens: of the first half of the vocabulary where the label is 0, else of the second.

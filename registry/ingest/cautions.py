@@ -41,8 +41,12 @@ class Dataset(Protocol):
         """Drawn files that could not be decoded."""
 
     @property
-    def skipped_files(self) -> tuple[str, ...]:
-        """The first few of them."""
+    def skipped_why(self) -> str:
+        """What is wrong with them."""
+
+    @property
+    def num_alike(self) -> int:
+        """Most drawn samples that are the same."""
 
 
 def embedding_warnings(
@@ -67,6 +71,7 @@ def embedding_warnings(
         *_of_tolerance(embedding, dataset, max_samples, tolerance),
         *_of_imbalance(dataset),
         *_of_skipped_files(dataset),
+        *_of_copies(dataset, max_samples),
         *_of_fallbacks(fallbacks),
     )
 
@@ -106,9 +111,14 @@ def _of_imbalance(dataset: Dataset) -> Iterator[str]:
 
 def _of_skipped_files(dataset: Dataset) -> Iterator[str]:
     if count := dataset.num_skipped:
-        more = ", ..." if count > len(dataset.skipped_files) else ""
         counted = "1 unreadable file was" if count == 1 else f"{count} unreadable files were"
-        yield f"{counted} skipped: {', '.join(dataset.skipped_files)}{more}"
+        yield f"{counted} skipped: {dataset.skipped_why}"
+
+
+def _of_copies(dataset: Dataset, max_samples: int) -> Iterator[str]:
+    drawn = min(dataset.num_samples, max_samples) - dataset.num_skipped
+    if 2 * dataset.num_alike > drawn:
+        yield f"{dataset.num_alike} of the {drawn} samples are the same, byte for byte: little can be learned"
 
 
 def _of_fallbacks(fallbacks: Sequence[str]) -> Iterator[str]:

@@ -339,7 +339,8 @@ def test_a_few_unreadable_files_are_named_and_skipped(places, tmp_path, content)
     TaskRegistry(tmp_path / "registry").init(empty=True)
     done = run(f"task add new {data}", tmp_path)
     assert done.exit_code == 0
-    assert "Warning: 1 unreadable file was skipped: yes/003.jpg\n" in done.stderr
+    fault = {"text": "text file", "truncated": "truncated image", "hollow": "empty file"}[content]
+    assert f"Warning: 1 unreadable file was skipped: yes/003.jpg ({fault})\n" in done.stderr
     assert "  samples used:   11\n" in done.stdout
 
 

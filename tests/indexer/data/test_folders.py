@@ -72,7 +72,7 @@ def test_class_called_test_is_no_split(tmp_path):
 def test_folder_with_empty_class(tmp_path):
     root = write_folder(tmp_path, {"cat": 2, "dog": 0})
     problem = (
-        "class folder 'dog' holds no images (.jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm); "
+        "class folder 'dog' holds no images (.jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm .avif); "
         "put some into it, remove it, or name the folder that holds the class folders"
     )
     with fails(DataError, root, problem):

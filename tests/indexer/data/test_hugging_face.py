@@ -84,6 +84,17 @@ def test_images_of_an_imagefolder_of_parquet_and_of_class_folders_are_the_same(t
     assert len(sizes) == 1
 
 
+def test_rows_without_an_image_are_skipped_and_counted(tmp_path: Path):
+    table = pictures(tmp_path / "images", count=20)
+    rows = table.cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[3]["image"] = rows[5]["image"] = None
+    datasets.Dataset.from_list(rows, features=table.features).save_to_disk(tmp_path / "saved")
+    description = load_sample(
+        f"hf-data:{tmp_path}/saved", InputTransform(8, 8), max_samples=100, seed=0
+    ).description
+    assert (description.num_skipped, description.skipped_why) == (2, "row 3 and 1 more (no image)")
+
+
 def test_texts_of_parquet_and_of_a_folder_of_csv(tmp_path: Path):
     reviews().to_parquet(tmp_path / "texts.parquet")
     (tmp_path / "folder").mkdir()

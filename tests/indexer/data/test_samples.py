@@ -188,20 +188,38 @@ def test_load_refuses_more_than_a_tenth_unreadable(tmp_path):
     assert sample_of(root).description.num_skipped == 2
     (root / "dog" / "009.png").write_bytes(b"")
     problem = (
-        "3 of 20 sampled files cannot be decoded, more than a tenth: cat/000.png, cat/001.png, dog/009.png; "
-        "repair or remove them"
+        "3 of 20 sampled files cannot be decoded, more than a tenth: cat/000.png and 2 more "
+        "(empty file); repair or remove them"
     )
     with fails(UnreadableFilesError, root, problem):
         sample_of(root)
 
 
-def test_load_names_the_first_of_many_unreadable_files(tmp_path):
+def test_load_counts_unreadable_files_by_what_is_wrong_with_them(tmp_path):
     root = write_folder(tmp_path, {"cat": 8, "dog": 8})
     for path in (root / "cat").iterdir():
-        path.write_bytes(b"")
-    names = ", ".join(f"cat/{number:03d}.png" for number in range(5))
-    problem = f"8 of 16 sampled files cannot be decoded, more than a tenth: {names}, ...; repair or remove them"
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    (root / "dog" / "000.png").write_bytes(b"<!DOCTYPE html>\n<title>404</title>")
+    problem = (
+        "9 of 16 sampled files cannot be decoded, more than a tenth: cat/000.png and 7 more (pointer "
+        "of git LFS, which `git lfs pull` replaces by the file), dog/000.png (web page, as a failed "
+        "download leaves it); repair or remove them"
+    )
     with fails(UnreadableFilesError, root, problem):
+        sample_of(root)
+
+
+def test_load_counts_copies_and_refuses_nothing_but_copies(tmp_path):
+    root = write_folder(tmp_path, {"cat": 4, "dog": 4})
+    copied = (root / "cat" / "000.png").read_bytes()
+    for path in [*(root / "cat").iterdir(), root / "dog" / "003.png"]:
+        path.write_bytes(copied)
+    assert sample_of(root).description.num_alike == 5
+    for path in (root / "dog").iterdir():
+        path.write_bytes(copied)
+    with fails(
+        DataError, root, "all 8 sampled images are the same, byte for byte; there is nothing to learn from them"
+    ):
         sample_of(root)
 
 

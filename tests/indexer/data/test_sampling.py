@@ -155,7 +155,7 @@ PEAK_BYTES = 2**20
 def make_links(root, count):
     """Two class folders of that many hard links in all; file systems allow some 65,000 to a file."""
     for number in range(count):
-        if number % 50_000 == 0:
+        if number % 10_000 == 0:
             source = root / f"{number}.png"
             source.write_bytes(encoded(noise_image(number), "PNG"))
         folder = root / "data" / f"class{number % 2}"

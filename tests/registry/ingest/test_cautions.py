@@ -96,15 +96,21 @@ def test_imbalance(kind, sizes, expected):
     ("skipped", "expected"),
     [
         (0, []),
-        (1, ["1 unreadable file was skipped: f0"]),
-        (5, ["5 unreadable files were skipped: f0, f1, f2, f3, f4"]),
-        (6, ["6 unreadable files were skipped: f0, f1, f2, f3, f4, ..."]),
+        (1, ["1 unreadable file was skipped: f0 (empty file)"]),
+        (6, ["6 unreadable files were skipped: f0 (empty file)"]),
     ],
 )
 def test_skipped_files(skipped, expected):
-    names = tuple(f"f{number}" for number in range(min(skipped, 5)))
-    data = dataset(num_skipped=skipped, skipped_files=names)
+    data = dataset(num_skipped=skipped, skipped_why="f0 (empty file)")
     assert embedding_warnings(embedding(), data, max_samples=2000) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    ("alike", "drawn", "expected"),
+    [(250, 500, []), (251, 500, ["251 of the 500 samples are the same, byte for byte: little can be learned"])],
+)
+def test_copies(alike, drawn, expected):
+    assert embedding_warnings(embedding(), dataset(num_alike=alike), max_samples=drawn) == tuple(expected)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +133,6 @@ def test_fallbacks(fallbacks, expected):
 
 
 def test_every_fact_is_told_once():
-    data = dataset(num_samples=60, class_sizes=(5, 55), num_skipped=1, skipped_files=("f0",))
+    data = dataset(num_samples=60, class_sizes=(5, 55), num_skipped=1, skipped_why="f0 (empty file)")
     found = embedding_warnings(embedding(59), data, max_samples=2000, tolerance=0.01, fallbacks=("a (LSTM)",))
     assert [sentence.split()[0] for sentence in found] == ["only", "relative", "class", "1", "the"]
