@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Where the reader is another program, lines are as long as their content.
 PIPE_WIDTH = 1000
+# Between the columns of a table.
+GAP = 2
 
 
 def say(text: str = "") -> None:
@@ -80,23 +82,32 @@ def _write(text: str, stream: TextIO) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, may_go: Sequence[str] = ()) -> None:
     """Rows under their columns; a column whose name starts with ``>`` holds numbers.
 
+    Where a row is wider than the terminal, columns are left out and a message says which; no name is cut.
+
     Args:
         columns: Names of the columns.
         rows: Their cells.
-        may_go: Names of columns that are left out, in this order, until a row fits the width of the terminal.
+        may_go: Names of columns that are left out first, in this order; the others go from the last on. The
+            first two always stay.
     """
-    console, kept, cells = stdout_console(), list(columns), [list(row) for row in rows]
-    unbounded = console.options.update(max_width=PIPE_WIDTH)
-    for name in may_go:
-        if console.measure(_grid(kept, cells), options=unbounded).maximum <= console.width:
+    console, titles = stdout_console(), [column.removeprefix(">") for column in columns]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    shown, left_out = list(range(len(titles))), []
+    for place in [*map(titles.index, may_go), *reversed(shown[2:])]:
+        if sum(widths[column] for column in shown) + GAP * (len(shown) - 1) <= console.width:
             break
-        place = [column.removeprefix(">") for column in kept].index(name)
-        kept = kept[:place] + kept[place + 1 :]
-        cells = [row[:place] + row[place + 1 :] for row in cells]
-    console.print(_grid(kept, cells))
+        if place in shown:
+            shown.remove(place)
+            left_out.append(titles[place])
+    console.print(
+        _grid([columns[place] for place in shown], [[row[place] for place in shown] for row in cells])
+    )
+    if left_out:
+        message(f"Too wide for this window, left out: {', '.join(left_out)}.")
 
 
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> "Table":
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -106,7 +117,7 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> "Table":
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in rows:
-        grid.add_row(*(printable(str(cell)) for cell in row))
+        grid.add_row(*row)
     return grid
 
 

@@ -130,6 +130,25 @@ def test_tables_are_not_cut_where_stdout_is_no_terminal(tmp_path, monkeypatch):
     assert f"{'x' * 128}  {'y' * 128}" in ok(tmp_path, "expert", "list").stdout
 
 
+def test_a_narrow_terminal_loses_columns_and_no_part_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    rows = [("resnet50.IMAGENET1K_V2", "imagenet", 0.95, "25M"), ("b", "c", 0.5, "1k")]
+    for width, left_out in (
+        (80, []),
+        (47, ["params"]),
+        (38, ["params", "accuracy"]),
+        (20, ["params", "accuracy"]),
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        sys.stdout.truncate(0)
+        sys.stderr.truncate(0)
+        terminal.table(("expert", "source task", ">accuracy", ">params"), rows)
+        assert ("resnet50.IMAGENET1K_V2" in sys.stdout.getvalue()) == (width > 20)
+        shown = f"Too wide for this window, left out: {', '.join(left_out)}.\n" if left_out else ""
+        assert sys.stderr.getvalue().lstrip("\0") == shown
+
+
 def test_control_characters_in_names_are_spelled_out(tmp_path):
     store = Store.create(tmp_path)
     store.add_space(make_space())
