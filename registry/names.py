@@ -33,14 +33,14 @@ def checked_name(kind: str, name: str) -> str:
             expert may have 160 characters, ``/`` and ``:`` too, but no part that is empty, ``.`` or ``..``.
     """
     is_expert = kind == "expert"
-    if not (EXPERT_PATTERN if is_expert else NAME_PATTERN).fullmatch(name):
+    if not (isinstance(name, str) and (EXPERT_PATTERN if is_expert else NAME_PATTERN).fullmatch(name)):
         article = "an" if kind[0] in "aeiou" else "a"
         allowed = (
             "1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"
             if is_expert
             else "1 to 128 of the characters A-Z a-z 0-9 . _ -"
         )
-        raise InvalidRecordError(f"{name!r} cannot name {article} {kind}: allowed are {allowed}")
+        raise InvalidRecordError(f"{name!r:.200} cannot name {article} {kind}: allowed are {allowed}")
     return name
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import xxhash
 
 from registry.errors import InvalidRecordError
+from registry.gate import check_fields
 from registry.names import (
     CACHED_AS_PATTERN,
-    MAX_VERSION,
     check_value,
     checked_alias,
     checked_name,
@@ -93,18 +93,15 @@ class TaskRecord:
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the name, tags, aliases and kind.
+        """Check every field, see ``registry.gate``; sort tags and aliases.
 
         Raises:
-            InvalidRecordError: If one is not allowed, or the version is below 1.
+            InvalidRecordError: If one is not allowed.
         """
         checked_name("task", self.name)
+        check_fields(self, f"task {self.name}")
         object.__setattr__(self, "tags", tuple(sorted({checked_name("tag", tag) for tag in self.tags})))
         object.__setattr__(self, "aliases", tuple(sorted(set(map(checked_alias, self.aliases)))))
-        if self.version < 1:
-            raise InvalidRecordError(f"task {self.name}: version must be at least 1, got {self.version}")
-        if self.kind not in KINDS:
-            raise InvalidRecordError(f"task {self.name}: kind must be {' or '.join(KINDS)}, got {self.kind!r}")
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -138,6 +135,22 @@ class SpaceRecord:
     trivial: np.ndarray = field(repr=False)
     domain_dim: int
     builtin: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field, see ``registry.gate``.
+
+        Raises:
+            InvalidRecordError: If one is not allowed, or the description is no description.
+        """
+        checked_name("space", self.space_id)
+        check_fields(self, f"space {self.space_id}")
+        if not (self.trivial > 0).all():
+            raise InvalidRecordError(f"space {self.space_id}: trivial must be positive everywhere")
+        description = json.loads(self.description)
+        if any(type(description.get(name, "")) is not str for name in ("probe", "estimator", "pooling")):
+            raise InvalidRecordError(
+                f"space {self.space_id}: probe, estimator and pooling of the description must be texts"
+            )
 
     @property
     def dim(self) -> int:
@@ -189,16 +202,15 @@ class EmbeddingRecord:
     checksum: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check every field, see ``registry.gate``.
 
         Raises:
-            InvalidRecordError: If a vector is not finite, ``fisher`` negative or all zero, or the checksum off.
+            InvalidRecordError: If one is not allowed, ``fisher`` negative or all zero, or the checksum off.
         """
-        for name in ("fisher", "standard_error", "domain"):
-            vector = np.asarray(getattr(self, name), dtype=np.float32)
-            object.__setattr__(self, name, vector)
-            if vector.ndim != 1 or not np.isfinite(vector).all():
-                raise InvalidRecordError(f"embedding of task {self.task}: {name} must be one finite vector")
+        checked_name("task", self.task)
+        check_fields(self, f"embedding of task {self.task}")
+        if (self.standard_error < 0).any():
+            raise InvalidRecordError(f"embedding of task {self.task}: standard_error must not be negative")
         if (self.fisher < 0).any() or not self.fisher.any():
             raise InvalidRecordError(
                 f"embedding of task {self.task}: Fisher information must be non-negative, not zero everywhere"
@@ -221,7 +233,7 @@ class EmbeddingRecord:
     def relative_error(self) -> float:
         """Median over filters of standard error divided by value; filters at zero are left out."""
         used = self.fisher > 0
-        return float(np.median(self.standard_error[used] / self.fisher[used]))
+        return float(np.median(self.standard_error[used] / self.fisher[used].astype(float)))
 
 
 @dataclass(frozen=True)
@@ -264,21 +276,15 @@ class ExpertRecord:
     weights_hash: str = ""
 
     def __post_init__(self) -> None:
-        """Check names and numbers.
+        """Check names and every field, see ``registry.gate``.
 
         Raises:
-            InvalidRecordError: If a name is not allowed, or a number is out of its range.
+            InvalidRecordError: If one is not allowed.
         """
         checked_name("expert", self.name)
+        check_fields(self, f"expert {self.name}")
         if self.source_task:
             checked_name("task", self.source_task)
-        for name in ("num_params", "flops", "input_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidRecordError(f"expert {self.name}: {name} must be at least 1, got {value}")
-        if self.source_accuracy is not None and not 0 <= self.source_accuracy <= 1:  # NaN neither
-            got = self.source_accuracy
-            raise InvalidRecordError(f"expert {self.name}: source_accuracy must be from 0 to 1, got {got}")
         if (cached := self.cached_as) and not CACHED_AS_PATTERN.fullmatch(cached):
             raise InvalidRecordError(
                 f"expert {self.name}: cached_as must be torch:FILE or hf:ORG/NAME, got {cached!r}"
@@ -330,14 +336,13 @@ class ResultRecord:
         """
         for kind in ("task", "expert", "metric", "protocol"):
             checked_name(kind, getattr(self, kind))
+        check_fields(self, f"result of {self.expert} on {self.task}")
         try:
             lower = is_lower_better(self.metric) if self.lower_is_better is None else self.lower_is_better
             object.__setattr__(self, "lower_is_better", lower)
             check_value(self.metric, self.accuracy, lower_is_better=lower)
         except InvalidRecordError as err:
             raise InvalidRecordError(f"result of {self.expert} on {self.task}: {err}") from err
-        if not 0 <= self.task_version <= MAX_VERSION:
-            raise InvalidRecordError(f"task_version must be from 0 to {MAX_VERSION}, got {self.task_version}")
 
     @property
     def score(self) -> float:
@@ -381,18 +386,12 @@ class AuditRecord:
     at: str = field(default_factory=utc_now)
 
     def __post_init__(self) -> None:
-        """Check the JSON.
+        """Check every field, see ``registry.gate``, and the JSON.
 
         Raises:
-            InvalidRecordError: If the details or the versions are no object.
+            InvalidRecordError: If one is not allowed; the details and the versions must be objects.
         """
-        for name in ("details", "versions"):
-            try:
-                is_object = isinstance(json.loads(getattr(self, name)), dict)
-            except (ValueError, RecursionError):
-                is_object = False
-            if not is_object:
-                raise InvalidRecordError(f"audit of {self.subject}: {name} must be a JSON object")
+        check_fields(self, f"audit of {self.subject!s:.80}")
 
     @property
     def values(self) -> dict[str, Any]:

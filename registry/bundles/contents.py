@@ -6,24 +6,18 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 """
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, TypeVar
-
-import numpy as np
 
 from registry.bundles.format import member_name
 from registry.bundles.reader import Bundle
 from registry.errors import BundleError, RegistryError
-from registry.names import Key, checked_name
+from registry.gate import json_object
+from registry.names import MAX_VERSION, Key, checked_name
 from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.storage import schema
-
-MAX_WIDTH = 2**20  # of a vector
-MAX_NUMBER = 2**31 - 1  # of versions, so that there is always a next one
 
 Record = TypeVar("Record")
 
@@ -120,17 +114,6 @@ def _require(condition: bool, what: str) -> None:
         raise ValueError(what)
 
 
-def _check_time(time: str) -> None:
-    datetime.fromisoformat(time)
-
-
-def _check_object(text: str, what: str) -> dict[str, Any]:
-    """The JSON object in a text."""
-    values = json.loads(text)
-    _require(isinstance(values, dict), f"{what} must be a JSON object")
-    return dict(values)
-
-
 def _check_order(last: Any, key: Any) -> None:
     _require(last is None or last < key, f"rows must be in order of their keys, each once; {key} is not")
 
@@ -145,7 +128,6 @@ def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
     with _naming_member(bundle, "spaces"):
         for space in _each(bundle, "spaces", SpaceRecord):
             _check_order(next(reversed(spaces), None), space.space_id)
-            _check_space(space)
             spaces[space.space_id] = space
     if list(spaces) != bundle.space_ids:
         odd = min(spaces.keys() ^ set(bundle.space_ids))
@@ -153,17 +135,6 @@ def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
             f"{bundle.path}: space {odd} must have a row and a member of its own; nothing was imported"
         )
     return spaces
-
-
-def _check_space(space: SpaceRecord) -> None:
-    checked_name("space", space.space_id)
-    _check_object(space.description, "description")
-    _require(1 <= space.domain_dim <= MAX_WIDTH, f"domain_dim must be from 1 to {MAX_WIDTH}")
-    _require(1 <= space.dim <= MAX_WIDTH, f"the trivial task must have 1 to {MAX_WIDTH} numbers")
-    _require(
-        bool(np.isfinite(space.trivial).all() and (space.trivial > 0).all()),
-        f"the trivial task of space {space.space_id} must be finite and positive",
-    )
 
 
 def _tasks(bundle: Bundle) -> dict[Key, bytes]:
@@ -185,12 +156,20 @@ def _tasks(bundle: Bundle) -> dict[Key, bytes]:
 
 def _check_task(task: TaskRecord) -> None:
     name = f"task {task.name}@{task.version}"
-    _require(task.version <= MAX_NUMBER, f"{name}: versions end at {MAX_NUMBER}")
-    _require(min(task.num_classes, task.num_samples) >= 1, f"{name} must have classes and samples")
     _require(not task.removed_at, f"{name} is removed")
-    _check_time(task.created_at)
-    most = _check_object(task.settings, f"{name}: settings").get("max_samples")
-    _require(type(most) is int and most >= 1, f"{name}: max_samples must be a whole number from 1 on")
+    _check_settings(name, json_object(task.settings))
+
+
+def _check_settings(name: str, asked: Mapping[str, Any]) -> None:
+    most, tolerance, span = (asked.get(key) for key in ("max_samples", "tolerance", "value_range"))
+    _require(type(most) is int and 1 <= most <= 2**53, f"{name}: max_samples must be a whole number from 1 on")
+    stops = tolerance is None or (type(tolerance) is float and 0 < tolerance < 1)
+    _require(stops, f"{name}: tolerance must be a number between 0 and 1")
+    numbers = span if isinstance(span, list) else []
+    is_span = [type(number) in {int, float} for number in numbers] == [True, True]
+    _require(span is None or is_span, f"{name}: value_range must be two numbers")
+    others = [value for key, value in asked.items() if key != "value_range"]
+    _require(not any(isinstance(value, list | dict) for value in others), f"{name}: settings must be plain")
 
 
 def _checksums(bundle: Bundle, space_id: str, tasks: dict[Key, bytes]) -> dict[Key, int]:
@@ -212,7 +191,6 @@ def _check_embedding(embedding: EmbeddingRecord, *, has_task: bool) -> None:
     name = f"{embedding.task}@{embedding.version}"
     _require(has_task, f"{name} is no task of this file")
     _require(bool(embedding.checksum), f"the embedding of {name} has no checksum")
-    _require(not (embedding.standard_error < 0).any(), f"the standard error of {name} must not be negative")
 
 
 def _refuse_tasks_without_embedding(bundle: Bundle, contents: Contents) -> None:
@@ -229,15 +207,13 @@ def _refuse_tasks_without_embedding(bundle: Bundle, contents: Contents) -> None:
 
 
 def _check_line(line: AuditRecord) -> None:
-    _check_time(line.at)
-    details = _check_object(line.details, "details")
-    _check_object(line.versions, "versions")
     if line.action == "task.purge":  # versions that were purged are not given again
-        versions = details.get("versions")
+        checked_name("task", line.subject)
+        versions = line.values.get("versions")
         _require(
             isinstance(versions, list)
-            and all(type(number) is int and 1 <= number <= MAX_NUMBER for number in versions),
-            f"the purge of {line.subject} must name its versions",
+            and all(type(number) is int and 1 <= number <= MAX_VERSION for number in versions),
+            f"the purge of {line.subject} must name its versions, up to {MAX_VERSION}",
         )
 
 
@@ -248,6 +224,5 @@ def _experts(bundle: Bundle) -> dict[str, ExpertRecord]:
         for expert in _each(bundle, "experts", ExpertRecord):
             _check_order(next(reversed(experts), None), expert.name)
             _require(not expert.removed_at, f"expert {expert.name} is removed")
-            _check_time(expert.created_at)
             experts[expert.name] = expert
     return experts

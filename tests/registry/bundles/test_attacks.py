@@ -309,7 +309,8 @@ BAD_VECTORS = {
     "negative": ("fisher", -1.0, "must be non-negative"),
     "null": ("fisher", None, "a value is missing"),
     "nan in the error": ("standard_error", np.nan, "must be one finite vector"),
-    "negative error": ("standard_error", -1.0, "is not what its checksum was made of"),
+    "negative error": ("standard_error", -1.0, "standard_error must not be negative"),
+    "beyond squaring": ("fisher", 3e38, "fisher must be at most 1e+15 in size"),
     "infinity in the domain": ("domain", -np.inf, "must be one finite vector"),
     "another number": ("fisher", 0.123, "is not what its checksum was made of"),
 }
@@ -323,21 +324,11 @@ def test_vectors_that_are_no_embedding_are_refused(forgery, tmp_path, column, va
     refuse(forgery.write(tmp_path / "vector.t2v"), tmp_path, message)
 
 
-def test_a_negative_standard_error_is_refused_even_with_its_checksum(forgery, tmp_path):
-    records = [make_embedding(*key) for key in (("birds", 1), ("flowers", 1))]
-    records.append(make_embedding("flowers", 2, standard_error=-np.ones(4, np.float32)))
-    columns = schema.embeddings_schema(4, 3)
-    forgery.change(EMBEDDINGS, lambda rows: schema.to_arrow(records, columns))
-    refuse(
-        forgery.write(tmp_path / "error.t2v"), tmp_path, "the standard error of flowers@2 must not be negative"
-    )
-
-
 BAD_VALUES = {
     "task name": ("tasks", "name", ["birds", "fl/../owers", "flowers"], "cannot name a task"),
     "task twice": ("tasks", "version", [1, 2, 2], "rows must be in order of their keys, each once"),
     "version 0": ("tasks", "version", [0, 1, 2], "version must be at least 1"),
-    "version too large": ("tasks", "version", [1, 1, 2**31], "versions end at 2147483647"),
+    "version too large": ("tasks", "version", [1, 1, 2**31], "version must be at most 1000000, got 2147483648"),
     "tag": ("tasks", "tags", [["a b"], [], []], "cannot name a tag"),
     "null tag": ("tasks", "tags", [[None], [], []], "a value is missing"),
     "alias twice": (
@@ -350,8 +341,8 @@ BAD_VALUES = {
     "removed task": ("tasks", "removed_at", ["2024-01-01"] * 3, "is removed"),
     "settings": ("tasks", "settings", ["{}"] * 3, "max_samples must be a whole number"),
     "settings deep": ("tasks", "settings", ["[" * 100_000] * 3, "tasks.parquet is not right"),
-    "no samples": ("tasks", "num_samples", [0, 1, 1], "must have classes and samples"),
-    "task time": ("tasks", "created_at", ["yesterday"] * 3, "Invalid isoformat string"),
+    "no samples": ("tasks", "num_samples", [0, 1, 1], "num_samples must be at least 1, got 0"),
+    "task time": ("tasks", "created_at", ["yesterday"] * 3, "created_at must be a time such as"),
     "orphan embedding": (EMBEDDINGS, "task", ["birds", "flowers", "zebra"], "made of"),
     "no checksum": (EMBEDDINGS, "checksum", [0, 0, 0], "has no checksum"),
     "expert name": ("experts", "name", ["", "vit"], "cannot name an expert"),
@@ -362,10 +353,20 @@ BAD_VALUES = {
     "result on nothing": ("results", "task", ["nothing", "birds"], "nothing, which is neither in it nor"),
     "space name": ("spaces", "space_id", ["../x"], "cannot name a space"),
     "space without member": ("spaces", "space_id", ["space1"], "must have a row and a member"),
-    "trivial task": ("spaces", "trivial", [[0.0] * 4], "must be finite and positive"),
-    "no trivial task": ("spaces", "trivial", [[]], "must have 1 to"),
-    "domain": ("spaces", "domain_dim", [2**40], "domain_dim must be from 1 to"),
+    "trivial task": ("spaces", "trivial", [[0.0] * 4], "trivial must be positive everywhere"),
+    "no trivial task": ("spaces", "trivial", [[]], "trivial must be 1 to"),
+    "domain": ("spaces", "domain_dim", [2**40], "domain_dim must be at most 1048576"),
     "description": ("spaces", "description", ["[]"], "description must be a JSON object"),
+    "estimator": ("spaces", "description", ['{"estimator": ["x"]}'], "of the description must be texts"),
+    "settings of lists": (
+        "tasks",
+        "settings",
+        ['{"max_samples": 9, "seed": []}'] * 3,
+        "must be plain",
+    ),
+    "tolerance": ("tasks", "settings", ['{"max_samples": 9, "tolerance": "x"}'] * 3, "tolerance must be"),
+    "value range": ("tasks", "settings", ['{"max_samples": 9, "value_range": 1}'] * 3, "must be two numbers"),
+    "long text": ("tasks", "data", ["x" * 70_000] * 3, "data must be a text of at most 65536 characters"),
 }
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from registry import TaskRegistry
 from registry.bundles import format as bundle_format
 from registry.errors import BundleError, InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
+from registry.names import MAX_VERSION
 from registry.records import TaskRecord
 from registry.storage import schema
 from registry.storage.store import Store
@@ -222,10 +223,10 @@ def test_a_task_without_embedding_is_told(source, tmp_path):
 
 
 def test_long_texts_and_wide_vectors_make_small_row_groups():
-    rows = schema.to_arrow([task(f"t{number}", data="x" * 2**20) for number in range(200)], schema.TASKS)
+    rows = schema.to_arrow([task(f"t{number}", data="x" * 2**16) for number in range(3200)], schema.TASKS)
     sizes = [len(group) for group in bundle_format.groups(rows)]
-    assert sum(sizes) == 200
-    assert max(sizes) == 100
+    assert sum(sizes) == 3200
+    assert max(sizes) == 1600
     assert bundle_format.group_rows(schema.embeddings_schema(4, 3)) == bundle_format.GROUP_ROWS
     assert bundle_format.group_rows(schema.embeddings_schema(4800, 512)) == 2**26 // (4 * (2 * 4800 + 512))
 
@@ -236,15 +237,15 @@ names = st.text("abcXYZ019._-", min_size=1, max_size=12)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 whole_numbers = st.integers(-(2**63), 2**63 - 1)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-singles = st.floats(0, width=32, allow_nan=False, allow_infinity=False)
+singles = st.floats(0, 2**49, width=32)
 times = st.datetimes().map(lambda time: f"{time.isoformat()}+00:00")
 tasks = st.builds(
     TaskRecord,
     name=names,
-    version=st.integers(1, 2**31 - 1),
+    version=st.integers(1, MAX_VERSION),
     data=texts,
-    num_classes=st.integers(1, 2**62),
-    num_samples=st.integers(1, 2**62),
+    num_classes=st.integers(1, 2**53),
+    num_samples=st.integers(1, 2**53),
     class_names=st.lists(texts, max_size=3).map(tuple),
     fingerprint=texts,
     settings=st.just(SETTINGS),
@@ -265,7 +266,7 @@ def entries(draw):
             record.version,
             fisher=np.array([1.0, *draw(st.lists(singles, min_size=3, max_size=3))], np.float32),
             domain=np.array(draw(st.lists(singles, min_size=3, max_size=3)), np.float32),
-            num_samples_used=draw(whole_numbers),
+            num_samples_used=draw(st.integers(2, 2**53)),
             head_loss=draw(numbers),
             seed=draw(whole_numbers),
         )
