@@ -127,6 +127,7 @@ def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
     spaces: dict[str, SpaceRecord] = {}
     with _naming_member(bundle, "spaces"):
         for space in _each(bundle, "spaces", SpaceRecord):
+            checked_name("space", space.space_id)
             _check_order(next(reversed(spaces), None), space.space_id)
             spaces[space.space_id] = space
     if list(spaces) != bundle.space_ids:
