@@ -62,7 +62,7 @@ def check_fields(record: Any, what: str) -> None:
         try:
             checked = check(value)
         except ValueError as err:
-            raise InvalidRecordError(f"{what}: {name} must be {err}") from None
+            raise InvalidRecordError(f"{what:.400}: {name} must be {err}") from None
         if checked is not value:
             object.__setattr__(record, name, checked)
 
@@ -120,6 +120,8 @@ def _number(value: Any, kind: type, plain: type, low: float, high: float, *, fin
         number: float = plain(value)
     except OverflowError:
         raise ValueError("a number of at most 1.8e308") from None
+    if (low, high) == (0, 1) and not 0 <= number <= 1:  # NaN neither
+        raise ValueError(f"from 0 to 1, got {number}")
     if finite and not math.isfinite(number):
         raise ValueError(f"a finite number, got {number}")
     if number < low:

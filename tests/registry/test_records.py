@@ -57,11 +57,11 @@ def test_other_names_are_refused(name):
         (lambda: make_expert("a.x", input_size=0), "expert a.x: input_size must be at least 1, got 0"),
         (
             lambda: make_expert("a.x", source_accuracy=76.1),
-            "expert a.x: source_accuracy must be at most 1, got 76.1",
+            "expert a.x: source_accuracy must be from 0 to 1, got 76.1",
         ),
         (
             lambda: make_expert("a.x", source_accuracy=float("nan")),
-            "expert a.x: source_accuracy must be a finite number, got nan",
+            "expert a.x: source_accuracy must be from 0 to 1, got nan",
         ),
         (
             lambda: make_expert("a.x", cached_as="torch:../b.pth"),
