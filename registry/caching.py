@@ -1,11 +1,19 @@
-"""Answers that are kept while what they were made of stays as it is, and those that threads make together."""
+"""Answers that are kept while what they were made of stays, and those that threads make together or alone.
 
+``one_thread`` keeps linear algebra on one: on matrices this small more gain nothing, and wait for each other.
+"""
+
+import contextlib
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillWorkingError
+from functools import cache
 from typing import Any, Generic, TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 Answer = TypeVar("Answer")
 
@@ -131,3 +139,20 @@ class Together(Generic[Answer]):
             self._last = (number, answer)
             self._changed.notify_all()
         return answer
+
+
+BRING_LIBRARIES = ("scipy.linalg", "sklearn", "torch")
+"""Modules that load a BLAS or an OpenMP of their own."""
+
+
+def one_thread() -> contextlib.AbstractContextManager[None]:
+    """Keep BLAS and OpenMP of what is imported so far on one thread."""
+    loaded = tuple(name for name in BRING_LIBRARIES if name in sys.modules)
+    limit: contextlib.AbstractContextManager[None] = _libraries(loaded).limit(limits=1)
+    return limit
+
+
+@cache
+def _libraries(loaded: tuple[str, ...]) -> ThreadpoolController:
+    """What there is when these modules are loaded; looking takes 20 ms, more than a small matrix does."""
+    return ThreadpoolController()

@@ -10,7 +10,7 @@ Axes: T tasks laid out, N tasks placed, K of the T that one of them is nearest t
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.threads import one_thread
+from registry.caching import one_thread
 
 Array = NDArray[np.float64]
 

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.answers import Verdict
+from registry.caching import one_thread
 from registry.recommend.facts import ExpertFacts, facts_of
 from registry.recommend.levels import TaskFacts
 from registry.recommend.prediction import Prediction, condition, expected_regret, shielded
@@ -40,7 +41,6 @@ from registry.recommend.prior import SOURCE_DESCRIPTOR, Asked, Prior, kept_prior
 from registry.recommend.results import Gathered, Result, TaskDistances, Way, choose_way, gather
 from registry.recommend.trials import TrialOutcome
 from registry.recommend.verdict import make_verdict
-from registry.threads import one_thread
 
 NUM_NEIGHBORS = 3
 MIN_REAL_TASKS = 8

@@ -21,10 +21,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from registry.caching import one_thread
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.records import Kind
 from registry.scores import moments, samples
-from registry.threads import one_thread
 
 Array = NDArray[Any]
 

@@ -1,11 +1,11 @@
-"""registry.threads: one thread inside, as many as before outside, libraries that come later included."""
+"""registry.caching.one_thread: one thread inside, as many as before outside, later libraries included."""
 
 import subprocess
 import sys
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from registry.threads import one_thread
+from registry.caching import one_thread
 
 
 def num_threads():
@@ -25,7 +25,7 @@ def test_a_library_that_is_loaded_after_the_first_use_is_limited_too():
     code = (
         "import numpy\n"
         "from threadpoolctl import threadpool_info\n"
-        "from registry.threads import one_thread\n"
+        "from registry.caching import one_thread\n"
         "with one_thread():\n"
         "    pass\n"
         "first = len(threadpool_info())\n"
