@@ -133,6 +133,8 @@ FAMILIES: Mapping[str, str] = {
 }
 """Coarse families of networks of images, with what names of their members in timm or torchvision begin with."""
 
+_FAMILY = re.compile("|".join(f"(?P<{family}>{pattern})" for family, pattern in FAMILIES.items()))
+
 TEXT_FAMILIES: Mapping[str, str] = {
     "modernbert": r"modernbert",
     "xlm_roberta": r"xlm-?roberta|bge-m3|multilingual-e5|gte-multilingual|arctic-embed-[lm]-v2",
@@ -204,9 +206,8 @@ def _of_library(name: str) -> ExpertAttributes:
     architecture, _, tag = re.sub(r"@", ".", name, count=1).partition(".")
     architecture, tag = architecture.lower(), tag.lower()
     whole = f"{architecture}.{tag}"
-    family = next(
-        (name_of_family for name_of_family, pattern in FAMILIES.items() if re.match(pattern, architecture)), ""
-    )
+    begins = _FAMILY.match(architecture)
+    family = begins.lastgroup if begins else None
     if not family:
         return _of_hub(name)  # with a dot for the slash, as names in a registry once had
     if tag.startswith("imagenet1k_"):  # torchvision's

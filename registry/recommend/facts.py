@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -182,7 +182,7 @@ class Features:
     group: np.ndarray
     own: np.ndarray
 
-    @property
+    @cached_property
     def own_values(self) -> np.ndarray:
         """``[M, F']``."""
         return np.asarray(self.values[:, self.own])
@@ -251,8 +251,8 @@ def _numbers(expert: ExpertFacts) -> list[float]:
         size,
         flops,
         side,
-        float(np.clip(images, *IMAGES_RANGE)),
-        float(np.clip(accuracy, -3.0, 3.0)),
+        min(max(images, IMAGES_RANGE[0]), IMAGES_RANGE[1]),
+        min(max(accuracy, -3.0), 3.0),
         float(expert.source in BROAD),
         float(expert.toy),
         float(expert.training == "none"),

@@ -14,8 +14,8 @@ Source:
 Axes: R rows, C columns, N known values, G cells, n rows of a pattern.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -28,6 +28,8 @@ BANDWIDTHS = (2.0, 8.0)
 SHARES = (0.35, 0.7, 1.0)
 STATIC_WEIGHT = 0.5
 SMALLEST_UNIT = 1e-12
+MOST_WEIGHING_ROWS, LEAST_WEIGHT = 400, 0.01
+"""With more rows, cells are first weighed by so many of them, and those of less weight are left out."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ class RowKernel:
     distances: Distances
     units: Mapping[str, float]
 
+    def of_rows(self, rows: np.ndarray) -> "RowKernel":
+        """The kernel of some of the rows, in the same units."""
+        among = np.ix_(rows, rows)
+        distances = {name: values[among] for name, values in self.distances.items()}
+        return replace(
+            self, tasks=self.tasks[rows], base=self.base[among], noise=self.noise[rows], distances=distances
+        )
+
     @classmethod
     def of(
         cls, tasks: np.ndarray, base: np.ndarray, task_variance: float, noise: np.ndarray, distances: Distances
@@ -78,13 +88,19 @@ class RowKernel:
 
     def matrix(self, cell: Cell) -> np.ndarray:
         """``[R, R]``, noise on its diagonal."""
+        return next(self.matrices([cell]))
+
+    def matrices(self, cells: Iterable[Cell]) -> Iterator[np.ndarray]:
+        """The same of one cell after the other; cells in a row that differ in share alone share likeness."""
         same = (self.tasks[:, None] == self.tasks).astype(np.float64)
-        if cell.share:
-            likeness = self._likeness(cell, self.distances, same)
-            same = (1 - cell.share) * same + cell.share * likeness
-        covariance = self.base + self.task_variance * same
-        covariance[np.diag_indices(len(covariance))] += self.noise
-        return np.asarray(covariance)
+        likeness, reach = same, Cell()
+        for cell in cells:
+            if cell.share and reach != replace(cell, share=0.0):
+                likeness, reach = self._likeness(cell, self.distances, same), replace(cell, share=0.0)
+            mixed = (1 - cell.share) * same + cell.share * likeness if cell.share else same
+            covariance = self.base + self.task_variance * mixed
+            covariance[np.diag_indices(len(covariance))] += self.noise
+            yield covariance
 
     def to_query(self, cell: Cell, base: np.ndarray, task: int, distances: Distances) -> np.ndarray:
         """Covariance ``[R]`` with another row of task ``task`` (-1 for a new one), whose base part is told."""
@@ -175,14 +191,14 @@ class RowProcess:
     @classmethod
     def fit(cls, kernel: RowKernel, values: np.ndarray, known: np.ndarray, judged: np.ndarray) -> "RowProcess":
         """Weigh the cells by how well they predict the rows ``judged`` ``[R]`` when their task is left out."""
-        cells, patterns = list_cells(tuple(kernel.units)), list_patterns(known)
+        cells, patterns = _list_promising(kernel, values, known, judged), list_patterns(known)
         static, misses = np.zeros(values.shape), np.zeros(values.shape)
-        _fill(kernel, Cell(), patterns, values, static, misses)
+        _fill(kernel, kernel.matrix(Cell()), patterns, values, static, misses)
         near = np.flatnonzero((known & judged[:, None]).any(axis=0))
         among = list_patterns(known[:, near])
         dual, errors = np.zeros((2, len(cells), len(values), len(near)))
-        for number, cell in enumerate(cells):
-            _fill(kernel, cell, among, values[:, near], dual[number], errors[number])
+        for number, matrix in enumerate(kernel.matrices(cells)):
+            _fill(kernel, matrix, among, values[:, near], dual[number], errors[number])
         weights, without = _weigh(errors, (known & judged[:, None])[:, near], kernel.tasks)
         misses[:, near] = np.einsum("gr,grc->rc", without, errors)
         left_out = np.where(known, values - misses, 0.0)
@@ -218,16 +234,29 @@ class RowProcess:
         return RowPrediction(mean, np.maximum(variance, 1e-6), gains)
 
 
+def _list_promising(kernel: RowKernel, values: np.ndarray, known: np.ndarray, judged: np.ndarray) -> list[Cell]:
+    """All cells, or of many rows the static one and those that count when some of the rows are fitted."""
+    cells, places = list_cells(tuple(kernel.units)), np.flatnonzero(judged)
+    if len(places) <= MOST_WEIGHING_ROWS or len(cells) == 1:
+        return cells
+    rows = places[np.linspace(0, len(places) - 1, MOST_WEIGHING_ROWS).astype(int)]
+    part = RowProcess.fit(kernel.of_rows(rows), values[rows], known[rows], judged[rows])
+    return [
+        cell
+        for cell, weight in zip(cells, part.weights, strict=True)
+        if not cell.share or weight > LEAST_WEIGHT
+    ]
+
+
 def _fill(
     kernel: RowKernel,
-    cell: Cell,
+    matrix: np.ndarray,
     patterns: list[Pattern],
     values: np.ndarray,
     dual: np.ndarray,
     errors: np.ndarray,
 ) -> None:
     """Write ``[R, C]`` inverse covariance times values, and errors of values when their task is left out."""
-    matrix = kernel.matrix(cell)
     for pattern in patterns:
         block = np.ix_(pattern.rows, pattern.columns)
         inverse = np.linalg.inv(matrix[np.ix_(pattern.rows, pattern.rows)])
@@ -254,8 +283,9 @@ def _leave_out(inverse: np.ndarray, dual: np.ndarray, tasks: np.ndarray) -> tupl
     """Errors ``[n, k]`` of predicting rows when their task is left out, and the variance ``[n]`` of that."""
     variance = 1 / np.diag(inverse)
     errors = dual * variance[:, None]
+    if len(set(tasks.tolist())) == len(tasks):
+        return errors, variance
     names, counts = np.unique(tasks, return_counts=True)
-    variance = variance.copy()
     for name in names[counts > 1]:
         rows = np.flatnonzero(tasks == name)
         together = np.linalg.inv(inverse[np.ix_(rows, rows)])

@@ -88,7 +88,7 @@ class Levels:
         num_protocols: int,
         known: np.ndarray,
         tasks: np.ndarray,
-        distances: Distances,
+        distances: Distances | None,
     ) -> "Levels":
         """Fit levels ``[R]`` that are known with a variance of ``noise`` ``[R]``.
 
@@ -99,7 +99,8 @@ class Levels:
             num_protocols: One more than the largest of these, at least.
             known: ``[R, 3]`` covariates.
             tasks: ``[R]`` number of the task.
-            distances: ``[R, R]`` by descriptor.
+            distances: ``[R, R]`` by descriptor; ``None`` leaves likeness out, which changes nothing of what is
+                fitted of the rows themselves and takes most of the time.
         """
         design = _design(known, protocols, num_protocols)
         placed = np.isfinite(known).all(axis=1)
@@ -109,7 +110,7 @@ class Levels:
         left = levels - (levels - design @ weights) / (1 - leverage)
         left_variance = total * (1 + leverage)
         process, rows = None, np.flatnonzero(placed)
-        if len(rows) > 2:
+        if distances is not None and len(rows) > 2:
             process, left[rows], left_variance[rows] = _fit_process(
                 levels, noise, design, weights, covariance, residual, tasks, rows, distances
             )

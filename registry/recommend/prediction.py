@@ -3,6 +3,7 @@
 Axes: M experts, S scenarios, K measured ones.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,6 +159,14 @@ def expected_regret(prediction: Prediction) -> np.ndarray:
     return np.asarray(np.clip(best - prediction.mean, 0.0, 1.0))
 
 
+def normal_cdf(value: np.ndarray) -> np.ndarray:
+    """Chances that a standard normal variable is at most so much; scipy's takes long to import."""
+    return np.asarray(0.5 * _erfc(-np.asarray(value) / math.sqrt(2)), dtype=np.float64)
+
+
+_erfc = np.frompyfunc(math.erfc, 1, 1)
+
+
 def improvement(gap: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Expected positive part of Gaussians: how much experts are expected to be better than another.
 
@@ -171,11 +180,9 @@ def improvement(gap: np.ndarray, sd: np.ndarray) -> np.ndarray:
     Source:
         Jones, Schonlau and Welch 1998, Efficient global optimization, (15).
     """
-    from scipy.special import ndtr
-
     sd = np.maximum(sd, 1e-12)
     ratio = gap / sd
-    return np.asarray(sd * (ratio * ndtr(ratio) + np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)))
+    return np.asarray(sd * (ratio * normal_cdf(ratio) + np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)))
 
 
 SURE = 0.95
@@ -194,14 +201,12 @@ def shielded(before: Prediction, after: Prediction) -> Prediction:
         before: What was expected before anything was measured on the task.
         after: The same experts afterwards.
     """
-    from scipy.special import ndtr
-
     measured = np.isfinite(after.measured)
     if not measured.any() or measured.all():
         return after
     best = int(np.argmax(np.where(measured, after.logit, -np.inf)))
     top = after.logit[best]
-    chance = ndtr((before.logit - before.logit[best]) / np.maximum(before.difference_sd(best), 1e-9))
+    chance = normal_cdf((before.logit - before.logit[best]) / np.maximum(before.difference_sd(best), 1e-9))
     lifted = ~measured & (before.logit < top) & (chance < SURE) & (after.logit > top - MARGIN)
     if not lifted.any():
         return after

@@ -4,6 +4,7 @@ Axes: R rows, M experts.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,18 @@ class Rows:
         """Number of a task in a protocol: what covariates leave of a level says nothing of other protocols."""
         return np.where(np.asarray(task) < 0, -1, np.asarray(task) * (self.num_protocols + 1) + protocol)
 
+    @cached_property
+    def at(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of every result: of thousands of experts and hundreds of rows, a few in a hundred."""
+        rows, columns = np.nonzero(self.table.known)
+        return rows, columns
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Mean ``[R]`` over each row of one value for every result; 0 of a row without any."""
+        size = len(self.tasks)
+        counts = np.bincount(self.at[0], minlength=size)
+        return np.asarray(np.bincount(self.at[0], values, size) / np.maximum(counts, 1))
+
     @property
     def placed(self) -> np.ndarray:
         """``[R]`` bool: rows of tasks that have an embedding."""
@@ -137,18 +150,26 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     measured = rows.table.known
     logits = to_logit(rows.table.accuracy)
     spread = _spreads(np.where(usual, logits, np.nan), rows.protocols, rows.num_protocols)
-    level = _means(logits, measured)
-    noise = _noise(logits, measured, spread)
+    level = rows.means(logits[rows.at])
+    noise = _noise(rows, logits, spread)
     components, gain = Components(), SOURCE_GAIN
 
-    def solve(solver: WeightSolver) -> tuple[Weights, Levels]:
+    def solve(solver: WeightSolver, *, last: bool = False) -> tuple[Weights, Levels]:
         nonlocal level, gain
         uncertainty = solver.covariance()
-        for _ in range(SWEEPS):
+        for sweep in range(SWEEPS):
             values = _values(rows, logits, level, spread, gain)
             weights = solver.solve(values, uncertainty)
             expected = _expected(rows, solver, weights, values, components)
-            level, levels = _levels(rows, logits, spread, expected + gain * rows.nearness, components)
+            level, levels = _levels(
+                rows,
+                logits,
+                spread,
+                expected,
+                gain,
+                components,
+                likeness=last and sweep == SWEEPS - 1,
+            )
             gain = _source_gain(rows, logits, level, spread, expected, components)
         return weights, levels
 
@@ -160,7 +181,7 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     left = _values(rows, logits, level, spread, gain) - weights.rows(rows.protocols)
     components = _components(rows, np.where(measured & usual, left, np.nan), weights.uncertainty())
     solver = make_solver().learned(weights)
-    weights, levels = solve(solver)
+    weights, levels = solve(solver, last=True)
     values = _values(rows, logits, level, spread, gain)
     left = np.where(measured, values - weights.rows(rows.protocols), 0.0)
     process = RowProcess.fit(_kernel(rows, components, noise), left, measured, rows.placed)
@@ -184,8 +205,10 @@ def _kernel(rows: Rows, components: Components, noise: np.ndarray) -> RowKernel:
 
 def _values(rows: Rows, logits: np.ndarray, level: np.ndarray, spread: np.ndarray, gain: float) -> np.ndarray:
     """Standings ``[R, M]`` less what sources give, failures drawn in, 0 where there is none."""
-    z = np.clip((logits - level[:, None]) / spread[:, None] - gain * rows.nearness, -CLIP, CLIP)
-    return np.where(rows.table.known, z, 0.0)
+    row, at = rows.at[0], rows.at
+    values = np.zeros(logits.shape)
+    values[at] = np.clip((logits[at] - level[row]) / spread[row] - gain * rows.nearness[at], -CLIP, CLIP)
+    return values
 
 
 def _expected(
@@ -202,18 +225,27 @@ def _expected(
 
 
 def _levels(
-    rows: Rows, logits: np.ndarray, spread: np.ndarray, expected: np.ndarray, components: Components
+    rows: Rows,
+    logits: np.ndarray,
+    spread: np.ndarray,
+    expected: np.ndarray,
+    gain: float,
+    components: Components,
+    *,
+    likeness: bool,
 ) -> tuple[np.ndarray, Levels]:
     """Level ``[R]`` of each row, from its results and from what is known of the task; and what tells it."""
-    measured = rows.table.known
-    count = measured.sum(axis=1)
-    levels_of_rows = _means(logits - spread[:, None] * expected, measured)
+    count = rows.table.known.sum(axis=1)
+    standing = expected[rows.at] + gain * rows.nearness[rows.at]
+    levels_of_rows = rows.means(logits[rows.at] - spread[rows.at[0]] * standing)
     noise = spread**2 * (components.task + components.noise + components.protocol) / np.maximum(count, 1)
     same = rows.protocols[:, None] == rows.protocols
-    distances = {name: np.where(same, values, np.nan) for name, values in rows.distances.items()}
+    among = (
+        {name: np.where(same, values, np.nan) for name, values in rows.distances.items()} if likeness else None
+    )
     tasks = rows.in_protocol(rows.tasks, rows.protocols)
     levels = Levels.fit(
-        levels_of_rows, noise, rows.protocols, rows.num_protocols, rows.covariates, tasks, distances
+        levels_of_rows, noise, rows.protocols, rows.num_protocols, rows.covariates, tasks, among
     )
     share = levels.variance / (levels.variance + noise)
     return levels.fitted + share * (levels_of_rows - levels.fitted), levels
@@ -228,9 +260,8 @@ def _source_gain(
     components: Components,
 ) -> float:
     """What nearness of the source gives, by least squares beside what is assumed."""
-    measured = rows.table.known
-    z = np.where(measured, (logits - level[:, None]) / spread[:, None] - expected, 0.0)
-    x = np.where(measured, rows.nearness, 0.0)
+    row, at = rows.at[0], rows.at
+    z, x = (logits[at] - level[row]) / spread[row] - expected[at], rows.nearness[at]
     variance = components.task + components.noise
     precision = float((x * x).sum()) / variance + 1 / SOURCE_GAIN_SD**2
     return (float((x * np.clip(z, -CLIP, CLIP)).sum()) / variance + SOURCE_GAIN / SOURCE_GAIN_SD**2) / precision
@@ -245,19 +276,19 @@ def _components(rows: Rows, left: np.ndarray, uncertainty: np.ndarray) -> Compon
         uncertainty: ``[M]`` variance of what attributes give.
     """
     assumed = Components()
-    known = np.isfinite(left)
     usual = assumed.task + assumed.noise
     within, freedom = PSEUDO_RESULTS * usual, PSEUDO_RESULTS
     common = assumed.standing + assumed.protocol
     between, experts = PSEUDO_EXPERTS * common, PSEUDO_EXPERTS
     parts = []
     for protocol in range(rows.num_protocols):
-        here = known & (rows.protocols == protocol)[:, None]
+        among = left[rows.protocols == protocol]
+        here = np.isfinite(among)
         count = here.sum(axis=0)
         measured = count > 0
         share = min(1.0, MOST_EXPERTS / max(int(measured.sum()), 1))
-        mean = np.where(here, left, 0.0).sum(axis=0) / np.maximum(count, 1)
-        within += share * float((np.where(here, left - mean, 0.0) ** 2).sum())
+        mean = np.where(here, among, 0.0).sum(axis=0) / np.maximum(count, 1)
+        within += share * float((np.where(here, among - mean, 0.0) ** 2).sum())
         freedom += share * float(np.maximum(count - 1, 0).sum())
         parts.append((share, mean[measured] ** 2 + uncertainty[measured], count[measured]))
     task = within / freedom
@@ -273,15 +304,10 @@ def _components(rows: Rows, left: np.ndarray, uncertainty: np.ndarray) -> Compon
     )
 
 
-def _means(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean ``[R]`` of each row over what is known."""
-    return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
-
-
-def _noise(logits: np.ndarray, known: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def _noise(rows: Rows, logits: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """``[R]`` variance of a measurement, in units of the spread: large where accuracies are near 0 or 1."""
-    variance = (logit_noise(np.where(known, logits, 0.0), MEASUREMENT_SD) / spread[:, None]) ** 2
-    return _means(np.minimum(variance, MOST_NOISE), known)
+    variance = (logit_noise(logits[rows.at], MEASUREMENT_SD) / spread[rows.at[0]]) ** 2
+    return rows.means(np.minimum(variance, MOST_NOISE))
 
 
 def _spreads(logits: np.ndarray, protocols: np.ndarray, num_protocols: int) -> np.ndarray:

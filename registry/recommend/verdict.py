@@ -12,7 +12,7 @@ import numpy as np
 
 from registry.answers import Confidence, Verdict
 from registry.recommend.facts import ExpertFacts
-from registry.recommend.prediction import Prediction
+from registry.recommend.prediction import Prediction, normal_cdf
 from registry.recommend.results import Way
 from registry.recommend.trials import improvements
 
@@ -90,9 +90,7 @@ def make_verdict(
 
 def _chance(gap: float, sd: float) -> float:
     """That an expert is better than another, for the gap between their log odds and the sd of that."""
-    from scipy.special import ndtr
-
-    return float(ndtr(gap / max(sd, 1e-9)))
+    return float(normal_cdf(np.array(gap / max(sd, 1e-9))))
 
 
 def _confidence(prediction: Prediction, first: int) -> Confidence:

@@ -8,12 +8,12 @@ Tasks, embeddings and experts are in ``stored_tasks``, ``stored_embeddings`` and
 """
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
-
-import lancedb
 
 from registry.answers import OptimizedTable, Problem
 from registry.errors import StorageError
@@ -123,12 +123,37 @@ def _connect(place: Place) -> Any:
             "start processes by 'spawn' (multiprocessing.get_context('spawn'))"
         )
     _CONNECTED_PROCESSES.add(os.getpid())
+    _defer_package("lance_namespace_urllib3_client")
+    import lancedb
+
     # An interval of zero: a table handle always sees what other processes have written.
     return lancedb.connect(
         place.connect_target,
         read_consistency_interval=timedelta(0),
         storage_options=place.storage_options or None,
     )
+
+
+def _defer_package(name: str) -> None:
+    """Leave a package unexecuted until something in it, other than its modules, is asked for.
+
+    LanceDB imports a client of its REST service, which takes a third of the time of its import; nothing here
+    uses it.
+    """
+    spec = find_spec(name)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return
+    package, loader = module_from_spec(spec), spec.loader
+
+    def execute(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        del package.__dict__["__getattr__"]
+        loader.exec_module(package)
+        return getattr(package, attribute)
+
+    package.__dict__["__getattr__"] = execute
+    sys.modules[name] = package
 
 
 def _about(subject: str) -> str:

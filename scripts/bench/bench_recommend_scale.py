@@ -5,12 +5,14 @@
 Two registries. The catalogue: starter content, the published results that ship, and every network that timm
 and torchvision list, as ``t2v expert import`` adds them (without timm installed, torchvision's only). The
 large one: 1,000 tasks drawn around the real ones, 300 experts and 10,000 results at random. Warm is the next
-answer of a process that keeps what it fitted; its peers are the answer after a new result, for which all is
-fitted anew, and the cold one of a fresh process, imports and all.
+answer of a process that keeps what it fitted; its peers are the answer about another task and that after a new
+result, for which all is fitted anew, and the cold one of a fresh process, imports and all. Processor seconds,
+user and system together, say what it takes where other work runs on the machine.
 """
 
 import importlib.util
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -74,12 +76,23 @@ def measure(folder: str, name: str) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", "-c", COLD, folder, name]
     registry.recommend(name)
     warm = timed(lambda: registry.recommend(name), REPEATS)
+    others = iter(sorted({row.task for row in registry.results(expert=expert)} - {name}))
+    another = timed(lambda: registry.recommend(next(others)), 3)
     anew = []
     for seed in range(3):
         registry.add_result(name, expert, accuracy=0.5, protocol="linear_probe_20shot", seed=100 + seed)
         anew.append(timed(lambda: registry.recommend(name), 1))
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
     cold = timed(lambda: subprocess.run(command, env=environment, check=True), 3)
-    return {"warm": warm, "after a new result": float(np.median(anew)), "cold, a fresh process": cold}
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = (end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime) / 3
+    return {
+        "warm": warm,
+        "another task": another,
+        "after a new result": float(np.median(anew)),
+        "cold, a fresh process": cold,
+        "cold, processor seconds": processor,
+    }
 
 
 def build(folder: str, seed: int, num_tasks: int, num_experts: int, num_results: int) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from registry.errors import InvalidQueryError
 from registry.recommend.facts import ExpertFacts, architecture_of, facts_of, family_of
+from registry.recommend.gaussian_process import RowKernel, RowProcess
 from registry.recommend.levels import TaskFacts
 from registry.recommend.prediction import Prediction, condition, expected_regret, shielded
 from registry.recommend.prior import Asked, fit_prior
@@ -225,3 +226,20 @@ def test_names_say_what_experts_are(name, architecture, family, source, training
 )
 def test_protocols_in_words(protocol, words):
     assert describe_way(("accuracy", protocol)) == words
+
+
+def test_with_many_rows_cells_that_some_rows_rule_out_are_left_out_and_answers_stay(monkeypatch):
+    generator = np.random.default_rng(0)
+    place = generator.random((60, 2))
+    distances = {"near": ((place[:, None] - place) ** 2).sum(axis=2)}
+    values = np.sin(4 * place @ generator.standard_normal((2, 5))) + 0.05 * generator.standard_normal((60, 5))
+    tasks = np.arange(60)
+    kernel = RowKernel.of(tasks, np.full((60, 60), 0.3), 1.0, np.full(60, 0.01), distances)
+    all_known = np.ones(values.shape, bool)
+    whole = RowProcess.fit(kernel, values, all_known, np.ones(60, bool))
+    monkeypatch.setattr("registry.recommend.gaussian_process.MOST_WEIGHING_ROWS", 30)
+    screened = RowProcess.fit(kernel, values, all_known, np.ones(60, bool))
+    assert 1 < len(screened.cells) < len(whole.cells)
+    asked = {"near": ((place - 0.5) ** 2).sum(axis=1)}
+    means = [it.predict(np.full(60, 0.3), 0.3, -1, asked).mean for it in (whole, screened)]
+    assert np.abs(means[0] - means[1]).max() < 0.02 < np.abs(means[0]).max()

@@ -1,6 +1,8 @@
 """Records of tasks, embeddings, experts and results come back from the store as they went in."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -268,3 +270,17 @@ def test_results_of_one_seed_must_agree(store):
     assert len(store.results()) == 1
     store.add_results([replace(result, accuracy=0.9, task_version=2), replace(result, accuracy=0.9, seed=4)])
     assert len(store.results()) == 3
+
+
+def test_the_rest_client_of_lancedb_runs_only_when_something_of_it_is_asked_for(tmp_path):
+    code = (
+        "import sys\n"
+        "from registry.storage.store import Store\n"
+        f"Store.create({str(tmp_path / 'registry')!r}).add_space\n"
+        "client = 'lance_namespace_urllib3_client'\n"
+        "print('lancedb' in sys.modules, client in sys.modules, client + '.api' in sys.modules)\n"
+        "from lance_namespace_urllib3_client import ApiClient\n"
+        "print(ApiClient.__name__, client + '.api' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:2] == ["True True False", "ApiClient True"]
