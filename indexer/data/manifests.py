@@ -71,23 +71,28 @@ class _Bytes(NamedTuple):
     path: str
 
 
-def open_manifest(spec: str, reading: Reading) -> Listing:
+def open_manifest(spec: str, reading: Reading, within: Path | None = None) -> Listing:
     """List the files, or the texts, that a manifest names.
+
+    Args:
+        spec: The manifest.
+        reading: What the spec leaves open.
+        within: Folder that no file may lie outside of; ``None`` for any that the manifest names.
 
     Raises:
         DataError: If it cannot be parsed, a column is missing or in doubt, a cell is of a wrong form, a file is
             listed twice or does not exist, or there is no such split.
         MissingLibraryError: If it is an Excel file, and the library that reads these is not installed.
     """
-    manifest = _Manifest(spec, reading)
+    manifest = _Manifest(spec, reading, within)
     return manifest.listing(choose_split(spec, manifest.survey(), reading.split))
 
 
 class _Manifest:
     """A manifest while it is read."""
 
-    def __init__(self, spec: str, reading: Reading) -> None:
-        self._spec, self._reading = spec, reading
+    def __init__(self, spec: str, reading: Reading, within: Path | None) -> None:
+        self._spec, self._reading, self._within = spec, reading, within
         self._table = open_table(spec, reading.encoding, reading.delimiter)
         self._columns = choose_columns(self._table, reading, IMAGE_SUFFIXES)
         self._is_bytes = self._columns.sample in self._table.blobs
@@ -187,7 +192,7 @@ class _Manifest:
         self._check_swallowed(labels)
         if self._columns.content == "texts" or self._is_bytes:
             return self._streamed(labels, split)
-        files = RowFiles(self._spec, self._reading.image_root, self._reading.image_suffix)
+        files = self._files()
         entries: dict[str, Entry] = {}
         counts = self._counts[split]
         for row in self._held:
@@ -216,6 +221,9 @@ class _Manifest:
             taken=files.taken,
         )
 
+    def _files(self) -> RowFiles:
+        return RowFiles(self._spec, self._reading.image_root, self._reading.image_suffix, self._within)
+
     def _streamed(self, labels: Labels, split: str) -> Listing:
         """The texts or the images in the rows of a split.
 
@@ -240,14 +248,16 @@ class _Manifest:
                 order=lambda entry: entry.where.number,
                 content="texts",
             )
-        images, folder = ParquetImages(self._spec, self._columns.sample), Path(self._spec).parent
+        images, files = ParquetImages(self._spec, self._columns.sample), self._files()
         return self._of(
             labels,
             split,
             scan=scan,
             size=lambda entry: int(entry.where.size),
             read=lambda entry: (
-                read_file(folder / entry.where.path) if entry.where.path else images.read(entry.where.row)
+                read_file(files.find(f"row {entry.where.row + 1}", entry.where.path)[1])
+                if entry.where.path
+                else images.read(entry.where.row)
             ),
             order=lambda entry: entry.where.row,
         )

@@ -4,6 +4,7 @@ Tables often name images by an id, by a name without its folder, or by a path of
 """
 
 import os
+import re
 import stat
 from pathlib import Path, PurePosixPath
 
@@ -17,25 +18,32 @@ MAX_LISTED = 2_000_000
 class RowFiles:
     """The files that the rows of a table name, below the folder of the table or another."""
 
-    def __init__(self, spec: str, root: str | None = None, suffix: str | None = None) -> None:
+    def __init__(
+        self, spec: str, root: str | None = None, suffix: str | None = None, within: Path | None = None
+    ) -> None:
         """Remember where to look.
 
         Args:
             spec: The table.
             root: Folder of the images, relative to that of the table.
             suffix: What the names of images end in, where the table leaves it out.
+            within: Folder that no file may lie outside of; ``None`` for any that the table names.
 
         Raises:
             DataError: If there is no such folder.
         """
         self._spec = spec
         self._folder = Path(spec).parent / Path(root or ".").expanduser()
+        self._within = within.resolve() if within else None
         self._suffix = "" if not suffix else suffix if suffix.startswith((".", "_", "-")) else f".{suffix}"
-        if root is not None and not self._folder.is_dir():
+        if root is not None and not (self._folder.is_dir() and self._may_read(self._folder)):
             raise DataError(spec, f"--image-root {root}: there is no such folder; it is relative to that file")
         self._listed: dict[str, list[str]] | None = None
         self._matched, self._example = 0, ("", "")
         self._moved: dict[tuple[str, ...], str] = {}  # folders of paths in the table, and what they are here
+
+    def _may_read(self, path: Path) -> bool:
+        return self._within is None or path.resolve().is_relative_to(self._within)
 
     @property
     def taken(self) -> tuple[str, ...]:
@@ -43,10 +51,10 @@ class RowFiles:
         if not self._matched:
             return ()
         first, second = self._example
-        return (
-            f"{self._matched} of the names stand for the only file that ends alike, such as {first!r} for "
-            f"{second!r}",
+        said = (
+            f"{self._matched} names stand for the only file that ends alike, such as {first!r} for {second!r}"
         )
+        return (said,)
 
     def find(self, place: str, named: str) -> tuple[str, Path, int]:
         """Name, path and size of the file that a row names.
@@ -57,6 +65,8 @@ class RowFiles:
         name = named if named.endswith(self._suffix) else named + self._suffix
         try:
             status = (path := self._folder / name).stat()
+            if not self._may_read(path):
+                return self._alike(place, named, name)
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
             return self._alike(place, named, name)
         except OSError as error:  # such as a name that is too long
@@ -70,8 +80,9 @@ class RowFiles:
             first, second = self._example
             raise DataError(
                 self._spec,
-                f"{place}: {named!r} is there as it stands, and {first!r} only as {second!r}: that row may name a "
-                "file that is missing; say where images are by --image-root, or leave it out by --skip-bad",
+                f"{place}: {named!r} is there as it stands, and {first!r} only as {second!r}: that "
+                "row may name a file that is missing; say where images are by --image-root, or leave it out by "
+                "--skip-bad",
             )
         return PurePosixPath(name).as_posix(), path, status.st_size
 
@@ -86,7 +97,7 @@ class RowFiles:
         if len(fitting) > 1:
             raise DataError(
                 self._spec,
-                f"{place}: {named!r} could be {fitting[0]} or {fitting[1]}; say in which folder by --image-root",
+                f"{place}: {named!r} could be {fitting[0]} or {fitting[1]}; say which folder by --image-root",
             )
         if not fitting or not self._is_consistent(parts, fitting[0], same):
             where = "beside the manifest" if self._folder == Path(self._spec).parent else f"in {self._folder}"
@@ -97,6 +108,8 @@ class RowFiles:
                 "end, --skip-bad leaves such rows out",
             )
         path = self._folder / fitting[0]
+        if not self._may_read(path):
+            raise DataError(self._spec, f"{place}: {named!r} is a link that leads out of {self._within}")
         self._matched += 1
         self._example = self._example if self._matched > 1 else (named, fitting[0])
         return fitting[0], path, path.stat().st_size
@@ -160,7 +173,7 @@ class RowFiles:
 def _parts(name: str) -> list[str]:
     """Where a path begins, and the names in it, whatever machine wrote it."""
     path = name.replace("\\", "/")
-    start = "/" if path.startswith("/") else "."
+    start = "/" if re.match("/|[A-Za-z]:", path) else "."
     return [start, *(part for part in path.split("/") if part not in ("", "."))]
 
 

@@ -5,43 +5,36 @@ A header that leaves a doubt is refused, with the option that settles it.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from indexer.errors import DataError
-from indexer.records import Content
+from indexer.records import Content, Reading
 from indexer.tables.files import Table
 
-IMAGE_NAMES = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IMAGE_NAMES = _words(
     "path paths filepath filepaths imagepath imgpath file filename filenames fname image images imagefile "
-    "imagefilename imagename imgname img imgs imgfile picture photo".split()
+    "imagefilename imagename imgname img imgs imgfile picture photo"
 )
-ID_NAMES = frozenset("imageid imgid id idcode imageindex photoid".split())
-TEXT_NAMES = frozenset("text texts sentence content review tweet message body utterance headline".split())
+ID_NAMES = _words("imageid imgid id idcode imageindex photoid")
+TEXT_NAMES = _words("text texts sentence content review tweet message body utterance headline")
 LABEL_NAMES = (
-    frozenset(("label", "labels")),
-    frozenset(
+    _words("label labels"),
+    _words(
         "class classes classname classlabel category categories categoryname diagnosis dx sentiment emotion "
-        "species breed variety labelname target targets".split()
+        "species breed variety labelname target targets"
     ),
-    frozenset("classid labelid categoryid classindex y".split()),
+    _words("classid labelid categoryid classindex y"),
 )
-SPLIT_COLUMNS = frozenset("split splits subset partition set dataset datasplit usage phase".split())
-USUAL_SPLITS = frozenset(
-    "train training trainingset trainset val valid validation dev test testing testset publictest "
-    "privatetest".split()
+SPLIT_COLUMNS = _words("split splits subset partition set dataset datasplit usage phase")
+USUAL_SPLITS = _words(
+    "train training trainingset trainset val valid validation dev test testing testset publictest privatetest"
 )
 _PEEKED = 1000
 _NAMED = 4
-
-
-class Asked(Protocol):
-    """What is read here of ``indexer.records.Reading``."""
-
-    image_col: str | None
-    text_col: str | None
-    label_col: str | None
-    target_col: str | None
-    split_col: str | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ def plain(name: str) -> str:
     return "".join(char for char in name.casefold() if char.isalnum())
 
 
-def choose_columns(table: Table, asked: Asked, endings: Sequence[str]) -> Columns:
+def choose_columns(table: Table, asked: Reading, endings: Sequence[str]) -> Columns:
     """The columns of a table that are read.
 
     Args:
@@ -105,7 +98,7 @@ def choose_columns(table: Table, asked: Asked, endings: Sequence[str]) -> Column
 class _Header:
     """The header of a table, and what its first rows say where it is not enough."""
 
-    def __init__(self, table: Table, asked: Asked, endings: Sequence[str]) -> None:
+    def __init__(self, table: Table, asked: Reading, endings: Sequence[str]) -> None:
         self._table, self._asked, self._endings = table, asked, tuple(endings)
         self._spec = table.spec
         self._names = [name for name in dict.fromkeys(table.columns) if not plain(name).startswith("unnamed")]

@@ -1,4 +1,4 @@
-"""Text files of rows, such as CSV: their encoding, what stands between cells, and quotes that are not closed."""
+"""Text files of rows, such as CSV: their encoding, what stands between cells, and quotes that are left open."""
 
 import codecs
 import csv

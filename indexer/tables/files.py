@@ -1,4 +1,4 @@
-"""Files of rows: CSV, TSV, JSON Lines, Parquet and Excel, as they stream by; what fills the memory is refused."""
+"""Files of rows: CSV, TSV, JSON Lines, Parquet and Excel, as they stream by, with limits to what is held."""
 
 import json
 import math
@@ -92,8 +92,9 @@ def open_table(spec: str, encoding: str | None = None, delimiter: str | None = N
         columns: list[str] = []
         for line, cells in csv_rows(spec, form):
             columns = columns or [cell.strip() for cell in cells]
-            for row in swallowed_rows(cells, form.delimiter) if len(suspects) < _SUSPECTS else ():
-                suspects.append((f"line {line}", dict(zip(columns, row, strict=False))))
+            if len(suspects) < _SUSPECTS:
+                inner = swallowed_rows(cells, form.delimiter)
+                suspects.extend((f"line {line}", dict(zip(columns, row, strict=False))) for row in inner)
             yield f"line {line}", list(cells)
 
     return replace(_of_lists(spec, start, form.taken), suspects=suspects)

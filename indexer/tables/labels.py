@@ -153,7 +153,11 @@ class LabelSurvey:
                 )
 
     def _take_number(self, place: str, cell: str, of_split: _Split) -> bool:
-        """Take a cell as targets, if it can be and the others are."""
+        """Take a cell as targets, if it can be and the others are.
+
+        Raises:
+            DataError: If it cannot and others could, or the other way round.
+        """
         try:
             numbers = numbers_of(self._spec, place, cell, of_split.first)
         except DataError:
@@ -214,8 +218,10 @@ class LabelSurvey:
         if self._numbers or not whole or len(self._values) < 2:
             return ()
         return (
-            f"{column} holds whole numbers, {len(self._values)} different ones, taken for measured numbers; "
-            f"if they are classes, say --label-col {column}",
+            (
+                f"{column} holds whole numbers, {len(self._values)} different ones, taken for measured "
+                f"numbers; if they are classes, say --label-col {column}"
+            ),
         )
 
     def _of_bits(self, cells: set[str]) -> Labels:

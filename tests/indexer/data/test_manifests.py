@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
-
 ELSEWHERE = (
-    "beside the manifest; --image-root and --image-suffix say where images are and how their names end, --skip-bad "
-    "leaves such rows out"
+    "beside the manifest; --image-root and --image-suffix say where images are and how their names end, "
+    "--skip-bad leaves such rows out"
 )
 
 
@@ -65,8 +64,10 @@ def test_parquet_manifest_with_number_labels(tmp_path):
         ),
         (
             "path,label,target\n",
-            "has both a column 'label' and a column 'target'; say which is the task by --label-col label or "
-            "--target-col target",
+            (
+                "has both a column 'label' and a column 'target'; say which is the task by --label-col label "
+                "or --target-col target"
+            ),
         ),
         ("path,label\n", "lists no samples; expected a row with path and label for each"),
         ("path,label\nx/000.png,cat\na.png,cat\n", f"line 3: file 'a.png' does not exist {ELSEWHERE}"),

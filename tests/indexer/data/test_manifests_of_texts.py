@@ -11,7 +11,6 @@ import pytest
 from builders_datasets import fails, listed
 from builders_texts import Row, sentences, write_texts
 
-from indexer.data import manifests
 from indexer.data.images import InputTransform
 from indexer.data.samples import Sample, load_sample
 from indexer.data.specs import open_dataset
@@ -106,14 +105,18 @@ def test_equal_texts_are_samples_of_their_own(tmp_path: Path):
         (
             [("a", "b", "x")],
             ("path", "text", "label"),
-            "has both a column 'path' and a column 'text'; say what the samples are by --image-col path or "
-            "--text-col text",
+            (
+                "has both a column 'path' and a column 'text'; say what the samples are by --image-col path or "
+                "--text-col text"
+            ),
         ),
         (
             [("a", "b", "1")],
             ("text", "label", "target"),
-            "has both a column 'label' and a column 'target'; say which is the task by --label-col label or "
-            "--target-col target",
+            (
+                "has both a column 'label' and a column 'target'; say which is the task by --label-col label "
+                "or --target-col target"
+            ),
         ),
         ([("a", "x", "")], ("text", "label", "split"), "line 2: split is empty"),
     ],
