@@ -261,6 +261,15 @@ def test_pages_answer_first_what_is_asked(client):
     assert "accuracy <code>0.91234</code>, protocol <code>unspecified</code>" in history
 
 
+def test_a_recommendation_begins_with_what_to_take_its_score_in_percent_and_how_to_load_it(client):
+    page = client.get("/tasks/flowers/recommendation").text
+    card = page[page.index('class="card verdict"') : page.index("<table>")]
+    assert re.search(r"<strong>\d+\.\d%</strong> \w+.*90% interval \d+\.\d% to \d+\.\d%", card)
+    assert "from indexer import load_expert\n\nnetwork = load_expert(" in card
+    task = client.get("/tasks/flowers").text
+    assert task.index('id="experts"') < task.index('id="about"')
+
+
 def test_trials_are_offered_where_the_data_can_be_read(client):
     assert "num_trials=3" in client.get("/tasks/flowers").text
     assert 'name="num_trials" type="number" min="0" max="50" value="3"' in (

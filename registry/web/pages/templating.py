@@ -105,6 +105,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         share=lambda value: NOTHING if value is None else share(value),
+        percent=lambda value: f"{100 * value:.1f}%",
         short=_short,
         size=lambda value: NOTHING if value is None else size(value),
         count=lambda value: f"{value:,}",
