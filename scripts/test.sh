@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the default test suite in the project's own environment: everything but tests marked slow, gpu, network,
-# docs or browser. In two processes, each with half of the tests, which the first to finish takes over from the
-# other; arguments go to pytest: bash scripts/test.sh -n 0 -m slow
+# docs or browser. In two processes, each of which takes one file after the other, as what the tests of a file share
+# is made once; arguments go to pytest: bash scripts/test.sh -n 0 -m slow
 # One thread each for sums: with two, the processes' threads wait for each other and take twice the time.
 # With --browser as the first argument, run those marked browser instead, after installing what they need:
 # playwright, Chromium where apt-get may, and axe-core as scripts/axe/package-lock.json pins it.
@@ -35,4 +35,4 @@ fi
 
 . scripts/venv.sh dev
 echo "Running the tests ..."
-exec .venv/bin/python -m pytest -n 2 --dist worksteal "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
     from indexer.networks.load import PretrainedNetwork
     from indexer.records import EmbeddingSettings
     from registry.storage.store import Store
+
+
+def pytest_collection() -> None:
+    """Modules and tests stay to the end: looking through them again and again would take a tenth of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -188,10 +188,12 @@ def gather(
 def _means(row: Mapping[int, set[tuple[int | None, float]]], size: int) -> np.ndarray:
     """Mean of each column's values ``[size]``, NaN where there is none."""
     means = np.full(size, np.nan)
-    for place, measurements in row.items():
-        values = sorted(value for _, value in measurements)  # sorted: the order of inputs must not matter
-        means[place] = min(max(sum(values) / len(values), 0.0), 1.0)
-    return means
+    # Sorted: the order of inputs must not matter. Most are one value: there are thousands.
+    means[list(row)] = [
+        sum(sorted(value for _, value in cell)) / len(cell) if len(cell) > 1 else next(iter(cell))[1]
+        for cell in row.values()
+    ]
+    return np.clip(means, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
