@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection() -> None:
-    """Modules and tests stay to the end: looking through them again and again would take a tenth of the time."""
+    """Modules and tests stay to the end: looking through them again and again takes a tenth of the time."""
     gc.disable()
 
 
