@@ -193,7 +193,7 @@ def _means(row: Mapping[int, set[tuple[int | None, float]]], size: int) -> np.nd
         sum(sorted(value for _, value in cell)) / len(cell) if len(cell) > 1 else next(iter(cell))[1]
         for cell in row.values()
     ]
-    return np.clip(means, 0.0, 1.0)
+    return means.clip(0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
