@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from registry.answers import (
         ExportSummary,
         ImportedExperts,
+        ImportedResults,
         ImportSummary,
         Measurement,
         Neighbor,
@@ -36,6 +37,7 @@ _HOMES = {
     "ExportSummary": "registry.answers",
     "ImportSummary": "registry.answers",
     "ImportedExperts": "registry.answers",
+    "ImportedResults": "registry.answers",
     "LayerProfile": "registry.map_answers",
     "Measurement": "registry.answers",
     "Neighbor": "registry.answers",
@@ -59,6 +61,7 @@ __all__ = [
     "ExportSummary",
     "ImportSummary",
     "ImportedExperts",
+    "ImportedResults",
     "LayerProfile",
     "Measurement",
     "Neighbor",

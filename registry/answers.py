@@ -1,14 +1,15 @@
 """What the registry answers and never stores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from registry.notebooks import Card, html_table, to_pandas
 
 if TYPE_CHECKING:
     from registry.notebooks import DataFrame
+    from registry.records import ResultRecord
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,39 @@ class ImportedExperts(Card):
     left: tuple[str, ...] = ()
     results: int = 0
     notes: tuple[str, ...] = ()
+
+
+class ImportedResults(tuple[int, list[str]]):
+    """What an import of results did: how many are new, and a sentence for each cause of others.
+
+    Attributes:
+        results: Those that are new, or would be.
+        present: How many were there already.
+        runs: How many runs or rows were read.
+        taken: What was read, and what was taken for what, in sentences.
+    """
+
+    results: Sequence["ResultRecord"]
+    present: int
+    runs: int
+    taken: Sequence[str]
+
+    def __new__(
+        cls,
+        results: Sequence["ResultRecord"],
+        problems: list[str],
+        present: int = 0,
+        runs: int = 0,
+        taken: Sequence[str] = (),
+    ) -> Self:
+        """The two that it is a pair of, and the attributes."""
+        self = super().__new__(cls, (len(results), problems))
+        self.results, self.present, self.runs, self.taken = results, present, runs, taken
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What it is made of again, so that it survives a process boundary."""
+        return self.results, self[1], self.present, self.runs, self.taken
 
 
 @dataclass(frozen=True)

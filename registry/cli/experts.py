@@ -182,7 +182,7 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
 
 
 @result.command("import")
-@click.argument("path", metavar="FILE.csv", shell_complete=files)
+@click.argument("path", metavar="PLACE", shell_complete=files)
 @click.option(
     "--skip-bad", is_flag=True, help="Take the good rows and name the bad ones; without it all or none."
 )
@@ -191,20 +191,49 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
     is_flag=True,
     help="Take results on tasks and of experts that are not registered too; they say how experts compare.",
 )
+@click.option("--task-from", multiple=True, metavar="KIND:KEY", help="Value of a run that names the task.")
+@click.option("--expert-from", multiple=True, metavar="KIND:KEY", help="Value of a run that names the expert.")
+@click.option("--metric", multiple=True, metavar="THEIRS=OURS", help="Metric of a run, and what it counts as.")
+@click.option("--protocol", metavar="P", help="How it was measured, or KIND:KEY of what says so.")
+@click.option("--step", type=click.Choice(["last", "best"]), help="Step of a run that counts.  [default: last]")
+@click.option("--rules", "file", metavar="FILE.toml", help="File of these rules.")
+@click.option("--dry-run", is_flag=True, help="Show what would be added, and write nothing.")
+@json_option
 @pass_registry
-def import_results(registry: "TaskRegistry", path: str, skip_bad: bool, unregistered: bool) -> None:
-    """Remember the results of a CSV file; what is there already is not added again.
+def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_json: bool, **values: Any) -> None:
+    """Remember the results of a CSV file, or of what a tracker wrote; what is there is not added again.
 
-    Columns: task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better].
+    Columns of a file: task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better].
+
+    Of trackers: mlflow.db and mlruns of MLflow, run-*.wandb and exported tables of Weights & Biases, metrics
+    of Lightning, DVCLive, timm, Ultralytics and the Hugging Face Trainer, cv_results_ of scikit-learn, model
+    cards; or a folder with any of them. KIND:KEY is param:KEY, tag:KEY, dataset:name, run:name,
+    run:experiment, or name:NAME for all runs. OURS may end in :percent, :share, :lower, :higher, :last or
+    :best. What is not said is guessed and printed. Runs that cannot count are left out and reported.
 
     \b
     Example:
       t2v result import results.csv --skip-bad
       t2v result import published.csv --unregistered
+      t2v result import mlflow.db --task-from param:dataset --metric val_acc=accuracy --dry-run
     """
-    count, problems = registry.import_results(path, skip_bad=skip_bad, unregistered=unregistered)
+    imported = registry.import_results(
+        path, dry_run=dry_run, **{name: value for name, value in values.items() if value}
+    )
+    count, problems = imported
+    for sentence in imported.taken:
+        terminal.message(sentence)
     terminal.warn(problems)
-    terminal.message(f"Added {count} {'result' if count == 1 else 'results'}.")
+    counted = f"{count} {'result' if count == 1 else 'results'}"
+    there = f"; {imported.present} were there already" if imported.present else ""
+    if as_json:
+        keys = ("results", "present", "runs", "taken")
+        said = {"added": 0 if dry_run else count, "problems": problems}
+        click.echo(documents.to_text(said | {key: getattr(imported, key) for key in keys}))
+        return
+    if dry_run and imported.results:
+        show_records.show_results(imported.results)
+    terminal.message(f"{'Would add' if dry_run else 'Added'} {counted}{there}.")
 
 
 @result.command("list")

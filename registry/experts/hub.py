@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidRecordError
-from registry.experts.model_cards import CardResult, ModelCard, letters_of, read_card
-from registry.experts.model_folders import CARD, FolderFacts, find_folders, read_folder
+from registry.experts.model_cards import CARD, CardResult, ModelCard, letters_of, read_card
+from registry.experts.model_folders import FolderFacts, find_folders, read_folder
 from registry.ingest.data import absolute_loader
 from registry.names import NAME_PATTERN, checked_name
 from registry.records import ExpertRecord, ResultRecord

@@ -1,7 +1,6 @@
-"""Model cards of Hugging Face: what the YAML at the head of a README.md says. The one door to PyYAML.
+"""Model cards of Hugging Face: what the YAML at the head of a README.md says.
 
-A card may be from anybody. Aliases, by which a few lines grow without bound, deep nesting and large files are
-refused before anything is built; what is not of the form that the hub describes is left out and reported.
+A card may be from anybody: what is not of the form that the hub describes is left out and reported.
 ``huggingface_hub.ModelCard`` does not serve (checked with 2.4): it follows aliases, drops all results of a card
 for one that is not of that form, and comes with libraries that a folder of cards does not need.
 """
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.errors import InvalidRecordError, MissingExtraError
+from registry.errors import InvalidRecordError
+from registry.experts.yaml_files import read_yaml
 
+CARD = "README.md"
 MAX_CARD_BYTES = 2**23  # evaluations of a benchmark fill some cards with megabytes
-MAX_DEPTH = 64
 
 METRICS = {
     "accuracy": "accuracy",
@@ -26,9 +26,9 @@ METRICS = {
     "acc1": "accuracy",
     "balancedaccuracy": "balanced_accuracy",
     "f1": "f1",
-    "f1macro": "f1_macro",
-    "macrof1": "f1_macro",
-    "f1micro": "f1_micro",
+    "f1macro": "macro_f1",
+    "macrof1": "macro_f1",
+    "f1micro": "micro_f1",
     "precision": "precision",
     "recall": "recall",
     "rocauc": "roc_auc",
@@ -95,7 +95,7 @@ def read_card(path: Path) -> ModelCard:
         InvalidRecordError: If the file cannot be read, or its head is not YAML that may stand there.
         MissingExtraError: If PyYAML is not installed.
     """
-    values = _front_matter(path)
+    values = front_matter(path)
     results, left_out = _results(values.get("model-index"))
     license = _license(values)
     if license and not _LICENSE.fullmatch(license):
@@ -119,7 +119,7 @@ def letters_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
-def _front_matter(path: Path) -> dict[str, Any]:
+def front_matter(path: Path) -> dict[str, Any]:
     """The values between the first two lines of ``---``; none if the file does not begin with one.
 
     Raises:
@@ -140,7 +140,7 @@ def _front_matter(path: Path) -> dict[str, Any]:
     end = _SEPARATOR.search(text, begin.end())
     if end is None:
         raise InvalidRecordError(f"{path}: the YAML at its head has no end; expected a second line ---")
-    values = _parsed(path, text[begin.end() : end.start()])
+    values = read_yaml(path, text[begin.end() : end.start()], "the head of the model card")
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -148,53 +148,6 @@ def _front_matter(path: Path) -> dict[str, Any]:
             f"{path}: the YAML at its head must be names with values, such as license: mit"
         )
     return values
-
-
-def _parsed(path: Path, text: str) -> Any:
-    """What YAML stands for, in plain values.
-
-    Raises:
-        InvalidRecordError: If it is none, or could grow without bound.
-        MissingExtraError: If PyYAML is not installed.
-    """
-    try:
-        import yaml  # type: ignore[import-untyped]  # ships no types
-    except ImportError as err:
-        raise MissingExtraError("reading model cards", "PyYAML", "hub") from err
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is not in every build
-    wrong = (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)  # of dates and numbers too
-    try:
-        line = _unbounded_line(yaml, text, loader)
-        values = None if line else _plain_values(loader(text))
-    except wrong as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark is not None else f"{path}"
-        reason = str(getattr(err, "problem", None) or err).partition("\n")[0]
-        raise InvalidRecordError(f"{where}: the head of the model card is not YAML: {reason}") from err
-    if line:
-        raise InvalidRecordError(
-            f"{path}, line {line}: the YAML at its head has an alias or is nested more than {MAX_DEPTH} deep, "
-            "which no model card needs"
-        )
-    return values
-
-
-def _plain_values(loader: Any) -> Any:
-    """What ``yaml.safe_load`` gives, by the loader that is written in C where there is one."""
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def _unbounded_line(yaml: Any, text: str, loader: Any) -> int:
-    """The first line of YAML, from 1, at which it has an alias or is nested too deep; 0 if there is none."""
-    depth = 0
-    for event in yaml.parse(text, Loader=loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-            return int(event.start_mark.line) + 1
-    return 0
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -238,7 +191,7 @@ def _scores(entry: Any) -> Iterator[CardResult]:
     Raises:
         ValueError: If a score is no share.
     """
-    dataset, split = _names_of(entry["dataset"]), entry["dataset"].get("split") or ""
+    dataset, split = names_of(entry["dataset"]), entry["dataset"].get("split") or ""
     for metric in entry["metrics"]:
         name = METRICS.get(letters_of(str(metric["type"])))
         if name is None:
@@ -253,7 +206,7 @@ def _scores(entry: Any) -> Iterator[CardResult]:
         yield CardResult(dataset, str(split), name, share)
 
 
-def _names_of(dataset: dict[str, Any]) -> tuple[str, ...]:
+def names_of(dataset: dict[str, Any]) -> tuple[str, ...]:
     """Names that a dataset goes by; where only a part of it was used, names of the part.
 
     Raises:

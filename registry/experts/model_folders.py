@@ -14,8 +14,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from registry.errors import InvalidRecordError
+from registry.experts.model_cards import CARD
 
-CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 MAX_DEPTH = 2
 """Folders are looked for as deep as ORG/NAME."""

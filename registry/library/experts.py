@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from registry.answers import ImportedExperts, Measurement
+from registry.answers import ImportedExperts, ImportedResults, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
@@ -16,6 +16,10 @@ from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import Progress
 from registry.records import ExpertRecord, ResultRecord
+from registry.storage.experts import new_results
+from registry.trackers.places import RECOGNISED, is_recognised, read_place
+from registry.trackers.plan import Names, plan_results
+from registry.trackers.rules import make_rules
 
 
 class Experts(RegistryBase):
@@ -224,29 +228,59 @@ class Experts(RegistryBase):
         return result
 
     def import_results(
-        self, path: str | Path, *, skip_bad: bool = False, unregistered: bool = False
-    ) -> tuple[int, list[str]]:
-        """Remember the results of a CSV file; see ``registry.ingest.tables``. What is there is not added again.
+        self,
+        path: str | Path,
+        *,
+        skip_bad: bool = False,
+        unregistered: bool = False,
+        dry_run: bool = False,
+        **rules: Any,
+    ) -> ImportedResults:
+        """Remember the results of a CSV file, or of what a tracker of experiments wrote.
+
+        What is there is not added again; a run counts once, by its id. For the columns of a CSV file see
+        ``registry.ingest.tables``, for trackers ``registry.trackers.places``.
 
         Args:
-            path: The CSV file.
-            skip_bad: Take the good rows and leave the bad ones; without it, all or none.
+            path: The CSV file; or a file or folder of MLflow, Weights & Biases, Lightning or others.
+            skip_bad: Take the good rows of the file and leave the bad ones; without it, all or none. Runs of
+                a tracker that cannot count are always left out and reported.
             unregistered: Take results on tasks and of experts that are not registered too. Such tasks have no
                 data: they are never neighbours, but say how experts compare.
+            dry_run: Write nothing, and answer what would be added.
+            rules: For trackers: ``task_from``, ``expert_from``, ``metric``, ``protocol``, ``step``, or
+                ``file``, a TOML file of them; see ``registry.trackers.rules``.
 
         Returns:
-            How many were new, and a sentence for every cause of rows that were not taken.
+            How many were new, and a sentence for every cause of rows or runs that were not taken.
 
         Raises:
-            InvalidRecordError: If the file is bad, a row is and ``skip_bad`` is not set, or a result
-                contradicts another of the same seed; every bad row is named.
+            InvalidRecordError: If the file is bad, a row is and ``skip_bad`` is not set, a result contradicts
+                another of the same seed, or no run of a tracker can count; every cause is named.
+            InvalidQueryError: If a rule is not of its form, or the file has no use for it.
             StorageError: If there is no registry.
         """
-        check = self._result_check() if not unregistered else lambda result: None
-        results, problems = read_results(Path(path), check)
-        if problems and not skip_bad:
+        place, store = Path(path), self._opened()
+        runs, taken = 0, list[str]()
+        if place.is_dir() or is_recognised(place):
+            checked = make_rules(**rules)
+            read = read_place(place)
+            experts = store.experts()
+            names = Names(store.task_names(), experts, checked.names)
+            plan = plan_results(read, checked, names, unregistered=unregistered)
+            results, problems = plan.results, plan.problems(place)
+            runs, taken = len(read), plan.said(read, {expert.name for expert in experts})
+            failed = not results
+        elif rules:
+            raise InvalidQueryError(f"{place}: rules are for what a tracker wrote; expected {RECOGNISED}")
+        else:
+            check = self._result_check() if not unregistered else lambda result: None
+            results, problems = read_results(place, check)
+            failed = bool(problems) and not skip_bad
+        if failed:
             raise InvalidRecordError("; ".join(problems))
-        return len(self._opened().add_results(results)), problems
+        new = new_results(results, store.results()) if dry_run else store.add_results(results)
+        return ImportedResults(new, problems, len(results) - len(new), runs or len(results), taken)
 
     def results(self, *, task: str | None = None, expert: str | None = None) -> Records[ResultRecord]:
         """Every result, of one task or expert if asked for.

@@ -85,9 +85,9 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"
     [
         (head("a: [1"), ", line 3: the head of the model card is not YAML"),
         (head("a: 1\n\tb: 2"), ", line 3: the head of the model card is not YAML"),
-        (head(BOMB), ", line 3: the YAML at its head has an alias or is nested more than 64 deep"),
-        (head("a: " + "[" * 65 + "]" * 65), ", line 2: the YAML at its head has an alias"),
-        (head("a: " + "[" * 100_000), ", line 2: the YAML at its head has an alias"),
+        (head(BOMB), ", line 3: the head of the model card has an alias or is nested more than 64 deep"),
+        (head("a: " + "[" * 65 + "]" * 65), ", line 2: the head of the model card has an alias"),
+        (head("a: " + "[" * 100_000), ", line 2: the head of the model card has an alias"),
         (
             head("a: !!python/object/apply:os.system ['true']"),
             ", line 2: the head of the model card is not YAML",

@@ -1,1 +1,0 @@
-"""Rows and columns of table files: how they are written, which columns are meant, and what labels say."""

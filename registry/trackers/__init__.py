@@ -1,0 +1,1 @@
+"""Results that trackers of experiments keep, read from their files."""

@@ -1,0 +1,218 @@
+"""Runs of experiments as every tracker has them: values that were set, metrics that were measured.
+
+Files may be from anybody: their size is bounded, and a run that cannot be read says so and stops no other.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from registry.errors import InvalidRecordError
+from registry.experts.yaml_files import read_yaml
+
+MAX_FILE_BYTES = 2**26
+MAX_VALUES = 10_000
+MAX_DEPTH = 20
+
+GENERIC = frozenset({"", "dataset", "data", "train", "training", "val", "valid", "validation", "test", "eval"})
+"""Names that say nothing of which dataset it is."""
+
+_NONE = {"", "none", "null", "~", "nan"}
+
+
+class Metric(NamedTuple):
+    """What was measured of one metric over the steps of a run."""
+
+    last: float
+    lowest: float
+    highest: float
+
+    def then(self, value: float) -> "Metric":
+        """With one step more; what is not a number is never the lowest or highest."""
+        return Metric(value, min(value, self.lowest), max(value, self.highest))
+
+
+NOT_MEASURED = Metric(math.nan, math.inf, -math.inf)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        tracker: What wrote it.
+        run_id: Its id in the tracker, else a hash of what it holds.
+        name: What people call it.
+        place: Its file or folder.
+        values: What was set, by ``param:KEY``, ``tag:KEY``, ``dataset:KEY`` or ``run:KEY``.
+        metrics: What was measured, by name.
+        user: Who ran it, if known.
+        date: When, in ISO 8601, if known.
+        parent: Id of the run that it is a part of.
+        left_out: Why it cannot count, such as ``failed``; empty if it can.
+        protocol: How trackers of its kind measure.
+    """
+
+    tracker: str
+    run_id: str
+    name: str
+    place: Path
+    values: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    user: str = ""
+    date: str = ""
+    parent: str = ""
+    left_out: str = ""
+    protocol: str = "fine_tuned"
+
+
+def unreadable(tracker: str, error: Exception) -> Run:
+    """A run of which nothing is known but that its file cannot be read: ``PATH: why``."""
+    path, _, reason = str(error).partition(": ")
+    return Run(tracker, path, path, Path(path), left_out=reason)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file.
+
+    Raises:
+        InvalidRecordError: If it cannot be read, is no plain file, or is too large.
+    """
+    try:
+        if not path.is_file():
+            raise InvalidRecordError(f"{path}: is no file")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as err:
+        raise InvalidRecordError(f"{path}: cannot be read: {err.strerror or err}") from err
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidRecordError(f"{path}: is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A whole text file; bytes that are not UTF-8 are replaced."""
+    return read_bytes(path).decode("utf-8-sig", errors="replace")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        InvalidRecordError: If it is none.
+    """
+    try:
+        values = json.loads(read_text(path))
+    except (ValueError, RecursionError) as err:
+        raise InvalidRecordError(f"{path}: is not JSON: {err}") from err
+    if not isinstance(values, dict):
+        raise InvalidRecordError(f"{path}: must be a JSON object")
+    return values
+
+
+def read_settings(*paths: Path) -> dict[str, Any]:
+    """The values of the first YAML file that is there, as texts; none without one.
+
+    Raises:
+        InvalidRecordError: If it is not YAML, or has no names with values.
+    """
+    path = next((path for path in paths if path.is_file()), None)
+    values = read_yaml(path, read_text(path), texts=True) if path else {}
+    if values and not isinstance(values, dict):
+        raise InvalidRecordError(f"{path}: must be names with values")
+    return values or {}
+
+
+def read_rows(path: Path, delimiter: str = ",") -> Iterator[dict[str, str]]:
+    """Rows of a CSV file by its header, cells without spaces around them.
+
+    Raises:
+        InvalidRecordError: If it is no CSV.
+    """
+    try:
+        lines = read_text(path).splitlines(keepends=True)
+        for row in csv.DictReader(lines, restval="", delimiter=delimiter):
+            yield {str(key).strip(): cell.strip() for key, cell in row.items() if isinstance(cell, str)}
+    except csv.Error as err:
+        raise InvalidRecordError(f"{path}: cannot be read as CSV: {err}") from err
+
+
+def history(path: Path) -> dict[str, Metric]:
+    """What a CSV file with a row for each step says of each column; empty cells are passed over."""
+    metrics: dict[str, Metric] = {}
+    for row in read_rows(path):
+        for name, cell in row.items():
+            if (value := number(cell)) is not None:
+                metrics[name] = metrics.get(name, NOT_MEASURED).then(value)
+    return metrics
+
+
+def number(value: Any) -> float | None:
+    """A number, NaN and infinity too; ``None`` of anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def flat(values: Any, prefix: str, separator: str = ".") -> dict[str, Any]:
+    """Leaves of nested objects by the way to them, such as ``param:data.name``; lists are passed over."""
+    leaves: dict[str, Any] = {}
+    open_ones: list[tuple[str, Any, int]] = [(prefix, values, 0)]
+    while open_ones and len(leaves) < MAX_VALUES:
+        way, value, depth = open_ones.pop()
+        if isinstance(value, dict) and depth < MAX_DEPTH:
+            between = separator if depth and way else ""
+            open_ones += [(f"{way}{between}{key}", child, depth + 1) for key, child in value.items()]
+        elif isinstance(value, str | int | float):
+            leaves[way] = value
+    return leaves
+
+
+def settings(values: Any, prefix: str = "param:") -> dict[str, str]:
+    """Leaves of nested objects as texts; those that say nothing, such as ``null``, are left out."""
+    leaves = {key: str(value).strip() for key, value in flat(values, prefix).items()}
+    return {key: text for key, text in leaves.items() if text.casefold() not in _NONE}
+
+
+def content_id(*parts: bytes | str) -> str:
+    """Id of a run that has none: a hash of what it holds."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else part.encode(errors="replace"))
+        digest.update(b"\0")
+    return digest.hexdigest()[:20]
+
+
+def day(seconds: Any) -> str:
+    """The day of a time in seconds since 1970, empty if it is none."""
+    try:
+        return datetime.fromtimestamp(float(seconds), UTC).date().isoformat()
+    except (ValueError, TypeError, OverflowError, OSError):
+        return ""
+
+
+def dataset_values(datasets: list[tuple[str, str, str]]) -> dict[str, str]:
+    """Values of the one dataset of a run.
+
+    Args:
+        datasets: Name, digest and context of each; what it was tested on goes before what it was trained on.
+    """
+    tested = [one for one in datasets if re.search("eval|test|val", one[2], re.IGNORECASE)]
+    chosen = {name: digest for name, digest, _ in tested or datasets}
+    if len(chosen) != 1:
+        return {"dataset:several": ", ".join(sorted(chosen)[:5])} if chosen else {}
+    ((name, digest),) = chosen.items()
+    if name.casefold() in GENERIC:
+        name = f"{name}.{digest}" if digest else ""
+    both = {"dataset:name": name, "dataset:digest": digest}
+    return {key: text for key, text in both.items() if text}

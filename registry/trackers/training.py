@@ -1,0 +1,141 @@
+"""Runs that training libraries leave in a folder: a file of metrics, beside it one of settings.
+
+None of them gives a run an id, so a run is known by what its files hold, wherever they lie.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from registry.errors import InvalidRecordError
+from registry.experts.model_cards import CARD, front_matter
+from registry.trackers.runs import (
+    NOT_MEASURED,
+    Metric,
+    Run,
+    content_id,
+    flat,
+    history,
+    number,
+    read_bytes,
+    read_json,
+    read_rows,
+    read_settings,
+    settings,
+)
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""Folders of a Hugging Face Trainer that hold the state as it was at a step."""
+
+_NO_METRICS = {"epoch", "step", "time", "timestamp", "runtime"}
+_SCORE = re.compile(r"mean_(test_.+)")
+
+
+def _named(tracker: str, folder: Path, run_id: str, values: dict[str, str], metrics: dict[str, Metric]) -> Run:
+    """A run that is called by its folder and the one above, as ``pets/version_0``."""
+    place = folder.resolve()
+    name = f"{place.parent.name}/{place.name}"
+    about = {"run:folder": place.name, "run:name": name}
+    measured = {key: metric for key, metric in metrics.items() if key.casefold() not in _NO_METRICS}
+    return Run(tracker, run_id, name, folder, about | values, measured)
+
+
+def read_lightning(path: Path) -> Run:
+    """A run of Lightning's ``CSVLogger``: ``metrics.csv`` with ``hparams.yaml``."""
+    hparams = path.with_name("hparams.yaml")
+    run_id = content_id(read_bytes(path), read_bytes(hparams) if hparams.is_file() else "")
+    return _named("Lightning", path.parent, run_id, settings(read_settings(hparams)), history(path))
+
+
+def read_timm(path: Path) -> Run:
+    """A run of timm's training script: ``summary.csv`` with ``args.yaml``."""
+    return _with_arguments("timm", path)
+
+
+def read_ultralytics(path: Path) -> Run:
+    """A run of Ultralytics: ``results.csv`` with ``args.yaml``."""
+    return _with_arguments("Ultralytics", path)
+
+
+def _with_arguments(tracker: str, path: Path) -> Run:
+    arguments = path.with_name("args.yaml")
+    run_id = content_id(read_bytes(path), read_bytes(arguments) if arguments.is_file() else "")
+    return _named(tracker, path.parent, run_id, settings(read_settings(arguments)), history(path))
+
+
+def read_dvclive(path: Path) -> Run:
+    """A run of DVCLive: ``metrics.json``, ``params.yaml`` there or in the folder above, and its plots."""
+    folder = path.parent
+    parameters = folder / "params.yaml", folder.parent / "params.yaml"
+    last = {key: value for key, value in flat(read_json(path), "", "/").items() if key != "step"}
+    metrics = {
+        key: NOT_MEASURED.then(value) for key, text in last.items() if (value := number(text)) is not None
+    }
+    for key in metrics:
+        plot = folder / "plots" / "metrics" / f"{key}.tsv"
+        if plot.is_file() and not plot.is_symlink():
+            for row in read_rows(plot, "\t"):
+                if (value := number(list(row.values())[-1])) is not None:
+                    _, low, high = metrics[key].then(value)
+                    metrics[key] = Metric(metrics[key].last, low, high)
+    values = settings(read_settings(*parameters))
+    return _named(
+        "DVCLive", folder, content_id(read_bytes(path), repr(sorted(values.items()))), values, metrics
+    )
+
+
+def read_trainer(path: Path) -> Run:
+    """A run of a Hugging Face Trainer: ``trainer_state.json``; what it was made from, of the files beside it.
+
+    Raises:
+        InvalidRecordError: If it has no history.
+    """
+    log = read_json(path).get("log_history")
+    if not isinstance(log, list):
+        raise InvalidRecordError(f"{path}: has no log_history")
+    metrics: dict[str, Metric] = {}
+    for name, value in (pair for step in log if isinstance(step, dict) for pair in step.items()):
+        if (measured := number(value)) is not None:
+            metrics[name] = metrics.get(name, NOT_MEASURED).then(measured)
+    folder = path.parent.parent if CHECKPOINT.fullmatch(path.parent.name) else path.parent
+    return _named("Hugging Face Trainer", folder, content_id(read_bytes(path)), _origin(folder), metrics)
+
+
+def _origin(folder: Path) -> dict[str, str]:
+    """What a trained model was made from, by its card and its configuration."""
+    card, config = folder / CARD, folder / "config.json"
+    said: dict[str, Any] = front_matter(card) if card.is_file() else {}
+    values = {"base_model": _first(said.get("base_model")), "dataset": _first(said.get("datasets"))}
+    if config.is_file() and not values["base_model"]:
+        values["base_model"] = read_json(config).get("_name_or_path")
+    return settings(values)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def is_search(columns: set[str]) -> bool:
+    """Whether a CSV file is a table ``cv_results_`` of scikit-learn."""
+    return {"mean_fit_time", "params"} <= columns and any(map(_SCORE.fullmatch, columns))
+
+
+def read_search(path: Path) -> Iterator[Run]:
+    """A run for each row of ``cv_results_``: its parameters, and the means of its scores over folds."""
+    for line, row in enumerate(read_rows(path), 2):
+        values = {key.removeprefix("param_"): cell for key, cell in row.items() if key.startswith("param_")}
+        scores = {match[1]: cell for key, cell in row.items() if (match := _SCORE.fullmatch(key))}
+        yield Run(
+            "scikit-learn",
+            content_id(*(f"{key}={row[key]}" for key in sorted(row))),
+            f"line {line}",
+            path,
+            settings(values) | {"run:name": path.stem},
+            {
+                key: NOT_MEASURED.then(value)
+                for key, cell in scores.items()
+                if (value := number(cell)) is not None
+            },
+            protocol="cross_validation",
+        )
