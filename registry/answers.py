@@ -365,3 +365,32 @@ class Problem:
     where: str
     message: str
     repaired: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an expert or a space came from; what has none is shipped, or was registered here.
+
+    Attributes:
+        kind: ``expert`` or ``space``.
+        name: Name of the expert, or id of the space.
+        at: When it came, ISO 8601, UTC.
+        by: Who brought it.
+        file: The file or folder that it was imported from; empty if it was registered here.
+        checksum: Checksum of the manifest of that file.
+        trusted_at: When it was trusted, and may be loaded; empty if it was not.
+        trusted_by: Who trusted it.
+        folder: Where its Python module lies, if it was registered from there.
+        loader: What loads it.
+    """
+
+    kind: str
+    name: str
+    at: str
+    by: str
+    file: str = ""
+    checksum: str = ""
+    trusted_at: str = ""
+    trusted_by: str = ""
+    folder: str = ""
+    loader: str = ""

@@ -7,6 +7,7 @@
     ├── ConflictError         (ValueError)    a file to import and the registry say different things of a name
     ├── BundleError           (ValueError)    a file to import is not what `t2v export` writes, or is damaged
     ├── NotFoundError         (LookupError)   no task, expert, distance or probe of that name
+    ├── UntrustedError        (ValueError)    what came from elsewhere would open a path or run code
     ├── IngestError           (ValueError)    the indexer refused the data; carries its sentence
     ├── MissingExtraError     (ImportError)   a library of an extra is not installed
     ├── StorageError          (OSError)       the registry's place cannot be used: a file, read-only, locked
@@ -58,6 +59,10 @@ class ConflictError(RegistryError, ValueError):
     def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:
         """Rebuild from the attributes, so that the error survives a process boundary."""
         return type(self), (self.where, self.conflicts)
+
+
+class UntrustedError(RegistryError, ValueError):
+    """Something that came from elsewhere, and names a path or code, was to be loaded before it was trusted."""
 
 
 class IngestError(RegistryError, ValueError):

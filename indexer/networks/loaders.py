@@ -14,6 +14,10 @@ torchscript:my.pt              a network saved by ``torch.jit.save``
 """
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -119,6 +123,65 @@ def parse_loader(text: str) -> Loader:
             "kind of loader", f"{prefix}:", ["hf:", "timm:", "torchscript:", "MODULE:FUNCTION"]
         )
     return Loader(text, "named", text)
+
+
+def names_only(text: str) -> bool:
+    """Whether a loader is but a name that a library knows: it opens no path and runs nobody's code."""
+    try:
+        loader = parse_loader(text)
+    except (UnknownNameError, SettingsError):
+        return False
+    plain = re.fullmatch(r"[\w.-]+", loader.name)  # timm reads "hf-hub:" and "local-dir:" in its names
+    return loader.source in {"named", "timm"} and loader.file is None and plain is not None
+
+
+_SEARCHED: ContextVar[str | None] = ContextVar("searched", default=None)
+
+
+@contextmanager
+def searching_modules(folder: str) -> Iterator[None]:
+    """Within the block, look for modules of Python loaders on Python's path and in one folder, if any.
+
+    Without it, the working folder is that folder. With it, the working folder is not searched, not even where
+    Python has it on its path.
+    """
+    token = _SEARCHED.set(folder)
+    try:
+        yield
+    finally:
+        _SEARCHED.reset(token)
+
+
+def searched_folder() -> str:
+    """The folder that is searched beside Python's path, or that none is, in words."""
+    folder = _SEARCHED.get()
+    return str(Path.cwd()) if folder is None else folder or "the folder it was registered from"
+
+
+@contextmanager
+def importable_modules() -> Iterator[None]:
+    """Let imports of the block find modules where ``searching_modules`` says, after all others."""
+    folder, here = _SEARCHED.get(), Path.cwd()
+    before = list(sys.path)
+    if folder is not None:
+        sys.path[:] = [place for place in before if place and Path(place).resolve() != here]
+    extra = str(here) if folder is None else folder
+    added = [extra] if extra and extra not in sys.path else []
+    sys.path += added
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def module_folder(text: str) -> str:
+    """The working folder, if the module of a Python loader that was just loaded lies in it; else empty."""
+    if not _PYTHON.fullmatch(text):
+        return ""
+    module = sys.modules.get(text.partition(":")[0].partition(".")[0])
+    file = Path(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "") + "/x")
+    folder = file.parent.parent if file.name in {"__init__.py", "x"} else file.parent
+    return str(Path.cwd()) if folder.resolve() == Path.cwd() else ""
 
 
 def absolute_loader(text: str) -> str:

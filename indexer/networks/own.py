@@ -9,10 +9,7 @@ Axes: N samples, F features, S pixels of the input's side.
 
 import importlib
 import json
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from torch import nn
 
 from indexer.errors import WeightsError
 from indexer.networks.headless import IMAGENET_TRANSFORM, Body, count_params
-from indexer.networks.loaders import Loader
+from indexer.networks.loaders import Loader, importable_modules, searched_folder
 from indexer.records import InputTransform
 
 TRANSFORM_FILE = "input_transform.json"
@@ -31,15 +28,15 @@ TRANSFORM_FILE = "input_transform.json"
 def load_python(loader: Loader) -> Body:
     """The network that ``module:function`` returns, all that it gives being features.
 
-    The module is looked for where Python looks, then in the working folder. The input transform is an
-    ``InputTransform`` in an attribute ``input_transform`` of the function or of the network, else
+    The module is looked for where Python looks, then where ``searching_modules`` says. The input transform is
+    an ``InputTransform`` in an attribute ``input_transform`` of the function or of the network, else
     ``IMAGENET_TRANSFORM``.
 
     Raises:
         WeightsError: If there is no such module or function, it fails, or returns no network.
     """
     module_name, _, function_name = loader.name.partition(":")
-    with _working_folder_importable():
+    with importable_modules():
         module = _import_module(module_name, loader.text)
         build = getattr(module, function_name, None)
         if not callable(build):
@@ -97,26 +94,12 @@ def _import_module(name: str, where: str) -> Any:
     except ModuleNotFoundError as err:
         if err.name and (name == err.name or name.startswith(f"{err.name}.")):
             raise WeightsError(
-                f"{where}: no module {name} on Python's path or in {Path.cwd()}; a loader with a colon is "
-                "MODULE:FUNCTION, or begins with timm:, hf: or torchscript:"
+                f"{where}: no module {name} on Python's path or in {searched_folder()}; a loader with a colon "
+                "is MODULE:FUNCTION, or begins with timm:, hf: or torchscript:"
             ) from err
         raise WeightsError(f"{where}: importing {name} fails: {err}") from err
     except Exception as err:  # code of others may raise anything
         raise WeightsError(f"{where}: importing {name} fails: {type(err).__name__}: {err}") from err
-
-
-@contextmanager
-def _working_folder_importable() -> Iterator[None]:
-    """Let imports find modules of the working folder, after all others so that they hide none."""
-    folder = str(Path.cwd())
-    if folder in sys.path:
-        yield
-        return
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _archived_transform(text: str | bytes, path: Path) -> InputTransform:

@@ -66,6 +66,14 @@ def load_starter(folder: Path = FOLDER) -> Starter:
     )
 
 
+def shipped_loaders() -> dict[tuple[str, str], str]:
+    """What loads the experts and the space of the starter content, by kind and name."""
+    document = json.loads((FOLDER / "starter.json").read_text(encoding="utf-8"))
+    space = document["space"]
+    loaders = {("expert", expert["name"]): expert["loader"] for expert in document["experts"]}
+    return loaders | {("space", space["space_id"]): space["probe_source"]}
+
+
 def save_starter(starter: Starter, folder: Path = FOLDER) -> None:
     """Write the starter content: text where a change should be seen in a diff, accuracies to four decimals."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,12 @@ def embeddings(bundle: Bundle, space_id: str) -> Iterator[list[EmbeddingRecord]]
             yield schema.from_arrow(EmbeddingRecord, rows)
 
 
+def described_id(description: str) -> str:
+    """The id of a space by its description, as ``indexer.records.Space`` makes it."""
+    canonical = json.dumps(json.loads(description), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
 def task_digest(fingerprint: str, settings: str) -> bytes:
     """What shows whether two task versions are of the same data and settings."""
     return hashlib.blake2b(f"{len(fingerprint)} {fingerprint}{settings}".encode(), digest_size=16).digest()
@@ -127,7 +134,11 @@ def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
     spaces: dict[str, SpaceRecord] = {}
     with _naming_member(bundle, "spaces"):
         for space in _each(bundle, "spaces", SpaceRecord):
-            checked_name("space", space.space_id)
+            _require(
+                space.space_id == described_id(space.description),
+                f"space {space.space_id} is not what its description says, which makes "
+                f"{described_id(space.description)}",
+            )
             _check_order(next(reversed(spaces), None), space.space_id)
             spaces[space.space_id] = space
     if list(spaces) != bundle.space_ids:

@@ -15,6 +15,7 @@ from registry.answers import ExportSummary
 from registry.bundles import format as bundle_format
 from registry.bundles.card import UNKNOWN_LICENSE, card_of
 from registry.bundles.folders import CARD, FolderWriter, writing_folder
+from registry.bundles.signing import read_private_key, sign
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
 from registry.names import Key, checked_name
 from registry.records import EmbeddingRecord, SpaceRecord
@@ -52,7 +53,13 @@ class Selection:
 
 
 def export_bundle(
-    store: Store, path: Path, selection: Selection, *, as_folder: bool = False, license: str = ""
+    store: Store,
+    path: Path,
+    selection: Selection,
+    *,
+    as_folder: bool = False,
+    license: str = "",
+    key: Path | None = None,
 ) -> ExportSummary:
     """Write a bundle.
 
@@ -65,6 +72,7 @@ def export_bundle(
         selection: What of it.
         as_folder: Whether to write a folder.
         license: What the card of a folder says; nobody knows it if empty.
+        key: The private key that signs it.
 
     Returns:
         What is in it.
@@ -74,6 +82,7 @@ def export_bundle(
     """
     if path.is_dir() and not as_folder:
         raise StorageError(f"{path} is a folder; give the file to write, or --format folder")
+    signer = read_private_key(key) if key else None
     names = _chosen(store, selection)
     database = store.database
     with database.write_lock() if database.place.is_writable() else nullcontext():
@@ -93,6 +102,8 @@ def export_bundle(
         checksum = writer.finish(registry_id=database.registry_id(), as_of=as_of)
         if isinstance(writer, FolderWriter):
             writer.add_card(card_of(tables, spaces, license or UNKNOWN_LICENSE))
+    if signer:
+        sign(path, checksum, signer)
     return ExportSummary(
         path=str(path),
         bytes=sum((path / name).stat().st_size for name in (CARD, bundle_format.MANIFEST, *writer.members))

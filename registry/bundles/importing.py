@@ -10,19 +10,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from registry.answers import ImportSummary
+from registry.answers import ImportSummary, Origin
 from registry.bundles import contents
 from registry.bundles.contents import Contents, read_contents
 from registry.bundles.folders import open_folder
-from registry.bundles.merging import Plan, make_plan
+from registry.bundles.merging import Plan, make_plan, refuse_impostors
 from registry.bundles.reader import Bundle, open_bundle
+from registry.bundles.signing import check_signature, read_public_key
 from registry.names import Key
 from registry.options import Policy
-from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord
+from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord, utc_now
 from registry.storage import schema
-from registry.storage.audit import audit_lines
+from registry.storage.audit import actor, audit_lines, write_origins
 from registry.storage.database import quoted
 from registry.storage.store import Store
 
@@ -31,13 +33,21 @@ _SLICE_ROWS = 4096
 Record = TypeVar("Record", AuditRecord, ResultRecord)
 
 
-def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
+def import_bundle(
+    store: Store,
+    path: Path,
+    policy: Policy,
+    shipped: Mapping[tuple[str, str], str] = MappingProxyType({}),
+    key: Path | None = None,
+) -> ImportSummary:
     """Import a bundle.
 
     Args:
         store: The registry; made, empty, if there is none.
         path: The file or folder.
         policy: What to do where file and registry disagree.
+        shipped: What loads the experts and spaces of the starter content, by kind and name: theirs alone.
+        key: A public key, whose holder must have signed the file.
 
     Returns:
         What was written. Where the file is not right or a conflict stands in the way, that is an error, and
@@ -45,7 +55,10 @@ def import_bundle(store: Store, path: Path, policy: Policy) -> ImportSummary:
     """
     store.check_place()
     with open_folder(path) if path.is_dir() else open_bundle(path) as bundle:
+        if key is not None:
+            check_signature(path, bundle.manifest.digest, read_public_key(key))
         contents = read_contents(bundle)
+        refuse_impostors(contents, shipped, str(path))
         created = not store.exists
         if created:
             make_plan(store, contents, policy, str(path))  # what is wrong is reported before anything is made
@@ -70,6 +83,7 @@ class _Import:
         self._add_history()
         for space in self._plan.new_spaces:
             self._begin()
+            self._set_origins("space", {space.space_id: space.probe_source})
             self._store.add_space(space)
         for space in self._store.spaces():
             present = self._prepare_space(space.space_id)
@@ -107,6 +121,17 @@ class _Import:
             about = {"checksum": self._bundle.manifest.digest, "on_conflict": self._policy}
             self._store.database.append("audit", audit_lines("import", [self._bundle.name], **about))
             self._noted = True
+
+    def _set_origins(self, kind: str, loaders: Mapping[str, str]) -> None:
+        """Say, before they are written, that experts or spaces came from this file."""
+        if loaders:
+            self._begin()
+            file, digest = str(self._bundle.path.resolve()), self._bundle.manifest.digest
+            at, by = utc_now(), actor()
+            write_origins(
+                self._store.database,
+                [Origin(kind, name, at, by, file, digest, loader=loader) for name, loader in loaders.items()],
+            )
 
     def _note(self, lines: Sequence[AuditRecord]) -> None:
         """Write the audit of a write that comes next."""
@@ -172,6 +197,7 @@ class _Import:
 
     def _add_experts(self) -> None:
         new, replaced = self._plan.new_experts, self._plan.replaced_experts
+        self._set_origins("expert", {expert.name: expert.loader for expert in (*new, *replaced)})
         self._note(self._lines("expert.import", [expert.name for expert in new]))
         self._store.database.append("experts", new)
         self._note(self._lines("expert.import", [expert.name for expert in replaced], replaced=True))

@@ -5,7 +5,7 @@ time of its registration is. The same is not written again. A task or an expert 
 the same, or that was removed here, is a conflict; see ``registry.options.POLICIES``. No version is overwritten.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
@@ -106,6 +106,22 @@ def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> P
         raise ConflictError(where, plan.conflicts)
     _check_results(store, contents, where)
     return plan
+
+
+def refuse_impostors(contents: Contents, shipped: Mapping[tuple[str, str], str], where: str) -> None:
+    """Refuse what has the name of shipped content and is something else.
+
+    Raises:
+        BundleError: If an expert or a space has.
+    """
+    loaders = {("expert", name): expert.loader for name, expert in contents.experts.items()}
+    loaders |= {("space", name): space.probe_source for name, space in contents.spaces.items()}
+    for (kind, name), loader in loaders.items():
+        if loader != shipped.get((kind, name), loader):
+            raise BundleError(
+                f"{where}: {kind} {name} has the name of shipped content and would load {loader}; "
+                "nothing was imported"
+            )
 
 
 def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecord]:

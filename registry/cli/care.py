@@ -1,4 +1,4 @@
-"""The commands that care for a registry: init, verify, optimize, history, export, import."""
+"""The commands that care for a registry: init, verify, optimize, history, export, import, trust."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +127,9 @@ def history(registry: "TaskRegistry", limit: int, as_json: bool) -> None:
     help="A folder can be pushed to a hub as a dataset repository.",
 )
 @click.option("--license", default="", metavar="SPDX", help="Licence of the records, for the card of a folder.")
+@click.option(
+    "--sign", type=PLACE, metavar="KEY", help="Sign it with the private Ed25519 key in this PEM file."
+)
 @json_option
 @pass_registry
 def export_registry(
@@ -139,6 +142,7 @@ def export_registry(
     no_experts: bool,
     format: ExportFormat,
     license: str,
+    sign: Path | None,
     as_json: bool,
 ) -> None:
     """Write the registry, or some tasks of it, to one file or a folder.
@@ -161,6 +165,7 @@ def export_registry(
         experts=not no_experts,
         format=format,
         license=license,
+        sign=sign,
     )
     if as_json:
         click.echo(documents.to_text(summary))
@@ -178,13 +183,27 @@ def export_registry(
     help="Where a task or expert differs from the one here: fail imports nothing, keep leaves what is here, "
     "take adds the task as the next version and replaces the expert.",
 )
+@click.option(
+    "--require-signature",
+    type=PLACE,
+    metavar="KEY",
+    help="Import only what the holder of this public key signed, a PEM file.",
+)
 @json_option
 @pass_registry
-def import_file(registry: "TaskRegistry", /, path: Path, on_conflict: Policy, as_json: bool) -> None:
+def import_file(
+    registry: "TaskRegistry",
+    /,
+    path: Path,
+    on_conflict: Policy,
+    require_signature: Path | None,
+    as_json: bool,
+) -> None:
     """Import what `t2v export` wrote.
 
     The whole file or folder is checked before anything is written. What is here already is not written again.
-    If there is no registry yet, one is created that holds just what the file has.
+    If there is no registry yet, one is created that holds just what the file has. Paths and code that it names
+    are neither opened nor run before `t2v trust` allows it.
 
     \b
     Example:
@@ -192,7 +211,7 @@ def import_file(registry: "TaskRegistry", /, path: Path, on_conflict: Policy, as
       t2v import ./from-the-hub
       t2v --registry ./team import theirs.t2v --on-conflict keep
     """
-    summary = registry.import_bundle(path, on_conflict=on_conflict)
+    summary = registry.import_bundle(path, on_conflict=on_conflict, require_signature=require_signature)
     if as_json:
         click.echo(documents.to_text(summary))
         return
@@ -203,6 +222,30 @@ def import_file(registry: "TaskRegistry", /, path: Path, on_conflict: Policy, as
     if summary.tagged:
         terminal.message(f"Added tags or aliases to {summary.tagged} versions that were here.")
     terminal.message(f"Imported {path}: {_counts(summary)}.")
+
+
+@click.command()
+@click.argument("name", metavar="[EXPERT|SPACE|FILE]", required=False)
+@json_option
+@pass_registry
+def trust(registry: "TaskRegistry", /, name: str | None, as_json: bool) -> None:
+    """Allow what was imported to be loaded, or list where it came from.
+
+    An import brings experts and spaces. Those that a library knows by name are loaded as any other. A file, a
+    folder, a Python function or TorchScript that one names is neither opened nor run before it is trusted: by
+    its name, or by the file for all that came from it. Without a name, it lists what was imported.
+
+    \b
+    Example:
+      t2v trust
+    """
+    origins = registry.origins() if name is None else registry.trust(name)
+    if as_json:
+        click.echo(documents.to_text(origins))
+    elif origins:
+        show_care.show_origins(origins)
+    else:
+        terminal.message("No expert and no space was imported.")
 
 
 def _counts(summary: Any) -> str:

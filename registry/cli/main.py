@@ -182,7 +182,7 @@ def demo() -> None:
 
 tasks.task.add_command(tasks.add_many)
 COMMANDS: tuple[click.Command, ...] = (
-    care.init, care.verify, care.optimize, care.history, care.export_registry, care.import_file,
+    care.init, care.verify, care.optimize, care.history, care.export_registry, care.import_file, care.trust,
     tasks.task, experts.expert, experts.result,
     questions.embed, questions.nearest, questions.distance, questions.recommend,
     maps.map_tasks, maps.cluster, serve.serve, completion.completion,

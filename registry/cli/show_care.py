@@ -7,7 +7,7 @@ from registry.faces.terminal import card, say, table
 from registry.wording import short, size
 
 if TYPE_CHECKING:
-    from registry.answers import OptimizedTable, Problem
+    from registry.answers import OptimizedTable, Origin, Problem
     from registry.distances import Distance
     from registry.records import AuditRecord
     from registry.task_answers import TaskHistory
@@ -154,6 +154,14 @@ def show_audit(lines: Sequence["AuditRecord"]) -> None:
             )
             for line in lines
         ],
+    )
+
+
+def show_origins(origins: Sequence["Origin"]) -> None:
+    """What was imported, from where, and who trusted it."""
+    table(
+        ("what", "name", "loads", "came from", "when (UTC)", "by", "trusted by"),
+        [(of.kind, of.name, of.loader, of.file, _minute(of.at), of.by, of.trusted_by or "-") for of in origins],
     )
 
 

@@ -1,10 +1,12 @@
 """Data specs and loaders: whether they are there, what they mean from every folder, texts or images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from registry.errors import IngestError
+from registry.answers import Origin
+from registry.errors import IngestError, UntrustedError
 from registry.ingest.translate import translated_errors
 from registry.options import LAYOUT_OPTIONS
 from registry.records import ExpertRecord, TaskRecord
@@ -129,3 +131,40 @@ def is_loadable_offline(expert: ExpertRecord) -> bool:
     from indexer.networks import offline
 
     return offline.is_loadable_offline(expert.loader, expert.cached_as)
+
+
+def names_only(loader: str) -> bool:
+    """Whether a loader is but a name that a library knows, see ``indexer.networks.loaders.names_only``."""
+    from indexer.networks import loaders
+
+    return loaders.names_only(loader)
+
+
+def is_inert(loader: str, origin: Origin | None) -> bool:
+    """Whether a registered loader must not be used: from elsewhere, no mere name, and not trusted."""
+    return bool(origin and origin.file and not origin.trusted_at) and not names_only(loader)
+
+
+@contextmanager
+def opening(kind: str, name: str, loader: str, origin: Origin | None) -> Iterator[None]:
+    """Let a registered loader be used within the block, its module not looked for in the working folder.
+
+    Raises:
+        UntrustedError: If it came from elsewhere, is no mere name, and is not trusted.
+    """
+    from indexer.networks import loaders
+
+    if origin and is_inert(loader, origin):
+        raise UntrustedError(
+            f"{kind} {name} came from {origin.file} and would load {loader}; nothing of it was opened or run: "
+            f"look at it, and allow it with `t2v trust {name}`"
+        )
+    with loaders.searching_modules(origin.folder if origin else ""):
+        yield
+
+
+def module_folder(loader: str) -> str:
+    """The working folder, if a Python loader that was just loaded has its module there; else empty."""
+    from indexer.networks import loaders
+
+    return loaders.module_folder(loader)

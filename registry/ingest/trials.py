@@ -6,14 +6,22 @@ Axes: N samples.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.answers import Trial, TrialScores
+from registry.answers import Origin, Trial, TrialScores
 from registry.errors import IngestError, RegistryError
-from registry.ingest.data import READING_SETTINGS, check_data_is_there, is_loadable_offline, reading_options
+from registry.ingest.data import (
+    READING_SETTINGS,
+    check_data_is_there,
+    is_inert,
+    is_loadable_offline,
+    opening,
+    reading_options,
+)
 from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
 from registry.recommend.prediction import Prediction
@@ -78,6 +86,7 @@ class Trials:
         download: Whether weights that are not on this machine may be fetched.
         progress: Called as ``progress(stage, done, total)``.
         on_trial: Called after each trial.
+        origins: Where experts came from, by kind and name; what is not trusted is not tried.
 
     Attributes:
         trials: What was tried, in order.
@@ -95,10 +104,11 @@ class Trials:
         download: bool = False,
         progress: Progress | None = None,
         on_trial: Callable[[Trial], None] | None = None,
+        origins: Mapping[tuple[str, str], Origin] = MappingProxyType({}),
     ) -> None:
         self.trials: list[Trial] = []
         self._experts, self._plan, self._download = experts, plan, download
-        self._progress, self._on_trial = progress, on_trial
+        self._progress, self._on_trial, self._origins = progress, on_trial, origins
         self._settings = make_settings(**reading.options)
         with translated_errors():
             from indexer.experts.few_shot import PROTOCOL
@@ -117,8 +127,9 @@ class Trials:
     ) -> TrialOutcome:
         """Try experts, the most promising first, and fold in what that gives."""
         experts = [self._experts[name] for name in names]
-        at_hand = np.array([self._download or _is_at_hand(expert) for expert in experts])
-        absent = int((untried & ~at_hand).sum())
+        inert = np.array([is_inert(expert.loader, self._origin(expert)) for expert in experts])
+        at_hand = np.array([self._download or _is_at_hand(expert) for expert in experts]) & ~inert
+        absent, untrusted = int((untried & ~at_hand & ~inert).sum()), int((untried & inert).sum())
 
         def run(place: int) -> TrialEvidence:
             return self._try(place, experts[place])
@@ -139,7 +150,13 @@ class Trials:
         if absent:
             one = "1 expert was" if absent == 1 else f"{absent} experts were"
             notes.append(f"{one} not tried, as the weights are not on this machine; --download fetches them")
+        if untrusted:
+            one = "1 expert was" if untrusted == 1 else f"{untrusted} experts were"
+            notes.append(f"{one} not tried, as an import brought paths or code: `t2v trust` lists them")
         return replace(outcome, warnings=(*outcome.warnings, *notes))
+
+    def _origin(self, expert: ExpertRecord) -> Origin | None:
+        return self._origins.get(("expert", expert.name))
 
     def by_expert(self) -> dict[str, TrialScores]:
         """What trials gave, by the name under which an expert counts."""
@@ -225,7 +242,8 @@ class Trials:
         from indexer.errors import DataError, IndexerError
 
         try:
-            return self._sample.features(expert.loader, self._progress)
+            with opening("expert", expert.name, expert.loader, self._origin(expert)):
+                return self._sample.features(expert.loader, self._progress)
         except DataError as err:
             if not self._sample.was_read:
                 raise IngestError(str(err)) from err

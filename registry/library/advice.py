@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack, cast
 from registry.answers import (
     Baseline,
     EvidenceNeighbor,
+    Origin,
     Query,
     Recommendation,
     RecommendedExpert,
@@ -18,7 +19,7 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
 from registry.index.neighbors import check_k
 from registry.ingest import trials as trial_runs
-from registry.ingest.data import takes_texts
+from registry.ingest.data import is_inert, takes_texts
 from registry.library.base import RegistryBase, heals_index
 from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
 from registry.options import DataOptions, Progress
@@ -26,6 +27,7 @@ from registry.recommend.recommend import Answer, Asking, Trier, answer
 from registry.recommend.trials import TrialPlan
 from registry.records import Content, ExpertRecord, ResultRecord, TaskRecord
 from registry.snapshots.view import Point, View
+from registry.storage.audit import read_origins
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
@@ -128,13 +130,13 @@ class Advice(RegistryBase):
         )
         names = _under_one_name(candidates, evidence.alias)
         left_out["same weights"] = len(candidates) - len(names)
-        trials = None
+        origins, trials = read_origins(self._store.database), None
         if how:
-            trials = trial_runs.Trials(names, how, plan, evidence.way, download, progress, on_trial)
+            trials = trial_runs.Trials(names, how, plan, evidence.way, download, progress, on_trial, origins)
         ranked = self._ask(view, point, evidence, names, given or {}, latest, k, trials, left_out)
         if task and record and trials:
             self._store.add_results(trials.results(task, options.get("seed") or 0))
-        answered = _as_recommendation(point.query, ranked, names, trials)
+        answered = _as_recommendation(point.query, ranked, names, trials, origins)
         return replace(answered, warnings=(*answered.warnings, *evidence.warnings))
 
     def _ask(
@@ -226,7 +228,11 @@ class Advice(RegistryBase):
 
 
 def _as_recommendation(
-    query: Query, found: Answer, names: Mapping[str, ExpertRecord], trials: "trial_runs.Trials | None"
+    query: Query,
+    found: Answer,
+    names: Mapping[str, ExpertRecord],
+    trials: "trial_runs.Trials | None",
+    origins: Mapping[tuple[str, str], Origin],
 ) -> Recommendation:
     """An answer of the model as the registry gives it."""
     tried = trials.by_expert() if trials else {}
@@ -242,7 +248,7 @@ def _as_recommendation(
                 expected_regret=line.expected_regret,
                 num_params=names[line.expert].num_params,
                 license=names[line.expert].license,
-                load=load_line(names[line.expert]),
+                load=load_line(names[line.expert], origins.get(("expert", names[line.expert].name))),
                 evidence=ShownEvidence(
                     tuple(EvidenceNeighbor(*neighbor) for neighbor in line.neighbors),
                     line.num_results,
@@ -261,8 +267,10 @@ def _as_recommendation(
     )
 
 
-def load_line(expert: ExpertRecord) -> str:
-    """One line of Python that loads the expert."""
+def load_line(expert: ExpertRecord, origin: Origin | None) -> str:
+    """One line of Python that loads the expert, or that says why it is not to be loaded."""
+    if is_inert(expert.loader, origin):
+        return f"# an import brought {expert.name}: look at it, then `t2v trust {expert.name}`"
     return f"from indexer import load_expert; network = load_expert({json.dumps(expert.loader)})"
 
 

@@ -5,15 +5,16 @@ Axes: D filters of the probe.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, Unpack
 
 from registry.answers import Query
 from registry.builtin.starter import populate
 from registry.errors import InvalidQueryError, NoRegistryError, StorageError
 from registry.index.neighbors import DamagedIndexError
-from registry.ingest.data import looks_like_data, meant_loader
+from registry.ingest.data import looks_like_data, meant_loader, names_only, opening
 from registry.ingest.prepare import embed_in_space
 from registry.ingest.translate import default_probe, default_recipe
 from registry.options import DataOptions, Progress
@@ -21,6 +22,7 @@ from registry.recommend.levels import TaskFacts
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import Point, View, choose_space
+from registry.storage.audit import read_origins
 from registry.storage.store import Store
 
 if TYPE_CHECKING:
@@ -167,6 +169,20 @@ class RegistryBase:
         pairs = ((space, store.embedding(space.space_id, task.name, task.version)) for space in store.spaces())
         return [(space, embedding) for space, embedding in pairs if embedding]
 
+    # What may be loaded
+
+    def _opening(self, kind: str, name: str, loader: str) -> AbstractContextManager[None]:
+        """Let what loads a registered expert or space be used; ``UntrustedError`` if it must not be."""
+        origin = None if names_only(loader) else read_origins(self._store.database).get((kind, name))
+        return opening(kind, name, loader, origin)
+
+    def _embedded(
+        self, data: str, space: SpaceRecord, progress: Progress | None, **options: Unpack[DataOptions]
+    ) -> "TaskEmbedding":
+        """Data embedded in a registered space, if its probe may be loaded."""
+        with self._opening("space", space.space_id, space.probe_source):
+            return embed_in_space(data, space, progress, **options)
+
     # What is asked about
 
     def _locate(
@@ -192,7 +208,7 @@ class RegistryBase:
                 f"{'is' if len(queries) == 1 else 'are'} embedded already; options say how data is read"
             )
         return [
-            point or _point(str(query), embed_in_space(str(query), view.space, progress, **options))
+            point or _point(str(query), self._embedded(str(query), view.space, progress, **options))
             for query, point in zip(queries, points, strict=True)
         ]
 

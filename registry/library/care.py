@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Problem
-from registry.errors import InvalidQueryError, StorageError
+from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Origin, Problem
+from registry.builtin.starter import shipped_loaders
+from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 from registry.records import AuditRecord
+from registry.storage.audit import note_trusted, read_origins
 
 
 class Care(RegistryBase):
@@ -77,6 +79,7 @@ class Care(RegistryBase):
         experts: bool = True,
         format: ExportFormat = "file",
         license: str = "",
+        sign: str | Path | None = None,
     ) -> ExportSummary:
         """Write the registry, or some of its tasks and what belongs to them, for ``import_bundle``.
 
@@ -91,6 +94,7 @@ class Care(RegistryBase):
             experts: Whether experts do.
             format: ``file``; or ``folder``, with a card, which can be pushed to a hub as a dataset repository.
             license: Identifier of the licence of the records, for the card.
+            sign: A PEM file with the private Ed25519 key that signs it; the signature is written beside it.
 
         Returns:
             What was written.
@@ -98,7 +102,8 @@ class Care(RegistryBase):
         Raises:
             NotFoundError: If there is no such task.
             InvalidQueryError: If the filter does not parse, no task is left, or there is no such format or
-                licence.
+                licence or key.
+            MissingExtraError: If cryptography, which signs, is not installed.
             StorageError: If there is no registry, it is damaged, or the file cannot be written.
         """
         from registry.bundles.card import check_license  # Parquet takes a while to load
@@ -114,10 +119,17 @@ class Care(RegistryBase):
             check_license(license)
         selection = Selection(tasks, where, results, experts, self.builtin)
         return export_bundle(
-            self._opened(), Path(path), selection, as_folder=format == "folder", license=license
+            self._opened(),
+            Path(path),
+            selection,
+            as_folder=format == "folder",
+            license=license,
+            key=Path(sign) if sign else None,
         )
 
-    def import_bundle(self, path: str | Path, *, on_conflict: Policy = "fail") -> ImportSummary:
+    def import_bundle(
+        self, path: str | Path, *, on_conflict: Policy = "fail", require_signature: str | Path | None = None
+    ) -> ImportSummary:
         """Bring what ``export`` wrote into this registry, which is made, empty, if it is not there.
 
         The whole file is checked before anything is written. What is here already is not written again, so an
@@ -127,11 +139,13 @@ class Care(RegistryBase):
             path: The file or folder.
             on_conflict: What to do about tasks and experts that are others here, see
                 ``registry.options.POLICIES``.
+            require_signature: A PEM file with the public key whose holder must have signed it.
 
         Returns:
             What was written.
 
         Raises:
+            MissingExtraError: If cryptography, which checks signatures, is not installed.
             BundleError: If the file or folder is no bundle, or is damaged.
             SchemaVersionError: If a newer version of this package wrote it.
             ConflictError: If something is another here and ``on_conflict`` is ``fail``; all of it is named.
@@ -142,4 +156,36 @@ class Care(RegistryBase):
 
         if on_conflict not in POLICIES:
             raise InvalidQueryError(f"on_conflict must be {' or '.join(POLICIES)}, got {on_conflict!r}")
-        return import_bundle(self._store, Path(path), on_conflict)
+        key = Path(require_signature) if require_signature else None
+        return import_bundle(self._store, Path(path), on_conflict, shipped_loaders(), key)
+
+    def origins(self) -> Records[Origin]:
+        """Where imported experts and spaces came from, by kind and name, and who trusted them.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        origins = read_origins(self._opened().database)
+        return Records(origins[key] for key in sorted(origins) if origins[key].file)
+
+    def trust(self, name: str) -> Records[Origin]:
+        """Allow what was imported to be loaded: the files that it names to be opened, its code to be run.
+
+        Args:
+            name: Of an expert or of a space, or the file that was imported, for all that came from it.
+
+        Returns:
+            What is trusted now.
+
+        Raises:
+            NotFoundError: If nothing of that name was imported.
+            StorageError: If there is no registry, or it cannot be written.
+        """
+        everything = self.origins()
+        file = str(Path(name).resolve())
+        chosen = [origin for origin in everything if origin.name == name]
+        chosen = chosen or [origin for origin in everything if origin.file == file]
+        if not chosen:
+            named = [word for origin in everything for word in (origin.name, origin.file)]
+            raise NotFoundError("imported expert, space or file", name, set(named))
+        return Records(note_trusted(self._store.database, chosen))

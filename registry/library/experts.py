@@ -9,6 +9,7 @@ from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
 from registry.experts.limits import Limits
+from registry.ingest.data import module_folder
 from registry.ingest.networks import measure_expert
 from registry.ingest.tables import read_results
 from registry.library.base import RegistryBase
@@ -16,6 +17,7 @@ from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import Progress
 from registry.records import ExpertRecord, ResultRecord
+from registry.storage.audit import note_registered
 from registry.storage.experts import new_results
 from registry.trackers.places import RECOGNISED, is_recognised, read_place
 from registry.trackers.plan import Names, plan_results
@@ -55,7 +57,10 @@ class Experts(RegistryBase):
             name, loader, source_task=source_task, source_accuracy=source_accuracy, license=license
         )
         self._create_if_missing()
-        self._store.add_experts([expert])
+        with self._store.write_lock():
+            self._store.add_experts([expert])
+            folder = module_folder(expert.loader)
+            note_registered(self._store.database, "expert", expert.name, expert.loader, folder)
         return expert
 
     def import_experts(
@@ -317,7 +322,8 @@ class Experts(RegistryBase):
             InvalidRecordError: If the weights are not those that were registered.
         """
         registered, expected = self._opened().task(task), self.expert(expert)
-        measured = measure_expert(expected.loader, registered, seed=seed, device=device, progress=progress)
+        with self._opening("expert", expert, expected.loader):
+            measured = measure_expert(expected.loader, registered, seed=seed, device=device, progress=progress)
         if expected.weights_hash not in {"", measured.weights_hash}:
             before, now = expected.weights_hash[:8], measured.weights_hash[:8]
             raise InvalidRecordError(

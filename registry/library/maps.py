@@ -14,13 +14,13 @@ from registry.caching import LastAnswers
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import ComparedTasks
 from registry.ingest import networks
-from registry.ingest.prepare import embed_in_space
 from registry.library.base import RegistryBase, heals_index
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.maps import build, clusters, profiles
 from registry.maps.files import LayoutFiles
 from registry.maps.layouts import Layouts
 from registry.options import DataOptions, Progress, ReadingOptions
+from registry.records import SpaceRecord
 from registry.snapshots.view import Point, View
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Maps(RegistryBase):
         asked = (source, target)
         view = self._view(asked, probe)
         queries = [
-            embed_in_space(query, view.space, progress, **options)
+            self._embedded(query, view.space, progress, **options)
             if isinstance(query, str) and self._registered(query, view) is None
             else query
             for query in asked
@@ -184,10 +184,15 @@ class Maps(RegistryBase):
         return profiles.profile_of(
             (str(first.query.task), str(second.query.task)),
             view.space,
-            profiles.layers_of(view.space, self._cache_folder(), networks.probe_layers),
+            profiles.layers_of(view.space, self._cache_folder(), self._probe_layers),
             (first.fisher, second.fisher),
             (errors[0], errors[1]),
         )
+
+    def _probe_layers(self, space: SpaceRecord) -> profiles.Layers:
+        """The layers of the probe of a space, if it may be loaded."""
+        with self._opening("space", space.space_id, space.probe_source):
+            return networks.probe_layers(space)
 
     def _error_of(self, point: Point) -> np.ndarray:
         """Standard error ``[D]`` of the embedding of a registered task.

@@ -95,6 +95,29 @@ class Questions(RegistryBase):
         """
         return prepare_one(data, progress, **options).embed(progress)
 
+    def embed_in(
+        self,
+        data: str,
+        probe: str | None = None,
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[DataOptions],
+    ) -> "TaskEmbedding":
+        """Embed data so that it can be compared with the tasks of a space, without remembering it.
+
+        Args:
+            data: A data spec.
+            probe: As for ``space``.
+            progress: Called as ``progress(stage, done, total)``.
+            **options: How data is read, see ``nearest``.
+
+        Raises:
+            UntrustedError: If the space was imported, and its probe is a path or code that is not trusted.
+            IngestError: If the data or the probe cannot be read.
+            NotFoundError: If no task was embedded with that probe.
+        """
+        return self._embedded(data, self._space(probe), progress, **options)
+
     def spaces(self) -> Records[SpaceRecord]:
         """The spaces that tasks were embedded in, sorted by id.
 

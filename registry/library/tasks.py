@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.ingest import manifests
+from registry.ingest.data import module_folder
 from registry.ingest.manifests import TaskRow
 from registry.ingest.many import add_rows
 from registry.ingest.prepare import prepare_one, space_record
@@ -18,6 +19,7 @@ from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import EngineOptions, ManyOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
+from registry.storage.audit import note_registered
 from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
 
 MAX_LIMIT = 1000
@@ -137,7 +139,9 @@ class Tasks(RegistryBase):
         """Make the registry, and a space in it, unless they are there."""
         store = self._create_if_missing()
         if space_id not in {space.space_id for space in store.spaces()}:
-            store.add_space(make())
+            store.add_space(space := make())
+            folder = module_folder(space.probe_source)
+            note_registered(store.database, "space", space_id, space.probe_source, folder)
 
     def tasks(self, *, where: str | None = None) -> Records[TaskRecord]:
         """The latest version of every task, in order of name.

@@ -1,5 +1,7 @@
 """Small valid records for tests; every field can be given by name."""
 
+import hashlib
+import json
 import zlib
 from typing import Any
 
@@ -25,6 +27,13 @@ def make_space(
         "domain_dim": domain_dim,
     }
     return SpaceRecord(**values | changes)
+
+
+def make_true_space(dim: int = DIM, **changes: Any) -> SpaceRecord:
+    """A space whose id is that of its description, as one that goes into a bundle must be."""
+    description = json.dumps({"probe": "tiny.test", "dim": dim}, separators=(",", ":"), sort_keys=True)
+    space_id = hashlib.blake2b(description.encode(), digest_size=8).hexdigest()
+    return make_space(space_id, **{"dim": dim, "description": description} | changes)
 
 
 def make_task(name: str = "flowers", version: int = 1, **changes: Any) -> TaskRecord:

@@ -2,12 +2,13 @@
 
 import json
 
-from builders import make_embedding, make_expert, make_result, make_space, make_task
+from builders import make_embedding, make_expert, make_result, make_task, make_true_space
 
 from registry import TaskRegistry
 from registry.storage import schema
 from registry.storage.store import Store
 
+SPACE0, SPACE1 = (make_true_space(dim).space_id for dim in (4, 6))
 SETTINGS = '{"max_samples": 2000, "seed": 0}'
 
 
@@ -15,7 +16,7 @@ def task(name, version=1, **changes):
     return make_task(name, version, **{"settings": SETTINGS} | changes)
 
 
-def add(store, name, version=1, space="space0", **changes):
+def add(store, name, version=1, space=SPACE0, **changes):
     record = task(name, version, **changes)
     dim = store.space(space).dim
     store.add_task(record, space, make_embedding(name, version, dim=dim))
@@ -25,14 +26,14 @@ def add(store, name, version=1, space="space0", **changes):
 def make_source(uri):
     """Two spaces, three tasks of which one has two versions and one is embedded in both, experts, results."""
     store = Store.create(uri)
-    store.add_space(make_space())
-    store.add_space(make_space("space1", dim=6))
+    store.add_space(make_true_space())
+    store.add_space(make_true_space(6))
     store.add_experts([make_expert(), make_expert("vit.tiny"), make_expert("builtin.net", builtin=True)])
     add(store, "flowers", tags=("plants",))
     add(store, "flowers", 2, tags=("plants", "new"), aliases=("champion",))
     add(store, "birds", num_classes=30)
-    add(store, "cars", space="space1", builtin=True)
-    store.add_embedding("space1", make_embedding("flowers", 2, dim=6))
+    add(store, "cars", space=SPACE1, builtin=True)
+    store.add_embedding(SPACE1, make_embedding("flowers", 2, dim=6))
     results = [make_result(), make_result(accuracy=0.8, seed=3), make_result("birds", "vit.tiny")]
     store.add_results([*results, make_result("cars", "builtin.net", builtin=True), make_result("cars")])
     return store

@@ -16,7 +16,6 @@ from typing import Any
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.faces import documents
-from registry.ingest.prepare import embed_in_space
 from registry.options import DEFAULT_DISTANCE, Progress
 from registry.web.jobs.requests import DATA_OPTIONS
 from registry.web.uploads.roots import allowed_path
@@ -74,7 +73,7 @@ def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"embedding": None}
     query: Any = command.get("task")
     if query is None:
-        query = embed_in_space(command["path"], registry.space(asked.pop("probe", None)), progress, **reading)
+        query = registry.embed_in(command["path"], asked.pop("probe", None), progress=progress, **reading)
         _save(query, Path(command["vectors"]))
         result["embedding"] = documents.of_embedding(query)
         reading = {}

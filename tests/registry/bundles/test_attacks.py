@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import make_embedding, make_expert, make_result, make_space, make_task
+from builders import make_embedding, make_expert, make_result, make_task, make_true_space
+from exportable import SPACE0, SPACE1
 from forgery import Forgery
 
 from registry import TaskRegistry
@@ -23,7 +24,7 @@ from registry.storage import schema
 from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 2000, "seed": 0}'
-EMBEDDINGS = "embeddings__space0"
+EMBEDDINGS = f"embeddings__{SPACE0}"
 MEMBERS = ["spaces", "tasks", "experts", "results", "audit", EMBEDDINGS]
 
 
@@ -32,11 +33,11 @@ def bundle(tmp_path_factory):
     """Two tasks, one of two versions, with an expert and a result."""
     folder = tmp_path_factory.mktemp("source")
     store = Store.create(folder / "registry")
-    store.add_space(make_space())
+    store.add_space(make_true_space())
     store.add_experts([make_expert(), make_expert("vit.tiny")])
     store.add_results([make_result(), make_result("birds", "vit.tiny", 0.5)])
     keys = [("birds", 1), ("flowers", 1), ("flowers", 2)]
-    store.add_tasks([(make_task(*key, settings=SETTINGS), make_embedding(*key)) for key in keys], "space0")
+    store.add_tasks([(make_task(*key, settings=SETTINGS), make_embedding(*key)) for key in keys], SPACE0)
     TaskRegistry(folder / "registry").export(folder / "good.t2v")
     return folder / "good.t2v"
 
@@ -118,7 +119,7 @@ def test_members_that_are_missing_are_refused(forgery, tmp_path, name):
 def test_members_that_neither_manifest_nor_archive_has_are_refused(forgery, tmp_path, name):
     del forgery.members[f"{name}.parquet"]
     message = (
-        "space space0 must have a row and a member" if name == EMBEDDINGS else f"{name}.parquet is missing"
+        f"space {SPACE0} must have a row and a member" if name == EMBEDDINGS else f"{name}.parquet is missing"
     )
     refuse(forgery.write(tmp_path / "missing.t2v"), tmp_path, message)
 
@@ -352,7 +353,7 @@ BAD_VALUES = {
     "result of nobody": ("results", "expert", ["nobody", "vit.tiny"], "nobody, which is neither in it nor"),
     "result on nothing": ("results", "task", ["nothing", "birds"], "nothing, which is neither in it nor"),
     "space name": ("spaces", "space_id", ["../x"], "cannot name a space"),
-    "space without member": ("spaces", "space_id", ["space1"], "must have a row and a member"),
+    "space without member": ("spaces", "space_id", [SPACE1], "must have a row and a member"),
     "trivial task": ("spaces", "trivial", [[0.0] * 4], "trivial must be positive everywhere"),
     "no trivial task": ("spaces", "trivial", [[]], "trivial must be 1 to"),
     "domain": ("spaces", "domain_dim", [2**40], "domain_dim must be at most 1048576"),

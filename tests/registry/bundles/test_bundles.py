@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import make_embedding, make_expert, make_result, make_space
-from exportable import SETTINGS, content, exported, imported, is_own, make_source, task
+from builders import make_embedding, make_expert, make_result, make_true_space
+from exportable import SETTINGS, SPACE0, content, exported, imported, is_own, make_source, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,7 +96,7 @@ def test_a_task_goes_with_what_belongs_to_it(source, tmp_path):
     target = Store(tmp_path / "target")
     assert [it.name for it in target.tasks()] == ["birds"]
     assert [it.name for it in target.experts()] == ["vit.tiny"]
-    assert [it.space_id for it in target.spaces()] == ["space0"]
+    assert [it.space_id for it in target.spaces()] == [SPACE0]
     subjects = {line.subject for line in target.audit() if not is_own(line) and line.action != "space.add"}
     assert subjects == {"birds@1", "vit.tiny", "vit.tiny on birds"}
     assert target.verify() == []
@@ -201,19 +201,17 @@ def test_places_that_cannot_be_written_are_told(source, tmp_path):
 
 
 def test_a_damaged_embedding_is_not_exported(source, tmp_path):
-    source.database.commit("embeddings__space0", lambda table: table.update(values={"seed": 7}))
-    with pytest.raises(StorageError, match="table embeddings__space0 is damaged: embedding of task"):
+    source.database.commit(f"embeddings__{SPACE0}", lambda table: table.update(values={"seed": 7}))
+    with pytest.raises(StorageError, match=f"table embeddings__{SPACE0} is damaged: embedding of task"):
         exported(source, tmp_path / "all.t2v")
     assert not (tmp_path / "all.t2v").exists()
 
 
 def test_embeddings_of_before_checksums_get_one(source, tmp_path):
-    source.database.commit("embeddings__space0", lambda table: table.update(values={"checksum": 0}))
+    source.database.commit(f"embeddings__{SPACE0}", lambda table: table.update(values={"checksum": 0}))
     exported(source, tmp_path / "all.t2v")
     imported(tmp_path / "all.t2v", tmp_path / "target")
-    assert (
-        Store(tmp_path / "target").embedding("space0", "birds", 1).checksum == make_embedding("birds").checksum
-    )
+    assert Store(tmp_path / "target").embedding(SPACE0, "birds", 1).checksum == make_embedding("birds").checksum
 
 
 def test_a_task_without_embedding_is_told(source, tmp_path):
@@ -278,10 +276,10 @@ def entries(draw):
 @given(written=entries(), accuracy=st.floats(0, 1), source_text=texts, time=times)
 def test_any_records_come_back(tmp_path_factory, written, accuracy, source_text, time):
     folder = tmp_path_factory.mktemp("any")
-    store = Store.create(folder / "source", lambda new: new.add_space(make_space()))
+    store = Store.create(folder / "source", lambda new: new.add_space(make_true_space()))
     store.add_experts([make_expert(created_at=time)])
     if written:
-        store.add_tasks(written, "space0")
+        store.add_tasks(written, SPACE0)
         name = written[0][0].name
         store.add_results(
             [make_result(name, accuracy=accuracy, source=source_text, created_at=time, seed=None)]

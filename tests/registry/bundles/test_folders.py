@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from exportable import content, exported, imported, is_own, make_source
+from exportable import SPACE0, SPACE1, content, exported, imported, is_own, make_source
 from extras import skip_without
 
 from registry import TaskRegistry
@@ -14,7 +14,8 @@ from registry.bundles import format as bundle_format
 from registry.errors import BundleError, InvalidQueryError, StorageError
 from registry.storage.store import Store
 
-TABLES = ["spaces", "tasks", "experts", "results", "audit", "embeddings__space0", "embeddings__space1"]
+TABLES = ["spaces", "tasks", "experts", "results", "audit"]
+TABLES += sorted(f"embeddings__{space_id}" for space_id in (SPACE0, SPACE1))
 NAMES = sorted(["README.md", "manifest.json", *(f"{name}.parquet" for name in TABLES)])
 
 
@@ -100,7 +101,7 @@ def test_the_datasets_library_opens_it(written):
 
     tasks = load_dataset(str(written / "folder"), "tasks", split="train")
     assert tasks["name"] == ["birds", "cars", "flowers", "flowers"]
-    assert len(load_dataset(str(written / "folder"), "embeddings__space0", split="train")[0]["fisher"]) == 4
+    assert len(load_dataset(str(written / "folder"), f"embeddings__{SPACE0}", split="train")[0]["fisher"]) == 4
 
 
 # Writing
@@ -112,7 +113,7 @@ def test_a_clone_of_a_repository_is_brought_up_to_date(written, folder):
     (folder / ".gitattributes").write_text("*.parquet filter=lfs")
     exported(Store(written / "source"), folder, format="folder", tasks=["cars"])
     names = {it.name for it in folder.iterdir()}
-    assert names == {*NAMES, ".git", ".gitattributes"} - {"embeddings__space0.parquet"}
+    assert names == {*NAMES, ".git", ".gitattributes"} - {f"embeddings__{SPACE0}.parquet"}
     assert not [it for it in folder.parent.iterdir() if it.name.endswith(".tmp")]
     (folder / "tasks.parquet").chmod(0o644)
     assert imported(folder, folder.parent / "target").tasks == 1
@@ -205,7 +206,7 @@ def test_further_files_are_refused(folder, tmp_path, name):
 
 
 def test_a_further_table_is_refused(folder, tmp_path):
-    shutil.copy(folder / "embeddings__space0.parquet", folder / "embeddings__other.parquet")
+    shutil.copy(folder / f"embeddings__{SPACE0}.parquet", folder / "embeddings__other.parquet")
     refuse(folder, tmp_path, "'embeddings__other.parquet' has no place in a bundle")
 
 

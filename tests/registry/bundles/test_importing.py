@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import make_embedding, make_expert, make_result, make_space
-from exportable import add, content, exported, imported, make_source
+from builders import make_embedding, make_expert, make_result, make_true_space
+from exportable import SPACE0, SPACE1, add, content, exported, imported, make_source
 from forgery import Forgery
 
 from registry.bundles import format as bundle_format
@@ -38,7 +38,7 @@ def theirs(source, tmp_path):
 def ours(tmp_path):
     """A registry whose flowers@1 and vit.tiny are others."""
     store = Store.create(tmp_path / "ours")
-    store.add_space(make_space())
+    store.add_space(make_true_space())
     store.add_experts([make_expert("vit.tiny", num_params=5, license="mit")])
     add(store, "flowers", fingerprint="ours", aliases=("champion",))
     add(store, "flowers", 2, fingerprint="ours too")
@@ -79,9 +79,9 @@ def test_take_adds_versions_and_replaces_experts(theirs, ours):
     assert ours.task("flowers@champion").version == 4
     assert ours.expert("vit.tiny").num_params == make_expert().num_params
     assert len(ours.experts()) == 3
-    embedding = ours.embedding("space0", "flowers", 3)
+    embedding = ours.embedding(SPACE0, "flowers", 3)
     assert embedding.fisher.tolist() == make_embedding("flowers", 1).fisher.tolist()
-    assert ours.embedding("space1", "flowers", 4).version == 4
+    assert ours.embedding(SPACE1, "flowers", 4).version == 4
     assert ours.verify() == []
     line = next(line for line in ours.audit("flowers") if line.subject == "flowers@3")
     assert (line.action, json.loads(line.details)["was"]) == ("task.import", "flowers@1")
@@ -149,11 +149,11 @@ def test_a_version_gets_the_embeddings_it_lacks(source, theirs, tmp_path):
     exported(source, tmp_path / "some.t2v", tasks=["birds"])
     imported(tmp_path / "some.t2v", tmp_path / "target")
     target = Store(tmp_path / "target")
-    target.add_space(make_space("space1", dim=6))
+    target.add_space(make_true_space(6))
     add(target, "flowers", 2)
     taken = imported(theirs, target.uri)
     assert (taken.tasks, taken.embeddings) == (2, 3)
-    assert len(target.embedding("space1", "flowers", 2).fisher) == 6
+    assert len(target.embedding(SPACE1, "flowers", 2).fisher) == 6
     assert "task.embed" in {line.action for line in target.audit("flowers")}
 
 
@@ -162,16 +162,16 @@ def test_a_version_gets_the_embeddings_it_lacks(source, theirs, tmp_path):
 )
 def test_a_space_that_is_another_one_here_is_refused(theirs, tmp_path, change):
     store = Store.create(tmp_path / "other")
-    store.add_space(make_space(**change))
+    store.add_space(make_true_space(**change))
     for policy in ("fail", "keep", "take"):
-        with pytest.raises(BundleError, match="space space0 is another one here"):
+        with pytest.raises(BundleError, match=f"space {SPACE0} is another one here"):
             imported(theirs, store.uri, policy)
     assert store.tasks() == []
 
 
 def test_a_trivial_task_that_differs_by_rounding_is_the_same(theirs, tmp_path):
     store = Store.create(tmp_path / "other")
-    store.add_space(make_space(trivial=np.full(4, 0.0100001, np.float32)))
+    store.add_space(make_true_space(trivial=np.full(4, 0.0100001, np.float32)))
     assert imported(theirs, store.uri).spaces == 1
 
 
@@ -285,13 +285,13 @@ def test_an_import_that_was_killed_is_finished_by_another(source, tmp_path, monk
 def test_what_another_writer_left_is_replaced(source, theirs, tmp_path):
     """An embedding without task, in a space that the file does not have: it must not come to light."""
     target = Store.create(tmp_path / "target")
-    for space in (make_space(), make_space("space1", dim=6), make_space("mine", dim=5)):
+    for space in (make_true_space(), make_true_space(6), make_true_space(5)):
         target.add_space(space)
-    target.database.append("embeddings__mine", [make_embedding("birds", dim=5)])
-    target.database.append("embeddings__space0", [make_embedding("birds", seconds=9.0)])
+    target.database.append(f"embeddings__{make_true_space(5).space_id}", [make_embedding("birds", dim=5)])
+    target.database.append(f"embeddings__{SPACE0}", [make_embedding("birds", seconds=9.0)])
     imported(theirs, target.uri)
-    assert target.embedding("mine", "birds", 1) is None
-    assert target.embedding("space0", "birds", 1).seconds == 1.5
+    assert target.embedding(make_true_space(5).space_id, "birds", 1) is None
+    assert target.embedding(SPACE0, "birds", 1).seconds == 1.5
     assert target.verify() == []
 
 

@@ -1,0 +1,181 @@
+"""What came from elsewhere is inert: no module is imported and no file opened before somebody trusts it."""
+
+import sys
+
+import numpy as np
+import pytest
+from builders import make_expert, make_result, make_true_space
+from click.testing import CliRunner
+from exportable import SPACE0, add
+from forgery import Forgery
+from PIL import Image
+
+from registry import TaskRegistry
+from registry.cli.main import main
+from registry.errors import BundleError, InvalidQueryError, NotFoundError, RegistryError, UntrustedError
+from registry.ingest.data import names_only
+from registry.storage.store import Store
+from registry.web.jobs.process import run
+
+CANARY = "canary_of_the_bundle"
+LOADERS = [f"{CANARY}:build", "torchscript:evil.pt", "resnet18@evil.pth", "timm:resnet18@evil.pt", "hf:./evil"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with a module that leaves a trace, and a small dataset."""
+    (tmp_path / f"{CANARY}.py").write_text(
+        "from pathlib import Path\n\nimport torch\nfrom torch import nn\n\nPath('RAN').touch()\n\n\n"
+        "def build():\n    torch.manual_seed(0)\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())\n"
+    )
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = generator.integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, CANARY, raising=False)
+    return tmp_path
+
+
+def imported(folder, loader):
+    """A registry that imported a file whose only space and expert are loaded by a text; and one own task."""
+    theirs = Store.create(folder / "theirs")
+    theirs.add_space(make_true_space(probe_source=loader))
+    theirs.add_experts([make_expert("vit.tiny", loader=loader)])
+    add(theirs, "flowers")
+    theirs.add_results([make_result(expert="vit.tiny")])
+    TaskRegistry(theirs.uri).export(folder / "theirs.t2v")
+    ours = TaskRegistry(folder / "ours", builtin=False)
+    ours.import_bundle(folder / "theirs.t2v")
+    add(Store(ours.uri), "mine", data=str(folder / "data"))
+    return ours
+
+
+def job(registry, kind, folder):
+    command = {"uri": str(registry.uri), "builtin": False, "kind": kind, "options": {}}
+    return run(command | {"path": str(folder / "data"), "vectors": str(folder / "v.npz")}, lambda *_: None)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_no_question_and_no_job_opens_what_an_import_named(folder, loader):
+    registry = imported(folder, loader)
+    assert registry.verify() == []
+    for question in (
+        lambda: registry.nearest("data"),
+        lambda: registry.distance("data", "flowers"),
+        lambda: registry.recommend("data"),
+        lambda: registry.embed_in("data"),
+        lambda: registry.map(["data"]),
+        lambda: registry.profile("mine", "flowers"),
+        lambda: registry.measure("mine", "vit.tiny"),
+        lambda: job(registry, "nearest", folder),
+        lambda: job(registry, "recommend", folder),
+    ):
+        with pytest.raises(UntrustedError, match=r"came from .*theirs.t2v and would load .* `t2v trust "):
+            question()
+    answer = registry.recommend("mine", num_trials=1)
+    assert any("not tried, as an import brought paths or code" in warning for warning in answer.warnings)
+    assert "load_expert" not in answer.recommendations[0].load
+    assert not (folder / "RAN").exists()
+    assert CANARY not in sys.modules
+
+
+def test_trust_allows_it_and_says_who_did(folder):
+    registry = imported(folder, f"{CANARY}:build")
+    with pytest.raises(NotFoundError, match="no imported expert, space or file is named 'nothing'"):
+        registry.trust("nothing")
+    (trusted,) = registry.trust("vit.tiny")
+    assert (trusted.kind, trusted.name, trusted.file) == ("expert", "vit.tiny", str(folder / "theirs.t2v"))
+    assert trusted.trusted_by
+    with pytest.raises(RegistryError, match=rf"no module {CANARY} on Python's path"):
+        registry.measure("mine", "vit.tiny")  # the working folder is that of no import
+    assert not (folder / "RAN").exists()
+    shown = CliRunner().invoke(main, ["--registry", str(registry.uri), "trust", "theirs.t2v"])
+    assert (shown.exit_code, SPACE0 in shown.output) == (0, True)
+    assert all(origin.trusted_at for origin in registry.origins())
+    assert registry.audit("vit.tiny")[-1].action == "trust"
+
+
+def test_what_you_register_is_yours_and_found_from_where_it_lay_alone(folder, monkeypatch):
+    registry = imported(folder, "resnet14w32.mnist")
+    Store(registry.uri).remove_expert("vit.tiny")
+    registry.add_expert(f"{CANARY}:build", name="vit.tiny")
+    assert registry.origins()[0].kind == "space"  # of the expert nothing is imported any more
+    (folder / "RAN").unlink()
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / f"{CANARY}.py").write_text("raise SystemExit(77)\n")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.syspath_prepend("")
+    monkeypatch.delitem(sys.modules, CANARY)
+    assert registry.measure("mine", "vit.tiny", record=False).accuracy > 0
+    assert sys.modules[CANARY].__file__ == str(folder / f"{CANARY}.py")
+
+
+@pytest.mark.parametrize(
+    ("loader", "is_one"),
+    [
+        ("resnet14w32.mnist", True),
+        ("resnet18.IMAGENET1K_V1", True),
+        ("timm:resnet18.a1_in1k", True),
+        ("timm:hf-hub:evil/model", False),
+        ("timm:local-dir:./evil", False),
+        ("hf:evil/model", False),
+        ("nonsense:x y", False),
+        *((loader, False) for loader in LOADERS),
+    ],
+)
+def test_names_are_told_from_paths_and_code(loader, is_one):
+    assert names_only(loader) is is_one
+
+
+def test_names_of_shipped_content_and_ids_of_spaces_are_not_believed(folder):
+    registry = TaskRegistry(folder / "team")
+    registry.init()
+    registry.export("team.t2v")
+    for table, column, message in (
+        ("spaces", "probe_source", "has the name of shipped content and would load"),
+        ("experts", "loader", "has the name of shipped content and would load"),
+        ("spaces", "description", "is not what its description says, which makes"),
+    ):
+        forgery = Forgery.of(folder / "team.t2v")
+        value = '{"probe":"x"}' if column == "description" else f"{CANARY}:build"
+        forgery.set(table, column, [value] * len(forgery.table(table)))
+        with pytest.raises(BundleError, match=message):
+            TaskRegistry(folder / "victim").import_bundle(forgery.write(folder / "evil.t2v"))
+    assert not (folder / "victim").exists()
+
+
+def test_signatures_hold_for_what_was_signed_alone(folder):
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    for name in ("ours", "other"):
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+        (folder / f"{name}.pem").write_bytes(pem)
+        public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pub").write_bytes(public)
+    source = Store.create(folder / "source")
+    source.add_space(make_true_space())
+    add(source, "flowers")
+    registry = TaskRegistry(source.uri)
+    registry.export("a.t2v", sign="ours.pem")
+    registry.export("b", format="folder", sign="ours.pem")
+    for number, path in enumerate(("a.t2v", "b")):
+        target = TaskRegistry(folder / f"target{number}")
+        with pytest.raises(BundleError, match="is no signature of it by that key; nothing was imported"):
+            target.import_bundle(path, require_signature="other.pub")
+        assert target.import_bundle(path, require_signature="ours.pub").tasks == 1
+    add(source, "birds")
+    registry.export("a.t2v")  # the signature beside it is that of the former one
+    with pytest.raises(BundleError, match=r"a.t2v.sig is no signature of it by that key"):
+        TaskRegistry(folder / "new").import_bundle("a.t2v", require_signature="ours.pub")
+    registry.export("plain.t2v")
+    with pytest.raises(BundleError, match="is not signed: there is no"):
+        TaskRegistry(folder / "new").import_bundle("plain.t2v", require_signature="ours.pub")
+    with pytest.raises(InvalidQueryError, match="is no Ed25519 public key"):
+        TaskRegistry(folder / "new").import_bundle("a.t2v", require_signature="a.t2v")
+    assert not (folder / "new").exists()
