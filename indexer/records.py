@@ -128,12 +128,30 @@ class Reading:
         split: Which split of the dataset; ``None`` for its train split if it has splits, else all of it.
         class_level: Which of the folders around an image names its class: counted from the top as 1, 2, ...,
             or from the image as -1, -2, ...; ``None`` where the layout leaves no doubt.
-        skip_bad: Whether class folders that hold no samples are left out.
+        skip_bad: Whether class folders that hold no samples are left out, and rows that name no file.
+        image_col: Column of a table, or array of a file of arrays, that holds the images.
+        text_col: Column that holds the texts.
+        label_col: Column that holds the classes; or, between commas, those that hold 0 or 1 for each label.
+        target_col: The same of numbers that were measured, for a regression.
+        split_col: Column that holds the split.
+        image_root: Folder of the images that a table names, relative to it.
+        image_suffix: What names of images end in, where a table leaves it out.
+        delimiter: What stands between the cells of a text file.
+        encoding: Encoding of a text file; ``None`` for UTF-8, or as the file says.
     """
 
     split: str | None = None
     class_level: int | None = None
     skip_bad: bool = False
+    image_col: str | None = None
+    text_col: str | None = None
+    label_col: str | None = None
+    target_col: str | None = None
+    split_col: str | None = None
+    image_root: str | None = None
+    image_suffix: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.

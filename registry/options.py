@@ -21,7 +21,17 @@ class ReadingOptions(TypedDict, total=False):
         split: Which split of the dataset; by default its train split, if it has splits.
         class_level: Which folder around an image names its class: from the top 1, 2, ..., or from the image
             -1, -2, ...; by default the layout decides, where it leaves no doubt.
-        skip_bad: Whether class folders without samples are left out.
+        skip_bad: Whether class folders without samples are left out, and rows that name no file.
+        image_col: Column of a table, or array of a file of arrays, that holds the images; for this and the next
+            four the default is what their names leave no doubt about.
+        text_col: Column that holds the texts.
+        label_col: Column of the classes; or, between commas, those that hold 0 or 1 for each label.
+        target_col: The same of numbers that were measured, for a regression.
+        split_col: Column of the split.
+        image_root: Folder of the images that a table names, relative to the table; by default where it lies.
+        image_suffix: What names of images end in, where a table leaves it out.
+        delimiter: What stands between the cells of a text file, such as ``;`` or ``tab``.
+        encoding: Encoding of a text file; by default UTF-8, or as the file says.
         channels: How images become RGB: ``auto``, ``mean``, ``tile``, or three indices such as ``3,2,1``.
         value_range: Values of images of more than 8 bits that stand for black and white.
         tolerance: Stop once the relative error of the embedding is below this, between 0 and 1.
@@ -34,6 +44,15 @@ class ReadingOptions(TypedDict, total=False):
     split: str | None
     class_level: int | None
     skip_bad: bool | None
+    image_col: str | None
+    text_col: str | None
+    label_col: str | None
+    target_col: str | None
+    split_col: str | None
+    image_root: str | None
+    image_suffix: str | None
+    delimiter: str | None
+    encoding: str | None
     channels: str | None
     value_range: tuple[float, float] | None
     tolerance: float | None
@@ -42,7 +61,20 @@ class ReadingOptions(TypedDict, total=False):
     device: str | None
 
 
-LAYOUT_OPTIONS = ("class_level",)
+TABLE_OPTIONS = (
+    "image_col",
+    "text_col",
+    "label_col",
+    "target_col",
+    "split_col",
+    "image_root",
+    "image_suffix",
+    "delimiter",
+    "encoding",
+)
+"""Fields of ``indexer.records.Reading`` that say how a table or a file of arrays is read."""
+
+LAYOUT_OPTIONS = ("class_level", *TABLE_OPTIONS)
 """Fields of ``indexer.records.Reading`` beside the split that a task remembers if they were given."""
 
 

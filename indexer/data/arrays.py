@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from indexer.data.listings import Entry, Listing, choose_split, target_names
+from indexer.data.listings import Entry, Listing, choose_split
 from indexer.errors import DataError
 from indexer.records import Kind, Reading
+from indexer.tables.labels import target_names
 
 MAX_RATIO = 200
 """How many times its size in the file an array may have; deflate makes 1,000 of zeros, images make 10."""

@@ -22,9 +22,10 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
+from indexer.data.listings import Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError, MissingLibraryError
 from indexer.records import Content, Kind, Reading
+from indexer.tables.labels import fit_float32, target_names
 
 PREFIX = "hf-data:"
 OPTIONS = ("config", "image", "label", "revision", "text")

@@ -24,8 +24,6 @@ TEXT_SUFFIX = ".txt"
 MAX_FILE_BYTES = 2**30
 """Bytes of one image file. Larger ones count as unreadable; no image of ``images.MAX_PIXELS`` needs as many."""
 
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
-
 T = TypeVar("T")
 
 
@@ -99,16 +97,6 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
     if wanted not in names:
         raise DataError(spec, f"has no split {wanted!r}; its splits are {', '.join(names)}")
     return parts[wanted]
-
-
-def target_names(count: int) -> tuple[str, ...]:
-    """Names of the T targets of a regression, which data does not name."""
-    return ("target",) if count == 1 else tuple(f"target_{index}" for index in range(count))
-
-
-def fit_float32(numbers: Iterable[float]) -> bool:
-    """Whether all numbers are finite as 32-bit floats, as targets have to be."""
-    return all(abs(number) <= MAX_FLOAT32 for number in numbers)  # which NaN is not
 
 
 def printable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Manifests: a CSV, Parquet or JSON Lines file of samples with labels or targets.
+"""Manifests: a CSV, TSV, Parquet, JSON Lines or Excel file of samples with labels or targets.
 
     path,label,split             one class each; or, if any label of the file holds "|", any number of labels
     a/1.png,red|round,train      between bars, where an empty label is none at all
@@ -6,180 +6,54 @@
     a/1.png,0.5|12
     text,label                   texts in place of files; with target or split likewise
     "Fine, thanks.",positive
+    filename,cat,dog             0 or 1 for each label
+    a/1.png,1,0
 
-Paths are relative to the manifest; the column split may be left out. Paths and labels are held in memory; texts
-are not, so their file is gone over again for every pass.
+Columns of other names are recognised or named, see ``indexer.tables.columns``. Paths are relative to the
+manifest. Rows without a sample or a label are left out and counted. Paths and labels are held in memory; texts
+are not, so their file is gone over again for every pass; nor are images in Parquet.
 """
 
 import hashlib
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from indexer.data.listings import Entry, Listing, choose_split, fit_float32, printable, read_file, target_names
-from indexer.data.tables import MAX_TEXT, table_columns, table_texts
+from indexer.data.images import IMAGE_SUFFIXES
+from indexer.data.listings import Entry, Listing, choose_split, printable, read_file
+from indexer.data.row_files import RowFiles
 from indexer.errors import DataError
-from indexer.records import Kind, Reading
-
-SEPARATOR = "|"
-EXPECTED = "expected path,label or path,target, of texts text in place of path, and optionally split"
+from indexer.records import Reading
+from indexer.tables.columns import choose_columns
+from indexer.tables.files import MAX_TEXT, cell_text, open_table
+from indexer.tables.labels import Labels, LabelSurvey
+from indexer.tables.parquet import ParquetImages
 
 
 class _Row(NamedTuple):
-    """One row of a manifest; ``place`` is its line or row number, in words, ``value`` its label or target."""
+    """One row of a manifest.
 
+    Attributes:
+        number: Counts the rows of all splits from 1.
+        place: Its line or row number, in words.
+        sample: Its path or text; of the bytes of an image ``(size, path)``.
+        labels: Cells of its labels.
+        split: Name of its split, lower case.
+    """
+
+    number: int
     place: str
-    path: str
-    value: str
+    sample: Any
+    labels: tuple[str, ...]
+    split: str
 
 
 class _File(NamedTuple):
-    """A file that a row lists."""
+    """A file that a row names."""
 
     path: Path
     size: int
-
-
-def open_manifest(spec: str, reading: Reading) -> Listing:
-    """List the files, or the texts, that a manifest names.
-
-    Raises:
-        DataError: If it cannot be parsed, a column or cell is missing or of a wrong form, a file is listed
-            twice or does not exist, or there is no such split.
-    """
-    if "text" in _manifest_columns(spec, table_columns(spec)):
-        return _open_text_manifest(spec, reading.split)
-    kind, by_split = _rows_by_split(spec)
-    by_name = choose_split(spec, by_split, reading.split)
-    files = {name: _listed_file(spec, row) for name, row in by_name.items()}
-    rows = list(by_name.values())
-    if kind == "regression":
-        class_names, entries = _with_targets(spec, files, rows)
-    else:
-        class_names, entries = _with_labels(spec, files, rows, kind)
-    return Listing(
-        spec=spec,
-        kind=kind,
-        class_names=class_names,
-        scan=lambda: entries,
-        size=lambda entry: int(entry.where.size),
-        read=lambda entry: read_file(entry.where.path),
-    )
-
-
-def _manifest_columns(spec: str, present: Sequence[str]) -> list[str]:
-    """The columns of a manifest that are read, what the samples are made of first.
-
-    Raises:
-        DataError: If one is missing or there are too many.
-    """
-    got = f"{EXPECTED}, got {','.join(present) or 'none'}"
-    if "path" in present and "text" in present:
-        raise DataError(spec, "has both a column 'path' and a column 'text'; keep the one of the samples")
-    if "path" not in present and "text" not in present:
-        raise DataError(spec, f"column 'path' is missing; {got}")
-    if "label" not in present and "target" not in present:
-        raise DataError(spec, f"column 'label' is missing; {got}")
-    if "label" in present and "target" in present:
-        raise DataError(spec, "has both a column 'label' and a column 'target'; keep the one that is the task")
-    columns = [column for column in ("path", "text", "label", "target", "split") if column in present]
-    for column in columns:
-        if present.count(column) > 1:
-            raise DataError(spec, f"has {present.count(column)} columns {column!r}; keep the one that is meant")
-    return columns
-
-
-def _rows_by_split(spec: str) -> tuple[Kind, dict[str, dict[str, _Row]]]:
-    """What the labels of the whole file are, and its rows by split ("" for none) and path.
-
-    Raises:
-        DataError: If there are no rows, a cell is empty, or a split lists a file twice.
-    """
-    by_split: dict[str, dict[str, _Row]] = {}
-    unlabelled = ""
-    kind: Kind = "single_label"
-    for place, texts in _held_texts(spec):
-        if "target" in texts:
-            kind = "regression"
-        elif SEPARATOR in texts["label"]:
-            kind = "multi_label"
-        elif not texts["label"]:
-            unlabelled = unlabelled or place
-        row = _Row(place, texts["path"], texts["target" if kind == "regression" else "label"])
-        of_split = by_split.setdefault(texts.get("split", "").lower(), {})
-        name = PurePosixPath(row.path).as_posix()
-        if name in of_split:
-            raise DataError(spec, f"{place}: path {row.path!r} is listed before; list each file once")
-        of_split[name] = row
-    if not by_split:
-        raise DataError(spec, "lists no samples; expected a row with path and label for each")
-    if unlabelled and kind == "single_label":
-        raise DataError(spec, f"{unlabelled}: label is empty")
-    return kind, by_split
-
-
-def _held_texts(spec: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Place and cells of every row as text, equal ones as one object.
-
-    Raises:
-        DataError: If they are more than should be held.
-    """
-    shared: dict[str, str] = {}
-    held = 0
-    for place, texts in table_texts(spec, _manifest_columns, optional=("label",)):
-        for column, text in texts.items():
-            if column == "path":
-                held += len(text)
-            elif text not in shared:
-                shared[text] = text
-                held += len(text)
-        if held > MAX_TEXT:
-            raise DataError(spec, f"{place}: more than {MAX_TEXT} characters are not held; split the file")
-        yield place, {column: shared.get(text, text) for column, text in texts.items()}
-
-
-def _listed_file(spec: str, row: _Row) -> _File:
-    path = Path(spec).parent / row.path
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character
-        raise DataError(spec, f"{row.place}: file {row.path!r} does not exist beside the manifest") from error
-    except OSError as error:  # such as a name that is too long
-        raise DataError(spec, f"{row.place}: file {row.path!r} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(spec, f"{row.place}: {row.path!r} is not a file")
-    return _File(path, status.st_size)
-
-
-def _with_labels(
-    spec: str, files: dict[str, _File], rows: Iterable[_Row], kind: Kind
-) -> tuple[tuple[str, ...], list[Entry]]:
-    """Names of the classes or labels, and an entry for each file."""
-    labels = [
-        _label_names(spec, row.place, row.value) if kind == "multi_label" else [row.value] for row in rows
-    ]
-    class_names = sorted({name for names in labels for name in names})
-    label_of = {name: label for label, name in enumerate(class_names)}
-    entries = [
-        Entry(name, file, tuple(sorted(label_of[label] for label in names)))
-        for (name, file), names in zip(files.items(), labels, strict=True)
-    ]
-    return tuple(printable(name) for name in class_names), entries
-
-
-def _with_targets(
-    spec: str, files: dict[str, _File], rows: Sequence[_Row]
-) -> tuple[tuple[str, ...], list[Entry]]:
-    """Names of the targets, and an entry for each file."""
-    first: tuple[str, int] | None = None
-    entries = []
-    for (name, file), row in zip(files.items(), rows, strict=True):
-        numbers = _target_numbers(spec, row.place, row.value, first)
-        first = first or (row.place, len(numbers))
-        entries.append(Entry(name, file, targets=numbers))
-    return target_names(len(entries[0].targets)), entries
 
 
 class _Text(NamedTuple):
@@ -189,155 +63,267 @@ class _Text(NamedTuple):
     content: bytes
 
 
-@dataclass(eq=False)
-class _Split:
-    """What the rows of a split hold.
+class _Bytes(NamedTuple):
+    """An image in a row of Parquet, counted from 0; ``path`` is set where it is a file of its own."""
 
-    Attributes:
-        cells: Their different labels.
-        unlabelled: Place of the first without one.
-        targets: Place and count of the first numbers.
-    """
-
-    cells: set[str] = field(default_factory=set)
-    unlabelled: str = ""
-    targets: tuple[str, int] | None = None
+    row: int
+    size: int
+    path: str
 
 
-def _open_text_manifest(spec: str, split: str | None) -> Listing:
-    """List the texts of a manifest.
-
-    The name of a sample is its row with a hash of its text, so that what was hashed of all samples changes
-    with any text.
-
-    Raises:
-        DataError: If it cannot be parsed, a cell is empty or of a wrong form, or there is no such split.
-    """
-    kind, by_split = _survey(spec)
-    wanted = choose_split(spec, by_split, split)
-    chosen = next(name for name, held in by_split.items() if held is wanted)
-    if wanted.targets is not None:
-        class_names = list(target_names(wanted.targets[1]))
-    elif kind == "multi_label":
-        class_names = sorted({name for cell in wanted.cells for name in _label_names(spec, "", cell)})
-    else:
-        class_names = sorted(wanted.cells)
-    label_of = {name: label for label, name in enumerate(class_names)}
-
-    def scan() -> Iterator[Entry]:
-        for number, (place, texts) in enumerate(_rows(spec), start=1):
-            if texts.get("split", "").lower() != chosen:
-                continue
-            text = _Text(number, texts["text"].encode())
-            name = f"{number}:{hashlib.blake2b(text.content, digest_size=8).hexdigest()}"
-            if "target" in texts:
-                yield Entry(name, text, targets=_target_numbers(spec, place, texts["target"], wanted.targets))
-                continue
-            cell = texts["label"]
-            names = _label_names(spec, place, cell) if kind == "multi_label" else [cell]
-            if unknown := [name for name in names if name not in label_of]:
-                raise DataError(spec, f"{place}: label {unknown[0]!r} is new; the file changed meanwhile")
-            yield Entry(name, text, tuple(sorted(label_of[name] for name in names)))
-
-    return Listing(
-        spec=spec,
-        kind=kind,
-        class_names=tuple(printable(name) for name in class_names),
-        scan=scan,
-        size=lambda entry: len(entry.where.content),
-        read=lambda entry: bytes(entry.where.content),
-        order=lambda entry: entry.where.number,
-        content="texts",
-    )
-
-
-def _survey(spec: str) -> tuple[Kind, dict[str, _Split]]:
-    """What the labels of the whole file are, and what its splits hold.
-
-    Raises:
-        DataError: If there are no rows, or one has no label.
-    """
-    by_split: dict[str, _Split] = {}
-    kind: Kind = "single_label"
-    held = 0
-    for place, texts in _rows(spec):
-        of_split = by_split.setdefault(texts.get("split", "").lower(), _Split())
-        if "target" in texts:
-            kind = "regression"
-            numbers = _target_numbers(spec, place, texts["target"], of_split.targets)
-            of_split.targets = of_split.targets or (place, len(numbers))
-            continue
-        cell = texts["label"]
-        if SEPARATOR in cell:
-            kind = "multi_label"
-        of_split.unlabelled = of_split.unlabelled or ("" if cell else place)
-        if cell not in of_split.cells:
-            if SEPARATOR in cell:
-                _label_names(spec, place, cell)  # a wrong one is refused with its place
-            of_split.cells.add(cell)
-            held += len(cell)
-        if held > MAX_TEXT:
-            raise DataError(spec, f"{place}: more than {MAX_TEXT} characters of labels are not held")
-    if not by_split:
-        raise DataError(spec, "lists no samples; expected a row with text and label for each")
-    unlabelled = next((held.unlabelled for held in by_split.values() if held.unlabelled), "")
-    if unlabelled and kind == "single_label":
-        raise DataError(spec, f"{unlabelled}: label is empty")
-    return kind, by_split
-
-
-def _rows(spec: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Place and cells of every row.
-
-    Raises:
-        DataError: If a text is no Unicode, as JSON allows.
-    """
-    for place, texts in table_texts(spec, _manifest_columns, optional=("label",)):
-        try:
-            texts["text"].encode()
-        except UnicodeEncodeError as error:
-            raise DataError(spec, f"{place}: text is no valid Unicode: {error.reason}") from error
-        yield place, texts
-
-
-def _label_names(spec: str, place: str, value: str) -> list[str]:
-    """Labels between bars; an empty cell is none at all.
-
-    Raises:
-        DataError: If one is empty or repeated.
-    """
-    names = [name.strip() for name in value.split(SEPARATOR)] if value else []
-    if "" in names or len(set(names)) < len(names):
-        raise DataError(spec, f"{place}: label {value!r} must be names between bars, each of them once")
-    return names
-
-
-def _target_numbers(
-    spec: str, place: str, value: str, first: tuple[str, int] | None = None
-) -> tuple[float, ...]:
-    """Numbers between bars.
+def open_manifest(spec: str, reading: Reading, within: Path | None = None) -> Listing:
+    """List the files, or the texts, that a manifest names.
 
     Args:
-        spec: The data spec, for messages.
-        place: Where the cell is, in words.
-        value: The cell.
-        first: Place and count of the numbers before it, of which all cells have equally many.
+        spec: The manifest.
+        reading: What the spec leaves open.
+        within: Folder that no file may lie outside of; ``None`` for any that the manifest names.
 
     Raises:
-        DataError: If one is no number, is not finite, or they are not as many.
+        DataError: If it cannot be parsed, a column is missing or in doubt, a cell is of a wrong form, a file is
+            listed twice or does not exist, or there is no such split.
+        MissingLibraryError: If it is an Excel file, and the library that reads these is not installed.
     """
-    try:
-        numbers = tuple(float(text) for text in value.split(SEPARATOR))
-    except ValueError as error:
-        raise DataError(
-            spec, f"{place}: target {value!r} must be a number, or several between bars such as 1.5|2"
-        ) from error
-    if not fit_float32(numbers):
-        raise DataError(spec, f"{place}: target {value!r} must be finite and fit 32-bit floats")
-    if first is not None and len(numbers) != first[1]:
-        raise DataError(
-            spec,
-            f"{place}: target {value!r} holds {len(numbers)} numbers where {first[0]} holds {first[1]}; give "
-            "every sample the same targets",
+    manifest = _Manifest(spec, reading, within)
+    return manifest.listing(choose_split(spec, manifest.survey(), reading.split))
+
+
+class _Manifest:
+    """A manifest while it is read."""
+
+    def __init__(self, spec: str, reading: Reading, within: Path | None) -> None:
+        self._spec, self._reading, self._within = spec, reading, within
+        self._table = open_table(spec, reading.encoding, reading.delimiter)
+        self._columns = choose_columns(self._table, reading, IMAGE_SUFFIXES)
+        self._is_bytes = self._columns.sample in self._table.blobs
+        self._held: list[_Row] = []
+        self._counts: dict[str, _Counts] = {}
+        named = reading.label_col is not None or reading.target_col is not None
+        self._labels = LabelSurvey(spec, self._columns.labels, self._columns.numbers, is_asked=named)
+
+    def _rows(self) -> Iterator[_Row]:
+        """Every row.
+
+        Raises:
+            DataError: If a cell is of a wrong form.
+        """
+        columns = self._columns
+        for number, (place, cells) in enumerate(self._table.rows(columns.read), start=1):
+            sample = cells[columns.sample]
+            if isinstance(sample, list | dict):
+                raise DataError(self._spec, f"{place}: {columns.sample} must be text or a number")
+            split = cell_text(cells[columns.split]).lower() if columns.split else ""
+            if columns.split and not split:
+                raise DataError(self._spec, f"{place}: {columns.split} is empty")
+            labels = tuple(cell_text(cells[name]) for name in columns.labels)
+            yield _Row(number, place, sample if self._is_bytes else cell_text(sample), labels, split)
+
+    def survey(self) -> dict[str, str]:
+        """Go over the file once; gives the names of its splits.
+
+        Raises:
+            DataError: If there are no rows, or a cell is of a wrong form.
+        """
+        is_held = self._columns.content == "images" and not self._is_bytes
+        shared: dict[Any, Any] = {}
+        held = 0
+        for row in self._rows():
+            counts = self._counts.setdefault(row.split, _Counts())
+            counts.rows += 1
+            if not row.sample:
+                counts.note("sample", row.place)
+                continue
+            self._check_lines(row)
+            if not self._labels.take(row.place, row.labels, row.split):
+                counts.note("label", row.place)
+            if is_held:
+                held += len(row.sample) + (0 if row.labels in shared else sum(map(len, row.labels)))
+                labels = shared.setdefault(row.labels, row.labels)
+                self._held.append(row._replace(labels=labels, split=shared.setdefault(row.split, row.split)))
+            if held > MAX_TEXT:
+                raise DataError(
+                    self._spec, f"{row.place}: more than {MAX_TEXT} characters are not held; split it"
+                )
+        if not self._counts:
+            what = " and ".join((self._columns.sample, self._columns.labels[0]))
+            raise DataError(self._spec, f"lists no samples; expected a row with {what} for each")
+        return {split: split for split in self._counts}
+
+    def _check_lines(self, row: _Row) -> None:
+        """Refuse paths and labels of several lines: a quote that is not closed makes them.
+
+        Raises:
+            DataError: If there is one, or a text is no Unicode.
+        """
+        paths = (row.sample,) if self._columns.content == "images" and not self._is_bytes else ()
+        if self._columns.content == "texts":
+            self._encoded(row)
+        if any("\n" in cell for cell in (*paths, *row.labels)):
+            raise DataError(
+                self._spec, f"{row.place}: a cell holds several lines; a quote before it may not be closed"
+            )
+
+    def _check_swallowed(self, labels: Labels) -> None:
+        """Refuse texts of several lines that hold rows: one of a label that is one elsewhere.
+
+        Raises:
+            DataError: If there is one.
+        """
+        for place, cells in self._table.suspects:
+            values = [cells.get(name, "") for name in self._columns.labels]
+            try:
+                is_row = any(values) and labels.of(place, values) is not None
+            except DataError:
+                continue
+            if is_row:
+                raise DataError(
+                    self._spec,
+                    f"{place}: a cell of several lines holds what looks like rows, the last labelled "
+                    f"{'|'.join(values)!r}; close the quote before it, or put two quotes for one in the text",
+                )
+
+    def listing(self, split: str) -> Listing:
+        """The samples of a split.
+
+        Raises:
+            DataError: If none is left, or a file is not there or listed twice.
+        """
+        labels = self._labels.of_split(split)
+        self._check_swallowed(labels)
+        if self._columns.content == "texts" or self._is_bytes:
+            return self._streamed(labels, split)
+        files = self._files()
+        entries: dict[str, Entry] = {}
+        counts = self._counts[split]
+        for row in self._held:
+            if row.split != split or (meant := labels.of(row.place, row.labels)) is None:
+                continue
+            try:
+                name, path, size = files.find(row.place, row.sample)
+                if name in entries:
+                    raise DataError(
+                        self._spec,
+                        f"{row.place}: path {row.sample!r} is listed before; list each file once",
+                    )
+            except DataError as error:
+                if not self._reading.skip_bad:
+                    raise
+                counts.note("listed before" if "listed before" in str(error) else "missing", row.place)
+                continue
+            entries[name] = Entry(name, _File(path, size), *meant)
+        held = list(entries.values())
+        return self._of(
+            labels,
+            split,
+            scan=lambda: held,
+            size=lambda entry: int(entry.where.size),
+            read=lambda entry: read_file(entry.where.path),
+            taken=files.taken,
         )
-    return numbers
+
+    def _files(self) -> RowFiles:
+        return RowFiles(self._spec, self._reading.image_root, self._reading.image_suffix, self._within)
+
+    def _streamed(self, labels: Labels, split: str) -> Listing:
+        """The texts or the images in the rows of a split.
+
+        The name of a text is its row with a hash of it, so that what was hashed of all samples changes with any
+        text; that of an image is its row.
+        """
+
+        def scan() -> Iterator[Entry]:
+            for row in self._rows():
+                if row.split != split or not row.sample:
+                    continue
+                if (meant := labels.of(row.place, row.labels)) is not None:
+                    yield Entry(*self._sample(row), *meant)
+
+        if not self._is_bytes:
+            return self._of(
+                labels,
+                split,
+                scan=scan,
+                size=lambda entry: len(entry.where.content),
+                read=lambda entry: bytes(entry.where.content),
+                order=lambda entry: entry.where.number,
+                content="texts",
+            )
+        images, files = ParquetImages(self._spec, self._columns.sample), self._files()
+        return self._of(
+            labels,
+            split,
+            scan=scan,
+            size=lambda entry: int(entry.where.size),
+            read=lambda entry: (
+                read_file(files.find(f"row {entry.where.row + 1}", entry.where.path)[1])
+                if entry.where.path
+                else images.read(entry.where.row)
+            ),
+            order=lambda entry: entry.where.row,
+        )
+
+    def _sample(self, row: _Row) -> tuple[str, _Text | _Bytes]:
+        """Name and place of a sample that is in the manifest itself."""
+        if self._is_bytes:
+            return str(row.number - 1), _Bytes(row.number - 1, *row.sample)
+        content = self._encoded(row)
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        return f"{row.number}:{digest}", _Text(row.number, content)
+
+    def _encoded(self, row: _Row) -> bytes:
+        """A text in UTF-8.
+
+        Raises:
+            DataError: If it is no Unicode, as JSON allows.
+        """
+        try:
+            return bytes(row.sample.encode())
+        except UnicodeEncodeError as error:
+            raise DataError(self._spec, f"{row.place}: text is no valid Unicode: {error.reason}") from error
+
+    def _of(self, labels: Labels, split: str, *, taken: tuple[str, ...] = (), **how: Any) -> Listing:
+        """A listing, and what is said of it.
+
+        Raises:
+            DataError: If no row is left.
+        """
+        counts = self._counts[split]
+        used = counts.rows - sum(
+            count
+            for reason, (count, _) in counts.left_out.items()
+            if reason != "label" or not labels.may_be_none
+        )
+        one = "image" if self._columns.content == "images" else "text"
+        words = {"sample": f"without {'an' if one == 'image' else 'a'} {one}", "label": "without a label"}
+        passed_over = {
+            f"rows {words.get(reason, reason)} (the first on {place})": count
+            for reason, (count, place) in counts.left_out.items()
+            if reason != "label" or not labels.may_be_none
+        }
+        if used <= 0:
+            why = " and ".join(f"{count} {reason}" for reason, count in passed_over.items())
+            raise DataError(self._spec, f"no row is left: {why}")
+        others = {name: other.rows for name, other in self._counts.items() if name != split}
+        splits = ", ".join(f"{rows} of {name}" for name, rows in others.items())
+        said = (f"the {counts.rows} rows of split {split!r} are read, and not {splits}",) if others else ()
+        return Listing(
+            spec=self._spec,
+            kind=labels.kind,
+            class_names=tuple(printable(name) for name in labels.class_names),
+            taken=(*self._table.taken, *self._columns.taken, *labels.taken, *taken, *said),
+            passed_over=passed_over,
+            **how,
+        )
+
+
+@dataclass(eq=False)
+class _Counts:
+    """Rows of a split: how many, and how many are left out, by reason, with the place of the first."""
+
+    rows: int = 0
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def note(self, reason: str, place: str) -> None:
+        """One more is left out."""
+        count, first = self.left_out.get(reason, (0, place))
+        self.left_out[reason] = (count + 1, first)

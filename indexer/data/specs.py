@@ -33,9 +33,7 @@ from indexer.records import Reading
 Opener = Callable[[str, Reading], Listing]
 
 FILE_OPENERS: dict[str, Opener] = {
-    ".csv": open_manifest,
-    ".jsonl": open_manifest,
-    ".parquet": open_manifest,
+    **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"), open_manifest),
     ".npz": open_npz,
     ".tar": open_tar,
 }

@@ -181,6 +181,25 @@ _how_many = together(
         help="Stop once the relative error is below this, such as 0.1. [default: use all samples]",
     ),
 )
+_columns = together(
+    click.option(
+        "--image-col", metavar="C", help="Column of a table, or array, of images. [default: by its name]"
+    ),
+    click.option("--text-col", metavar="C", help="Column of texts. [default: by its name]"),
+    click.option(
+        "--label-col", metavar="C", help="Column of classes; or A,B,C that hold 0 or 1. [default: by its name]"
+    ),
+    click.option("--target-col", metavar="C", help="Column of measured numbers, for a regression."),
+    click.option("--split-col", metavar="C", help="Column of the split. [default: by its name]"),
+    click.option(
+        "--image-root",
+        metavar="DIR",
+        help="Folder of a table's images, relative to it. [default: where it lies]",
+    ),
+    click.option("--image-suffix", metavar="S", help="What names of images end in, if a table leaves it out."),
+    click.option("--delimiter", metavar="D", help="What stands between cells: ; or tab. [default: as it fits]"),
+    click.option("--encoding", metavar="E", help="Encoding of a text file. [default: UTF-8, or as it says]"),
+)
 _how_read = together(
     click.option("--split", metavar="S", help="Split of the dataset. [default: train, if there are splits]"),
     click.option(
@@ -193,8 +212,9 @@ _how_read = together(
         "--skip-bad",
         is_flag=True,
         default=None,
-        help="Leave out class folders without samples; of add-many, also rows that are no task.",
+        help="Leave out class folders without samples and rows without a file; of add-many, bad rows.",
     ),
+    _columns,
     click.option(
         "--channels",
         metavar="RULE",

@@ -6,7 +6,7 @@
 Columns are ``name`` and ``data``, and optionally ``tags``, ``split``, ``max_samples`` and ``seed``; others are
 not looked at. Paths are relative to the file. In Parquet and JSON Lines the tags may be a list.
 
-Files are read here, bounded by size, and not by ``indexer.data.tables``: its readers stop at the first bad row
+Files are read here, bounded by size, and not by ``indexer.tables.files``: its readers stop at the first bad row
 and refuse lists, while of a manifest every bad row is named and the good ones can be taken.
 """
 

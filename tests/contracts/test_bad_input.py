@@ -66,7 +66,7 @@ def write_bad_files(root):
     write_npz(root / "objects.npz", labels=np.array([{}] * 12, dtype=object))
     write_npz(root / "lengths.npz", labels=np.array([0, 1]))
     (root / "empty.npz").write_bytes(b"")
-    (root / "no_label.csv").write_text("path,class\ngood/no/000.png,no\n")
+    (root / "no_label.csv").write_text("path,width,height\ngood/no/000.png,1,2\n")
     (root / "no_file.csv").write_text("path,label\ngood/no/000.png,no\ngood/no/nonesuch.png,yes\n")
     pa.parquet.write_table(pa.table({"path": ["good/no/000.png"]}), root / "no_label.parquet")
     write_tar(root / "flat.tar", {"0.png": encoded(noise_image(0), "PNG")})
@@ -105,7 +105,10 @@ BAD_DATA = {
     "object-arrays": ("objects.npz", "objects.npz: is not an .npz file of plain number arrays"),
     "lengths-differ": ("lengths.npz", "lengths.npz: images and labels must be equally many, got 12 and 2"),
     "empty-npz": ("empty.npz", "empty.npz: is not an .npz file of plain number arrays"),
-    "manifest-without-column": ("no_label.csv", "no_label.csv: column 'label' is missing"),
+    "manifest-without-column": (
+        "no_label.csv",
+        "the labels could be in the columns width, height; say which by",
+    ),
     "parquet-without-column": ("no_label.parquet", "no_label.parquet: column 'label' is missing"),
     "manifest-with-missing-file": (
         "no_file.csv",

@@ -64,6 +64,17 @@ class JobOptions(Body):
     split: str | None = Field(None, max_length=200)
     class_level: int | None = Field(None, ge=-100, le=100, description="Folder that names the class: 1, or -1.")
     skip_bad: bool | None = Field(None, description="Whether class folders without samples are left out.")
+    image_col: str | None = Field(None, max_length=200, description="Column, or array, of images.")
+    text_col: str | None = Field(None, max_length=200, description="Column of texts.")
+    label_col: str | None = Field(
+        None, max_length=MAX_TEXT, description="Column of classes, or A,B,C of 0 and 1."
+    )
+    target_col: str | None = Field(None, max_length=MAX_TEXT, description="Column of measured numbers.")
+    split_col: str | None = Field(None, max_length=200, description="Column of the split.")
+    image_root: str | None = Field(None, max_length=1000, description="Folder of images below the data.")
+    image_suffix: str | None = Field(None, max_length=20, description="What names of images end in.")
+    delimiter: str | None = Field(None, max_length=9, description="What stands between cells, such as tab.")
+    encoding: str | None = Field(None, max_length=40, description="Encoding of text files.")
     channels: str | None = Field(None, max_length=200)
     value_range: tuple[float, float] | None = None
     tolerance: float | None = Field(None, gt=0, lt=1)

@@ -8,9 +8,13 @@ from builders_datasets import fails, listed, noise_image, write_folder, write_ma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.data.manifests import EXPECTED
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError
+
+ELSEWHERE = (
+    "beside the manifest; --image-root and --image-suffix say where images are and how their names end, "
+    "--skip-bad leaves such rows out"
+)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -53,19 +57,26 @@ def test_parquet_manifest_with_number_labels(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", f"column 'path' is missing; {EXPECTED}, got none"),
-        ("path,class\n", f"column 'label' is missing; {EXPECTED}, got path,class"),
+        ("", "is empty; expected a header such as path,label and a row for each sample"),
+        (
+            "path,width,height\n",
+            "the labels could be in the columns width, height; say which by --label-col width",
+        ),
         (
             "path,label,target\n",
-            "has both a column 'label' and a column 'target'; keep the one that is the task",
+            (
+                "has both a column 'label' and a column 'target'; say which is the task by --label-col label "
+                "or --target-col target"
+            ),
         ),
         ("path,label\n", "lists no samples; expected a row with path and label for each"),
-        ("path,label\nx/000.png,cat\na.png,cat\n", "line 3: file 'a.png' does not exist beside the manifest"),
-        ("path,label\nx/000.png/y,cat\n", "line 2: file 'x/000.png/y' does not exist beside the manifest"),
-        ("path,label\nx,cat\n", "line 2: 'x' is not a file"),
-        ("path,label\nx/000.png,\n", "line 2: label is empty"),
-        ("path,label\nx/000.png\n", "line 2: label is empty"),
-        ("path,label\n ,cat\n", "line 2: path is empty"),
+        ("path,label\nx/000.png,cat\na.png,cat\n", f"line 3: file 'a.png' does not exist {ELSEWHERE}"),
+        ("path,label\nx/000.png/y,cat\n", f"line 2: file 'x/000.png/y' does not exist {ELSEWHERE}"),
+        ("path,label\nx,cat\n", f"line 2: 'x' is not a file; {ELSEWHERE.partition('; ')[2]}"),
+        ("path,label\nx/000.png,\n", "no row is left: 1 rows without a label (the first on line 2)"),
+        ("path,label\nx/000.png\n", "no row is left: 1 rows without a label (the first on line 2)"),
+        ("path,label\nx/000.png,nan\n", "no row is left: 1 rows without a label (the first on line 2)"),
+        ("path,label\n ,cat\n", "no row is left: 1 rows without an image (the first on line 2)"),
         ("path,label,split\nx/000.png,cat,\n", "line 2: split is empty"),
         ("path,label\nx/000.png,cat,dog\n", "line 2: more fields than columns; put quotes around commas"),
         (
@@ -77,7 +88,8 @@ def test_parquet_manifest_with_number_labels(tmp_path):
             "line 2: label 'cat|dog | cat' must be names between bars, each of them once",
         ),
         ("path,label\nx/000.png,|\n", "line 2: label '|' must be names between bars, each of them once"),
-        ("path,target\nx/000.png,\n", "line 2: target is empty"),
+        ("path,target\nx/000.png,\n", "no row is left: 1 rows without a label (the first on line 2)"),
+        ("path,target\nx/000.png,nan\n", "no row is left: 1 rows without a label (the first on line 2)"),
         (
             "path,target\nx/000.png,1|two\n",
             "line 2: target '1|two' must be a number, or several between bars such as 1.5|2",
@@ -86,7 +98,6 @@ def test_parquet_manifest_with_number_labels(tmp_path):
             "path,target\nx/000.png,1|\n",
             "line 2: target '1|' must be a number, or several between bars such as 1.5|2",
         ),
-        ("path,target\nx/000.png,nan\n", "line 2: target 'nan' must be finite and fit 32-bit floats"),
         ("path,target\nx/000.png,1|-inf\n", "line 2: target '1|-inf' must be finite and fit 32-bit floats"),
         ("path,target\nx/000.png,1e39\n", "line 2: target '1e39' must be finite and fit 32-bit floats"),
         (
@@ -139,8 +150,9 @@ def test_an_empty_label_is_none_only_beside_several(tmp_path):
     spec = write_manifest(tmp_path / "list.csv", [("x/000.png", ""), ("x/001.png", "red|blue")])
     assert listed(spec).labels.tolist() == [[0, 0], [1, 1]]
     spec = write_manifest(tmp_path / "list.csv", [("x/000.png", ""), ("x/001.png", "red")])
-    with fails(DataError, spec, "line 2: label is empty"):
-        open_dataset(spec)
+    one = open_dataset(spec)
+    assert (one.kind, one.class_names) == ("single_label", ("red",))
+    assert one.passed_over == {"rows without a label (the first on line 2)": 1}
 
 
 label_sets = st.lists(st.sets(st.sampled_from("abcde")), min_size=1, max_size=8)
@@ -179,22 +191,27 @@ def test_manifest_with_targets_is_a_regression(tmp_path, suffix):
 
 def test_parquet_manifest_names_the_row(tmp_path):
     spec = write_manifest(tmp_path / "list.parquet", [("a.png", "cat"), ("b.png", None)])
-    with fails(DataError, spec, "row 2: label is empty"):
+    with fails(DataError, spec, f"row 1: file 'a.png' does not exist {ELSEWHERE}"):
         open_dataset(spec)
+    noise_image(0).save(tmp_path / "a.png")
+    assert open_dataset(spec).passed_over == {"rows without a label (the first on row 2)": 1}
 
 
 def test_null_character_in_a_manifest_path(tmp_path):
     spec = write_manifest(tmp_path / "list.parquet", [("a\0b.png", "cat")])
-    with fails(DataError, spec, "row 1: file 'a\\x00b.png' does not exist beside the manifest"):
+    with fails(DataError, spec, f"row 1: file 'a\\x00b.png' does not exist {ELSEWHERE}"):
         open_dataset(spec)
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("list.csv", "is not a CSV file in UTF-8: "), ("list.parquet", "is not a Parquet file: ")],
+    [
+        ("list.csv", "is not a text file in UTF-8: line 2 has the byte 0xff; name its encoding by --encoding"),
+        ("list.parquet", "is not a Parquet file: "),
+    ],
 )
 def test_manifest_of_noise(tmp_path, name, problem):
     path = tmp_path / name
-    path.write_bytes(b"path,label\n\xff\xfe\x80\n")
+    path.write_bytes(b"path,label\n\xff\xfe\x81\n")
     with pytest.raises(DataError, match=re.escape(f"{path}: {problem}")):
         open_dataset(str(path))
