@@ -1,58 +1,50 @@
-"""Arrays of images and labels: .npz files and the digits of scikit-learn, held in memory.
+"""Arrays of images and labels, held in memory: .npz, .npy and .mat files, and the digits of scikit-learn.
 
-Labels are classes if they are integers ``[N]``, subsets of C labels if they are 0 and 1 ``[N, C]`` of any
-integer or boolean type, and targets of a regression if they are floats ``[N]`` or ``[N, T]``.
+Their names are ``images`` and ``labels``, or others that leave no doubt, such as ``x_train`` and ``y_train``,
+which hold the name of a split. Labels are classes if they are integers ``[N]``, subsets of C labels if they are
+0 and 1 ``[N, C]``, and targets of a regression if they are floats, see ``indexer.tables.label_arrays``.
 
 Axes: N samples, H height, W width, C channels of an image or labels, T targets.
 """
 
-import math
-import os
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 
 from indexer.data.listings import Entry, Listing, choose_split
 from indexer.errors import DataError
-from indexer.records import Kind, Reading
-from indexer.tables.labels import target_names
+from indexer.records import Reading
+from indexer.tables.array_files import Arrays, open_arrays
+from indexer.tables.columns import plain
+from indexer.tables.label_arrays import read_label_array
 
-MAX_RATIO = 200
-"""How many times its size in the file an array may have; deflate makes 1,000 of zeros, images make 10."""
-
-ALWAYS_ALLOWED_BYTES = 2**26
-"""Arrays up to this size may be of any ratio."""
-
-MAX_LABELS = 100_000
-"""Labels or targets of a sample."""
+_IMAGES = ("images", "image", "imgs", "img", "x", "xs", "data", "arr0")
+_LABELS = ("labels", "label", "y", "ys", "targets", "target", "classes", "arr1")
+_SPLITS = ("training", "train", "validation", "valid", "val", "testing", "test")
+_CHANNELS = (1, 3, 4)
 
 
-def open_npz(spec: str, reading: Reading) -> Listing:
-    """List an .npz file that holds ``images`` and ``labels``.
+def open_array_file(spec: str, reading: Reading) -> Listing:
+    """List a file of arrays that holds images and labels.
 
     Raises:
-        DataError: If it is none, the arrays are of a wrong type or shape, would not fit the memory or are far
-            larger than the file, or a split is asked for.
+        DataError: If it is none, arrays are missing or in doubt, of a wrong type or shape, would not fit the
+            memory or are far larger than the file, or there is no such split.
         OSError: If it cannot be read.
     """
-    try:
-        with Path(spec).open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-            if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
-                raise DataError(spec, "holds one unnamed array; expected images and labels, as np.savez writes")
-            with zipfile.ZipFile(file) as archive:
-                images, labels = (_npz_array(spec, archive, name) for name in ("images", "labels"))
-    except (DataError, OSError):
-        raise
-    except Exception as error:  # damaged zips and headers raise nearly anything, such as tokenize.TokenError
-        raise DataError(spec, f"is not an .npz file of plain number arrays: {error}") from error
-    _check_arrays(spec, images, labels)
-    return _array_listing(spec, images, labels, reading.split)
+    arrays = open_arrays(spec)
+    by_split = _pairs(spec, arrays, reading)
+    image_name, label_name = choose_split(spec, by_split, reading.split)
+    images, labels = arrays.read(image_name), arrays.read(label_name)
+    taken: tuple[str, ...] = ()
+    if (image_name, label_name) != ("images", "labels"):
+        taken = (f"array {image_name!r} is taken for the images and {label_name!r} for the labels",)
+        others = sorted({name for pair in by_split.values() for name in pair} - {image_name, label_name})
+        taken = (f"{taken[0]}; not read: {', '.join(others)}",) if others else taken
+    numbers = True if reading.target_col is not None else False if reading.label_col is not None else None
+    return _array_listing(spec, images, labels, numbers, label_name, taken)
 
 
 def open_digits(spec: str, reading: Reading) -> Listing:
@@ -65,123 +57,142 @@ def open_digits(spec: str, reading: Reading) -> Listing:
 
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # the values are 0 to 16
-    return _array_listing(spec, grey, digits.target, reading.split)
+    choose_split(spec, {"": grey}, reading.split)
+    return _array_listing(spec, grey, digits.target)
 
 
-def _npz_array(spec: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an .npz file, once its header is known to be true and its size to be harmless.
+def find_pair(folder: Path) -> Path | None:
+    """The .npy file of images in a folder that has labels beside it, of a training split first."""
+    names = [path.stem for path in folder.iterdir() if path.suffix.lower() == ".npy"]
+    roles = {name: _role(name) for name in names}
+    splits = {split for split, role in roles.values() if role == "labels"}
+    images = [name for name, (split, role) in roles.items() if role == "images" and split in splits]
+    first = min(images, key=lambda name: (not roles[name][0].startswith("train"), name), default=None)
+    return folder / f"{first}.npy" if first else None
+
+
+def _role(name: str) -> tuple[str, str]:
+    """The split in the name of an array, and whether it holds images or labels, as far as the name says."""
+    stem, split = plain(name), ""
+    for word in _SPLITS:
+        for rest in (stem.removeprefix(word), stem.removesuffix(word)):
+            if rest != stem and (rest in _IMAGES or rest in _LABELS) and not split:
+                stem, split = rest, word
+    return split, "images" if stem in _IMAGES else "labels" if stem in _LABELS else ""
+
+
+def _pairs(spec: str, arrays: Arrays, reading: Reading) -> dict[str, tuple[str, str]]:
+    """Names of the images and of their labels by split.
 
     Raises:
-        DataError: If it is missing, or one of the two is not so.
+        DataError: If one is missing, or there are several.
     """
-    names = archive.namelist()
-    if f"{name}.npy" not in names:
-        present = ", ".join(other.removesuffix(".npy") for other in names) or "none"
-        raise DataError(spec, f"array {name!r} is missing; expected images and labels, got {present}")
-    member = archive.getinfo(f"{name}.npy")
-    with archive.open(member) as file:
-        read_header = {(1, 0): npy.read_array_header_1_0}.get(npy.read_magic(file), npy.read_array_header_2_0)
-        shape, _, dtype = read_header(file)
-        expected = file.tell() + math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and expected != member.file_size:
+    roles: dict[str, dict[str, list[str]]] = {}
+    for name in arrays.names:
+        split, role = _role(name)
+        if role:
+            roles.setdefault(split, {}).setdefault(role, []).append(name)
+    image = reading.image_col or (Path(spec).stem if spec.lower().endswith(".npy") else None)
+    label = reading.target_col or reading.label_col
+    whole = {split: named for split, named in roles.items() if len(named) == 2}
+    if image is not None or label is not None:
+        named = roles.get(_role(image or label or "")[0], {})
+        whole = {"": named | ({"images": [image]} if image else {}) | ({"labels": [label]} if label else {})}
+    if not whole:
+        whole = {"": next(iter(roles.values()), {})}
+    return {
+        split: (_one(spec, arrays, named, "images"), _one(spec, arrays, named, "labels"))
+        for split, named in whole.items()
+    }
+
+
+def _one(spec: str, arrays: Arrays, named: dict[str, list[str]], role: str) -> str:
+    """The name of the array of a role.
+
+    Raises:
+        DataError: If there is none, or are several.
+    """
+    names, option = named.get(role, []), f"--{role[:-1]}-col"
+    names = [role] if role in names else names
+    if len(names) == 1 and names[0] in arrays.names:
+        return names[0]
+    if len(names) > 1:
         raise DataError(
-            spec, f"array {name!r} claims the shape {list(shape)} of {dtype}, which is not what the file holds"
+            spec, f"{role} could be the arrays {', '.join(names)}; say which by {option} {names[0]}"
         )
-    ratio = member.file_size / max(1, min(member.compress_size, Path(spec).stat().st_size))
-    if member.file_size > ALWAYS_ALLOWED_BYTES and ratio > MAX_RATIO:
+    present = ", ".join(arrays.names[:20]) or "none"
+    raise DataError(
+        spec,
+        f"array {(names or [role])[0]!r} is missing; expected images and labels, got {present}; "
+        f"if one of them is meant, say so by {option}",
+    )
+
+
+def _channels_last(spec: str, images: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Images with their channels in the last axis, and a sentence if they were in another.
+
+    Raises:
+        DataError: If the shape leaves a doubt.
+    """
+    if images.ndim != 4:
+        return images, ()
+    first, second, last = images.shape[1:]
+    could_be_last, could_be_first = first == second, second == last  # squares decide
+    if could_be_last == could_be_first:
+        could_be_last |= last in _CHANNELS or last < min(first, second)
+        could_be_first = not (first == second == last) and (first in _CHANNELS or first < min(second, last))
+    if could_be_last and could_be_first:
         raise DataError(
             spec,
-            f"array {name!r} is {ratio:.0f} times larger than in the file, more than {MAX_RATIO}, as in files "
-            "that are made to fill the memory; write it with np.savez, uncompressed, if it is meant",
+            f"images of shape {list(images.shape)} could have their channels in the second axis or the last; "
+            "write them as [N, H, W, C], such as by images.transpose(0, 2, 3, 1)",
         )
-    if member.file_size > _memory_bytes():
-        raise DataError(
-            spec, f"array {name!r} of {member.file_size} bytes is larger than the memory; use image files"
-        )
-    with archive.open(member) as file:
-        array: np.ndarray = npy.read_array(file, allow_pickle=False)
-        return array
+    if not could_be_first:
+        return images, ()
+    shape = f"{list(images.shape)}"
+    return np.moveaxis(images, 1, -1), (
+        f"images {shape} are taken as [N, C, H, W], their {first} channels first",
+    )
 
 
-def _memory_bytes() -> float:
-    """Memory of this machine; infinite where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return math.inf
+def _samples_first(images: np.ndarray, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Images with their number in the first axis, and a sentence if it was in the last, as MATLAB has it."""
+    if images.ndim not in (3, 4) or len(images) == count or images.shape[-1] != count:
+        return images, ()
+    said = f"images {list(images.shape)} are taken to be counted by their last axis, as {count} labels say"
+    return np.moveaxis(images, -1, 0), (said,)
 
 
-def _check_arrays(spec: str, images: np.ndarray, labels: np.ndarray) -> None:
+def _array_listing(
+    spec: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    numbers: bool | None = None,
+    name: str = "labels",
+    taken: tuple[str, ...] = (),
+) -> Listing:
     if images.dtype.kind not in "uif":
         raise DataError(spec, f"images must be integers or floats, got {images.dtype}")
+    images, moved = _samples_first(images, max(labels.shape, default=0))
     if images.ndim not in (3, 4) or not images.size:
         raise DataError(spec, f"images must be [N, H, W] or [N, H, W, C], got shape {list(images.shape)}")
-    if labels.ndim not in (1, 2) or not labels.size:
+    images, turned = _channels_last(spec, images)
+    meant = read_label_array(spec, labels, numbers, name)
+    if len(images) != len(meant.values):
         raise DataError(
-            spec,
-            "labels must be [N] classes or targets, [N, C] of 0 and 1 or [N, T] targets, "
-            f"got shape {list(labels.shape)}",
+            spec, f"images and labels must be equally many, got {len(images)} and {len(meant.values)}"
         )
-    if labels.ndim == 2 and labels.shape[1] > MAX_LABELS:
-        raise DataError(spec, f"labels have {labels.shape[1]} columns; at most {MAX_LABELS} are possible")
-    if labels.dtype.kind not in ("uif" if labels.ndim == 1 else "uifb"):
-        raise DataError(
-            spec, f"labels must be integers, or floats of a regression, got {labels.dtype}; number the classes"
-        )
-    if len(images) != len(labels):
-        raise DataError(spec, f"images and labels must be equally many, got {len(images)} and {len(labels)}")
-    if labels.dtype.kind == "f":
-        _check_targets(spec, labels)
-    elif labels.ndim == 2 and (other := labels[~np.isin(labels, (0, 1))]).size:
-        raise DataError(
-            spec, f"labels [N, C] must be 0 or 1, got {other[0]}; make classes [N], and measured numbers floats"
-        )
-
-
-def _check_targets(spec: str, targets: np.ndarray) -> None:
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused as such
-        finite = np.isfinite(targets.astype(np.float32)).reshape(len(targets), -1).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise DataError(spec, f"labels of a regression must be finite numbers, row {row} is {targets[row]}")
-
-
-def _array_listing(spec: str, images: np.ndarray, labels: np.ndarray, split: str | None) -> Listing:
-    choose_split(spec, {"": images}, split)
-    kind, class_names, entry = _label_reader(labels)
 
     def scan() -> Iterator[Entry]:
-        return (entry(row) for row in range(len(images)))
+        return (Entry(str(row), row, *meant.of(row)) for row in range(len(images)))
 
     return Listing(
         spec=spec,
-        kind=kind,
-        class_names=class_names,
+        kind=meant.kind,
+        class_names=meant.class_names,
         scan=scan,
         size=lambda entry: images[0].nbytes,
         read=lambda entry: images[entry.where],
         order=attrgetter("where"),
-    )
-
-
-def _label_reader(labels: np.ndarray) -> tuple[Kind, tuple[str, ...], Callable[[int], Entry]]:
-    """Kind, class names, and the entry of a row."""
-    if labels.dtype.kind == "f":
-        targets = labels.reshape(len(labels), -1).astype(np.float64)
-        return (
-            "regression",
-            target_names(targets.shape[1]),
-            lambda row: Entry(str(row), row, targets=tuple(targets[row].tolist())),
-        )
-    if labels.ndim == 2:
-        return (
-            "multi_label",
-            tuple(str(label) for label in range(labels.shape[1])),
-            lambda row: Entry(str(row), row, tuple(np.flatnonzero(labels[row]).tolist())),
-        )
-    classes, indices = np.unique(labels, return_inverse=True)
-    return (
-        "single_label",
-        tuple(str(label) for label in classes),
-        lambda row: Entry(str(row), row, (int(indices[row]),)),
+        taken=(*taken, *moved, *turned, *meant.taken),
     )

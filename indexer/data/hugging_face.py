@@ -16,16 +16,19 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+import numpy as np
+
 from indexer.data.listings import Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError, MissingLibraryError
 from indexer.records import Content, Kind, Reading
-from indexer.tables.labels import fit_float32, target_names
+from indexer.tables.label_arrays import ArrayLabels, hot_rows, read_hot_rows, read_label_array
+from indexer.tables.labels import fit_float32
 
 PREFIX = "hf-data:"
 OPTIONS = ("config", "image", "label", "revision", "text")
@@ -84,7 +87,7 @@ def open_hub_data(spec: str, reading: Reading) -> Listing:
         DataError: If it cannot be loaded, has no such split, or no column of samples or labels.
         MissingLibraryError: If the library is not installed.
     """
-    data = parse_hub_data(spec)
+    data = _as_asked(parse_hub_data(spec), reading)
     library = _import_datasets(spec)
     with _translated(spec, library):
         rows = choose_split(spec, _load(library, data), reading.split)
@@ -92,7 +95,7 @@ def open_hub_data(spec: str, reading: Reading) -> Listing:
         label = _label_column(library, data, rows.features, column)
         if content == "images":
             rows = rows.cast_column(column, library.Image(decode=False))
-        labels = _Labels.from_column(library, spec, label, rows)
+        labels = _Labels.from_column(library, spec, label, rows, is_number=bool(reading.target_col))
     table = rows.select_columns([column]).with_format("arrow")
 
     def scan() -> Iterator[Entry]:
@@ -114,7 +117,18 @@ def open_hub_data(spec: str, reading: Reading) -> Listing:
         read=lambda entry: _content(rows[entry.where[0]][column]),
         order=lambda entry: entry.where[0],
         content=content,
+        taken=labels.taken,
     )
+
+
+def _as_asked(data: HubData, reading: Reading) -> HubData:
+    """A data spec with the columns that were named beside it."""
+    named = {
+        "image": reading.image_col,
+        "text": reading.text_col,
+        "label": reading.target_col or reading.label_col,
+    }
+    return replace(data, options={**data.options, **{key: column for key, column in named.items() if column}})
 
 
 def _import_datasets(spec: str) -> ModuleType:
@@ -235,11 +249,13 @@ class _Labels:
         kind: What they are.
         class_names: Names of the classes, labels or targets.
         values: By row: rising indices of classes or labels, or the T targets.
+        taken: What was guessed, in a sentence.
     """
 
     kind: Kind
     class_names: tuple[str, ...]
     values: Sequence[tuple[Any, ...]] = field(repr=False)
+    taken: tuple[str, ...] = ()
 
     def entry(self, name: str, where: tuple[int, int], row: int) -> Entry:
         """The sample in a row."""
@@ -248,7 +264,9 @@ class _Labels:
         return Entry(name, where, self.values[row])
 
     @classmethod
-    def from_column(cls, library: ModuleType, spec: str, column: str, rows: Any) -> "_Labels":
+    def from_column(
+        cls, library: ModuleType, spec: str, column: str, rows: Any, *, is_number: bool = False
+    ) -> "_Labels":
         """Take the labels of a column.
 
         Raises:
@@ -264,8 +282,10 @@ class _Labels:
         lists = [cell if isinstance(cell, list) else [cell] for cell in cells]
         for row, values in enumerate(lists):
             _check_cell(spec, f"row {row}: {column}", values, names)
-        if names is None and all(isinstance(value, float) for values in lists for value in values):
-            return cls._of_numbers(spec, column, lists)
+        if names is None and not is_number and (hot := hot_rows(lists)) is not None:
+            return cls._of_array(read_hot_rows(hot))
+        if is_number or (names is None and all(isinstance(one, float) for values in lists for one in values)):
+            return cls._of_numbers(spec, column, lists, is_number=is_number)
         if names is None:
             names = tuple(sorted({str(value) for values in lists for value in values}))
             label_of = {name: label for label, name in enumerate(names)}
@@ -278,7 +298,12 @@ class _Labels:
         return cls(kind, names, [tuple(sorted(set(values))) for values in lists])
 
     @classmethod
-    def _of_numbers(cls, spec: str, column: str, lists: list[list[float]]) -> "_Labels":
+    def _of_array(cls, labels: ArrayLabels) -> "_Labels":
+        values = [max(labels.of(row), key=len) for row in range(len(labels.values))]
+        return cls(labels.kind, labels.class_names, values, labels.taken)
+
+    @classmethod
+    def _of_numbers(cls, spec: str, column: str, lists: list[list[float]], *, is_number: bool) -> "_Labels":
         for row, values in enumerate(lists):
             if len(values) != len(lists[0]):
                 raise DataError(
@@ -286,7 +311,10 @@ class _Labels:
                 )
             if not fit_float32(values):
                 raise DataError(spec, f"row {row}: {column} must be finite and fit 32-bit floats")
-        return cls("regression", target_names(len(lists[0])), [tuple(values) for values in lists])
+        array = np.array(lists)
+        if array.dtype.kind not in "uif":
+            raise DataError(spec, f"{column} holds words, and is named as numbers")
+        return cls._of_array(read_label_array(spec, array, True if is_number else None, column))
 
 
 def _check_cell(spec: str, place: str, values: Sequence[Any], names: Sequence[str] | None) -> None:

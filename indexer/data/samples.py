@@ -59,7 +59,7 @@ class Sample:
         inputs: Images, ``[n, 3, crop, crop]`` uint8, RGB; or encoded texts, ``[n, 2, L]`` int32, see
             ``indexer.networks.tokens``.
         labels: By kind of task: ``[n]`` int64, indices into ``description.class_names``, at least two of each;
-            ``[n, C]`` uint8 of 0 and 1, at least two of each label; or ``[n, T]`` float32, finite, no target
+            ``[n, C]`` uint8 of 0 and 1, at least two of each label; or ``[n, T]`` float64, finite, no target
             constant.
         description: What is known of the whole dataset.
     """

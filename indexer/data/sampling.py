@@ -121,11 +121,11 @@ def _hash(text: str) -> int:
 
 
 def label_array(dataset: Listing, entries: Sequence[Entry]) -> np.ndarray:
-    """Labels of entries by kind: ``[n]`` int64, ``[n, C]`` uint8 of 0 and 1, or ``[n, T]`` float32."""
+    """Labels of entries by kind: ``[n]`` int64, ``[n, C]`` uint8 of 0 and 1, or ``[n, T]`` float64."""
     if dataset.kind == "single_label":
         return np.array([entry.labels[0] for entry in entries], np.int64)
     if dataset.kind == "regression":
-        return np.array([entry.targets for entry in entries], np.float32)
+        return np.array([entry.targets for entry in entries], np.float64)
     labels = np.zeros((len(entries), len(dataset.class_names)), np.uint8)
     for row, entry in enumerate(entries):
         labels[row, list(entry.labels)] = 1

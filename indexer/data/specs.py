@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from indexer.data.arrays import open_digits, open_npz
+from indexer.data.arrays import open_array_file, open_digits
 from indexer.data.folders import open_folder
 from indexer.data.hugging_face import PREFIX, HubData, open_hub_data, parse_hub_data
 from indexer.data.listings import Listing, system_errors
@@ -34,7 +34,7 @@ Opener = Callable[[str, Reading], Listing]
 
 FILE_OPENERS: dict[str, Opener] = {
     **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"), open_manifest),
-    ".npz": open_npz,
+    **dict.fromkeys((".npz", ".npy", ".mat"), open_array_file),
     ".tar": open_tar,
 }
 SUPPORTED_KINDS = (

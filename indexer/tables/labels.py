@@ -22,6 +22,7 @@ MISSING = frozenset(("", "nan", "<na>", "nat", "#n/a"))
 DOUBTFUL = frozenset(("na", "n/a", "none", "null"))
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _FEW = 20
+_MAX_WHOLE = 2**53  # up to here each whole number has a float of its own
 _ALIKE_NAMED = 3
 
 
@@ -272,6 +273,15 @@ def _of_names(names: Sequence[str]) -> Iterable[str]:
         yield f"{doubtful[0]!r} is taken for the name of a class; leave the cell empty where there is none"
 
 
+def _are_cut(cell: str, numbers: Sequence[float]) -> bool:
+    """Whether a whole number in a cell has no float of its own."""
+    texts = [text.strip() for text in cell.split(SEPARATOR)]
+    return any(
+        text.lstrip("+-").isdecimal() and int(text) != number
+        for text, number in zip(texts, numbers, strict=True)
+    )
+
+
 def _is_number(text: str) -> bool:
     try:
         return not math.isnan(float(text))
@@ -309,6 +319,10 @@ def numbers_of(spec: str, place: str, cell: str, first: tuple[str, int] | None =
         raise DataError(
             spec, f"{place}: target {cell!r} must be a number, or several between bars such as 1.5|2"
         ) from error
+    if any(abs(number) >= _MAX_WHOLE for number in numbers) and _are_cut(cell, numbers):
+        raise DataError(
+            spec, f"{place}: target {cell!r} is beyond 2**53, where floats tell only some numbers apart"
+        )
     if not fit_float32(numbers):
         raise DataError(spec, f"{place}: target {cell!r} must be finite and fit 32-bit floats")
     if first is not None and len(numbers) != first[1]:

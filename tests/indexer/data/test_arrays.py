@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from builders_datasets import fails, listed, write_npz
 
+from indexer.data.arrays import find_pair
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
@@ -29,10 +30,26 @@ PICKLED = "Object arrays cannot be loaded when allow_pickle=False"
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
-        ({"images": None}, "array 'images' is missing; expected images and labels, got labels"),
         (
-            {"labels": None, "y": np.arange(3)},
-            "array 'labels' is missing; expected images and labels, got images, y",
+            {"images": None},
+            (
+                "array 'images' is missing; expected images and labels, got labels; if one of them is meant, "
+                "say so by --image-col"
+            ),
+        ),
+        (
+            {"labels": None, "z": np.arange(3)},
+            (
+                "array 'labels' is missing; expected images and labels, got images, z; if one of them is "
+                "meant, say so by --label-col"
+            ),
+        ),
+        (
+            {"images": np.zeros((12, 3, 32, 3), np.uint8)},
+            (
+                "images of shape [12, 3, 32, 3] could have their channels in the second axis or the last; "
+                "write them as [N, H, W, C], such as by images.transpose(0, 2, 3, 1)"
+            ),
         ),
         ({"images": np.zeros((12, 5, 4), bool)}, "images must be integers or floats, got bool"),
         ({"images": np.zeros((12, 5, 4), complex)}, "images must be integers or floats, got complex128"),
@@ -45,12 +62,8 @@ PICKLED = "Object arrays cannot be loaded when allow_pickle=False"
             "images must be [N, H, W] or [N, H, W, C], got shape [0, 5, 4]",
         ),
         (
-            {"labels": np.array(["a"] * 12)},
-            "labels must be integers, or floats of a regression, got <U1; number the classes",
-        ),
-        (
-            {"labels": np.zeros(12, bool)},
-            "labels must be integers, or floats of a regression, got bool; number the classes",
+            {"labels": np.zeros(12, complex)},
+            "labels must be integers, words, or floats of a regression, got complex128",
         ),
         (
             {"labels": np.array([[0, 1]] * 11 + [[1, 7]])},
@@ -98,8 +111,7 @@ def test_npz_of_floats_is_a_regression(tmp_path, shape, names, dtype):
     labels = np.random.default_rng(0).normal(size=shape).astype(dtype)
     found = listed(write_npz(tmp_path / "a.npz", labels=labels))
     assert (found.kind, found.class_names) == ("regression", names)
-    assert found.labels.dtype == np.float32
-    assert np.array_equal(found.labels, labels.reshape(12, -1).astype(np.float32))
+    assert np.array_equal(found.labels, labels.reshape(12, -1).astype(np.float64))
 
 
 def test_npz_ignores_other_arrays(tmp_path):
@@ -142,3 +154,136 @@ def test_digits_use_the_whole_range():
     assert len(dataset.names) == 1797
     pixels = np.stack([dataset.read(row) for row in range(50)])
     assert (pixels.dtype, pixels.shape, pixels.min(), pixels.max()) == (np.uint8, (50, 8, 8), 0, 255)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+CLASSES = np.arange(60) % 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "names", "said"),
+    [
+        (CLASSES[:, None], "single_label", ("0", "1", "2"), ""),
+        (
+            CLASSES.astype(float),
+            "single_label",
+            ("0", "1", "2"),
+            "labels are whole numbers as floats, taken for 3",
+        ),
+        (np.eye(4, dtype=np.float32)[CLASSES], "single_label", ("0", "1", "2"), "(one-hot)"),
+        (np.eye(3, dtype=bool)[CLASSES], "single_label", ("0", "1", "2"), "(one-hot)"),
+        (
+            (np.eye(3) + np.eye(3)[::-1] > 0)[CLASSES] * 1.0,
+            "multi_label",
+            ("0", "1", "2"),
+            "taken for several labels",
+        ),
+        (np.array(["a", "b"])[CLASSES % 2], "single_label", ("a", "b"), ""),
+        (CLASSES == 1, "single_label", ("False", "True"), ""),
+        (np.full((60, 2), 0.5), "regression", ("target_0", "target_1"), "rows of labels add up to 1"),
+        (100.0 * CLASSES, "regression", ("target",), ""),
+    ],
+)
+def test_labels_are_classes_or_numbers_and_what_was_guessed_is_said(tmp_path, labels, kind, names, said):
+    dataset = open_dataset(str(write_npz(tmp_path / "a.npz", images=PIXELS, labels=labels)))
+    assert (dataset.kind, dataset.class_names) == (kind, names)
+    assert said in " ".join(dataset.taken)
+    assert bool(said) == bool(dataset.taken)
+
+
+def test_named_arrays_settle_what_labels_are(tmp_path):
+    path = write_npz(tmp_path / "a.npz", images=PIXELS, labels=CLASSES * 1.0, age=CLASSES * 10)
+    assert open_dataset(str(path), target_col="labels").kind == "regression"
+    assert open_dataset(str(path), target_col="age").kind == "regression"
+    assert open_dataset(str(path), label_col="age").class_names == ("0", "10", "20")
+    with pytest.raises(DataError, match=r"labels are named as classes, and hold 0\.5"):
+        open_dataset(str(write_npz(path, images=PIXELS, labels=CLASSES / 2)), label_col="labels")
+    with pytest.raises(DataError, match=r"images could be the arrays x, data; say which by --image-col x$"):
+        open_dataset(str(write_npz(path, images=None, labels=CLASSES, x=PIXELS, data=PIXELS)))
+
+
+@pytest.mark.parametrize(
+    "names", [("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("X{}", "y{}"), ("{}Data", "{}Targets")]
+)
+def test_splits_in_the_names_of_arrays(tmp_path, names):
+    arrays = {"images": None, "labels": None}
+    for split, count in (("train", 40), ("test", 20)):
+        arrays |= {names[0].format(split): PIXELS[:count], names[1].format(split): CLASSES[:count, None]}
+    path = write_npz(tmp_path / "a.npz", **arrays)
+    train, test = open_dataset(str(path)), open_dataset(str(path), split="test")
+    assert [len(list(listing.scan())) for listing in (train, test)] == [40, 20]
+    image, label, *others = (name.format(split) for split in ("train", "test") for name in names)
+    assert train.taken == (
+        (
+            f"array {image!r} is taken for the images and {label!r} for the labels; not read: "
+            f"{', '.join(sorted(others))}"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "read"),
+    [
+        ((3, 32, 32), (32, 32, 3)),
+        ((1, 28, 28), (28, 28, 1)),
+        ((12, 64, 64), (64, 64, 12)),
+        ((3, 20, 30), (20, 30, 3)),
+        ((4, 4, 3), (4, 4, 3)),
+        ((20, 30, 12), (20, 30, 12)),
+        ((3, 3, 3), (3, 3, 3)),
+    ],
+)
+def test_channels_first_are_recognised_and_said(tmp_path, shape, read):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, *shape), dtype=np.uint8)
+    found = listed(write_npz(tmp_path / "a.npz", images=pixels))
+    assert found.read(5).shape == read
+    assert np.array_equal(found.read(5), pixels[5] if shape == read else np.moveaxis(pixels[5], 0, -1))
+    said = f"images {[12, *shape]} are taken as [N, C, H, W], their {shape[0]} channels first"
+    assert found.dataset.taken == (() if shape == read else (said,))
+
+
+def test_pairs_of_npy_files(tmp_path):
+    for image, label in (("images", "labels"), ("X_train", "y_train")):
+        np.save(tmp_path / f"{image}.npy", PIXELS)
+        np.save(tmp_path / f"{label}.npy", CLASSES)
+        found = listed(tmp_path / f"{image}.npy")
+        assert found.labels.tolist() == CLASSES.tolist()
+        assert np.array_equal(found.read(3), PIXELS[3])
+    assert find_pair(tmp_path).name == "X_train.npy"
+    np.save(tmp_path / "kinds.npy", CLASSES)
+    assert len(listed(tmp_path / "images.npy", label_col="kinds").names) == 60
+    (tmp_path / "alone").mkdir()
+    np.save(tmp_path / "alone/images.npy", PIXELS)
+    with pytest.raises(DataError, match="array 'labels' is missing; expected images and labels, got images"):
+        open_dataset(str(tmp_path / "alone/images.npy"))
+
+
+def test_matlab_files_count_images_by_their_last_axis(tmp_path):
+    from scipy import io
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3, 60), dtype=np.uint8)
+    io.savemat(tmp_path / "a.mat", {"X": pixels, "y": CLASSES[:, None] + 1}, do_compression=True)
+    found = listed(tmp_path / "a.mat")
+    assert (found.class_names, len(found.names)) == (("1", "2", "3"), 60)
+    assert np.array_equal(found.read(7), pixels[..., 7])
+    assert "counted by their last axis" in " ".join(found.dataset.taken)
+    (tmp_path / "b.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(600))
+    with fails(DataError, tmp_path / "b.mat", "is a MATLAB file of version 7.3; save it by save(..., '-v7')"):
+        open_dataset(str(tmp_path / "b.mat"))
+    (tmp_path / "c.mat").write_bytes(b"noise" * 100)
+    with pytest.raises(DataError, match="is not a MATLAB file"):
+        open_dataset(str(tmp_path / "c.mat"))
+
+
+def test_targets_that_are_close_stay_apart(tmp_path):
+    for numbers in (1.7e9 + np.arange(60), 2459000.5 + np.arange(60) / 1440):
+        found = listed(write_npz(tmp_path / "a.npz", images=PIXELS, labels=numbers))
+        assert len(np.unique(found.labels)) == 60
+    path = write_npz(tmp_path / "b.npz", images=PIXELS, labels=2**53 + np.arange(60))
+    with pytest.raises(
+        DataError, match=r"labels hold numbers beyond 2\*\*53, of which floats tell only some apart"
+    ):
+        open_dataset(str(path), target_col="labels")
+    (tmp_path / "c.csv").write_text("text,target\na,9007199254740993\nb,1\n")
+    with pytest.raises(DataError, match=r"line 2: target '9007199254740993' is beyond 2\*\*53"):
+        open_dataset(str(tmp_path / "c.csv"))

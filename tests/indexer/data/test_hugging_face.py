@@ -121,6 +121,22 @@ def test_kinds_of_labels(tmp_path: Path, values: list, kind: str, names: tuple[s
     assert found.labels.tolist() == first
 
 
+def test_lists_of_zeros_and_ones_are_several_labels_and_never_numbers(tmp_path: Path):
+    several = [[1, 0], [1, 1], [0, 0], [0, 1]] * 3
+    for number, lists in enumerate((several, [[float(one) for one in row] for row in several])):
+        reviews(labels=lists).save_to_disk(tmp_path / str(number))
+        found = listed(f"hf-data:{tmp_path}/{number}?label=labels")
+        assert (found.kind, found.class_names, found.labels.tolist()) == ("multi_label", ("0", "1"), several)
+    reviews(labels=[[1.0, 0.0], [0.0, 1.0]] * 6).save_to_disk(tmp_path / "one")
+    one = listed(f"hf-data:{tmp_path}/one?label=labels")
+    assert (one.kind, one.labels.tolist()) == ("single_label", [0, 1] * 6)
+    assert "(one-hot)" in one.dataset.taken[0]
+    reviews(kind=[0.0, 1.0, 2.0] * 4).save_to_disk(tmp_path / "floats")
+    spec = f"hf-data:{tmp_path}/floats"
+    assert open_dataset(spec, label_col="kind").class_names == ("0", "1", "2")
+    assert open_dataset(spec, target_col="kind").kind == "regression"
+
+
 def test_columns_that_are_meant_are_named(tmp_path: Path):
     table = reviews(4, body=["w", "x", "y", "z"]).rename_column("text", "title")
     table.save_to_disk(tmp_path / "saved")

@@ -182,7 +182,7 @@ def test_manifest_with_targets_is_a_regression(tmp_path, suffix):
     )
     assert (one.kind, one.class_names) == ("regression", ("target",))
     assert one.labels.tolist() == [[-1.0], [3.0], [2.5]]
-    assert one.labels.dtype == np.float32
+    assert one.labels.dtype == np.float64
     rows = [(f"x/{number:03d}.png", f"{number} | {number}.5") for number in range(3)]
     two = listed(write_manifest(tmp_path / f"two{suffix}", rows, ("path", "target")))
     assert two.class_names == ("target_0", "target_1")

@@ -1,0 +1,160 @@
+"""Files of named arrays: .npz, .npy files beside each other, and .mat; each is checked before it is read."""
+
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from indexer.errors import DataError
+
+MAX_RATIO = 200
+"""How many times its size in the file an array may have; deflate makes 1,000 of zeros, images make 10."""
+
+ALWAYS_ALLOWED_BYTES = 2**26
+"""Arrays up to this size may be of any ratio."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A file of arrays, of which none is held.
+
+    Attributes:
+        names: Their names, in order.
+        read: From a name to the array.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[str], np.ndarray] = field(repr=False)
+
+
+def open_arrays(spec: str) -> Arrays:
+    """Open a file of arrays, by its suffix; of ``.npy`` all in the same folder, by their names without suffix.
+
+    Raises:
+        DataError: If it is no such file.
+        OSError: If it cannot be read.
+    """
+    return {".npz": _open_npz, ".npy": _open_npy, ".mat": _open_mat}[Path(spec).suffix.lower()](spec)
+
+
+def _open_npz(spec: str) -> Arrays:
+    def read(name: str) -> Any:
+        return _quietly(spec, ".npz file of plain number arrays", lambda: _read_member(spec, name))
+
+    def names() -> tuple[str, ...]:
+        with Path(spec).open("rb") as file:
+            if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+                raise DataError(spec, "holds one unnamed array; expected images and labels, as np.savez writes")
+            with zipfile.ZipFile(file) as archive:
+                return tuple(name.removesuffix(".npy") for name in archive.namelist())
+
+    return Arrays(_quietly(spec, ".npz file of plain number arrays", names), read)
+
+
+def _open_npy(spec: str) -> Arrays:
+    files = {path.stem: path for path in sorted(Path(spec).parent.iterdir()) if path.suffix.lower() == ".npy"}
+
+    def read(name: str) -> np.ndarray:
+        with files[name].open("rb") as file:
+            size = files[name].stat().st_size
+            _check_size(spec, name, _claimed(spec, name, file, size), size, size)
+            file.seek(0)
+            return npy.read_array(file, allow_pickle=False)
+
+    return Arrays(tuple(files), lambda name: _quietly(spec, ".npy file of plain numbers", lambda: read(name)))
+
+
+def _open_mat(spec: str) -> Arrays:
+    from scipy import io
+
+    def listed() -> Mapping[str, tuple[int, ...]]:
+        try:
+            return {name: shape for name, shape, _ in io.whosmat(spec)}
+        except NotImplementedError as error:
+            raise DataError(spec, "is a MATLAB file of version 7.3; save it by save(..., '-v7')") from error
+
+    shapes = _quietly(spec, "MATLAB file", listed)
+
+    def read(name: str) -> np.ndarray:
+        _check_size(spec, name, math.prod(shapes[name]), 8 * math.prod(shapes[name]), Path(spec).stat().st_size)
+        return np.asarray(_quietly(spec, "MATLAB file", lambda: io.loadmat(spec, variable_names=[name])[name]))
+
+    return Arrays(tuple(shapes), read)
+
+
+def _quietly(spec: str, kind: str, read: Callable[[], Any]) -> Any:
+    """What reading gives.
+
+    Raises:
+        DataError: In place of whatever a damaged file makes a library raise.
+        OSError: If the file cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            return read()
+    except (DataError, OSError):
+        raise
+    except Exception as error:  # damaged zips and headers raise nearly anything, such as tokenize.TokenError
+        raise DataError(spec, f"is not an {kind}: {error}".replace("an MATLAB", "a MATLAB")) from error
+
+
+def _read_member(spec: str, name: str) -> np.ndarray:
+    """An array of an .npz file, once its header is known to be true and its size to be harmless."""
+    with zipfile.ZipFile(spec) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        with archive.open(member) as file:
+            claimed = _claimed(spec, name, file, member.file_size)
+        held = min(member.compress_size, Path(spec).stat().st_size)
+        _check_size(spec, name, claimed, member.file_size, held)
+        with archive.open(member) as file:
+            array: np.ndarray = npy.read_array(file, allow_pickle=False)
+            return array
+
+
+def _claimed(spec: str, name: str, file: Any, size: int) -> int:
+    """Bytes that an array has by its header.
+
+    Raises:
+        DataError: If the file holds another number.
+    """
+    read_header = {(1, 0): npy.read_array_header_1_0}.get(npy.read_magic(file), npy.read_array_header_2_0)
+    shape, _, dtype = read_header(file)
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and expected != size:
+        raise DataError(
+            spec, f"array {name!r} claims the shape {list(shape)} of {dtype}, which is not what the file holds"
+        )
+    return int(expected)
+
+
+def _check_size(spec: str, name: str, claimed: int, size: int, held: int) -> None:
+    """Refuse an array that would fill the memory.
+
+    Raises:
+        DataError: If it would.
+    """
+    ratio = size / max(1, held)
+    if size > ALWAYS_ALLOWED_BYTES and ratio > MAX_RATIO:
+        raise DataError(
+            spec,
+            f"array {name!r} is {ratio:.0f} times larger than in the file, more than {MAX_RATIO}, as in files "
+            "that are made to fill the memory; write it with np.savez, uncompressed, if it is meant",
+        )
+    if max(size, claimed) > _memory_bytes():
+        raise DataError(spec, f"array {name!r} of {size} bytes is larger than the memory; use image files")
+
+
+def _memory_bytes() -> float:
+    """Memory of this machine; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
