@@ -62,7 +62,7 @@ def write_bad_folders(root):
 
 
 def write_bad_files(root):
-    write_npz(root / "word_labels.npz", labels=np.array(["a"] * 12))
+    write_npz(root / "complex_labels.npz", labels=np.zeros(12, complex))
     write_npz(root / "objects.npz", labels=np.array([{}] * 12, dtype=object))
     write_npz(root / "lengths.npz", labels=np.array([0, 1]))
     (root / "empty.npz").write_bytes(b"")
@@ -98,9 +98,9 @@ BAD_DATA = {
         "hollow",
         "hollow: 1 of 4 sampled files cannot be decoded, more than a tenth: yes/001.jpg",
     ),
-    "word-labels": (
-        "word_labels.npz",
-        "word_labels.npz: labels must be integers, or floats of a regression, got <U1",
+    "complex-labels": (
+        "complex_labels.npz",
+        "complex_labels.npz: labels must be integers, words, or floats of a regression, got complex128",
     ),
     "object-arrays": ("objects.npz", "objects.npz: is not an .npz file of plain number arrays"),
     "lengths-differ": ("lengths.npz", "lengths.npz: images and labels must be equally many, got 12 and 2"),
