@@ -223,7 +223,7 @@ class RowProcess:
         covariances = np.stack([self.kernel.to_query(cell, base, task, distances) for cell in self.cells])
         mean = covariances[0] @ self._static
         weighted = self.weights[:, None] * covariances
-        mean[self._near] = weighted.ravel() @ self._dual.reshape(weighted.size, -1)
+        mean[self._near] = weighted.ravel() @ self._dual.reshape(weighted.size, self._near.size)
         best = covariances[int(np.argmax(self.weights))]
         gains = np.zeros(self._static.shape)
         variance = np.full(len(mean), own + self.kernel.task_variance)

@@ -3,7 +3,16 @@
 import numpy as np
 from builders import make_embedding, make_task
 
+from registry import TaskRegistry
+
 SPACE = "space0"
+
+
+class OwnResults(TaskRegistry):
+    """Asked without published results unless a test says so: models of those thousands take half a second."""
+
+    def recommend(self, query, *, published=False, **options):
+        return super().recommend(query, published=published, **options)
 
 
 def add(store, name, version=1, **changes):

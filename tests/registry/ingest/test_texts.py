@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from builders_texts import save_encoder, write_reviews, write_texts
 from command_lines import answer, ok, t2v
+from small_stores import OwnResults
 
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, NotFoundError
@@ -42,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, texts: Path, encoder: Path, 
 
 @pytest.fixture
 def tasks(place: Path) -> TaskRegistry:
-    return TaskRegistry(place)
+    return OwnResults(place)
 
 
 def test_each_pooling_and_each_kind_of_sample_is_a_space_of_its_own(tasks: TaskRegistry):

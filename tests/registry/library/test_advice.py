@@ -9,6 +9,7 @@ import torch
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from builders_datasets import write_folder
 from safetensors.torch import load_file, save_file
+from small_stores import OwnResults
 
 from indexer.errors import DataError
 from indexer.experts.feature_cache import FeatureCache
@@ -43,7 +44,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def template(tmp_path_factory, images):
     """Twelve images as a task, three built-in experts with made results; tests only read it."""
-    registry = TaskRegistry(tmp_path_factory.mktemp("template"))
+    registry = OwnResults(tmp_path_factory.mktemp("template"))
     registry.init(empty=True)
     registry.add_task("images", str(images))
     other = write_folder(tmp_path_factory.mktemp("other") / "other", {"a": 4, "b": 4})
@@ -58,7 +59,7 @@ def template(tmp_path_factory, images):
 def registry(template, tmp_path):
     """A copy of it, to be changed."""
     shutil.copytree(template.uri, tmp_path / "registry")
-    return TaskRegistry(tmp_path / "registry")
+    return OwnResults(tmp_path / "registry")
 
 
 def test_without_trials_nothing_is_run(template, cache):
@@ -442,7 +443,7 @@ def test_what_is_given_goes_before_what_was_recorded(registry):
 @pytest.fixture
 def mixed(tmp_path):
     """Two tasks, two toys and two real experts; one toy was measured on both by the package."""
-    registry = TaskRegistry(tmp_path / "mixed")
+    registry = OwnResults(tmp_path / "mixed")
     registry.init(empty=True)
     store = Store(registry.uri)
     store.add_space(make_space())
@@ -491,7 +492,7 @@ def test_limits_say_how_many_they_left_out_and_none_left_is_said(mixed):
 
 def test_an_answer_is_about_one_protocol_and_metric(mixed):
     mixed.add_result("birds", "real.a", accuracy=0.1, metric="error_rate", protocol="fine_tuned")
-    answer = mixed.recommend("birds", published=False)
+    answer = mixed.recommend("birds")
     assert (answer.metric, answer.protocol) == ("accuracy", "fine_tuned")
     first = answer.recommendations[0]
     assert (first.expert, first.measured, first.expected_accuracy) == ("real.a", True, pytest.approx(0.9))
@@ -501,7 +502,7 @@ def test_an_answer_is_about_one_protocol_and_metric(mixed):
     assert set(probed.baselines) == {"static", "nearest", "largest", "random"}
     assert probed.baselines["largest"].expert == "real.a"
     with fails(NotFoundError, "no protocol of any result is named 'fine_tune'; did you mean fine_tuned?"):
-        mixed.recommend("birds", protocol="fine_tune", published=False)
+        mixed.recommend("birds", protocol="fine_tune")
 
 
 def test_names_that_join_experts_of_other_results_are_told(mixed):
@@ -574,7 +575,7 @@ def test_trials_on_a_folder_of_real_images(shared, tmp_path):
     registry = TaskRegistry(tmp_path / "starter")
     registry.init()
     data = str(shared / "data" / "flowers5")
-    answer = registry.recommend(data, num_trials=2, max_samples=60, toys=True)
+    answer = registry.recommend(data, num_trials=2, max_samples=20, toys=True)
     assert len(answer.trials) == 2
     for trial in answer.trials:
         assert 0 <= trial.found.accuracy <= 1

@@ -4,8 +4,8 @@ import re
 
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
+from small_stores import OwnResults
 
-from registry import TaskRegistry
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.storage.store import Store
 
@@ -44,7 +44,7 @@ def synthetic(tmp_path):
             make_result("c", "big.x", 0.7),
         ]
     )
-    return TaskRegistry(store.uri)
+    return OwnResults(store.uri)
 
 
 # Results
@@ -105,7 +105,7 @@ def test_recommend_keeps_within_limits_which_the_unknown_does_not(
 
 
 def test_without_builtin_starter_content_takes_no_part(synthetic):
-    mine = TaskRegistry(synthetic.uri, builtin=False)
+    mine = OwnResults(synthetic.uri, builtin=False)
     assert {task.name for task in mine.tasks()} == {"b", "c", "d", "e"}
     assert {neighbor.task for neighbor in mine.nearest("a")[1]} == {"b", "c", "d", "e"}
     answer, everything = mine.recommend("e"), synthetic.recommend("e")
