@@ -14,13 +14,22 @@ import numpy as np
 import torch
 
 from indexer.data.samples import Sample, read_sample
+from indexer.errors import WeightsError
 from indexer.fisher.costs import fitting_batch_size
 from indexer.fisher.estimate import FisherEstimate, fisher_information
 from indexer.heads.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
 from indexer.heads.scores import HeadScore
 from indexer.networks.headless import blank_input
 from indexer.networks.load import PretrainedNetwork, load_network
-from indexer.networks.run import Batches, Progress, by_length, extract_features, full_precision, move_to_device
+from indexer.networks.run import (
+    Batches,
+    Progress,
+    by_length,
+    extract_features,
+    full_precision,
+    move_to_device,
+    running,
+)
 from indexer.records import DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
 
 TRIVIAL_SAMPLES = 64
@@ -95,17 +104,18 @@ def embed_sample(
     with full_precision():
         features = extract_features(probe, sample.inputs, batch_size=batch_size, progress=progress)
         head, score, labels = fit_task_head(features, sample.labels, kind, settings.seed)
-        estimate = fisher_information(
-            probe.body,
-            head,
-            Batches(probe, sample.inputs, labels, batch_size, _order(probe, sample.inputs, settings)),
-            estimator=settings.estimator,
-            generator=torch.Generator().manual_seed(settings.seed),
-            norm_weights=settings.norm_weights,
-            tolerance=settings.tolerance,
-            memory_budget=settings.memory_budget,
-            progress=(lambda done: progress("fisher", done, len(labels))) if progress else None,
-        )
+        with running(probe.loader):
+            estimate = fisher_information(
+                probe.body,
+                head,
+                Batches(probe, sample.inputs, labels, batch_size, _order(probe, sample.inputs, settings)),
+                estimator=settings.estimator,
+                generator=torch.Generator().manual_seed(settings.seed),
+                norm_weights=settings.norm_weights,
+                tolerance=settings.tolerance,
+                memory_budget=settings.memory_budget,
+                progress=(lambda done: progress("fisher", done, len(labels))) if progress else None,
+            )
     seconds = time.perf_counter() - start
     return embedding_of(probe, settings, sample.description, features, score, estimate, seconds)
 
@@ -135,7 +145,16 @@ def embedding_of(
     estimate: FisherEstimate,
     seconds: float,
 ) -> TaskEmbedding:
-    """Put together what was measured on a sample with features ``[N, F]``."""
+    """Put together what was measured on a sample with features ``[N, F]``.
+
+    Raises:
+        WeightsError: If the probe has no Fisher information there, or one that is not finite.
+    """
+    if not (np.isfinite(estimate.mean).all() and estimate.mean.any()):
+        is_zero = "zero in all filters" if np.isfinite(estimate.mean).all() else "not finite"
+        raise WeightsError(
+            f"{probe.loader}: its Fisher information on {description.spec} is {is_zero}; choose another probe"
+        )
     return TaskEmbedding(
         space=space_of(probe, settings),
         dataset=description,

@@ -5,20 +5,16 @@ Axes: N samples, F features.
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import torch
 
 from indexer.data.samples import Sample
 from indexer.embed import load_task_sample
-from indexer.errors import IndexerError, NetworkError, WeightsError
 from indexer.experts.feature_cache import FeatureCache, default_folder
 from indexer.networks.load import PretrainedNetwork, load_network
 from indexer.networks.loaders import parse_loader
-from indexer.networks.run import Progress, choose_device, extract_features, move_to_device
+from indexer.networks.run import Progress, choose_device, extract_features, move_to_device, running
 from indexer.records import EmbeddingSettings, InputTransform, Kind, TextTransform
 
 FORMAT = 1
@@ -91,7 +87,7 @@ class TrialData:
             NetworkError: If the expert does not run.
         """
         start = time.perf_counter()
-        with _running(loader):
+        with running(loader):
             network = load_network(loader)
             move_to_device(network, self.settings.device)
         loading = time.perf_counter() - start
@@ -102,12 +98,9 @@ class TrialData:
             return TrialFeatures(*entry, kind, loading, None)
         sample = self._sample(network, progress)
         start = time.perf_counter()
-        with _running(loader):
-            features = extract_features(
-                network, sample.inputs, batch_size=self.settings.batch_size, progress=progress
-            )
-        if not np.isfinite(features).all():
-            raise WeightsError(f"{loader}: its features hold NaN or infinity; its weights may be damaged")
+        features = extract_features(
+            network, sample.inputs, batch_size=self.settings.batch_size, progress=progress
+        )
         seconds = time.perf_counter() - start
         if key:
             self.cache.put(key, features, sample.labels)
@@ -137,21 +130,3 @@ class TrialData:
         how = (asked.max_samples, asked.seed, asked.split, asked.channels, asked.value_range)
         what = (network.name, network.weights_hash, asdict(network.transform))
         return json.dumps([FORMAT, fingerprint, how, what])
-
-
-@contextmanager
-def _running(loader: str) -> Iterator[None]:
-    """Say in a sentence why a network cannot be run: it may be code of anybody, and raise anything.
-
-    Raises:
-        IndexerError: As it is.
-        NetworkError: In place of any other.
-    """
-    try:
-        yield
-    except IndexerError:  # which has its sentence
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as err:
-        raise NetworkError(f"{loader}: does not fit into the memory; try it on another device") from err
-    except Exception as err:
-        raise NetworkError(f"{loader}: does not run ({type(err).__name__}: {err})") from err

@@ -3,8 +3,11 @@
 Axes: N samples, F features, S pixels of the input's side.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,8 +72,8 @@ def measure_features(body: Body, where: str) -> int:
         where: What errors begin with.
 
     Raises:
-        WeightsError: If the network gives no ``[N, F]`` for inputs of its transform, or if what it gives for
-            one depends on the others of its batch.
+        WeightsError: If the network gives no ``[N, F]`` for inputs of its transform, nothing that says
+            anything of them, or if what it gives for one depends on the others of its batch.
     """
     if isinstance(body.transform, TextTransform):
         images = blank_input(body.transform, num_tokens=3).repeat(2, 1, 1)
@@ -90,12 +93,36 @@ def measure_features(body: Body, where: str) -> int:
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
         got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise WeightsError(f"{where}: gives {got} for two images; {expected}")
+    check_alive(features.numpy(), where)
     if not torch.allclose(features[:1], alone, rtol=1e-2, atol=1e-3 * float(features.abs().max())):
         raise WeightsError(
             f"{where}: what it gives for an image changes with the rest of the batch or from call to call, "
             "as by batch statistics or dropout; call eval() on the network before it is saved or traced"
         )
     return features.shape[1]
+
+
+def check_alive(features: np.ndarray, where: str) -> None:
+    """Refuse features from which nothing can be learned.
+
+    Args:
+        features: ``[N, F]`` of samples that differ.
+        where: What errors begin with.
+
+    Raises:
+        WeightsError: If they are not finite, all zero, or the same for every sample.
+    """
+    if not np.isfinite(features).all():
+        problem = "features that are NaN or infinite"
+    elif not features.any():
+        problem = "features that are all zero"
+    elif np.ptp(features, axis=0).max() <= 1e-6 * np.abs(features).max():
+        problem = "the same features for every sample"
+    else:
+        return
+    raise WeightsError(
+        f"{where}: gives {problem}; its weights may be those of a training that diverged or never began"
+    )
 
 
 def head_name(network: nn.Module) -> str:
@@ -117,3 +144,21 @@ def remove_head(network: nn.Module) -> int:
             setattr(network, auxiliary, None)
     network.set_submodule(name, nn.Identity())
     return int(head.in_features)  # type: ignore[arg-type]  # a layer's attributes are not typed
+
+
+def drop_unfilled_pooler(network: nn.Module, report: Mapping[str, Any], where: str) -> None:
+    """Remove a pooler that the checkpoint does not hold: transformers has filled it with random numbers.
+
+    Raises:
+        WeightsError: If anything else was not filled.
+    """
+    unfilled = sorted(str(name) for name in [*report["missing_keys"], *report["mismatched_keys"]])
+    pooler = [name for name in unfilled if "pooler." in name]
+    if len(pooler) < len(unfilled):
+        raise WeightsError(
+            f"{where}: the checkpoint holds no {next(name for name in unfilled if name not in pooler)} "
+            f"of the right shape, nor {len(unfilled) - len(pooler) - 1} others; expected all weights"
+        )
+    for name in {name.partition("pooler.")[0] + "pooler" for name in pooler}:
+        parent, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(parent), attribute, None)

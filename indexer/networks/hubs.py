@@ -10,6 +10,7 @@ Axes: N samples, F features, L positions, H and W pixels.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.networks.headless import Body, count_params
+from indexer.networks.headless import Body, count_params, drop_unfilled_pooler
 from indexer.networks.loaders import Loader
 from indexer.networks.tokens import MASK, TOKENS, Tokenizer, tokenizer_hash
-from indexer.networks.weights import misfit, read_weights
+from indexer.networks.weights import build_unfilled, misfit, read_weights, without_prefix
 from indexer.records import InputTransform, TextPooling, TextTransform
 
 MAX_TOKENS = 256
@@ -41,6 +42,9 @@ def load_timm(loader: Loader) -> Body:
         WeightsError: If timm is not installed, or the weights cannot be had or do not fit.
     """
     timm = _import_timm()
+    current = _deprecated_names().get(loader.name)
+    if current:  # an old name, such as tf_efficientnet_b0_ns
+        loader = replace(loader, name=current.partition(".")[0] if loader.file else current)
     if not timm.is_model(loader.architecture):
         raise UnknownNameError("architecture of timm", loader.architecture, timm.list_models())
     variants = timm.list_pretrained(f"{loader.architecture}.*")
@@ -57,6 +61,12 @@ def load_timm(loader: Loader) -> Body:
     num_params = count_params(network)
     network.reset_classifier(0)
     return Body(f"{loader.architecture}.{weights}", network, transform, num_params)
+
+
+def _deprecated_names() -> dict[str, str | None]:
+    """What timm calls networks today, by the names that it gave up."""
+    registry = import_module("timm.models._registry")
+    return getattr(registry, "_deprecated_models", {})
 
 
 def timm_configs() -> dict[str, Any]:
@@ -127,7 +137,7 @@ def _from_pretrained(auto: Any, place: str, config: Any, where: str) -> Any:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    _drop_unfilled_pooler(network, report, where)
+    drop_unfilled_pooler(network, report, where)
     return network
 
 
@@ -322,7 +332,8 @@ def _timm_from_file(timm: ModuleType, loader: Loader, path: Path) -> Any:
     Raises:
         WeightsError: If the file cannot be read, or does not fit.
     """
-    state = read_weights(path)
+    usual = build_unfilled(lambda num_classes: timm.create_model(loader.name, num_classes=num_classes), 1000)
+    state = without_prefix(read_weights(path), usual.state_dict())
     heads = timm.get_pretrained_cfg_value(loader.name, "classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     num_classes = next((len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state), 0)
@@ -346,24 +357,6 @@ def _timm_transform(data_config: Mapping[str, Any], where: str) -> InputTransfor
         )
     resize = math.floor(height / data_config["crop_pct"])
     return InputTransform(resize, height, tuple(data_config["mean"]), tuple(data_config["std"]))
-
-
-def _drop_unfilled_pooler(network: nn.Module, report: Mapping[str, Any], where: str) -> None:
-    """Remove a pooler that the checkpoint does not hold: transformers has filled it with random numbers.
-
-    Raises:
-        WeightsError: If anything else was not filled.
-    """
-    unfilled = sorted(str(name) for name in [*report["missing_keys"], *report["mismatched_keys"]])
-    pooler = [name for name in unfilled if "pooler." in name]
-    if len(pooler) < len(unfilled):
-        raise WeightsError(
-            f"{where}: the checkpoint holds no {next(name for name in unfilled if name not in pooler)} "
-            f"of the right shape, nor {len(unfilled) - len(pooler) - 1} others; expected all weights"
-        )
-    for name in {name.partition("pooler.")[0] + "pooler" for name in pooler}:
-        parent, _, attribute = name.rpartition(".")
-        setattr(network.get_submodule(parent), attribute, None)
 
 
 def _processor_transform(processor: Any, where: str) -> InputTransform:

@@ -6,9 +6,7 @@ Axes: N samples, F features, S pixels of the input's side.
 """
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from indexer.errors import UnknownNameError, WeightsError
+from indexer.networks.checkpoints import without_pickled_objects
 from indexer.networks.headless import Body, blank_input, count_params, head_name, measure_features, remove_head
 from indexer.networks.loaders import BUILTIN_FOLDER, Loader, list_builtin, parse_loader, text_options
 from indexer.networks.packaged import PACKAGED, load_packaged
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.tokens import Tokenizer
-from indexer.networks.weights import fill, hash_weights, misfit, read_shapes, read_weights
+from indexer.networks.weights import (
+    build_unfilled,
+    check_finite,
+    fill,
+    hash_weights,
+    misfit,
+    read_shapes,
+    read_weights,
+    without_prefix,
+)
 from indexer.records import Content, InputTransform, TextTransform, Transform, content_of
 
 
@@ -128,8 +135,9 @@ def describe_networks() -> list[NetworkDescription]:
     for name in list_builtin():
         architecture = ARCHITECTURES[name.partition(".")[0]]
         path = BUILTIN_FOLDER / f"{name}.safetensors"
-        network = _build_unfilled(
-            architecture.build, _count_classes(architecture, read_shapes(path), path, name)
+        network = build_unfilled(
+            architecture.build,
+            _count_classes(build_unfilled(architecture.build, 1000), read_shapes(path), path, name),
         )
         descriptions.append(
             NetworkDescription(name, "builtin", count_params(network), architecture.transform.crop)
@@ -213,7 +221,10 @@ def load_network(loader: str) -> PretrainedNetwork:
         said = text_options(body.transform.pooling, body.transform.max_tokens)
         loader = f"hf:{parsed.name}{said}"
     network = body.network.eval().requires_grad_(requires_grad=False)
-    num_features = measure_features(body, loader) if body.num_features is None else body.num_features
+    check_finite(network, loader)
+    num_features = body.num_features
+    if num_features is None or parsed.file:  # weights by name are those that others have used
+        num_features = measure_features(body, loader)
     rest = (body.num_params, body.transform, hash_weights(network), body.tokenizer)
     return PretrainedNetwork(body.name, loader, network, num_features, *rest)
 
@@ -245,8 +256,8 @@ def load_source_head(loader: str) -> nn.Linear | None:
     the rectification.
 
     Returns:
-        ``[N, F]`` to ``[N, K]``; ``None`` of networks that come without one: those of timm, of Hugging Face and
-        of the user's own code.
+        ``[N, F]`` to ``[N, K]``; ``None`` of networks that come without one: those of timm, of Hugging Face, of
+        the user's own code and of files without one.
 
     Raises:
         UnknownNameError: If there is no such architecture or weights.
@@ -258,6 +269,8 @@ def load_source_head(loader: str) -> nn.Linear | None:
     _, network, _ = _load_whole(parsed)
     head = network.get_submodule(head_name(network))
     weight = head.weight.detach().flatten(1)  # type: ignore[operator]  # a layer's attributes
+    if not weight.any():  # a file without a head
+        return None
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     linear.load_state_dict({"weight": weight, "bias": head.bias.detach()})  # type: ignore[operator]
     return linear.requires_grad_(requires_grad=False)
@@ -298,11 +311,11 @@ def _from_file(loader: Loader, path: Path) -> tuple[nn.Module, InputTransform]:
         WeightsError: If the file does not fit.
     """
     name = loader.architecture
-    get_architecture(name, loader.weights)  # a wrong name is said first
-    state = read_weights(path)
+    usual = build_unfilled(get_architecture(name, loader.weights).build, 1000)  # a wrong name is said first
+    state = _with_head(without_prefix(read_weights(path), usual.state_dict()), usual)
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     architecture = get_architecture(name, loader.weights, _image_size(shapes))
-    network = _build_unfilled(architecture.build, _count_classes(architecture, shapes, path, name))
+    network = build_unfilled(architecture.build, _count_classes(usual, shapes, path, name))
     fill(network, state, path, name)
     return network, architecture.transform
 
@@ -315,39 +328,27 @@ def _image_size(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return math.isqrt(max(positions[1] - 1, 1)) * patches[-1]
 
 
-def _count_classes(
-    architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], path: Path, name: str
-) -> int:
+def _with_head(state: Mapping[str, Tensor], usual: nn.Module) -> Mapping[str, Tensor]:
+    """Weights with a head of zeros for one class where they are those of an architecture but for its head."""
+    head = head_name(usual)
+    missing = {name: value for name, value in usual.state_dict().items() if name not in state}
+    of_head = {name: value for name, value in missing.items() if name.rpartition(".")[0] == head}
+    if not of_head or any(name not in of_head and "num_batches" not in name for name in missing):
+        return state
+    return {**state, **{name: torch.zeros(1, *value.shape[1:]) for name, value in of_head.items()}}
+
+
+def _count_classes(usual: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path, name: str) -> int:
     """Rows of the head in a file.
 
     Raises:
         WeightsError: If it has no head of that architecture.
     """
-    head = head_name(_build_unfilled(architecture.build, 1000)) + ".weight"
-    num_classes = shapes[head][0] if shapes.get(head) else 0
-    if not num_classes:
-        raise WeightsError(misfit(path, name, f"there is no {head} with a row per class"))
-    return num_classes
-
-
-class _WithoutParameters(TorchFunctionMode):
-    """Gives no memory to what layers allocate for their parameters, unlike to the tensors that they compute."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Send ``torch.empty`` to the device without memory; to draw there, torch would import its compiler."""
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_) and args[0].is_meta:
-            return args[0]
-        if func is torch.empty:
-            kwargs = {**(kwargs or {}), "device": "meta"}
-        return func(*args, **(kwargs or {}))
-
-
-def _build_unfilled(build: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
-    """A network whose weights are about to be replaced: without memory for most of them."""
-    with _WithoutParameters():
-        return build(num_classes)
+    head = head_name(usual) + ".weight"
+    if not shapes.get(head) or not shapes[head][0]:
+        names = ", ".join(list(shapes)[:3])
+        raise WeightsError(misfit(path, name, f"there is no {head} with a row per class, but {names}"))
+    return shapes[head][0]
 
 
 def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
@@ -367,7 +368,7 @@ def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
         raise UnknownNameError("network", name, [f"{architecture}.{entry.name}" for entry in entries])
     entry = entries[loader.weights]
     try:
-        with _without_pickled_objects():
+        with without_pickled_objects():
             return models.get_model(architecture, weights=entry), _torchvision_transform(entry)
     except OSError as err:
         raise WeightsError(
@@ -378,21 +379,6 @@ def _from_torchvision(loader: Loader) -> tuple[nn.Module, InputTransform]:
             f"{name}: the copy of {entry.url} in {torch.hub.get_dir()} is damaged "
             f"({type(err).__name__}); delete it and try again"
         ) from err
-
-
-@contextmanager
-def _without_pickled_objects() -> Iterator[None]:
-    """Make torch execute no pickled objects: torchvision does not ask for that of files in its cache."""
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
 
 
 def _torchvision_transform(weights: Any) -> InputTransform:

@@ -11,12 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indexer.errors import SettingsError
+from indexer.errors import IndexerError, NetworkError, SettingsError
+from indexer.networks.headless import check_alive
 from indexer.networks.load import PretrainedNetwork
 from indexer.networks.tokens import text_lengths
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
+
+
+@contextlib.contextmanager
+def running(loader: str) -> Iterator[None]:
+    """Say in a sentence why a network cannot be run: it may be code of anybody, and raise anything.
+
+    Raises:
+        IndexerError: As it is.
+        NetworkError: In place of any other.
+    """
+    try:
+        yield
+    except IndexerError:  # which has its sentence
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as err:
+        raise NetworkError(f"{loader}: does not fit into the memory; try it on another device") from err
+    except Exception as err:
+        raise NetworkError(f"{loader}: does not run ({type(err).__name__}: {err})") from err
 
 
 def choose_device(name: str) -> torch.device:
@@ -112,14 +131,20 @@ def extract_features(
         progress: Called after each batch, with the stage ``features``.
 
     Returns:
-        ``[N, F]`` float32.
+        ``[N, F]`` float32, finite and not the same for all samples, if there are several.
+
+    Raises:
+        WeightsError: If what the network computes is not so.
+        NetworkError: If it does not run.
     """
     features, order = [], by_length(network, inputs)
-    with torch.inference_mode():
+    with running(network.loader), torch.inference_mode():
         for batch, _ in Batches(network, inputs, np.zeros(len(inputs)), batch_size, order):
             features.append(network.body(batch).float().cpu().numpy())
             if progress:
                 progress("features", sum(map(len, features)), len(inputs))
     stacked = np.concatenate(features)
     stacked[order] = stacked.copy()
+    if len(stacked) > 1:
+        check_alive(stacked, network.loader)
     return stacked

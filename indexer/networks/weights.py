@@ -6,8 +6,8 @@ Pickled objects are never executed. In 8 bits a tensor ``name`` ``[O, ...]`` is 
 import hashlib
 import textwrap
 import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from indexer.errors import WeightsError
+from indexer.networks.checkpoints import find_weights, load_checkpoint
+from indexer.signatures import content_kind
 
 _MAX_GROWTH = 4  # times its size that a file may have unpacked; torch.save does not compress
 _EXPECTED = "expected .safetensors or a PyTorch checkpoint"
@@ -35,16 +38,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return _single_precision(dequantise(load_file(path)))
         _check_growth(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_checkpoint(path)
     except Exception as err:  # a damaged pickle raises nearly anything: IndexError, struct.error, UnicodeError
-        raise WeightsError(f"{path}: not a safetensors file or a PyTorch checkpoint of plain tensors") from err
-    if isinstance(state, dict):
-        state = state.get("state_dict", state.get("model", state))
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and _is_plain(value, path) for name, value in state.items()
-    ):
+        kind = content_kind(path.read_bytes()[:512])
+        is_other = kind and not kind.startswith("zip")
+        raise WeightsError(
+            f"{path}: {kind}; {_EXPECTED}"
+            if is_other
+            else f"{path}: not a safetensors file or a PyTorch checkpoint of plain tensors"
+        ) from err
+    state = find_weights(content)
+    if state is None or not all(_is_plain(value, path) for value in state.values()):
         raise WeightsError(f"{path}: holds no state dict (a mapping from parameter names to tensors)")
-    return _single_precision({name.removeprefix("module."): value for name, value in state.items()})
+    return _single_precision(state)
 
 
 def _check_growth(path: Path) -> None:
@@ -77,6 +83,28 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
 
 
+def without_prefix(state: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
+    """Weights under the names of an architecture: a prefix of theirs is taken off, and what has none left out.
+
+    Such prefixes are ``module.`` of parallel training, ``_orig_mod.`` of compiled networks, ``model.`` of
+    Lightning, and the attribute of any network around this one. Of several networks in a file, the one of which
+    most is there is taken, and the first of equal ones.
+
+    Args:
+        state: Weights as they were saved.
+        names: Those of the architecture.
+    """
+    wanted = set(names)
+    ends = Counter(
+        name[:start]
+        for name in state
+        for start in (0, *(place + 1 for place, char in enumerate(name) if char == "."))
+        if name[start:] in wanted
+    )
+    prefix = max(ends, key=ends.__getitem__, default="")
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, architecture: str) -> None:
     """Make the tensors read from ``path`` the weights of a network, all of them and no others.
 
@@ -90,6 +118,42 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, architectu
         network.load_state_dict(versioned, assign=True)
     except RuntimeError as err:
         raise WeightsError(misfit(path, architecture, " ".join(str(err).splitlines()[1:]))) from err
+
+
+def check_finite(network: nn.Module, where: str) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        WeightsError: If they do.
+    """
+    state = network.state_dict()
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        more = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise WeightsError(
+            f"{where}: its weights {broken[0]}{more} hold NaN or infinity, as of a training that diverged: "
+            "take an earlier one"
+        )
+
+
+class _WithoutParameters(TorchFunctionMode):
+    """Gives no memory to what layers allocate for their parameters, unlike to the tensors that they compute."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Send ``torch.empty`` to the device without memory; to draw there, torch would import its compiler."""
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_) and args[0].is_meta:
+            return args[0]
+        if func is torch.empty:
+            kwargs = {**(kwargs or {}), "device": "meta"}
+        return func(*args, **(kwargs or {}))
+
+
+def build_unfilled(build: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
+    """A network whose weights are about to be replaced: without memory for most of them."""
+    with _WithoutParameters():
+        return build(num_classes)
 
 
 def misfit(path: Path, architecture: str, problem: str) -> str:

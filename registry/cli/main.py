@@ -25,6 +25,11 @@ EXIT_INTERRUPTED = 130
 class CommandLine(click.Group):
     """The group that turns errors of the registry into one sentence, for all commands in this one place."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program, whatever characters the terminal can show."""
+        terminal.spell_out_the_unprintable()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:

@@ -1,5 +1,6 @@
 """The two streams: answers go to stdout, everything else to stderr; colours and bars are for terminals only."""
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 1000
 # Between the columns of a table.
 GAP = 2
+
+
+def spell_out_the_unprintable() -> None:
+    """Let both streams write characters that their encoding lacks as escapes, as Python does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str = "") -> None:

@@ -142,7 +142,10 @@ CASES = {
         "'resnet19'; did you mean resnet18",
     ),
     "missing-weights": ("task add new {root}/good --probe resnet18@{root}/x.pt", "x.pt: no such weights file"),
-    "bad-weights": ("expert add resnet18@{root}/file", "file: not a safetensors file or a PyTorch checkpoint"),
+    "bad-weights": (
+        "expert add resnet18@{root}/file",
+        "file: text file; expected .safetensors or a PyTorch checkpoint",
+    ),
     "probe-without-tasks": ("nearest birds --probe tiny.tset", "is named 'tiny.tset'; did you mean tiny.test?"),
     "unknown-distance": (
         "nearest birds --distance cosin",

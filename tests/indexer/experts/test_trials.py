@@ -21,6 +21,7 @@ from indexer.networks.run import extract_features
 from indexer.records import EmbeddingSettings
 
 EXPERT = "resnet14w16.tiny_imagenet"
+NO_TRAINING = "its weights may be those of a training that diverged or never began"
 FILE = BUILTIN_FOLDER / f"{EXPERT}.safetensors"
 
 
@@ -143,7 +144,10 @@ def test_code_of_the_user_is_run_each_time(data: TrialData, tmp_path: Path, monk
             "if len(x) > 6: raise MemoryError",
             "mine:build: does not fit into the memory; try it on another device",
         ),
-        ("x = x / (len(x) < 6)", "mine:build: its features hold NaN or infinity; its weights may be damaged"),
+        (
+            "x = x / (len(x) < 6)",
+            f"mine:build: gives features that are NaN or infinite; {NO_TRAINING}",
+        ),
     ],
     ids=["raises", "memory", "infinite"],
 )
@@ -160,7 +164,9 @@ def test_weights_that_are_not_numbers_are_told(data: TrialData, tmp_path: Path):
     }
     damaged = tmp_path / "resnet14w16.damaged.safetensors"
     save_file(state, damaged)
-    with pytest.raises(WeightsError, match=r"damaged.safetensors: its features hold NaN or infinity"):
+    with pytest.raises(
+        WeightsError, match=r"damaged.safetensors: its weights conv1.weight and 64 others hold NaN or infinity"
+    ):
         data.features(f"resnet14w16@{damaged}")
     damaged.write_bytes(FILE.read_bytes()[:1000])
     with pytest.raises(WeightsError, match=r"damaged.safetensors: not a safetensors file"):
