@@ -158,7 +158,7 @@ def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
     from registry.ingest.translate import head_metric
 
     dataset, settings = embedding.dataset, embedding.settings
-    record = embedding_record(dataset.spec, 0, embedding)
+    record = embedding_record("unregistered", 1, embedding)  # for its norm and error; no name is shown
     return {
         "data": dataset.spec,
         "space": embedding.space.space_id,
