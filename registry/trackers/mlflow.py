@@ -147,8 +147,8 @@ def _run(
 
 
 def is_run_folder(meta: Path) -> bool:
-    """Whether a ``meta.yaml`` is that of a run; those of experiments and datasets are not."""
-    return (meta.parent / "metrics").is_dir() or (meta.parent / "params").is_dir()
+    """Whether a ``meta.yaml`` is that of a run; those of experiments, datasets and models are not."""
+    return re.search("^run_(uu)?id:", read_text(meta), re.MULTILINE) is not None
 
 
 def read_folder(meta: Path) -> Run:

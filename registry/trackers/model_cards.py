@@ -23,7 +23,9 @@ def read_model(folder: Path, root: Path) -> Iterator[Run]:
         folder: Of the model.
         root: The place that was asked for, which is no part of the name of the model.
     """
-    card = folder / CARD
+    card, evaluated = folder / CARD, (folder / EVALUATIONS).is_dir()
+    if not evaluated and "model-index" not in read_text(card):
+        return
     said = front_matter(card) if card.is_file() else {}
     about = settings({"name": model_name(folder, root)}, "run:")
     base = _words(said.get("base_model"))

@@ -56,8 +56,7 @@ def _readers(place: Path) -> Iterator[Reader]:
             raise InvalidRecordError(f"{place}: holds more than {MAX_ENTRIES} files; name a folder below it")
         below[:] = _folders_below(Path(folder), below, files)
         for name in sorted(files):
-            if not (path := Path(folder, name)).is_symlink():
-                yield from _of_file(path, place)
+            yield from _of_file(Path(folder, name), place)
         if model_cards.EVALUATIONS in below and CARD not in files:
             yield model_cards.TRACKER, _lazy(model_cards.read_model, Path(folder), place)
 
@@ -73,6 +72,8 @@ def _folders_below(folder: Path, below: list[str], files: list[str]) -> list[str
 
 def _of_file(path: Path, root: Path) -> Iterator[Reader]:
     """What reads a file, if it is one of a tracker."""
+    if not path.is_file():  # a pipe, or a link to nothing
+        return
     match path.name:
         case "meta.yaml" if mlflow.is_run_folder(path):
             yield mlflow.TRACKER, _one(mlflow.read_folder, path)
@@ -98,17 +99,15 @@ def _of_table(path: Path) -> Iterator[Reader]:
     except OSError:
         return
     columns = {column.strip().strip('"') for column in head.split(",")}
-    by_epoch = "epoch" in columns
     if training.is_search(columns):
         yield "scikit-learn", _lazy(training.read_search, path)
     elif wandb.is_table(columns):
         yield wandb.TRACKER, _lazy(wandb.read_table, path)
-    elif path.name == "metrics.csv" and (_has_beside(path, "hparams.yaml") or {"epoch", "step"} <= columns):
-        yield "Lightning", _one(training.read_lightning, path)
-    elif path.name == "summary.csv" and by_epoch and any(name.startswith("eval_") for name in columns):
-        yield "timm", _one(training.read_timm, path)
-    elif path.name == "results.csv" and by_epoch and any(name.startswith("metrics/") for name in columns):
-        yield "Ultralytics", _one(training.read_ultralytics, path)
+    elif path.name in training.LOGS:
+        tracker, settings, prefix = training.LOGS[path.name]
+        named = "epoch" in columns and any(column.startswith(prefix) for column in columns)
+        if named or (tracker == "Lightning" and _has_beside(path, settings)):
+            yield tracker, _one(training.read_log, path)
 
 
 def _has_beside(path: Path, *names: str) -> bool:

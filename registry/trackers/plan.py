@@ -58,7 +58,7 @@ class Names:
         text = self._ours.get("task", {}).get(text, text)
         parts = [_FILE.sub("", part) for part in reversed(re.split(r"[\\/]+", text))]
         parts = [part for part in parts if part.casefold() not in GENERIC | {".", ".."}]
-        for part in (text, *parts):
+        for part in (text, *parts[:1]):  # not what is above it: a folder of that name says nothing
             if name := self._tasks.get(part) or self._tasks.get(letters_of(part) or part):
                 return name, True
         return (_as_name(parts[0]) if parts else ""), False
@@ -203,7 +203,9 @@ def _results_of(
         raise _LeftOutError(NO_METRIC)
     task_place, task_text, task, task_there = _named(run, "task", rules.task_from, TASK_GUESSES, names.task)
     at, text, expert, there = _named(run, "expert", rules.expert_from, EXPERT_GUESSES, names.expert)
-    by_digest = "dataset:digest" in run.values and names.task(run.values.get("dataset:name", ""))[0] == task
+    by_digest = "dataset:digest" in run.values and (
+        task_place == "dataset:digest" or names.task(run.values["dataset:name"])[0] == task
+    )
     for kind, name, is_there in (("task", task, task_there or by_digest), ("expert", expert, there)):
         if not (is_there or unregistered):
             raise _LeftOutError(f"of {kind}s that are not registered; --unregistered takes them", name)
@@ -229,9 +231,11 @@ def _named(
     """
     named = [(place, text, *resolve(text)) for place, text in _texts(run, asked or guesses)]
     named = [one for one in named if one[2]]
-    if not asked:  # what is registered goes before what is not
+    if not asked:
         likely = [(place, text, *resolve(text)) for place, text in _texts(run, IF_REGISTERED)]
-        named = sorted([*named, *(one for one in likely if one[3])], key=lambda one: not one[3])
+        named = named or [one for one in likely if one[3]]
+        if kind == "expert" or (named and named[0][0].startswith("dataset:")):  # several names of one thing
+            named.sort(key=lambda one: not one[3])
     if named:
         return named[0]
     if several := run.values.get("dataset:several") if kind == "task" else None:

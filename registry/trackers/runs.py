@@ -15,13 +15,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from registry.errors import InvalidRecordError
+from registry.experts.model_cards import GENERIC_DATASETS
 from registry.experts.yaml_files import read_yaml
 
 MAX_FILE_BYTES = 2**26
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
 
-GENERIC = frozenset({"", "dataset", "data", "train", "training", "val", "valid", "validation", "test", "eval"})
+GENERIC = GENERIC_DATASETS | {
+    "",
+    "dataset",
+    "data",
+    "train",
+    "training",
+    "val",
+    "valid",
+    "validation",
+    "test",
+    "eval",
+}
+GENERIC |= {"images", "folder", "default", "full", "all"}
 """Names that say nothing of which dataset it is."""
 
 _NONE = {"", "none", "null", "~", "nan"}

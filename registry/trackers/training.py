@@ -28,6 +28,13 @@ from registry.trackers.runs import (
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 """Folders of a Hugging Face Trainer that hold the state as it was at a step."""
 
+LOGS = {
+    "metrics.csv": ("Lightning", "hparams.yaml", "step"),  # of its CSVLogger
+    "summary.csv": ("timm", "args.yaml", "eval_"),
+    "results.csv": ("Ultralytics", "args.yaml", "metrics/"),
+}
+"""Files with a row for each step: what writes them, the settings beside them, and how some columns begin."""
+
 _NO_METRICS = {"epoch", "step", "time", "timestamp", "runtime"}
 _SCORE = re.compile(r"mean_(test_.+)")
 
@@ -41,27 +48,12 @@ def _named(tracker: str, folder: Path, run_id: str, values: dict[str, str], metr
     return Run(tracker, run_id, name, folder, about | values, measured)
 
 
-def read_lightning(path: Path) -> Run:
-    """A run of Lightning's ``CSVLogger``: ``metrics.csv`` with ``hparams.yaml``."""
-    hparams = path.with_name("hparams.yaml")
-    run_id = content_id(read_bytes(path), read_bytes(hparams) if hparams.is_file() else "")
-    return _named("Lightning", path.parent, run_id, settings(read_settings(hparams)), history(path))
-
-
-def read_timm(path: Path) -> Run:
-    """A run of timm's training script: ``summary.csv`` with ``args.yaml``."""
-    return _with_arguments("timm", path)
-
-
-def read_ultralytics(path: Path) -> Run:
-    """A run of Ultralytics: ``results.csv`` with ``args.yaml``."""
-    return _with_arguments("Ultralytics", path)
-
-
-def _with_arguments(tracker: str, path: Path) -> Run:
-    arguments = path.with_name("args.yaml")
-    run_id = content_id(read_bytes(path), read_bytes(arguments) if arguments.is_file() else "")
-    return _named(tracker, path.parent, run_id, settings(read_settings(arguments)), history(path))
+def read_log(path: Path) -> Run:
+    """A run of one of ``LOGS``."""
+    tracker, name, _ = LOGS[path.name]
+    beside = path.with_name(name)
+    run_id = content_id(read_bytes(path), read_bytes(beside) if beside.is_file() else "")
+    return _named(tracker, path.parent, run_id, settings(read_settings(beside)), history(path))
 
 
 def read_dvclive(path: Path) -> Run:

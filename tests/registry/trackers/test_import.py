@@ -4,6 +4,7 @@
 installed, the slow tests let them write anew.
 """
 
+import os
 import random
 import re
 import sqlite3
@@ -237,6 +238,36 @@ def test_names_are_looked_up_before_they_are_believed(lightning, registry):
         "Took '/mnt/x/Flowers-5/train' for flowers5, 'timm/resnet50.a1_in1k' for resnet50.a1_in1k."
         in imported.taken
     )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "dataset: pets\ndata_dir: /data/flowers5\n",  # what is said of the dataset decides
+        "dataset: /data/flowers5/pets\n",  # not a folder above it
+        "dataset: flowers5-without-weeds\n",
+    ],
+)
+def test_a_dataset_is_not_taken_for_another_that_is_registered(lightning, registry, settings):
+    place = lightning("flowers5", "epoch,step,val_acc\n0,1,0.5\n", f"{settings}model: {SMALL}\n")
+    with pytest.raises(InvalidRecordError, match="of tasks that are not registered"):
+        registry.import_results(place, dry_run=True)
+
+
+def test_a_folder_names_the_task_where_nothing_else_does(lightning, registry):
+    place = lightning("flowers5", "epoch,step,val_acc\n0,1,0.5\n", f"model: {SMALL}\n")
+    assert rows(registry.import_results(place, dry_run=True)) == [("flowers5", SMALL, 0.5, "accuracy")]
+
+
+def test_links_of_the_hub_are_followed_and_pipes_are_not_read(files, registry, tmp_path):
+    snapshot = tmp_path / "models--facebook--dinov2-small" / "snapshots" / "0a1b2c3"
+    (snapshot / ".eval_results").mkdir(parents=True)
+    (snapshot / ".eval_results" / "x.yaml").symlink_to(next(files.glob("cards/**/flowers5.yaml")))
+    os.mkfifo(tmp_path / "metrics.csv")
+    (model := tmp_path / "mlruns" / "0" / "models" / "m-1" / "metrics").mkdir(parents=True)
+    (model.parent / "meta.yaml").write_text("model_id: m-1\nsource_run_id: 1\n")  # of a model, not a run
+    imported = registry.import_results(tmp_path, dry_run=True)
+    assert (imported.runs, [it.expert for it in imported.results]) == (2, [HUB, HUB])
 
 
 def test_what_is_not_registered_is_taken_only_when_asked(lightning, registry):
