@@ -12,7 +12,7 @@ and refuse lists, while of a manifest every bad row is named and the good ones c
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +88,13 @@ def read_task_rows(path: Path) -> tuple[list[TaskRow], list[str]]:
     if path.is_dir():
         listed = _folder_rows(path)
     else:
-        readers = {".csv": _csv_rows, ".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
+        readers = {
+            ".csv": _csv_rows,
+            ".tsv": _csv_rows,
+            ".parquet": _parquet_rows,
+            ".jsonl": _jsonl_rows,
+            ".ndjson": _jsonl_rows,
+        }
         read = readers.get(path.suffix.lower())
         if read is None:
             raise InvalidRecordError(
@@ -170,6 +176,10 @@ def _parquet_rows(path: Path) -> ListedRows:
         if file.metadata.num_rows > MAX_ROWS:  # compressed, they may be few bytes
             raise InvalidRecordError(f"{path}: has more than {MAX_ROWS} rows; split it")
         names = file.schema_arrow.names
+        if twice := [name for name in (*REQUIRED, *OPTIONAL) if names.count(name) > 1]:
+            raise InvalidRecordError(
+                f"{path}: there are several columns {twice[0]}; keep the one that is meant"
+            )
         if missing := [column for column in REQUIRED if column not in names]:
             raise InvalidRecordError(
                 f"{path}: there is no column {missing[0]}; expected {ABOUT}, found {','.join(names)}"
@@ -189,7 +199,7 @@ def _jsonl_rows(path: Path) -> ListedRows:
         InvalidRecordError: If it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may be in a text
     except (OSError, UnicodeDecodeError) as err:
         reason = "it is not UTF-8 text" if isinstance(err, UnicodeDecodeError) else err.strerror or str(err)
         raise InvalidRecordError(f"{path}: cannot be read: {reason.lower()}") from err
@@ -205,7 +215,7 @@ def _json_object(line: str) -> dict[str, Any]:
         InvalidRecordError: If it is none, or lacks a name or data.
     """
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as err:
         raise InvalidRecordError(f"it is no JSON: {err}") from err
     if not isinstance(row, dict):
@@ -215,6 +225,17 @@ def _json_object(line: str) -> dict[str, Any]:
     if missing := [name for name in REQUIRED if name not in row]:
         raise InvalidRecordError(f"there is no {missing[0]}; expected {ABOUT}")
     return row
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ValueError: If a name is given twice.
+    """
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return dict(pairs)
 
 
 def _row(path: Path, values: dict[str, Any]) -> TaskRow:

@@ -1,7 +1,7 @@
 """CSV files of results and experts: rows become records, bad rows are named with their line."""
 
-import csv
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,10 @@ EXPERT_COLUMNS = (
 MOST_LINES = 5
 """Lines or names in one sentence."""
 
+GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?:['\u00a0\u202f ]\d{3})+|(?:\.\d{3}){2,})")
+"""Whole numbers with their thousands apart."""
+
+FACTORS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 MAX_WHOLE = 2**53  # up to here a float is exact, so that 1.5e9 may stand for 1,500,000,000
 
 
@@ -109,15 +113,17 @@ def _yes_or_no(column: str, text: str) -> bool | None:
 
 
 def _whole(column: str, text: str) -> int | None:
-    """A whole number, ``None`` if the cell is empty; ``1.5e9`` is one.
+    """A whole number, ``None`` if the cell is empty; ``1.5e9`` is one, as are ``25,557,032`` and ``25.6M``.
 
     Raises:
         InvalidRecordError: If it is another number, too large to be exact, or none.
     """
     if not text:
         return None
+    grouped = re.sub(r"[,.' \u00a0\u202f]", "", text) if GROUPED.fullmatch(text) else text
+    factor = FACTORS.get(grouped[-1].lower(), 1)
     try:
-        number = float(text)
+        number = round(float(grouped[:-1]) * factor, 3) if factor > 1 else float(grouped)
     except ValueError:
         number = math.nan
     if not (number.is_integer() and abs(number) <= MAX_WHOLE):
@@ -126,13 +132,18 @@ def _whole(column: str, text: str) -> int | None:
 
 
 def _share(column: str, text: str) -> float:
-    """A number; the record checks its range.
+    """A number; the record checks its range. ``95.3%`` is 0.953, and ``0,953`` as well.
 
     Raises:
-        InvalidRecordError: If it is none.
+        InvalidRecordError: If it is none, or a comma could stand before thousands.
     """
+    number = text.removesuffix("%").strip()
+    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", number):
+        raise InvalidRecordError(f"{column} {text!r} could mean two numbers; write it with a point")
+    if re.fullmatch(r"\d*,\d+", number):
+        number = number.replace(",", ".")
     try:
-        return float(text)
+        return round(float(number) / 100, 12) if text.endswith("%") else float(number)
     except ValueError as err:
         raise InvalidRecordError(f"{column} must be a number from 0 to 1, got {text!r}") from err
 
@@ -197,19 +208,46 @@ def _reason_of(rows: Sequence[tuple[int, RegistryError]]) -> str:
 def csv_rows(
     path: Path, required: tuple[str, ...], optional: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str | Any, str | Any]]]:
-    """Line number and fields of every row.
+    """Line number and fields of every row that is not blank; what is left over is under ``None``.
+
+    Commas, semicolons, tabs or bars stand between fields: those that make the required columns of the header.
 
     Raises:
-        InvalidRecordError: If the file cannot be read, or lacks a required column.
+        InvalidRecordError: If the file cannot be read, lacks a required column or has one twice, or a quote
+            that is not closed swallows rows.
     """
+    from indexer.errors import DataError
+    from indexer.tables.delimited import DELIMITERS, FALLBACK, Form, csv_rows, encoding_of, swallowed_rows
+
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            reader.fieldnames = _columns(path, reader.fieldnames or (), required, optional)
-            for row in reader:
-                yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as err:
-        raise InvalidRecordError(f"{path}: cannot be read as CSV: {_reason(err)}") from err
+        encoding, _ = encoding_of(str(path), None)
+        if encoding == FALLBACK:
+            raise InvalidRecordError(f"{path}: cannot be read as CSV: it is not UTF-8 text")
+        headers = {char: next(csv_rows(str(path), Form(encoding, char)), (0, []))[1] for char in DELIMITERS}
+        fitting = (char for char in DELIMITERS if set(required) <= set(map(_column, headers[char])))
+        delimiter = next(fitting, ",")
+        columns = _columns(path, headers[delimiter], required, optional)
+        rows = csv_rows(str(path), Form(encoding, delimiter))
+        next(rows, None)
+        for line, cells in rows:
+            if swallowed_rows(cells, delimiter):
+                raise InvalidRecordError(
+                    f"{path}, line {line}: a field of several lines holds what looks like rows; close the "
+                    "quote before it"
+                )
+            cells += [""] * (len(columns) - len(cells))
+            yield line, {**dict(zip(columns, cells, strict=False)), None: cells[len(columns) :]}
+    except DataError as err:
+        raise InvalidRecordError(f"{path}: cannot be read as CSV: {err.problem}") from err
+    except OSError as err:
+        raise InvalidRecordError(
+            f"{path}: cannot be read as CSV: {(err.strerror or str(err)).lower()}"
+        ) from err
+
+
+def _column(name: str) -> str:
+    """The name of a column as we write it."""
+    return "_".join(name.strip().lower().split())
 
 
 def _columns(
@@ -218,14 +256,16 @@ def _columns(
     """Names of the columns.
 
     Raises:
-        InvalidRecordError: If a required one is missing.
+        InvalidRecordError: If a required one is missing, or one that is read is there twice.
     """
-    present = [column.strip() for column in header]
+    present = [_column(column) for column in header]
     if missing := [column for column in required if column not in present]:
         raise InvalidRecordError(
             f"{path}: there is no column {missing[0]}; expected {','.join(required)}[,{','.join(optional)}], "
             f"found {','.join(present) or 'an empty file'}"
         )
+    if twice := [column for column in (*required, *optional) if present.count(column) > 1]:
+        raise InvalidRecordError(f"{path}: there are several columns {twice[0]}; keep the one that is meant")
     return present
 
 
@@ -238,12 +278,3 @@ def cleaned(row: dict[str | Any, str | Any], columns: tuple[str, ...]) -> dict[s
     if any(row.get(None, ())):  # where csv puts what is left over
         raise InvalidRecordError("there are more fields than columns; put quotes around a field with a comma")
     return {column: row.get(column, "").strip() for column in columns}
-
-
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without numbers that only programs know."""
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8 text"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)

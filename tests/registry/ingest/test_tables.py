@@ -55,8 +55,25 @@ def test_results_of_all_columns(tmp_path):
         "year,task,expert,accuracy\n2024,birds,a.x,0.5\n",
         "task,expert,accuracy\n\nbirds,a.x,0.5,,\n\n",
         'task,expert,accuracy\n"birds","a.x","5e-1"\n',
+        "Task;Expert;Accuracy\nbirds;a.x;0,5\n",
+        "task\texpert\taccuracy\nbirds\ta.x\t50 %\n",
+        "task,expert,accuracy\nbirds,a.x,50%\n".encode("utf-16"),
+        'task,expert,accuracy\nbirds,a.x,"50,0%"\n',
     ],
-    ids=["plain", "excel", "spaces", "blank", "short", "unknown-column", "blank-rest", "quoted"],
+    ids=[
+        "plain",
+        "excel",
+        "spaces",
+        "blank",
+        "short",
+        "unknown-column",
+        "blank-rest",
+        "quoted",
+        "semicolons",
+        "tabs",
+        "utf-16",
+        "comma",
+    ],
 )
 def test_ways_to_write_one_result(tmp_path, text):
     [result], problems = read_results(write(tmp_path / "r.csv", text), accept)
@@ -102,8 +119,8 @@ def test_bad_rows_are_named_with_their_line_and_good_ones_kept(tmp_path):
             f"there is no column task; expected {EXPECTED}, found an empty",
         ),
         (
-            "task;expert;accuracy\n",
-            (f"there is no column task; expected {EXPECTED}, found task;expert;accuracy"),
+            "task/expert/accuracy\n",
+            (f"there is no column task; expected {EXPECTED}, found task/expert/accuracy"),
         ),
         (
             "task,expert\na,b\n",
@@ -112,10 +129,10 @@ def test_bad_rows_are_named_with_their_line_and_good_ones_kept(tmp_path):
         (b"task,expert,accuracy\nb\xfcrds,a.x,1\n", "cannot be read as CSV: it is not UTF-8 text"),
         (
             f"task,expert,accuracy\n{'x' * 200_000},a.x,1\n",
-            "cannot be read as CSV: field larger than field limit",
+            "cannot be read as CSV: line 2: a cell is larger than 131072 characters; a quote",
         ),
     ],
-    ids=["empty", "semicolons", "column", "latin-1", "endless-field"],
+    ids=["empty", "slashes", "column", "latin-1", "endless-field"],
 )
 def test_a_file_that_is_no_table_of_results(tmp_path, content, problem):
     path = write(tmp_path / "r.csv", content)
@@ -150,6 +167,59 @@ def test_experts_of_all_columns_and_of_one(tmp_path):
         0.95,
     ]
     assert fields(bare, EXPERT_COLUMNS) == ["b.x", "b.x", "", None, None, None, "", None]
+
+
+@pytest.mark.parametrize(
+    "text", ["25,557,032", "25.557.032", "25 557 032", "25'557'032", "25557032.0", "25557.032k"]
+)
+def test_sizes_with_their_thousands_apart(tmp_path, text):
+    path = write(tmp_path / "e.csv", f'expert,num_params\na.x,"{text}"\n')
+    ([expert], problems) = read_experts(path)
+    assert (expert.num_params, problems) == (25_557_032, [])
+
+
+def test_rows_that_a_quote_swallows_are_no_field(tmp_path):
+    head = "task,expert,accuracy,source\nbirds,a.x,0.1,"
+    for rest, problem in (
+        (
+            '"run 1\nbirds,b.x,0.2,run 2\nbirds,c.x,0.3,run 3"\n',
+            ", line 4: a field of several lines holds what",
+        ),
+        (
+            '"run 1\nbirds,b.x,0.2,run 2\n',
+            ": cannot be read as CSV: line 2: a quote is opened and never closed",
+        ),
+        ('"run" 1\nbirds,b.x,0.2,run 2\n', ": cannot be read as CSV: line 2: a quote is closed within a cell"),
+    ):
+        path = write(tmp_path / "r.csv", head + rest)
+        with pytest.raises(InvalidRecordError, match=f"^{re.escape(f'{path}{problem}')}"):
+            read_results(path, accept)
+    [result], problems = read_results(write(path, f'{head}"two lines,\nas people write"\n'), accept)
+    assert (result.source, problems) == ("two lines,\nas people write", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "task,expert,accuracy,accuracy\nbirds,a.x,1,0\n",
+            "there are several columns accuracy; keep the one that is",
+        ),
+        (
+            'task,expert,accuracy\nbirds,a.x,"1,234"\n',
+            "accuracy '1,234' could mean two numbers; write it with a point",
+        ),
+    ],
+)
+def test_what_could_mean_two_things_is_refused(tmp_path, text, problem):
+    path = write(tmp_path / "r.csv", text)
+    try:
+        results, problems = read_results(path, accept)
+    except InvalidRecordError as error:
+        results, problems = [], [str(error)]
+    assert results == []
+    assert len(problems) == 1
+    assert problem in problems[0]
 
 
 @pytest.mark.parametrize("text", ["2.5", "many", "nan", "inf", "1e30", "9007199254740994"])
