@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, so that neither a kill nor another reader ever meets half of one."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,9 +17,15 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     leaves it there.
 
     Args:
-        path: File that is made or replaced; its folder must be there.
+        path: File that is made or replaced; its folder must be there. Of a link, what it leads to.
         durable: Whether to wait until content and name are on disk, for what must survive a power failure.
+
+    Raises:
+        OSError: If there is a device, a pipe or a folder at ``path``, which a file must not replace.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "that is a device, a pipe or a folder, which a file must not replace")
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from registry.errors import StorageError
 from registry.files import replacing
 from registry.names import ERROR_SHARES, LOSSES
 from registry.storage import schema
@@ -38,6 +39,10 @@ MANIFEST = "manifest.json"
 COMPRESSION = "zstd"
 
 RECORD_TABLES = ("spaces", "tasks", "experts", "results", "audit")
+
+BOMB_FROM_BYTES = 2**30  # in memory,
+BOMB_RATIO = 200  # times its size in the file,
+BOMB_ROW_BYTES = 4096  # and bytes a row on average: what grows by more than all three is a bomb
 
 # A row group is what is in memory at once, here and where the bundle is read.
 GROUP_ROWS = 4096
@@ -152,6 +157,11 @@ def group_rows(columns: pa.Schema) -> int:
     return max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, row_width(columns))))
 
 
+def is_bomb(rows: int, in_memory: int, in_file: int) -> bool:
+    """Whether a member takes far more memory than it takes in a file, and than its rows explain."""
+    return in_memory > max(BOMB_FROM_BYTES, BOMB_RATIO * in_file, BOMB_ROW_BYTES * rows)
+
+
 def groups(rows: pa.Table) -> Iterator[pa.Table]:
     """Rows in parts that are fit for row groups: the vectors by their width, long texts by their size."""
     size = group_rows(rows.schema)
@@ -194,8 +204,11 @@ class BundleWriter:
 
         Returns:
             The number of rows.
+
+        Raises:
+            StorageError: If no import would take it, as its texts are long and nearly all the same.
         """
-        name, rows = member_name(table), 0
+        name, rows, in_memory = member_name(table), 0, 0
         with self._open_member(name) as file:
             sink = _Hashed(file)
             with pq.ParquetWriter(
@@ -207,7 +220,12 @@ class BundleWriter:
             ) as writer:
                 for part in parts:
                     writer.write_table(part, row_group_size=max(1, len(part)))
-                    rows += len(part)
+                    rows, in_memory = rows + len(part), in_memory + part.nbytes
+        if is_bomb(rows, in_memory, sink.size):
+            raise StorageError(
+                f"{name} would be refused where it is imported: its rows take {in_memory // rows} bytes on "
+                f"average, and {BOMB_RATIO} times less in the file; shorten their texts, or export fewer tasks"
+            )
         self.members[name] = Member(sink.digest.hexdigest(), sink.size, rows)
         return rows
 

@@ -33,8 +33,6 @@ from registry.storage.database import FOREIGN_ERRORS
 MAX_MANIFEST_BYTES = 2**24
 MAX_GROUP_BYTES = 2**28  # of a row group, in memory
 MAX_TOTAL_BYTES = 2**38  # of all that a bundle holds, in memory
-MAX_RATIO = 200  # of the size of a member in memory to that in the file,
-RATIO_FROM_BYTES = 2**26  # from this size in memory on
 
 _CHUNK_BYTES = 2**20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -114,22 +112,22 @@ class Bundle:
         limit = bundle_format.group_rows(columns)
         if any(group.rows > limit or group.bytes > MAX_GROUP_BYTES for group in groups):
             raise self.error(name, f"row groups may have {limit} rows and {MAX_GROUP_BYTES} bytes at most")
-        self._check_size(name, member, sum(group.bytes for group in groups))
+        self._check_size(name, member, rows, sum(group.bytes for group in groups))
         expected = bundle_format.columns_at(self.manifest.schema_version, table, columns)
         with self._parquet(name) as parquet:
             if not parquet.schema_arrow.equals(expected):
                 raise self.error(name, _difference(expected, parquet.schema_arrow))
         self._groups[table] = groups
 
-    def _check_size(self, name: str, member: Member, in_memory: int) -> None:
+    def _check_size(self, name: str, member: Member, rows: int, in_memory: int) -> None:
         """Refuse what would grow out of proportion.
 
         Raises:
             BundleError: If a member or all of them together do.
         """
         self._total_bytes += in_memory
-        if in_memory > max(RATIO_FROM_BYTES, MAX_RATIO * member.bytes):
-            raise self.error(name, f"it grows by more than {MAX_RATIO} times in memory, as bombs do")
+        if bundle_format.is_bomb(rows, in_memory, member.bytes):
+            raise self.error(name, "it grows in memory by more than its rows explain, as bombs do")
         if self._total_bytes > MAX_TOTAL_BYTES:
             raise self.error(name, f"all members together take more than {MAX_TOTAL_BYTES} bytes in memory")
 

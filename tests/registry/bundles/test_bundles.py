@@ -1,12 +1,16 @@
 """Export and import: what goes along, what comes back, and how the file is written."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from builders import make_embedding, make_expert, make_result, make_true_space
-from exportable import SETTINGS, SPACE0, content, exported, imported, is_own, make_source, task
+from exportable import SETTINGS, SPACE0, add, content, exported, imported, is_own, make_source, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +20,7 @@ from registry.errors import BundleError, InvalidQueryError, InvalidRecordError, 
 from registry.names import MAX_VERSION
 from registry.records import TaskRecord
 from registry.storage import schema
+from registry.storage.audit import audit_lines
 from registry.storage.store import Store
 
 
@@ -295,3 +300,69 @@ def test_any_records_come_back(tmp_path_factory, written, accuracy, source_text,
         replace(it, created_at="")
         for it, _ in sorted(written, key=lambda entry: (entry[0].name, entry[0].version))
     ]
+
+
+# Sizes
+
+MEASURED = [make_result(accuracy=0.5, protocol="fold"), make_result("birds", "vit.tiny", 0.25, protocol="fold")]
+
+
+def rows_of(table, count):
+    """As many rows as one CSV of results may bring: alike but for a number."""
+    folds = pa.array(range(count), pa.int64()).cast(pa.string())
+    whole = schema.to_arrow(MEASURED, schema.RESULTS).take(
+        pa.array([row % 2 for row in range(count)], pa.int64())
+    )
+    if table == "results":
+        folds = pc.binary_join_element_wise("fold", folds, "_")
+        return whole.set_column(whole.schema.names.index("protocol"), schema.RESULTS.field("protocol"), folds)
+    (line,) = audit_lines("result.add", ["resnet18.tv_in1k on flowers"], accuracy=0.5, protocol="linear_probe")
+    return schema.to_arrow([line], schema.AUDIT).take(pa.array([0] * count, pa.int64()))
+
+
+def comes_back(source, tmp_path, count):
+    for table in ("results", "audit"):
+        source.database.commit(table, lambda rows, name=table: rows.add(rows_of(name, count)))
+    exported(source, tmp_path / "large.t2v")
+    imported(tmp_path / "large.t2v", tmp_path / "restored")
+    restored = Store(tmp_path / "restored")
+    key = [(name, "ascending") for name in schema.RESULTS.names]
+    assert restored.verify() == []
+    assert restored.database.read("results").sort_by(key).equals(source.database.read("results").sort_by(key))
+    return restored
+
+
+@pytest.mark.parametrize("count", [0, 1, 4095, 4097, 20_000])
+def test_results_of_any_number_come_back_row_for_row(source, tmp_path, count):
+    comes_back(source, tmp_path, count)
+
+
+@pytest.mark.slow
+def test_a_million_results_come_back_row_for_row(source, tmp_path):
+    """The audit of one CSV shrinks by far more than any ratio that tells bombs."""
+    comes_back(source, tmp_path, 1_000_000)
+
+
+def test_what_no_import_would_take_is_not_exported(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_format, "BOMB_FROM_BYTES", 2**20)
+    for number in range(40):
+        add(source, f"long{number}", data="x" * 2**16)
+    with pytest.raises(StorageError, match=r"tasks.parquet would be refused where it is imported"):
+        exported(source, tmp_path / "long.t2v")
+    assert not list(tmp_path.glob("long*"))
+
+
+def test_devices_pipes_and_folders_are_not_replaced(source, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "to-pipe").symlink_to("pipe")
+    (tmp_path / "to-null").symlink_to(os.devnull)
+    for name in ("pipe", "folder", "to-pipe", "to-null"):
+        with pytest.raises(StorageError, match=r"must not replace|is a folder"):
+            exported(source, tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path(os.devnull).is_char_device()
+    (tmp_path / "link").symlink_to("target.t2v")
+    exported(source, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert imported(tmp_path / "target.t2v", tmp_path / "again").tasks == 4
