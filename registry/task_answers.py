@@ -1,7 +1,7 @@
 """What the registry answers about tasks that are added, listed and kept, and never stores."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from registry.notebooks import Card, Records
@@ -34,6 +34,11 @@ class AddedTask(Card):
         skipped_files: Sampled files that could not be decoded.
         seconds: Wall time.
         warnings: Caveats, in sentences.
+        num_samples: Samples in the dataset.
+        class_names: Names of its classes, labels or targets.
+        class_sizes: Samples of each class or label; none for a regression.
+        taken: What was taken for what, in sentences.
+        passed_over: Files that are no samples, by reason.
     """
 
     task: str
@@ -51,6 +56,11 @@ class AddedTask(Card):
     skipped_files: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    num_samples: int = 0
+    class_names: tuple[str, ...] = ()
+    class_sizes: tuple[int, ...] = ()
+    taken: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 Status = Literal["added", "unchanged", "failed"]

@@ -1,5 +1,7 @@
 """Words and numbers as people read them, on the command line and on pages alike."""
 
+from collections.abc import Mapping
+
 KINDS: dict[str, str] = {
     "single_label": "single-label",
     "multi_label": "multi-label",
@@ -68,3 +70,13 @@ def size(value: int | None) -> str:
         if rounded >= factor:
             return f"{rounded / factor:.15g}{suffix}"
     return str(value)
+
+
+NUM_REASONS = 6
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Files by reason, the most first, in words."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    more = [f"{sum(count for _, count in ranked[NUM_REASONS:])} others"] if len(ranked) > NUM_REASONS else []
+    return ", ".join([f"{count} {reason}" for reason, count in ranked[:NUM_REASONS]] + more)

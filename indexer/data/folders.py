@@ -1,89 +1,192 @@
-"""Folders of class folders, listed without holding what is in them.
+"""Folders of samples, on disk or in an archive, listed without holding what is in them.
 
-Samples are images, or texts (``.txt``) where no class folder holds an image. They lie directly in their class
-folder; hidden files and files of other kinds are passed over. Folders named like a split that hold class
-folders are splits; then what lies outside of them is passed over too.
+Samples are images, or texts (``.txt``) where there is no image. What folders mean is decided by rules on names
+and numbers, see ``indexer.layouts``; memory grows with the number of folders, not of samples. Where no folder
+names a class, a file with labels beside the images may, see ``indexer.data.annotated``.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
+from indexer.data.annotated import open_annotated, open_tables
 from indexer.data.images import IMAGE_SUFFIXES, is_image_name
-from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
+from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, chosen_split, printable
+from indexer.data.trees import FolderTree, Tree, is_mask, survey_tree, totals
 from indexer.errors import DataError
+from indexer.layouts.class_folders import LayoutError, label_places
+from indexer.layouts.names import ASIDE_NAMES, are_parts, is_hidden, plain, split_kind
+from indexer.layouts.splits import (
+    Node,
+    Notes,
+    Place,
+    drop_masks,
+    find_splits,
+    places,
+    split_below,
+    unpack,
+    unwrap,
+)
 from indexer.records import Content, Reading
 
 
 def open_folder(spec: str, reading: Reading) -> Listing:
-    """List a folder; memory grows with the number of class folders, not of images.
+    """List a folder.
 
     Raises:
-        DataError: If it holds no class folders, one of them holds no samples, or there is no such split.
+        DataError: If it is not clear what its folders mean, one of them holds no samples, or there is no such
+            split.
     """
-    splits = {
-        folder.name.lower(): Path(folder)
-        for folder in _visible(spec)
-        if folder.name.lower() in SPLIT_NAMES and folder.is_dir() and _holds_class_folders(folder)
-    }
-    root = choose_split(spec, {"": Path(spec), **splits}, reading.split)
-    folders = sorted((entry for entry in _visible(root) if entry.is_dir()), key=lambda entry: entry.name)
-    if not folders:
-        raise DataError(spec, "holds no class folders; expected images in <class>/<name>.jpg inside it")
-    content = _content(folders)
-    for folder in folders:
-        if next(_samples(folder, content), None) is None:
-            kind = f"images ({' '.join(IMAGE_SUFFIXES)})" if content == "images" else f"texts ({TEXT_SUFFIX})"
-            raise DataError(
-                spec,
-                f"class folder {folder.name!r} holds no {kind}; put some into it, "
-                "remove it, or name the folder that holds the class folders",
-            )
+    return open_tree(spec, FolderTree(spec), reading)
+
+
+def open_tree(spec: str, tree: Tree, reading: Reading) -> Listing:
+    """List folders of samples, wherever they are.
+
+    Raises:
+        DataError: As ``open_folder``.
+    """
+    (root, content), notes = survey_tree(tree), Notes()
+    for reason, count in sorted(totals(root).items()):
+        notes.leave_out(reason, count)
+    drop_masks(root, notes)
+    root = unpack(root)
+    if annotated := open_annotated(spec, tree, root, reading, notes):
+        return annotated
+    inside = unwrap(root)
+    splits = find_splits(inside, notes)
+    if (flat := _without_classes(spec, inside, splits, reading)) and (
+        listing := open_tables(spec, tree, root, root if flat is inside else flat, reading, notes)
+    ):
+        return listing
+    inside, held = _class_folders(spec, inside, splits, reading, notes)
+    held = _without_bad(spec, inside, held, reading, content, notes)
+    try:
+        labelled = label_places(held, reading.class_level, notes)
+    except LayoutError as error:
+        raise DataError(spec, str(error)) from error
+    return _listing(spec, tree, inside, labelled, content, notes)
+
+
+def _without_classes(spec: str, inside: Node, splits: dict[str, Node], reading: Reading) -> Node | None:
+    """The folder of which no folder names a class, so that a table must: all of it, or the split asked for."""
+    if splits:
+        if not any(node.full for node in splits.values()):
+            return inside
+        asked = splits.get(chosen_split(spec, splits, reading.split)) if reading.split else None
+        return asked if asked and not asked.full else None
+    kids = inside.full
+    return inside if not kids or (are_parts([kid.name for kid in kids]) and not reading.class_level) else None
+
+
+def _class_folders(
+    spec: str, root: Node, splits: dict[str, Node], reading: Reading, notes: Notes
+) -> tuple[Node, list[Place]]:
+    """The folder that entries are named from, and the folders of the split that is asked for.
+
+    Raises:
+        DataError: If no folder holds class folders, or there is no such split.
+    """
+    labelled = {name: node for name, node in splits.items() if node.full}
+    for name in sorted(splits.keys() - labelled.keys()):
+        notes.taken.append(f"split {name!r} left out, since its {splits[name].total} samples have no labels")
+        notes.leave_out("split unlabelled", splits[name].total)
+    if splits and not labelled:
+        raise DataError(spec, f"holds samples in {' and '.join(map(repr, splits))} {UNLABELLED}")
+    if splits:
+        chosen = chosen_split(spec, labelled, reading.split)
+        _note_split(notes, chosen, labelled)
+        return labelled[chosen], places(labelled[chosen])
+    held = places(root)
+    if by_split := split_below(held):
+        chosen = chosen_split(spec, by_split, reading.split)
+        _note_split(notes, chosen, by_split)
+        return root, by_split[chosen]
+    chosen_split(spec, (), reading.split)
+    if _without_classes(spec, root, splits, reading):
+        total = root.total
+        raise DataError(spec, f"holds {total} sample{'s' * (total != 1)} {UNLABELLED}" if total else NOTHING)
+    return root, held
+
+
+NOTHING = "holds no class folders; expected images in <class>/<name>.jpg inside it"
+UNLABELLED = (
+    "but no class folders, and no table of labels that names them; expected images in <class>/<name>.jpg, or a "
+    "CSV with the columns path,label beside them"
+)
+
+
+def _note_split(notes: Notes, chosen: str, names: Iterable[str]) -> None:
+    others = sorted(set(names) - {chosen})
+    kind = split_kind(chosen) or chosen
+    of = f"folder {chosen!r} as split {kind}" if kind != chosen else f"split {chosen!r}"
+    notes.taken.append(of + (f", and not {', '.join(map(repr, others))}" if others else ""))
+
+
+def _without_bad(
+    spec: str, root: Node, held: list[Place], reading: Reading, content: Content, notes: Notes
+) -> list[Place]:
+    """Class folders that hold samples.
+
+    Raises:
+        DataError: If one holds none, or a single one, unless these are to be left out.
+    """
+    if reading.class_level is not None or any(len(parts) > 1 for parts, _ in held):
+        return held
+    empty = [
+        name
+        for name, node in root.children.items()
+        if not node.holds_samples and not _is_aside(name) and not is_hidden(name)
+    ]
+    kind = f"images ({' '.join(IMAGE_SUFFIXES)})" if content == "images" else f"texts ({TEXT_SUFFIX})"
+    if empty and not reading.skip_bad:
+        raise DataError(
+            spec,
+            f"class folder {empty[0]!r} holds no {kind}; put some into it, remove it, leave it out with "
+            "--skip-bad, or name the folder that holds the class folders",
+        )
+    few = [parts[0] for parts, node in held if parts and node.samples < 2] if reading.skip_bad else []
+    if bad := sorted([*empty, *few]):
+        notes.taken.append(f"class folder{'s' * (len(bad) > 1)} {', '.join(map(repr, bad))} left out as bad")
+    notes.leave_out("in a bad class folder", len(few))
+    return [place for place in held if not place[0] or place[0][0] not in few]
+
+
+def _is_aside(name: str) -> bool:
+    return plain(name) in ASIDE_NAMES or split_kind(name) is not None
+
+
+def _listing(
+    spec: str,
+    tree: Tree,
+    root: Node,
+    labelled: list[tuple[str, Place]],
+    content: Content,
+    notes: Notes,
+) -> Listing:
+    class_names = sorted({label for label, _ in labelled})
+    label_of = {name: (label,) for label, name in enumerate(class_names)}
+    start = len(root.path) + bool(root.path)
 
     def scan() -> Iterator[Entry]:
-        for label, folder in enumerate(folders):
-            for file in _samples(folder, content):
-                yield Entry(f"{folder.name}/{file.name}", file, (label,))
+        for label, (_, node) in labelled:
+            for name, where in samples_in(tree, node, content):
+                yield Entry(f"{node.path[start:]}/{name}", where, label_of[label])
 
     return Listing(
         spec=spec,
         kind="single_label",
-        class_names=tuple(printable(folder.name) for folder in folders),
+        class_names=tuple(printable(name) for name in class_names),
         scan=scan,
-        size=lambda entry: int(entry.where.stat().st_size),
-        read=lambda entry: read_file(entry.where),
+        size=lambda entry: tree.size(entry.where),
+        read=lambda entry: tree.read(entry.where),
         content=content,
+        taken=tuple(notes.taken),
+        passed_over=dict(notes.passed_over),
     )
 
 
-def _visible(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
-
-
-def _content(folders: Sequence[os.DirEntry[str]]) -> Content:
-    """What class folders hold: texts, if there are some and no image in any of them."""
-    contents: tuple[Content, ...] = ("images", "texts")
-    for content in contents:
-        if any(next(_samples(folder, content), None) for folder in folders):
-            return content
-    return "images"
-
-
-def _samples(folder: os.DirEntry[str], content: Content) -> Iterator[os.DirEntry[str]]:
-    fits = is_image_name if content == "images" else _is_text_name
-    return (file for file in _visible(folder) if fits(file.name) and file.is_file())
-
-
-def _is_text_name(name: str) -> bool:
-    return name.lower().endswith(TEXT_SUFFIX)
-
-
-def _holds_class_folders(folder: os.DirEntry[str]) -> bool:
-    """Whether a folder named like a split is one, not a class that is called so."""
-    holds_folders = False
-    for entry in _visible(folder):
-        if is_image_name(entry.name) or _is_text_name(entry.name):
-            return False
-        holds_folders = holds_folders or entry.is_dir()
-    return holds_folders
+def samples_in(tree: Tree, node: Node, content: Content) -> Iterator[tuple[str, object]]:
+    """Name and place of each sample that lies in a folder."""
+    for name, kind, where in tree.items(node.path):
+        fits = is_image_name(name) if content == "images" else name.lower().endswith(TEXT_SUFFIX)
+        if fits and kind == "file" and not is_hidden(name) and not is_mask(node, name):
+            yield name, where

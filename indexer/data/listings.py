@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from indexer.errors import DataError
+from indexer.layouts.names import split_kind
 from indexer.records import Content, Kind
 
-SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
 DEFAULT_SPLIT = "train"
 TEXT_SUFFIX = ".txt"
 MAX_FILE_BYTES = 2**30
@@ -88,15 +88,27 @@ def choose_split(spec: str, parts: Mapping[str, T], split: str | None) -> T:
     Raises:
         DataError: If there is no such split.
     """
+    return parts[chosen_split(spec, parts, split)]
+
+
+def chosen_split(spec: str, parts: Iterable[str], split: str | None) -> str:
+    """The name of the part that a split names, as itself or by what it usually means: ``Training`` for train.
+
+    Raises:
+        DataError: If there is no such split, or several are meant.
+    """
     names = sorted(name for name in parts if name)
     if not names:
         if split is not None:
             raise DataError(spec, f"has no splits, so split {split!r} cannot be chosen; leave the split out")
-        return parts[""]
+        return ""
     wanted = DEFAULT_SPLIT if split is None else split.lower()
-    if wanted not in names:
-        raise DataError(spec, f"has no split {wanted!r}; its splits are {', '.join(names)}")
-    return parts[wanted]
+    kind = split_kind(wanted)
+    alike = [wanted] if wanted in names else [name for name in names if kind and split_kind(name) == kind]
+    if len(alike) != 1:
+        which = f"splits {', '.join(alike)} may be" if alike else "has no split"
+        raise DataError(spec, f"{which} {wanted!r}; its splits are {', '.join(names)}")
+    return alike[0]
 
 
 def printable(name: str) -> str:

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from indexer.data.images import IMAGE_SUFFIXES
 from indexer.data.listings import Entry, Listing, choose_split, printable, read_file
@@ -52,7 +52,7 @@ class _Row(NamedTuple):
 class _File(NamedTuple):
     """A file that a row names."""
 
-    path: Path
+    path: Any
     size: int
 
 
@@ -71,28 +71,45 @@ class _Bytes(NamedTuple):
     path: str
 
 
-def open_manifest(spec: str, reading: Reading, within: Path | None = None) -> Listing:
+class Files(Protocol):
+    """Where the files are that rows name."""
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """How rows and files were matched, in sentences."""
+
+    def find(self, place: str, named: str) -> tuple[str, Any, int] | None:
+        """Name, place and size of a file; ``None`` if its row is none of those that are asked for."""
+
+    def read(self, where: Any) -> bytes:
+        """Content of a file."""
+
+
+def open_manifest(
+    spec: str, reading: Reading, within: Path | None = None, files: Files | None = None
+) -> Listing:
     """List the files, or the texts, that a manifest names.
 
     Args:
         spec: The manifest.
         reading: What the spec leaves open.
         within: Folder that no file may lie outside of; ``None`` for any that the manifest names.
+        files: Where the files are; ``None`` for below the folder of the manifest.
 
     Raises:
         DataError: If it cannot be parsed, a column is missing or in doubt, a cell is of a wrong form, a file is
             listed twice or does not exist, or there is no such split.
         MissingLibraryError: If it is an Excel file, and the library that reads these is not installed.
     """
-    manifest = _Manifest(spec, reading, within)
+    manifest = _Manifest(spec, reading, within, files)
     return manifest.listing(choose_split(spec, manifest.survey(), reading.split))
 
 
 class _Manifest:
     """A manifest while it is read."""
 
-    def __init__(self, spec: str, reading: Reading, within: Path | None) -> None:
-        self._spec, self._reading, self._within = spec, reading, within
+    def __init__(self, spec: str, reading: Reading, within: Path | None, files: Files | None) -> None:
+        self._spec, self._reading, self._within, self._given = spec, reading, within, files
         self._table = open_table(spec, reading.encoding, reading.delimiter)
         self._columns = choose_columns(self._table, reading, IMAGE_SUFFIXES)
         self._is_bytes = self._columns.sample in self._table.blobs
@@ -192,14 +209,16 @@ class _Manifest:
         self._check_swallowed(labels)
         if self._columns.content == "texts" or self._is_bytes:
             return self._streamed(labels, split)
-        files = self._files()
+        files = self._given or self._files()
         entries: dict[str, Entry] = {}
         counts = self._counts[split]
         for row in self._held:
             if row.split != split or (meant := labels.of(row.place, row.labels)) is None:
                 continue
             try:
-                name, path, size = files.find(row.place, row.sample)
+                if (found_at := files.find(row.place, row.sample)) is None:
+                    continue
+                name, path, size = found_at
                 if name in entries:
                     raise DataError(
                         self._spec,
@@ -217,7 +236,7 @@ class _Manifest:
             split,
             scan=lambda: held,
             size=lambda entry: int(entry.where.size),
-            read=lambda entry: read_file(entry.where.path),
+            read=lambda entry: files.read(entry.where.path),
             taken=files.taken,
         )
 

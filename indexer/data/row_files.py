@@ -9,6 +9,7 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from indexer.data.images import IMAGE_SUFFIXES, is_image_name
+from indexer.data.listings import read_file
 from indexer.errors import DataError
 
 MAX_LISTED = 2_000_000
@@ -55,6 +56,10 @@ class RowFiles:
             f"{self._matched} names stand for the only file that ends alike, such as {first!r} for {second!r}"
         )
         return (said,)
+
+    def read(self, where: Path) -> bytes:
+        """Content of a file."""
+        return read_file(where)
 
     def find(self, place: str, named: str) -> tuple[str, Path, int]:
         """Name, path and size of the file that a row names.

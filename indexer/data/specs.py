@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from indexer.data.archives import COMPRESSED, open_compressed_tar, open_zip
 from indexer.data.arrays import open_array_file, open_digits
 from indexer.data.folders import open_folder
 from indexer.data.hugging_face import PREFIX, HubData, open_hub_data, parse_hub_data
@@ -36,10 +37,12 @@ FILE_OPENERS: dict[str, Opener] = {
     **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"), open_manifest),
     **dict.fromkeys((".npz", ".npy", ".mat"), open_array_file),
     ".tar": open_tar,
+    ".zip": open_zip,
 }
 SUPPORTED_KINDS = (
     "supported are a folder of class folders, a .csv, .parquet or .jsonl manifest, an .npz of images and "
-    "labels, tars such as a.tar or shards-{000..009}.tar, hf-data:NAME and sklearn:digits"
+    "labels, a .zip, .tar or .tar.gz of folders, tars such as shards-{000..009}.tar, hf-data:NAME and "
+    "sklearn:digits"
 )
 
 
@@ -85,8 +88,8 @@ def _opener(spec: str) -> Opener:
         raise DataSpecError(spec, f"is neither a file nor a folder; {SUPPORTED_KINDS}")
     if path.suffix.lower() in FILE_OPENERS:
         return FILE_OPENERS[path.suffix.lower()]
-    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise DataSpecError(spec, "a compressed tar cannot be read in place; decompress it to a .tar first")
+    if path.name.lower().endswith(tuple(COMPRESSED)):
+        return open_compressed_tar
     raise DataSpecError(spec, f"is no supported kind of data; {SUPPORTED_KINDS}")
 
 

@@ -13,11 +13,14 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from indexer.data.folders import open_tree
 from indexer.data.images import is_image_name
-from indexer.data.listings import SPLIT_NAMES, TEXT_SUFFIX, Entry, Listing, choose_split, printable, read_file
+from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, printable, read_file
+from indexer.data.trees import MemberTree
 from indexer.errors import DataError
+from indexer.layouts.names import is_hidden
 from indexer.records import Content, Kind, Reading
 
 CLASS_SUFFIXES = (".cls", ".json")
@@ -38,8 +41,8 @@ class Member(NamedTuple):
     size: int
 
 
-Shards = Mapping[str, Mapping[str, Member]]
-"""By path of the tar, its files by name."""
+Shards = Mapping[str, Mapping[str, Member | None]]
+"""By path of the tar, its files by name; links are ``None``, and so are folders, whose names end in a slash."""
 
 
 class _ShardSample(NamedTuple):
@@ -63,7 +66,7 @@ def open_tar(spec: str, reading: Reading) -> Listing:
         DataError: If it is no complete, uncompressed tar file, holds no samples or has no such split.
         OSError: If it cannot be read.
     """
-    return _open(spec, [spec], reading.split)
+    return _open(spec, [spec], reading)
 
 
 def open_shards(spec: str, reading: Reading) -> Listing:
@@ -77,7 +80,7 @@ def open_shards(spec: str, reading: Reading) -> Listing:
     for path in paths:
         if not Path(path).is_file():
             raise DataError(spec, f"shard {path} is not there; expected {len(paths)} tar files")
-    return _open(spec, paths, reading.split)
+    return _open(spec, paths, reading)
 
 
 def expand_braces(spec: str) -> Iterator[str]:
@@ -106,41 +109,39 @@ def _choices(spec: str, inside: str) -> list[str]:
     raise DataError(spec, f"{{{inside}}} is no rising range; expected braces such as {{000..009}} or {{a,b}}")
 
 
-def _open(spec: str, paths: list[str], split: str | None) -> Listing:
-    shards = {path: _index_tar(spec, path, _is_wanted) for path in paths}
+def _open(spec: str, paths: list[str], reading: Reading) -> Listing:
+    shards = {path: index_tar(spec, path) for path in paths}
+    return open_indexed(spec, shards, lambda member: read_file(*member), reading)
+
+
+def open_indexed(spec: str, shards: Shards, read: Callable[[Member], bytes], reading: Reading) -> Listing:
+    """List the files of tars: the samples of a webdataset, or folders.
+
+    Raises:
+        DataError: If it is neither, or there is no such split.
+    """
     if _is_webdataset(shards):
-        return _open_webdataset(spec, shards, split)
-    by_split: dict[str, dict[str, Member]] = {}
+        return _open_webdataset(spec, _files(shards), read, reading.split)
+    merged = {}
     for path, members in shards.items():
         for name, member in members.items():
-            parts = name.split("/")
-            if len(parts) < 2 or not is_image_name(name):
-                continue
-            of_split = parts[-3].lower() if len(parts) > 2 and parts[-3].lower() in SPLIT_NAMES else ""
-            unique = name if len(paths) == 1 else f"{PurePosixPath(path).name}/{name}"
-            by_split.setdefault(of_split, {})[unique] = member
-    if not by_split:
+            folder, slash, file = name.rpartition("/")
+            merged[name if len(shards) == 1 else f"{folder}{slash}{PurePosixPath(path).name}:{file}"] = member
+    if not any(is_image_name(name) or name.lower().endswith(TEXT_SUFFIX) for name in merged):
         raise DataError(spec, "holds no images; expected members <class>/<name>.jpg, or KEY.jpg with KEY.cls")
-    return _of_class_folders(spec, choose_split(spec, by_split, split))
+    return open_tree(spec, MemberTree(merged, read), reading)
 
 
-def _of_class_folders(spec: str, members: Mapping[str, Member]) -> Listing:
-    class_names = sorted({name.split("/")[-2] for name in members})
-    label_of = {name: label for label, name in enumerate(class_names)}
-    return Listing(
-        spec=spec,
-        kind="single_label",
-        class_names=tuple(printable(name) for name in class_names),
-        scan=lambda: (
-            Entry(name, member, (label_of[name.split("/")[-2]],)) for name, member in members.items()
-        ),
-        size=lambda entry: int(entry.where.size),
-        read=lambda entry: read_file(*entry.where),
-    )
-
-
-def _is_wanted(name: str) -> bool:
-    return is_image_name(name) or name.lower().endswith((TEXT_SUFFIX, *CLASS_SUFFIXES))
+def _files(shards: Shards) -> dict[str, dict[str, Member]]:
+    """What is no link and not hidden."""
+    return {
+        path: {
+            name: member
+            for name, member in members.items()
+            if member and not any(map(is_hidden, name.split("/")))
+        }
+        for path, members in shards.items()
+    }
 
 
 def _is_webdataset(shards: Shards) -> bool:
@@ -155,7 +156,9 @@ def _is_webdataset(shards: Shards) -> bool:
     return has_json and not in_folder
 
 
-def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Listing:
+def _open_webdataset(
+    spec: str, shards: Mapping[str, Mapping[str, Member]], read: Callable[[Member], bytes], split: str | None
+) -> Listing:
     """List the samples of shards; their classes are read, the samples are not.
 
     Raises:
@@ -169,9 +172,9 @@ def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Listing:
     samples = list(_samples(spec, shards, images=images))
     if not samples:
         raise DataError(spec, "holds no samples; expected members KEY.jpg or KEY.txt, each with its KEY.cls")
-    read = [_labels(spec, sample) for sample in samples]
-    kind: Kind = "multi_label" if any(isinstance(labels, list) for labels in read) else "single_label"
-    names = [labels if isinstance(labels, list) else [labels] for labels in read]
+    said = [_labels(spec, sample, read) for sample in samples]
+    kind: Kind = "multi_label" if any(isinstance(labels, list) for labels in said) else "single_label"
+    names = [labels if isinstance(labels, list) else [labels] for labels in said]
     class_names = sorted({name for labels in names for name in labels})
     label_of = {name: label for label, name in enumerate(class_names)}
     content: Content = "images" if images else "texts"
@@ -185,12 +188,12 @@ def _open_webdataset(spec: str, shards: Shards, split: str | None) -> Listing:
         class_names=tuple(printable(name) for name in class_names),
         scan=lambda: entries,
         size=lambda entry: int(entry.where.size),
-        read=lambda entry: read_file(*entry.where),
+        read=lambda entry: read(entry.where),
         content=content,
     )
 
 
-def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_ShardSample]:
+def _samples(spec: str, shards: Mapping[str, Mapping[str, Member]], *, images: bool) -> Iterator[_ShardSample]:
     """Every sample with the file that holds its class.
 
     Raises:
@@ -217,7 +220,7 @@ def _samples(spec: str, shards: Shards, *, images: bool) -> Iterator[_ShardSampl
             yield _ShardSample(f"{inside}{key}", files[sample], files[label], label == ".json")
 
 
-def _labels(spec: str, sample: _ShardSample) -> str | list[str]:
+def _labels(spec: str, sample: _ShardSample, read: Callable[[Member], bytes]) -> str | list[str]:
     """The class of a sample, or its several labels.
 
     Raises:
@@ -230,7 +233,7 @@ def _labels(spec: str, sample: _ShardSample) -> str | list[str]:
             f"the class of sample {sample.key} has {member.size} bytes; at most {MAX_CLASS_BYTES} are read",
         )
     try:
-        text = read_file(*member).decode().strip()
+        text = read(member).decode().strip()
         value: Any = _of_json(text) if sample.is_json else text
     except (ValueError, RecursionError) as error:
         raise DataError(spec, f"the class of sample {sample.key} cannot be read: {error}") from error
@@ -257,20 +260,20 @@ def _is_name(value: Any) -> bool:
     return (isinstance(value, str) and bool(value)) or (isinstance(value, int) and not isinstance(value, bool))
 
 
-def _index_tar(spec: str, path: str, is_wanted: Callable[[str], bool]) -> dict[str, Member]:
+def index_tar(spec: str, path: str, file: IO[bytes] | None = None) -> dict[str, Member | None]:
     """Files of a tar by name, in order; of two of one name the later counts, as when extracting.
 
     Args:
         spec: The data spec, for messages.
         path: The tar file.
-        is_wanted: Whether a file of that name is listed.
+        file: The same, decompressed.
 
     Raises:
         DataError: If it is no complete, uncompressed tar file.
         OSError: If it cannot be read.
     """
     try:
-        return _index(path, is_wanted)
+        return _index(path, file)
     except OSError:
         raise
     except Exception as error:  # a damaged header makes tarfile raise nearly anything, up to RecursionError
@@ -278,20 +281,24 @@ def _index_tar(spec: str, path: str, is_wanted: Callable[[str], bool]) -> dict[s
         raise DataError(spec, f"{inside}is not a complete, uncompressed tar file: {error}") from error
 
 
-def _index(path: str, is_wanted: Callable[[str], bool]) -> dict[str, Member]:
+def _index(path: str, file: IO[bytes] | None) -> dict[str, Member | None]:
     """Files by name.
 
     Raises:
         ReadError: If it is no tar file or a damaged one.
     """
-    members: dict[str, Member] = {}
-    with tarfile.open(path, "r:") as archive:
+    members: dict[str, Member | None] = {}
+    if file is not None:
+        file.seek(0)
+    with tarfile.open(path, "r:", fileobj=file) as archive:
         for info in archive:
             if archive.offset <= info.offset:  # of a negative size; tarfile would go round in a circle
                 raise tarfile.ReadError(f"member {info.name!r} has a size of {info.size} bytes")
-            if is_wanted(info.name) and (name := _safe_name(info)):
+            if name := safe_name(info.name):
+                name += "/" * info.isdir()
                 members.pop(name, None)
-                members[name] = Member(path, info.offset_data, info.size)
+                is_file = info.isreg() and not info.issparse()
+                members[name] = Member(path, info.offset_data, info.size) if is_file else None
         last = f"after member {info.name!r}" if archive.getmembers() else "at the start"
         # tarfile takes a damaged header for the end; a whole archive ends with blocks of zeros.
         archive.fileobj.seek(archive.offset)
@@ -300,11 +307,9 @@ def _index(path: str, is_wanted: Callable[[str], bool]) -> dict[str, Member]:
     return members
 
 
-def _safe_name(info: tarfile.TarInfo) -> str:
-    """Name of a plain file with forward slashes; empty for what is none or has no safe name."""
-    if not info.isreg() or info.issparse():
-        return ""
-    parts = PurePosixPath(info.name).parts
-    if any(part.startswith(("/", ".")) for part in parts) or _DRIVE.match(info.name):
-        return ""
-    return "/".join(parts)
+def safe_name(name: str) -> str:
+    """The name of a member with forward slashes; empty for one that might lead out of a folder."""
+    parts = PurePosixPath(name).parts
+    return (
+        "" if not parts or ".." in parts or parts[0].startswith("/") or _DRIVE.match(name) else "/".join(parts)
+    )

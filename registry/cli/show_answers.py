@@ -1,12 +1,13 @@
 """How answers look to a person: embeddings, neighbours, distances, recommendations, measurements."""
 
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.show_records import reached, used_of
+from registry.cli.show_records import classes, reached, tell_reading, used_of
 from registry.faces.terminal import card, message, say, table, warn
 from registry.wording import GROUPS, SURENESS, left_out, share, short, size
 
@@ -37,7 +38,7 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
             "space": document["space"],
             "estimator": f"{document['estimator']}, {document['pooling']}",
             "kind": document["kind"],
-            GROUPS[document["kind"]]: document["num_classes"],
+            GROUPS[document["kind"]]: classes(document["class_names"], document["class_sizes"]),
             "samples": document["num_samples"],
             "samples used": used_of(
                 document["num_samples_used"], document["num_samples_drawn"], document["tolerance"]
@@ -49,8 +50,10 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
             "seconds": f"{document['seconds']:.1f}",
         },
     )
+    tell_reading(document["taken"], document["passed_over"])
     warn(document["warnings"])
     message(f"Wrote {path}." if path else "The vectors were not kept; --out FILE.npz keeps them.")
+    message(f"Next: t2v task add NAME {shlex.quote(document['data'])}")
 
 
 def show_measurement(measured: "Measurement") -> None:

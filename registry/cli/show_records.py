@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from registry.faces.terminal import card, message, say, table, warn
-from registry.wording import GROUPS, share, short, size
+from registry.wording import GROUPS, counted, printable, share, short, size
 
 if TYPE_CHECKING:
     from registry.answers import ImportedExperts
@@ -93,6 +93,8 @@ def show_added(added: "AddedTask") -> None:
         title,
         {
             "space": added.space,
+            GROUPS[added.kind]: classes(added.class_names, added.class_sizes),
+            "samples": added.num_samples,
             "samples used": used_of(added.num_samples_used, added.num_samples_drawn, added.tolerance),
             "head": f"{added.head_metric} {share(added.head_accuracy)}",
             "norm": short(added.norm),
@@ -100,7 +102,25 @@ def show_added(added: "AddedTask") -> None:
             "seconds": f"{added.seconds:.1f}",
         },
     )
+    tell_reading(added.taken, added.passed_over)
     warn(added.warnings)
+    message(f"Next: t2v recommend {added.task}")
+
+
+def classes(names: Sequence[str], sizes: Sequence[int]) -> str:
+    """How many classes there are, and the first of them with their samples."""
+    shown = [printable(name) for name in names[:NUM_CLASSES_SHOWN]]
+    if sizes:
+        shown = [f"{name} {size}" for name, size in zip(shown, sizes, strict=False)]
+    return f"{len(names)} ({', '.join(shown)}{', ...' * (len(names) > NUM_CLASSES_SHOWN)})"
+
+
+def tell_reading(taken: Sequence[str], passed_over: Mapping[str, int]) -> None:
+    """A line beside the answer on what was taken for what, and one on what was passed over."""
+    if taken:
+        message(f"Read {'; '.join(taken)}.")
+    if passed_over:
+        message(f"Passed over {counted(passed_over)}.")
 
 
 def show_experts(experts: Sequence["ExpertRecord"]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from registry.records import EmbeddingRecord, Kind
+from registry.wording import counted
 
 SAMPLE_FLOOR = 100
 """Below this many samples an embedding is warned about."""
@@ -15,6 +16,9 @@ IMBALANCE_FLOOR = 10
 """From this ratio of the largest class to the smallest on, imbalance is warned about."""
 
 NUM_LAYERS_NAMED = 3
+
+EXPECTED_REASONS = frozenset({"hidden", "mask", "split unlabelled"})
+"""Why files are passed over of which a layout has many, see ``indexer.data.folders``."""
 
 
 class Dataset(Protocol):
@@ -35,6 +39,10 @@ class Dataset(Protocol):
     @property
     def class_sizes(self) -> tuple[int, ...]:
         """Samples of each class or label; empty for a regression."""
+
+    @property
+    def passed_over(self) -> tuple[tuple[str, int], ...]:
+        """Files that are no samples, by reason."""
 
     @property
     def num_skipped(self) -> int:
@@ -70,6 +78,7 @@ def embedding_warnings(
         *_of_few_samples(embedding, dataset, max_samples),
         *_of_tolerance(embedding, dataset, max_samples, tolerance),
         *_of_imbalance(dataset),
+        *_of_passed_over(dataset),
         *_of_skipped_files(dataset),
         *_of_copies(dataset, max_samples),
         *_of_fallbacks(fallbacks),
@@ -107,6 +116,12 @@ def _of_imbalance(dataset: Dataset) -> Iterator[str]:
         f"{one} sizes run from {min(sizes)} to {max(sizes)} samples: the sample is as even as they allow, and "
         f"{many} weigh the same in the head and in its score"
     )
+
+
+def _of_passed_over(dataset: Dataset) -> Iterator[str]:
+    counts = {reason: count for reason, count in dataset.passed_over if reason not in EXPECTED_REASONS}
+    if 10 * (count := sum(counts.values())) > count + dataset.num_samples:
+        yield f"more than a tenth of the files were passed over: {counted(counts)}"
 
 
 def _of_skipped_files(dataset: Dataset) -> Iterator[str]:

@@ -113,11 +113,11 @@ def image_suffixes() -> tuple[str, ...]:
     return IMAGE_SUFFIXES
 
 
-def split_names() -> frozenset[str]:
-    """Names of folders that are splits, in lower case."""
-    from indexer.data.listings import SPLIT_NAMES
+def is_split_name(name: str) -> bool:
+    """Whether a folder of that name is a split."""
+    from indexer.layouts.names import split_kind
 
-    return SPLIT_NAMES
+    return split_kind(name) is not None
 
 
 def image_pixels(content: bytes) -> int:

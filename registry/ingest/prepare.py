@@ -97,6 +97,11 @@ class PreparedTask:
             relative_error=embedding.relative_error,
             skipped_files=dataset.num_skipped,
             seconds=embedding.seconds,
+            num_samples=dataset.num_samples,
+            class_names=dataset.class_names,
+            class_sizes=dataset.class_sizes,
+            taken=dataset.taken,
+            passed_over=dict(dataset.passed_over),
             warnings=embedding_warnings(
                 embedding,
                 dataset,

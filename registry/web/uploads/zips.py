@@ -265,7 +265,7 @@ def _is_in_class_folder(place: PurePosixPath, deepest: int) -> bool:
     """Whether an image is in ``class/``, or all of them are in ``split/class/``."""
     if len(place.parts) != deepest:
         return False
-    return deepest == 2 or (deepest == 3 and place.parts[0].lower() in networks.split_names())
+    return deepest == 2 or (deepest == 3 and networks.is_split_name(place.parts[0]))
 
 
 def _write(

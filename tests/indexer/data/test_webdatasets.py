@@ -67,15 +67,15 @@ def test_one_shard_alone_and_class_folders_in_several(tmp_path: Path):
     for name in ("a", "b"):
         write_tar(tmp_path / f"{name}.tar", {"cat/1.png": name.encode(), f"dog/{name}.png": b"2"})
     found = listed(f"{tmp_path}/{{a,b}}.tar")
-    assert found.names == ["a.tar/cat/1.png", "a.tar/dog/a.png", "b.tar/cat/1.png", "b.tar/dog/b.png"]
-    assert found.read(2) == b"b"
+    assert found.names == ["cat/a.tar:1.png", "cat/b.tar:1.png", "dog/a.tar:a.png", "dog/b.tar:b.png"]
+    assert found.read(1) == b"b"
 
 
 def test_splits_of_class_folders_hold_over_all_tars(tmp_path: Path):
     for name in ("a", "b"):
         write_tar(tmp_path / f"{name}.tar", {"train/cat/1.png": b"1", "test/dog/2.png": b"2"})
     spec = f"{tmp_path}/{{a,b}}.tar"
-    assert listed(spec, split="test").names == ["a.tar/test/dog/2.png", "b.tar/test/dog/2.png"]
+    assert listed(spec, split="test").names == ["dog/a.tar:2.png", "dog/b.tar:2.png"]
 
 
 def test_sidecars_in_class_folders_are_passed_over(tmp_path: Path):

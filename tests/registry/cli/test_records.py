@@ -38,6 +38,11 @@ def test_task_add_embeds_once_and_says_when_it_did_nothing(empty, images):
         "skipped_files",
         "seconds",
         "warnings",
+        "num_samples",
+        "class_names",
+        "class_sizes",
+        "taken",
+        "passed_over",
     ]
     assert (first["task"], first["version"], first["created"]) == ("images", 1, True)
     assert (first["num_samples_used"], first["skipped_files"]) == (10, 0)
@@ -54,6 +59,7 @@ def test_task_add_prints_a_card_and_warns(empty, images):
     assert done.stderr.splitlines() == [
         "Added images@1.",
         "Warning: only 12 samples; below 100 an embedding is a rough guess",
+        "Next: t2v recommend images",
     ]
     assert done.stdout.startswith("images@1\n")
     assert "  samples used:   12\n" in done.stdout
@@ -78,7 +84,9 @@ def test_embed_keeps_vectors_in_the_file_and_nothing_in_the_registry(embedded, i
 def test_embed_says_that_the_vectors_are_gone(embedded, images):
     done = ok(embedded, "embed", images, "--max-samples", 8)
     assert "  samples used:   8\n" in done.stdout
-    assert done.stderr.endswith("The vectors were not kept; --out FILE.npz keeps them.\n")
+    kept, following = done.stderr.splitlines()[-2:]
+    assert kept == "The vectors were not kept; --out FILE.npz keeps them."
+    assert following == f"Next: t2v task add NAME {images}"
 
 
 def test_nearest_of_data_finds_its_own_task(embedded, images):

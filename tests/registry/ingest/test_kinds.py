@@ -132,7 +132,7 @@ def test_embedding_a_multi_label_task_names_its_metric(folder, data):
         "mean average precision",
         2,
     )
-    assert "  labels:         2\n" in ok(folder, "embed", data / "several.csv").stdout
+    assert "  labels:         2 (" in ok(folder, "embed", data / "several.csv").stdout
 
 
 @pytest.mark.parametrize("name", ["several", "numbers"])

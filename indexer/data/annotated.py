@@ -1,0 +1,371 @@
+"""Images whose classes are written in a file beside them, rather than named by the folders around them.
+
+Such a file is recognised by its name, see ``indexer.layouts.annotations``, or it is a table with a row for each
+image, see ``indexer.data.manifests``. Labels and names are held in memory.
+"""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from indexer.data.images import is_image_name
+from indexer.data.listings import Entry, Listing, chosen_split, printable
+from indexer.data.manifests import open_manifest
+from indexer.data.trees import Tree, is_mask, reason_of
+from indexer.errors import DataError
+from indexer.layouts.annotations import READERS, Reader, read_lists, read_tabs
+from indexer.layouts.class_folders import LayoutError
+from indexer.layouts.names import is_hidden, plain, split_in, split_kind
+from indexer.layouts.splits import Node, Notes, unwrap
+from indexer.records import Kind, Reading
+
+MANIFEST_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"))
+
+
+class Image(NamedTuple):
+    """An image of a tree: its path there, where it is, and the split that a folder around it names."""
+
+    path: str
+    where: Any
+    split: str
+
+
+class Images:
+    """The images below a folder, looked up as files of annotations name them."""
+
+    def __init__(self, tree: Tree, root: Node) -> None:
+        self._by_name: dict[str, list[Image]] = {}
+        self._by_stem: dict[str, list[Image]] = {}
+        self.count = 0
+        for node in root.walk():
+            split = next((part.lower() for part in node.path.split("/") if split_kind(part)), "")
+            for name, kind, where in tree.items(node.path) if node.samples else ():
+                if kind == "file" and is_image_name(name) and not is_hidden(name) and not is_mask(node, name):
+                    image = Image(f"{node.path}/{name}" if node.path else name, where, split)
+                    self.count += 1
+                    self._by_name.setdefault(name, []).append(image)
+                    self._by_stem.setdefault(name.rpartition(".")[0], []).append(image)
+
+    @property
+    def splits(self) -> Counter[str]:
+        """How many images lie in folders of each split; in none is ""."""
+        return Counter(image.split for images in self._by_name.values() for image in images)
+
+    def find(self, named: str, base: str = "") -> list[Image]:
+        """The images that a path means: the one that is there from ``base``, else those whose path ends alike.
+
+        A path that speaks of a split means no image of another.
+        """
+        path = PurePosixPath(named.replace("\\", "/"))
+        alike = self._by_name.get(path.name) or self._by_stem.get(path.name, [])
+        here = [image for image in alike if _bare(image.path) == _bare(str(PurePosixPath(base) / path))]
+        if here:
+            return here
+        split = next((kind for part in path.parent.parts if (kind := split_kind(part))), None)
+        alike = [image for image in alike if split is None or split_kind(image.split) in (None, split)]
+        scores = [_shared_end(image.path, str(PurePosixPath(base) / path)) for image in alike]
+        return [image for image, score in zip(alike, scores, strict=True) if score == max(scores)]
+
+    def only(self, named: str, base: str = "") -> Image | None:
+        """The image that a path means; ``None`` if it is not there, or if several could be meant."""
+        alike = self.find(named, base)
+        return alike[0] if len(alike) == 1 else None
+
+
+def _shared_end(path: str, other: str) -> int:
+    """How many folders before the name are the same, from the image upwards."""
+    pairs = list(zip(path.split("/")[-2::-1], other.split("/")[-2::-1], strict=False))
+    return next((number for number, (one, two) in enumerate(pairs) if one != two), len(pairs))
+
+
+def _bare(path: str) -> str:
+    return path[: -len(PurePosixPath(path).suffix)] if is_image_name(path) else path
+
+
+def open_annotated(spec: str, tree: Tree, root: Node, reading: Reading, notes: Notes) -> Listing | None:
+    """List images by files of a known form; ``None`` if there is none."""
+    sources = [
+        _Source(node, name, *READERS[name]) for node in root.walk() for name in node.tables if name in READERS
+    ]
+    if not sources:
+        sources = [
+            _Source(node, name, name, read_lists)
+            for node in root.walk()
+            for name in node.tables
+            if plain(node.name) == "meta" and name.endswith(".txt") and split_kind(name.removesuffix(".txt"))
+        ]
+    return _open_sources(spec, tree, root, sources, reading, notes) if sources else None
+
+
+def _open_sources(
+    spec: str,
+    tree: Tree,
+    root: Node,
+    sources: Sequence["_Source"],
+    reading: Reading,
+    notes: Notes,
+    scope: Node | None = None,
+) -> Listing | None:
+    """List images by files of a known form; ``None`` if there is no image.
+
+    Raises:
+        DataError: If a file is not what its name says, or names no image, or there is no such split.
+    """
+    images = Images(tree, scope or root)
+    if not images.count:
+        return None
+    by_split: dict[str, dict[str, _Labelled]] = {}
+    for source in sources:
+        try:
+            _join(tree, source, images, by_split, notes)
+        except LayoutError as error:
+            raise DataError(spec, _below(root, source.node, str(error))) from error
+    if not by_split:
+        raise DataError(spec, f"{sources[0].path(root)} names no image that is there")
+    chosen = chosen_split(spec, by_split, reading.split)
+    others = ", ".join(sorted(map(repr, by_split.keys() - {chosen, ""})))
+    paths = ", ".join(sorted({source.path(root) for source in sources}))
+    of = f" of split {chosen!r}" * bool(chosen) + f", and not {others}," * bool(others)
+    notes.taken.append(f"labels{of} from {paths}")
+    for source in sources:
+        notes.take_back(reason_of(PurePosixPath(source.name).suffix.lower()))
+    notes.leave_out("not annotated", images.count - sum(len(held) for held in by_split.values()))
+    return _listing(spec, tree, root, list(by_split[chosen].values()), notes)
+
+
+class _Source(NamedTuple):
+    """A file of annotations: the folder it lies in, its name, which file is read first, and what reads it."""
+
+    node: Node
+    name: str
+    first: str
+    reader: Reader
+
+    def path(self, root: Node) -> str:
+        """Path of the file that is read first, below a folder."""
+        return _below(root, self.node, self.first)
+
+
+def _below(root: Node, node: Node, name: str) -> str:
+    return f"{node.path}/{name}"[len(root.path) :].lstrip("/")
+
+
+class _Labelled(NamedTuple):
+    """An image and what it shows."""
+
+    image: Image
+    labels: set[str]
+
+
+def _join(
+    tree: Tree, source: _Source, images: Images, by_split: dict[str, dict[str, _Labelled]], notes: Notes
+) -> None:
+    """Add what a file says of images; what it says of others is counted."""
+    found_in = read_texts(tree, source.node)
+    for said in source.reader(source.first, found_in):
+        image = images.only(said.image, source.node.path)
+        if image is None:
+            notes.leave_out(f"row of {source.first} without its image", 1)
+            continue
+        held = by_split.setdefault(said.split or image.split, {})
+        labels = held.setdefault(image.path, _Labelled(image, set())).labels
+        if said.label:
+            labels.add(said.label)
+
+
+def read_texts(tree: Tree, node: Node) -> Callable[[str], str]:
+    """What gives the text of a file in a folder; none is an empty one."""
+    places = {
+        name: where for name, kind, where in tree.items(node.path) if kind == "file" and name in node.tables
+    }
+
+    def text(name: str) -> str:
+        if name not in places:
+            return ""
+        try:
+            return tree.read(places[name]).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise LayoutError(f"{name}: is no text in UTF-8: {error.reason}") from error
+
+    return text
+
+
+def _listing(spec: str, tree: Tree, root: Node, held: list[_Labelled], notes: Notes) -> Listing:
+    kind: Kind = "single_label" if all(len(one.labels) == 1 for one in held) else "multi_label"
+    class_names = sorted({label for one in held for label in one.labels})
+    label_of = {name: label for label, name in enumerate(class_names)}
+    start = len(path := unwrap(root).path) + bool(path)
+    entries = [
+        Entry(one.image.path[start:], one.image.where, tuple(sorted(label_of[label] for label in one.labels)))
+        for one in held
+    ]
+    if kind == "multi_label":
+        notes.taken.append("several labels, since not every image has one")
+    return Listing(
+        spec=spec,
+        kind=kind,
+        class_names=tuple(printable(name) for name in class_names),
+        scan=lambda: entries,
+        size=lambda entry: tree.size(entry.where),
+        read=lambda entry: tree.read(entry.where),
+        taken=tuple(notes.taken),
+        passed_over=dict(notes.passed_over),
+    )
+
+
+# Tables of labels
+
+
+class _Table(NamedTuple):
+    """A table that may say what images show: its folder, name and place, and of which split it speaks."""
+
+    node: Node
+    name: str
+    where: Any
+    kind: str | None
+
+    def path(self, root: Node) -> str:
+        """Path of the table below a folder."""
+        return _below(root, self.node, self.name)
+
+
+class _TableImages:
+    """The images that the rows of a table name, of one split; see ``indexer.data.manifests.Files``."""
+
+    def __init__(
+        self, spec: str, tree: Tree, images: Images, table: _Table, reading: Reading, start: int
+    ) -> None:
+        self._spec, self._images, self._start, self._tree = spec, images, start, tree
+        self._base = str(PurePosixPath(table.node.path) / (reading.image_root or ""))
+        self._suffix = reading.image_suffix or ""
+        self.kind: str | None = None
+        self.taken: tuple[str, ...] = ()
+
+    def find(self, place: str, named: str) -> tuple[str, Any, int] | None:
+        """Name, place and size of an image; ``None`` for one of another split.
+
+        Raises:
+            DataError: If there is none, or several could be meant.
+        """
+        alike = self._images.find(f"{named}{self._suffix}", self._base)
+        mine = [image for image in alike if self.kind in (None, split_kind(image.split))]
+        if len(mine) == 1:
+            return mine[0].path[self._start :], mine[0].where, self._tree.size(mine[0].where)
+        if alike and not mine:
+            return None
+        problem = (
+            f"{named!r} could be {mine[0].path} or {mine[1].path}" if mine else f"there is no image {named!r}"
+        )
+        raise DataError(self._spec, f"{place}: {problem}; --skip-bad leaves such rows out")
+
+    def read(self, where: Any) -> bytes:
+        """Content of an image."""
+        return self._tree.read(where)
+
+
+def open_tables(
+    spec: str, tree: Tree, root: Node, scope: Node, reading: Reading, notes: Notes
+) -> Listing | None:
+    """List images by the only table that says what they show; ``None`` if there is no table.
+
+    Args:
+        spec: The data spec.
+        tree: The files.
+        root: The folder in which tables are looked for.
+        scope: The folder of the images.
+        reading: What the spec leaves open.
+        notes: What was taken for what.
+
+    Raises:
+        DataError: If no table says what the images are, several do, or there is no such split.
+    """
+    texts = [(node, name) for node in root.walk() for name in node.tables if name.endswith("_annotations.txt")]
+    if texts:
+        sources = [_Source(node, name, name, read_tabs) for node, name in texts]
+        return _open_sources(spec, tree, root, sources, reading, notes, scope)
+    images = Images(tree, scope)
+    tables = _tables(tree, root)
+    if not images.count or not tables:
+        return None
+    kinds = {kind for kind in map(split_kind, images.splits) if kind}
+    wanted = None
+    if kinds or {table.kind for table in tables} - {None}:
+        wanted = split_kind(chosen_split(spec, kinds or {table.kind or "" for table in tables}, reading.split))
+    read, problems = [], []
+    for table in tables:
+        if table.kind not in (None, wanted):
+            continue
+        try:
+            read.append((table, _read_table(spec, tree, root, images, table, reading, wanted, kinds)))
+        except DataError as error:
+            problems.append(f"{table.path(root)}: {error.problem}")
+    if len(of_split := [pair for pair in read if pair[0].kind]) == 1:
+        read = of_split
+    if len(read) != 1:
+        if read:
+            paths = " and ".join(table.path(root) for table, _ in read)
+            raise DataError(spec, f"{paths} both say what the images show; take out the one that is not meant")
+        raise DataError(spec, f"no table says what the images show: {'; '.join(problems)}")
+    table, listing = read[0]
+    entries = list(listing.scan())
+    notes.taken.append(f"labels of the images from {table.path(root)}")
+    meant = [count for split, count in images.splits.items() if not kinds or split_kind(split) == wanted]
+    notes.leave_out("not in the table", sum(meant) - len(entries))
+    notes.take_back(reason_of(PurePosixPath(table.name).suffix.lower()))
+    for reason, count in listing.passed_over.items():
+        notes.leave_out(reason, count)
+    return replace(
+        _with_used_classes(listing, entries),
+        spec=spec,
+        taken=(*notes.taken, *listing.taken),
+        passed_over=dict(notes.passed_over),
+    )
+
+
+def _tables(tree: Tree, root: Node) -> list[_Table]:
+    tables = []
+    for node in root.walk():
+        folder = next((kind for part in node.path.split("/") if (kind := split_kind(part))), None)
+        for name, kind, where in tree.items(node.path) if node.tables else ():
+            stem, _, suffix = name.lower().rpartition(".")
+            fits = kind == "file" and name in node.tables and f".{suffix}" in MANIFEST_SUFFIXES
+            if fits and "submission" not in stem:
+                tables.append(_Table(node, name, where, folder or split_in(stem)))
+    named = [table for table in tables if table.name.lower().rpartition(".")[0] in ("_classes", "metadata")]
+    return named or tables
+
+
+def _read_table(
+    spec: str,
+    tree: Tree,
+    root: Node,
+    images: Images,
+    table: _Table,
+    reading: Reading,
+    wanted: str | None,
+    kinds: set[str],
+) -> Listing:
+    start = len(path := unwrap(root).path) + bool(path)
+    files = _TableImages(spec, tree, images, table, reading, start)
+    files.kind = wanted if kinds else None
+    how = replace(reading, split=None if wanted else reading.split, class_level=None)
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(table.where, os.DirEntry):
+            return open_manifest(table.where.path, how, files=files)
+        copy = Path(folder) / table.name
+        copy.write_bytes(tree.read(table.where))
+        return open_manifest(str(copy), how, files=files)
+
+
+def _with_used_classes(listing: Listing, entries: list[Entry]) -> Listing:
+    """A listing of some of its entries, with the classes that these have."""
+    if listing.kind != "regression":
+        used = sorted({label for entry in entries for label in entry.labels})
+        label_of = {label: new for new, label in enumerate(used)}
+        entries = [entry._replace(labels=tuple(label_of[label] for label in entry.labels)) for entry in entries]
+        listing = replace(listing, class_names=tuple(listing.class_names[label] for label in used))
+    return replace(listing, scan=lambda: entries)
