@@ -90,7 +90,7 @@ def _class_folders(
         notes.taken.append(f"split {name!r} left out, since its {splits[name].total} samples have no labels")
         notes.leave_out("split unlabelled", splits[name].total)
     if splits and not labelled:
-        raise DataError(spec, f"holds samples in {' and '.join(map(repr, splits))} {UNLABELLED}")
+        raise DataError(spec, NO_CLASSES.format(f" in {' and '.join(map(repr, sorted(splits)))}") + OR_TABLE)
     if splits:
         chosen = chosen_split(spec, labelled, reading.split)
         _note_split(notes, chosen, labelled)
@@ -102,16 +102,12 @@ def _class_folders(
         return root, by_split[chosen]
     chosen_split(spec, (), reading.split)
     if _without_classes(spec, root, splits, reading):
-        total = root.total
-        raise DataError(spec, f"holds {total} sample{'s' * (total != 1)} {UNLABELLED}" if total else NOTHING)
+        raise DataError(spec, NO_CLASSES.format("") + OR_TABLE * root.holds_samples)
     return root, held
 
 
-NOTHING = "holds no class folders; expected images in <class>/<name>.jpg inside it"
-UNLABELLED = (
-    "but no class folders, and no table of labels that names them; expected images in <class>/<name>.jpg, or a "
-    "CSV with the columns path,label beside them"
-)
+NO_CLASSES = "holds no class folders{}; expected images in <class>/<name>.jpg inside it"
+OR_TABLE = ", or a table that names its images, such as a CSV with the columns path,label"
 
 
 def _note_split(notes: Notes, chosen: str, names: Iterable[str]) -> None:

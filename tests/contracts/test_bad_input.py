@@ -114,7 +114,10 @@ BAD_DATA = {
         "no_file.csv",
         "no_file.csv: line 3: file 'good/no/nonesuch.png' does not exist",
     ),
-    "tar-without-classes": ("flat.tar", "flat.tar: holds no images; expected members <class>/<name>.jpg"),
+    "tar-without-classes": (
+        "flat.tar",
+        "flat.tar: holds no class folders; expected images in <class>/<name>.jpg",
+    ),
     "cut-tar": ("cut.tar", "cut.tar: is not a complete, uncompressed tar file"),
     "folder-named-csv": ("folder.csv", "folder.csv: holds no class folders"),
     "no-such-data": ("nonesuch", "nonesuch: no such file or folder; supported are "),

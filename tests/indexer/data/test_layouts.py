@@ -391,11 +391,11 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "an empty class folder": (images("cat/*.png", "dog/*.png", "bird/"), "leave it out with --skip-bad"),
     "splits without labels": (
         images("train/*.png", "test/*.png"),
-        "holds samples in 'test' and 'train' but no class",
+        "holds no class folders in 'test' and 'train'; expected images",
     ),
     "images and labels of boxes": (
         {**images("images/*.png"), "labels/*.txt": "0 .5 .5 .1 .1"},
-        "holds 3 samples but no class folders",
+        "holds no class folders; expected images in <class>/<name>.jpg inside it, or a table",
     ),
     "two tables": (
         {

@@ -72,7 +72,7 @@ def test_tar_split_is_chosen(tmp_path):
 
 def test_tar_without_images(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"000.jpg": b"", "cat/notes.md": b"3"})
-    with pytest.raises(DataError, match="holds 1 sample but no class folders"):
+    with pytest.raises(DataError, match="inside it, or a table that names its images"):
         open_dataset(str(path))
     with fails(
         DataError,
