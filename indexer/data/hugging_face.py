@@ -27,7 +27,7 @@ import numpy as np
 from indexer.data.listings import Entry, Listing, choose_split, printable, read_file
 from indexer.errors import DataError, MissingLibraryError
 from indexer.records import Content, Kind, Reading
-from indexer.tables.label_arrays import ArrayLabels, hot_rows, read_hot_rows, read_label_array
+from indexer.tables.label_arrays import ArrayLabels, hot_names, hot_rows, read_hot_rows, read_label_array
 from indexer.tables.labels import fit_float32
 
 PREFIX = "hf-data:"
@@ -283,7 +283,7 @@ class _Labels:
         for row, values in enumerate(lists):
             _check_cell(spec, f"row {row}: {column}", values, names)
         if names is None and not is_number and (hot := hot_rows(lists)) is not None:
-            return cls._of_array(read_hot_rows(hot))
+            return cls._of_array(read_hot_rows(hot, hot_names(hot.shape[1])))
         if is_number or (names is None and all(isinstance(one, float) for values in lists for one in values)):
             return cls._of_numbers(spec, column, lists, is_number=is_number)
         if names is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from indexer.errors import DataError
 from indexer.records import Kind
+from indexer.tables.labels import hot_names as hot_names
 from indexer.tables.labels import target_names
 
 MAX_LABELS = 100_000
@@ -102,9 +103,9 @@ def hot_rows(lists: Sequence[Sequence[object]]) -> np.ndarray | None:
     return np.array(lists, np.uint8)
 
 
-def read_hot_rows(rows: np.ndarray, names: tuple[str, ...] | None = None) -> ArrayLabels:
-    """What rows of 0 and 1 say."""
-    return _bits(rows, names or tuple(map(str, range(rows.shape[1]))))
+def read_hot_rows(rows: np.ndarray, names: tuple[str, ...]) -> ArrayLabels:
+    """What rows of 0 and 1 say of labels of these names."""
+    return _bits(rows, names)
 
 
 def _bits(labels: np.ndarray, names: tuple[str, ...]) -> ArrayLabels:

@@ -36,6 +36,11 @@ def target_names(count: int) -> tuple[str, ...]:
     return ("target",) if count == 1 else tuple(f"target_{index}" for index in range(count))
 
 
+def hot_names(count: int) -> tuple[str, ...]:
+    """Names of the labels that lists of 0 and 1 are about, which data does not name."""
+    return tuple(f"label_{index}" for index in range(count))
+
+
 def fit_float32(numbers: Iterable[float]) -> bool:
     """Whether all numbers are finite as 32-bit floats, as targets have to be."""
     return all(abs(number) <= MAX_FLOAT32 for number in numbers)  # which NaN is not
@@ -228,7 +233,7 @@ class LabelSurvey:
     def _of_bits(self, cells: set[str]) -> Labels:
         """Labels of which each is there or not: classes, if every row of the file has exactly one."""
         rows = [[as_bit(part.strip()) for part in cell.split(SEPARATOR)] for cell in cells]
-        names = self._columns if len(self._columns) > 1 else tuple(map(str, range(len(rows[0]))))
+        names = self._columns if len(self._columns) > 1 else hot_names(len(rows[0]))
         if not self._one_each:
             where = {str(index): index for index in range(len(names))}
             taken = (f"the labels are 0 or 1 for each of {len(names)}, taken for several labels",)

@@ -126,7 +126,11 @@ def test_lists_of_zeros_and_ones_are_several_labels_and_never_numbers(tmp_path: 
     for number, lists in enumerate((several, [[float(one) for one in row] for row in several])):
         reviews(labels=lists).save_to_disk(tmp_path / str(number))
         found = listed(f"hf-data:{tmp_path}/{number}?label=labels")
-        assert (found.kind, found.class_names, found.labels.tolist()) == ("multi_label", ("0", "1"), several)
+        assert (found.kind, found.class_names, found.labels.tolist()) == (
+            "multi_label",
+            ("label_0", "label_1"),
+            several,
+        )
     reviews(labels=[[1.0, 0.0], [0.0, 1.0]] * 6).save_to_disk(tmp_path / "one")
     one = listed(f"hf-data:{tmp_path}/one?label=labels")
     assert (one.kind, one.labels.tolist()) == ("single_label", [0, 1] * 6)

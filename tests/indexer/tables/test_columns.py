@@ -173,7 +173,7 @@ def test_a_column_that_comes_late_in_json_lines_counts(place: Path):
     found = listed(write(place, "c.jsonl", "\n".join(map(json.dumps, hot))))
     assert (found.kind, found.class_names, found.labels.tolist()) == (
         "multi_label",
-        ("0", "1"),
+        ("label_0", "label_1"),
         [[1, 0], [1, 1], [0, 0]] * 2,
     )
 
