@@ -265,7 +265,7 @@ class Experts(RegistryBase):
             InvalidQueryError: If a rule is not of its form, or the file has no use for it.
             StorageError: If there is no registry.
         """
-        place, store = Path(path), self._opened()
+        place, store = Path(str(path).removeprefix("sqlite:///").removeprefix("file:")), self._opened()
         runs, taken = 0, list[str]()
         if place.is_dir() or is_recognised(place):
             checked = make_rules(**rules)

@@ -54,7 +54,8 @@ NAMES = {
 others stand first."""
 
 _TRAIN, _TEST, _VALIDATION = {"train", "training"}, {"test"}, {"val", "valid", "validation", "eval", "dev"}
-_SAID = _TEST | _VALIDATION | {"metrics", "epoch", "neg", "final"}
+_BEST = {"best", "max"}
+_SAID = _TEST | _VALIDATION | _BEST | {"metrics", "epoch", "neg", "final"}
 
 
 class Measured(NamedTuple):
@@ -77,7 +78,8 @@ def guess(name: str) -> tuple[int, int, MetricRule] | None:
     if ours is None:
         return None
     samples = 0 if _TEST.intersection(words) else 1 if _VALIDATION.intersection(words) else 2
-    return list(NAMES.values()).index(ours), samples, MetricRule(name, ours)
+    later = 3 * bool(_BEST.intersection(words))  # what was best of the steps flatters
+    return list(NAMES.values()).index(ours), samples + later, MetricRule(name, ours)
 
 
 def _words(name: str) -> list[str]:

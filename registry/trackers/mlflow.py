@@ -42,7 +42,7 @@ def is_database(path: Path) -> bool:
             return {"runs", "latest_metrics", "params", "experiments"} <= _tables(database)
     except OSError:
         return False
-    except sqlite3.Error:
+    except (sqlite3.Error, ValueError):
         return True
 
 

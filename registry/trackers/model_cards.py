@@ -27,12 +27,11 @@ def read_model(folder: Path, root: Path) -> Iterator[Run]:
     if not evaluated and "model-index" not in read_text(card):
         return
     said = front_matter(card) if card.is_file() else {}
-    about = settings({"name": model_name(folder, root)}, "run:")
     base = _words(said.get("base_model"))
-    about |= settings({"base_model": base[0] if base else ""})
+    about = {"run:name": model_name(folder, root)} | settings({"base_model": base[0] if base else ""})
     trained_on = {letters_of(name.rpartition("/")[2]) for name in _words(said.get("datasets"))}
-    for number_, (place, entry) in enumerate([*_index(card, said), *_evaluations(folder)], 1):
-        yield _run(place, number_, entry, about, trained_on)
+    for count, (place, entry) in enumerate([*_index(card, said), *_evaluations(folder)], 1):
+        yield _run(place, count, entry, about, trained_on)
 
 
 def model_name(folder: Path, root: Path) -> str:
@@ -72,7 +71,7 @@ def _evaluations(folder: Path) -> Iterator[tuple[Path, Any]]:
 
 def _run(place: Path, count: int, entry: Any, about: dict[str, str], trained_on: set[str]) -> Run:
     """One entry as a run; what is not of the form that the hub describes is left out."""
-    name = f"{about.get('run:name', '')} (result {count})"
+    name = f"{about['run:name']} (result {count})"
     try:
         dataset, names = entry["dataset"], names_of(entry["dataset"])
         pairs = [(str(one["type"]), number(one["value"])) for one in entry["metrics"]]

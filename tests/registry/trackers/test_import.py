@@ -14,7 +14,6 @@ import zlib
 from pathlib import Path
 
 import pytest
-from builders import make_expert
 from command_lines import answer, ok, t2v
 from extras import skip_without
 
@@ -84,7 +83,7 @@ def lightning(tmp_path):
 
 
 def rows(imported):
-    return [(it.task, it.expert, round(it.accuracy, 6), it.metric) for it in imported.results]
+    return [(one.task, one.expert, round(one.accuracy, 6), one.metric) for one in imported.results]
 
 
 # What the real packages wrote
@@ -112,9 +111,9 @@ def check(imported, tracker):
     _, runs, expected = WRITTEN[tracker]
     assert imported.runs == runs
     assert sum(int(line.partition(": ")[2].split()[0]) for line in imported[1]) + len(imported.results) == runs
-    values = sorted((it.expert, round(it.accuracy, 6)) for it in imported.results)
+    values = sorted((one.expert, round(one.accuracy, 6)) for one in imported.results)
     assert values == sorted(expected or [("yolo11n-cls", 0.5)])
-    assert {it.task for it in imported.results} <= {"flowers5", "orchids"}
+    assert {one.task for one in imported.results} <= {"flowers5", "orchids"}
 
 
 def test_every_run_that_cannot_count_has_a_cause(files, registry):
@@ -126,20 +125,21 @@ def test_every_run_that_cannot_count_has_a_cause(files, registry):
 
 def test_results_say_where_they_are_from(files, registry):
     imported = registry.import_results(files / "mlflow", dry_run=True)
-    by_digest = next(it for it in imported.results if it.task == "orchids")  # it is not registered
+    by_digest = next(one for one in imported.results if one.task == "orchids")  # not registered
     assert by_digest.source.startswith("MLflow: by digest, by ana, 20")
     assert by_digest.source.endswith("val/acc, dataset orchids of digest 22bb")
-    seeds = {it.seed for it in imported.results if it.task == "flowers5"}
+    seeds = {one.seed for one in imported.results if one.task == "flowers5"}
     assert seeds == {7, None}
     with sqlite3.connect(files / "mlflow" / "mlflow.db") as database:
         ids = {run for (run,) in database.execute("SELECT run_uuid FROM runs")}
-    assert {it.run_id for it in imported.results} <= ids
+    assert {one.run_id for one in imported.results} <= ids
 
 
 def test_what_was_imported_is_recommended_and_counts_once(files, tmp_path):
     registry = TaskRegistry(tmp_path / "registry")
     registry.init()
-    registry._store.add_experts([make_expert(name) for name in (BEST, SMALL, HUB)])
+    (tmp_path / "experts.csv").write_text("\n".join(["expert", BEST, SMALL, HUB]))
+    registry.import_experts(tmp_path / "experts.csv")
     places = [files / name for name in ("mlflow", "mlruns", "wandb", "cards")]
     added = [registry.import_results(place)[0] for place in places]
     assert added == [6, 6, 2, 3]
@@ -150,7 +150,16 @@ def test_what_was_imported_is_recommended_and_counts_once(files, tmp_path):
     assert (recommended.expert, recommended.measured) == (BEST, True)
 
 
-def test_a_moved_run_is_the_same_run(lightning, registry, tmp_path, place):
+def test_a_run_that_is_read_twice_counts_once(files, registry, tmp_path):
+    for name in ("a.db", "b.db"):
+        (tmp_path / name).write_bytes((files / "mlflow" / "mlflow.db").read_bytes())
+    once = registry.import_results(f"sqlite:///{tmp_path / 'a.db'}", dry_run=True)
+    twice = registry.import_results(tmp_path, dry_run=True)
+    assert sorted(rows_ids(twice)) == sorted(rows_ids(once))
+    assert any("(read twice)" in line for line in twice[1])
+
+
+def test_a_moved_run_is_the_same_run(lightning, registry, tmp_path):
     runs = lightning("version_0", "epoch,step,val_acc\n0,1,0.5\n")
     before = rows_ids(registry.import_results(runs, dry_run=True))
     runs.rename(tmp_path / "elsewhere")
@@ -158,7 +167,7 @@ def test_a_moved_run_is_the_same_run(lightning, registry, tmp_path, place):
 
 
 def rows_ids(imported):
-    return [it.run_id for it in imported.results]
+    return [one.run_id for one in imported.results]
 
 
 # Metrics
@@ -179,6 +188,8 @@ def rows_ids(imported):
         ("val_auroc,val_loss", "0.5,1", (0.5, "roc_auc")),
         ("val_loss,test_acc,val_acc", "1,0.5,0.75", (0.5, "accuracy")),  # test samples go before others
         ("train_acc,val_acc", "1,0.5", (0.5, "accuracy")),
+        ("best_val_acc,val_acc", "1,0.5", (0.5, "accuracy")),
+        ("best/test/acc@1", "0.5", (0.5, "accuracy")),
     ],
 )
 def test_metrics_are_told_by_their_names(lightning, registry, header, cells, expected):
@@ -191,7 +202,7 @@ def test_rules_choose_metrics_steps_and_scales(lightning, registry):
     place = lightning("run", "epoch,step,val_acc,val_loss,wer\n0,1,70,0.5,0.3\n1,2,60,0.9,0.2\n2,3,,,0.25\n")
 
     def values(*metric, **rules):
-        return [(it.accuracy, it.metric, it.lower_is_better) for it in
+        return [(one.accuracy, one.metric, one.lower_is_better) for one in
                 registry.import_results(place, dry_run=True, metric=metric, **rules).results]  # fmt: skip
 
     assert values("val_acc=accuracy") == [(0.6, "accuracy", False)]
@@ -217,11 +228,11 @@ def test_a_share_among_percentages_is_not_guessed(lightning, registry):
 def test_scores_of_a_search_are_of_the_task_that_is_named(files, registry):
     said = {"task_from": "name:flowers5", "expert_from": f"name:{SMALL}"}
     imported = registry.import_results(files / "search" / "search.csv", dry_run=True, **said)
-    assert [it.accuracy for it in imported.results] == pytest.approx([0.946667, 0.973333], abs=1e-5)
-    assert {it.protocol for it in imported.results} == {"cross_validation"}
+    assert [one.accuracy for one in imported.results] == pytest.approx([0.946667, 0.973333], abs=1e-5)
+    assert {one.protocol for one in imported.results} == {"cross_validation"}
     said["metric"] = "test_neg_log_loss=log_loss"
     losses = registry.import_results(files / "search", dry_run=True, **said).results
-    assert [round(it.accuracy, 3) for it in losses] == [0.352, 0.15]
+    assert [round(one.accuracy, 3) for one in losses] == [0.352, 0.15]
 
 
 # Tasks, experts and runs
@@ -267,7 +278,7 @@ def test_links_of_the_hub_are_followed_and_pipes_are_not_read(files, registry, t
     (model := tmp_path / "mlruns" / "0" / "models" / "m-1" / "metrics").mkdir(parents=True)
     (model.parent / "meta.yaml").write_text("model_id: m-1\nsource_run_id: 1\n")  # of a model, not a run
     imported = registry.import_results(tmp_path, dry_run=True)
-    assert (imported.runs, [it.expert for it in imported.results]) == (2, [HUB, HUB])
+    assert (imported.runs, [one.expert for one in imported.results]) == (2, [HUB, HUB])
 
 
 def test_what_is_not_registered_is_taken_only_when_asked(lightning, registry):
@@ -324,7 +335,7 @@ def test_a_part_of_a_run_that_was_measured_itself_is_left_out(files, registry, t
         database.execute("INSERT INTO latest_metrics VALUES ('val/acc', 0.8, 1, 0, 0, ?)", [parent])
     imported = registry.import_results(copy, dry_run=True)
     assert any("part of a run that has the metric itself): fold 0, fold 1" in line for line in imported[1])
-    assert [it.accuracy for it in imported.results if "folds" in it.source] == [0.8]
+    assert [one.accuracy for one in imported.results if "folds" in one.source] == [0.8]
 
 
 # Weights & Biases as tables
