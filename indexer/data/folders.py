@@ -6,9 +6,12 @@ names a class, a file with labels beside the images may, see ``indexer.data.anno
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from indexer.data.annotated import open_annotated, open_tables
-from indexer.data.images import IMAGE_SUFFIXES, is_image_name
+from indexer.data.arrays import find_pair, open_array_file
+from indexer.data.images import IMAGE_SUFFIXES
 from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, chosen_split, printable
 from indexer.data.trees import FolderTree, Tree, is_mask, survey_tree, totals
 from indexer.errors import DataError
@@ -29,12 +32,15 @@ from indexer.records import Content, Reading
 
 
 def open_folder(spec: str, reading: Reading) -> Listing:
-    """List a folder.
+    """List a folder; of arrays in .npy files, those of the images and of their labels.
 
     Raises:
         DataError: If it is not clear what its folders mean, one of them holds no samples, or there is no such
             split.
     """
+    if any(Path(spec).glob("*.npy")) and (pair := find_pair(Path(spec))):
+        listing = open_array_file(str(pair), reading)
+        return replace(listing, spec=spec, taken=(f"images from {pair.name}", *listing.taken))
     return open_tree(spec, FolderTree(spec), reading)
 
 
@@ -164,8 +170,9 @@ def _listing(
 
     def scan() -> Iterator[Entry]:
         for label, (_, node) in labelled:
+            folder, labels = node.path[start:], label_of[label]
             for name, where in samples_in(tree, node, content):
-                yield Entry(f"{node.path[start:]}/{name}", where, label_of[label])
+                yield Entry(f"{folder}/{name}", where, labels)
 
     return Listing(
         spec=spec,
@@ -182,7 +189,7 @@ def _listing(
 
 def samples_in(tree: Tree, node: Node, content: Content) -> Iterator[tuple[str, object]]:
     """Name and place of each sample that lies in a folder."""
+    suffixes = IMAGE_SUFFIXES if content == "images" else TEXT_SUFFIX
     for name, kind, where in tree.items(node.path):
-        fits = is_image_name(name) if content == "images" else name.lower().endswith(TEXT_SUFFIX)
-        if fits and kind == "file" and not is_hidden(name) and not is_mask(node, name):
+        if name.lower().endswith(suffixes) and kind == "file" and name[0] != "." and not is_mask(node, name):
             yield name, where

@@ -2,11 +2,11 @@
 
 A data spec is one of
 
-    ./folder                     class folders of images, or of .txt; train/ val/ test/ of those are splits
+    ./folder                     class folders of images, or of .txt, in any layout of docs/data.md
     ./manifest.csv               columns path,label or path,target, of texts text in place of path, and
                                  optionally split; the same as .parquet or .jsonl
     ./arrays.npz                 images [N, H, W] or [N, H, W, C] and labels
-    ./images.tar                 members <class>/<name>.jpg, read in place
+    ./images.tar, .tar.gz, .zip  the same folders in an archive, of which nothing is extracted
     ./shards-{000..009}.tar      the same in several, or shards of webdataset
     hf-data:NAME                 what the library datasets loads: a folder, Parquet files, a data set of the hub
     sklearn:digits               1,797 handwritten digits that ship inside scikit-learn
@@ -39,6 +39,7 @@ FILE_OPENERS: dict[str, Opener] = {
     ".tar": open_tar,
     ".zip": open_zip,
 }
+OPENERS_OF_FOLDERS = (open_folder, open_tar, open_shards, open_compressed_tar, open_zip)
 SUPPORTED_KINDS = (
     "supported are a folder of class folders, a .csv, .parquet or .jsonl manifest, an .npz of images and "
     "labels, a .zip, .tar or .tar.gz of folders, tars such as shards-{000..009}.tar, hf-data:NAME and "
@@ -62,7 +63,10 @@ def open_dataset(spec: str, reading: Reading | None = None, **said: Any) -> List
         DataError: If the data is there but is not laid out as its kind asks, or has no such split.
     """
     with system_errors(spec):
-        return _opener(spec)(spec, reading or Reading(**said))
+        opener, reading = _opener(spec), reading or Reading(**said)
+        if reading.class_level is not None and opener not in OPENERS_OF_FOLDERS:
+            raise DataError(spec, "has no class folders, so class_level would change nothing; leave it out")
+        return opener(spec, reading)
 
 
 def _opener(spec: str) -> Opener:

@@ -4,11 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from indexer.data.images import is_image_name
 from indexer.data.listings import TEXT_SUFFIX, read_file
-from indexer.layouts.names import MASK_END, MASK_STEM, is_hidden
+from indexer.layouts.names import MASK_STEM, is_hidden, may_be_mask
 from indexer.layouts.splits import Node
 from indexer.records import Content
 
@@ -17,12 +17,8 @@ MAX_TABLES = 1000
 """Files of a folder that may be annotations."""
 
 
-class Item(NamedTuple):
-    """What a folder holds: its name, ``file``, ``folder`` or ``link`` to nothing, and where a file is."""
-
-    name: str
-    kind: str
-    where: Any = None
+Item = tuple[str, str, Any]
+"""What a folder holds: its name, ``file``, ``folder`` or ``link`` to nothing, and where a file is."""
 
 
 class Tree(Protocol):
@@ -52,12 +48,12 @@ class FolderTree:
         with os.scandir(self._root / folder) as entries:
             for entry in entries:
                 if entry.is_file():
-                    yield Item(entry.name, "file", entry)
+                    yield entry.name, "file", entry
                 elif entry.is_dir():
                     if not (entry.is_symlink() and self._leads_back(folder, entry)):
-                        yield Item(entry.name, "folder")
+                        yield entry.name, "folder", None
                 elif entry.is_symlink():
-                    yield Item(entry.name, "link")
+                    yield entry.name, "link", None
 
     def _leads_back(self, folder: str, entry: os.DirEntry[str]) -> bool:
         here = (self._root / folder).resolve()
@@ -83,13 +79,13 @@ class MemberTree:
             if not file:
                 self._folder(folder)
                 continue
-            self._folder(folder).append(Item(file, "file" if member else "link", member))
+            self._folder(folder).append((file, "file" if member else "link", member))
 
     def _folder(self, folder: str) -> list[Item]:
         if folder not in self._items:
             self._items[folder] = []
             above, _, name = folder.rpartition("/")
-            self._folder(above).append(Item(name, "folder"))
+            self._folder(above).append((name, "folder", None))
         return self._items[folder]
 
     def items(self, folder: str) -> Iterator[Item]:
@@ -119,7 +115,7 @@ def survey_tree(tree: Tree) -> tuple[Node, Content]:
 
 def _count(tree: Tree, node: Node) -> list[str]:
     """Count the files of a folder; the names of the folders in it."""
-    folders, stems = [], set()
+    folders, stems, samples = [], set(), 0
     for name, kind, _ in tree.items(node.path):
         if is_hidden(name):
             node.others["hidden"] += kind == "file"
@@ -128,11 +124,12 @@ def _count(tree: Tree, node: Node) -> list[str]:
         elif kind == "link":
             node.others["link to nothing"] += 1
         elif is_image_name(name):
-            node.samples += 1
-            if MASK_END.search(stem := _stem(name)) and (mask := MASK_STEM.fullmatch(stem)):
+            samples += 1
+            if may_be_mask(name) and (mask := MASK_STEM.fullmatch(_stem(name))):
                 stems.add(mask[1])
         else:
             _count_other(node, name)
+    node.samples = samples
     if stems:  # a second look, at the folders only in which images are named like masks
         images = [name for name, kind, _ in tree.items(node.path) if kind == "file" and is_image_name(name)]
         node.masked = frozenset(_stem(name) for name in images if _stem(name) in stems)

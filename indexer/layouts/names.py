@@ -36,9 +36,9 @@ ASIDE_NAMES = MASK_NAMES | _words(
 )
 """Names of folders beside class folders that are no class where they hold no samples."""
 
-_MASK_END = r"(?:mask|segmentation|seg|gt|label|annotation)(?:[ _-]?\d+)?"
-MASK_END = re.compile(rf"{_MASK_END}$", re.IGNORECASE)
-MASK_STEM = re.compile(rf"(.+?)[ _.-]*{_MASK_END}", re.IGNORECASE)
+MASK_STEM = re.compile(
+    r"(.+?)[ _.-]*(?:mask|segmentation|seg|gt|label|annotation)(?:[ _-]?\d+)?", re.IGNORECASE
+)
 """Names of masks that lie beside their images, and what their images are called."""
 
 _COUNTED = re.compile(
@@ -83,6 +83,12 @@ def plain(name: str) -> str:
 def speaks_of_masks(name: str) -> bool:
     """Whether a name holds a word for masks, such as ``train_masks`` or ``no_mask``."""
     return any(word.lower() in _MASK_WORDS for word in _WORDS.findall(name))
+
+
+def may_be_mask(name: str) -> bool:
+    """Whether a name is worth a look at ``MASK_STEM``; of a million names hardly one is."""
+    low = name.lower()
+    return "mask" in low or "seg" in low or "gt" in low or "label" in low or "annotation" in low
 
 
 def is_counted(name: str) -> bool:

@@ -11,7 +11,7 @@ from registry.ingest.translate import translated_errors
 from registry.options import LAYOUT_OPTIONS
 from registry.records import ExpertRecord, TaskRecord
 
-DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar"})
+DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar", ".zip", ".tgz", ".gz"})
 
 NOT_SHIPPED = "not shipped: "
 """Start of the data specs of starter tasks, whose images are no part of this package."""

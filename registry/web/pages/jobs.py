@@ -21,6 +21,7 @@ NUMBERS: dict[str, float] = {
     "k": 1,
     "num_trials": 1,
     "max_samples": 1,
+    "class_level": 1,
     "max_params": MILLION,
     "max_flops": MILLION,
 }

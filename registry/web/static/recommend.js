@@ -44,7 +44,7 @@ function upload(file) {
 
 function options() {
   const said = {};
-  for (const name of ["k", "num_trials", "max_params", "max_flops", "max_samples"]) {
+  for (const name of ["k", "num_trials", "max_params", "max_flops", "max_samples", "class_level"]) {
     const input = document.getElementById(name);
     if (!input.checkValidity()) throw new Error(`${input.labels[0].textContent}: ${input.validationMessage}`);
     if (input.value !== "") said[name] = Number(input.value) * Number(input.dataset.times || 1);

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders_datasets import noise_image
 from click.testing import CliRunner
@@ -375,6 +376,27 @@ def archives(folder: Path, root: Path) -> list[Path]:
     return [folder / "a.zip", *tars]
 
 
+def test_the_table_of_layouts_is_that_of_the_page():
+    page = (
+        (Path(__file__).parents[3] / "docs" / "data.md")
+        .read_text()
+        .partition("## Layouts")[2]
+        .partition("## ")[0]
+    )
+    listed = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)
+    assert set(listed) - {"Layout", "---"} == set(LAYOUTS)
+
+
+def test_arrays_in_a_folder_are_found(tmp_path):
+    np.save(tmp_path / "x_train.npy", np.random.default_rng(0).integers(0, 255, (6, 8, 8), np.uint8))
+    np.save(tmp_path / "y_train.npy", np.arange(6) % 2)
+    dataset = open_dataset(str(tmp_path))
+    assert (dataset.spec, dataset.taken[0]) == (str(tmp_path), "images from x_train.npy")
+    assert survey(dataset).sizes == (3, 3)
+    with pytest.raises(DataError, match="class_level would change nothing"):
+        open_dataset(str(tmp_path / "x_train.npy"), class_level=1)
+
+
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "domain and class": (
         LAYOUTS["domain and class"][0],
@@ -404,6 +426,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
             "b.csv": rows("filename,label", "{n}.jpg,{label}", "y", "x"),
         },
         "a.csv and b.csv both say what the images show; take out the one that is not meant",
+    ),
+    "parts of images": (
+        images("images_part_1/*.png", "images_part_2/*.png"),
+        "holds no class folders; expected images in",
     ),
     "a level that is not there": (images("cat/*.png", "dog/*.png"), "has 1 levels of class folders"),
 }
