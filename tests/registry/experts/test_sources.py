@@ -45,7 +45,7 @@ def actions(registry):
         (FULL, None, "new"),
         (FULL, FULL, "same"),
         (BARE, FULL, "same"),
-        (replace(FULL, created_at="2030", builtin=True), FULL, "same"),
+        (replace(FULL, created_at="2030-01-01T00:00:00+00:00", builtin=True), FULL, "same"),
         (FULL, BARE, FULL),
         (replace(FULL, source_accuracy=0.0), FULL, replace(FULL, source_accuracy=0.0)),
         (replace(BARE, num_params=7), FULL, replace(FULL, num_params=7)),

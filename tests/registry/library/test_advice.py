@@ -531,7 +531,7 @@ def test_results_that_contradict_are_refused_and_the_same_one_is_kept_once(mixed
         mixed.add_result("birds", "real.a", accuracy=0.5, seed=0)
     with fails(
         InvalidRecordError,
-        "result of real.a on birds: accuracy must be from 0 to 1, got 95; if it is in per cent, write 0.95",
+        "result of real.a on birds: accuracy must be from 0 to 1, got 95.0; if it is in per cent, write 0.95",
     ):
         mixed.add_result("birds", "real.a", accuracy=95)
 

@@ -10,7 +10,10 @@ from registry.storage.schema import EmbeddingTable, from_arrow, to_arrow
 
 RECORDS = {
     "spaces": [make_space(), make_space("wider", dim=7, domain_dim=2, builtin=True)],
-    "tasks": [make_task(), make_task("birds", 3, tags=("b", "a"), class_names=(), removed_at="2024")],
+    "tasks": [
+        make_task(),
+        make_task("birds", 3, tags=("b", "a"), class_names=(), removed_at="2024-01-01T00:00:00+00:00"),
+    ],
     "experts": [
         make_expert(),
         make_expert(
