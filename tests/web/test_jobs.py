@@ -68,14 +68,11 @@ def files_below(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, uri):
-    """A real server; tests give each other nothing but the registry."""
+    """A real server; tests give each other nothing but the registry. The last test kills it."""
     folder = tmp_path_factory.mktemp("served")
     with Served(uri, folder / "state", folder / "log", "--allow-root", str(folder)) as server:
         with httpx2.Client(base_url=server.url, timeout=60) as client:
             yield server, client, folder
-        assert server.end() == 0
-        assert TOKEN not in (folder / "log").read_text()
-        assert "Stopped." in (folder / "log").read_text()
 
 
 def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):
@@ -243,50 +240,50 @@ def test_a_worker_outlives_what_it_cannot_keep(client, jobs_here, monkeypatch):
     assert finished(client, second)["state"] == "done"
 
 
-def test_jobs_survive_a_kill_of_the_server_or_say_that_they_did_not(uri, tmp_path):
-    with Served(uri, tmp_path / "state", tmp_path / "log") as server:
-        with httpx2.Client(base_url=server.url, timeout=60) as client:
-            uploaded = upload(client)
-            running = submit(client, kind="add_task", data={"upload": uploaded}, name="killed")
-            waiting = submit(client, **NEAREST)
-            while client.get(f"/api/v1/jobs/{running}").json()["state"] == "queued":
-                time.sleep(0.01)
-        worker = child_of(server.process.pid)
-        server.end(signal.SIGKILL)
+def test_jobs_survive_a_kill_of_the_server_or_say_that_they_did_not(served, uri):
+    """Then the next one is interrupted, which ends what runs and its readers. Last of the server's tests."""
+    server, client, folder = served
+    state = folder / "state"
+    kept = {path.name for path in (state / "data").iterdir()}
+    uploaded = upload(client)
+    running = submit(client, kind="add_task", data={"upload": uploaded}, name="killed")
+    waiting = submit(client, **NEAREST)
+    while client.get(f"/api/v1/jobs/{running}").json()["state"] == "queued":
+        time.sleep(0.01)
+    worker = child_of(server.process.pid)
+    server.end(signal.SIGKILL)
     end = time.monotonic() + 20
     while is_alive(worker) and time.monotonic() < end:
         time.sleep(0.02)
     assert not is_alive(worker), "the process of a job outlives its server"
-    (tmp_path / "state/uploads/.part-left").mkdir()
-    with Served(uri, tmp_path / "state", tmp_path / "log") as server:
-        with httpx2.Client(base_url=server.url, timeout=60) as client:
-            job = client.get(f"/api/v1/jobs/{running}").json()
-            assert job["state"] == "interrupted"
-            assert job["error"]["message"] == "the server stopped while this ran; ask again"
-            assert finished(client, waiting)["state"] == "done"
-            assert client.get(f"/api/v1/uploads/{uploaded}").status_code == 200
-            listed = client.get("/api/v1/jobs", headers=BEARER).json()
-            assert [entry["id"] for entry in listed["jobs"]] == [waiting, running]
-        assert list((tmp_path / "state/data").iterdir()) == []
-        assert {path.name for path in (tmp_path / "state/uploads").iterdir()} == {uploaded}
-        assert server.end() == 0
+    (state / "uploads/.part-left").mkdir()
+    log = folder / "log"
+    with Served(uri, state, log) as again, httpx2.Client(base_url=again.url, timeout=60) as client:
+        job = client.get(f"/api/v1/jobs/{running}").json()
+        assert job["state"] == "interrupted"
+        assert job["error"]["message"] == "the server stopped while this ran; ask again"
+        assert finished(client, waiting)["state"] == "done"
+        assert client.get(f"/api/v1/uploads/{uploaded}").status_code == 200
+        listed = client.get("/api/v1/jobs", headers=BEARER).json()
+        assert [entry["id"] for entry in listed["jobs"]][:2] == [waiting, running]
+        assert {path.name for path in (state / "data").iterdir()} == kept
+        assert uploaded in {path.name for path in (state / "uploads").iterdir()}
+        assert not (state / "uploads/.part-left").exists()
 
-
-def test_a_server_that_stops_interrupts_what_runs_and_ends_its_readers(uri, tmp_path):
-    served = Served(uri, tmp_path / "state", tmp_path / "log")
-    with served as server, httpx2.Client(base_url=server.url, timeout=60) as client:
-        job_id = submit(client, kind="recommend", data={"upload": upload(client)})
+        stopped = submit(client, kind="recommend", data={"upload": uploaded})
         events = []
-        reader = threading.Thread(target=lambda: events.extend(followed(client, job_id)))
+        reader = threading.Thread(target=lambda: events.extend(followed(client, stopped)))
         reader.start()
-        while client.get(f"/api/v1/jobs/{job_id}").json()["state"] == "queued":
+        while client.get(f"/api/v1/jobs/{stopped}").json()["state"] == "queued":
             time.sleep(0.01)
         started = time.monotonic()
-        assert server.end(signal.SIGINT) == 0
+        assert again.end(signal.SIGINT) == 0
         assert time.monotonic() - started < 8
         reader.join(5)
         assert events[-1][0] == "end"
-    assert JobStore(tmp_path / "state/jobs.sqlite").get(job_id).state == "interrupted"
+    assert JobStore(state / "jobs.sqlite").get(stopped).state == "interrupted"
+    assert TOKEN not in log.read_text()
+    assert "Stopped." in log.read_text()
 
 
 def child_of(process_id: int) -> int:
