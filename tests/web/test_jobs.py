@@ -70,9 +70,9 @@ def files_below(folder: Path) -> set[str]:
 def served(tmp_path_factory, uri):
     """A real server; tests give each other nothing but the registry. The last test kills it."""
     folder = tmp_path_factory.mktemp("served")
-    with Served(uri, folder / "state", folder / "log", "--allow-root", str(folder)) as server:
-        with httpx2.Client(base_url=server.url, timeout=60) as client:
-            yield server, client, folder
+    served = Served(uri, folder / "state", folder / "log", "--allow-root", str(folder))
+    with served as server, httpx2.Client(base_url=server.url, timeout=60) as client:
+        yield server, client, folder
 
 
 def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):

@@ -77,8 +77,8 @@ def test_packaged_network_tells_imagenet_classes_apart(shared):
     network, info = load_network(LITE0), ImageNetInfo()
     class_of = {info.index_to_label_name(number): number for number in range(1000)}
     sample = load_sample(str(data), network.transform, max_samples=400, seed=0)
-    logits = load_source_head(LITE0)(torch.from_numpy(extract_features(network, sample.inputs)))
-    truth = np.array([class_of[name] for name in sample.description.class_names])[sample.labels]
+    logits = load_source_head(LITE0)(torch.from_numpy(extract_features(network, sample.inputs[::4])))
+    truth = np.array([class_of[name] for name in sample.description.class_names])[sample.labels[::4]]
     assert np.mean(logits.argmax(dim=1).numpy() == truth) > 0.3
 
 

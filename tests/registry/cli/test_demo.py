@@ -6,16 +6,18 @@ from sklearn.datasets import load_digits
 
 from registry.answers import Baseline, Evidence, Query, Recommendation, RecommendedExpert
 from registry.cli import demo
-from registry.cli.demo import PHOTOS, picks, run_demo
+from registry.cli.demo import picks, run_demo
 from registry.cli.show_answers import Compared
 
 REAL = "tf_efficientnet_lite0.in1k"
+PHOTOS = demo.PHOTOS[:1]  # `scripts/demo.sh` shows all
 
 
 def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
     digits = load_digits()
     images = (digits.images * (255 / 16)).astype(np.uint8)
-    np.savez(tmp_path / "digits.npz", images=images[:300], labels=digits.target[:300])  # a sixth of them
+    np.savez(tmp_path / "digits.npz", images=images[:150], labels=digits.target[:150])
+    monkeypatch.setattr(demo, "PHOTOS", PHOTOS)
     monkeypatch.setattr(demo, "DATA", str(tmp_path / "digits.npz"))
     compared = run_demo()
     printed = capsys.readouterr()

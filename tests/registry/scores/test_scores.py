@@ -248,7 +248,12 @@ ACCURACIES = {"knn", "linear_probe"}
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "each", "decay"), [(2, 20, 0.0), (5, 8, 0.5), (12, 4, 0.0)], ids=["two", "decaying", "many"]
+    ("num_classes", "each", "decay"),
+    [
+        pytest.param(2, 20, 0.0, id="two"),
+        pytest.param(5, 8, 0.5, id="decaying", marks=pytest.mark.slow),
+        pytest.param(12, 4, 0.0, id="many", marks=pytest.mark.slow),
+    ],
 )
 @each_score
 def test_noise_scores_chance_whatever_the_number_of_features(name, num_classes, each, decay):
@@ -327,7 +332,7 @@ def test_folds_leave_out_a_tenth_of_every_class(counts, kind, seed):
     assert left == {n for n, label in enumerate(labels) if counts[label] > 1}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 @each_score
 def test_classes_that_are_apart_beat_shuffled_labels(name, seed):
     features, labels, logits = blobs(np.random.default_rng(seed), 80, 10, 4, apart=3.0)

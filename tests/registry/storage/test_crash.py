@@ -109,7 +109,14 @@ def operation(request, server, templates, tmp_path, indexed):
     return Operation(request.param, server, templates(CASES[request.param]), tmp_path)
 
 
-@pytest.mark.parametrize("operation", CASES, indirect=True)
+SOME = ("create", "add-version", "add-in-space", "purge-task", "alias", "repair", "index-extend", "migrate-1")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+    indirect=True,
+)
 def test_a_kill_at_a_step_loses_and_doubles_nothing(operation):
     generator = random.Random(operation.name)
     points = kill_points.points_of(operation.steps)
