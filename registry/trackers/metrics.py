@@ -102,7 +102,7 @@ def percents(runs: Iterable[Run]) -> set[tuple[str, str]]:
     for run in runs:
         for name, metric in run.metrics.items():
             highest[scale_of(run, name)] = max(highest[scale_of(run, name)], metric.highest)
-    return {key for key, value in highest.items() if value > IN_PERCENT}
+    return {key for key, value in highest.items() if IN_PERCENT < value <= 100}
 
 
 def scale_of(run: Run, name: str) -> tuple[str, str]:

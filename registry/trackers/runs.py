@@ -18,23 +18,12 @@ from registry.errors import InvalidRecordError
 from registry.experts.model_cards import GENERIC_DATASETS
 from registry.experts.yaml_files import read_yaml
 
-MAX_FILE_BYTES = 2**26
+MAX_FILE_BYTES = 2**28
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
 
-GENERIC = GENERIC_DATASETS | {
-    "",
-    "dataset",
-    "data",
-    "train",
-    "training",
-    "val",
-    "valid",
-    "validation",
-    "test",
-    "eval",
-}
-GENERIC |= {"images", "folder", "default", "full", "all"}
+GENERIC = GENERIC_DATASETS | {"", "dataset", "data", "train", "training", "val", "valid", "validation"}
+GENERIC |= {"test", "eval", "images", "folder", "default", "full", "all"}
 """Names that say nothing of which dataset it is."""
 
 _NONE = {"", "none", "null", "~", "nan"}
@@ -48,7 +37,9 @@ class Metric(NamedTuple):
     highest: float
 
     def then(self, value: float) -> "Metric":
-        """With one step more; what is not a number is never the lowest or highest."""
+        """With one step more; what is not finite is never the lowest or highest."""
+        if not math.isfinite(value):
+            return self._replace(last=value)
         return Metric(value, min(value, self.lowest), max(value, self.highest))
 
 
@@ -92,8 +83,8 @@ def unreadable(tracker: str, error: Exception) -> Run:
     return Run(tracker, path, path, Path(path), left_out=reason)
 
 
-def read_bytes(path: Path) -> bytes:
-    """A whole file.
+def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """A whole file of at most some bytes.
 
     Raises:
         InvalidRecordError: If it cannot be read, is no plain file, or is too large.
@@ -102,11 +93,11 @@ def read_bytes(path: Path) -> bytes:
         if not path.is_file():
             raise InvalidRecordError(f"{path}: is no file")
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(most + 1)
     except OSError as err:
         raise InvalidRecordError(f"{path}: cannot be read: {err.strerror or err}") from err
-    if len(content) > MAX_FILE_BYTES:
-        raise InvalidRecordError(f"{path}: is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    if len(content) > most:
+        raise InvalidRecordError(f"{path}: is larger than {most // 2**20} MiB")
     return content
 
 

@@ -33,7 +33,7 @@ from registry.trackers.runs import (
 TRACKER = "Weights & Biases"
 BLOCK, HEAD = 2**15, 7
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-MAX_CELL = 2**17
+MAX_CELL, MAX_LOG_BYTES = 2**17, 2**30
 
 _LOG = re.compile(rb":W&B.{3}", re.DOTALL)
 _HISTORY, _SUMMARY, _CONFIG, _RUN, _EXIT, _ENVIRONMENT = 2, 3, 5, 17, 18, 26  # fields of a record
@@ -53,7 +53,7 @@ def read_offline(path: Path) -> Run:
     summary: dict[str, Any] = {}
     user, exits = "", []
     try:
-        for record in _records(path, read_bytes(path)):
+        for record in _records(path, read_bytes(path, MAX_LOG_BYTES)):
             for kind, message in record.items():
                 if kind == _RUN:
                     about = _fields(message[-1])

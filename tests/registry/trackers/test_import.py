@@ -217,6 +217,14 @@ def test_rules_choose_metrics_steps_and_scales(lightning, registry):
         values("val_ac=accuracy")
 
 
+def test_what_is_not_finite_is_no_best_step_and_no_percentage(lightning, registry):
+    place = lightning("run", "epoch,step,val_acc\n0,1,0.75\n1,2,inf\n2,3,nan\n")
+    (best,) = registry.import_results(place, dry_run=True, step="best").results
+    assert best.accuracy == 0.75
+    with pytest.raises(InvalidRecordError, match=re.escape("(val_acc is not finite (nan)): runs/run")):
+        registry.import_results(place, dry_run=True)
+
+
 def test_a_share_among_percentages_is_not_guessed(lightning, registry):
     lightning("a", "epoch,step,val_acc\n0,1,0.9\n")
     place = lightning("b", "epoch,step,val_acc\n0,1,90\n")
