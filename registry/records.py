@@ -253,7 +253,8 @@ class ExpertRecord:
         source_accuracy: Accuracy on held-out samples of the source task, 0 to 1; ``None`` if not known.
         cached_as: What its weights are called once a library has fetched them: ``torch:FILE`` in the cache of
             torch's hub, ``hf:ORG/NAME`` in that of Hugging Face; empty if not known, or not fetched.
-        toy: Whether it is a small network of this package, which is recommended only where there is no other.
+        toy: Whether it is a small network of this package or of timm's tests, which is recommended only where
+            there is no other.
         aliases: Other names of the same weights, sorted, such as those of another library.
         weights_hash: Hash of the weights when they were loaded, or empty if they have not been.
     """

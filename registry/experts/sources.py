@@ -105,7 +105,11 @@ def _of_library(library: str) -> list[ExpertRecord]:
     with translated_errors():
         from indexer.networks.zoo import ZOOS
 
-        return [_with_published(ExpertRecord(**asdict(network))) for network in ZOOS[library]()]
+        # timm's own tests use networks of a quarter of a million parameters, which it names so.
+        return [
+            _with_published(ExpertRecord(**asdict(network), toy=network.name.startswith("test_")))
+            for network in ZOOS[library]()
+        ]
 
 
 def _with_published(expert: ExpertRecord) -> ExpertRecord:

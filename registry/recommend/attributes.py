@@ -172,7 +172,7 @@ _OPEN_CLIP_FAMILIES: Mapping[str, str] = {
 _SELF_SUPERVISED = re.compile(
     r"(?<![a-z])(dino(v[23])?|mae|fcmae|ijepa|mim|moco(-?v\d)?|swav|simclr|byol|barlow\w*|deepcluster\w*|rotnet|jigsaw"
     r"|rotation|exemplar|rel\.pat\.loc|seer|pirl|simsiam|vicreg|msn|sapiens2?|eupe|lingbot|beit|beitv2|beit3|eva|eva02"
-    r"|data2vec-vision|ssl)(?![a-z])"
+    r"|data2vec-vision|ssl|sa1b)(?![a-z])"  # masks without classes: no labels of SA-1B say what is seen
 )
 _LANGUAGE_IMAGE = re.compile(
     r"clip|siglip|mclip|metaclip|tinyclip|pali2?|tipsv?2?|florence2|align(?![a-z])|blip2?|_pe_(core|lang|spatial)|ogvl"

@@ -142,7 +142,7 @@ def _experts_left_out(
     """Errors ``[R, M]`` in sd of predicting experts of which nothing but attributes is known."""
     misses, solver = np.full(z.shape, np.nan), standing.solver
     weights, parts = standing.weights, standing.components
-    own = parts.standing + parts.protocol + parts.task + parts.noise
+    own = parts.standing + parts.benchmark + parts.protocol + parts.task + parts.noise
     total = sum(len(pattern.columns) for pattern in solver.patterns)
     step = max(1, -(-total // MOST_LEFT_OUT))
     for number, (pattern, inverse) in enumerate(zip(solver.patterns, solver.inverses, strict=True)):

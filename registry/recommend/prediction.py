@@ -207,7 +207,7 @@ def shielded(before: Prediction, after: Prediction) -> Prediction:
     best = int(np.argmax(np.where(measured, after.logit, -np.inf)))
     top = after.logit[best]
     chance = normal_cdf((before.logit - before.logit[best]) / np.maximum(before.difference_sd(best), 1e-9))
-    lifted = ~measured & (before.logit < top) & (chance < SURE) & (after.logit > top - MARGIN)
+    lifted = ~measured & (before.logit < top + MARGIN) & (chance < SURE) & (after.logit > top - MARGIN)
     if not lifted.any():
         return after
     over = after.logit - (top - MARGIN)

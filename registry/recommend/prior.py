@@ -107,8 +107,9 @@ class Prior:
         here = (rows.protocols == protocol).astype(np.float64)
         task = _task_number(rows, asked.task)
         parts = standing.components
-        base = parts.standing + parts.protocol * here
-        more = standing.process.predict(base, parts.standing + parts.protocol, task, asked.distances)
+        base = parts.standing + parts.protocol * here + parts.benchmark * (rows.benchmarks == "")
+        own = parts.standing + parts.protocol + parts.benchmark
+        more = standing.process.predict(base, own, task, asked.distances)
         nearness = source_nearness(asked.source, self._source_unit)
         z = standing.weights.of_protocol(protocol) + more.mean + standing.source_gain * nearness
         chosen = np.arange(len(z)) if places is None else places
@@ -163,6 +164,7 @@ def fit_prior(
         tasks=np.unique(np.asarray(table.tasks, dtype=str), return_inverse=True)[1].reshape(-1),
         protocols=np.array([ways.index(way) for way in table.ways], dtype=np.intp),
         num_protocols=len(ways) + 1,
+        benchmarks=np.array([_benchmark(task, facts) for task in table.tasks], dtype=str),
         covariates=covariates([facts.get(task) for task in table.tasks]),
         distances=distances,
         nearness=source_nearness(reach[:, kept].T, unit),
@@ -172,6 +174,12 @@ def fit_prior(
     standing = fit_standing(rows, make_features(experts), usual)
     counts = table.known.sum(axis=0)
     return Prior(table, ways, standing, calibrate(standing, usual), counts, usual, unit)
+
+
+def _benchmark(task: str, facts: Mapping[str, TaskFacts]) -> str:
+    """The benchmark in ``BENCHMARK.TASK``, as tasks without data are named; empty for tasks of the registry."""
+    name, dot, _ = task.partition(".")
+    return name if dot and task not in facts else ""
 
 
 def source_unit(distances: np.ndarray) -> float:

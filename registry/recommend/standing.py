@@ -43,12 +43,15 @@ class Components:
 
     Attributes:
         standing: What is an expert's own in all rows.
+        benchmark: What is its own in a published benchmark, whose tasks and recipes are of one kind; those of a
+            registry are one too.
         protocol: What is its own in a protocol.
         task: What is its own on a task.
         noise: What does not repeat.
     """
 
-    standing: float = 0.4
+    standing: float = 0.28
+    benchmark: float = 0.12
     protocol: float = 0.12
     task: float = 0.475
     noise: float = 0.005
@@ -70,6 +73,7 @@ class Rows:
         tasks: ``[R]`` number of the task.
         protocols: ``[R]`` number of the way.
         num_protocols: How many ways there are.
+        benchmarks: ``[R]`` name of the benchmark that a task is of, empty for tasks of a registry.
         covariates: ``[R, 3]`` NaN where not known.
         distances: ``[R, R]`` by descriptor.
         nearness: ``[R, M]`` how near a task is to the source of an expert, 0 to 1, 0 where not known.
@@ -79,6 +83,7 @@ class Rows:
     tasks: np.ndarray
     protocols: np.ndarray
     num_protocols: int
+    benchmarks: np.ndarray
     covariates: np.ndarray
     distances: Distances
     nearness: np.ndarray
@@ -152,15 +157,16 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
     spread = _spreads(np.where(usual, logits, np.nan), rows.protocols, rows.num_protocols)
     level = rows.means(logits[rows.at])
     noise = _noise(rows, logits, spread)
-    components, gain = Components(), SOURCE_GAIN
+    components, gain, explained = Components(), SOURCE_GAIN, np.zeros(logits.shape)
 
     def solve(solver: WeightSolver, *, last: bool = False) -> tuple[Weights, Levels]:
-        nonlocal level, gain
+        nonlocal level, gain, explained
         uncertainty = solver.covariance()
         for sweep in range(SWEEPS):
-            values = _values(rows, logits, level, spread, gain)
+            values = _values(rows, logits, level, spread, gain, explained)
             weights = solver.solve(values, uncertainty)
-            expected = _expected(rows, solver, weights, values, components)
+            explained = weights.rows(rows.protocols)
+            expected = _expected(rows, solver, explained, values, components)
             level, levels = _levels(
                 rows,
                 logits,
@@ -178,12 +184,12 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
         return WeightSolver.of(features, list_patterns(measured), covariance, rows.protocols)
 
     weights, _ = solve(make_solver())
-    left = _values(rows, logits, level, spread, gain) - weights.rows(rows.protocols)
+    left = _values(rows, logits, level, spread, gain, explained) - explained
     components = _components(rows, np.where(measured & usual, left, np.nan), weights.uncertainty())
     solver = make_solver().learned(weights)
     weights, levels = solve(solver, last=True)
-    values = _values(rows, logits, level, spread, gain)
-    left = np.where(measured, values - weights.rows(rows.protocols), 0.0)
+    values = _values(rows, logits, level, spread, gain, explained)
+    left = np.where(measured, values - explained, 0.0)
     process = RowProcess.fit(_kernel(rows, components, noise), left, measured, rows.placed)
     return Standing(rows, logits, level, spread, values, levels, weights, process, components, gain, solver)
 
@@ -196,30 +202,45 @@ def usual_spread(standing: Standing, protocol: int) -> float:
     return float(np.exp((logs.sum() + 2 * np.log(DEFAULT_SPREAD)) / (logs.size + 2)))
 
 
+def _common(rows: Rows, some: np.ndarray, components: Components) -> np.ndarray:
+    """Covariance among some of the rows of an expert, whatever their tasks."""
+    protocols, benchmarks = rows.protocols[some], rows.benchmarks[some]
+    return np.asarray(
+        components.standing
+        + components.protocol * (protocols[:, None] == protocols)
+        + components.benchmark * (benchmarks[:, None] == benchmarks)
+    )
+
+
 def _kernel(rows: Rows, components: Components, noise: np.ndarray) -> RowKernel:
     """Of the rows of an expert."""
-    here = rows.protocols[:, None] == rows.protocols
-    base = components.standing + components.protocol * here
+    base = _common(rows, np.arange(len(rows.tasks)), components)
     return RowKernel.of(rows.tasks, base, components.task, components.noise + noise, rows.distances)
 
 
-def _values(rows: Rows, logits: np.ndarray, level: np.ndarray, spread: np.ndarray, gain: float) -> np.ndarray:
-    """Standings ``[R, M]`` less what sources give, failures drawn in, 0 where there is none."""
+def _values(
+    rows: Rows, logits: np.ndarray, level: np.ndarray, spread: np.ndarray, gain: float, explained: np.ndarray
+) -> np.ndarray:
+    """Standings ``[R, M]`` less what sources give, 0 where there is none.
+
+    Failures are drawn in, but not nearer than what attributes explain ``[R, M]``: an expert that is expected to
+    be far down has not failed.
+    """
     row, at = rows.at[0], rows.at
     values = np.zeros(logits.shape)
-    values[at] = np.clip((logits[at] - level[row]) / spread[row] - gain * rows.nearness[at], -CLIP, CLIP)
+    z = (logits[at] - level[row]) / spread[row] - gain * rows.nearness[at]
+    values[at] = np.clip(z, np.minimum(-CLIP, explained[at]), np.maximum(CLIP, explained[at]))
     return values
 
 
 def _expected(
-    rows: Rows, solver: WeightSolver, weights: Weights, values: np.ndarray, components: Components
+    rows: Rows, solver: WeightSolver, explained: np.ndarray, values: np.ndarray, components: Components
 ) -> np.ndarray:
     """Standing ``[R, M]`` that is expected of the expert in such a protocol, whatever the task."""
-    expected = weights.rows(rows.protocols)
+    expected = explained.copy()
     for pattern, inverse in zip(solver.patterns, solver.inverses, strict=True):
         block = np.ix_(pattern.rows, pattern.columns)
-        here = rows.protocols[pattern.rows][:, None] == rows.protocols[pattern.rows]
-        common = components.standing + components.protocol * here
+        common = _common(rows, pattern.rows, components)
         expected[block] += common @ inverse @ (values[block] - expected[block])
     return expected
 
@@ -278,7 +299,7 @@ def _components(rows: Rows, left: np.ndarray, uncertainty: np.ndarray) -> Compon
     assumed = Components()
     usual = assumed.task + assumed.noise
     within, freedom = PSEUDO_RESULTS * usual, PSEUDO_RESULTS
-    common = assumed.standing + assumed.protocol
+    common = assumed.standing + assumed.benchmark + assumed.protocol
     between, experts = PSEUDO_EXPERTS * common, PSEUDO_EXPERTS
     parts = []
     for protocol in range(rows.num_protocols):
@@ -298,6 +319,7 @@ def _components(rows: Rows, left: np.ndarray, uncertainty: np.ndarray) -> Compon
     between /= experts
     return Components(
         between * assumed.standing / common,
+        between * assumed.benchmark / common,
         between * assumed.protocol / common,
         task * assumed.task / usual,
         task * assumed.noise / usual,

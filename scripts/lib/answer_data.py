@@ -187,8 +187,13 @@ def read_real() -> tuple[list[ExpertFacts], list[Measured]]:
 
 
 def read_published(names: Iterable[str]) -> list[Measured]:
-    """Results of published tables."""
-    return [row for name in names for row in read_results(SHARED / "tables" / "public" / f"{name}.csv")]
+    """Results of published tables, tasks named by their table as those that ship are."""
+    public = SHARED / "tables" / "public"
+    return [
+        replace(row, task=f"{name}.{row.task}")
+        for name in names
+        for row in read_results(public / f"{name}.csv")
+    ]
 
 
 def published_facts(names: Iterable[str]) -> list[ExpertFacts]:

@@ -7,7 +7,7 @@ import csv
 from dataclasses import replace
 
 import numpy as np
-from answer_data import SHARED, Measured, Tasks, open_clip_name, published_facts, read_published
+from answer_data import SHARED, Measured, Tasks, open_clip_name, published_facts, read_published, read_results
 from answer_rules import Figures, judge
 from answer_worlds import World
 
@@ -28,28 +28,45 @@ def bench_transfergraph(*, quick: bool) -> Figures:
             Measured(row["task"], row["expert"], float(row["accuracy"]), *FINE_TUNED)
             for row in csv.DictReader(file)
         ]
+    return _fifths_left_out(results, 1 if quick else 4)
+
+
+def bench_texts() -> Figures:
+    """A fifth of the text encoders of MTEB left out in turn."""
+    return _fifths_left_out(read_results(SHARED / "tables" / "public" / "mteb_text_english.csv"), 1)
+
+
+def _fifths_left_out(results: list[Measured], num_cuts: int) -> Figures:
+    """Those left out are ranked by attributes, on every task in its own way."""
     names = sorted({row.expert for row in results})
     world = World(NOTHING, published_facts(names), results)
-    tasks = sorted({row.task for row in results})
-    truth = world.truth(tasks, FINE_TUNED)
+    ways = sorted({(row.metric, row.protocol) for row in results})
     rows: Figures = {}
-    for seed in range(1 if quick else 4):
+    for seed in range(num_cuts):
         order = np.random.default_rng(seed).permutation(len(names)) if seed else np.arange(len(names))
         for fold in range(NUM_FOLDS):
             left = np.sort(order[fold::NUM_FOLDS])
-            rest = np.setdiff1d(np.arange(len(names)), left)
             prior = world.fit(unknown=[names[place] for place in left])
-            prediction = ask(prior, FINE_TUNED).of(left)
-            sizes = np.array([world.experts[place].num_params or 0 for place in left])
-            for number in range(len(tasks)):
-                accuracy = truth[number, left]
-                if np.isfinite(accuracy).sum() < 3 or np.isfinite(truth[number, rest]).sum() < 3:
-                    continue
-                rows.setdefault("largest", []).append(judge(sizes, accuracy))
-                rows.setdefault("ours", []).append(judge(prediction.logit, accuracy, prediction))
-                others = np.delete(truth, number, axis=0)
-                rows.setdefault("their own static", []).append(judge(_static(others)[left], accuracy))
+            for way in ways:
+                _judge_left_out(rows, world, prior, left, way)
     return rows
+
+
+def _judge_left_out(rows: Figures, world: World, prior: Prior, left: np.ndarray, way: Way) -> None:
+    """Judge experts at places ``left`` on all tasks of a way."""
+    tasks = sorted({row.task for row in world.results if (row.metric, row.protocol) == way})
+    truth, prediction = world.truth(tasks, way), ask(prior, way).of(left)
+    sizes = np.array([world.experts[place].num_params or 0 for place in left])
+    rest = np.setdiff1d(np.arange(truth.shape[1]), left)
+    for number in range(len(tasks)):
+        accuracy = truth[number, left]
+        if np.isfinite(accuracy).sum() < 3 or np.isfinite(truth[number, rest]).sum() < 3:
+            continue
+        rows.setdefault("largest", []).append(judge(sizes, accuracy))
+        rows.setdefault("ours", []).append(judge(prediction.logit, accuracy, prediction))
+        if len(tasks) > 1:
+            others = np.delete(truth, number, axis=0)
+            rows.setdefault("their own static", []).append(judge(_static(others)[left], accuracy))
 
 
 def bench_alias() -> Figures:
@@ -81,7 +98,7 @@ def bench_alias() -> Figures:
 
 def bench_supervised() -> Figures:
     """Each of 11 supervised networks ranked as if it had never been measured."""
-    results = read_published(["sfda_supervised"])
+    results = read_results(SHARED / "tables" / "public" / "sfda_supervised.csv")
     names = sorted({row.expert for row in results})
     world = World(NOTHING, published_facts(names), results)
     tasks = sorted({row.task for row in results})

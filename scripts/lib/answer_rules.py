@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import weightedtau
+from scipy.stats import beta, weightedtau
 
 from registry.recommend.prediction import Prediction
 
@@ -60,7 +60,11 @@ def nearest_scores(accuracy: np.ndarray, distances: np.ndarray, static: np.ndarr
 
 
 def summarise(rows: Figures, *, draws: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Mean over tasks and 90% bootstrap interval over tasks of each figure; ``None`` where there is none."""
+    """Mean over tasks and 90% interval of each figure; ``None`` where there is none.
+
+    Intervals are bootstrapped over tasks, but for coverage, of which all of a few tasks say little: it has the
+    exact binomial one, a task counting once, since experts of one task are off together.
+    """
     summary: dict[str, dict[str, Any]] = {}
     for rule, values in rows.items():
         table = np.array(values)
@@ -70,10 +74,21 @@ def summarise(rows: Figures, *, draws: int, seed: int) -> dict[str, dict[str, An
             if not figures.size:
                 summary[rule][name] = None
                 continue
-            sample = np.random.default_rng(seed).integers(len(figures), size=(draws, len(figures)))
-            interval = np.quantile(figures[sample].mean(axis=1), [0.05, 0.95]).tolist()
+            if name == "covered":
+                interval = binomial_interval(float(figures.sum()), len(figures))
+            else:
+                sample = np.random.default_rng(seed).integers(len(figures), size=(draws, len(figures)))
+                interval = np.quantile(figures[sample].mean(axis=1), [0.05, 0.95]).tolist()
             summary[rule][name] = {"mean": float(figures.mean()), "interval": interval}
     return summary
+
+
+def binomial_interval(successes: float, trials: int) -> list[float]:
+    """90% interval of a share, after Clopper and Pearson 1934."""
+    failures = trials - successes
+    low = float(beta.ppf(0.05, successes, failures + 1)) if successes > 0 else 0.0
+    high = float(beta.ppf(0.95, successes + 1, failures)) if failures > 0 else 1.0
+    return [low, high]
 
 
 def show(title: str, summary: Mapping[str, Mapping[str, Any]]) -> None:
@@ -90,6 +105,20 @@ def show(title: str, summary: Mapping[str, Mapping[str, Any]]) -> None:
                 low, high = figure["interval"]
                 cells.append(f"{figure['mean']:.4f} [{low:.4f}, {high:.4f}]")
         print(f"{rule:28}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+COVERAGE_BOUNDS = (0.85, 0.95)
+"""Of what intervals that are meant to cover 90% should cover."""
+
+
+def show_coverage(title: str, figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Print whether a coverage is inside of its bounds, outside, or outside by no more than chance."""
+    (low, high), mean = figure["interval"], figure["mean"]
+    least, most = COVERAGE_BOUNDS
+    inside = least <= round(mean, 3) <= most
+    said = "inside " if inside else "CHANCE " if low <= most and high >= least else "OUTSIDE"
+    print(f"  {said} coverage, {title}: {mean:.3f} [{low:.3f}, {high:.3f}]")
+    return {"name": title, "figure": mean, "interval": [low, high], "holds": inside}
 
 
 def show_lines(lines: Sequence[tuple[str, float, str, float]]) -> list[dict[str, Any]]:

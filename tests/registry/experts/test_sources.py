@@ -121,6 +121,7 @@ def test_a_library_is_imported_once(registry, library, least):
     assert registry.experts() == experts
     assert len(registry.audit()) == len(experts)
     assert registry.verify() == []  # datasets of the field, such as imagenet1k, need not be tasks
+    assert {it.name for it in experts if it.toy} == {it.name for it in experts if it.name.startswith("test_")}
 
 
 def test_an_import_gives_what_was_lacking_and_touches_no_more(registry, tmp_path):

@@ -243,3 +243,35 @@ def test_with_many_rows_cells_that_some_rows_rule_out_are_left_out_and_answers_s
     asked = {"near": ((place - 0.5) ** 2).sum(axis=1)}
     means = [it.predict(np.full(60, 0.3), 0.3, -1, asked).mean for it in (whole, screened)]
     assert np.abs(means[0] - means[1]).max() < 0.02 < np.abs(means[0]).max()
+
+
+def test_results_of_another_benchmark_move_an_expert_less_than_as_many_of_ones_own():
+    accuracy = np.full((8, 6), 0.6)
+    accuracy[:, 0] = 0.85
+
+    def first(tasks: tuple[str, ...]) -> float:
+        experts = [ExpertFacts(f"e{i}") for i in range(6)]
+        prior = fit_prior(Table(tasks, (WAY,) * 8, tuple(it.name for it in experts), accuracy), experts, {})
+        logit = prior.predict(Asked(WAY, TaskFacts(), {}, np.full(6, np.nan))).logit
+        return float(logit[0] - logit[1])
+
+    own = first(tuple(f"t{i}" for i in range(8)))
+    several = first(tuple(f"benchmark{i}.t" for i in range(8)))
+    one = first(tuple(f"benchmark.t{i}" for i in range(8)))
+    assert 0 < one < several < own
+
+
+def test_an_expert_as_far_down_as_attributes_say_is_not_lifted_because_results_are_drawn_in():
+    sizes = [10 ** (4 + i / 4) for i in range(20)]
+    experts = [ExpertFacts(f"e{i:02}", num_params=size, family="vit") for i, size in enumerate(sizes)]
+    logits = np.linspace(-6.0, 1.5, 20) + np.zeros((6, 1))
+    logits[:, 6:] += 2.0
+    table = Table(
+        tuple(f"b.t{i}" for i in range(6)),
+        (("accuracy", "as_pretrained"),) * 6,
+        tuple(it.name for it in experts),
+        1 / (1 + np.exp(-logits)),
+    )
+    prior = fit_prior(table, experts, {})
+    logit = prior.predict(Asked(WAY, TaskFacts(), {}, np.full(20, np.nan))).logit
+    assert logit[:6].max() < logit[6:].min()
