@@ -14,7 +14,7 @@ from indexer.data.arrays import find_pair, open_array_file
 from indexer.data.images import IMAGE_SUFFIXES
 from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, chosen_split, printable
 from indexer.data.trees import FolderTree, Tree, is_mask, survey_tree, totals
-from indexer.errors import DataError
+from indexer.errors import DataError, TooFewSamplesError
 from indexer.layouts.class_folders import LayoutError, label_places
 from indexer.layouts.names import ASIDE_NAMES, are_parts, is_hidden, plain, split_kind
 from indexer.layouts.splits import (
@@ -98,6 +98,13 @@ def _class_folders(
     if splits and not labelled:
         raise DataError(spec, NO_CLASSES.format(f" in {' and '.join(map(repr, sorted(splits)))}") + OR_TABLE)
     if splits:
+        asked = reading.split and chosen_split(spec, splits, reading.split)
+        if asked and asked not in labelled:
+            raise DataError(
+                spec,
+                f"split {asked!r} holds samples without class folders or a table that names them; splits with "
+                f"classes are {', '.join(sorted(labelled))}",
+            )
         chosen = chosen_split(spec, labelled, reading.split)
         _note_split(notes, chosen, labelled)
         return labelled[chosen], places(labelled[chosen])
@@ -129,7 +136,8 @@ def _without_bad(
     """Class folders that hold samples.
 
     Raises:
-        DataError: If one holds none, or a single one, unless these are to be left out.
+        DataError: If one holds none, unless such are to be left out.
+        TooFewSamplesError: If one holds a single one, likewise.
     """
     if reading.class_level is not None or any(len(parts) > 1 for parts, _ in held):
         return held
@@ -145,7 +153,13 @@ def _without_bad(
             f"class folder {empty[0]!r} holds no {kind}; put some into it, remove it, leave it out with "
             "--skip-bad, or name the folder that holds the class folders",
         )
-    few = [parts[0] for parts, node in held if parts and node.samples < 2] if reading.skip_bad else []
+    few = [parts[0] for parts, node in held if parts and node.samples < 2]
+    if few and len(held) > 1 and not reading.skip_bad:
+        raise TooFewSamplesError(
+            spec,
+            f"class {printable(few[0])!r} has one sample; every class needs at least two, or is left out with "
+            "--skip-bad",
+        )
     if bad := sorted([*empty, *few]):
         notes.taken.append(f"class folder{'s' * (len(bad) > 1)} {', '.join(map(repr, bad))} left out as bad")
     notes.leave_out("in a bad class folder", len(few))

@@ -427,12 +427,19 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         },
         "a.csv and b.csv both say what the images show; take out the one that is not meant",
     ),
+    "a class of one image": (images("cat/*.png", "dog/*.png", "bird/1.png"), "or is left out with --skip-bad"),
     "parts of images": (
         images("images_part_1/*.png", "images_part_2/*.png"),
         "holds no class folders; expected images in",
     ),
     "a level that is not there": (images("cat/*.png", "dog/*.png"), "has 1 levels of class folders"),
 }
+
+
+def test_a_split_without_labels_is_named_when_it_is_asked_for(tmp_path):
+    root = build(tmp_path, LAYOUTS["a split without labels"][0])
+    with pytest.raises(DataError, match="split 'test' holds samples without class folders or a table"):
+        open_dataset(str(root), split="test")
 
 
 @pytest.mark.parametrize("name", REFUSED)
