@@ -1,6 +1,5 @@
 """Answers as pandas tables and as what a notebook shows."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -132,12 +131,3 @@ def test_without_pandas_the_line_that_installs_it_is_told(monkeypatch):
         match=r"^to_pandas needs pandas; install it with `pip install 'task2vec-registry\[pandas\]'`$",
     ):
         Records([make_task()]).to_pandas()
-
-
-def test_pandas_is_not_loaded_before_it_is_asked_for():
-    code = (
-        "import sys; from registry.notebooks import Records; Records()._repr_html_(); "
-        "print('pandas' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -2,8 +2,6 @@
 
 import importlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -359,10 +357,3 @@ def test_fit_cuts_a_line_before_enlarging_it(monkeypatch, tall):
     )
     assert fit_image(image, InputTransform(64, 56)).min() == 255
     assert sorted(sizes[0]) == [64, 1024]
-
-
-def test_listing_and_decoding_import_no_torch():
-    heavy = {"torch", "torchvision", "pyarrow", "sklearn"}
-    code = f"import sys, indexer.data.samples; print(*sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == []

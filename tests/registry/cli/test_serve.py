@@ -86,15 +86,6 @@ def test_a_missing_extra_is_one_sentence(library, monkeypatch):
     assert refused() == f"t2v serve needs {library}; install it with `pip install 'task2vec-registry[web]'`"
 
 
-def test_help_loads_no_server():
-    code = (
-        "import sys; from registry.cli.main import main; main(['serve', '--help'], standalone_mode=False); "
-        "print({'fastapi', 'uvicorn', 'torch', 'lancedb'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("set()")
-
-
 def test_a_new_token_is_printed_once_and_works(tmp_path, monkeypatch):
     """Not in the log of requests; the one of the environment is for the server alone."""
     import httpx2

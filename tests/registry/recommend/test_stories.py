@@ -1,12 +1,13 @@
 """What an experienced practitioner would say of answers: four stories, on the starter content."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from answer_data import Expert, Measured
 from scipy.stats import weightedtau
 
 from registry.distances import cosine_distances, pairwise
@@ -16,27 +17,6 @@ from registry.recommend.results import TaskDistances
 
 STARTER = Path(__file__).resolve().parents[3] / "registry" / "builtin"
 PROBE = "linear_probe_20shot"
-
-
-@dataclass(frozen=True)
-class Expert:
-    name: str
-    source_task: str = ""
-    num_params: float | None = None
-    flops: float | None = None
-    input_size: float | None = None
-    source_accuracy: float | None = None
-    toy: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    task: str
-    expert: str
-    accuracy: float
-    protocol: str = PROBE
-    metric: str = "accuracy"
-    seed: int | None = 0
 
 
 CATALOGUE = [
@@ -57,11 +37,11 @@ CATALOGUE = [
         ("vit_h_14.IMAGENET1K_SWAG_E2E_V1", 6.33e8, 1.02e12, 0.886),
     )
 ]
-TUNED = Result("flowers5", "resnet50.IMAGENET1K_V2", 0.95, "fine_tuned")
+TUNED = Measured("flowers5", "resnet50.IMAGENET1K_V2", 0.95, protocol="fine_tuned")
 
 
 @cache
-def starter() -> tuple[dict[str, TaskFacts], dict[str, np.ndarray], list[Expert], list[Result]]:
+def starter() -> tuple[dict[str, TaskFacts], dict[str, np.ndarray], list[Expert], list[Measured]]:
     told = json.loads((STARTER / "starter.json").read_text(encoding="utf-8"))
     tasks = {row["name"]: row for row in told["tasks"]}
     facts = {
@@ -76,11 +56,11 @@ def starter() -> tuple[dict[str, TaskFacts], dict[str, np.ndarray], list[Expert]
     names = ("name", "source_task", "num_params", "flops", "input_size", "source_accuracy")
     shipped = [Expert(*(row.get(name) for name in names), toy=row.get("toy", False)) for row in told["experts"]]
     lines = (STARTER / "results.csv").read_text(encoding="utf-8").splitlines()[1:]
-    results = [Result(*line.split(",")[:2], float(line.split(",")[2])) for line in lines]
+    results = [Measured(*line.split(",")[:2], float(line.split(",")[2])) for line in lines]
     return facts, {"domain": domain, "root_ratio": root}, shipped, results
 
 
-def ask(task: str, *own: Result, known: bool = False, toys: bool = False, **options: str) -> Answer:
+def ask(task: str, *own: Measured, known: bool = False, toys: bool = False, **options: str) -> Answer:
     """Ask about a starter task as if it were new (``known``: as if its results were one's own)."""
     facts, distances, small, results = starter()
     place = list(facts).index(task)
@@ -149,7 +129,7 @@ def test_mixed_protocols_leave_each_others_levels_alone():
 def test_measured_once_it_rises_on_like_tasks():
     name = "mobilenet_v2.IMAGENET1K_V1"
     before = ask("cifar10", protocol=PROBE)
-    after = ask("cifar10", Result("natural_images", name, 0.97), protocol=PROBE)
+    after = ask("cifar10", Measured("natural_images", name, 0.97), protocol=PROBE)
     assert accuracies(after)[name] > accuracies(before)[name] + 0.01
     assert _rank(after, name) <= _rank(before, name)
 

@@ -2,8 +2,6 @@
 
 import math
 import re
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -579,10 +577,3 @@ def test_method_lists_every_score():
     kinds = {KINDS: "all", ("single_label",): "classes"}
     heads = {"features": "", "source_head": ", head"}
     assert shown == {name: kinds[entry.kinds] + heads[entry.needs] for name, entry in SCORES.items()}
-
-
-def test_importing_scores_loads_nothing_heavy():
-    heavy = {"torch", "faiss", "lancedb", "scipy", "sklearn"}
-    code = f"import sys, registry.scores.scores; print(sorted({heavy} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
