@@ -40,7 +40,7 @@ def open_array_file(spec: str, reading: Reading) -> Listing:
     images, labels = arrays.read(image_name), arrays.read(label_name)
     taken: tuple[str, ...] = ()
     if (image_name, label_name) != ("images", "labels"):
-        taken = (f"array {image_name!r} is taken for the images and {label_name!r} for the labels",)
+        taken = (f"array {image_name!r} as the images and {label_name!r} as the labels",)
         others = sorted({name for pair in by_split.values() for name in pair} - {image_name, label_name})
         taken = (f"{taken[0]}; not read: {', '.join(others)}",) if others else taken
     numbers = True if reading.target_col is not None else False if reading.label_col is not None else None
@@ -150,16 +150,14 @@ def _channels_last(spec: str, images: np.ndarray) -> tuple[np.ndarray, tuple[str
     if not could_be_first:
         return images, ()
     shape = f"{list(images.shape)}"
-    return np.moveaxis(images, 1, -1), (
-        f"images {shape} are taken as [N, C, H, W], their {first} channels first",
-    )
+    return np.moveaxis(images, 1, -1), (f"images {shape} as [N, C, H, W], their {first} channels first",)
 
 
 def _samples_first(images: np.ndarray, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Images with their number in the first axis, and a sentence if it was in the last, as MATLAB has it."""
     if images.ndim not in (3, 4) or len(images) == count or images.shape[-1] != count:
         return images, ()
-    said = f"images {list(images.shape)} are taken to be counted by their last axis, as {count} labels say"
+    said = f"images {list(images.shape)} as counted by their last axis, since there are {count} labels"
     return np.moveaxis(images, -1, 0), (said,)
 
 

@@ -324,7 +324,7 @@ class _Manifest:
             raise DataError(self._spec, f"no row is left: {why}")
         others = {name: other.rows for name, other in self._counts.items() if name != split}
         splits = ", ".join(f"{rows} of {name}" for name, rows in others.items())
-        said = (f"the {counts.rows} rows of split {split!r} are read, and not {splits}",) if others else ()
+        said = (f"the {counts.rows} rows of split {split!r}, and not {splits}",) if others else ()
         return Listing(
             spec=self._spec,
             kind=labels.kind,

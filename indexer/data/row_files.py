@@ -52,9 +52,7 @@ class RowFiles:
         if not self._matched:
             return ()
         first, second = self._example
-        said = (
-            f"{self._matched} names stand for the only file that ends alike, such as {first!r} for {second!r}"
-        )
+        said = f"{self._matched} names as the only file that ends alike, such as {first!r} for {second!r}"
         return (said,)
 
     def read(self, where: Path) -> bytes:

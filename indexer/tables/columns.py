@@ -286,8 +286,8 @@ class _Header:
         """What was taken for what."""
         labels = self._short(chosen.labels)
         what = "targets" if chosen.numbers else "labels"
-        parts = [f"column {chosen.sample!r} is taken for the {chosen.content}", f"{labels} for the {what}"]
-        parts += [f"{chosen.split!r} for the splits"] if chosen.split else []
+        parts = [f"column {chosen.sample!r} as the {chosen.content}", f"{labels} as the {what}"]
+        parts += [f"{chosen.split!r} as the splits"] if chosen.split else []
         unread = [name for name in self._names if name not in chosen.read]
         left = f"; not read: {self._short(unread)}" if unread else ""
         return f"{', '.join(parts[:-1])} and {parts[-1]}{left}"

@@ -61,13 +61,13 @@ def encoding_of(spec: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
         return marked, ()
     for name, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
         if zeros and zeros.count(0) > 0.4 * len(zeros):
-            return name, (f"read as {name.upper()}, as every other byte is 0",)
+            return name, (f"text as {name.upper()}, since every other byte is 0",)
     problem = _undecodable(spec, "utf-8")
     if problem is None:
         return "utf-8", ()
     if b"\0" in head or _undecodable(spec, FALLBACK) is not None:
         raise DataError(spec, f"is not a text file in UTF-8: {problem}; name its encoding by --encoding")
-    return FALLBACK, (f"is no UTF-8 ({problem}), so it is read as Windows-1252 (Latin-1); else say --encoding",)
+    return FALLBACK, (f"text as Windows-1252 (Latin-1), since it is no UTF-8 ({problem}); else say --encoding",)
 
 
 def _undecodable(spec: str, encoding: str) -> str | None:
@@ -111,7 +111,7 @@ def form_of(spec: str, encoding: str | None = None, delimiter: str | None = None
         raise DataError(spec, f"line 1 can be split at {names}; name the one that is meant by --delimiter")
     char = chosen[0] if chosen else ","
     if char not in (",", "\t"):
-        taken = (*taken, f"{char!r} is taken for what stands between cells")
+        taken = (*taken, f"{char!r} as what stands between cells")
     return Form(encoding, char, taken)
 
 

@@ -204,5 +204,5 @@ def _open_excel(spec: str) -> Table:
         sheets = openpyxl.load_workbook(spec, read_only=True).sheetnames
     except Exception as error:
         raise DataError(spec, f"is not an Excel workbook: {error}") from error
-    taken = (f"the first of its sheets is read, {sheets[0]!r}",) if len(sheets) > 1 else ()
+    taken = (f"the first of its sheets, {sheets[0]!r}",) if len(sheets) > 1 else ()
     return _of_lists(spec, start, taken)

@@ -90,7 +90,7 @@ def read_label_array(
                 spec, f"{name} are named as classes, and hold {labels[labels != np.rint(labels)][0]}"
             )
         classes = _classes(labels.astype(np.int64))
-        said = f"{name} are whole numbers as floats, taken for {len(classes.class_names)} classes; else say "
+        said = f"{name}, whole numbers as floats, as {len(classes.class_names)} classes; else say "
         return ArrayLabels(classes.kind, classes.class_names, classes.values, (f"{said}--target-col {name}",))
     return _targets(spec, name, labels)
 
@@ -111,10 +111,10 @@ def read_hot_rows(rows: np.ndarray, names: tuple[str, ...]) -> ArrayLabels:
 def _bits(labels: np.ndarray, names: tuple[str, ...]) -> ArrayLabels:
     """Labels that are there or not: classes, if each row has one."""
     if not (labels.sum(axis=1) == 1).all():
-        said = (f"labels are 0 or 1 for each of {len(names)}, taken for several labels",)
+        said = (f"0 or 1 for each of {len(names)} as several labels",)
         return ArrayLabels("multi_label", names, labels.astype(np.uint8), said * (labels.dtype.kind == "f"))
     used, values = np.unique(labels.argmax(axis=1), return_inverse=True)
-    said = (f"each row has one 1 among {len(names)} labels, taken for classes (one-hot)",)
+    said = (f"the one 1 of each row among {len(names)} labels as its class (one-hot)",)
     return ArrayLabels("single_label", tuple(names[index] for index in used), values, said)
 
 
@@ -151,7 +151,7 @@ def _targets(spec: str, name: str, labels: np.ndarray) -> ArrayLabels:
     targets = labels.reshape(len(labels), -1).astype(np.float64)
     said: tuple[str, ...] = ()
     if targets.shape[1] > 1 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-4):
-        said = (f"rows of {name} add up to 1, and are taken for measured numbers; classes are their largest",)
+        said = (f"rows of {name}, which add up to 1, as measured numbers",)
     return ArrayLabels("regression", target_names(targets.shape[1]), targets, said)
 
 

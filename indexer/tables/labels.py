@@ -225,8 +225,8 @@ class LabelSurvey:
             return ()
         return (
             (
-                f"{column} holds whole numbers, {len(self._values)} different ones, taken for measured "
-                f"numbers; if they are classes, say --label-col {column}"
+                f"{column}, whole numbers of {len(self._values)} values, as measured numbers; if they are "
+                f"classes, say --label-col {column}"
             ),
         )
 
@@ -236,11 +236,11 @@ class LabelSurvey:
         names = self._columns if len(self._columns) > 1 else hot_names(len(rows[0]))
         if not self._one_each:
             where = {str(index): index for index in range(len(names))}
-            taken = (f"the labels are 0 or 1 for each of {len(names)}, taken for several labels",)
+            taken = (f"0 or 1 for each of {len(names)} as several labels",)
             return Labels(self._spec, "multi_label", names, taken, hot=True, places=where)
         used = sorted({row.index(True) for row in rows})
         where = {str(index): place for place, index in enumerate(used)}
-        taken = (f"each row has one 1 among {len(names)} labels, taken for classes (one-hot)",)
+        taken = (f"the one 1 of each row among {len(names)} labels as its class (one-hot)",)
         return Labels(
             self._spec, "single_label", tuple(names[index] for index in used), taken, hot=True, places=where
         )
@@ -273,9 +273,9 @@ def _of_names(names: Sequence[str]) -> Iterable[str]:
     if groups:
         shown = "; ".join(" and ".join(map(repr, group)) for group in groups[:_ALIKE_NAMED])
         more = f"; and {len(groups) - _ALIKE_NAMED} more" if len(groups) > _ALIKE_NAMED else ""
-        yield f"labels that differ by case or blanks only are classes of their own: {shown}{more}"
+        yield f"labels that differ by case or blanks only as classes of their own: {shown}{more}"
     if doubtful := [name for name in names if name.casefold() in DOUBTFUL]:
-        yield f"{doubtful[0]!r} is taken for the name of a class; leave the cell empty where there is none"
+        yield f"{doubtful[0]!r} as the name of a class; leave the cell empty where there is none"
 
 
 def _are_cut(cell: str, numbers: Sequence[float]) -> bool:

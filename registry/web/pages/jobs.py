@@ -27,6 +27,9 @@ NUMBERS: dict[str, float] = {
 }
 """Numbers of the form of a recommendation, each with its unit."""
 
+COLUMNS = {"image_col": "Column of the images", "label_col": "Column of the classes"}
+"""Columns of a table in the data, or arrays, that the form asks for."""
+
 
 @router.get("/recommend")
 def recommend(
@@ -70,6 +73,7 @@ def _form(request: Request, said: Mapping[str, str], *, problem: str = "", statu
         "limits": settings.limits,
         "licenses": sorted({expert.license for expert in registry.experts() if expert.license}),
         "problem": problem,
+        "columns": COLUMNS,
     }
     return render(request, "recommend.html", shown, status=status)
 
@@ -81,6 +85,7 @@ def _options(said: Mapping[str, str]) -> dict[str, Any]:
         InvalidQueryError: If one is no number.
     """
     options: dict[str, Any] = {"licenses": [said["licenses"]]} if said.get("licenses") else {}
+    options |= {name: said[name].strip() for name in COLUMNS if said.get(name, "").strip()}
     for name, unit in NUMBERS.items():
         text = said.get(name, "").strip()
         try:

@@ -49,6 +49,9 @@ function options() {
     if (!input.checkValidity()) throw new Error(`${input.labels[0].textContent}: ${input.validationMessage}`);
     if (input.value !== "") said[name] = Number(input.value) * Number(input.dataset.times || 1);
   }
+  for (const input of document.querySelectorAll("[id$=_col]")) {
+    if (input.value.trim()) said[input.id] = input.value.trim();
+  }
   const license = document.getElementById("licenses")?.value;
   if (license) said.licenses = [license];
   return said;

@@ -168,7 +168,7 @@ CLASSES = np.arange(60) % 3
             CLASSES.astype(float),
             "single_label",
             ("0", "1", "2"),
-            "labels are whole numbers as floats, taken for 3",
+            "labels, whole numbers as floats, as 3 classes",
         ),
         (np.eye(4, dtype=np.float32)[CLASSES], "single_label", ("0", "1", "2"), "(one-hot)"),
         (np.eye(3, dtype=bool)[CLASSES], "single_label", ("0", "1", "2"), "(one-hot)"),
@@ -176,11 +176,11 @@ CLASSES = np.arange(60) % 3
             (np.eye(3) + np.eye(3)[::-1] > 0)[CLASSES] * 1.0,
             "multi_label",
             ("0", "1", "2"),
-            "taken for several labels",
+            "as several labels",
         ),
         (np.array(["a", "b"])[CLASSES % 2], "single_label", ("a", "b"), ""),
         (CLASSES == 1, "single_label", ("False", "True"), ""),
-        (np.full((60, 2), 0.5), "regression", ("target_0", "target_1"), "rows of labels add up to 1"),
+        (np.full((60, 2), 0.5), "regression", ("target_0", "target_1"), "rows of labels, which add up to 1"),
         (100.0 * CLASSES, "regression", ("target",), ""),
     ],
 )
@@ -214,10 +214,7 @@ def test_splits_in_the_names_of_arrays(tmp_path, names):
     assert [len(list(listing.scan())) for listing in (train, test)] == [40, 20]
     image, label, *others = (name.format(split) for split in ("train", "test") for name in names)
     assert train.taken == (
-        (
-            f"array {image!r} is taken for the images and {label!r} for the labels; not read: "
-            f"{', '.join(sorted(others))}"
-        ),
+        (f"array {image!r} as the images and {label!r} as the labels; not read: {', '.join(sorted(others))}"),
     )
 
 
@@ -238,7 +235,7 @@ def test_channels_first_are_recognised_and_said(tmp_path, shape, read):
     found = listed(write_npz(tmp_path / "a.npz", images=pixels))
     assert found.read(5).shape == read
     assert np.array_equal(found.read(5), pixels[5] if shape == read else np.moveaxis(pixels[5], 0, -1))
-    said = f"images {[12, *shape]} are taken as [N, C, H, W], their {shape[0]} channels first"
+    said = f"images {[12, *shape]} as [N, C, H, W], their {shape[0]} channels first"
     assert found.dataset.taken == (() if shape == read else (said,))
 
 

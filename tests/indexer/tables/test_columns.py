@@ -50,7 +50,7 @@ def test_columns_are_taken_by_their_names(place: Path, header: str):
     dataset = open_dataset(write(place, "a.csv", rows(header, "cat", "dog")))
     assert (dataset.kind, dataset.class_names) == ("single_label", ("cat", "dog"))
     image, label = header.split(",")
-    said = (f"column {image!r} is taken for the images and {label!r} for the labels",)
+    said = (f"column {image!r} as the images and {label!r} as the labels",)
     assert dataset.taken == (() if header == "path,label" else said)
 
 
@@ -59,7 +59,7 @@ def test_other_columns_are_said_to_be_left(place: Path):
     dataset = open_dataset(write(place, "a.csv", text), split="training")
     assert dataset.taken == (
         (
-            "column 'id' is taken for the images, 'label' for the labels and 'usage' for the splits; not read: "
+            "column 'id' as the images, 'label' as the labels and 'usage' as the splits; not read: "
             "'age', 'w', 'h', 'd'"
         ),
     )
@@ -99,7 +99,7 @@ def test_named_columns_settle_a_doubt(place: Path):
     spec = write(place, "a.csv", rows("file,image,class,category,fold", "u,cat,wild,test", "v,dog,tame,train"))
     dataset = open_dataset(spec, image_col="FILE", label_col="category", split_col="fold", split="train")
     assert dataset.class_names == ("tame",)
-    assert dataset.taken[-1] == "the 3 rows of split 'train' are read, and not 3 of test"
+    assert dataset.taken[-1] == "the 3 rows of split 'train', and not 3 of test"
     with fails(
         DataError,
         spec,
@@ -112,7 +112,7 @@ def test_one_hot_and_multi_hot_columns(place: Path):
     """Every row of one 1 makes classes; else there are several labels. They are never numbers."""
     one = listed(write(place, "_classes.csv", rows("filename, cat, dog, owl", "1,0,0", "0,0,1")))
     assert (one.kind, one.class_names, one.labels.tolist()) == ("single_label", ("cat", "owl"), [0, 1] * 3)
-    assert "taken for classes (one-hot)" in one.dataset.taken[-1]
+    assert "as its class (one-hot)" in one.dataset.taken[-1]
     several = listed(write(place, "b.csv", rows("filename,cat,dog", "1,1", "0,1", "0,0")))
     assert (several.kind, several.class_names) == ("multi_label", ("cat", "dog"))
     assert several.labels.tolist() == [[1, 1], [0, 1], [0, 0]] * 2
@@ -138,8 +138,7 @@ def test_numbers_are_classes_targets_or_a_doubt(place: Path):
     whole = open_dataset(write(place, "b.csv", rows("id,target", "0", "1")))
     assert whole.kind == "regression"
     assert whole.taken[-1] == (
-        "target holds whole numbers, 2 different ones, taken for measured numbers; if they are classes, say "
-        "--label-col target"
+        "target, whole numbers of 2 values, as measured numbers; if they are classes, say --label-col target"
     )
     words = open_dataset(write(place, "c.csv", rows("id,target", "cat", "dog")))
     assert (words.kind, words.class_names) == ("single_label", ("cat", "dog"))
@@ -184,8 +183,8 @@ def test_missing_labels_are_counted_and_odd_ones_said(place: Path):
     assert dataset.class_names == ("Cat", "None", "cat")
     assert dataset.passed_over == {"rows without a label (the first on line 3)": 2}
     assert dataset.taken == (
-        "labels that differ by case or blanks only are classes of their own: 'Cat' and 'cat'",
-        "'None' is taken for the name of a class; leave the cell empty where there is none",
+        "labels that differ by case or blanks only as classes of their own: 'Cat' and 'cat'",
+        "'None' as the name of a class; leave the cell empty where there is none",
     )
     accents = open_dataset(write(place, "b.csv", rows("path,label", "e\u0301", "\u00e9", "x")))
     assert accents.class_names == ("x", "\u00e9")
@@ -200,7 +199,7 @@ def test_paths_of_another_machine_and_ids_find_their_files(tmp_path: Path):
     assert found.names == [f"train/{c}/{n:03d}.png" for c, n in paths]
     assert found.dataset.taken == (
         (
-            "4 names stand for the only file that ends alike, such as 'C:\\\\Users\\\\me\\\\data\\\\train"
+            "4 names as the only file that ends alike, such as 'C:\\\\Users\\\\me\\\\data\\\\train"
             "\\\\cat\\\\000.png' for 'train/cat/000.png'"
         ),
     )
@@ -237,13 +236,13 @@ def test_a_missing_file_is_not_taken_from_another_folder(tmp_path: Path):
     assert dataset.passed_over == {"rows missing (the first on line 4)": 1}
 
 
-LATIN = "is no UTF-8 (line 2 has the byte 0xe9), so it is read as Windows-1252 (Latin-1); else say --encoding"
+LATIN = "text as Windows-1252 (Latin-1), since it is no UTF-8 (line 2 has the byte 0xe9); else say --encoding"
 FORMS = {
     "tabs.tsv": ("\t", "utf-8", ()),
-    "semicolons.csv": (";", "utf-8", ("';' is taken for what stands between cells",)),
+    "semicolons.csv": (";", "utf-8", ("';' as what stands between cells",)),
     "mark.csv": (",", "utf-8-sig", ()),
     "utf16.csv": (",", "utf-16", ()),
-    "bare16.csv": (",", "utf-16-le", ("read as UTF-16-LE, as every other byte is 0",)),
+    "bare16.csv": (",", "utf-16-le", ("text as UTF-16-LE, since every other byte is 0",)),
     "latin.csv": (",", "latin-1", (LATIN,)),
 }  # fmt: skip
 
@@ -323,4 +322,4 @@ def test_excel_needs_its_library(place: Path):
     book.save(place / "a.xlsx")
     dataset = open_dataset(str(place / "a.xlsx"))
     assert dataset.class_names == ("cat", "dog")
-    assert dataset.taken[0] == "the first of its sheets is read, 'Sheet'"
+    assert dataset.taken[0] == "the first of its sheets, 'Sheet'"

@@ -290,6 +290,7 @@ def test_an_expert_is_measured_on_the_data_as_the_task_reads_it(tmp_path, monkey
         "split": "test",
         "channels": "2,1,0",
         "value_range": (0.0, 9.0),
+        "skip_bad": True,
         "seed": 0,
         "device": "cpu",
         "progress": None,
