@@ -75,6 +75,12 @@ def test_a_better_result_moves_its_expert_up_and_most(seed, place, lift):
     assert moved[place] >= moved.max() - 1e-9
 
 
+def test_an_expert_that_promises_no_more_than_was_measured_stays_below_what_was_measured():
+    before = Prediction.of_accuracies(np.array([0.9, 0.9005, 0.93]))
+    after = shielded(before, condition(before, np.array([0.9, np.nan, np.nan])))
+    assert np.argsort(-after.logit).tolist() == [2, 0, 1]
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), place=st.integers(0, 7), value=st.floats(0.02, 0.98))
 def test_what_was_measured_is_the_expectation_and_stands(seed, place, value):
