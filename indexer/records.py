@@ -6,8 +6,9 @@ Axes: D filters of the probe, F features of the probe (inputs of the head).
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -73,6 +74,33 @@ class TextTransform:
     tokenizer: str
     max_tokens: int
     pooling: TextPooling = "mean"
+
+
+class PythonData(str):
+    """A data spec that carries the data itself, an object of a Python program; as text it says what that is.
+
+    Attributes:
+        content: The data.
+        opener: What lists its samples, as those of other kinds of data do.
+    """
+
+    PREFIX = "python:"
+
+    content: Any
+    opener: Callable[[str, "Reading"], Any]
+
+    def __new__(cls, content: Any, opener: Callable[[str, "Reading"], Any]) -> Self:
+        """Name an object by its class and how many samples it seems to hold."""
+        whole = getattr(content, "dataset", content) if hasattr(content, "batch_sampler") else content
+        of = whole[0] if isinstance(whole, tuple) and len(whole) == 2 else whole
+        size = f" of {len(of)}" if hasattr(of, "__len__") else ""
+        self = super().__new__(cls, f"{cls.PREFIX}{type(content).__name__}{size}")
+        self.content, self.opener = content, opener
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What it is made of again, in another process."""
+        return self.content, self.opener
 
 
 Transform = InputTransform | TextTransform
@@ -208,6 +236,8 @@ class EmbeddingSettings(Reading):
         super().__post_init__()
         limits = {"max_samples": 2, "batch_size": 1, "seed": 0, "memory_budget": MIN_MEMORY_BUDGET}
         for name, least in limits.items():
+            if not isinstance(getattr(self, name), int | np.integer):
+                raise SettingsError(f"{name} must be a whole number, got {getattr(self, name)!r}")
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.tolerance is not None and not 0 < self.tolerance < 1:

@@ -4,13 +4,37 @@ The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings`
 """
 
 from collections.abc import Callable
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
+
+from registry.errors import InvalidQueryError
+from registry.wording import parse_size
 
 DEFAULT_DISTANCE = "task2vec"
 """Name of the distance that is meant unless another is named."""
 
+Data = Any
+"""A data spec or a path; or data that a program holds: a DataFrame, ``(images, labels)``, a list of ``(sample,
+label)``, a torch Dataset or DataLoader, a Dataset or DatasetDict of Hugging Face. It is read, and not kept."""
+
+Size = float | str
+"""A number, or a text such as ``30M``."""
+
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``."""
+
+
+def read_size(name: str, value: Size | None) -> float | None:
+    """A size as a number.
+
+    Raises:
+        InvalidQueryError: If it is none.
+    """
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    number = parse_size(value) if isinstance(value, str) else None
+    if number is None:
+        raise InvalidQueryError(f"{name} must be a positive number such as 30M, 2G or 1500, got {value!r}")
+    return number
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -56,7 +80,7 @@ class ReadingOptions(TypedDict, total=False):
     channels: str | None
     value_range: tuple[float, float] | None
     tolerance: float | None
-    memory_budget: float | None
+    memory_budget: Size | None
     batch_size: int | None
     device: str | None
 

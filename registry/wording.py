@@ -1,5 +1,7 @@
 """Words and numbers as people read them, on the command line and on pages alike."""
 
+import math
+import re
 from collections.abc import Mapping
 
 KINDS: dict[str, str] = {
@@ -59,6 +61,16 @@ def share(value: float) -> str:
 def short(value: float) -> str:
     """A number of any scale."""
     return f"{value:.4g}"
+
+
+_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+
+
+def parse_size(text: str) -> float | None:
+    """The number in a text such as ``30M`` or ``1.5k``; ``None`` if it is no positive one."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)([kmgbt]?)", text.strip(), re.IGNORECASE)
+    number = float(match[1]) * _FACTORS[match[2].lower()] if match else math.nan
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def size(value: int | None) -> str:

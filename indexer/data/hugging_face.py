@@ -87,10 +87,30 @@ def open_hub_data(spec: str, reading: Reading) -> Listing:
         DataError: If it cannot be loaded, has no such split, or no column of samples or labels.
         MissingLibraryError: If the library is not installed.
     """
-    data = _as_asked(parse_hub_data(spec), reading)
+    data = parse_hub_data(spec)
     library = _import_datasets(spec)
     with _translated(spec, library):
-        rows = choose_split(spec, _load(library, data), reading.split)
+        splits = _load(library, data)
+    return open_splits(spec, splits, reading, data)
+
+
+def open_splits(spec: str, splits: Mapping[str, Any], reading: Reading, data: HubData | None = None) -> Listing:
+    """List the rows of a split of a loaded data set.
+
+    Args:
+        spec: The data spec, for messages.
+        splits: The splits by lower-case name.
+        reading: What the spec leaves open.
+        data: The data spec taken apart, if it can be.
+
+    Raises:
+        DataError: If there is no such split, or no column of samples or labels.
+        MissingLibraryError: If the library is not installed.
+    """
+    data = _as_asked(data or HubData(spec, ""), reading)
+    library = _import_datasets(spec)
+    with _translated(spec, library):
+        rows = choose_split(spec, splits, reading.split)
         content, column = _sample_column(library, data, rows.features)
         label = _label_column(library, data, rows.features, column)
         if content == "images":

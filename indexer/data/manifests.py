@@ -26,7 +26,7 @@ from indexer.data.row_files import RowFiles
 from indexer.errors import DataError
 from indexer.records import Reading
 from indexer.tables.columns import choose_columns
-from indexer.tables.files import MAX_TEXT, cell_text, open_table
+from indexer.tables.files import MAX_TEXT, Table, cell_text, open_table
 from indexer.tables.labels import Labels, LabelSurvey
 from indexer.tables.parquet import ParquetImages
 
@@ -101,22 +101,33 @@ def open_manifest(
             listed twice or does not exist, or there is no such split.
         MissingLibraryError: If it is an Excel file, and the library that reads these is not installed.
     """
-    manifest = _Manifest(spec, reading, within, files)
-    return manifest.listing(choose_split(spec, manifest.survey(), reading.split))
+    return open_rows(open_table(spec, reading.encoding, reading.delimiter), reading, within, files)
+
+
+def open_rows(
+    table: Table, reading: Reading, within: Path | None = None, files: Files | None = None
+) -> Listing:
+    """List what the rows of a table name, as ``open_manifest`` does of one in a file.
+
+    Raises:
+        DataError: As there.
+    """
+    manifest = _Manifest(table, reading, within, files)
+    return manifest.listing(choose_split(table.spec, manifest.survey(), reading.split))
 
 
 class _Manifest:
     """A manifest while it is read."""
 
-    def __init__(self, spec: str, reading: Reading, within: Path | None, files: Files | None) -> None:
-        self._spec, self._reading, self._within, self._given = spec, reading, within, files
-        self._table = open_table(spec, reading.encoding, reading.delimiter)
+    def __init__(self, table: Table, reading: Reading, within: Path | None, files: Files | None) -> None:
+        self._spec, self._reading, self._within, self._given = table.spec, reading, within, files
+        self._table = table
         self._columns = choose_columns(self._table, reading, IMAGE_SUFFIXES)
         self._is_bytes = self._columns.sample in self._table.blobs
         self._held: list[_Row] = []
         self._counts: dict[str, _Counts] = {}
         named = reading.label_col is not None or reading.target_col is not None
-        self._labels = LabelSurvey(spec, self._columns.labels, self._columns.numbers, is_asked=named)
+        self._labels = LabelSurvey(table.spec, self._columns.labels, self._columns.numbers, is_asked=named)
 
     def _rows(self) -> Iterator[_Row]:
         """Every row.
@@ -267,7 +278,8 @@ class _Manifest:
                 order=lambda entry: entry.where.number,
                 content="texts",
             )
-        images, files = ParquetImages(self._spec, self._columns.sample), self._files()
+        files = self._files()
+        read_blob = self._table.read_blob or ParquetImages(self._spec, self._columns.sample).read
         return self._of(
             labels,
             split,
@@ -276,7 +288,7 @@ class _Manifest:
             read=lambda entry: (
                 read_file(files.find(f"row {entry.where.row + 1}", entry.where.path)[1])
                 if entry.where.path
-                else images.read(entry.where.row)
+                else read_blob(entry.where.row)
             ),
             order=lambda entry: entry.where.row,
         )

@@ -29,7 +29,7 @@ from indexer.data.listings import Listing, system_errors
 from indexer.data.manifests import open_manifest
 from indexer.data.tars import expand_braces, is_shard_pattern, open_shards, open_tar
 from indexer.errors import DataError, DataSpecError
-from indexer.records import Reading
+from indexer.records import PythonData, Reading
 
 Opener = Callable[[str, Reading], Listing]
 
@@ -70,6 +70,8 @@ def open_dataset(spec: str, reading: Reading | None = None, **said: Any) -> List
 
 
 def _opener(spec: str) -> Opener:
+    if isinstance(spec, PythonData):
+        return spec.opener
     if spec == "sklearn:digits":
         return open_digits
     if spec.startswith(PREFIX):

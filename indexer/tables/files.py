@@ -33,6 +33,7 @@ class Table:
         blobs: Columns of Parquet that hold the bytes of images; their cells are ``(size, path)``.
         suspects: Rows that seem to lie inside a cell of several lines, as far as rows were read: where, and how
             their cells would be; see ``indexer.tables.delimited.swallowed_rows``.
+        read_blob: The image in a row, counted from 0, where they are not in a Parquet file.
     """
 
     spec: str
@@ -41,6 +42,7 @@ class Table:
     taken: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
     suspects: list[Row] = field(default_factory=list, repr=False)
+    read_blob: Callable[[int], Any] | None = field(default=None, repr=False)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Place and cells of every row.

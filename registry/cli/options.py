@@ -11,6 +11,7 @@ import click
 
 from registry.cli.completion import distance_names
 from registry.pictures.palette import THEMES
+from registry.wording import parse_size
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -40,13 +41,11 @@ class Size(click.ParamType[float]):
     """A positive number that may end in k, M, G (or B) or T, such as ``30M`` or ``1.5k``."""
 
     name = "size"
-    factors: ClassVar = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number."""
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)([kmgbt]?)", str(value).strip(), re.IGNORECASE)
-        number = float(match[1]) * self.factors[match[2].lower()] if match else math.nan
-        if not (math.isfinite(number) and number > 0):
+        number = parse_size(str(value))
+        if number is None:
             self.fail(f"{value!r} is no size; write a positive number such as 30M, 2G or 1500", param, ctx)
         return number
 

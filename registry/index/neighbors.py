@@ -174,8 +174,10 @@ def check_k(k: int) -> None:
     """Check a number of answers before the work that leads to them.
 
     Raises:
-        InvalidQueryError: If it is below 1.
+        InvalidQueryError: If it is no whole number of at least 1.
     """
+    if not isinstance(k, int | np.integer):
+        raise InvalidQueryError(f"k must be a whole number of at least 1, got {k!r}")
     if k < 1:
         raise InvalidQueryError(f"k must be at least 1, got {k}")
 

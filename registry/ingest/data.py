@@ -1,15 +1,19 @@
 """Data specs and loaders: whether they are there, what they mean from every folder, texts or images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.answers import Origin
 from registry.errors import IngestError, UntrustedError
 from registry.ingest.translate import translated_errors
-from registry.options import LAYOUT_OPTIONS
+from registry.options import LAYOUT_OPTIONS, Data
 from registry.records import ExpertRecord, TaskRecord
+
+if TYPE_CHECKING:
+    from indexer.records import TaskEmbedding
 
 DATA_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet", ".npz", ".tar", ".zip", ".tgz", ".gz"})
 
@@ -19,11 +23,32 @@ NOT_SHIPPED = "not shipped: "
 NO_PATH = "sklearn:"
 """Start of the data specs that name no path."""
 
+IN_MEMORY = "python:"
+"""Start of what stands for data that a Python program held, see ``indexer.records.PythonData``."""
+
 HUB_DATA = "hf-data:"
 """Start of the data specs that the library datasets loads."""
 
 READING_SETTINGS = ("split", *LAYOUT_OPTIONS, "channels", "value_range")
 """The settings of a registered task that say which images there are and what they look like."""
+
+
+def data_spec(data: Data) -> str:
+    """A data spec for what a caller gave: itself, that of a path, or one that carries an object."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, os.PathLike):  # always data, never the name of a task
+        path = os.fspath(data)
+        return path if os.sep in path else f".{os.sep}{path}"
+    from indexer.objects.objects import spec_of
+
+    return spec_of(data)
+
+
+def as_query(query: Data) -> "str | TaskEmbedding":
+    """What is asked about: a name or a data spec, or what ``embed`` made of data."""
+    is_embedding = hasattr(query, "fisher") and hasattr(query, "dataset")
+    return query if is_embedding else data_spec(query)
 
 
 def is_there(data: str) -> bool:
@@ -49,8 +74,8 @@ def absolute_data(spec: str) -> str:
     Raises:
         IngestError: If it is composed of parts, and not understood.
     """
-    if spec.startswith(NO_PATH):
-        return spec
+    if spec.startswith((NO_PATH, IN_MEMORY)):
+        return str(spec)
     if _is_composed(spec):
         from indexer.data import specs
 
@@ -70,6 +95,14 @@ def check_data_is_there(task: TaskRecord) -> None:
     Raises:
         IngestError: If the data did not ship, or is not where it was.
     """
+    if task.data.startswith(IN_MEMORY):
+        if type(task.data) is str:  # not one that carries the data
+            raise IngestError(
+                f"the data of task {task.name} was held by a Python program "
+                f"({task.data.removeprefix(IN_MEMORY)}), and is not kept: give it again, as "
+                "measure(NAME, EXPERT, data=DATA) or recommend(DATA)"
+            )
+        return
     if task.data.startswith(NOT_SHIPPED):
         raise IngestError(
             f"task {task.name} is starter content, whose images do not ship with this package; "

@@ -3,7 +3,7 @@
 Axes: D filters of the probe.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from registry.errors import IngestError
@@ -104,6 +104,42 @@ def measure_expert(
 
         how = reading_options(task)
         return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
+
+
+def measure_on_data(
+    loader: str, data: str, *, seed: int, device: str, progress: Progress | None
+) -> "ProbeResult":
+    """``measure_expert`` on data that is not registered.
+
+    Raises:
+        IngestError: If the data or the expert cannot be read, or the seed is out of its range.
+        NotFoundError: If there is no such network.
+    """
+    make_settings(seed=seed)
+    with translated_errors():
+        from indexer.experts.few_shot import measure_expert
+
+        return measure_expert(loader, data, seed=seed, device=device, progress=progress)
+
+
+def with_data(task: TaskRecord, data: str) -> TaskRecord:
+    """A registered task whose data is given again.
+
+    Raises:
+        IngestError: If it is other data, or cannot be read.
+    """
+    how = {name: task.asked[name] for name in ("max_samples", "seed") if name in task.asked}
+    settings = make_settings(**how, **reading_options(task))
+    with translated_errors():
+        from indexer.data.samples import fingerprint_dataset
+
+        fingerprint = fingerprint_dataset(data, settings)
+    if fingerprint != task.fingerprint:
+        raise IngestError(
+            f"{data} is not what task {task.name} was registered with (fingerprint {task.fingerprint[:8]}, now "
+            f"{fingerprint[:8]}): register it as a version of its own, by adding it under the same name"
+        )
+    return replace(task, data=data)
 
 
 def image_suffixes() -> tuple[str, ...]:

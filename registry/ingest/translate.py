@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.errors import IngestError, MissingExtraError, NotFoundError
-from registry.options import LAYOUT_OPTIONS, EmbeddingOptions
+from registry.options import LAYOUT_OPTIONS, EmbeddingOptions, read_size
 from registry.records import Kind
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def make_settings(**options: Unpack[EmbeddingOptions]) -> "EmbeddingSettings":
     if "value_range" in values:  # whole numbers mean the same, and must make the same settings
         values["value_range"] = tuple(map(float, values["value_range"]))
     if "memory_budget" in values:
-        values["memory_budget"] = int(values["memory_budget"])
+        values["memory_budget"] = int(read_size("memory_budget", values["memory_budget"]) or 0)
     with translated_errors():
         from indexer.records import EmbeddingSettings
 

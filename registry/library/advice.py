@@ -19,10 +19,10 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
 from registry.index.neighbors import check_k
 from registry.ingest import trials as trial_runs
-from registry.ingest.data import is_inert, takes_texts
+from registry.ingest.data import as_query, is_inert, takes_texts
 from registry.library.base import RegistryBase, heals_index
 from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
-from registry.options import DataOptions, Progress
+from registry.options import Data, DataOptions, Progress, Size, read_size
 from registry.recommend.recommend import Answer, Asking, Trier, answer
 from registry.recommend.trials import TrialPlan
 from registry.records import Content, ExpertRecord, ResultRecord, TaskRecord
@@ -39,7 +39,7 @@ class Advice(RegistryBase):
     @heals_index
     def recommend(
         self,
-        query: "str | TaskEmbedding",
+        query: Data,
         *,
         k: int = 5,
         protocol: str | None = None,
@@ -53,8 +53,8 @@ class Advice(RegistryBase):
         experts: Sequence[str] = (),
         toys: bool = False,
         published: bool = True,
-        max_params: float | None = None,
-        max_flops: float | None = None,
+        max_params: Size | None = None,
+        max_flops: Size | None = None,
         licenses: Sequence[str] = (),
         input_size: float | None = None,
         loadable_offline: bool = False,
@@ -66,7 +66,7 @@ class Advice(RegistryBase):
         """The experts to start from for a task, with expected accuracy, interval, evidence and baselines.
 
         Args:
-            query: Name of a registered task, a data spec, which is embedded and not remembered, or what
+            query: Name of a registered task, data, which is embedded and not remembered, or what
                 ``embed`` made of one; its data is read again where experts are tried.
             k: Most experts returned, at least 1.
             protocol: How the accuracy that is expected would be measured, such as ``fine_tuned``; by default as
@@ -99,10 +99,18 @@ class Advice(RegistryBase):
             IngestError: If the data cannot be read.
         """
         check_k(k)
+        query = as_query(query)
         plan = TrialPlan(num_trials, time_budget, stop_below)
         if record and not num_trials:
             raise InvalidQueryError("record would change nothing without trials; say how many to make")
-        limits = Limits(max_params, max_flops, input_size, licenses, loadable_offline, experts)
+        limits = Limits(
+            read_size("max_params", max_params),
+            read_size("max_flops", max_flops),
+            read_size("input_size", input_size),
+            licenses,
+            loadable_offline,
+            experts,
+        )
         everyone = self._opened().experts(builtin=self.builtin)
         view = self._view([query], probe)
         fitting = [expert for expert in everyone if _content_of(expert) == view.space.content]

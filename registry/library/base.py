@@ -6,9 +6,11 @@ Axes: D filters of the probe.
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from difflib import get_close_matches
 from functools import cached_property, wraps
+from inspect import Parameter, isfunction, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, cast, get_args
 
 from registry.answers import Query
 from registry.builtin.starter import populate
@@ -55,6 +57,39 @@ def heals_index(
     return ask
 
 
+def keywords_of(method: Callable[..., Any]) -> list[str]:
+    """What may be said to a method by name, with the fields of a record of options; none where anything may."""
+    names = list[str]()
+    for name, parameter in signature(method).parameters.items():
+        if parameter.kind is not Parameter.VAR_KEYWORD:
+            names.append(name)
+        elif record := get_args(parameter.annotation):
+            names += record[0].__annotations__
+        else:
+            return []
+    return names[1:]
+
+
+def checks_arguments(method: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+    """Make wrong arguments of a method an error of ours, which offers the names that are close."""
+    shape, names = signature(method), keywords_of(method)
+
+    @wraps(method)
+    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        for word in kwargs:
+            if names and word not in names:
+                close = get_close_matches(word, names, n=3)
+                hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(names)}"
+                raise InvalidQueryError(f"{method.__name__} has no argument {word!r}; {hint}")
+        try:
+            shape.bind(*args, **kwargs)
+        except TypeError as err:
+            raise InvalidQueryError(f"{method.__name__}: {err}; it takes {', '.join(names)}") from err
+        return method(*args, **kwargs)
+
+    return checked
+
+
 class RegistryBase:
     """A registry at a place, without any of the methods of ``TaskRegistry``.
 
@@ -62,6 +97,12 @@ class RegistryBase:
         uri: Where it is.
         builtin: Whether starter content is part of lists and answers.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Check the arguments of every public method, as ``checks_arguments`` does."""
+        for name, method in list(vars(cls).items()):
+            if isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, checks_arguments(method))
 
     def __init__(self, uri: str | Path | None = None, *, builtin: bool = True) -> None:
         """Remember the place.
@@ -208,7 +249,7 @@ class RegistryBase:
                 f"{'is' if len(queries) == 1 else 'are'} embedded already; options say how data is read"
             )
         return [
-            point or _point(str(query), self._embedded(str(query), view.space, progress, **options))
+            point or _point(str(query), self._embedded(cast("str", query), view.space, progress, **options))
             for query, point in zip(queries, points, strict=True)
         ]
 

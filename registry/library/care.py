@@ -17,16 +17,19 @@ from registry.storage.audit import note_trusted, read_origins
 class Care(RegistryBase):
     """The part of ``TaskRegistry`` that looks after the registry as a whole."""
 
-    def init(self, *, empty: bool = False) -> None:
+    def init(self, *, empty: bool = False, exist_ok: bool = False) -> None:
         """Create the registry.
 
         Args:
             empty: Leave the starter content out.
+            exist_ok: Leave a registry that is there as it is.
 
         Raises:
             StorageError: If there is a registry already, or the place cannot be written.
         """
         if self._store.exists:
+            if exist_ok:
+                return
             raise StorageError(f"{self.uri}: there is a registry already")
         self._create(empty=empty)
 

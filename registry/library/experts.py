@@ -9,13 +9,13 @@ from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
 from registry.experts.limits import Limits
-from registry.ingest.data import module_folder
-from registry.ingest.networks import measure_expert
+from registry.ingest.data import data_spec, module_folder
+from registry.ingest.networks import measure_expert, measure_on_data, with_data
 from registry.ingest.tables import read_results
 from registry.library.base import RegistryBase
 from registry.names import checked_name
 from registry.notebooks import Records
-from registry.options import Progress
+from registry.options import Data, Progress
 from registry.records import ExpertRecord, ResultRecord
 from registry.storage.audit import note_registered
 from registry.storage.experts import new_results
@@ -297,9 +297,10 @@ class Experts(RegistryBase):
 
     def measure(
         self,
-        task: str,
+        task: Data,
         expert: str,
         *,
+        data: Data | None = None,
         seed: int = 0,
         device: str = "auto",
         record: bool = True,
@@ -309,8 +310,10 @@ class Experts(RegistryBase):
 
         Args:
             task: Name of a task whose data is still where it was registered from. It is not checked to be
-                the same data still.
+                the same data still. Or data that is not
+                registered, other than by a data spec: it is measured on, and nothing is stored.
             expert: Name of an expert.
+            data: The data of the task, if it is not where it was registered from, as data that a program held.
             seed: Seed of the sample and the draws.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             record: Whether to store the result.
@@ -321,7 +324,11 @@ class Experts(RegistryBase):
             IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
             InvalidRecordError: If the weights are not those that were registered.
         """
+        if not isinstance(task, str):
+            return self._measure_on(data_spec(task), expert, seed=seed, device=device, progress=progress)
         registered, expected = self._opened().task(task), self.expert(expert)
+        if data is not None:
+            registered = with_data(registered, data_spec(data))
         with self._opening("expert", expert, expected.loader):
             measured = measure_expert(expected.loader, registered, seed=seed, device=device, progress=progress)
         if expected.weights_hash not in {"", measured.weights_hash}:
@@ -341,6 +348,15 @@ class Experts(RegistryBase):
             )
         return Measurement(
             registered.name, expert, measured.accuracy, measured.deviation, measured.protocol, record
+        )
+
+    def _measure_on(self, data: str, expert: str, **how: Any) -> Measurement:
+        """Measure an expert on data that is not registered."""
+        loader = self.expert(expert).loader
+        with self._opening("expert", expert, loader):
+            measured = measure_on_data(loader, data, **how)
+        return Measurement(
+            data, expert, measured.accuracy, measured.deviation, measured.protocol, recorded=False
         )
 
     def _result_check(self) -> Callable[[ResultRecord], None]:

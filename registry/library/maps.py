@@ -14,12 +14,13 @@ from registry.caching import LastAnswers
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import ComparedTasks
 from registry.ingest import networks
+from registry.ingest.data import as_query
 from registry.library.base import RegistryBase, heals_index
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.maps import build, clusters, profiles
 from registry.maps.files import LayoutFiles
 from registry.maps.layouts import Layouts
-from registry.options import DataOptions, Progress, ReadingOptions
+from registry.options import Data, DataOptions, Progress, ReadingOptions
 from registry.records import SpaceRecord
 from registry.snapshots.view import Point, View
 
@@ -144,8 +145,8 @@ class Maps(RegistryBase):
     @heals_index
     def profile(
         self,
-        source: "str | TaskEmbedding",
-        target: "str | TaskEmbedding",
+        source: Data,
+        target: Data,
         *,
         probe: str | None = None,
         progress: Progress | None = None,
@@ -167,7 +168,7 @@ class Maps(RegistryBase):
             NotFoundError: If there is no such task, data or probe.
             IngestError: If data or the probe cannot be read.
         """
-        asked = (source, target)
+        asked = (as_query(source), as_query(target))
         view = self._view(asked, probe)
         queries = [
             self._embedded(query, view.space, progress, **options)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Unpack
 from registry.answers import Neighbor, Query
 from registry.distances import get_distance
 from registry.index.neighbors import check_k
+from registry.ingest.data import as_query, data_spec
 from registry.ingest.prepare import prepare_one
 from registry.library.base import RegistryBase, heals_index
 from registry.notebooks import Records
-from registry.options import DEFAULT_DISTANCE, DataOptions, OneOptions, Progress
+from registry.options import DEFAULT_DISTANCE, Data, DataOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Questions(RegistryBase):
     @heals_index
     def nearest(
         self,
-        query: "str | TaskEmbedding",
+        query: Data,
         *,
         k: int = 10,
         distance: str = DEFAULT_DISTANCE,
@@ -33,8 +34,8 @@ class Questions(RegistryBase):
         """The registered tasks that are most like a task.
 
         Args:
-            query: Name of a registered task, a data spec, which is embedded and not remembered, or what
-                ``embed`` made of one.
+            query: Name of a registered task; data, which is embedded and not remembered, see
+                ``registry.options.Data``; or what ``embed`` made of it.
             k: Most neighbours returned, at least 1.
             distance: Name in ``registry.distances.DISTANCES``; an asymmetric one is measured from the
                 registered task to the query.
@@ -55,6 +56,7 @@ class Questions(RegistryBase):
         """
         check_k(k)
         name = get_distance(distance).name
+        query = as_query(query)
         view = self._view([query], probe, where)
         (point,) = self._locate([query], view, options, progress)
         return point.query, Records(view.nearest(point, k=k, distance=name))
@@ -62,8 +64,8 @@ class Questions(RegistryBase):
     @heals_index
     def distance(
         self,
-        source: "str | TaskEmbedding",
-        target: "str | TaskEmbedding",
+        source: Data,
+        target: Data,
         *,
         name: str = DEFAULT_DISTANCE,
         probe: str | None = None,
@@ -77,12 +79,13 @@ class Questions(RegistryBase):
             IngestError: If data cannot be read.
         """
         name = get_distance(name).name
-        view = self._view([source, target], probe)
-        return view.distance(name, *self._locate([source, target], view, options))
+        queries = [as_query(source), as_query(target)]
+        view = self._view(queries, probe)
+        return view.distance(name, *self._locate(queries, view, options))
 
     def embed(
         self,
-        data: str,
+        data: Data,
         *,
         progress: Progress | None = None,
         **options: Unpack[OneOptions],
@@ -93,7 +96,7 @@ class Questions(RegistryBase):
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
             NotFoundError: If there is no such probe or estimator.
         """
-        return prepare_one(data, progress, **options).embed(progress)
+        return prepare_one(data_spec(data), progress, **options).embed(progress)
 
     def embed_in(
         self,

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.ingest import manifests
-from registry.ingest.data import module_folder
+from registry.ingest.data import data_spec, module_folder
 from registry.ingest.manifests import TaskRow
 from registry.ingest.many import add_rows
 from registry.ingest.prepare import prepare_one, space_record
@@ -17,7 +17,7 @@ from registry.ingest.writer import BATCH, NamedEmbedding, TaskWriter, has_conten
 from registry.library.base import RegistryBase
 from registry.names import checked_name
 from registry.notebooks import Records
-from registry.options import EngineOptions, ManyOptions, OneOptions, Progress
+from registry.options import Data, EngineOptions, ManyOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.storage.audit import note_registered
 from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
@@ -37,7 +37,7 @@ class Tasks(RegistryBase):
     def add_task(
         self,
         name: str,
-        data: str,
+        data: Data,
         *,
         tags: Sequence[str] = (),
         progress: Progress | None = None,
@@ -52,7 +52,8 @@ class Tasks(RegistryBase):
         Args:
             name: Name of the task.
             data: A data spec: class folders, a manifest of images or texts, npz, tars, ``hf-data:NAME``, or
-                ``sklearn:digits``.
+                ``sklearn:digits``; a path; or data that the program holds, see ``registry.options.Data``,
+                which is registered by its content and not kept.
             tags: Free words.
             progress: Called as ``progress(stage, done, total)``.
             **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``; for
@@ -68,10 +69,14 @@ class Tasks(RegistryBase):
             MissingExtraError: If the engine needs a library that is not installed.
             StorageError: If the registry cannot be written.
         """
+        if not isinstance(name, str):
+            raise InvalidRecordError(
+                f"the name of a task must be text, got {type(name).__name__}: add_task(NAME, DATA)"
+            )
         for kind, word in (("task", name), *(("tag", tag) for tag in tags)):
             checked_name(kind, word)  # this and the place before the work, not after it
         self._store.check_place()
-        prepared = prepare_one(data, progress, **options)
+        prepared = prepare_one(data_spec(data), progress, **options)
         task = self._store.latest_tasks([name]).get(name)
         if task and has_content(task, prepared.fingerprint, prepared.settings_key):
             present = self._store.embedding(prepared.space_id, name, task.version)
