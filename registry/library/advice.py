@@ -19,7 +19,7 @@ from registry.errors import InvalidQueryError, NotFoundError
 from registry.experts.limits import Limits
 from registry.index.neighbors import check_k
 from registry.ingest import trials as trial_runs
-from registry.ingest.data import as_query, is_inert, takes_texts
+from registry.ingest.data import is_inert, takes_texts
 from registry.library.base import RegistryBase, heals_index
 from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
 from registry.options import Data, DataOptions, Progress, Size, read_size
@@ -99,7 +99,7 @@ class Advice(RegistryBase):
             IngestError: If the data cannot be read.
         """
         check_k(k)
-        query = as_query(query)
+        query = self._asked(query)
         plan = TrialPlan(num_trials, time_budget, stop_below)
         if record and not num_trials:
             raise InvalidQueryError("record would change nothing without trials; say how many to make")

@@ -16,10 +16,10 @@ from registry.answers import Query
 from registry.builtin.starter import populate
 from registry.errors import InvalidQueryError, NoRegistryError, StorageError
 from registry.index.neighbors import DamagedIndexError
-from registry.ingest.data import looks_like_data, meant_loader, names_only, opening
+from registry.ingest.data import as_query, looks_like_data, meant_loader, names_only, opening
 from registry.ingest.prepare import embed_in_space
 from registry.ingest.translate import default_probe, default_recipe
-from registry.options import DataOptions, Progress
+from registry.options import Data, DataOptions, Progress
 from registry.recommend.levels import TaskFacts
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
@@ -225,6 +225,10 @@ class RegistryBase:
             return embed_in_space(data, space, progress, **options)
 
     # What is asked about
+
+    def _asked(self, query: Data) -> "str | TaskEmbedding":
+        """A name or a data spec, or what ``embed`` made of data."""
+        return query if isinstance(query, str) else as_query(query)
 
     def _locate(
         self,

@@ -14,7 +14,6 @@ from registry.caching import LastAnswers
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index.landmarks import ComparedTasks
 from registry.ingest import networks
-from registry.ingest.data import as_query
 from registry.library.base import RegistryBase, heals_index
 from registry.map_answers import Clustering, LayerProfile, TaskMap
 from registry.maps import build, clusters, profiles
@@ -168,7 +167,7 @@ class Maps(RegistryBase):
             NotFoundError: If there is no such task, data or probe.
             IngestError: If data or the probe cannot be read.
         """
-        asked = (as_query(source), as_query(target))
+        asked = (self._asked(source), self._asked(target))
         view = self._view(asked, probe)
         queries = [
             self._embedded(query, view.space, progress, **options)

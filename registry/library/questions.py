@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Unpack
 from registry.answers import Neighbor, Query
 from registry.distances import get_distance
 from registry.index.neighbors import check_k
-from registry.ingest.data import as_query, data_spec
+from registry.ingest.data import data_spec
 from registry.ingest.prepare import prepare_one
 from registry.library.base import RegistryBase, heals_index
 from registry.notebooks import Records
@@ -56,7 +56,7 @@ class Questions(RegistryBase):
         """
         check_k(k)
         name = get_distance(distance).name
-        query = as_query(query)
+        query = self._asked(query)
         view = self._view([query], probe, where)
         (point,) = self._locate([query], view, options, progress)
         return point.query, Records(view.nearest(point, k=k, distance=name))
@@ -79,7 +79,7 @@ class Questions(RegistryBase):
             IngestError: If data cannot be read.
         """
         name = get_distance(name).name
-        queries = [as_query(source), as_query(target)]
+        queries = [self._asked(source), self._asked(target)]
         view = self._view(queries, probe)
         return view.distance(name, *self._locate(queries, view, options))
 
