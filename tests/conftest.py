@@ -87,16 +87,23 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     """An empty registry."""
-    registry.TaskRegistry(tmp_path / "empty").init(empty=True)
+    from templates import copied  # here, as tests of indexer need no database
+
+    copied("empty", lambda folder: registry.TaskRegistry(folder).init(empty=True), tmp_path / "empty")
     return tmp_path / "empty"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> "Store":
     """A registry with one space and nothing else."""
-    from registry.storage.store import Store  # here, as tests of indexer need no database
+    from templates import copied
 
-    return Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
+    from registry.storage.store import Store
+
+    def make(folder: Path) -> None:
+        Store.create(folder, lambda new: new.add_space(make_space()))
+
+    return copied("one-space", make, tmp_path / "registry")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 
 from builders import make_embedding, make_expert, make_result, make_task, make_true_space
+from templates import copied
 
 from registry import TaskRegistry
 from registry.storage import schema
@@ -24,6 +25,11 @@ def add(store, name, version=1, space=SPACE0, **changes):
 
 
 def make_source(uri):
+    """See ``build_source``."""
+    return copied("exportable", build_source, uri)
+
+
+def build_source(uri):
     """Two spaces, three tasks of which one has two versions and one is embedded in both, experts, results."""
     store = Store.create(uri)
     store.add_space(make_true_space())
@@ -36,7 +42,6 @@ def make_source(uri):
     store.add_embedding(SPACE1, make_embedding("flowers", 2, dim=6))
     results = [make_result(), make_result(accuracy=0.8, seed=3), make_result("birds", "vit.tiny")]
     store.add_results([*results, make_result("cars", "builtin.net", builtin=True), make_result("cars")])
-    return store
 
 
 def content(store):

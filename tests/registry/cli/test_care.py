@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from builders import make_space
+from builders import make_true_space
 from click.testing import CliRunner
 from exportable import add, make_source
 
@@ -39,7 +39,7 @@ def test_conflicts_are_told_in_one_sentence_and_resolved(run, tmp_path):
     path = tmp_path / "all.t2v"
     run("source", "export", path)
     ours = Store.create(tmp_path / "ours")
-    ours.add_space(make_space())
+    ours.add_space(make_true_space())
     add(ours, "birds", fingerprint="ours")
     refused = run("ours", "import", path, code=1)
     assert refused.stderr.count("\n") == 1

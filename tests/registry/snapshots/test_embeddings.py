@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
+from templates import copied
 
 from registry import TaskRegistry
 from registry.distances import DISTANCES
@@ -38,9 +39,12 @@ def store(tmp_path, monkeypatch):
     """Sixty tasks, where from fifty on there is an index, which is saved with every fifth further row."""
     monkeypatch.setattr(neighbors, "EXACT_BELOW", 50)
     monkeypatch.setattr(embeddings, "SAVE_ROWS", 5)
-    store = Store.create(tmp_path / "registry", lambda new: new.add_space(make_space()))
-    add(store, *(f"t{number:03}" for number in range(60)))
-    return store
+
+    def make(folder):
+        store = Store.create(folder, lambda new: new.add_space(make_space()))
+        add(store, *(f"t{number:03}" for number in range(60)))
+
+    return copied("embeddings", make, tmp_path / "registry")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_space, make_task
 from references_nearest import assert_nearest, plain_nearest
+from templates import copied
 
 from registry import TaskRegistry
 from registry.errors import NotFoundError
@@ -31,10 +32,12 @@ def entry(name, version=1, *, salt=0, **changes):
 
 
 def create(folder, num_tasks):
-    store = Store.create(folder, lambda new: [new.add_space(make_space(space)) for space in SPACES])
-    if num_tasks:
-        store.add_tasks([entry(f"t{i:03}", num_classes=2 + i % 20) for i in range(num_tasks)], SPACES[0])
-    return store
+    def make(new):
+        store = Store.create(new, lambda it: [it.add_space(make_space(space)) for space in SPACES])
+        if num_tasks:
+            store.add_tasks([entry(f"t{i:03}", num_classes=2 + i % 20) for i in range(num_tasks)], SPACES[0])
+
+    return copied(f"snapshots{num_tasks}", make, folder)
 
 
 @pytest.fixture
