@@ -95,11 +95,15 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Query:
-    """What was asked about: a registered task, or data that is not (``version`` 0, ``task`` the data spec)."""
+    """What was asked about: a registered task, or data that is not (``version`` 0, ``task`` the data spec).
+
+    ``taken`` are sentences on what was taken for what, where the data was read for this question.
+    """
 
     task: str
     version: int
     space: str
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

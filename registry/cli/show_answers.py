@@ -95,6 +95,7 @@ def show_compared(rows: Sequence[Compared]) -> None:
 
 def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"]) -> None:
     """The answer of *nearest*."""
+    tell_reading(query.taken, {})
     say(f"Nearest to {_title(query)} by {distance}:")
     table(
         (">rank", "task", ">distance", ">classes", ">samples", "tags"),
@@ -119,6 +120,7 @@ def show_distance(distance: float) -> None:
 
 def show_recommendation(answer: "Recommendation") -> None:
     """The verdict, then ranked experts, the baselines, warnings, and the line that loads the first."""
+    tell_reading(answer.query.taken, {})
     if not answer.recommendations or answer.verdict is None:
         warn(answer.warnings)
         return

@@ -289,7 +289,9 @@ class RegistryBase:
 def _point(spec: str, embedding: "TaskEmbedding") -> Point:
     dataset = embedding.dataset
     facts = TaskFacts(embedding.head_accuracy, dataset.num_classes, dataset.num_samples)
-    return Point(Query(spec, 0, embedding.space.space_id), embedding.fisher, embedding.domain, facts)
+    return Point(
+        Query(spec, 0, embedding.space.space_id, dataset.taken), embedding.fisher, embedding.domain, facts
+    )
 
 
 def _expanded(uri: str) -> str:

@@ -161,7 +161,7 @@ def test_to_json_gives_plain_values():
     }
     assert to_json([answer]) == [
         {
-            "query": {"task": "flowers", "version": 1, "space": "s"},
+            "query": {"task": "flowers", "version": 1, "space": "s", "taken": []},
             "recommendations": [],
             "baselines": {"static": {"expert": None, "expected_accuracy": 0.5}},
             "warnings": ["few results"],

@@ -483,3 +483,5 @@ def test_task_add_says_what_was_read_and_what_comes_next(tmp_path):
     assert "Passed over 6 mask, 3 not an image (.heic).\n" in done.stderr
     assert "Warning: more than a tenth of the files were passed over: 3 not an image (.heic)\n" in done.stderr
     assert done.stderr.endswith("Next: t2v recommend scans\n")
+    near = CliRunner().invoke(main, ["--registry", str(tmp_path / "r"), "nearest", str(root), "-k", "1"])
+    assert near.stderr == "Read 'masks' as masks of the images beside, left out.\n"

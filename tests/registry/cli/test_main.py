@@ -33,7 +33,7 @@ def test_nearest_is_the_contract_and_the_plain_distances(folder):
     distances = pairwise("task2vec", fisher, make_embedding("flowers").fisher[None])[:, 0]
     expected = sorted(zip(distances, others, strict=True))[:3]
     assert document == {
-        "query": {"task": "flowers", "version": 1, "space": "space0"},
+        "query": {"task": "flowers", "version": 1, "space": "space0", "taken": []},
         "distance": "task2vec",
         "neighbors": [
             {
