@@ -56,8 +56,8 @@ class FolderTree:
                     yield entry.name, "link", None
 
     def _leads_back(self, folder: str, entry: os.DirEntry[str]) -> bool:
-        here = (self._root / folder).resolve()
-        return here.is_relative_to(Path(entry).resolve())
+        inside = PurePosixPath(folder)
+        return any(Path(entry).samefile(self._root / above) for above in (inside, *inside.parents))
 
     def size(self, where: Any) -> int:
         """Bytes of a file."""

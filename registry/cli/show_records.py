@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.faces.terminal import card, message, say, table, warn
-from registry.wording import GROUPS, counted, printable, share, short, size
+from registry.faces.terminal import card, message, say, table, tell_reading, warn
+from registry.wording import GROUPS, printable, share, short, size
 
 if TYPE_CHECKING:
     from registry.answers import ImportedExperts
@@ -113,14 +113,6 @@ def classes(names: Sequence[str], sizes: Sequence[int]) -> str:
     if sizes:
         shown = [f"{name} {size}" for name, size in zip(shown, sizes, strict=False)]
     return f"{len(names)} ({', '.join(shown)}{', ...' * (len(names) > NUM_CLASSES_SHOWN)})"
-
-
-def tell_reading(taken: Sequence[str], passed_over: Mapping[str, int]) -> None:
-    """A line beside the answer on what was taken for what, and one on what was passed over."""
-    if taken:
-        message(f"Read {'; '.join(taken)}.")
-    if passed_over:
-        message(f"Passed over {counted(passed_over)}.")
 
 
 def show_experts(experts: Sequence["ExpertRecord"]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from registry.wording import STAGES, printable
+from registry.wording import STAGES, counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +45,14 @@ def warn(warnings: Iterable[str]) -> None:
     """Warnings, a line each."""
     for warning in warnings:
         message(f"Warning: {warning}")
+
+
+def tell_reading(taken: Sequence[str], passed_over: Mapping[str, int]) -> None:
+    """A line beside the answer on what was taken for what, and one on what was passed over."""
+    if taken:
+        message(f"Read {'; '.join(taken)}.")
+    if passed_over:
+        message(f"Passed over {counted(passed_over)}.")
 
 
 @contextmanager

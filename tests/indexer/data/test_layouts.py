@@ -472,6 +472,16 @@ def test_what_is_passed_over_is_counted_by_reason(tmp_path):
     }
 
 
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    """Two links in each of two folders to the other make 2**40 paths before the system refuses one."""
+    root = build(tmp_path, images("cat/*.png", "dog/*.png"))
+    for own, other in (("cat", "dog"), ("dog", "cat")):
+        for number in range(2):
+            (root / own / f"link{number}").symlink_to(root / other)
+    with pytest.raises(DataError, match="class folder 'cat' holds images and subfolders with images"):
+        open_dataset(str(root))
+
+
 def test_task_add_says_what_was_read_and_what_comes_next(tmp_path):
     root = build(tmp_path / "data", {**LAYOUTS["images beside masks"][0], "COVID/p*.heic": ""})
     done = CliRunner().invoke(
