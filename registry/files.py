@@ -5,7 +5,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from stat import S_ISDIR
 from typing import IO
 
 
@@ -54,3 +56,25 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def share(path: Path, like: Path) -> bool:
+    """Give a file or folder the permissions of a folder, whatever the umask; whether it had others."""
+    try:
+        wanted, mode = like.stat().st_mode & 0o777, path.stat().st_mode
+        wanted = wanted if S_ISDIR(mode) else wanted & 0o666
+        if wanted != mode & 0o777:
+            path.chmod(wanted)
+            return True
+    except (PermissionError, FileNotFoundError):  # of another user, who has done so; or gone meanwhile
+        pass
+    return False
+
+
+def open_shared(path: Path) -> FileIO:
+    """Open a file to append; made, if it is not there, for all who may write in its folder."""
+    is_new = not path.exists()
+    file = FileIO(path, "ab")
+    if is_new:
+        share(path, path.parent)
+    return file

@@ -148,9 +148,10 @@ def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecor
 
 def _our_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, OurTask]]:
     """What the registry has under some names, hidden versions too."""
+    purged = OurTask(b"", True, (), ())  # whatever it was, its number is not given again
+    ours = {name: dict.fromkeys(gone, purged) for name, gone in store.purged_versions(names).items()}
     rows = store.database.read("tasks", columns=_COLUMNS)
     rows = rows.filter(pc.is_in(rows["name"], value_set=pa.array(sorted(names), pa.string())))
-    ours: dict[str, dict[int, OurTask]] = {}
     columns = (rows[name].to_pylist() for name in _COLUMNS)
     for name, version, fingerprint, settings, removed_at, tags, aliases in zip(*columns, strict=True):
         digest = task_digest(fingerprint, settings)

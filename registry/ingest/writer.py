@@ -14,6 +14,7 @@ from registry.ingest.manifests import TaskRow
 from registry.ingest.prepare import embedding_record, task_record
 from registry.ingest.translate import settings_key
 from registry.records import EmbeddingRecord, TaskRecord
+from registry.storage.locks import patience
 from registry.storage.store import Store
 from registry.task_answers import AddedOfMany
 
@@ -156,14 +157,11 @@ class TaskWriter:
         """
         if not self._waiting:
             return []
-        written = write_tasks(
-            self._store,
-            self._space_id,
-            [
-                NamedEmbedding(one.row.name, (*one.row.tags, *self._tags), one.embedding)
-                for one in self._waiting
-            ],
-        )
+        named = [
+            NamedEmbedding(one.row.name, (*one.row.tags, *self._tags), one.embedding) for one in self._waiting
+        ]
+        with patience():  # what was embedded is not lost to another writer that takes its time
+            written = write_tasks(self._store, self._space_id, named)
         added = [_outcome(*pair) for pair in zip(self._waiting, written, strict=True)]
         self._waiting = []
         self.commits += len({task.new for task in written} - {"nothing"})

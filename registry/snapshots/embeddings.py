@@ -22,8 +22,9 @@ from registry.index.files import BusyIndexError, IndexFiles, SavedIndex, Unusabl
 from registry.index.neighbors import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
 from registry.index.vector_index import VectorIndex
 from registry.records import SpaceRecord
+from registry.snapshots.added import KnownRows
 from registry.storage import schema
-from registry.storage.database import Database, KnownRows
+from registry.storage.database import Database
 
 KEY_COLUMNS = [*schema.EMBEDDING_KEY, "checksum"]
 COLUMNS = [*KEY_COLUMNS, "fisher"]

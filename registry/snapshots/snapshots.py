@@ -20,9 +20,10 @@ from registry.filters import parse_where
 from registry.index.neighbors import DamagedIndexError, EmbeddingRows
 from registry.names import Key, Reference
 from registry.records import SpaceRecord
+from registry.snapshots.added import KnownRows
 from registry.snapshots.domain import DomainVectors
 from registry.snapshots.embeddings import EmbeddingCache, row_keys
-from registry.storage.database import Database, KnownRows
+from registry.storage.database import Database
 from registry.storage.store import Store
 from registry.task_answers import NO_VERSION
 
@@ -257,14 +258,26 @@ class Snapshots:
         self._database = store.database
         self._store = store
         self._lock = threading.Lock()
-        self._catalogue = CatalogueCache(store.database)
-        self._embeddings: dict[str, EmbeddingCache] = {}
-        self._domains: dict[str, DomainVectors] = {}
-        self._snapshots: dict[str, Snapshot] = {}
+        self._start_anew()
         self._asked: dict[str, Together[Snapshot]] = {}
         self._asked_for_tasks: Together[Catalogue] = Together()
         self._asked_for_version: Together[str] = Together()
         self._spaces: tuple[int, list[SpaceRecord]] | None = None
+
+    def _start_anew(self) -> None:
+        """Know nothing, of the registry that is in place now."""
+        self._generation = self._database.generation
+        self._catalogue = CatalogueCache(self._database)
+        self._embeddings: dict[str, EmbeddingCache] = {}
+        self._domains: dict[str, DomainVectors] = {}
+        self._snapshots: dict[str, Snapshot] = {}
+
+    def _refreshed_catalogue(self) -> Catalogue:
+        """The tasks as of now; where another registry was put in place, nothing of the former one is kept."""
+        self._database.table_version(TABLE)
+        if self._generation != self._database.generation:
+            self._start_anew()
+        return self._catalogue.refresh()
 
     def spaces(self) -> list[SpaceRecord]:
         """All spaces, sorted by id."""
@@ -282,15 +295,14 @@ class Snapshots:
         database = self._database
         if not database.is_present():
             return NO_VERSION
-        states = (f"{name}:{database.table_version(name)}" for name in database.table_names())
-        return hashlib.blake2b(" ".join((database.registry_id(), *states)).encode(), digest_size=12).hexdigest()
+        return hashlib.blake2b(database.state().encode(), digest_size=12).hexdigest()
 
     def catalogue(self) -> Catalogue:
         """The tasks as of now."""
 
         def refresh() -> Catalogue:
             with self._lock:
-                return self._catalogue.refresh()
+                return self._refreshed_catalogue()
 
         return self._asked_for_tasks.ask(refresh)
 
@@ -303,7 +315,7 @@ class Snapshots:
     def _refreshed(self, space: SpaceRecord) -> Snapshot:
         with self._lock:
             # The tasks first: one that is added meanwhile is left out, not shown without its embedding.
-            catalogue = self._catalogue.refresh()
+            catalogue = self._refreshed_catalogue()
             if space.space_id not in self._embeddings:
                 self._embeddings[space.space_id] = EmbeddingCache(self._database, space)
             rows = self._embeddings[space.space_id].refresh()

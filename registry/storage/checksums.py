@@ -21,7 +21,7 @@ from pathlib import Path
 import xxhash
 
 from registry.errors import StorageError
-from registry.files import write_atomically
+from registry.files import share, write_atomically
 
 CHECKSUMS_FOLDER = "seals"
 LISTED_FOLDERS = ("_versions", "data", "_deletions", "_indices")
@@ -60,15 +60,23 @@ class FileChecksums:
         """List every file of a table, computing the checksums of those that are not listed yet."""
         table, path = self._load(table_path), self._list_path(table_path)
         listed = {}
-        for name in sorted(_file_names(str(table_path))):
+        names = sorted(_file_names(str(table_path)))
+        changed = [share(table_path / name, self._folder) for name in names if name not in table.listed]
+        if any(changed):
+            for made in (table_path, *table_path.rglob("*")):
+                share(made, self._folder)
+        for name in names:
             if entry := table.listed.get(name) or _checksum(table_path / name):
                 listed[name] = entry
         if listed == table.listed and table.num_lines == len(listed):
             return
-        path.parent.mkdir(exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir()
+            share(path.parent, self._folder)
         for leftover in path.parent.glob("*.tmp"):  # of a killed writer: this one has the lock
             leftover.unlink()
         write_atomically(path, "".join(starmap(_line, listed.items())).encode())
+        share(path, self._folder)
         # In place of the former ones, never into them: another thread may be going through those.
         table.listed, table.verified = listed, table.verified | (listed.keys() - table.listed.keys())
         table.num_lines, table.stamp = len(listed), _stamp(path)

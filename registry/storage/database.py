@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from registry.errors import RegistryError, SchemaVersionError, StorageError
 from registry.records import utc_now
@@ -24,6 +23,7 @@ from registry.storage.places import META_TABLE, Place
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
+GENERATION = 2**40  # more than there are versions of a table
 KEEP_VERSIONS = timedelta(minutes=1)  # a reader whose files are deleted meanwhile starts over
 READ_ATTEMPTS, WRITE_ATTEMPTS = 3, 6
 FIRST_WAIT_SECONDS = 0.05
@@ -49,6 +49,7 @@ class Database:
     Attributes:
         place: Where the tables lie.
         uri: The place as the user gave it.
+        generation: Rises where another registry, or another state of it, was put in place of the open one.
     """
 
     def __init__(self, place: Place, connect: Callable[[Place], Any]) -> None:
@@ -60,11 +61,15 @@ class Database:
         self._process_id = 0
         self._open_tables: dict[str, Any] = {}
         self._registry_id = ""
+        self._identity = ""
+        self._states: dict[str, tuple[int, str]] = {}  # version and stamp of each table when last looked at
+        self.generation = 0
 
     @property
     def exists(self) -> bool:
         """Whether there is a registry; its ``meta`` table is made last."""
-        return self.place.has_table(META_TABLE)
+        with storage_errors(f"{self.uri}: the registry cannot be looked for"):
+            return self.place.has_table(META_TABLE)
 
     def is_present(self) -> bool:
         """Whether there is a registry; an error where something else or something broken lies in its place.
@@ -113,12 +118,43 @@ class Database:
 
     def has_table(self, name: str) -> bool:
         """Whether a table is there, without opening it."""
-        return self.is_present() and self.place.has_table(name)
+        with storage_errors(f"{self.uri}: table {name} cannot be looked for"):
+            return self.is_present() and self.place.has_table(name)
 
     def table_version(self, name: str) -> int:
-        """A number that rises with every change of a table."""
+        """A number that differs for every state of a table, also after it was restored from a copy."""
+        self.notice_replacement()
         with self._read_errors(name):
-            return int(self._table(name).version)
+            version = int(self._table(name).version)
+            last, stamp = self._states.get(name, (0, ""))
+            now = self.place.version_stamp(name, last) if stamp else ""
+            if version < last or (now and now != stamp):  # no version is ever written twice, or lost
+                self._reopen()
+                version = int(self._table(name).version)
+            self._states[name] = version, self.place.version_stamp(name, version)
+        return version + self.generation * GENERATION
+
+    def state(self) -> str:
+        """A text that differs for every state of the registry, and after any part of it was restored."""
+        parts = [self.registry_id(), self.place.identity()]
+        for name in self.table_names():
+            version = self.table_version(name) % GENERATION
+            parts.append(f"{name}:{version}:{self.place.version_stamp(name, version)}")
+        return " ".join(parts)
+
+    def notice_replacement(self) -> None:
+        """Start anew where another folder was put in place of the one that was open, as in a restore."""
+        identity = self.place.identity()
+        if self._identity and identity and identity != self._identity:
+            self._reopen()
+        self._identity = identity or self._identity
+
+    def _reopen(self) -> None:
+        """Forget what was opened."""
+        self._connection, self._process_id, self._registry_id = None, 0, ""
+        self._open_tables, self._states = {}, {}
+        self.place.forget_files()
+        self.generation += 1
 
     def count_rows(self, name: str) -> int:
         """How many rows a table has now."""
@@ -297,45 +333,6 @@ class Database:
     def _read_errors(self, name: str) -> Iterator[None]:
         with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` reports what is damaged"):
             yield
-
-
-class KnownRows:
-    """Which rows of a table are known, so that only those that are added later need to be read.
-
-    LanceDB gives added rows higher ids. It also gives new ids to rows that it changes or moves into other
-    files, but then known ones are gone, and the table has fewer rows than are known and seem to be added.
-
-    Attributes:
-        count: How many are known.
-    """
-
-    def __init__(self, database: Database, table: str) -> None:
-        self.count = 0
-        self._database = database
-        self._table = table
-        self._last_row_id = -1
-
-    def read_added(self, columns: list[str], *, trust_large_files: bool = False) -> pa.Table:
-        """Rows that were added after those that are known, with ``_rowid``; see ``Database.read``."""
-        where = f"_rowid > {self._last_row_id}"
-        return self._database.read(
-            self._table, columns=columns, where=where, row_ids=True, trust_large_files=trust_large_files
-        )
-
-    def are_all_but(self, added: pa.Table) -> bool:
-        """Whether the table holds what is known and these rows, and nothing was changed, moved or deleted."""
-        return self.count + len(added) == self._database.count_rows(self._table)
-
-    def add(self, rows: pa.Table) -> None:
-        """Know further rows, which have their ``_rowid``."""
-        self.count += len(rows)
-        highest = pc.max(rows["_rowid"]).as_py()
-        self._last_row_id = self._last_row_id if highest is None else highest
-
-    def replace(self, rows: pa.Table) -> None:
-        """Know these rows and no others."""
-        self.count = 0
-        self.add(rows)
 
 
 def quoted(text: str) -> str:

@@ -7,26 +7,32 @@ sees the object unchanged for ``TTL_SECONDS`` of its own clock takes over; no tw
 holder that was paused for so long finds out before it commits, by ``Lease.check``.
 """
 
+import fcntl
 import json
+import logging
+import math
 import os
 import socket
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
+from io import FileIO
 from pathlib import Path
 from random import uniform
-from typing import Protocol
-
-from filelock import FileLock, Timeout
+from typing import Any, Protocol
 
 from registry.errors import StorageError
+from registry.files import open_shared
 
 LOCK_FILE = "write.lock"
 HOLDER_FILE = "write.lock.pid"
 TIMEOUT_SECONDS = 60.0
+TELL_SECONDS = 2.0  # of waiting, before it is said for whom
 
 TTL_SECONDS = 15.0
 RENEWALS_PER_TTL = 3
@@ -39,11 +45,26 @@ TURN_SECONDS = 0.1
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
+_HELD = threading.local()  # by path, the open file of this thread that holds a lock, as a weak reference
+_PATIENT: ContextVar[bool] = ContextVar("patient", default=False)
+_LOG = logging.getLogger("registry")
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Within the block, wait for a lock for as long as its holder is alive and not stopped."""
+    token = _PATIENT.set(True)
+    try:
+        yield
+    finally:
+        _PATIENT.reset(token)
+
+
 @contextmanager
 def folder_lock(folder: Path, *, timeout_seconds: float | None = None) -> Iterator[None]:
     """Hold the write lock of a folder; re-entrant within a thread, exclusive between threads and processes.
 
-    The operating system frees the lock of a process that dies, so a kill never leaves a folder locked.
+    An open file holds it, so it is free when a process dies, and when an interrupt at any line ends the block.
 
     Args:
         folder: An existing folder; the lock file is made inside it and stays there.
@@ -52,43 +73,130 @@ def folder_lock(folder: Path, *, timeout_seconds: float | None = None) -> Iterat
     Raises:
         StorageError: If the folder is not writable, or another process holds the lock for too long.
     """
+    if _held(folder):
+        yield
+        return
     timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
-    try:
-        # One object per path: two stores in one thread share the lock instead of waiting for each other.
-        lock = FileLock(folder / LOCK_FILE, is_singleton=True)
-        lock.acquire(timeout=timeout)
-    except Timeout as error:
-        raise StorageError(
-            f"{folder} is being written by {_holder(folder)}, which did not finish within {timeout:g} seconds; "
-            "try again later, or end that process if it hangs"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
-    try:
+    with _locked_file(folder, timeout) as file:
+        _held_files()[str(folder)] = weakref.ref(file)
         _name_holder(folder)
         yield
-    finally:
-        lock.release()
+
+
+def check_folder_lock(folder: Path) -> None:
+    """Make sure, before a commit, that the lock is still the file that this thread holds.
+
+    Raises:
+        StorageError: If somebody deleted or replaced the file, so that another writer may hold the new one.
+    """
+    file = _held(folder)
+    if file is not None and not _is_file_of(file, folder):
+        raise StorageError(
+            f"{folder / LOCK_FILE} was deleted or replaced while this process held the lock; nothing more was "
+            "written, try again"
+        )
+
+
+def _held_files() -> "dict[str, weakref.ref[FileIO]]":
+    files: dict[str, weakref.ref[FileIO]] = _HELD.__dict__.setdefault("files", {})
+    return files
+
+
+def _held(folder: Path) -> FileIO | None:
+    """The open file by which this thread holds the lock."""
+    reference = _held_files().get(str(folder))
+    file = reference() if reference else None
+    return None if file is None or file.closed else file
+
+
+def _is_file_of(file: FileIO, folder: Path) -> bool:
+    path = folder / LOCK_FILE
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _locked_file(folder: Path, timeout: float) -> FileIO:
+    """The lock file, open and locked; closing it lets go of the lock.
+
+    Raises:
+        StorageError: If the folder is not writable, or another process holds the lock for too long.
+    """
+    waiting = _Waiting(folder, timeout)
+    while True:
+        try:
+            file = open_shared(folder / LOCK_FILE)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            waiting.once_more()
+            continue
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
+        if _is_file_of(file, folder):  # else it was deleted in between, and others lock another file
+            return file
+        file.close()
+
+
+class _Waiting:
+    """A wait for the holder of a lock, which says for whom and ends in time."""
+
+    def __init__(self, folder: Path, timeout: float) -> None:
+        self._folder, self._timeout = folder, timeout
+        self._moved_at = time.monotonic()
+        self._tell_at = self._moved_at + TELL_SECONDS
+
+    def once_more(self) -> None:
+        """Wait a moment.
+
+        Raises:
+            StorageError: If it has been too long.
+        """
+        now, process_id = time.monotonic(), _holder_id(self._folder)
+        holder = f"process {process_id}" if process_id else "another process"
+        if _PATIENT.get() and process_id and _is_moving(process_id):
+            self._moved_at = now
+        if now - self._moved_at >= self._timeout:
+            raise StorageError(
+                f"{self._folder} is being written by {holder}, which did not finish within {self._timeout:g} "
+                "seconds; try again later, or end that process if it hangs"
+            )
+        if now >= self._tell_at:
+            self._tell_at = math.inf
+            _LOG.warning("waiting for %s, which is writing %s", holder, self._folder)
+        time.sleep(FIRST_WAIT_SECONDS * uniform(0.5, 1.0))
+
+
+def _is_moving(process_id: int) -> bool:
+    """Whether a process of this machine is alive and not stopped, as far as the system says."""
+    try:
+        os.kill(process_id, 0)
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user, or a system without /proc: it is alive
+        return True
+    return state not in "TtZX"
 
 
 def _name_holder(folder: Path) -> None:
-    """Leave our process id where others find it; in a file of its own, since locking may truncate its own.
+    """Leave our process id where others find it.
 
     Raises:
         StorageError: If the file cannot be written, such as on a full disk.
     """
     try:
-        (folder / HOLDER_FILE).write_text(str(os.getpid()), encoding="ascii")
+        with open_shared(folder / HOLDER_FILE) as file:
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def _holder(folder: Path) -> str:
-    """Who holds the lock, in words."""
+def _holder_id(folder: Path) -> int:
+    """Process id of the holder of the lock; 0 if it is not known."""
     try:
-        return f"process {int((folder / HOLDER_FILE).read_text(encoding='ascii'))}"
+        return int((folder / HOLDER_FILE).read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return "another process"
+        return 0
 
 
 Version = dict[str, str]
@@ -102,11 +210,7 @@ class Slot(Protocol):
         """Content and version, or ``None`` if there is no object."""
 
     def replace(self, content: bytes, version: Version | None) -> Version | None:
-        """Write it if its version still is this one, ``None`` for no object.
-
-        Returns:
-            The new version; ``None`` if the object has been changed.
-        """
+        """Write it if its version still is this one, ``None`` for no object; the new version if it was."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +227,11 @@ class _Claim:
     @staticmethod
     def from_bytes(content: bytes) -> "_Claim":
         """A claim that cannot be read is that of nobody, who stops renewing it."""
+        kinds = {"token": str, "host": str, "pid": int, "ttl_seconds": float, "renewals": int, "released": bool}
         try:
             values = json.loads(content)
-            return _Claim(
-                token=str(values["token"]),
-                host=str(values["host"]),
-                pid=int(values["pid"]),
-                ttl_seconds=float(values["ttl_seconds"]),
-                renewals=int(values["renewals"]),
-                released=bool(values["released"]),
-            )
+            fields: dict[str, Any] = {name: kind(values[name]) for name, kind in kinds.items()}
+            return _Claim(**fields)
         except (ValueError, TypeError, LookupError):
             return _Claim(token="", host="", pid=0)
 

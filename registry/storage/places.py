@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from registry.errors import StorageError
+from registry.files import share
 from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums
-from registry.storage.locks import HOLDER_FILE, LOCK_FILE, folder_lock
+from registry.storage.locks import HOLDER_FILE, LOCK_FILE, check_folder_lock, folder_lock
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
@@ -77,6 +78,18 @@ class Place(Protocol):
 
     def table_size(self, name: str) -> tuple[int, int]:
         """Number of files of a table, and their bytes in total."""
+
+    def identity(self) -> str:
+        """What distinguishes this place from another that is put where it was; empty where nothing does."""
+        return ""
+
+    def version_stamp(self, name: str, version: int) -> str:
+        """What distinguishes a version of a table from another of that number; empty if that is not known."""
+        return ""
+
+    def forget_files(self) -> None:
+        """Forget which files were compared."""
+        return
 
     # Object stores keep checksums of objects themselves; a folder does more.
 
@@ -161,6 +174,10 @@ class LocalPlace(Place):
         """The lock of the folder."""
         return folder_lock(self.path)
 
+    def check_lock(self) -> None:
+        """Fail if somebody deleted the lock file while this thread holds it."""
+        check_folder_lock(self.path)
+
     def prepare(self) -> None:
         """Make the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -171,6 +188,8 @@ class LocalPlace(Place):
         meta = f"{META_TABLE}{TABLE_SUFFIX}"
         for child in sorted(staging.iterdir(), key=lambda child: child.name == meta):
             if child.name == CHECKSUMS_FOLDER or child.suffix == TABLE_SUFFIX:
+                for path in (child, *child.rglob("*")):
+                    share(path, self.path)
                 child.rename(self.path / child.name)
 
     def remove_staging(self) -> None:
@@ -219,6 +238,29 @@ class LocalPlace(Place):
         """Number of files of a table, and their bytes in total."""
         sizes = [path.stat().st_size for path in self._table_path(name).rglob("*") if path.is_file()]
         return len(sizes), sum(sizes)
+
+    def identity(self) -> str:
+        """Device and number of the folder."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return ""
+        return f"{status.st_dev}.{status.st_ino}"
+
+    def version_stamp(self, name: str, version: int) -> str:
+        """Number, size and time of the manifest of a version."""
+        versions = self._table_path(name) / "_versions"
+        for manifest in (f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest"):
+            try:
+                status = (versions / manifest).stat()
+            except OSError:
+                continue
+            return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+        return ""
+
+    def forget_files(self) -> None:
+        """Forget which files were compared."""
+        self._checksums = FileChecksums(self.path)
 
     def _table_path(self, name: str) -> Path:
         return self.path / f"{name}{TABLE_SUFFIX}"

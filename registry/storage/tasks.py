@@ -26,12 +26,18 @@ class StoredTasks(StoredEmbeddings):
         for name, version in self._task_keys(among("name", names)):
             if name in highest:
                 highest[name] = max(highest[name], version)
-        some = among("subject", names)
-        purges = self._records(AuditRecord, "audit", f"action = 'task.purge' and {some or 'true'}")
-        for purge in purges:
-            if purge.subject in highest:
-                highest[purge.subject] = max(highest[purge.subject], *purge.values["versions"], 0)
+        for name, versions in self.purged_versions(names).items():
+            highest[name] = max(highest[name], *versions, 0)
         return {name: version + 1 for name, version in highest.items()}
+
+    def purged_versions(self, names: Collection[str]) -> dict[str, set[int]]:
+        """Numbers of versions that were purged, by name; of the names for which there are some."""
+        purged: dict[str, set[int]] = {}
+        some = among("subject", names)
+        for purge in self._records(AuditRecord, "audit", f"action = 'task.purge' and {some or 'true'}"):
+            if purge.subject in names:
+                purged.setdefault(purge.subject, set()).update(purge.values["versions"])
+        return purged
 
     def add_task(self, task: TaskRecord, space_id: str, embedding: EmbeddingRecord) -> None:
         """Register one version of a task with its embedding; see ``add_tasks``."""
@@ -194,11 +200,12 @@ class StoredTasks(StoredEmbeddings):
             lookup("task", name, dict(self._task_keys(where="")))
             keys = set(self._task_keys(f"name = {quoted(name)}"))
             self._note("task.purge", [name], versions=sorted(version for _, version in keys))
-            # After a kill in between the task can be purged again, or has left embeddings that no one sees.
+            # Hidden first and deleted last: after a kill or on a full disk, the task can be purged again.
+            self._mark_removed("tasks", name)
             self._delete("results", f"task = {quoted(name)}")
-            self._delete("tasks", f"name = {quoted(name)}")
             self._remove_embeddings(keys)
             self._drop_caches()
+            self._delete("tasks", f"name = {quoted(name)}")
 
     def set_tags(self, name: str, tags: Sequence[str]) -> None:
         """Replace the tags of all versions of a task."""

@@ -334,3 +334,14 @@ def test_a_bundle_of_an_older_schema_is_brought_up(theirs, tmp_path, monkeypatch
     )
     imported(forgery.write(tmp_path / "older.t2v"), tmp_path / "target")
     assert {it.kind for it in Store(tmp_path / "target").tasks()} == {"regression"}
+
+
+def test_numbers_of_purged_versions_are_not_given_again(theirs, source):
+    source.purge_task("birds")
+    with pytest.raises(ConflictError, match="task birds@1 was removed here"):
+        imported(theirs, source.uri)
+    assert imported(theirs, source.uri, "keep").tasks == 0
+    taken = imported(theirs, source.uri, "take")
+    assert taken.renumbered == ("birds@1 as birds@2",)
+    assert [task.version for task in source.versions("birds")] == [2]
+    assert source.verify() == []

@@ -138,3 +138,9 @@ def test_registry_may_be_moved(store, tmp_path):
 def test_table_names_follows_pages(store, monkeypatch, page_size):
     monkeypatch.setattr(database, "PAGE_SIZE", page_size)
     assert store.database.table_names() == sorted([*schema.TABLES, "embeddings__space0"])
+
+
+def test_a_registry_that_may_not_be_entered_is_told_in_one_sentence(tmp_path):
+    place = tmp_path / ("x" * 300)  # stat fails, as it does in a folder without the right to enter it
+    with pytest.raises(StorageError, match=r"the registry cannot be looked for: File name too long$"):
+        Store(place).tasks()
