@@ -20,9 +20,8 @@ from registry.filters import parse_where
 from registry.index.neighbors import DamagedIndexError, EmbeddingRows
 from registry.names import Key, Reference
 from registry.records import SpaceRecord
-from registry.snapshots.added import KnownRows
 from registry.snapshots.domain import DomainVectors
-from registry.snapshots.embeddings import EmbeddingCache, row_keys
+from registry.snapshots.embeddings import EmbeddingCache, KnownRows, row_keys
 from registry.storage.database import Database
 from registry.storage.store import Store
 from registry.task_answers import NO_VERSION
