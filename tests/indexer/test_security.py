@@ -33,12 +33,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from indexer.data import images, manifests, tables
+from indexer.data import images, manifests
 from indexer.data.images import UnreadableImageError, decode_image, image_input
 from indexer.data.specs import open_dataset
 from indexer.errors import DataError, IndexerError, WeightsError, one_line
 from indexer.networks.weights import read_weights
 from indexer.records import InputTransform
+from indexer.tables import parquet
 
 SMALL = InputTransform(16, 16)
 LIMIT = 600 * 2**20  # bytes beyond what the imports take; each bomb below would need 1 to 16,000 GB
@@ -239,11 +240,11 @@ def test_manifest_of_too_much_text(tmp_path, monkeypatch, suffix):
 def test_parquet_refused_by_its_footer(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"path": ["a"] * 50, "label": ["x"] * 50}), path)
-    monkeypatch.setattr(tables, "MAX_ROWS", 49)
+    monkeypatch.setattr(parquet, "MAX_ROWS", 49)
     with pytest.raises(DataError, match="claims 50 rows; at most 49 are read"):
         open_dataset(str(path))
     monkeypatch.undo()
-    monkeypatch.setattr(tables, "MAX_CELL", 0)
+    monkeypatch.setattr(parquet, "MAX_CELL", 0)
     with fails(DataError, path, "column 'path' holds a text of 1 bytes; at most 0 are read"):
         open_dataset(str(path))
 

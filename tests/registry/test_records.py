@@ -22,6 +22,7 @@ from registry.errors import (
     RegistryError,
     SchemaVersionError,
     StorageError,
+    UntrustedError,
 )
 from registry.notebooks import to_json
 from registry.records import KINDS, utc_now
@@ -179,6 +180,7 @@ ERRORS = {
     DuplicateError("a name"): ValueError,
     ConflictError("./file", ["a task", "an expert"]): ValueError,
     BundleError("a file"): ValueError,
+    UntrustedError("an expert"): ValueError,
     IngestError("a dataset"): ValueError,
     MissingExtraError("a page", "fastapi", "web"): ImportError,
     StorageError("a place"): OSError,

@@ -173,7 +173,7 @@ def test_channels_and_range_reach_the_images(tmp_path: Path):
 )
 def test_other_kinds_of_task_are_refused(labels: np.ndarray, task: str, tmp_path: Path):
     data = str(tmp_path / "task.npz")
-    np.savez(data, images=np.zeros((12, 8, 8), np.uint8), labels=labels)
+    np.savez(data, images=np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8), labels=labels)
     message = (
         f"{data}: is {task}, and linear_probe_20shot measures experts on single-label tasks only; measure with "
         "a metric of your own from 0 to 1 and record it with `t2v result add`"

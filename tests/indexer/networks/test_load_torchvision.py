@@ -22,7 +22,7 @@ from indexer.networks.load import (
 )
 from indexer.networks.loaders import list_builtin
 from indexer.networks.torchvision import models
-from indexer.networks.weights import fill
+from indexer.networks.weights import _WithoutParameters, build_unfilled, fill
 from indexer.records import DEFAULT_PROBE, InputTransform
 
 ODD = {"alexnet", "googlenet", "resnet18", "squeezenet1_1", "vit_b_32"}
@@ -38,7 +38,7 @@ def architectures(default: set[str]) -> pytest.MarkDecorator:
 
 @architectures(ODD)
 def test_every_architecture_is_built_without_weights_and_has_a_head(name: str):
-    network = load._build_unfilled(get_architecture(name).build, 5)
+    network = build_unfilled(get_architecture(name).build, 5)
     head = network.get_submodule(head_name(network))
     assert 5 in {getattr(head, "out_features", None), getattr(head, "out_channels", None)}
     missing = [buffer for buffer, _ in network.named_buffers() if buffer not in network.state_dict()]
@@ -68,7 +68,7 @@ def test_torchvision_network_loads_from_a_file(tmp_path: Path, name: str, num_fe
 
 def random_state(name: str, num_classes: int, **options) -> tuple[nn.Module, dict[str, Tensor]]:
     """An architecture on the device without memory, and random weights for it."""
-    with load._WithoutParameters():
+    with _WithoutParameters():
         network = models.get_model(name, num_classes=num_classes, **options)
     generator = torch.Generator().manual_seed(0)
 
@@ -128,17 +128,13 @@ def test_input_of_a_vision_transformer_is_that_of_its_positions(
 ):
     found = get_architecture("vit_b_16", weights.removeprefix("."), image_size)
     assert found.transform == transform
-    shapes = {
-        key: tuple(value.shape) for key, value in load._build_unfilled(found.build, 2).state_dict().items()
-    }
+    shapes = {key: tuple(value.shape) for key, value in build_unfilled(found.build, 2).state_dict().items()}
     assert load._image_size(shapes) == image_size
 
 
 def test_vision_transformer_without_weights_is_built_for_its_first_weights():
     found = get_architecture("vit_h_14")
-    shapes = {
-        key: tuple(value.shape) for key, value in load._build_unfilled(found.build, 2).state_dict().items()
-    }
+    shapes = {key: tuple(value.shape) for key, value in build_unfilled(found.build, 2).state_dict().items()}
     assert load._image_size(shapes) == found.transform.crop == 518
 
 

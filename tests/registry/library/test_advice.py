@@ -155,9 +155,10 @@ def test_experts_that_fail_are_told_and_skipped(registry, tmp_path):
     reasons = {
         "cut": f"{files['cut']}: not a safetensors file or a PyTorch checkpoint of plain tensors",
         "gone": f"{files['gone']}: no such weights file; expected .safetensors or a PyTorch checkpoint",
-        "nan": f"resnet14w32@{files['nan']}: its features hold NaN or infinity; its weights may be damaged",
+        "nan": f"resnet14w32@{files['nan']}: its weights conv1.weight and 64 others hold NaN or infinity",
     }
-    assert told == [f"x.{name} could not be tried: {reason}" for name, reason in reasons.items()]
+    for warning, (name, reason) in zip(told, reasons.items(), strict=True):
+        assert warning.startswith(f"x.{name} could not be tried: {reason}")
     assert "stopped after 3 of 6 trials: no other expert is left to try" in answer.warnings
     assert "x.gone" in {it.expert for it in registry.recommend("images", k=9, num_trials=6).recommendations}
 

@@ -172,8 +172,8 @@ def test_rotation_and_unit_of_features_do_not_matter(name, case, seed, factor):
 
 
 @pytest.mark.parametrize(
-    "name", ["h_score", "nleep", "transrate", "gbc", "parc", "sfda", "linear_probe"]
-)  # the others look at features as they are
+    "name", ["h_score", "transrate", "gbc", "parc", "sfda", "linear_probe"]
+)  # the others look at features as they are, and the mixtures of nleep may settle elsewhere after rounding
 @given(case=cases, shift=st.floats(-10, 10))
 @quick
 def test_shift_of_features_does_not_matter(name, case, shift):
