@@ -70,7 +70,7 @@ class ImportedResults(tuple[int, list[str]]):
 
 @dataclass(frozen=True)
 class Measurement(Card):
-    """A linear-probe accuracy measured now: mean and standard deviation over draws, 0 to 1."""
+    """A linear-probe accuracy: mean and deviation over draws, 0 to 1; version and hash as of a result."""
 
     task: str
     expert: str
@@ -78,6 +78,8 @@ class Measurement(Card):
     deviation: float
     protocol: str
     recorded: bool
+    task_version: int = 0
+    weights_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RecommendedExpert:
-    """One ranked expert: rank from 1; expected accuracy and its 90% interval, 0 to 1; regret in accuracy.
-
-    What was ``measured`` on this very task in the protocol of the answer is its expectation.
-    """
+    """One ranked expert: rank from 1; 90% interval; all in accuracy; what was ``measured`` here is expected."""
 
     rank: int
     expert: str

@@ -11,10 +11,10 @@ from registry.library.care import Care
 from registry.library.experts import Experts
 from registry.library.maps import Maps
 from registry.library.questions import Questions
-from registry.library.tasks import Tasks
+from registry.library.results import Results
 
 
-class TaskRegistry(Tasks, Experts, Questions, Advice, Maps, Care):
+class TaskRegistry(Experts, Results, Questions, Advice, Maps, Care):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from registry.errors import InvalidRecordError
-from registry.names import MAX_VERSION
+from registry.names import MAX_VERSION, OTHER_DATA
 
 MAX_WIDTH = 2**20
 """Most numbers of a vector."""
@@ -29,7 +29,7 @@ MAX_TEXT, MAX_JSON, MAX_WORDS = 2**16, 2**20, 2**20
 _COUNT, _INT64 = (1, 2**53), (-(2**63), 2**63 - 1)
 _RANGES: dict[str, tuple[float, float]] = {
     "version": (1, MAX_VERSION),
-    "task_version": (0, MAX_VERSION),
+    "task_version": (OTHER_DATA, MAX_VERSION),
     **dict.fromkeys(("num_classes", "num_samples", "num_params", "flops", "input_size"), _COUNT),
     "num_samples_used": (2, 2**53),
     "domain_dim": (1, MAX_WIDTH),

@@ -21,6 +21,9 @@ Key = tuple[str, int]
 MAX_VERSION = 1_000_000
 """No task has more versions: a number above it is a mistake."""
 
+OTHER_DATA = -1
+"""Version of a result that was measured on data that is no version of its task."""
+
 LATEST = "latest"
 """``name@latest`` is the latest version, as ``name`` alone is."""
 

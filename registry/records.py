@@ -309,7 +309,7 @@ class ResultRecord:
         builtin: Whether it is starter content.
         created_at: ISO 8601, UTC.
         lower_is_better: Which way the metric goes; read off its name if ``None``.
-        task_version: Version of the task whose data was measured on, from 1; 0 if not known.
+        task_version: Version of the task, from 1; 0 if not known, -1 if it is of data that is no version.
         weights_hash: Hash of the weights that were measured, or empty if not known.
         run_id: Id of the run that measured it, which is kept once; empty if there is none.
     """
@@ -351,11 +351,9 @@ class ResultRecord:
 
     @property
     def same_as(self) -> tuple[Any, ...]:
-        """What two records of one measurement share: the run, or everything that was said of it."""
+        """What two records of one measurement share, beside what is known of data and weights."""
         measured = self.task, self.expert, self.metric, self.protocol
-        if self.run_id:
-            return self.run_id, *measured
-        return *measured, self.seed, self.accuracy, self.task_version, self.weights_hash
+        return (self.run_id, *measured) if self.run_id else (*measured, self.seed, self.accuracy)
 
 
 @dataclass(frozen=True)

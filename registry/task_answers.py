@@ -39,6 +39,7 @@ class AddedTask(Card):
         class_sizes: Samples of each class or label; none for a regression.
         taken: What was taken for what, in sentences.
         passed_over: Files that are no samples, by reason.
+        notes: What adding it again changed of it, or what tells it from the version before, in sentences.
     """
 
     task: str
@@ -61,6 +62,7 @@ class AddedTask(Card):
     class_sizes: tuple[int, ...] = ()
     taken: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Status = Literal["added", "unchanged", "failed"]
@@ -83,6 +85,7 @@ class AddedOfMany:
         seconds: Time to embed it, or to find it unchanged.
         error: Why it failed.
         warnings: Caveats, in sentences.
+        notes: What adding it again changed, in sentences.
     """
 
     task: str
@@ -96,6 +99,7 @@ class AddedOfMany:
     seconds: float = 0.0
     error: str = ""
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ not held, so a folder of a million images costs little more than one of a thousa
 Axes: n samples drawn, C classes or labels, T targets, L tokens of the longest text.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -24,11 +23,11 @@ from indexer.data.sampling import (
     NUM_NAMED,
     Survey,
     check_labels,
-    check_max_samples,
-    check_sizes,
     count_alike,
     counted_faults,
-    draw,
+    digest_of,
+    draw_checked,
+    fingerprint_of,
     label_array,
     survey,
 )
@@ -160,7 +159,9 @@ def draw_sample(spec: str, transform: Transform, settings: EmbeddingSettings) ->
     """Draw a class-balanced sample; errors are those of ``load_sample``."""
     dataset = open_dataset(spec, settings)
     _check_content(dataset, transform, settings)
-    counted, entries = _draw_checked(dataset, settings.max_samples, settings.seed)
+    with system_errors(spec):
+        counted = survey(dataset)
+    entries = draw_checked(dataset, counted, settings.max_samples, settings.seed)
     labels = label_array(dataset, entries)
     check_labels(dataset, labels, "drawn sample")
     return DrawnSample(dataset, counted, entries, labels)
@@ -243,7 +244,7 @@ def described_sample(drawn: DrawnSample, parts: Sequence[Decoded]) -> tuple[np.n
         spec=dataset.spec,
         num_samples=drawn.survey.num_samples,
         class_names=dataset.class_names,
-        fingerprint=_fingerprint(dataset, drawn.survey, digests),
+        fingerprint=fingerprint_of(dataset, drawn.survey, digests),
         num_skipped=len(skipped),
         skipped_files=tuple(skipped[:NUM_NAMED]),
         skipped_why=why,
@@ -314,25 +315,36 @@ def fingerprint_dataset(spec: str, settings: EmbeddingSettings) -> str:
     Raises:
         DataError: If the data cannot be read or makes no task.
     """
-    dataset = open_dataset(spec, settings)
-    counted, chosen = _draw_checked(dataset, settings.max_samples, settings.seed)
-
-    def digest_one(entry: Entry) -> bytes:
-        try:
-            return _digest(dataset.read(entry))
-        except OSError:
-            return b""
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return _fingerprint(dataset, counted, list(pool.map(digest_one, chosen)))
+    return SurveyedDataset.open(spec, settings).fingerprint()
 
 
-def _draw_checked(dataset: Listing, max_samples: int, seed: int) -> tuple[Survey, list[Entry]]:
-    with system_errors(dataset.spec):
-        counted = survey(dataset)
-        check_sizes(dataset, counted.sizes, counted.num_samples, "sample")
-        check_max_samples(dataset, max_samples)
-        return counted, draw(dataset, counted, max_samples, seed)
+@dataclass(frozen=True, eq=False)
+class SurveyedDataset:
+    """A dataset of which the listing is counted, and no file has been read yet."""
+
+    listing: Listing
+    survey: Survey
+    settings: EmbeddingSettings
+
+    @classmethod
+    def open(cls, spec: str, settings: EmbeddingSettings) -> "SurveyedDataset":
+        """List and count a dataset; arguments and errors are those of ``fingerprint_dataset``."""
+        listing = open_dataset(spec, settings)
+        with system_errors(spec):
+            return cls(listing, survey(listing), settings)
+
+    def fingerprint(self) -> str:
+        """The fingerprint, for which the samples are drawn and their files read."""
+        chosen = draw_checked(self.listing, self.survey, self.settings.max_samples, self.settings.seed)
+
+        def digest_one(entry: Entry) -> bytes:
+            try:
+                return digest_of(self.listing.read(entry))
+            except OSError:
+                return b""
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return fingerprint_of(self.listing, self.survey, list(pool.map(digest_one, chosen)))
 
 
 def _check_settings(transform: Transform, threads: int | None) -> None:
@@ -368,10 +380,10 @@ def _decode(
         try:
             decode(position, raw)
         except (UnreadableImageError, UnreadableTextError) as error:
-            return str(error), _digest(raw)
+            return str(error), digest_of(raw)
         except UnfitPixelsError as error:
             raise DataError(dataset.spec, f"sample {printable(chosen[position].name)} {error}") from error
-        return "", _digest(raw)
+        return "", digest_of(raw)
 
     outcomes: list[tuple[str, bytes]] = []
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
@@ -380,17 +392,3 @@ def _decode(
             if progress:
                 progress(len(outcomes), len(chosen))
     return [fault for fault, _ in outcomes], [digest for _, digest in outcomes]
-
-
-def _digest(raw: bytes | np.ndarray) -> bytes:
-    content = raw if isinstance(raw, bytes) else f"{raw.dtype.str}{raw.shape}".encode() + raw.tobytes()
-    return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _fingerprint(dataset: Listing, counted: Survey, digests: Sequence[bytes]) -> str:
-    """Hash of every sample's name, size and labels, and of the content of the sampled ones."""
-    total = hashlib.blake2b(digest_size=16)
-    total.update(f"{dataset.kind}\0{counted.num_samples}\0{counted.listing_hash:x}\n".encode())
-    for digest in digests:
-        total.update(digest)
-    return total.hexdigest()

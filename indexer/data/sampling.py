@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.data.listings import Entry, Listing
+from indexer.data.listings import Entry, Listing, system_errors
 from indexer.errors import DataError, SettingsError, TooFewSamplesError
 
 NUM_NAMED = 5
@@ -80,6 +80,20 @@ def draw(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list
         elif heap and item > heap[0]:
             heapq.heapreplace(heap, item)
     return sorted((entry for heap in heaps for _, entry in heap), key=dataset.order)
+
+
+def draw_checked(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list[Entry]:
+    """Draw as ``draw`` does, from a listing of which a head could be learned.
+
+    Raises:
+        TooFewSamplesError: If there are too few samples of a class or label.
+        SettingsError: If ``max_samples`` is too small for them.
+        DataError: If the listing cannot be read.
+    """
+    with system_errors(dataset.spec):
+        check_sizes(dataset, counted.sizes, counted.num_samples, "sample")
+        check_max_samples(dataset, max_samples)
+        return draw(dataset, counted, max_samples, seed)
 
 
 def allocate(available: Sequence[int], max_samples: int) -> list[int]:
@@ -246,3 +260,18 @@ def count_alike(dataset: Listing, digests: Sequence[bytes]) -> int:
             "from them",
         )
     return num_alike
+
+
+def digest_of(raw: bytes | np.ndarray) -> bytes:
+    """Hash of the bytes of a file, or of pixels with their type and shape."""
+    content = raw if isinstance(raw, bytes) else f"{raw.dtype.str}{raw.shape}".encode() + raw.tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def fingerprint_of(dataset: Listing, counted: Survey, digests: Sequence[bytes]) -> str:
+    """Hash of every sample's name, size and labels, and of the content of the sampled ones."""
+    total = hashlib.blake2b(digest_size=16)
+    total.update(f"{dataset.kind}\0{counted.num_samples}\0{counted.listing_hash:x}\n".encode())
+    for digest in digests:
+        total.update(digest)
+    return total.hexdigest()

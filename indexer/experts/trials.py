@@ -34,6 +34,7 @@ class TrialFeatures:
         features: ``[N, F]`` float32, finite.
         labels: As in ``indexer.data.samples.Sample``, for the same N samples.
         kind: What the labels are.
+        weights_hash: Hash of the weights of the expert.
         loading_seconds: Taken to load the expert.
         feature_seconds: Taken to compute the features; ``None`` where they were in the cache.
     """
@@ -41,6 +42,7 @@ class TrialFeatures:
     features: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
     kind: Kind
+    weights_hash: str
     loading_seconds: float
     feature_seconds: float | None
 
@@ -95,7 +97,7 @@ class TrialData:
         decoded = next(iter(self._decoded.values()), None) or self._sample(network, progress)
         kind, key = decoded.description.kind, self._key(network, decoded.description.fingerprint)
         if key and (entry := self.cache.get(key)):
-            return TrialFeatures(*entry, kind, loading, None)
+            return TrialFeatures(*entry, kind, network.weights_hash, loading, None)
         sample = self._sample(network, progress)
         start = time.perf_counter()
         features = extract_features(
@@ -104,7 +106,7 @@ class TrialData:
         seconds = time.perf_counter() - start
         if key:
             self.cache.put(key, features, sample.labels)
-        return TrialFeatures(features, sample.labels, kind, loading, seconds)
+        return TrialFeatures(features, sample.labels, kind, network.weights_hash, loading, seconds)
 
     def _sample(self, network: PretrainedNetwork, progress: Progress | None) -> Sample:
         """The sample as networks with that transform see it."""

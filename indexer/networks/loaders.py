@@ -184,8 +184,12 @@ def module_folder(text: str) -> str:
     return str(Path.cwd()) if folder.resolve() == Path.cwd() else ""
 
 
-def absolute_loader(text: str) -> str:
+def absolute_loader(text: str, folder: Path | None = None) -> str:
     """A loader that means the same from every working folder; of a Python function, itself.
+
+    Args:
+        text: The loader; a path in it may be relative.
+        folder: Where such a path is looked for first; then in the working folder.
 
     Raises:
         UnknownNameError: If the kind of loader is unknown.
@@ -193,13 +197,18 @@ def absolute_loader(text: str) -> str:
     """
     loader = parse_loader(text)
     if loader.source == "hf" and loader.is_folder:
-        return f"hf:{Path(loader.name).expanduser().resolve()}{text_options(loader.pooling, loader.max_tokens)}"
+        place = _absolute(Path(loader.name).expanduser(), folder)
+        return f"hf:{place}{text_options(loader.pooling, loader.max_tokens)}"
     if loader.file is None:
         return text
     prefix = {"timm": f"timm:{loader.name}@", "torchscript": "torchscript:"}.get(
         loader.source, f"{loader.name}@"
     )
-    return f"{prefix}{loader.file.resolve()}"
+    return f"{prefix}{_absolute(loader.file, folder)}"
+
+
+def _absolute(path: Path, folder: Path | None) -> Path:
+    return (folder / path if folder and (folder / path).exists() else path).resolve()
 
 
 def text_options(pooling: str | None, max_tokens: int | None) -> str:

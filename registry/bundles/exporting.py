@@ -1,6 +1,6 @@
 """Choose what of a registry goes into a bundle, and write it.
 
-Left out are removed tasks and experts, and results that name one.
+Left out are removed tasks and experts, and results that name one or are of weights that were removed.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -142,6 +142,8 @@ def _record_tables(store: Store, selection: Selection, names: set[str] | None) -
     names_of = {name: set(table["name"].to_pylist()) for name, table in rows.items()}
     results = _among(store.database.read("results"), "task", names_of["tasks"] if names is None else names)
     results = _among(results, "expert", names_of["experts"])
+    removed = store.removed_weights().difference(_weights(rows["experts"], "name"))
+    results = results.filter(pa.array([it not in removed for it in _weights(results, "expert")], pa.bool_()))
     tasks, experts, results = (
         _builtin(table, selection) for table in (rows["tasks"], rows["experts"], results)
     )
@@ -156,6 +158,11 @@ def _record_tables(store: Store, selection: Selection, names: set[str] | None) -
         "results": _sorted(results) if selection.results else schema.RESULTS.empty_table(),
         "audit": _sorted(audit),
     }
+
+
+def _weights(rows: pa.Table, name: str) -> list[tuple[str, str]]:
+    """Name and hash of the weights of an expert in each row."""
+    return list(zip(rows[name].to_pylist(), rows["weights_hash"].to_pylist(), strict=True))
 
 
 def _among(rows: pa.Table, column: str, names: Collection[str]) -> pa.Table:

@@ -197,6 +197,9 @@ class _Import:
 
     def _add_experts(self) -> None:
         new, replaced = self._plan.new_experts, self._plan.replaced_experts
+        self._note(self._lines("expert.remove", [expert.name for expert in self._plan.retired_experts]))
+        for expert in self._plan.retired_experts:
+            self._store.retire_expert(expert)
         self._set_origins("expert", {expert.name: expert.loader for expert in (*new, *replaced)})
         self._note(self._lines("expert.import", [expert.name for expert in new]))
         self._store.database.append("experts", new)
@@ -206,7 +209,13 @@ class _Import:
             self._store.database.replace_rows("experts", ["name", "removed_at"], rows)
 
     def _add_results(self) -> None:
-        """Append the results that are not here, but for those of what was left."""
+        """Append the results that are not here, but for those of what was left.
+
+        What is here stays with the version that is the latest now, before there are further ones.
+        """
+        ours = ((name, self._plan.ours.get(name, {})) for name, _ in self._plan.new)
+        latest = {name: [number for number, one in of.items() if not one.removed] for name, of in ours}
+        self._store.pin_results({name: max(numbers) for name, numbers in latest.items() if numbers})
         here = self._digests("results", ResultRecord)
         for batch in contents.records(self._bundle, "results", ResultRecord):
             taken = [
@@ -301,5 +310,8 @@ def _new(records: Iterable[Record], here: set[bytes]) -> list[Record]:
 
 
 def _digest(record: Record) -> bytes:
-    """What distinguishes two records, in few bytes."""
-    return hashlib.blake2b(repr(record).encode(), digest_size=16).digest()
+    """What distinguishes two records, in few bytes; of results what never changes once they are there."""
+    said: Any = record
+    if isinstance(said, ResultRecord):
+        said = replace(said, task_version=0, weights_hash="")
+    return hashlib.blake2b(repr(said).encode(), digest_size=16).digest()

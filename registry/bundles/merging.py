@@ -3,6 +3,7 @@
 A version of a task is the same where name, version, fingerprint and settings are; an expert where all but the
 time of its registration is. The same is not written again. A task or an expert of the same name that is not
 the same, or that was removed here, is a conflict; see ``registry.options.POLICIES``. No version is overwritten.
+A result stays with the data and the weights that it was measured with, under whatever version these are here.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,14 +17,14 @@ import pyarrow.compute as pc
 
 from registry.bundles.contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
-from registry.names import Key
+from registry.names import OTHER_DATA, Key
 from registry.options import Policy
 from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.storage.store import Store
 
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently
 
-_COLUMNS = ["name", "version", "fingerprint", "settings", "removed_at", "tags", "aliases"]
+_COLUMNS = ["name", "version", "fingerprint", "settings", "removed_at", "builtin", "tags", "aliases"]
 # Not ``cached_as``: it follows from the loader, and may have been looked up for one of the two only.
 _EXPERT_FIELDS = (
     "loader",
@@ -41,6 +42,7 @@ class OurTask(NamedTuple):
 
     digest: bytes
     removed: bool
+    builtin: bool
     tags: tuple[str, ...]
     aliases: tuple[str, ...]
 
@@ -54,7 +56,8 @@ class Plan:
         same: Versions that are here, likewise.
         left_tasks: Names of tasks of which nothing is taken.
         new_experts: To add.
-        replaced_experts: To write in place of those here.
+        replaced_experts: To write in place of those here, which are the same weights.
+        retired_experts: Those here of other weights, in whose place new ones of the same name come.
         left_experts: Names of experts of which nothing is taken.
         new_spaces: To add.
         conflicts: In sentences.
@@ -66,6 +69,7 @@ class Plan:
     left_tasks: set[str] = field(default_factory=set)
     new_experts: list[ExpertRecord] = field(default_factory=list)
     replaced_experts: list[ExpertRecord] = field(default_factory=list)
+    retired_experts: list[ExpertRecord] = field(default_factory=list)
     left_experts: set[str] = field(default_factory=set)
     new_spaces: list[SpaceRecord] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
@@ -75,11 +79,21 @@ class Plan:
         """A result of the bundle, of the version that its data has here.
 
         A result that names no version is one of the latest, and that of the bundle need not be the latest here.
+        One of a version that is not in the bundle is of other data, but for that of a starter task.
         """
         versions = {key[1]: here for key, here in (self.new | self.same).items() if key[0] == result.task}
-        version = result.task_version or max(versions, default=0)
-        here = versions.get(version, version)
-        return result if here == version else replace(result, task_version=here)
+        ours = self.ours.get(result.task, {})
+        starters = {version for version, task in ours.items() if task.builtin}
+        version = result.task_version or max(versions or starters, default=0)
+        if version in versions:
+            here = versions[version]
+        elif versions or (version and ours and version not in starters):
+            here = OTHER_DATA
+        else:
+            here = version
+        if not result.task_version and here == max({*ours, *versions.values()}, default=0):
+            return result  # still of the latest
+        return replace(result, task_version=here)
 
 
 def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> Plan:
@@ -98,7 +112,8 @@ def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> P
         ConflictError: If there are conflicts and the policy is ``fail``.
     """
     plan = Plan(new_spaces=_new_spaces(store, contents, where))
-    plan.ours = _our_tasks(store, {name for name, _ in contents.tasks})
+    of_results = {name for kind, name in contents.result_names if kind == "task"}
+    plan.ours = _our_tasks(store, of_results | {name for name, _ in contents.tasks})
     for name, group in groupby(contents.tasks, key=lambda key: key[0]):
         _plan_task(plan, store, name, {key: contents.tasks[key] for key in group}, policy)
     _plan_experts(plan, store, contents, policy)
@@ -148,14 +163,14 @@ def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecor
 
 def _our_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, OurTask]]:
     """What the registry has under some names, hidden versions too."""
-    purged = OurTask(b"", True, (), ())  # whatever it was, its number is not given again
+    purged = OurTask(b"", True, False, (), ())  # whatever it was, its number is not given again
     ours = {name: dict.fromkeys(gone, purged) for name, gone in store.purged_versions(names).items()}
     rows = store.database.read("tasks", columns=_COLUMNS)
     rows = rows.filter(pc.is_in(rows["name"], value_set=pa.array(sorted(names), pa.string())))
     columns = (rows[name].to_pylist() for name in _COLUMNS)
-    for name, version, fingerprint, settings, removed_at, tags, aliases in zip(*columns, strict=True):
-        digest = task_digest(fingerprint, settings)
-        ours.setdefault(name, {})[version] = OurTask(digest, bool(removed_at), tuple(tags), tuple(aliases))
+    for name, version, fingerprint, settings, removed_at, builtin, tags, aliases in zip(*columns, strict=True):
+        digest, words = task_digest(fingerprint, settings), (tuple(tags), tuple(aliases))
+        ours.setdefault(name, {})[version] = OurTask(digest, bool(removed_at), builtin, *words)
     return ours
 
 
@@ -205,15 +220,27 @@ def _plan_experts(plan: Plan, store: Store, contents: Contents, policy: Policy) 
     for name, expert in contents.experts.items():
         ours = present.get(name)
         other = [name for name in _EXPERT_FIELDS if ours and getattr(ours, name) != getattr(expert, name)]
+        if is_other := ours is not None and _are_other_weights(ours, expert):
+            other += [] if "loader" in other else ["hash of its weights"]
         if other or name in removed:
             what = f"has another {' and '.join(other)} here" if other else "was removed here"
             plan.conflicts.append(f"expert {name} {what}")
         if (other or name in removed) and policy == "keep":
             plan.left_experts.add(name)
+        elif ours is not None and is_other:
+            plan.retired_experts.append(ours)
+            plan.new_experts.append(expert)
         elif other:
             plan.replaced_experts.append(expert)
         elif ours is None:
             plan.new_experts.append(expert)
+
+
+def _are_other_weights(ours: ExpertRecord, theirs: ExpertRecord) -> bool:
+    """Whether two experts of one name are different weights: by their hashes, else by what loads them."""
+    if ours.weights_hash and theirs.weights_hash:
+        return ours.weights_hash != theirs.weights_hash
+    return ours.loader != theirs.loader
 
 
 def _check_results(store: Store, contents: Contents, where: str) -> None:

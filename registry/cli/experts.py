@@ -6,8 +6,16 @@ import click
 
 from registry.cli import show_answers, show_records
 from registry.cli.completion import expert_names, files, task_names
-from registry.cli.options import device_option, json_option, pass_registry, purge_option, seed_option
+from registry.cli.options import (
+    device_option,
+    identity_options,
+    json_option,
+    pass_registry,
+    purge_option,
+    seed_option,
+)
 from registry.faces import documents, terminal
+from registry.names import OTHER_DATA
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
@@ -118,6 +126,29 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
         show_records.show_expert(record)
 
 
+@expert.command("alias")
+@click.argument("name", shell_complete=expert_names)
+@click.argument("alias")
+@click.option("--remove", is_flag=True, help="Let the alias stand for nothing.")
+@pass_registry
+def alias_expert(registry: "TaskRegistry", name: str, alias: str, remove: bool) -> None:
+    """Let ALIAS be another name of the weights of an expert; results under either name count for both.
+
+    The alias may be the name of another expert that is the same weights, as another library has them. One whose
+    weights or results say that it is not is refused.
+
+    \b
+    Example:
+      t2v expert alias resnet18.birds our-birds
+      t2v expert alias resnet18.birds our-birds --remove
+    """
+    record = registry.unalias_expert(name, alias) if remove else registry.alias_expert(name, alias)
+    if remove:
+        terminal.message(f"Removed the alias {alias} of {record.name}.")
+    else:
+        terminal.message(f"{record.name} is also called {', '.join(record.aliases)}.")
+
+
 @expert.command("remove")
 @click.argument("name", shell_complete=expert_names)
 @purge_option
@@ -166,19 +197,22 @@ def result() -> None:
 @click.option(
     "--lower-is-better/--higher-is-better", default=None, help="Which way a metric goes that is not known."
 )
+@identity_options
 @pass_registry
 def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: Any) -> None:
     """Remember a measured score of an expert on a task: NAME is its latest version, NAME@VERSION another.
 
     The protocol says how it was measured; answers are about one protocol, and never mix two. A result that is
-    there already is not added again.
+    there already is not added again. Where the data of the task or the weights of the expert are on this
+    machine and no longer what was registered, nothing is added unless an option says so.
 
     \b
     Example:
       t2v result add flowers resnet18.birds --accuracy 0.953 --protocol fine_tuned
     """
-    registry.add_result(task, expert, **values)
-    terminal.message(f"Added the result of {expert} on {task}.")
+    added = registry.add_result(task, expert, **values)
+    of = "other data than that of " if added.task_version == OTHER_DATA else ""
+    terminal.message(f"Added the result of {expert} on {of}{task}.")
 
 
 @result.command("import")
@@ -197,13 +231,15 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
 @click.option("--protocol", metavar="P", help="How it was measured, or KIND:KEY of what says so.")
 @click.option("--step", type=click.Choice(["last", "best"]), help="Step of a run that counts.  [default: last]")
 @click.option("--rules", "file", metavar="FILE.toml", help="File of these rules.")
+@identity_options
 @click.option("--dry-run", is_flag=True, help="Show what would be added, and write nothing.")
 @json_option
 @pass_registry
 def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_json: bool, **values: Any) -> None:
     """Remember the results of a CSV file, or of what a tracker wrote; what is there is not added again.
 
-    Columns of a file: task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better].
+    Columns of a file: task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better,task_version]. A
+    result that names no version of its task is of the latest one.
 
     Of trackers: mlflow.db and mlruns of MLflow, run-*.wandb and exported tables of Weights & Biases, metrics
     of Lightning, DVCLive, timm, Ultralytics and the Hugging Face Trainer, cv_results_ of scikit-learn, model
@@ -232,7 +268,7 @@ def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_jso
         click.echo(documents.to_text(said | {key: getattr(imported, key) for key in keys}))
         return
     if dry_run and imported.results:
-        show_records.show_results(imported.results)
+        show_records.show_results(imported.results, registry.experts())
     terminal.message(f"{'Would add' if dry_run else 'Added'} {counted}{there}.")
 
 
@@ -252,7 +288,7 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
     if as_json:
         click.echo(documents.to_text(results))
     elif results:
-        show_records.show_results(results)
+        show_records.show_results(results, registry.experts())
     else:
         terminal.message(
             "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
@@ -266,29 +302,33 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
 @seed_option
 @device_option
 @click.option("--no-record", is_flag=True, help="Only print the accuracy.")
+@identity_options
 @json_option
 @pass_registry
 def measure(
     registry: "TaskRegistry",
+    /,
     task: str,
     expert: str,
     seed: int | None,
     device: str | None,
     no_record: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the few-shot linear-probe accuracy of an expert on a task, and remember it.
 
-    The data must still be where the task was added from.
+    The data must still be where the task was added from, see `t2v task move`, and data and weights must be what
+    was registered, unless an option says otherwise.
 
     \b
     Example:
       t2v result measure flowers resnet18.birds
+      t2v result measure flowers resnet18.birds --as-new-version
     """
+    how: dict[str, Any] = {"seed": seed or 0, "device": device or "auto", "record": not no_record}
     with terminal.progress_bar() as progress:
-        measured = registry.measure(
-            task, expert, seed=seed or 0, device=device or "auto", record=not no_record, progress=progress
-        )
+        measured = registry.measure(task, expert, **how, **options, progress=progress)
     if as_json:
         click.echo(documents.to_text(measured))
     else:

@@ -171,6 +171,18 @@ def picture(name: str, *, help: str) -> Callable[[Function], Function]:
     return click.option(name, type=kind, metavar="FILE", help=help)
 
 
+identity_options = together(
+    click.option(
+        "--as-new-version",
+        is_flag=True,
+        help="Register data that is not what was registered as the next version of the task.",
+    ),
+    click.option(
+        "--anyway",
+        is_flag=True,
+        help="Go on where data or weights are not what was registered; results are marked as of others.",
+    ),
+)
 _how_many = together(
     click.option("--max-samples", type=int, metavar="N", help="Most samples used. [default: 2000]"),
     click.option(

@@ -15,6 +15,7 @@ from registry.cli.options import (
     data_options,
     distance_option,
     embedding_options,
+    identity_options,
     json_option,
     pass_registry,
     picture,
@@ -188,6 +189,7 @@ def distance(
     help="Stop once no expert is expected to improve accuracy by this, such as 0.01.",
 )
 @click.option("--record", is_flag=True, help="Store the accuracies measured on a registered task as results.")
+@identity_options
 @click.option("--download", is_flag=True, help="Let trials fetch weights that are not on this machine.")
 @click.option(
     "--protocol",
@@ -253,7 +255,8 @@ def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options:
 
     With --try, experts are loaded and run over the data, the one of the highest expected improvement first (per
     second, where there is a time budget), and what they reach is counted in. Nothing is downloaded without
-    --download. Interrupt it to get the answer so far.
+    --download. Interrupt it to get the answer so far. The data of a registered task has to be what was
+    registered, and so have the weights of experts, unless an option says otherwise.
 
     \b
     Example:

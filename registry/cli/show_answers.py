@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.cli.show_records import classes, reached, used_of
 from registry.faces.terminal import card, message, say, table, tell_reading, warn
+from registry.names import OTHER_DATA
 from registry.wording import GROUPS, SURENESS, left_out, share, short, size
 
 NUM_TIES_SHOWN = 5
@@ -62,7 +63,8 @@ def show_measurement(measured: "Measurement") -> None:
         f"{measured.expert} on {measured.task}: accuracy {share(measured.accuracy)} "
         f"(standard deviation {share(measured.deviation)}, {measured.protocol})"
     )
-    message("Recorded." if measured.recorded else "Not recorded.")
+    other = ", marked as of other data than is registered" if measured.task_version == OTHER_DATA else ""
+    message(f"Recorded{other}." if measured.recorded else "Not recorded.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from registry.faces.terminal import card, message, say, table, tell_reading, warn
+from registry.names import OTHER_DATA
 from registry.wording import GROUPS, printable, share, short, size
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ def show_added(added: "AddedTask") -> None:
     if added.created:
         message(f"Added {title}.")
     else:
-        message(f"{title} is registered already, with this very data and these settings: nothing was written.")
+        done = "" if added.notes else ": nothing was written"
+        message(f"{title} is registered already, with this very data and these settings{done}.")
+    for note in added.notes:
+        message(f"{title}: {note}.")
     card(
         title,
         {
@@ -179,14 +183,21 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NUM_NAMES_SHOWN]) + more
 
 
-def show_results(results: Sequence["ResultRecord"]) -> None:
-    """The list of results."""
+def show_results(results: Sequence["ResultRecord"], experts: Sequence["ExpertRecord"]) -> None:
+    """The list of results, those marked that are of other data or weights than are registered."""
+    weights = {expert.name: expert.weights_hash for expert in experts if expert.weights_hash}
+
+    def is_of_others(result: "ResultRecord") -> bool:
+        registered = weights.get(result.expert, result.weights_hash)
+        return bool(result.weights_hash) and result.weights_hash != registered
+
     table(
-        ("task", "expert", ">score", "metric", "protocol", "source", "run", "added"),
+        ("task", "version", "expert", ">score", "metric", "protocol", "source", "run", "added"),
         [
             (
                 result.task,
-                result.expert,
+                {OTHER_DATA: "other data", 0: "-"}.get(result.task_version, result.task_version),
+                result.expert + (" (other weights)" if is_of_others(result) else ""),
                 share(result.accuracy),
                 result.metric + (", lower is better" if result.lower_is_better else ""),
                 result.protocol,
@@ -291,6 +302,9 @@ def show_many(many: "AddedMany") -> None:
             "commits": many.commits,
         },
     )
+    for task in many.tasks:
+        for note in task.notes:
+            message(f"{task.task}@{task.version}: {note}.")
     warned = [task for task in many.tasks if task.warnings]
     if warned:
         say(f"  With warnings: {len(warned)}; `--json` has them.")

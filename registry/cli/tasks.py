@@ -1,4 +1,4 @@
-"""The commands on tasks: add, add-many, list, show, history, alias, tag, remove, restore."""
+"""The commands on tasks: add, add-many, list, show, history, move, alias, tag, remove, restore."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,8 @@ def add_task(
 ) -> None:
     """Embed a labelled dataset and register it.
 
-    Adding the same data again with the same settings writes nothing; changed data makes the next version.
+    Adding the same data again with the same settings changes nothing but its place and tags; changed data makes
+    the next version.
 
     \b
     Example:
@@ -116,6 +117,24 @@ def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
         click.echo(documents.to_text(documents.of_history(history)))
     else:
         show_care.show_history(history)
+
+
+@task.command("move")
+@click.argument("name", shell_complete=task_names)
+@click.argument("place", metavar="NEW-PLACE", shell_complete=files)
+@pass_registry
+def move_task(registry: "TaskRegistry", name: str, place: str) -> None:
+    """Read the data of a task from where it is now; nothing else of the task changes.
+
+    The data has to be the same: names, sizes and labels of all samples, and the files that the sample was drawn
+    from. Other data is refused.
+
+    \b
+    Example:
+      t2v task move flowers /new-disk/flowers
+    """
+    record = registry.move_task(name, place)
+    terminal.message(f"{record.name}@{record.version} is now read from {record.data}.")
 
 
 @task.command("alias")

@@ -89,12 +89,22 @@ def _is_composed(spec: str) -> bool:
     return spec.startswith(HUB_DATA) or ("{" in spec and spec.endswith(".tar") and not Path(spec).exists())
 
 
-def check_data_is_there(task: TaskRecord) -> None:
+def check_data_is_there(task: TaskRecord, place: str | None = None) -> None:
     """Say why a task's data cannot be read in the words of the registry, where the indexer knows a path only.
+
+    Args:
+        task: A registered task.
+        place: Where its data is to be read from now on; where it was registered from if ``None``.
 
     Raises:
         IngestError: If the data did not ship, or is not where it was.
     """
+    if place is not None:
+        if not is_there(place):
+            raise IngestError(
+                f"there is nothing at {place}, so task {task.name} is still read from {task.data}"
+            )
+        return
     if task.data.startswith(IN_MEMORY):
         if type(task.data) is str:  # not one that carries the data
             raise IngestError(
@@ -110,8 +120,8 @@ def check_data_is_there(task: TaskRecord) -> None:
         )
     if not is_there(task.data):
         raise IngestError(
-            f"the data of task {task.name} is no longer at {task.data}; put it back, or remove the task and "
-            "add it again from its new place"
+            f"the data of task {task.name} is no longer at {task.data}; put it back, or say where it is now "
+            f"with `t2v task move {task.name} NEW-PLACE`"
         )
 
 
@@ -123,8 +133,12 @@ def reading_options(task: TaskRecord) -> dict[str, Any]:
     return how
 
 
-def absolute_loader(loader: str) -> str:
+def absolute_loader(loader: str, folder: Path | None = None) -> str:
     """A loader that means the same from every working folder, see ``indexer.networks.loaders``.
+
+    Args:
+        loader: May name a file or folder by a relative path.
+        folder: Where such a path is looked for first; then in the working folder.
 
     Raises:
         NotFoundError: If there is no such kind of loader.
@@ -132,7 +146,7 @@ def absolute_loader(loader: str) -> str:
     from indexer.networks import loaders
 
     with translated_errors():
-        return loaders.absolute_loader(loader)
+        return loaders.absolute_loader(loader, folder)
 
 
 def meant_loader(loader: str, registered: Sequence[str]) -> str:

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.errors import IngestError, StorageError
 from registry.ingest.manifests import TaskRow
 from registry.ingest.runs import EmbeddingRun
 from registry.ingest.translate import settings_key
-from registry.ingest.writer import TaskWriter, has_content
+from registry.ingest.writer import TaskWriter, has_content, refreshed
 from registry.records import TaskRecord
 from registry.storage.store import Store
 from registry.task_answers import AddedMany, AddedOfMany, ManyProgress, Report
@@ -43,13 +43,15 @@ def add_rows(
         StorageError: If the registry cannot be written.
     """
     tally = _Tally(len(rows) + len(problems), len(problems), report, start)
-    left = _without_unchanged(rows, run, store, tally)
+    left = _without_unchanged(rows, run, store, tally, writer.tags)
     tally.begin_embedding(len(left))
     _embed_all(left, run, writer, tally)
     return tally.summary(rows, run, writer, problems)
 
 
-def _without_unchanged(rows: list[TaskRow], run: EmbeddingRun, store: Store, tally: "_Tally") -> list[TaskRow]:
+def _without_unchanged(
+    rows: list[TaskRow], run: EmbeddingRun, store: Store, tally: "_Tally", tags: Sequence[str]
+) -> list[TaskRow]:
     """The rows that are to be embedded; the others are reported."""
     names = {row.name for row in rows}
     latest = store.latest_tasks(names)
@@ -66,7 +68,8 @@ def _without_unchanged(rows: list[TaskRow], run: EmbeddingRun, store: Store, tal
     with ThreadPoolExecutor(CHECKING_THREADS) as pool:
         for row, unchanged in zip(rows, pool.map(check, rows), strict=True):
             if unchanged:
-                tally.count([unchanged])
+                _, notes = refreshed(store, registered[row.name], row.data, (*row.tags, *tags))
+                tally.count([replace(unchanged, notes=notes)])
             else:
                 left.append(row)
     return left

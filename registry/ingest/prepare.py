@@ -78,7 +78,13 @@ class PreparedTask:
         return task_record(self.sample.description, self.settings, name, version, tags)
 
     def added(
-        self, task: TaskRecord, embedding: EmbeddingRecord, *, created: bool, fallbacks: Sequence[str] = ()
+        self,
+        task: TaskRecord,
+        embedding: EmbeddingRecord,
+        *,
+        created: bool,
+        fallbacks: Sequence[str] = (),
+        notes: tuple[str, ...] = (),
     ) -> AddedTask:
         """What adding the task under a name and version did; ``fallbacks`` are those of ``TaskEmbedding``."""
         dataset = self.sample.description
@@ -109,6 +115,7 @@ class PreparedTask:
                 tolerance=self.settings.tolerance,
                 fallbacks=fallbacks,
             ),
+            notes=notes,
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError, RegistryError
+from registry.ingest.data import absolute_loader
 from registry.records import ExpertRecord, ResultRecord
 
 Record = TypeVar("Record", ResultRecord, ExpertRecord)
@@ -21,6 +22,7 @@ RESULT_COLUMNS = (
     "seed",
     "run_id",
     "lower_is_better",
+    "task_version",
 )
 EXPERT_COLUMNS = (
     "expert",
@@ -77,7 +79,7 @@ def read_experts(path: Path) -> tuple[list[ExpertRecord], list[str]]:
     seen: set[str] = set()
 
     def parse(row: dict[str, str]) -> ExpertRecord:
-        expert = _expert(row)
+        expert = _expert(row, path.parent)
         if expert.name in seen:
             raise DuplicateError(f"expert {expert.name} is given twice")
         seen.add(expert.name)
@@ -96,6 +98,7 @@ def _result(row: dict[str, str]) -> ResultRecord:
         seed=_whole("seed", row["seed"]),
         source=row["source"],
         lower_is_better=_yes_or_no("lower_is_better", row["lower_is_better"]),
+        task_version=_whole("task_version", row["task_version"]) or 0,
         run_id=row["run_id"],
     )
 
@@ -148,10 +151,10 @@ def _share(column: str, text: str) -> float:
         raise InvalidRecordError(f"{column} must be a number from 0 to 1, got {text!r}") from err
 
 
-def _expert(row: dict[str, str]) -> ExpertRecord:
+def _expert(row: dict[str, str], folder: Path) -> ExpertRecord:
     return ExpertRecord(
         row["expert"],
-        row["loader"] or row["expert"],
+        _loader(row["loader"], folder) or row["expert"],
         source_task=row["source_task"],
         num_params=_whole("num_params", row["num_params"]),
         flops=_whole("flops", row["flops"]),
@@ -159,6 +162,14 @@ def _expert(row: dict[str, str]) -> ExpertRecord:
         license=row["license"],
         source_accuracy=_share("source_accuracy", row["source_accuracy"]) if row["source_accuracy"] else None,
     )
+
+
+def _loader(text: str, folder: Path) -> str:
+    """A loader, of which a relative path is below the folder of the file; loading it says what is wrong."""
+    try:
+        return absolute_loader(text, folder) if text else ""
+    except RegistryError:
+        return text
 
 
 def _read(

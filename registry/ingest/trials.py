@@ -22,6 +22,7 @@ from registry.ingest.data import (
     opening,
     reading_options,
 )
+from registry.ingest.identity import changed_weights_message, weights_difference
 from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
 from registry.recommend.prediction import Prediction
@@ -87,9 +88,11 @@ class Trials:
         progress: Called as ``progress(stage, done, total)``.
         on_trial: Called after each trial.
         origins: Where experts came from, by kind and name; what is not trusted is not tried.
+        anyway: Whether experts are tried whose weights are not what was registered.
 
     Attributes:
         trials: What was tried, in order.
+        weights: Hash of the weights of each expert that was loaded, by name.
 
     Raises:
         IngestError: If an option is out of its range.
@@ -105,9 +108,11 @@ class Trials:
         progress: Progress | None = None,
         on_trial: Callable[[Trial], None] | None = None,
         origins: Mapping[tuple[str, str], Origin] = MappingProxyType({}),
+        anyway: bool = False,
     ) -> None:
         self.trials: list[Trial] = []
-        self._experts, self._plan, self._download = experts, plan, download
+        self.weights: dict[str, str] = {}
+        self._experts, self._plan, self._download, self._anyway = experts, plan, download, anyway
         self._progress, self._on_trial, self._origins = progress, on_trial, origins
         self._settings = make_settings(**reading.options)
         with translated_errors():
@@ -163,11 +168,10 @@ class Trials:
         counting = {expert.name: name for name, expert in self._experts.items()}
         return {counting[trial.expert]: trial.found for trial in self.trials}
 
-    def results(self, task: TaskRecord, seed: int) -> list[ResultRecord]:
-        """What trials on a registered task measured, as results."""
+    def results(self, task: TaskRecord, version: int, seed: int) -> list[ResultRecord]:
+        """What trials on a registered task measured, as results of a version."""
         from indexer.experts.few_shot import PROTOCOL
 
-        weights = {expert.name: expert.weights_hash for expert in self._experts.values()}
         return [
             ResultRecord(
                 task.name,
@@ -176,8 +180,8 @@ class Trials:
                 protocol=PROTOCOL,
                 seed=seed,
                 source=SOURCE,
-                task_version=task.version,
-                weights_hash=weights[trial.expert],
+                task_version=version,
+                weights_hash=self.weights[trial.expert],
             )
             for trial in self.trials
             if trial.found.accuracy is not None
@@ -210,11 +214,14 @@ class Trials:
         """Run one expert.
 
         Raises:
-            TrialFailedError: If that cannot be done.
+            TrialFailedError: If that cannot be done, or its weights are not what was registered.
             IngestError: If the data cannot be read, which would stop every expert.
         """
         start = time.monotonic()
         featured = self._features(expert)
+        self.weights[expert.name] = featured.weights_hash
+        if (difference := weights_difference(expert, featured.weights_hash)) and not self._anyway:
+            raise TrialFailedError(changed_weights_message(expert, difference))
         begun = time.perf_counter()
         scores = _scores_of(featured)
         accuracy, error, caution = _accuracy_of(featured, self._settings.seed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from registry.ingest.cautions import embedding_warnings
+from registry.ingest.data import IN_MEMORY, absolute_data
 from registry.ingest.manifests import TaskRow
 from registry.ingest.prepare import embedding_record, task_record
 from registry.ingest.translate import settings_key
@@ -42,6 +43,32 @@ class WrittenTask(NamedTuple):
     task: TaskRecord
     embedding: EmbeddingRecord
     new: Literal["version", "embedding", "nothing"]
+    notes: tuple[str, ...] = ()
+
+
+def refreshed(
+    store: Store, task: TaskRecord, data: str, tags: Sequence[str]
+) -> tuple[TaskRecord, tuple[str, ...]]:
+    """A task whose content was added again, read from where it is now, with the tags that were given besides.
+
+    Args:
+        store: A registry that has the task.
+        task: The version that has the content.
+        data: The data spec that was given.
+        tags: Words that were given.
+
+    Returns:
+        The version as it is now, and a sentence for each change.
+    """
+    place, lacking = absolute_data(data), sorted(set(tags) - set(task.tags))
+    notes = []
+    if place != task.data and not place.startswith(IN_MEMORY):
+        store.move_tasks([task], place)
+        notes.append(f"its data is now read from {place}, no longer from {task.data}")
+    if lacking:
+        store.set_tags(task.name, sorted({*task.tags, *lacking}))
+        notes.append(f"it got the tags {', '.join(lacking)}")
+    return (store.task(f"{task.name}@{task.version}") if notes else task), tuple(notes)
 
 
 def has_content(task: TaskRecord, fingerprint: str, settings: str) -> bool:
@@ -76,12 +103,12 @@ def write_tasks(store: Store, space_id: str, entries: Sequence[NamedEmbedding]) 
         for name, tags, embedding in entries:
             task, settings = latest.get(name), embedding.settings
             if task and has_content(task, embedding.dataset.fingerprint, settings_key(settings)):
+                task, notes = refreshed(store, task, embedding.dataset.spec, tags)
                 record = embedding_record(name, task.version, embedding)
-                if (name, task.version) in embedded:
-                    written.append(WrittenTask(task, record, "nothing"))
-                else:
+                present = (name, task.version) in embedded
+                if not present:
                     new_embeddings.append(record)
-                    written.append(WrittenTask(task, record, "embedding"))
+                written.append(WrittenTask(task, record, "nothing" if present else "embedding", notes))
                 continue
             all_tags = (*(task.tags if task else ()), *tags)
             task = task_record(embedding.dataset, settings, name, following[name], all_tags)
@@ -113,6 +140,7 @@ class TaskWriter:
         max_wait: Seconds after which what there is is written.
 
     Attributes:
+        tags: As above.
         commits: How many writes there were.
     """
 
@@ -127,7 +155,7 @@ class TaskWriter:
     ) -> None:
         self._store = store
         self._space_id = space_id
-        self._tags = tags
+        self.tags = tags
         self._batch = batch
         self._max_wait = max_wait
         self._waiting: list[_Waiting] = []
@@ -158,7 +186,7 @@ class TaskWriter:
         if not self._waiting:
             return []
         named = [
-            NamedEmbedding(one.row.name, (*one.row.tags, *self._tags), one.embedding) for one in self._waiting
+            NamedEmbedding(one.row.name, (*one.row.tags, *self.tags), one.embedding) for one in self._waiting
         ]
         with patience():  # what was embedded is not lost to another writer that takes its time
             written = write_tasks(self._store, self._space_id, named)
@@ -169,7 +197,7 @@ class TaskWriter:
 
 
 def _outcome(waiting: _Waiting, written: WrittenTask) -> AddedOfMany:
-    embedding, (task, record, new) = waiting.embedding, written
+    embedding, (task, record, new, _) = waiting.embedding, written
     return AddedOfMany(
         task=task.name,
         place=waiting.row.place,
@@ -180,6 +208,7 @@ def _outcome(waiting: _Waiting, written: WrittenTask) -> AddedOfMany:
         head_accuracy=record.head_accuracy,
         relative_error=record.relative_error,
         seconds=waiting.seconds,
+        notes=written.notes,
         warnings=embedding_warnings(
             record,
             embedding.dataset,

@@ -20,8 +20,9 @@ from registry.experts.limits import Limits
 from registry.index.neighbors import check_k
 from registry.ingest import trials as trial_runs
 from registry.ingest.data import is_inert, takes_texts
-from registry.library.base import RegistryBase, heals_index
+from registry.library.base import heals_index
 from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
+from registry.library.identity import Identity
 from registry.options import Data, DataOptions, Progress, Size, read_size
 from registry.recommend.recommend import Answer, Asking, Trier, answer
 from registry.recommend.trials import TrialPlan
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
 
 
-class Advice(RegistryBase):
+class Advice(Identity):
     """The part of ``TaskRegistry`` that recommends experts."""
 
     @heals_index
@@ -48,6 +49,8 @@ class Advice(RegistryBase):
         time_budget: float | None = None,
         stop_below: float | None = None,
         record: bool = False,
+        anyway: bool = False,
+        as_new_version: bool = False,
         download: bool = False,
         given: Mapping[str, float] | None = None,
         experts: Sequence[str] = (),
@@ -76,6 +79,9 @@ class Advice(RegistryBase):
             time_budget: Most seconds for trials, as far as can be predicted.
             stop_below: Expected improvement, in accuracy, below which no expert is worth a trial.
             record: Whether to store what trials measure on a registered task as results.
+            anyway: Whether to try experts on data, and with weights, that are not what was registered; what is
+                stored of that is marked as of others.
+            as_new_version: Whether to register such data as the next version first, and ask about that.
             download: Whether trials may fetch weights that are not on this machine.
             given: Accuracies that you measured on this data, 0 to 1, by expert; nothing of it is stored.
             experts: Only experts whose name or alias matches one of these patterns, such as ``convnext*``.
@@ -97,12 +103,18 @@ class Advice(RegistryBase):
             InvalidQueryError: If a number is out of its range, or something is asked that changes nothing.
             NotFoundError: If there is no such task, data, probe or expert.
             IngestError: If the data cannot be read.
+            InvalidRecordError: If experts are to be tried on a task whose data is not what was registered.
         """
         check_k(k)
         query = self._asked(query)
         plan = TrialPlan(num_trials, time_budget, stop_below)
         if record and not num_trials:
             raise InvalidQueryError("record would change nothing without trials; say how many to make")
+        if (anyway or as_new_version) and not num_trials:
+            raise InvalidQueryError(
+                "anyway and as_new_version would change nothing without trials, which alone read data; say how "
+                "many to make"
+            )
         limits = Limits(
             read_size("max_params", max_params),
             read_size("max_flops", max_flops),
@@ -113,13 +125,21 @@ class Advice(RegistryBase):
         )
         everyone = self._opened().experts(builtin=self.builtin)
         view = self._view([query], probe)
+        subject = None
+        if num_trials and isinstance(query, str) and self._registered(query, view) is not None:
+            subject = self._subject(
+                query, measured=True, anyway=anyway, as_new_version=as_new_version, progress=progress
+            )
+            if as_new_version:
+                query = f"{subject.task.name}@{subject.task.version}"
+                view = self._view([query], probe)
+        task = subject.task if subject else None
         fitting = [expert for expert in everyone if _content_of(expert) == view.space.content]
         within, left_out = limits.within(fitting)
         results = self._opened().results(builtin=self.builtin)
         own = self._measured_by_user(query, view, results) | (given or {}).keys()
         candidates = within if toys else _without_toys(within, own, left_out)
         _check_given(given or {}, candidates, everyone, view)
-        task = self._task_of(query, view) if num_trials else None
         how = self._how_to_read(query, task, options, record=record) if num_trials else None
         of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
         rest = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
@@ -133,6 +153,7 @@ class Advice(RegistryBase):
             content=view.space.content,
             latest=latest,
             published=published,
+            removed=self._opened().removed_weights(),
             metric=metric,
             protocol=protocol,
         )
@@ -140,12 +161,16 @@ class Advice(RegistryBase):
         left_out["same weights"] = len(candidates) - len(names)
         origins, trials = read_origins(self._store.database), None
         if how:
-            trials = trial_runs.Trials(names, how, plan, evidence.way, download, progress, on_trial, origins)
+            trials = trial_runs.Trials(
+                names, how, plan, evidence.way, download, progress, on_trial, origins, anyway
+            )
         ranked = self._ask(view, point, evidence, names, given or {}, latest, k, trials, left_out)
-        if task and record and trials:
-            self._store.add_results(trials.results(task, options.get("seed") or 0))
+        if subject and record and trials:
+            self._store.hold_weights(trials.weights)
+            self._store.add_results(trials.results(*subject, options.get("seed") or 0))
         answered = _as_recommendation(point.query, ranked, names, trials, origins)
-        return replace(answered, warnings=(*answered.warnings, *evidence.warnings))
+        notes = (_TRIED_ON_OTHERS,) if subject and subject.is_other_data else ()
+        return replace(answered, warnings=(*answered.warnings, *evidence.warnings, *notes))
 
     def _ask(
         self,
@@ -204,11 +229,6 @@ class Advice(RegistryBase):
             if result.task == name and result.task_version in {0, version} and not result.builtin
         }
 
-    def _task_of(self, query: "str | TaskEmbedding", view: View) -> TaskRecord | None:
-        """The registered task that is asked about, ``None`` for data and embeddings."""
-        is_registered = isinstance(query, str) and self._registered(query, view) is not None
-        return self._opened().task(str(query)) if is_registered else None
-
     def _how_to_read(
         self, query: "str | TaskEmbedding", task: TaskRecord | None, options: DataOptions, *, record: bool
     ) -> "trial_runs.Reading":
@@ -233,6 +253,9 @@ class Advice(RegistryBase):
         if isinstance(query, str):
             return trial_runs.Reading(data, options)
         return trial_runs.Reading(data, trial_runs.embedding_options(query, options), query.dataset.num_samples)
+
+
+_TRIED_ON_OTHERS = "experts were tried on data that is not what was registered, as was asked for"
 
 
 def _as_recommendation(

@@ -5,7 +5,7 @@ metric is turned so that higher is better.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from registry.builtin.published import (
     published_results,
 )
 from registry.errors import NotFoundError
-from registry.names import ERROR_SHARES
+from registry.names import ERROR_SHARES, OTHER_DATA
 from registry.records import Content, ExpertRecord, ResultRecord
 
 ACCURACY_OF = {"error_rate": "accuracy", "top1_error": "top1", "top5_error": "top5"}
@@ -156,6 +156,7 @@ def gather_evidence(
     content: Content,
     latest: Mapping[str, int],
     published: bool,
+    removed: Set[tuple[str, str]] = frozenset(),
     metric: str | None = None,
     protocol: str | None = None,
 ) -> Evidence:
@@ -167,15 +168,16 @@ def gather_evidence(
         content: What the samples of the task are.
         latest: Latest version of each task that is embedded where tasks are compared.
         published: Whether published results count too.
+        removed: Names and hashes of weights of experts that were removed: an expert that was given such a name
+            later has not their results.
         metric: Of the answer; the usual one of the protocol if ``None``.
         protocol: Of the answer; that of one's own results, else of starter content, else of any, if ``None``.
 
     Raises:
         NotFoundError: If nobody measured anything by that protocol or metric.
     """
-    counting, alias, warnings = same_weights(experts, results)
-    hashes = {expert.name: expert.weights_hash for expert in experts}
-    usable = [result for result in results if _is_of_these_weights(result, hashes)]
+    usable = usable_results(experts, results, removed)
+    counting, alias, warnings = same_weights(experts, usable)
     own = [_measured(result, latest) for result in usable]
     elsewhere = _published(content) if published else ()
     way = _choose_way(usable, own, elsewhere, metric, protocol)
@@ -184,14 +186,31 @@ def gather_evidence(
     return Evidence([*map(_completed, counting), *others], [*own, *elsewhere], alias, way, tuple(warnings))
 
 
+def usable_results(
+    experts: Iterable[ExpertRecord], results: Iterable[ResultRecord], removed: Set[tuple[str, str]]
+) -> list[ResultRecord]:
+    """Results that are of registered data and weights, or of tasks and experts that are not registered."""
+    hashes = {expert.name: expert.weights_hash for expert in experts}
+    return [
+        result
+        for result in results
+        if result.task_version != OTHER_DATA and _is_of_these_weights(result, hashes, removed)
+    ]
+
+
 def versioned(task: str, version: int, latest: Mapping[str, int]) -> str:
     """Name under which results on a version of a task count: its own, unless it is not the latest."""
     return task if version in {0, latest.get(task, version)} else f"{task}@{version}"
 
 
-def _is_of_these_weights(result: ResultRecord, hashes: Mapping[str, str]) -> bool:
-    registered_hash = hashes.get(result.expert, "")
-    return not (registered_hash and result.weights_hash and registered_hash != result.weights_hash)
+def _is_of_these_weights(
+    result: ResultRecord, hashes: Mapping[str, str], removed: Set[tuple[str, str]]
+) -> bool:
+    """Whether a result is of the weights that are registered under its name, if any are, as far as is known."""
+    registered_hash = hashes.get(result.expert)
+    if registered_hash is None or not result.weights_hash or registered_hash == result.weights_hash:
+        return True
+    return not registered_hash and (result.expert, result.weights_hash) not in removed
 
 
 def _measured(result: ResultRecord, latest: Mapping[str, int]) -> Measured:

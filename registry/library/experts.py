@@ -1,31 +1,26 @@
-"""The part of ``TaskRegistry`` that keeps experts, and the results that were measured with them."""
+"""The part of ``TaskRegistry`` that keeps experts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from registry.answers import ImportedExperts, ImportedResults, Measurement
+from registry.answers import ImportedExperts
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
 from registry.experts.limits import Limits
-from registry.ingest.data import data_spec, module_folder
-from registry.ingest.networks import measure_expert, measure_on_data, with_data
-from registry.ingest.tables import read_results
+from registry.ingest.data import module_folder
 from registry.library.base import RegistryBase
+from registry.library.evidence import same_weights, usable_results
 from registry.names import checked_name
 from registry.notebooks import Records
-from registry.options import Data, Progress
-from registry.records import ExpertRecord, ResultRecord
+from registry.records import ExpertRecord
 from registry.storage.audit import note_registered
-from registry.storage.experts import new_results
-from registry.trackers.places import RECOGNISED, is_recognised, read_place
-from registry.trackers.plan import Names, plan_results
-from registry.trackers.rules import make_rules
 
 
 class Experts(RegistryBase):
-    """The part of ``TaskRegistry`` that keeps experts and results."""
+    """The part of ``TaskRegistry`` that keeps experts."""
 
     def add_expert(
         self,
@@ -183,190 +178,52 @@ class Experts(RegistryBase):
         """
         self._opened().restore_expert(name)
 
-    def add_result(
-        self,
-        task: str,
-        expert: str,
-        *,
-        accuracy: float,
-        metric: str = "accuracy",
-        protocol: str = "unspecified",
-        seed: int | None = None,
-        source: str = "",
-        run_id: str = "",
-        lower_is_better: bool | None = None,
-    ) -> ResultRecord:
-        """Remember a measured score of an expert on a task; one that is there already is not added again.
+    def alias_expert(self, name: str, alias: str) -> ExpertRecord:
+        """Let another name stand for the weights of an expert, such as that of another library.
+
+        Results under either name count for both.
 
         Args:
-            task: Name of a task, whose latest version is meant, or ``name@version``.
-            expert: Name of an expert.
-            accuracy: The value of the metric, 0 to 1 for an accuracy.
-            metric: What was measured, see ``registry.names``.
-            protocol: How it was measured, such as ``linear_probe_20shot`` or ``fine_tuned``.
-            seed: Seed of the measurement.
-            source: Who measured it.
-            run_id: Id of the run that measured it; the same run is kept once.
-            lower_is_better: Which way the metric goes, for one that is not known.
-
-        Raises:
-            NotFoundError: If the task or the expert is not registered.
-            InvalidRecordError: If the value is out of the range of the metric, it is not known which way the
-                metric goes, or the value contradicts another of the same seed.
-        """
-        store = self._opened()
-        version, record = store.task(task), store.expert(expert)
-        result = ResultRecord(
-            version.name,
-            expert,
-            accuracy,
-            metric,
-            protocol,
-            seed,
-            source,
-            lower_is_better=lower_is_better,
-            task_version=version.version,
-            weights_hash=record.weights_hash,
-            run_id=run_id,
-        )
-        store.add_results([result])
-        return result
-
-    def import_results(
-        self,
-        path: str | Path,
-        *,
-        skip_bad: bool = False,
-        unregistered: bool = False,
-        dry_run: bool = False,
-        **rules: Any,
-    ) -> ImportedResults:
-        """Remember the results of a CSV file, or of what a tracker of experiments wrote.
-
-        What is there is not added again; a run counts once, by its id. For the columns of a CSV file see
-        ``registry.ingest.tables``, for trackers ``registry.trackers.places``.
-
-        Args:
-            path: The CSV file; or a file or folder of MLflow, Weights & Biases, Lightning or others.
-            skip_bad: Take the good rows of the file and leave the bad ones; without it, all or none. Runs of
-                a tracker that cannot count are always left out and reported.
-            unregistered: Take results on tasks and of experts that are not registered too. Such tasks have no
-                data: they are never neighbours, but say how experts compare.
-            dry_run: Write nothing, and answer what would be added.
-            rules: For trackers: ``task_from``, ``expert_from``, ``metric``, ``protocol``, ``step``, or
-                ``file``, a TOML file of them; see ``registry.trackers.rules``.
+            name: Name of an expert.
+            alias: The other name, which another expert may have too if it is the same weights.
 
         Returns:
-            How many were new, and a sentence for every cause of rows or runs that were not taken.
+            The expert as it is now.
 
         Raises:
-            InvalidRecordError: If the file is bad, a row is and ``skip_bad`` is not set, a result contradicts
-                another of the same seed, or no run of a tracker can count; every cause is named.
-            InvalidQueryError: If a rule is not of its form, or the file has no use for it.
-            StorageError: If there is no registry.
+            NotFoundError: If there is no such expert.
+            InvalidRecordError: If the word cannot name an expert, or would join experts whose weights or
+                results say that they differ.
         """
-        place, store = Path(str(path).removeprefix("sqlite:///").removeprefix("file:")), self._opened()
-        runs, taken = 0, list[str]()
-        if place.is_dir() or is_recognised(place):
-            checked = make_rules(**rules)
-            read = read_place(place)
-            experts = store.experts()
-            names = Names(store.task_names(), experts, checked.names)
-            plan = plan_results(read, checked, names, unregistered=unregistered)
-            results, problems = plan.results, plan.problems(place)
-            runs, taken = len(read), plan.said(read, {expert.name for expert in experts})
-            failed = not results
-        elif rules:
-            raise InvalidQueryError(f"{place}: rules are for what a tracker wrote; expected {RECOGNISED}")
-        else:
-            check = self._result_check() if not unregistered else lambda result: None
-            results, problems = read_results(place, check)
-            failed = bool(problems) and not skip_bad
-        if failed:
-            raise InvalidRecordError("; ".join(problems))
-        new = new_results(results, store.results()) if dry_run else store.add_results(results)
-        return ImportedResults(new, problems, len(results) - len(new), runs or len(results), taken)
-
-    def results(self, *, task: str | None = None, expert: str | None = None) -> Records[ResultRecord]:
-        """Every result, of one task or expert if asked for.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
-        return Records(self._opened().results(task=task, expert=expert, builtin=self.builtin))
-
-    def measure(
-        self,
-        task: Data,
-        expert: str,
-        *,
-        data: Data | None = None,
-        seed: int = 0,
-        device: str = "auto",
-        record: bool = True,
-        progress: Progress | None = None,
-    ) -> Measurement:
-        """Load an expert, measure its linear-probe accuracy on a registered task, and remember the result.
-
-        Args:
-            task: Name of a task whose data is still where it was registered from. It is not checked to be
-                the same data still. Or data that is not
-                registered, other than by a data spec: it is measured on, and nothing is stored.
-            expert: Name of an expert.
-            data: The data of the task, if it is not where it was registered from, as data that a program held.
-            seed: Seed of the sample and the draws.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            record: Whether to store the result.
-            progress: Called as ``progress(stage, done, total)``.
-
-        Raises:
-            NotFoundError: If there is no such task or expert.
-            IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
-            InvalidRecordError: If the weights are not those that were registered.
-        """
-        if not isinstance(task, str):
-            return self._measure_on(data_spec(task), expert, seed=seed, device=device, progress=progress)
-        registered, expected = self._opened().task(task), self.expert(expert)
-        if data is not None:
-            registered = with_data(registered, data_spec(data))
-        with self._opening("expert", expert, expected.loader):
-            measured = measure_expert(expected.loader, registered, seed=seed, device=device, progress=progress)
-        if expected.weights_hash not in {"", measured.weights_hash}:
-            before, now = expected.weights_hash[:8], measured.weights_hash[:8]
-            raise InvalidRecordError(
-                f"the weights of {expert} are not those that were registered (hash {before}, now {now}): "
-                f"register these under another name (`t2v expert add {expected.loader} --name NAME`)"
-            )
-        if record:
-            self.add_result(
-                f"{registered.name}@{registered.version}",
-                expert,
-                accuracy=measured.accuracy,
-                protocol=measured.protocol,
-                seed=seed,
-                source="t2v result measure",
-            )
-        return Measurement(
-            registered.name, expert, measured.accuracy, measured.deviation, measured.protocol, record
-        )
-
-    def _measure_on(self, data: str, expert: str, **how: Any) -> Measurement:
-        """Measure an expert on data that is not registered."""
-        loader = self.expert(expert).loader
-        with self._opening("expert", expert, loader):
-            measured = measure_on_data(loader, data, **how)
-        return Measurement(
-            data, expert, measured.accuracy, measured.deviation, measured.protocol, recorded=False
-        )
-
-    def _result_check(self) -> Callable[[ResultRecord], None]:
-        """A check that raises ``NotFoundError`` for a result of a task or expert that is not registered."""
         store = self._opened()
-        registered = {"task": store.task_names(), "expert": {expert.name for expert in store.experts()}}
+        checked_name("expert", alias)
+        with store.write_lock():
+            expert = store.expert(name)
+            named = replace(expert, aliases=(*expert.aliases, alias))
+            others = [other for other in store.experts() if other.name != expert.name]
+            results = usable_results(store.experts(), store.results(), store.removed_weights())
+            _, _, before = same_weights([expert, *others], results)
+            _, _, after = same_weights([named, *others], results)
+            if reasons := [reason for reason in after if reason not in before]:
+                raise InvalidRecordError(
+                    f"{alias} cannot be another name of {expert.name}: {reasons[0].partition(':')[0]}; choose "
+                    "another alias, or correct the results first"
+                )
+            if named != expert:
+                store.update_experts([named], alias=alias)
+        return named
 
-        def check(result: ResultRecord) -> None:
-            for kind, names in registered.items():
-                if getattr(result, kind) not in names:
-                    raise NotFoundError(kind, getattr(result, kind), names)
+    def unalias_expert(self, name: str, alias: str) -> ExpertRecord:
+        """Let another name of an expert no longer stand for it.
 
-        return check
+        Raises:
+            NotFoundError: If there is no such expert, or it has no such alias.
+        """
+        store = self._opened()
+        with store.write_lock():
+            expert = store.expert(name)
+            if alias not in expert.aliases:
+                raise NotFoundError("alias", alias, expert.aliases)
+            named = replace(expert, aliases=tuple(other for other in expert.aliases if other != alias))
+            store.update_experts([named], unalias=alias)
+        return named

@@ -13,7 +13,7 @@ from registry.ingest.many import add_rows
 from registry.ingest.prepare import prepare_one, space_record
 from registry.ingest.runs import make_run
 from registry.ingest.translate import make_settings
-from registry.ingest.writer import BATCH, NamedEmbedding, TaskWriter, has_content, write_tasks
+from registry.ingest.writer import BATCH, NamedEmbedding, TaskWriter, has_content, refreshed, write_tasks
 from registry.library.base import RegistryBase
 from registry.names import checked_name
 from registry.notebooks import Records
@@ -46,7 +46,8 @@ class Tasks(RegistryBase):
     ) -> AddedTask:
         """Embed a labelled dataset and remember it.
 
-        The same data with the same settings is written once; changed data or settings make the next version,
+        The same data with the same settings is written once; from another place, or with further tags, it only
+        gets these. Changed data or settings make the next version,
         which keeps the tags of the one before; the same data in another space makes another embedding of the
         same version. If anything fails, nothing was written.
 
@@ -82,14 +83,17 @@ class Tasks(RegistryBase):
         if task and has_content(task, prepared.fingerprint, prepared.settings_key):
             present = self._store.embedding(prepared.space_id, name, task.version)
             if present:
-                return prepared.added(task, present, created=False)
+                task, notes = refreshed(self._store, task, data_spec(data), tags)
+                return prepared.added(task, present, created=False, notes=notes)
         embedding = prepared.embed(progress)
         self._create_with_space(prepared.space_id, prepared.space_record)
         (written,) = write_tasks(self._store, prepared.space_id, [NamedEmbedding(name, tuple(tags), embedding)])
         is_new = written.new != "nothing"  # or another process was first
-        return prepared.added(
-            written.task, written.embedding, created=is_new, fallbacks=embedding.fallbacks if is_new else ()
-        )
+        notes = written.notes
+        if written.new == "version" and task and task.settings == prepared.settings_key:
+            notes = (f"its data is not that of {name}@{task.version}, whose results stay with that version",)
+        fallbacks = embedding.fallbacks if is_new else ()
+        return prepared.added(written.task, written.embedding, created=is_new, fallbacks=fallbacks, notes=notes)
 
     def add_many(
         self,

@@ -1,20 +1,36 @@
 """Experts and results, as the store keeps them."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 from registry.errors import InvalidRecordError
-from registry.records import AuditRecord, ExpertRecord, ResultRecord
+from registry.names import OTHER_DATA
+from registry.records import AuditRecord, ExpertRecord, ResultRecord, utc_now
 from registry.storage import schema
 from registry.storage.audit import audit_lines
 from registry.storage.database import quoted
-from registry.storage.rows import NOT_BUILTIN, REMOVED, StoredRows, among, listed, lookup, refuse_duplicates
+from registry.storage.rows import (
+    NOT_BUILTIN,
+    PRESENT,
+    REMOVED,
+    StoredRows,
+    among,
+    listed,
+    lookup,
+    refuse_duplicates,
+)
 
 SAME_MEASUREMENT = 0.005
 """Values of one seed that differ by less, as they do between machines, are one measurement."""
+
+NEVER_READ = "never-read-"
+"""Start of what stands for the hash of weights that were never read, once their expert is removed: its results
+are told by it from those of another expert that gets the name."""
 
 
 class StoredExperts(StoredRows):
@@ -65,15 +81,43 @@ class StoredExperts(StoredRows):
         return [experts[name] for name in sorted(experts)]
 
     def expert(self, name: str) -> ExpertRecord:
-        """The expert of a name; ``NotFoundError`` if there is none."""
-        return lookup("expert", name, {expert.name: expert for expert in self.experts()})
+        """The expert of a name, or of an alias that no other has; ``NotFoundError`` if there is none."""
+        experts = self.experts()
+        aliases = {alias: expert for expert in experts for alias in expert.aliases}
+        return lookup("expert", name, aliases | {expert.name: expert for expert in experts})
+
+    def removed_weights(self) -> set[tuple[str, str]]:
+        """Names and hashes of the experts that were removed."""
+        rows = self.database.read("experts", columns=["name", "weights_hash"], where=REMOVED)
+        return set(zip(rows["name"].to_pylist(), rows["weights_hash"].to_pylist(), strict=True))
+
+    def hold_weights(self, hashes: Mapping[str, str]) -> None:
+        """Remember the hashes of weights that were read for the first time, by name of the expert."""
+        with self.write_lock():
+            unread = [expert for expert in self.experts() if expert.name in hashes and not expert.weights_hash]
+            self.update_experts([replace(expert, weights_hash=hashes[expert.name]) for expert in unread])
 
     def remove_expert(self, name: str) -> None:
-        """Hide an expert; results of it stay."""
+        """Hide an expert; results of it stay, and are not those of another expert that gets its name."""
         with self.write_lock():
-            self.expert(name)
-            self._note("expert.remove", [name])
-            self._mark_removed("experts", name)
+            expert = self.expert(name)
+            self._note("expert.remove", [expert.name])
+            self.retire_expert(expert)
+
+    def retire_expert(self, expert: ExpertRecord) -> None:
+        """Hide the row of an expert, without a line in the audit; its results keep its weights."""
+        removed_at = utc_now()
+        digest = hashlib.blake2b(f"{expert.name} {removed_at}".encode(), digest_size=8).hexdigest()
+        weights = expert.weights_hash or NEVER_READ + digest
+        self._set_weights(expert.name, "", weights)
+        where = f"name = {quoted(expert.name)} and {PRESENT}"
+        self._update("experts", where, {"removed_at": removed_at, "weights_hash": weights})
+
+    def _set_weights(self, expert: str, before: str, weights: str) -> None:
+        """Replace the hash of weights in the results of an expert that have another."""
+        where = f"expert = {quoted(expert)} and weights_hash = {quoted(before)}"
+        if len(self.database.read("results", columns=["expert"], where=where)):
+            self._update("results", where, {"weights_hash": weights})
 
     def restore_expert(self, name: str) -> None:
         """Show the expert of a name that was removed last; ``DuplicateError`` if another has the name now."""
@@ -81,10 +125,14 @@ class StoredExperts(StoredRows):
             removed = self._records(ExpertRecord, "experts", REMOVED)
             lookup("removed expert", name, {expert.name: expert for expert in removed})
             refuse_duplicates("expert", [name], {expert.name for expert in self.experts()})
-            last = max(expert.removed_at for expert in removed if expert.name == name)
+            last = max((one for one in removed if one.name == name), key=attrgetter("removed_at"))
             self._note("expert.restore", [name])
-            where = f"name = {quoted(name)} and removed_at = {quoted(last)}"
-            self.database.commit("experts", lambda table: table.update(where=where, values={"removed_at": ""}))
+            where = f"name = {quoted(name)} and removed_at = {quoted(last.removed_at)}"
+            unread = last.weights_hash.startswith(NEVER_READ)
+            values = {"removed_at": "", "weights_hash": "" if unread else last.weights_hash}
+            self._update("experts", where, values)
+            if unread:
+                self._set_weights(name, last.weights_hash, "")
 
     def purge_expert(self, name: str) -> None:
         """Delete an expert, hidden or not, and the results of it for good."""
@@ -99,8 +147,11 @@ class StoredExperts(StoredRows):
     def add_results(self, results: Sequence[ResultRecord]) -> list[ResultRecord]:
         """Append measured scores, all or none; what is there already is not written again.
 
+        One that does not say of which version of its task or of which weights it is, is of the latest version
+        and of the weights of the expert as they are registered.
+
         Returns:
-            Those that were new, in order.
+            Those that were new, in order, as they were written.
 
         Raises:
             InvalidRecordError: If one contradicts another that was measured in the very same way.
@@ -109,11 +160,27 @@ class StoredExperts(StoredRows):
             return []
         with self.write_lock():
             where = among("task", {result.task for result in results})
-            new = new_results(results, self._records(ResultRecord, "results", where))
+            new = new_results(results, self._records(ResultRecord, "results", where), self._completer(results))
             if new:
                 self.database.append("audit", _audit_of(new))
                 self.database.append("results", new)
         return new
+
+    def _completer(self, results: Sequence[ResultRecord]) -> Callable[[ResultRecord], ResultRecord]:
+        """What completes a result by the latest version of its task, and the weights of its expert."""
+        some = among("name", {result.task for result in results})
+        rows = self.database.read("tasks", columns=["name", "version"], where=f"{PRESENT} and {some or 'true'}")
+        keys = sorted(zip(rows["name"].to_pylist(), rows["version"].to_pylist(), strict=True))
+        latest, weights = dict(keys), {expert.name: expert.weights_hash for expert in self.experts()}
+
+        def complete(result: ResultRecord) -> ResultRecord:
+            return replace(
+                result,
+                task_version=result.task_version or latest.get(result.task, 0),
+                weights_hash=result.weights_hash or weights.get(result.expert, ""),
+            )
+
+        return complete
 
     def results(
         self, *, task: str | None = None, expert: str | None = None, builtin: bool = True
@@ -126,20 +193,28 @@ class StoredExperts(StoredRows):
         return sorted(self._records(ResultRecord, "results", " and ".join(conditions)), key=order)
 
 
-def new_results(results: Sequence[ResultRecord], present: Sequence[ResultRecord]) -> list[ResultRecord]:
-    """Those of some results that are not present, each once.
+def new_results(
+    results: Sequence[ResultRecord],
+    present: Sequence[ResultRecord],
+    complete: Callable[[ResultRecord], ResultRecord] = lambda result: result,
+) -> list[ResultRecord]:
+    """Those of some results that are not present, each once, completed by what they do not say.
 
     Raises:
         InvalidRecordError: If two were measured in the same way with the same seed, and have other values.
     """
-    kept = {result.same_as for result in present}
+    kept = defaultdict[Any, list[ResultRecord]](list)
+    for result in present:
+        kept[result.same_as].append(result)
     measured = {_seeded(result): result for result in present if _seeded(result)}
     new = []
     for result in results:
-        seeded = _seeded(result)
-        other = measured.get(seeded) if seeded else None
-        if result.same_as in kept:
+        others = kept[result.same_as]
+        if (others and result.run_id) or _is_among(result, others):
             continue
+        completed = complete(result)
+        seeded = _seeded(completed)
+        other = measured.get(seeded) if seeded else None
         if other is not None and abs(other.accuracy - result.accuracy) >= SAME_MEASUREMENT:
             raise InvalidRecordError(
                 f"result of {result.expert} on {result.task}: {result.metric} {result.accuracy:g} contradicts "
@@ -147,10 +222,10 @@ def new_results(results: Sequence[ResultRecord], present: Sequence[ResultRecord]
                 f"({result.seed}); give another seed, or the id of the run that measured it"
             )
         if other is None:
-            new.append(result)
-            kept.add(result.same_as)
+            new.append(completed)
+            others.append(completed)
             if seeded:
-                measured[seeded] = result
+                measured[seeded] = completed
     return new
 
 
@@ -163,9 +238,18 @@ def _audit_of(results: Sequence[ResultRecord]) -> list[AuditRecord]:
     ]
 
 
+def _is_among(result: ResultRecord, others: Iterable[ResultRecord]) -> bool:
+    """Whether one of some results may be of the same data and weights, as far as both say of which they are."""
+    return any(
+        len({one.task_version, result.task_version} - {0}) < 2
+        and len({one.weights_hash, result.weights_hash} - {""}) < 2
+        for one in others
+    )
+
+
 def _seeded(result: ResultRecord) -> tuple[object, ...]:
     """What decides the value of a result, if a seed is given and no run is named; empty otherwise."""
-    if result.seed is None or result.run_id:
+    if result.seed is None or result.run_id or result.task_version == OTHER_DATA:
         return ()
     how = result.metric, result.protocol, result.seed, result.task_version, result.weights_hash
     return result.task, result.expert, *how

@@ -76,12 +76,27 @@ class StoredRows:
         ]
         self.database.append("audit", lines)
 
+    def pin_results(self, versions: Mapping[str, int]) -> None:
+        """Make results that name no version of their task those of a version, by name of the task.
+
+        That comes before a task gets another version or is removed: what was measured stays with its data.
+        """
+        if not versions:
+            return
+        some = among("task", versions)
+        rows = self.database.read("results", columns=["task"], where=f"task_version = 0 and {some or 'true'}")
+        for task in sorted(versions.keys() & set(rows["task"].to_pylist())):
+            unsaid = f"task = {quoted(task)} and task_version = 0"
+            self._update("results", unsaid, {"task_version": versions[task]})
+
     def _records(self, record_type: type[Record], name: str, where: str = "") -> list[Record]:
         return schema.from_arrow(record_type, self.database.read(name, where=where))
 
     def _mark_removed(self, name: str, of_name: str) -> None:
-        where, removed_at = f"name = {quoted(of_name)} and {PRESENT}", utc_now()
-        self.database.commit(name, lambda table: table.update(where=where, values={"removed_at": removed_at}))
+        self._update(name, f"name = {quoted(of_name)} and {PRESENT}", {"removed_at": utc_now()})
+
+    def _update(self, name: str, where: str, values: Mapping[str, Any]) -> None:
+        self.database.commit(name, lambda table: table.update(where=where, values=values))
 
     def _delete(self, name: str, where: str) -> None:
         self.database.commit(name, lambda table: table.delete(where))

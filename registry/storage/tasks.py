@@ -68,6 +68,7 @@ class StoredTasks(StoredEmbeddings):
             where = among("name", {task.name for task, _ in entries})
             registered = {f"{name}@{version}" for name, version in self._task_keys(where)}
             refuse_duplicates("task", keys, registered)
+            self.pin_results(self._latest_versions({task.name for task, _ in entries if task.version > 1}))
             self._remove_embeddings({(task.name, task.version) for task, _ in entries})
             self.database.append(schema.embeddings_table_name(space_id), embeddings)
             self._note("task.add", keys, space=space_id)
@@ -175,10 +176,11 @@ class StoredTasks(StoredEmbeddings):
         return versions
 
     def remove_task(self, name: str) -> None:
-        """Hide all versions of a task; their rows stay, and so do results on it."""
+        """Hide all versions of a task; their rows stay, and so do results, which are of these versions only."""
         with self.write_lock():
-            self._some_versions(name)
+            versions = self._some_versions(name)
             self._note("task.remove", [name])
+            self.pin_results({name: versions[-1].version})
             self._mark_removed("tasks", name)
 
     def restore_task(self, name: str) -> None:
@@ -206,6 +208,18 @@ class StoredTasks(StoredEmbeddings):
             self._remove_embeddings(keys)
             self._drop_caches()
             self._delete("tasks", f"name = {quoted(name)}")
+
+    def _latest_versions(self, names: Collection[str]) -> dict[str, int]:
+        """The latest version of each task of a name, of those that are not removed."""
+        keys = sorted(self._task_keys(f"{PRESENT} and {among('name', names) or 'true'}")) if names else []
+        return {name: version for name, version in keys if name in names}
+
+    def move_tasks(self, tasks: Sequence[TaskRecord], data: str) -> None:
+        """Let versions of tasks be read from another place."""
+        with self.write_lock():
+            keys = [f"{task.name}@{task.version}" for task in tasks]
+            self._note("task.move", keys, data=data)
+            self.update_tasks([replace(task, data=data) for task in tasks])
 
     def set_tags(self, name: str, tags: Sequence[str]) -> None:
         """Replace the tags of all versions of a task."""

@@ -269,6 +269,7 @@ class NewResult(Body):
     source: str = Field("", max_length=MAX_TEXT, examples=["table 3 of our report"])
     run_id: str = Field("", max_length=200, examples=["8f3a"])
     lower_is_better: bool | None = Field(None, examples=[None])
+    anyway: bool = Field(False, description="Mark it where data or weights are not what was registered.")
 
 
 class TagChange(Body):
@@ -276,6 +277,12 @@ class TagChange(Body):
 
     add: list[Word] = Field(default_factory=list, max_length=100, examples=[["grey"]])
     remove: list[Word] = Field(default_factory=list, max_length=100, examples=[["draft"]])
+
+
+class NewPlace(Body):
+    """Where the data of a task is now."""
+
+    data: str = Field(min_length=1, max_length=4096, examples=["/data/flowers"])
 
 
 class NewAlias(Body):

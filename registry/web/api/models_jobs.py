@@ -59,6 +59,7 @@ class JobOptions(Body):
     toys: bool | None = Field(None, description="Whether the small networks that ship are recommended too.")
     published: bool | None = Field(None, description="Whether published results count as evidence.")
     download: bool | None = Field(None, description="Whether trials may fetch weights.")
+    anyway: bool | None = Field(None, description="Go on where data or weights are not what was registered.")
     max_samples: int | None = Field(None, ge=2, le=10**9)
     seed: int | None = Field(None, ge=0, lt=2**32)
     split: str | None = Field(None, max_length=200)

@@ -22,6 +22,7 @@ from registry.web.api.routes import (
     new_router,
     paged,
 )
+from registry.web.uploads.roots import allowed_path
 
 router = new_router("tasks")
 Sort = Annotated[str, Query(pattern=f"^({'|'.join(SORTS)})$", description="Column to sort by.")]
@@ -136,6 +137,15 @@ def change_tags(name: models.TaskName, change: models.TagChange, registry: Regis
     return answered(
         models.Task, documents.of_task(registry.tag_task(name, add=change.add, remove=change.remove))
     )
+
+
+@router.post("/tasks/{name}/move", dependencies=[WRITES, JSON])
+def move_task(
+    name: models.TaskReference, place: models.NewPlace, request: Request, registry: Registry
+) -> models.Task:
+    """Read the data of a task from where it is now, on this server, if it is the same; `t2v task move`."""
+    path = allowed_path(place.data, request.app.state.settings.roots)
+    return answered(models.Task, documents.of_task(registry.move_task(name, str(path))))
 
 
 @router.delete("/tasks/{name}", dependencies=[WRITES], status_code=204)

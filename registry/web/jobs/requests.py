@@ -28,6 +28,7 @@ RECOMMEND_OPTIONS = frozenset(
         "toys",
         "published",
         "download",
+        "anyway",
         "probe",
     }
 )

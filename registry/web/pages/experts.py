@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from registry.caching import LastAnswers
 from registry.core import TaskRegistry
+from registry.names import OTHER_DATA
 from registry.records import ExpertRecord, ResultRecord
 from registry.web.pages.listings import page_of, sort_rows
 from registry.web.pages.templating import render, render_if_missing, scored
@@ -93,12 +94,15 @@ def results(
         registry.task(task)  # raises an error with close matches
     if expert:
         registry.expert(expert)
-    rows = results_of(registry, request.app.state.kept)
+    kept: LastAnswers = request.app.state.kept
+    rows = results_of(registry, kept)
     matching = [row for row in rows if task in {"", row.task} and expert in {"", row.expert}]
     sort = sort or ("accuracy" if task else "created_at" if expert else "task")
     descending = order == "down" if order else sort != "task"
     listing = page_of(sort_rows(matching, RESULT_COLUMNS, sort, descending=descending), page)
+    weights = kept.get(("weights", registry.version()), lambda: _weights(registry))
     shown = {"task": task, "expert": expert, "sort": sort, "descending": descending, "listing": listing}
+    shown["marks"] = [_mark(row, weights) for row in listing.rows]
     return render(request, "results.html", {**shown, "any": bool(rows)})
 
 
@@ -108,11 +112,25 @@ def results_of(registry: TaskRegistry, kept: LastAnswers) -> Sequence[ResultReco
     return answer
 
 
+def _weights(registry: TaskRegistry) -> dict[str, str]:
+    """Hashes of the weights of experts, as far as they were read."""
+    return {expert.name: expert.weights_hash for expert in registry.experts() if expert.weights_hash}
+
+
+def _mark(result: ResultRecord, weights: Mapping[str, str]) -> str:
+    """What a result is of, where that is not the latest version of its task and the weights of its expert."""
+    data = {OTHER_DATA: "other data", 0: ""}.get(result.task_version, f"version {result.task_version}")
+    registered = weights.get(result.expert, result.weights_hash)
+    is_other = bool(result.weights_hash) and result.weights_hash != registered
+    return ", ".join(filter(None, (data, "other weights" if is_other else "")))
+
+
 def _with_results(registry: TaskRegistry) -> list[tuple[ExpertRecord, int, float | None]]:
     """Experts with the number and the mean of their results."""
     scores = defaultdict(list)
     for result in registry.results():
-        scores[result.expert].append(scored(result))
+        if result.task_version != OTHER_DATA:
+            scores[result.expert].append(scored(result))
     return [
         (record, len(scores[record.name]), fmean(scores[record.name]) if scores[record.name] else None)
         for record in registry.experts()
@@ -126,16 +144,16 @@ def _matches(record: ExpertRecord, search: str) -> bool:
 
 
 def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
-    """Results of an expert that beat those of all others on that task, by metric and protocol."""
-    others: dict[tuple[str, str, str], float] = {}
-    for result in results:
+    """Results of an expert that beat those of all others on that task, by version, metric and protocol."""
+    key = attrgetter("task", "task_version", "metric", "protocol")
+    counting = [result for result in results if result.task_version != OTHER_DATA]
+    others: dict[Any, float] = {}
+    for result in counting:
         if result.expert != name:
-            key = (result.task, result.metric, result.protocol)
-            others[key] = max(others.get(key, 0.0), scored(result))
+            others[key(result)] = max(others.get(key(result), 0.0), scored(result))
     leading = [
         result
-        for result in results
-        if result.expert == name
-        and scored(result) > others.get((result.task, result.metric, result.protocol), math.inf)
+        for result in counting
+        if result.expert == name and scored(result) > others.get(key(result), math.inf)
     ]
     return sorted(leading, key=scored, reverse=True)

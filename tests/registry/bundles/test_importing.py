@@ -13,9 +13,11 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_true_space
 from exportable import SPACE0, SPACE1, add, content, exported, imported, make_source
 from forgery import Forgery
+from small_stores import insert
 
 from registry.bundles import format as bundle_format
 from registry.errors import BundleError, ConflictError, InvalidQueryError, StorageError
+from registry.names import OTHER_DATA
 from registry.storage import schema
 from registry.storage.database import Database
 from registry.storage.store import Store
@@ -98,8 +100,45 @@ def test_results_are_of_the_versions_that_their_data_has_here(source, ours, tmp_
     assert {it.task_version for it in results if it.protocol != "full"} == {4}  # said of no version: the latest
     versions = {(it.task_version, it.accuracy) for it in results if it.protocol == "full"}
     assert versions == {(1, 0.9), (3, 0.1)}
-    assert {it.task_version for it in ours.results(task="cars")} == {0}
+    assert {it.task_version for it in ours.results(task="cars")} == {1}
     assert imported(tmp_path / "results.t2v", ours.uri, "take").results == 0
+
+
+@pytest.mark.parametrize("policy", ["fail", "keep", "take"])
+def test_results_of_versions_and_weights_that_did_not_come_are_of_none_here(source, tmp_path, policy):
+    source.remove_task("flowers")
+    add(source, "flowers", 3, fingerprint="other")
+    source.remove_expert("vit.tiny")
+    source.add_experts([make_expert("vit.tiny", num_params=3)])
+    source.add_results([make_result("flowers", "vit.tiny", 0.3)])
+    exported(source, tmp_path / "later.t2v")
+    ours = Store.create(tmp_path / "here")
+    ours.add_space(make_true_space())
+    add(ours, "flowers", fingerprint="of another team")
+    imported(tmp_path / "later.t2v", ours.uri, policy)
+    of_flowers = {(it.accuracy, it.task_version) for it in ours.results(task="flowers")}
+    assert of_flowers == {(0.9, OTHER_DATA), (0.8, OTHER_DATA), (0.3, 3)}
+    assert [(it.task, it.accuracy) for it in ours.results(expert="vit.tiny")] == [("flowers", 0.3)]
+    assert imported(tmp_path / "later.t2v", ours.uri, policy).results == 0
+
+
+def test_results_stay_with_weights_that_others_replace(source, ours, tmp_path):
+    retired = make_expert("vit.tiny", loader="here.pt", weights_hash="1")
+    ours.update_experts([retired])
+    insert(ours, "results", [make_result("flowers", "vit.tiny", 0.9, protocol="full")])  # of the latest, once
+    source.update_experts([make_expert("vit.tiny", loader="there.pt", weights_hash="2")])
+    source.add_results([make_result("flowers", "vit.tiny", 0.1, task_version=1, protocol="full")])
+    exported(source, tmp_path / "other.t2v")
+    with pytest.raises(ConflictError, match=r"expert vit\.tiny has another loader here"):
+        imported(tmp_path / "other.t2v", ours.uri)
+    imported(tmp_path / "other.t2v", ours.uri, "take")
+    results = [it for it in ours.results(expert="vit.tiny") if it.protocol == "full"]
+    assert {(it.accuracy, it.task_version, it.weights_hash) for it in results} == {(0.9, 2, "1"), (0.1, 3, "2")}
+    assert ours.expert("vit.tiny").weights_hash == "2"
+    source.update_experts([make_expert("vit.tiny", loader="there.pt", weights_hash="3")])
+    exported(source, tmp_path / "other.t2v")
+    with pytest.raises(ConflictError, match=r"expert vit\.tiny has another hash of its weights here"):
+        imported(tmp_path / "other.t2v", ours.uri)
 
 
 def test_what_was_removed_here_is_a_conflict(source, theirs):

@@ -43,6 +43,7 @@ def test_task_add_embeds_once_and_says_when_it_did_nothing(empty, images):
         "class_sizes",
         "taken",
         "passed_over",
+        "notes",
     ]
     assert (first["task"], first["version"], first["created"]) == ("images", 1, True)
     assert (first["num_samples_used"], first["skipped_files"]) == (10, 0)

@@ -21,7 +21,7 @@ def accept(result):
     """Take every result."""
 
 
-EXPECTED = "task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better]"
+EXPECTED = "task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better,task_version]"
 
 
 def write(path, text):

@@ -211,11 +211,15 @@ def test_a_place_that_can_be_no_registry_is_refused_before_the_work(tmp_path, im
 def test_the_same_again_writes_nothing(registry):
     before = versions(registry)
     [(space, stored)] = registry.embeddings_of("digits")
-    again = registry.add_task("digits", DIGITS, max_samples=50, tags=["other"])
+    again = registry.add_task("digits", DIGITS, max_samples=50, tags=["grey"])
     assert versions(registry) == before
     assert (again.version, again.created, again.space) == (1, False, space.space_id)
     assert (again.norm, again.num_samples_used, again.seconds) == (stored.norm, 50, stored.seconds)
-    assert registry.task("digits").tags == ("grey",)
+    assert again.notes == ()
+    assert registry.add_task("digits", DIGITS, max_samples=50, tags=["other"]).notes == (
+        "it got the tags other",
+    )
+    assert registry.task("digits").tags == ("grey", "other")
 
 
 def test_other_settings_make_the_next_version_with_the_same_tags(registry):
