@@ -160,6 +160,10 @@ def _without_bad(
             f"class {printable(few[0])!r} has one sample; every class needs at least two, or is left out with "
             "--skip-bad",
         )
+    if not reading.skip_bad:
+        return held
+    if few and len(few) == len(held):
+        raise DataError(spec, f"holds no class folder of at least two {kind}")
     if bad := sorted([*empty, *few]):
         notes.taken.append(f"class folder{'s' * (len(bad) > 1)} {', '.join(map(repr, bad))} left out as bad")
     notes.leave_out("in a bad class folder", len(few))

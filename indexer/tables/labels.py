@@ -282,7 +282,7 @@ def _are_cut(cell: str, numbers: Sequence[float]) -> bool:
     """Whether a whole number in a cell has no float of its own."""
     texts = [text.strip() for text in cell.split(SEPARATOR)]
     return any(
-        text.lstrip("+-").isdecimal() and int(text) != number
+        text.lstrip("+-").isdecimal() and math.isfinite(number) and int(text) != number
         for text, number in zip(texts, numbers, strict=True)
     )
 
