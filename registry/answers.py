@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from registry.notebooks import Card, html_table, to_pandas
+from registry.notebooks import Card, Printed, html_table, to_pandas
 
 if TYPE_CHECKING:
-    from registry.notebooks import DataFrame
+    from registry.notebooks import DataFrame, Records
     from registry.records import ResultRecord
 
 
@@ -106,6 +106,29 @@ class Query:
     version: int
     space: str
     taken: tuple[str, ...] = ()
+
+
+class Nearest(Printed, tuple[Query, "Records[Neighbor]"]):
+    """What was asked, and its neighbours; a pair that is printed as the command line prints it.
+
+    Attributes:
+        distance: Name of the distance.
+    """
+
+    distance: str
+
+    def __new__(cls, query: Query, neighbors: "Records[Neighbor]", distance: str) -> Self:
+        """The pair, and the distance."""
+        self = super().__new__(cls, (query, neighbors))
+        self.distance = distance
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """What it is made of again, so that it survives a process boundary."""
+        return *self, self.distance
+
+    def _repr_html_(self) -> str:
+        return self[1]._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -221,7 +244,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Printed):
     """The answer of *recommend*: ranked experts, baselines by name, caveats, what was tried, and the verdict.
 
     Every accuracy is one of ``metric`` by ``protocol``.

@@ -6,6 +6,9 @@ registry.nearest("flowers", k=5)
 registry.recommend("./new-photos", max_params=30_000_000)
 """
 
+from typing import Any
+
+from registry import notebooks
 from registry.library.advice import Advice
 from registry.library.care import Care
 from registry.library.experts import Experts
@@ -23,3 +26,12 @@ class TaskRegistry(Experts, Results, Questions, Advice, Maps, Care):
             this package.
         builtin: Whether starter content is part of lists and answers.
     """
+
+
+def _text_of(answer: Any) -> str:
+    from registry.faces.printing import text_of  # only where an answer is printed
+
+    return text_of(answer)
+
+
+notebooks.printed_by(_text_of)

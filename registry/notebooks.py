@@ -4,7 +4,8 @@ A row is a record. A record within a record becomes columns of its own, ``found.
 ``interval_low`` and ``interval_high``. A notebook is shown the first ``ROWS_SHOWN`` rows, long cells shortened.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
@@ -49,7 +50,26 @@ class Records(list[Record]):
         return html_table([row_of(record) for record in shown], more=len(self) - len(shown))
 
 
-class Card:
+_printers: list[Callable[[Any], str]] = []
+
+
+def printed_by(text_of: Callable[[Any], str]) -> None:
+    """Let ``print`` show answers by this function; it is in another room, which flat files know nothing of."""
+    _printers[:] = [text_of]
+
+
+class Printed:
+    """An answer that ``print`` shows as the command line prints it, if anybody has said how."""
+
+    def __str__(self) -> str:
+        """As the command line prints it; else its fields."""
+        for text_of in _printers:
+            with contextlib.suppress(LookupError):  # of a class that is not printed
+                return text_of(self)
+        return repr(self)
+
+
+class Card(Printed):
     """A dataclass that a notebook shows as a table of its fields, and that becomes a DataFrame of one row."""
 
     def to_pandas(self) -> "DataFrame":

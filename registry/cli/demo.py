@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registry.answers import Recommendation
-from registry.cli import show_answers, show_records
-from registry.cli.show_answers import Compared
 from registry.core import TaskRegistry
-from registry.faces import terminal
+from registry.faces import show_answers, show_records, terminal
+from registry.faces.show_answers import Compared
 
 PHOTOS = ("cats_dogs", "natural_images", "ants_bees")  # no toy was trained on any of them
 TASK, DATA = "digits", "sklearn:digits"

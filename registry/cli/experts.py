@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import show_answers, show_records
 from registry.cli.completion import expert_names, files, task_names
 from registry.cli.options import (
     device_option,
@@ -14,7 +13,7 @@ from registry.cli.options import (
     purge_option,
     seed_option,
 )
-from registry.faces import documents, terminal
+from registry.faces import documents, show_answers, show_records, terminal
 from registry.names import OTHER_DATA
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import show_answers, show_maps
+from registry.cli import show_maps
 from registry.cli.completion import files, task_names_or_files
 from registry.cli.options import (
     CommaList,
@@ -23,7 +23,7 @@ from registry.cli.options import (
     shard_options,
     theme_option,
 )
-from registry.faces import documents, terminal
+from registry.faces import documents, show_answers, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

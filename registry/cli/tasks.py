@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli import show_care, show_records
+from registry.cli import show_care
 from registry.cli.completion import files, task_names
 from registry.cli.options import (
     embedding_options,
@@ -14,7 +14,7 @@ from registry.cli.options import (
     purge_option,
     shard_options,
 )
-from registry.faces import documents, terminal
+from registry.faces import documents, show_records, terminal
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

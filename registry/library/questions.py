@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Unpack
 
-from registry.answers import Neighbor, Query
+from registry.answers import Nearest
 from registry.distances import get_distance
 from registry.index.neighbors import check_k
 from registry.ingest.data import data_spec
@@ -30,7 +30,7 @@ class Questions(RegistryBase):
         probe: str | None = None,
         progress: Progress | None = None,
         **options: Unpack[DataOptions],
-    ) -> tuple[Query, Records[Neighbor]]:
+    ) -> Nearest:
         """The registered tasks that are most like a task.
 
         Args:
@@ -59,7 +59,7 @@ class Questions(RegistryBase):
         query = self._asked(query)
         view = self._view([query], probe, where)
         (point,) = self._locate([query], view, options, progress)
-        return point.query, Records(view.nearest(point, k=k, distance=name))
+        return Nearest(point.query, Records(view.nearest(point, k=k, distance=name)), name)
 
     @heals_index
     def distance(

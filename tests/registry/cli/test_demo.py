@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from registry.answers import Baseline, Evidence, Query, Recommendation, RecommendedExpert
 from registry.cli import demo
 from registry.cli.demo import picks, run_demo
-from registry.cli.show_answers import Compared
+from registry.faces.show_answers import Compared
 
 REAL = "tf_efficientnet_lite0.in1k"
 PHOTOS = demo.PHOTOS[:1]  # `scripts/demo.sh` shows all

@@ -10,7 +10,7 @@ from command_lines import answer, ok
 from registry import TaskRegistry
 from registry.answers import Trial, TrialScores
 from registry.cli.options import Duration
-from registry.cli.show_answers import show_trial
+from registry.faces.show_answers import show_trial
 
 EXPERTS = ("resnet14w32.cifar10", "resnet14w32.mnist")
 

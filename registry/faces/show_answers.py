@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.show_records import classes, reached, used_of
+from registry.faces.show_records import classes, reached, used_of
 from registry.faces.terminal import card, message, say, table, tell_reading, warn
 from registry.names import OTHER_DATA
 from registry.wording import GROUPS, SURENESS, left_out, share, short, size
