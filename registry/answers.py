@@ -117,16 +117,6 @@ class Nearest(Printed, tuple[Query, "Records[Neighbor]"]):
 
     distance: str
 
-    def __new__(cls, query: Query, neighbors: "Records[Neighbor]", distance: str) -> Self:
-        """The pair, and the distance."""
-        self = super().__new__(cls, (query, neighbors))
-        self.distance = distance
-        return self
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        """What it is made of again, so that it survives a process boundary."""
-        return *self, self.distance
-
     def _repr_html_(self) -> str:
         return self[1]._repr_html_()
 

@@ -59,7 +59,9 @@ class Questions(RegistryBase):
         query = self._asked(query)
         view = self._view([query], probe, where)
         (point,) = self._locate([query], view, options, progress)
-        return Nearest(point.query, Records(view.nearest(point, k=k, distance=name)), name)
+        answer = Nearest((point.query, Records(view.nearest(point, k=k, distance=name))))
+        answer.distance = name
+        return answer
 
     @heals_index
     def distance(
