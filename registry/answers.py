@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from registry.notebooks import Card, Printed, html_table, to_pandas
 
 if TYPE_CHECKING:
-    from registry.notebooks import DataFrame, Records
+    from registry.notebooks import DataFrame
     from registry.records import ResultRecord
 
 
@@ -106,19 +106,6 @@ class Query:
     version: int
     space: str
     taken: tuple[str, ...] = ()
-
-
-class Nearest(Printed, tuple[Query, "Records[Neighbor]"]):
-    """What was asked, and its neighbours; a pair that is printed as the command line prints it.
-
-    Attributes:
-        distance: Name of the distance.
-    """
-
-    distance: str
-
-    def _repr_html_(self) -> str:
-        return self[1]._repr_html_()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from registry.notebooks import Card, Records
+from registry.answers import Neighbor, Query
+from registry.notebooks import Card, Printed, Records
 from registry.records import AuditRecord, Kind, TaskRecord
 
 SORTS = ("name", "kind", "num_classes", "num_samples", "created_at", "version")
@@ -191,3 +192,16 @@ class TaskHistory:
     task: str
     versions: tuple[TaskRecord, ...]
     audit: tuple[AuditRecord, ...]
+
+
+class Nearest(Printed, tuple[Query, Records[Neighbor]]):
+    """What was asked, and its neighbours; a pair that is printed as the command line prints it.
+
+    Attributes:
+        distance: Name of the distance.
+    """
+
+    distance: str
+
+    def _repr_html_(self) -> str:
+        return self[1]._repr_html_()

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-from registry.answers import ImportedExperts, Measurement, Nearest, Recommendation
+from registry.answers import ImportedExperts, Measurement, Recommendation
 from registry.faces import show_answers, show_records
-from registry.task_answers import AddedMany, AddedTask
+from registry.task_answers import AddedMany, AddedTask, Nearest
 
 PRINTERS: dict[type, Callable[[Any], None]] = {
     AddedMany: show_records.show_many,

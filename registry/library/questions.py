@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Unpack
 
-from registry.answers import Nearest
 from registry.distances import get_distance
 from registry.index.neighbors import check_k
 from registry.ingest.data import data_spec
@@ -11,6 +10,7 @@ from registry.library.base import RegistryBase, heals_index
 from registry.notebooks import Records
 from registry.options import DEFAULT_DISTANCE, Data, DataOptions, OneOptions, Progress
 from registry.records import SpaceRecord
+from registry.task_answers import Nearest
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
