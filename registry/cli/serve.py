@@ -135,10 +135,15 @@ def _run(settings: "ServeSettings", *, is_new: bool) -> None:
 
 def _log_to_stderr() -> None:
     """Log a line for each request and for each problem; the token is in none."""
-    handler = logging.StreamHandler(sys.stderr)
+    from registry.web.http.connections import FewProblems
+
+    handler, few = logging.StreamHandler(sys.stderr), FewProblems()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, level in (("t2v.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+    levels = {"t2v.serve": logging.INFO, "uvicorn.error": logging.WARNING, "asyncio": logging.WARNING}
+    for name, level in levels.items():
         logger = logging.getLogger(name)
+        if name != "t2v.serve":
+            logger.addFilter(few)
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False

@@ -9,6 +9,7 @@ import uvicorn
 
 from registry.errors import StorageError
 from registry.web.app import create_app
+from registry.web.http.connections import Connections
 from registry.web.http.settings import ServeSettings
 from registry.web.jobs.jobs import Jobs
 from registry.web.pages.pages import warm
@@ -47,8 +48,11 @@ class Serving:
         Args:
             grace_seconds: How long answers that have begun may take to finish.
         """
+        connections = Connections.within_file_limit()
         config = uvicorn.Config(
             self._app,
+            http=connections.protocol,  # type: ignore[arg-type]  # what makes one, in place of its class
+            backlog=connections.burst,
             log_config=None,
             access_log=False,
             server_header=False,

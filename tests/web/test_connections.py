@@ -1,0 +1,83 @@
+"""Connections that send nothing, or a byte now and then, keep nobody else from an answer."""
+
+import resource
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+from markdown_pages import ROOT
+
+START = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv.pop(1)),) * 2)\n"
+START += "from registry.cli.main import main; main()"
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Port and log of a server that may have 256 files."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log, place = tmp_path / "log", str(tmp_path / "registry")
+    run = [sys.executable, "-W", "ignore", "-c", START, "256", "--registry", place]
+    subprocess.run([*run, "init", "--empty"], check=True, cwd=ROOT, capture_output=True)
+    with log.open("w") as file:
+        process = subprocess.Popen([*run, "serve", "--port", str(port)], stderr=file, cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while "Serving" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    yield port, log
+    process.terminate()
+    process.wait(20)
+
+
+def seconds_of_an_answer(port):
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"GET /api/v1/version HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    return time.monotonic() - started
+
+
+def beset(server, idle, slow, rounds):
+    port, log = server
+    seconds_of_an_answer(port)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, idle + slow + 200)), hard))
+    with ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(idle + slow)
+        ]
+        for client in held[idle:]:
+            client.sendall(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n")
+        seconds = []
+        for _ in range(rounds):
+            for client in held[idle:]:
+                try:
+                    client.sendall(b"x")
+                except OSError:  # it had to make room
+                    continue
+            seconds.append(seconds_of_an_answer(port))
+    assert log.stat().st_size < 2**20
+    return max(seconds)
+
+
+def test_idle_and_slow_connections_stop_no_answer(server):
+    assert beset(server, 300, 60, rounds=3) < 5
+
+
+@pytest.mark.slow
+def test_thousands_of_idle_and_slow_connections_stop_no_answer(server):
+    assert beset(server, 2000, 200, rounds=20) < 2
+
+
+@pytest.mark.slow
+def test_a_connection_that_says_nothing_is_closed(server):
+    port, _ = server
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(b"GET / HT")
+        started = time.monotonic()
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        assert 8 < time.monotonic() - started < 16
