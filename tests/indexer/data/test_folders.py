@@ -39,10 +39,10 @@ def test_folder_passes_over_other_files(tmp_path):
 
 def test_folder_names_sort_like_the_whole_path(tmp_path):
     """ "a-b/" comes before "a/" in order of path, though "a" comes before "a-b" in order of class."""
-    dataset = listed(write_folder(tmp_path, {"a": 1, "a-b": 1}))
+    dataset = listed(write_folder(tmp_path, {"a": 2, "a-b": 2}))
     assert dataset.class_names == ("a", "a-b")
-    assert dataset.names == ["a-b/000.png", "a/000.png"]
-    assert dataset.labels.tolist() == [1, 0]
+    assert dataset.names == ["a-b/000.png", "a-b/001.png", "a/000.png", "a/001.png"]
+    assert dataset.labels.tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("split", "count"), [(None, 9), ("train", 9), ("test", 5), ("TEST", 5)])
