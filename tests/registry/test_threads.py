@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from registry.caching import one_thread
@@ -21,6 +22,7 @@ def test_all_pools_have_one_thread_inside_and_what_they_had_outside():
         assert num_threads() == before
 
 
+@pytest.mark.slow
 def test_a_library_that_is_loaded_after_the_first_use_is_limited_too():
     code = (
         "import numpy\n"

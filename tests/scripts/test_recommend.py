@@ -84,6 +84,7 @@ def test_figures_that_are_not_defined_are_left_out_of_means():
     assert summary["static"]["tau_w"] is None
 
 
+@pytest.mark.slow
 def test_without_shared_files_the_toys_are_judged_and_the_rest_is_said_to_be_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_recommend, "SHARED", tmp_path)
     out = tmp_path / "figures.json"

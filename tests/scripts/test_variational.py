@@ -16,6 +16,7 @@ from indexer.fisher.estimate import fisher_information
 from indexer.fisher.parameters import find_filters
 from indexer.heads.heads import LinearHead
 
+pytestmark = pytest.mark.slow
 Batches = list[tuple[Tensor, Tensor]]
 
 

@@ -240,6 +240,7 @@ def test_a_worker_outlives_what_it_cannot_keep(client, jobs_here, monkeypatch):
     assert finished(client, second)["state"] == "done"
 
 
+@pytest.mark.slow
 def test_jobs_survive_a_kill_of_the_server_or_say_that_they_did_not(served, uri):
     """Then the next one is interrupted, which ends what runs and its readers. Last of the server's tests."""
     server, client, folder = served

@@ -59,6 +59,7 @@ def operations(client):
     return [operation.ok() for operation in schema.get_all_operations()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode, ids=lambda mode: mode.value)
 def test_every_operation_passes_every_check(operations, mode):
     """Statuses, headers and bodies are as the document says; what is wrong is refused; no 5xx."""

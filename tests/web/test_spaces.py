@@ -37,7 +37,9 @@ def page_at(client, url: str, status: int = 200) -> Page:
     return page
 
 
-@pytest.mark.parametrize(("name", "near"), [("ants", "bees"), ("cats", "dogs")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("ants", "bees"), pytest.param("cats", "dogs", marks=pytest.mark.slow)]
+)
 def test_a_task_is_compared_in_its_own_space(client, name, near):
     assert f"/tasks/{near}" in page_at(client, f"/tasks/{name}").links()
     assert f"/tasks/{near}" in page_at(client, f"/map?task={name}").links()

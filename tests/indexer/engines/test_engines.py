@@ -81,6 +81,7 @@ def test_threads_are_as_before_afterwards():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_processes_outlive_work_that_kills_them_and_give_the_same_bytes(tmp_path):
     """One pool for it all, as starting processes takes seconds."""
     once, always = Dying(str(tmp_path / "once"), 1), Dying(str(tmp_path / "always"), 99)

@@ -28,6 +28,7 @@ def test_score_of_huge_logits_is_finite():
     assert (found.accuracy, found.loss) == (0.5, 1e4)
 
 
+@pytest.mark.slow
 def test_thousand_classes_of_two_samples_are_scored_on_one_of_each():
     features, labels = many_classes(1000, 64)
     score = held_out_score(features, labels, 0)

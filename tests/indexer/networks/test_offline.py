@@ -170,6 +170,7 @@ print(json.dumps([ours, theirs]))
 """
 
 
+@pytest.mark.slow
 def test_caches_are_where_the_libraries_have_them():
     """The hub reads the environment when it is imported, so all are asked in a fresh process."""
     command = [sys.executable, "-c", COMPARE_CACHES, str(Path.home()), json.dumps(ENVIRONMENTS)]

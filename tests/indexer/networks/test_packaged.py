@@ -63,6 +63,7 @@ def test_packaged_network_loads_whole_and_is_deterministic(name):
     assert load_network(name).weights_hash == network.weights_hash
 
 
+@pytest.mark.slow
 @needs_lite0
 def test_packaged_network_tells_imagenet_classes_apart(shared):
     """Photos of 64 pixels, which it was never shown so small: a third of them right, of 1,000 classes."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from indexer.networks.torchvision import datasets, models  # before torchvision itself: this is its door
@@ -33,6 +34,7 @@ def test_networks_are_built_and_compiled_operators_work_where_they_load():
     assert not extension._has_ops() or ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() == [1]
 
 
+@pytest.mark.slow
 def test_operators_that_exist_are_left_alone():
     code = (
         f"{WORKING_OPERATORS}\n"

@@ -332,7 +332,9 @@ def comes_back(source, tmp_path, count):
     return restored
 
 
-@pytest.mark.parametrize("count", [0, 1, 4095, 4097, 20_000])
+@pytest.mark.parametrize(
+    "count", [0, 1, 4097, *(pytest.param(more, marks=pytest.mark.slow) for more in (4095, 20_000))]
+)
 def test_results_of_any_number_come_back_row_for_row(source, tmp_path, count):
     comes_back(source, tmp_path, count)
 
@@ -343,6 +345,7 @@ def test_a_million_results_come_back_row_for_row(source, tmp_path):
     comes_back(source, tmp_path, 1_000_000)
 
 
+@pytest.mark.slow
 def test_what_no_import_would_take_is_not_exported(source, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_format, "BOMB_FROM_BYTES", 2**20)
     for number in range(40):

@@ -247,7 +247,7 @@ def end_at(monkeypatch, number):
 @pytest.mark.parametrize(
     ("policy", "every"),
     [
-        ("take", 29),
+        pytest.param("take", 29, marks=pytest.mark.slow),
         pytest.param("take", 11, marks=pytest.mark.slow),
         pytest.param("fail", 7, marks=pytest.mark.slow),
     ],

@@ -254,6 +254,7 @@ def test_options_of_reading_are_refused_where_nothing_is_read(folder, words, say
         TaskRegistry(folder).nearest("one", seed=0)
 
 
+@pytest.mark.slow
 def test_another_estimator_makes_another_space_and_the_default_one_goes_on_answering(tmp_path, data):
     registry = TaskRegistry(tmp_path / "spaces")
     registry.init(empty=True)

@@ -230,6 +230,7 @@ def test_a_machine_that_can_keep_nothing_answers_all_the_same(uri, cache, tmp_pa
     check(uri, TaskRegistry(uri), ["t00"])
 
 
+@pytest.mark.slow
 def test_credentials_are_kept_nowhere(uri, cache):
     """Neither in the store, nor in caches, nor in what is printed."""
     answers(TaskRegistry(uri), ["t00", "t01"])

@@ -441,6 +441,7 @@ tests.assert_rows_are_those_of_the_table(tests.cache_of(store).refresh(), store)
 """
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_make_one_index(store):
     command = [sys.executable, "-c", BUILDER, str(Path(__file__).parent), store.uri]
     started = [

@@ -198,7 +198,7 @@ def act_and_ask(folder, seed, num_tasks, num_steps):
 
 @pytest.mark.parametrize(
     ("seed", "num_tasks"),
-    [(0, 0), (1, 20), (2, 45)],
+    [pytest.param(0, 0, marks=pytest.mark.slow), (1, 20), pytest.param(2, 45, marks=pytest.mark.slow)],
     ids=["from_empty", "grows_into_the_index", "index"],
 )
 def test_answers_are_those_of_the_tables_whatever_others_write(tmp_path, indexed, seed, num_tasks):
@@ -371,6 +371,7 @@ def test_what_another_process_acknowledged_is_in_the_next_answer(tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_threads_ask_while_another_adds(tmp_path, indexed):
     """Each sees at least what was acknowledged before it asked, and no name twice."""
     store = create(tmp_path / "registry", 25)

@@ -199,7 +199,9 @@ def refused(operation):
     return True
 
 
-@pytest.mark.parametrize("leave", [0, 3 * 2**12, 12 * 2**12])
+@pytest.mark.parametrize(
+    "leave", [0, *(pytest.param(leave, marks=pytest.mark.slow) for leave in (3 * 2**12, 12 * 2**12))]
+)
 def test_a_full_disk_loses_nothing_and_doubles_nothing(disk, leave):
     folder, ballast = disk / "registry", disk / "ballast"
     store = Store.create(folder, lambda new: new.add_space(make_space()))

@@ -227,6 +227,7 @@ def indexed(monkeypatch):
     monkeypatch.setattr(neighbors, "EXACT_BELOW", INDEXED_FROM)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_never_makes_an_answer_wrong(tmp_path, indexed):
     tried, refused, faults = try_damages(tmp_path, 16)
     assert faults == []
@@ -262,6 +263,7 @@ def test_a_version_that_a_killed_writer_did_not_list_stands_for_the_ones_before(
         Store(tmp_path).experts()
 
 
+@pytest.mark.slow
 def test_what_lancedb_had_not_finished_is_not_missed(tmp_path):
     store = Store.create(tmp_path)
     unfinished = tmp_path / "experts.lance" / "_versions" / ".tmpAbCdEf"

@@ -272,6 +272,7 @@ def test_results_of_one_seed_must_agree(store):
     assert len(store.results()) == 3
 
 
+@pytest.mark.slow
 def test_the_rest_client_of_lancedb_runs_only_when_something_of_it_is_asked_for(tmp_path):
     code = (
         "import sys\n"

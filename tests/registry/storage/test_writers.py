@@ -82,6 +82,7 @@ def test_threads_that_add_the_same_names_store_each_once(store):
     assert store.verify() == []
 
 
+@pytest.mark.slow
 def test_fork_is_fine_before_the_first_use_and_refused_after(store):
     add(store, "flowers")
     script = """
