@@ -75,7 +75,7 @@ def _forget(registry: TaskRegistry, path: Path) -> None:
     of_same_images = {task.name for name in PHOTOS for task in registry.tasks(where=f"tags = 'images.{name}'")}
     for name in sorted({*PHOTOS, *of_same_images}):
         registry.remove_task(name, purge=True)
-    registry.import_bundle(path)
+    registry.import_bundle(path, on_conflict="take")
 
 
 def picks(task: str, answer: Recommendation, measured: Mapping[str, float]) -> list[Compared]:

@@ -106,6 +106,8 @@ def among(column: str, values: Collection[str]) -> str:
     """Condition that a column is one of some texts; none where all rows are read as fast."""
     if len(values) > LONGEST_LIST:
         return ""
+    if not values:
+        return "false"
     return f"{column} in ({', '.join(map(quoted, sorted(values)))})"
 
 

@@ -50,7 +50,12 @@ def test_every_field_of_every_record_refuses_other_types_and_numbers_that_are_no
 OUT_OF_RANGE = [
     (make_task, "version", MAX_VERSION + 1, f"task flowers: version must be at most {MAX_VERSION}"),
     (make_task, "num_samples", -5, "task flowers: num_samples must be at least 1, got -5"),
-    (make_result, "task_version", -1, "result of resnet18.tv_in1k on flowers: task_version must be at least 0"),
+    (
+        make_result,
+        "task_version",
+        -2,
+        "result of resnet18.tv_in1k on flowers: task_version must be at least -1",
+    ),
     (make_embedding, "num_samples_used", 1, "embedding of task flowers: num_samples_used must be at least 2"),
     (make_embedding, "head_accuracy", 1.01, "embedding of task flowers: head_accuracy must be at most 1"),
     (make_embedding, "seconds", -1.0, "embedding of task flowers: seconds must be at least 0"),

@@ -334,7 +334,8 @@ def test_a_job_whose_process_dies_says_so(client, monkeypatch):
     while job_id not in jobs._runs:
         time.sleep(0.005)
     process_id = jobs._runs[job_id].process_id
-    environment = Path(f"/proc/{process_id}/environ").read_bytes()
+    while not (environment := Path(f"/proc/{process_id}/environ").read_bytes()):
+        time.sleep(0.005)  # it is empty while the program is being started
     assert b"PATH=" in environment
     assert TOKEN.encode() not in environment
     os.kill(process_id, signal.SIGKILL)

@@ -21,6 +21,7 @@ WRITES = [
     ("PATCH", "/api/v1/tasks/images", {"add": ["new"]}),
     ("DELETE", "/api/v1/tasks/images", None),
     ("POST", "/api/v1/tasks/images/restore", None),
+    ("POST", "/api/v1/tasks/images/move", {"path": "elsewhere"}),
     ("POST", "/api/v1/tasks/images/aliases", {"alias": "best"}),
     ("DELETE", "/api/v1/tasks/images/aliases/best", None),
     ("DELETE", "/api/v1/experts/a.b", None),

@@ -153,7 +153,7 @@ def test_load_skips_files_that_are_gone_by_then(tmp_path, monkeypatch):
         (root / "dog" / "004.png").unlink()
         return chosen
 
-    monkeypatch.setattr("indexer.data.samples.draw", draw_and_lose)
+    monkeypatch.setattr("indexer.data.sampling.draw", draw_and_lose)
     assert sample_of(root).description.skipped_files == ("dog/004.png",)
 
 

@@ -38,7 +38,8 @@ def test_tar_class_is_the_folder_of_the_file(tmp_path):
 def test_tar_passes_over_unsafe_and_other_members(tmp_path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
-        add_member(archive, "cat/0.png", b"good")
+        for name in ("cat/0.png", "cat/00.png"):
+            add_member(archive, name, b"good")
         for name in ("../cat/1.png", "cat/../../dog/2.png", "/cat/3.png", "//cat/4.png"):
             add_member(archive, name, b"unsafe")
         for name in ("cat/._5.png", ".x/cat/6.png"):
@@ -51,7 +52,7 @@ def test_tar_passes_over_unsafe_and_other_members(tmp_path):
             member = tarfile.TarInfo(f"cat/1{number}.png")
             member.type, member.linkname = kind, "/etc/passwd"
             archive.addfile(member)
-    assert listed(path).names == ["cat/0.png"]
+    assert listed(path).names == ["cat/0.png", "cat/00.png"]
 
 
 def test_tar_member_written_again_replaces_the_first(tmp_path):
@@ -64,10 +65,10 @@ def test_tar_member_written_again_replaces_the_first(tmp_path):
 
 
 def test_tar_split_is_chosen(tmp_path):
-    members = dict.fromkeys(["d/train/cat/1.png", "d/train/dog/2.png", "d/Test/cat/3.png"], b"")
-    spec = str(write_tar(tmp_path / "a.tar", members))
-    assert listed(spec).names == ["cat/1.png", "dog/2.png"]
-    assert listed(spec, split="test").names == ["cat/3.png"]
+    names = ["train/cat/1", "train/cat/2", "train/dog/3", "train/dog/4", "Test/cat/5", "Test/cat/6"]
+    spec = str(write_tar(tmp_path / "a.tar", {f"d/{name}.png": b"" for name in names}))
+    assert listed(spec).names == ["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"]
+    assert listed(spec, split="test").names == ["cat/5.png", "cat/6.png"]
 
 
 def test_tar_without_images(tmp_path):

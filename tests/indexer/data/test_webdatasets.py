@@ -79,7 +79,10 @@ def test_splits_of_class_folders_hold_over_all_tars(tmp_path: Path):
 
 
 def test_sidecars_in_class_folders_are_passed_over(tmp_path: Path):
-    path = write_tar(tmp_path / "a.tar", {"cat/1.png": b"1", "cat/1.json": b"{}", "dog/2.png": b"2"})
+    path = write_tar(
+        tmp_path / "a.tar",
+        {"cat/1.png": b"1", "cat/2.png": b"3", "cat/1.json": b"{}", "dog/2.png": b"2", "dog/3.png": b"4"},
+    )
     assert listed(path).class_names == ("cat", "dog")
 
 

@@ -1,15 +1,18 @@
 """What came from elsewhere is inert: no module is imported and no file opened before somebody trusts it."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 from builders import make_expert, make_result, make_true_space
 from click.testing import CliRunner
-from exportable import SPACE0, add
+from exportable import SETTINGS, SPACE0, add
 from forgery import Forgery
 from PIL import Image
 
+from indexer.data.samples import fingerprint_dataset
+from indexer.records import EmbeddingSettings
 from registry import TaskRegistry
 from registry.cli.main import main
 from registry.errors import BundleError, InvalidQueryError, NotFoundError, RegistryError, UntrustedError
@@ -49,7 +52,10 @@ def imported(folder, loader):
     TaskRegistry(theirs.uri).export(folder / "theirs.t2v")
     ours = TaskRegistry(folder / "ours", builtin=False)
     ours.import_bundle(folder / "theirs.t2v")
-    add(Store(ours.uri), "mine", data=str(folder / "data"))
+    data = str(folder / "data")
+    fingerprint = fingerprint_dataset(data, EmbeddingSettings(max_samples=json.loads(SETTINGS)["max_samples"]))
+    classes = {"num_classes": 2, "class_names": ("a", "b"), "num_samples": 12}
+    add(Store(ours.uri), "mine", data=data, fingerprint=fingerprint, **classes)
     return ours
 
 

@@ -92,7 +92,7 @@ def test_embed_says_that_the_vectors_are_gone(embedded, images):
 
 def test_nearest_of_data_finds_its_own_task(embedded, images):
     document = answer(embedded, "nearest", images)
-    assert document["query"] | {"space": ""} == {"task": str(images), "version": 0, "space": ""}
+    assert document["query"] | {"space": ""} == {"task": str(images), "version": 0, "space": "", "taken": []}
     assert [(row["task"], row["distance"]) for row in document["neighbors"]] == [
         ("images", pytest.approx(0, abs=1e-6))
     ]

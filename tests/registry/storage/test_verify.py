@@ -159,7 +159,7 @@ def damage_duplicate_expert(store):
 
 
 def damage_duplicate_result(store):
-    insert(store, "results", [make_result("kept", "m.x")])
+    insert(store, "results", store.results(task="kept", expert="m.x")[:1])
 
 
 def damage_duplicate_space(store):
