@@ -103,7 +103,9 @@ class UnknownNameError(IndexerError, LookupError):
         self.kind = kind
         self.name = name
         self.known = sorted(known)
-        close = difflib.get_close_matches(name, self.known, n=3)
+        begun = [one for one in self.known if name and one.lower().startswith(name.lower())]
+        alike = difflib.get_close_matches(name, self.known, n=3)
+        close = list(dict.fromkeys([*begun, *alike]))[:3]
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(self.known[:8])}"
         super().__init__(f"no {kind} is named {name!r}; {hint}")
 

@@ -198,6 +198,7 @@ class Verdict:
         why: One sentence.
         next: Experts whose measurement would settle most.
         left_out: How many experts each limit removed.
+        compared: How many experts were compared; with one, ``confidence`` says nothing.
     """
 
     take: str
@@ -210,6 +211,7 @@ class Verdict:
     why: str
     next: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    compared: int = 0
 
 
 @dataclass(frozen=True)

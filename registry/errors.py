@@ -124,7 +124,9 @@ class NotFoundError(RegistryError, LookupError):
         self.kind = kind
         self.name = name
         self.known = sorted(known)
-        self.close = close = difflib.get_close_matches(name, self.known, n=3)
+        begun = [one for one in self.known if name and one.lower().startswith(name.lower())]
+        alike = difflib.get_close_matches(name, self.known, n=3)
+        self.close = close = list(dict.fromkeys([*begun, *alike]))[:3]
         listing, adding = COMMANDS.get(kind, ("", ""))
         if close:
             hint = f"did you mean {' or '.join(close)}?"

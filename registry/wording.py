@@ -48,6 +48,13 @@ SURENESS = {
 """How sure it is that nothing much better was passed over; ``registry.recommend.verdict`` has the chances."""
 
 
+def sureness(confidence: str, compared: int) -> str:
+    """The confidence of a verdict in words; of a single expert there is none."""
+    if compared == 1:
+        return "none: there is no other to compare it with"
+    return SURENESS[confidence]
+
+
 def printable(text: str) -> str:
     """The text with control characters, which file names may hold, spelled out; terminals obey them."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -312,7 +312,9 @@ def open_tables(
         raise DataError(spec, f"no table says what the images show: {'; '.join(problems)}")
     table, listing = read[0]
     entries = list(listing.scan())
-    notes.taken.append(f"labels of the images from {table.path(root)}")
+    others = sorted({split for split in images.splits if kinds and split_kind(split) not in (None, wanted)})
+    of = f" of split {wanted!r}, and not {', '.join(map(repr, others))}," if others else ""
+    notes.taken.append(f"labels of the images{of} from {table.path(root)}")
     meant = [count for split, count in images.splits.items() if not kinds or split_kind(split) == wanted]
     notes.leave_out("not in the table", sum(meant) - len(entries))
     notes.take_back(reason_of(PurePosixPath(table.name).suffix.lower()))

@@ -165,7 +165,7 @@ def _without_bad(
     if few and len(few) == len(held):
         raise DataError(spec, f"holds no class folder of at least two {kind}")
     if bad := sorted([*empty, *few]):
-        notes.taken.append(f"class folder{'s' * (len(bad) > 1)} {', '.join(map(repr, bad))} left out as bad")
+        notes.taken.append(f"class folders but {', '.join(map(repr, bad))}, left out as bad")
     notes.leave_out("in a bad class folder", len(few))
     return [place for place in held if not place[0] or place[0][0] not in few]
 

@@ -72,6 +72,10 @@ def open_object(spec: str, reading: Reading) -> Listing:
     ):
         return _open_pair(spec, *data, reading)
     if isinstance(data, Mapping):
+        images = [name for name, column in data.items() if _is_array(column) and len(column.shape) > 2]
+        if len(images) == 1 and len(data) == 2:
+            (label,) = data.keys() - images
+            return _open_pair(spec, data[images[0]], data[label], reading)
         return _open_columns(spec, {str(name): _plain(column) for name, column in data.items()}, reading)
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise DataError(spec, f"is {type(data).__name__}, which is no data that can be indexed; {EXPECTED}")

@@ -1,5 +1,6 @@
 """The commands that care for a registry: init, verify, optimize, history, export, import, trust."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,12 @@ def import_file(
         terminal.message(f"Added {renumbered}.")
     if summary.tagged:
         terminal.message(f"Added tags or aliases to {summary.tagged} versions that were here.")
-    terminal.message(f"Imported {path}: {_counts(summary)}.")
+    made = (
+        "; the registry is new, without the starter content, which `t2v init` before an import adds"
+        if summary.created
+        else ""
+    )
+    terminal.message(f"Imported {path}: {_counts(summary)}{made}.")
 
 
 @click.command()
@@ -257,4 +263,6 @@ def _counts(summary: Any) -> str:
         "results": "results",
         "audit_lines": "lines of history",
     }
-    return ", ".join(f"{getattr(summary, name)} {words}" for name, words in kinds.items())
+    counts = {words: getattr(summary, name) for name, words in kinds.items()}
+    one = {words: re.sub(r"^(\w+)s\b", r"\1", words) for words in kinds.values()}
+    return ", ".join(f"{count} {one[words] if count == 1 else words}" for words, count in counts.items())

@@ -211,7 +211,16 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
     """
     added = registry.add_result(task, expert, **values)
     of = "other data than that of " if added.task_version == OTHER_DATA else ""
-    terminal.message(f"Added the result of {expert} on {of}{task}.")
+    same = [
+        one
+        for one in registry.results(task=added.task, expert=added.expert)
+        if (one.metric, one.protocol, one.task_version) == (added.metric, added.protocol, added.task_version)
+    ]
+    if added not in same:
+        terminal.message(f"The result of {expert} on {of}{task} was there already: nothing was written.")
+        return
+    more = f"; of the {len(same)} by its metric and protocol the mean counts" if len(same) > 1 else ""
+    terminal.message(f"Added the result of {expert} on {of}{task}{more}.")
 
 
 @result.command("import")
@@ -260,7 +269,8 @@ def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_jso
         terminal.message(sentence)
     terminal.warn(problems)
     counted = f"{count} {'result' if count == 1 else 'results'}"
-    there = f"; {imported.present} were there already" if imported.present else ""
+    were = "was" if imported.present == 1 else "were"
+    there = f"; {imported.present} {were} there already" if imported.present else ""
     if as_json:
         keys = ("results", "present", "runs", "taken")
         said = {"added": 0 if dry_run else count, "problems": problems}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from registry.faces.show_records import classes, reached, used_of
 from registry.faces.terminal import card, message, say, table, tell_reading, warn
 from registry.names import OTHER_DATA
-from registry.wording import GROUPS, SURENESS, left_out, share, short, size
+from registry.wording import GROUPS, left_out, share, short, size, sureness
 
 NUM_TIES_SHOWN = 5
 VERDICT_WIDTH = 62
@@ -168,6 +168,8 @@ def show_recommendation(answer: "Recommendation") -> None:
     say()
     say("Load the first:")
     say(f"  {answer.recommendations[0].load}")
+    if answer.verdict and answer.verdict.compared == 1 and set(answer.verdict.left_out) <= {"toys"}:
+        message("Next: t2v expert import torchvision adds experts to compare it with; nothing is downloaded")
 
 
 def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
@@ -176,8 +178,9 @@ def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
     shown = {
         "why": verdict.why,
         "expected": f"{share(verdict.expected)} [{low:.2f}-{high:.2f}], {verdict.protocol}",
-        "confidence": SURENESS[verdict.confidence],
-        "as good": ", ".join(verdict.ties[:NUM_TIES_SHOWN]) + _more(len(verdict.ties) - NUM_TIES_SHOWN),
+        "confidence": sureness(verdict.confidence, verdict.compared),
+        "as good": ", ".join(verdict.ties[:NUM_TIES_SHOWN])
+        + " and more" * (len(verdict.ties) > NUM_TIES_SHOWN),
         "cheapest": verdict.cheapest if verdict.ties else "",
         "measure next": ", ".join(verdict.next),
         "left out": ", ".join(left_out(limit, count) for limit, count in verdict.left_out.items()),
@@ -191,10 +194,6 @@ def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
 def _in_lines(text: str) -> list[str]:
     """A text in lines of a card; no word and no name is broken."""
     return textwrap.wrap(text, VERDICT_WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count > 0 else ""
 
 
 def show_trial(trial: "Trial") -> None:

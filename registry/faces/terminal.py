@@ -52,7 +52,7 @@ def tell_reading(taken: Sequence[str], passed_over: Mapping[str, int]) -> None:
     if taken:
         message(f"Read {'; '.join(taken)}.")
     if passed_over:
-        message(f"Passed over {counted(passed_over)}.")
+        message(f"Passed over: {counted(passed_over)}.")
 
 
 @contextmanager

@@ -75,8 +75,8 @@ class Results(Identity):
             weights_hash=self._check_weights(record, None, anyway=anyway),
             run_id=run_id,
         )
-        store.add_results([result])
-        return result
+        new = store.add_results([result])
+        return new[0] if new else result
 
     def import_results(
         self,

@@ -85,6 +85,7 @@ def make_verdict(
         why=_reason(experts, prediction, order, counts, len(tied)),
         next=tuple(experts[place].name for place in _next(prediction, first, tied)),
         left_out={name: count for name, count in (left_out or {}).items() if count},
+        compared=len(experts),
     )
 
 
@@ -129,7 +130,9 @@ def _reason(
     """Why the first is taken, in one sentence."""
     first, num_measured = order[0], int(np.isfinite(prediction.measured).sum())
     name = experts[first].name
-    if np.isfinite(prediction.measured[first]):
+    if len(experts) == 1:
+        said = f"{name} is the only expert that was compared"
+    elif np.isfinite(prediction.measured[first]):
         said = f"{name} was measured on this task"
         if num_measured > 1:
             said = f"{name} is the best of {num_measured} that were measured on this task"
@@ -137,7 +140,7 @@ def _reason(
         results = "one result" if counts[first] == 1 else f"{counts[first]} results"
         said = f"{name} promises most, by {results} of its own on other tasks"
     else:
-        said = f"{name} promises most, by its size, its source and its architecture: no result of it is there"
+        said = f"{name} promises most, by its size, its source and its architecture, for it has no results"
     if num_ties:
         others = "one other" if num_ties == 1 else f"{num_ties} others"
         said += f"; {others} cannot be told from it"

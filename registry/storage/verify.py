@@ -279,7 +279,8 @@ class _Check:
                     registered |= DATASETS.keys()
                 counts = Counter(self._tables[name][column].to_pylist())
                 for missing in sorted(counts.keys() - registered):
-                    message = f"{counts[missing]} rows name the {column} {missing!r}, which is not registered"
+                    rows = "1 row names" if counts[missing] == 1 else f"{counts[missing]} rows name"
+                    message = f"{rows} the {column} {missing!r}, which is not registered"
                     self._report("dangling", name, message, repaired=False)
 
     def _rows(self, name: str, columns: list[str]) -> dict[int, tuple[Any, ...]]:

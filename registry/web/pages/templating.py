@@ -17,7 +17,7 @@ from registry.records import ResultRecord
 from registry.task_answers import NO_VERSION
 from registry.web.pages import drawings
 from registry.web.pages.listings import link
-from registry.wording import GROUPS, KINDS, STAGES, SURENESS, left_out, share, short, size
+from registry.wording import GROUPS, KINDS, STAGES, left_out, share, short, size, sureness
 
 FOLDER = Path(__file__).parents[1]
 STATIC = FOLDER / "static"
@@ -99,7 +99,7 @@ def _environment() -> Environment:
         bar=drawings.bar,
         interval=drawings.interval,
         stages=STAGES,
-        sureness=SURENESS,
+        sureness=sureness,
         left_out=left_out,
         score=scored,
     )

@@ -194,7 +194,7 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object], str, int, str]] =
         {"skip_bad": True},
         "cat dog",
         6,
-        "class folder 'bird' left out as bad",
+        "class folders but 'bird', left out as bad",
     ),
     "texts": ({"good/*.txt": "fine", "bad/*.txt": "no"}, {}, "bad good", 6, ""),
     "flat with labels.csv": (
@@ -209,7 +209,7 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object], str, int, str]] =
         {},
         "boxer pug",
         6,
-        "labels of the images from labels.csv",
+        "labels of the images of split 'train', and not 'test', from labels.csv",
     ),
     "flat with a table elsewhere": (
         {**FLAT, "data/legend.csv": rows("user.id,image,emotion", "628,{n}.jpg,{label}", "anger", "joy")},
@@ -227,7 +227,7 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object], str, int, str]] =
         {"split": "test"},
         "cat dog",
         6,
-        "labels of the images from test.csv",
+        "labels of the images of split 'test', and not 'train', from test.csv",
     ),
     "Hugging Face metadata.csv": (
         {**FLAT, "images/metadata.csv": rows("file_name,label", "{n}.jpg,{label}", "cat", "dog")},
@@ -248,7 +248,7 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object], str, int, str]] =
         {},
         "cat dog",
         6,
-        "labels of the images from metadata.jsonl",
+        "labels of the images of split 'train', and not 'test', from metadata.jsonl",
     ),
     "Roboflow _classes.csv": (
         {
@@ -264,7 +264,7 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object], str, int, str]] =
         {},
         "ball bat",
         6,
-        "labels of the images from train/_classes.csv",
+        "labels of the images of split 'train', and not 'valid', from train/_classes.csv",
     ),
     "Roboflow _annotations.csv": (
         {
@@ -490,7 +490,7 @@ def test_task_add_says_what_was_read_and_what_comes_next(tmp_path):
     assert done.exit_code == 0, done.output
     assert "  classes:        2 (COVID 3, Normal 3)\n" in done.stdout
     assert "Read 'masks' as masks of the images beside, left out.\n" in done.stderr
-    assert "Passed over 6 mask, 3 not an image (.heic).\n" in done.stderr
+    assert "Passed over: 6 mask, 3 not an image (.heic).\n" in done.stderr
     assert "Warning: more than a tenth of the files were passed over: 3 not an image (.heic)\n" in done.stderr
     assert done.stderr.endswith("Next: t2v recommend scans\n")
     near = CliRunner().invoke(main, ["--registry", str(tmp_path / "r"), "nearest", str(root), "-k", "1"])

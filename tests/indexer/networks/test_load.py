@@ -78,7 +78,7 @@ def test_file_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        ("resnet18", "no network is named 'resnet18'; known are resnet18.IMAGENET1K_V1"),
+        ("resnet18", "no network is named 'resnet18'; did you mean resnet18.IMAGENET1K_V1?"),
         (
             "resnet18.IMAGENET1K",
             "no network is named 'resnet18.IMAGENET1K'; did you mean resnet18.IMAGENET1K_V1?",

@@ -33,6 +33,12 @@ def test_export_and_import_tell_what_they_did(run, tmp_path):
     expected = "0 versions of tasks, 0 embeddings, 0 experts, 0 results, 0 lines of history"
     assert (again.stdout, again.stderr) == ("", f"Imported {path}: {expected}.\n")
     assert "Wrote" in run("source", "export", path, "--where", "num_classes > 10", "--no-experts").stderr
+    run("source", "export", path, "--task", "birds")
+    new = run("new", "import", path).stderr
+    assert ": 1 version of tasks, 1 embedding, " in new
+    assert new.endswith(
+        "; the registry is new, without the starter content, which `t2v init` before an import adds.\n"
+    )
 
 
 def test_conflicts_are_told_in_one_sentence_and_resolved(run, tmp_path):

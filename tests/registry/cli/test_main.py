@@ -90,6 +90,7 @@ def test_recommend_is_the_contract(folder):
         "why",
         "next",
         "left_out",
+        "compared",
     ]
     assert (document["metric"], document["protocol"]) == ("accuracy", "unspecified")
     first = document["recommendations"][0]

@@ -144,6 +144,13 @@ def test_results_are_added_and_imported(small, tmp_path):
         small, "result", "add", "birds", EXPERT, "--accuracy", 0.5, "--protocol", "full", "--source", "me"
     )
     assert done.stderr == f"Added the result of {EXPERT} on birds.\n"
+    added = ("result", "add", "birds", EXPERT, "--protocol", "full", "--accuracy")
+    assert (
+        ok(small, *added, 0.5).stderr
+        == f"The result of {EXPERT} on birds was there already: nothing was written.\n"
+    )
+    both = "; of the 2 by its metric and protocol the mean counts"
+    assert ok(small, *added, 0.6).stderr == f"Added the result of {EXPERT} on birds{both}.\n"
     table = tmp_path / "results.csv"
     table.write_text(f"task,expert,accuracy\ntrees,{EXPERT},0.25\ntrees,{EXPERT},2\n")
     refused = t2v(small, "result", "import", table)
@@ -155,6 +162,7 @@ def test_results_are_added_and_imported(small, tmp_path):
     found = answer(small, "result", "list")
     assert [(row["task"], row["accuracy"], row["protocol"], row["source"]) for row in found] == [
         ("birds", 0.5, "full", "me"),
+        ("birds", 0.6, "full", ""),
         ("birds", 0.9, "unspecified", ""),
         ("trees", 0.7, "unspecified", ""),
         ("trees", 0.25, "unspecified", ""),

@@ -70,6 +70,7 @@ def forms(images: np.ndarray, folder: Path) -> dict[str, object]:
         "tensors": (channels_first, torch.from_numpy(LABELS)),
         "list of images": (pictures, labels),
         "columns": {"image": list(images), "label": labels},
+        "columns of arrays": {"images": images, "labels": LABELS},
         "pairs of paths": list(zip(paths, labels, strict=True)),
         "pairs of images": list(zip(pictures, labels, strict=True)),
         "frame of paths": pandas.DataFrame({"filename": map(str, paths), "class": labels}),

@@ -14,6 +14,7 @@ from registry.distances import cosine_distances, pairwise
 from registry.recommend.levels import TaskFacts
 from registry.recommend.recommend import Answer, Asking, answer
 from registry.recommend.results import TaskDistances
+from registry.wording import sureness
 
 STARTER = Path(__file__).resolve().parents[3] / "registry" / "builtin"
 PROBE = "linear_probe_20shot"
@@ -176,6 +177,13 @@ def test_verdict_says_what_is_as_good_what_is_cheapest_and_what_to_measure():
     assert verdict.next[0] == verdict.take  # it was never measured
     assert verdict.confidence == "low"
     assert verdict.why.endswith(".")
+
+
+def test_a_single_expert_is_said_to_be_compared_with_none():
+    verdict = answer(Asking("x"), CATALOGUE[:1], [], tasks={}).verdict
+    assert verdict is not None
+    assert (verdict.compared, verdict.why) == (1, f"{verdict.take} is the only expert that was compared.")
+    assert sureness(verdict.confidence, verdict.compared) == "none: there is no other to compare it with"
 
 
 def test_no_expert_is_a_sentence():

@@ -381,7 +381,7 @@ def test_verify_warns_of_names_that_nothing_has(store):
     assert store.verify(repair=True) == [
         Problem("dangling", "results", "2 rows name the task 'birds', which is not registered"),
         Problem("dangling", "results", "2 rows name the expert 'o.x', which is not registered"),
-        Problem("dangling", "experts", "1 rows name the source_task 'imagenet', which is not registered"),
+        Problem("dangling", "experts", "1 row names the source_task 'imagenet', which is not registered"),
     ]
     assert len(store.results()) == 3
 
