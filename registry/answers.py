@@ -197,8 +197,7 @@ class Verdict:
         confidence: That nothing much better was passed over.
         why: One sentence.
         next: Experts whose measurement would settle most.
-        left_out: How many experts each limit removed.
-        compared: How many experts were compared; with one, ``confidence`` says nothing.
+        left_out: How many experts each limit removed. ``compared``: how many are left.
     """
 
     take: str
