@@ -71,12 +71,15 @@ def open_object(spec: str, reading: Reading) -> Listing:
         and all(isinstance(part, list) or _is_array(part) for part in data)
     ):
         return _open_pair(spec, *data, reading)
+    parts = list(data.values()) if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
+    if len(parts) and all(isinstance(part, tuple) and len(part) == 2 and _is_array(part[0]) for part in parts):
+        raise DataError(spec, "is several pairs of arrays, as of splits; give one of them as (images, labels)")
     if isinstance(data, Mapping):
         images = [name for name, column in data.items() if _is_array(column) and len(column.shape) > 2]
         if len(images) == 1 and len(data) == 2:
             (label,) = data.keys() - images
             return _open_pair(spec, data[images[0]], data[label], reading)
-        return _open_columns(spec, {str(name): _plain(column) for name, column in data.items()}, reading)
+        return _open_columns(spec, {str(name): _cells(column) for name, column in data.items()}, reading)
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise DataError(spec, f"is {type(data).__name__}, which is no data that can be indexed; {EXPECTED}")
     return _open_items(spec, data, reading, taken)
@@ -96,6 +99,11 @@ def _array(data: Any) -> np.ndarray:
 def _plain(value: Any) -> Any:
     """Numbers and lists of Python in place of those of numpy, torch and pandas."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _cells(column: Any) -> Any:
+    """The cells of a column; those of an array of images are arrays."""
+    return list(column) if _is_array(column) and len(column.shape) > 2 else _plain(column)
 
 
 def _open_pair(spec: PythonData, images: Any, labels: Any, reading: Reading) -> Listing:

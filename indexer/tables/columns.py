@@ -90,7 +90,8 @@ def choose_columns(table: Table, asked: Reading, endings: Sequence[str]) -> Colu
     for column in chosen.read:
         if (count := table.columns.count(column)) > 1:
             raise DataError(table.spec, f"has {count} columns {column!r}; keep the one that is meant")
-    if set(chosen.read) <= {"path", "text", "label", "target", "split"}:
+    plain_names = {"path", "text", "label", "target", "split"} | {"image"}.intersection(table.blobs)
+    if set(chosen.read) <= plain_names:
         return chosen
     return Columns(content, sample, labels, numbers, split, (header.sentence(chosen),))
 

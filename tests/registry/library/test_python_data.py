@@ -71,6 +71,7 @@ def forms(images: np.ndarray, folder: Path) -> dict[str, object]:
         "list of images": (pictures, labels),
         "columns": {"image": list(images), "label": labels},
         "columns of arrays": {"images": images, "labels": LABELS},
+        "columns of arrays and others": {"images": images, "labels": LABELS, "note": labels},
         "pairs of paths": list(zip(paths, labels, strict=True)),
         "pairs of images": list(zip(pictures, labels, strict=True)),
         "frame of paths": pandas.DataFrame({"filename": map(str, paths), "class": labels}),
@@ -159,6 +160,14 @@ def mistakes(registry: TaskRegistry, images: np.ndarray, folder: Path) -> dict[s
         "tensor without labels": (
             lambda: registry.embed(torch.from_numpy(images)),
             "is an array without labels",
+        ),
+        "pairs of splits": (
+            lambda: registry.embed(((images, LABELS), (images, LABELS))),
+            "is several pairs of arrays, as of splits; give one of them as (images, labels)",
+        ),
+        "pairs of splits by name": (
+            lambda: registry.embed({"train": (images, LABELS), "test": (images, LABELS)}),
+            "is several pairs of arrays, as of splits; give one of them as (images, labels)",
         ),
         "labels of other length": (
             lambda: registry.embed((images, LABELS[:-1])),
