@@ -327,7 +327,9 @@ class _Manifest:
         one = "image" if self._columns.content == "images" else "text"
         words = {"sample": f"without {'an' if one == 'image' else 'a'} {one}", "label": "without a label"}
         passed_over = {
-            f"rows {words.get(reason, reason)} (the first on {place})": count
+            f"row {words.get(reason, reason)} (on {place})"
+            if count == 1
+            else f"rows {words.get(reason, reason)} (the first on {place})": count
             for reason, (count, place) in counts.left_out.items()
             if reason != "label" or not labels.may_be_none
         }

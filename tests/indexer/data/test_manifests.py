@@ -73,10 +73,10 @@ def test_parquet_manifest_with_number_labels(tmp_path):
         ("path,label\nx/000.png,cat\na.png,cat\n", f"line 3: file 'a.png' does not exist {ELSEWHERE}"),
         ("path,label\nx/000.png/y,cat\n", f"line 2: file 'x/000.png/y' does not exist {ELSEWHERE}"),
         ("path,label\nx,cat\n", f"line 2: 'x' is not a file; {ELSEWHERE.partition('; ')[2]}"),
-        ("path,label\nx/000.png,\n", "no row is left: 1 rows without a label (the first on line 2)"),
-        ("path,label\nx/000.png\n", "no row is left: 1 rows without a label (the first on line 2)"),
-        ("path,label\nx/000.png,nan\n", "no row is left: 1 rows without a label (the first on line 2)"),
-        ("path,label\n ,cat\n", "no row is left: 1 rows without an image (the first on line 2)"),
+        ("path,label\nx/000.png,\n", "no row is left: 1 row without a label (on line 2)"),
+        ("path,label\nx/000.png\n", "no row is left: 1 row without a label (on line 2)"),
+        ("path,label\nx/000.png,nan\n", "no row is left: 1 row without a label (on line 2)"),
+        ("path,label\n ,cat\n", "no row is left: 1 row without an image (on line 2)"),
         ("path,label,split\nx/000.png,cat,\n", "line 2: split is empty"),
         ("path,label\nx/000.png,cat,dog\n", "line 2: more fields than columns; put quotes around commas"),
         (
@@ -88,8 +88,8 @@ def test_parquet_manifest_with_number_labels(tmp_path):
             "line 2: label 'cat|dog | cat' must be names between bars, each of them once",
         ),
         ("path,label\nx/000.png,|\n", "line 2: label '|' must be names between bars, each of them once"),
-        ("path,target\nx/000.png,\n", "no row is left: 1 rows without a label (the first on line 2)"),
-        ("path,target\nx/000.png,nan\n", "no row is left: 1 rows without a label (the first on line 2)"),
+        ("path,target\nx/000.png,\n", "no row is left: 1 row without a label (on line 2)"),
+        ("path,target\nx/000.png,nan\n", "no row is left: 1 row without a label (on line 2)"),
         (
             "path,target\nx/000.png,1|two\n",
             "line 2: target '1|two' must be a number, or several between bars such as 1.5|2",
@@ -152,7 +152,7 @@ def test_an_empty_label_is_none_only_beside_several(tmp_path):
     spec = write_manifest(tmp_path / "list.csv", [("x/000.png", ""), ("x/001.png", "red")])
     one = open_dataset(spec)
     assert (one.kind, one.class_names) == ("single_label", ("red",))
-    assert one.passed_over == {"rows without a label (the first on line 2)": 1}
+    assert one.passed_over == {"row without a label (on line 2)": 1}
 
 
 label_sets = st.lists(st.sets(st.sampled_from("abcde")), min_size=1, max_size=8)
@@ -194,7 +194,7 @@ def test_parquet_manifest_names_the_row(tmp_path):
     with fails(DataError, spec, f"row 1: file 'a.png' does not exist {ELSEWHERE}"):
         open_dataset(spec)
     noise_image(0).save(tmp_path / "a.png")
-    assert open_dataset(spec).passed_over == {"rows without a label (the first on row 2)": 1}
+    assert open_dataset(spec).passed_over == {"row without a label (on row 2)": 1}
 
 
 def test_null_character_in_a_manifest_path(tmp_path):

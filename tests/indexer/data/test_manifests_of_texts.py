@@ -79,8 +79,8 @@ def test_equal_texts_are_samples_of_their_own(tmp_path: Path):
 @pytest.mark.parametrize(
     ("rows", "columns", "problem"),
     [
-        ([(" ", "x")], ("text", "label"), "no row is left: 1 rows without a text (the first on line 2)"),
-        ([("a", "")], ("text", "label"), "no row is left: 1 rows without a label (the first on line 2)"),
+        ([(" ", "x")], ("text", "label"), "no row is left: 1 row without a text (on line 2)"),
+        ([("a", "")], ("text", "label"), "no row is left: 1 row without a label (on line 2)"),
         (
             [("a", "x||y")],
             ("text", "label"),

@@ -233,7 +233,7 @@ def test_a_missing_file_is_not_taken_from_another_folder(tmp_path: Path):
         write(tmp_path, "b.csv", "path,label\n" + "".join(f"data/train/{n:03d}.png,a\n" for n in range(3))),
         skip_bad=True,
     )
-    assert dataset.passed_over == {"rows missing (the first on line 4)": 1}
+    assert dataset.passed_over == {"row missing (on line 4)": 1}
 
 
 LATIN = "text as Windows-1252 (Latin-1), since it is no UTF-8 (line 2 has the byte 0xe9); else say --encoding"
@@ -305,7 +305,7 @@ def test_images_in_parquet(tmp_path: Path):
     pq.write_table(pa.table(table), tmp_path / "a.parquet", row_group_size=9)
     found = listed(tmp_path / "a.parquet")
     assert (found.class_names, len(found.names)) == (("0", "1"), 39)
-    assert found.dataset.passed_over == {"rows without an image (the first on row 8)": 1}
+    assert found.dataset.passed_over == {"row without an image (on row 8)": 1}
     assert found.read(3) == (tmp_path / "own.png").read_bytes()
     order = np.random.default_rng(0).permutation(39)
     assert all(found.read(at) == images[int(found.names[at])] for at in order if found.names[at] != "3")

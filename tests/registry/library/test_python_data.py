@@ -101,7 +101,7 @@ def test_rows_without_a_label_are_counted(registry, images):
     dataset = registry.embed((list(images), [None, *LABELS[1:].tolist()])).dataset
     assert (dataset.num_samples, dataset.passed_over) == (
         11,
-        (("rows without a label (the first on row 0)", 1),),
+        (("row without a label (on row 0)", 1),),
     )
 
 
