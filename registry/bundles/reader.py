@@ -192,9 +192,11 @@ def _read_archive(path: Path, file: IO[bytes]) -> tuple[dict[str, int], dict[str
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
+            if MANIFEST not in {entry.orig_filename for entry in entries}:
+                raise BundleError(
+                    f"{path}: there is no {MANIFEST} in it, so it is no bundle; data is added by `t2v task add`"
+                )
             offsets = _offsets(path, file, entries, archive.start_dir)
-            if MANIFEST not in offsets:
-                raise BundleError(f"{path}: there is no {MANIFEST} in it, so it is no bundle")
             if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
                 raise BundleError(f"{path}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
             content = archive.read(MANIFEST)  # compares it with the checksum of the archive

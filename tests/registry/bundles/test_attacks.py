@@ -504,6 +504,10 @@ def test_files_that_are_no_bundle_are_refused(tmp_path, content):
 def test_files_that_cannot_be_read_are_told(tmp_path):
     refuse(tmp_path / "none.t2v", tmp_path, "none.t2v: the file cannot be read: No such file", OSError)
     refuse(tmp_path, tmp_path, "there is no manifest.json in it, so it is no bundle")
+    images = tmp_path / "images.zip"
+    with zipfile.ZipFile(images, "w") as archive:
+        archive.mkdir("cat")
+    refuse(images, tmp_path, "so it is no bundle; data is added by `t2v task add`")
 
 
 def test_a_parquet_file_alone_is_refused(tmp_path):
