@@ -357,7 +357,7 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: One of ``unreadable``, ``damaged``, ``schema``, ``stale``, ``columns``, ``invalid``,
+        kind: One of ``unreadable``, ``torn``, ``damaged``, ``schema``, ``stale``, ``columns``, ``invalid``,
             ``duplicate``, ``orphan``, ``incomplete``, ``index`` and ``dangling``. The last one is a warning:
             results on tasks and of experts that are not registered are allowed, but may be misspelt.
         where: The table, or the folder.

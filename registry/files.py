@@ -4,11 +4,15 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from stat import S_ISDIR
 from typing import IO
+
+from registry.errors import StorageError
+
+DURABILITIES = ("full", "normal")
 
 
 @contextmanager
@@ -49,8 +53,26 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
         file.write(content)
 
 
+def is_durable() -> bool:
+    """Whether writes to a registry wait until they are on disk: unless ``$T2V_DURABILITY`` is ``normal``.
+
+    Raises:
+        StorageError: If it is set to anything else.
+    """
+    chosen = os.environ.get("T2V_DURABILITY") or "full"
+    if chosen not in DURABILITIES:
+        raise StorageError(f"T2V_DURABILITY must be {' or '.join(DURABILITIES)}, got {chosen!r}")
+    return chosen == "full"
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file is on disk; one that is gone meanwhile needs no waiting."""
+    with suppress(FileNotFoundError):
+        sync_folder(path)
+
+
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
+    """Wait until the names in a folder are on disk; a file is opened and synced in the same way."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

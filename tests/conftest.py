@@ -21,6 +21,8 @@ pytest_plugins = ["pytester", "amounts"]
 SUPPORT = Path(__file__).parent / "support"
 # Processes that tests start find what tests share, as pytest does by the setting pythonpath.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
+# Waiting for the disk would take most of the time of tests; those of power cuts set it to full.
+os.environ.setdefault("T2V_DURABILITY", "normal")
 
 if TYPE_CHECKING:
     import numpy as np

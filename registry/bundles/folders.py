@@ -21,7 +21,7 @@ from registry.bundles.format import MANIFEST, RECORD_TABLES, BundleWriter, membe
 from registry.bundles.reader import EMBEDDINGS_MEMBER, MAX_MANIFEST_BYTES, Bundle, checked_manifest
 from registry.errors import BundleError, StorageError
 from registry.files import sync_folder
-from registry.storage.database import storage_errors
+from registry.storage.places import storage_errors
 
 CARD = "README.md"
 HUB_ENTRIES = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface"}

@@ -31,7 +31,7 @@ from registry.files import replacing
 from registry.names import ERROR_SHARES, LOSSES
 from registry.storage import schema
 from registry.storage.audit import installed_versions
-from registry.storage.database import storage_errors
+from registry.storage.places import storage_errors
 
 FORMAT = "task2vec-registry bundle"
 FORMAT_VERSION = 1

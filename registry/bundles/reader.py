@@ -28,7 +28,7 @@ from registry.bundles.parquet_check import RowGroup, read_footer
 from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
 from registry.names import NAME_PATTERN
 from registry.storage import schema
-from registry.storage.database import FOREIGN_ERRORS
+from registry.storage.places import FOREIGN_ERRORS
 
 MAX_MANIFEST_BYTES = 2**24
 MAX_GROUP_BYTES = 2**28  # of a row group, in memory

@@ -80,7 +80,7 @@ def sign(path: Path, checksum: str, key: "Ed25519PrivateKey") -> None:
         "signature": base64.b64encode(key.sign(_CONTEXT + checksum.encode())).decode(),
         "public_key": key.public_key().public_bytes_raw().hex(),
     }
-    write_atomically(signature_path(path), json.dumps(values, indent=1).encode())
+    write_atomically(signature_path(path), json.dumps(values, indent=1).encode(), durable=True)
 
 
 def check_signature(path: Path, checksum: str, key: "Ed25519PublicKey") -> None:

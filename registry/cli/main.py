@@ -9,6 +9,7 @@ one sentence, 2 for wrong usage, 130 when interrupted. The commands are in the o
 here are those that list catalogues. Nothing slow is imported before a command needs it.
 """
 
+import os
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from registry.cli import care, completion, experts, maps, questions, serve, show
 from registry.cli.options import json_option, memory_budget_option
 from registry.errors import RegistryError
 from registry.faces import documents, terminal
+from registry.files import DURABILITIES
 from registry.wording import printable
 
 EXIT_INTERRUPTED = 130
@@ -51,9 +53,16 @@ class CommandLine(click.Group):
     help="Where the registry is: a folder, or s3://BUCKET/PREFIX. [default: ~/.task2vec]",
 )
 @click.option("--no-builtin", is_flag=True, help="Leave starter content out of lists and answers.")
+@click.option(
+    "--durability",
+    type=click.Choice(DURABILITIES),
+    envvar="T2V_DURABILITY",
+    show_envvar=True,
+    help="full: what is written survives a power cut. normal: only a kill, but it is faster. [default: full]",
+)
 @click.version_option(package_name="task2vec-registry", prog_name="t2v")
 @click.pass_context
-def main(ctx: click.Context, uri: str | None, no_builtin: bool) -> None:
+def main(ctx: click.Context, uri: str | None, no_builtin: bool, durability: str | None) -> None:
     """Keep every task and pretrained expert of a team.
 
     Ask which known task is like a new dataset, and which expert to start from.
@@ -69,6 +78,8 @@ def main(ctx: click.Context, uri: str | None, no_builtin: bool) -> None:
       t2v recommend ./new-photos --max-params 30M
       t2v result add flowers resnet50.IMAGENET1K_V2 --accuracy 0.953
     """
+    if durability:
+        os.environ["T2V_DURABILITY"] = durability  # where the processes of jobs find it too
     ctx.obj = {"uri": uri, "builtin": not no_builtin}
 
 

@@ -13,7 +13,7 @@ next write. Object stores keep checksums themselves; these are for local folders
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -21,12 +21,16 @@ from pathlib import Path
 import xxhash
 
 from registry.errors import StorageError
-from registry.files import share, write_atomically
+from registry.files import is_durable, share, sync_file, sync_folder, write_atomically
 
 CHECKSUMS_FOLDER = "seals"
 LISTED_FOLDERS = ("_versions", "data", "_deletions", "_indices")
 DATA_FOLDER, VERSIONS_FOLDER = "data", "_versions"
 CHUNK_BYTES = 2**20
+LAST_VERSION, MAGIC = (
+    2**64 - 1,
+    b"LANC",
+)  # manifests are numbered downwards; the end of manifests and data files
 
 # Names the newest version and is rewritten in place: a hint that LanceDB checks itself.
 UNLISTED = frozenset({"latest_version_hint.json"})
@@ -55,6 +59,62 @@ class FileChecksums:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tables: dict[str, _Table] = {}
+
+    def sync(self, table_path: Path) -> None:
+        """Wait until the files that are not listed yet are on disk, manifests after what they name."""
+        if not is_durable():
+            return
+        listed = self._load(table_path).listed
+        new = [table_path / name for name in _file_names(str(table_path)) if name not in listed]
+        for are_manifests in (False, True):
+            paths = [path for path in new if (path.parent.name == VERSIONS_FOLDER) == are_manifests]
+            for path in paths:
+                sync_file(path)
+            for folder in sorted({path.parent for path in paths}):
+                sync_folder(folder)
+        if not listed:  # a new table
+            sync_folder(table_path)
+            sync_folder(self._folder)
+
+    def torn_versions(self, table_path: Path) -> list[str]:
+        """Manifests that are empty or cut short, as a power cut leaves them; newest first."""
+        listed = self._load(table_path).listed
+        return [name for name in _versions(table_path) if _is_torn(table_path / name, listed.get(name))]
+
+    def is_unlisted(self, table_path: Path) -> bool:
+        """Whether the newest version is one that no writer got to list."""
+        listed, versions = self._load(table_path).listed, _versions(table_path)
+        return bool(listed and versions) and versions[0] not in listed
+
+    def go_back(self, table_path: Path, is_readable: Callable[[], bool]) -> list[str]:
+        """Give up the versions that were never whole.
+
+        Args:
+            table_path: Folder of the table.
+            is_readable: Whether all of the table can be read as it is then.
+
+        Returns:
+            Paths of the manifests given up, newest first; none where no version is whole, and nothing is done.
+        """
+        listed, torn, aside = self._load(table_path).listed, self.torn_versions(table_path), dict[str, Path]()
+        while versions := _versions(table_path):
+            newest = versions[0]
+            if newest not in torn and (newest in listed or is_readable()):
+                break
+            path = table_path / newest
+            aside[newest] = path.rename(path.with_suffix(".torn"))
+        if listed and not versions:
+            for name, path in aside.items():
+                path.rename(table_path / name)
+            return []
+        lost = [*aside, *(name for name in torn if name not in aside)]
+        # What else was cut short, and is not missed by who reads all, belongs to the versions given up.
+        others = [name for name in listed if _is_torn(table_path / name, listed[name])]
+        gone = [*lost, *(others if is_readable() else ())]
+        for path in (*aside.values(), *(table_path / name for name in gone)):
+            path.unlink(missing_ok=True)
+        sync_folder(table_path / VERSIONS_FOLDER)
+        return lost
 
     def record(self, table_path: Path) -> None:
         """List every file of a table, computing the checksums of those that are not listed yet."""
@@ -100,8 +160,11 @@ class FileChecksums:
                 raise self._damage(table_path, f"its file {name} is not what was written")
             table.verified.add(name)
         versions = [name for name in table.listed if name.endswith(".manifest")]
+        if (unverified or not versions) and _is_newest_torn(table_path, table.listed):
+            self._tables.pop(str(table_path), None)
+            raise self._damage(table_path, "its newest version is empty or cut short")
         # A kill in the middle of a compaction leaves a newer version that is not listed, and perhaps no other.
-        if unverified and versions and _newest_version(table_path) > min(versions):
+        if unverified and versions and (_versions(table_path) or ["~"])[0] > min(versions):
             self._tables.pop(str(table_path), None)
             raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
 
@@ -161,10 +224,34 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _newest_version(table_path: Path) -> str:
-    """Path within a table of the manifest of its newest version; they are numbered downwards."""
-    names = [path.name for path in (table_path / VERSIONS_FOLDER).glob("*.manifest")]
-    return f"{VERSIONS_FOLDER}/{min(names, default='~')}"
+def _versions(table_path: Path) -> list[str]:
+    """Paths within a table of its manifests, newest first."""
+    return sorted(
+        f"{VERSIONS_FOLDER}/{path.name}" for path in (table_path / VERSIONS_FOLDER).glob("*.manifest")
+    )
+
+
+def version_number(name: str) -> int:
+    """The version of a manifest."""
+    return LAST_VERSION - int(Path(name).stem)
+
+
+def _is_newest_torn(table_path: Path, listed: dict[str, tuple[str, int]]) -> bool:
+    return any(_is_torn(table_path / name, listed.get(name)) for name in _versions(table_path)[:1])
+
+
+def _is_torn(path: Path, entry: tuple[str, int] | None) -> bool:
+    """Whether a file is empty, cut short or all zeros, rather than changed; by what is listed of it."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(MAGIC)))
+            end = file.read()
+    except FileNotFoundError:
+        return False
+    if entry:
+        return size < entry[1] or (not any(end) and _checksum(path) != entry)
+    return end != MAGIC
 
 
 def _checksum(path: Path) -> tuple[str, int] | None:

@@ -5,42 +5,35 @@ Knows rows, not records. What connects to the place is passed in, so that one fi
 
 import math
 import os
-import random
-import re
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import timedelta
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, timedelta
+from typing import Any
 
 import pyarrow as pa
 
-from registry.errors import RegistryError, SchemaVersionError, StorageError
+from registry.errors import SchemaVersionError, StorageError
 from registry.records import utc_now
 from registry.storage import schema
-from registry.storage.places import META_TABLE, Place
+from registry.storage.places import (
+    CONFLICT,
+    FOREIGN_ERRORS,
+    META_TABLE,
+    VANISHED,
+    Place,
+    retried,
+    storage_errors,
+)
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
 GENERATION = 2**40  # more than there are versions of a table
+ALL_VERSIONS = timedelta(days=36525)
 KEEP_VERSIONS = timedelta(minutes=1)  # a reader whose files are deleted meanwhile starts over
 READ_ATTEMPTS, WRITE_ATTEMPTS = 3, 6
 FIRST_WAIT_SECONDS = 0.05
 CHECKED_BYTES = 2**26  # larger data files are checked row by row, or whole by a read of all they hold
-
-# What LanceDB and pyarrow raise for a missing file, a full disk, a damaged table or a lost race alike.
-FOREIGN_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
-
-# What a damaged file can make of Rust code. It derives from BaseException and cannot be imported.
-_PANIC = "PanicException"
-CONFLICT = re.compile(r"commit conflict|too many concurrent writers", re.IGNORECASE)
-_VANISHED = re.compile(r"not found", re.IGNORECASE)
-_RUST_PREFIX = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, )+")
-_RUST_REQUEST = re.compile(r"Generic \w+ error: (?:.*? - )+")
-_RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
-
-Answer = TypeVar("Answer")
 
 
 class Database:
@@ -187,7 +180,7 @@ class Database:
             return schema.TABLES[name].empty_table()
         with self._read_errors(name):
             self.place.check_files(name, largest=CHECKED_BYTES if trust_large_files else None)
-            return retried(lambda: self._query(name, columns, where, row_ids), _VANISHED, READ_ATTEMPTS)
+            return retried(lambda: self._query(name, columns, where, row_ids), VANISHED, READ_ATTEMPTS)
 
     def read_batches(self, name: str, *, columns: list[str], batch_rows: int) -> Iterator[pa.Table]:
         """All rows of a table as they are now, with ``_rowid``, some at a time."""
@@ -208,8 +201,11 @@ class Database:
             self.commit(name, lambda table: table.add(schema.to_arrow(records, table.schema)))
 
     def commit(self, name: str, operation: Callable[[Any], object]) -> None:
-        """Run one write on a table, under the lock, and compact the table if it has become scattered."""
-        with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be written"):
+        """Run one write on a table, under the lock, and compact the table if it has become scattered.
+
+        It is on disk when this returns, and nothing of before is deleted until it is; see ``registry.files``.
+        """
+        with self.write_lock(), self._errors(name, "written"):
             self.place.check_files(name, largest=CHECKED_BYTES)
             table = self._table(name)
 
@@ -218,17 +214,49 @@ class Database:
                 operation(table)
 
             retried(attempt, CONFLICT, WRITE_ATTEMPTS, FIRST_WAIT_SECONDS)
+            self.place.sync_table(name)
             # The write is done: whatever cannot be tidied now is no error of it, and is done at the next one.
             with suppress(*FOREIGN_ERRORS):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > max(MAX_FRAGMENTS, math.isqrt(table.count_rows())):
-                    table.optimize(cleanup_older_than=KEEP_VERSIONS)
+                    self._compact(name, KEEP_VERSIONS)
             with suppress(*FOREIGN_ERRORS):
                 self.place.record_checksums(name)
 
     def optimize(self, name: str, *, keep: timedelta = KEEP_VERSIONS) -> None:
         """Compact a table and delete its versions that are older than ``keep``."""
-        self.commit(name, lambda table: table.optimize(cleanup_older_than=keep))
+        self.commit(name, lambda _: self._compact(name, keep))
+
+    def _compact(self, name: str, keep: timedelta) -> None:
+        """In two steps: what replaces the older files is on disk before they are deleted."""
+        table = self._table(name)
+        table.optimize(cleanup_older_than=ALL_VERSIONS)
+        self.place.sync_table(name)
+        table.optimize(cleanup_older_than=keep)
+
+    def is_readable(self, name: str) -> bool:
+        """Whether all that a table holds can be read, whatever its checksums say."""
+        try:
+            with storage_errors(name):
+                self._connect(self.place).open_table(name).to_arrow()
+        except StorageError:
+            return False
+        return True
+
+    def go_back(self, name: str) -> list[int]:
+        """Give up the versions of a table that were never whole, unless none is; newest first."""
+        with self.write_lock():
+            lost = self.place.go_back(name, lambda: self.is_readable(name))
+            self._reopen()
+            if lost and not self.place.has_no_version(name):
+                self.place.record_checksums(name)
+        return lost
+
+    def version_of(self, name: str) -> tuple[int, str]:
+        """The current version of a table, and when it was written, ISO 8601, UTC."""
+        with self._read_errors(name):
+            newest = max(self._table(name).list_versions(), key=lambda version: version["version"])
+        return newest["version"], newest["timestamp"].astimezone(UTC).isoformat(timespec="milliseconds")
 
     def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows by the ids that ``read`` gave; they hold until the next write."""
@@ -241,9 +269,10 @@ class Database:
 
     def create_table(self, name: str, columns: pa.Schema) -> None:
         """Make an empty table, unless it is there."""
-        with self.write_lock(), storage_errors(f"{self.uri}: table {name} cannot be created"):
+        with self.write_lock(), self._errors(name, "created"):
             self.place.check_lock()
             self._database().create_table(name, schema=columns, exist_ok=True)
+            self.place.sync_table(name)
             self.place.record_checksums(name)
 
     def drop_table(self, name: str) -> None:
@@ -262,6 +291,7 @@ class Database:
             for name, columns in schema.TABLES.items():
                 rows = [{"key": key, "value": value} for key, value in meta] if name == META_TABLE else []
                 self._database().create_table(name, data=pa.Table.from_pylist(rows, schema=columns))
+                self.place.sync_table(name)
                 self.place.record_checksums(name)
 
     def _database(self) -> Any:
@@ -320,8 +350,10 @@ class Database:
                     self.place.check_lock()
                     migration(self)
                     for name in self.table_names():
+                        self.place.sync_table(name)
                         self.place.record_checksums(name)
                     meta.update(where=where, values={"value": str(reached)})
+                    self.place.sync_table(META_TABLE)
                 self.place.record_checksums(META_TABLE)
         except StorageError as err:
             raise StorageError(
@@ -329,10 +361,29 @@ class Database:
                 f"by any command of somebody who can write there: {err}"
             ) from err
 
+    def _read_errors(self, name: str) -> AbstractContextManager[None]:
+        return self._errors(name, "read", "`t2v verify` reports what is damaged")
+
     @contextmanager
-    def _read_errors(self, name: str) -> Iterator[None]:
-        with storage_errors(f"{self.uri}: table {name} cannot be read", "`t2v verify` reports what is damaged"):
-            yield
+    def _errors(self, name: str, done: str, hint: str = "") -> Iterator[None]:
+        """Errors of a table in one sentence; it says how to go on where a write was cut short.
+
+        Raises:
+            StorageError: In place of each.
+        """
+        try:
+            with storage_errors(f"{self.uri}: table {name} cannot be {done}", hint):
+                yield
+        except StorageError as error:
+            torn = []
+            with suppress(OSError):
+                torn = [table for table in (name, META_TABLE) if self.place.torn_versions(table)]
+            if not torn:
+                raise
+            raise StorageError(
+                f"{self.uri}: table {torn[0]} cannot be {done}: a version is empty or cut short, as a power "
+                "cut leaves it; `t2v verify --repair` goes back to the last whole one and says what was lost"
+            ) from error
 
 
 def quoted(text: str) -> str:
@@ -341,56 +392,3 @@ def quoted(text: str) -> str:
     Bytes that are no Unicode come from the command line as surrogates. They are spelled out; no record has any.
     """
     return "'" + text.encode(errors="backslashreplace").decode().replace("'", "''") + "'"
-
-
-def retried(
-    operation: Callable[[], Answer], conflict: re.Pattern[str], attempts: int, wait_seconds: float = 0.0
-) -> Answer:
-    """Run a read or a write, again where another process got in between.
-
-    Args:
-        operation: Answers or commits as a whole, or raises.
-        conflict: What is in the message of an error after which another attempt makes sense.
-        attempts: How often it is run at most; the last error is passed on, and every other one at once.
-        wait_seconds: Pause before the second attempt; it doubles with each further one.
-    """
-    for attempt in range(attempts - 1):
-        try:
-            return operation()
-        except FOREIGN_ERRORS as error:
-            if not conflict.search(str(error)):
-                raise
-        # Random, so that two writers that collided once do not collide again.
-        time.sleep(wait_seconds * 2**attempt * random.uniform(0.5, 1.0))
-    return operation()
-
-
-@contextmanager
-def storage_errors(what: str, hint: str = "") -> Iterator[None]:
-    """Turn errors of the database and the operating system into one sentence of ours.
-
-    Args:
-        what: Start of the sentence: the place, and what cannot be done.
-        hint: End of the sentence: what to do about it.
-
-    Raises:
-        StorageError: If the block raises any of ``FOREIGN_ERRORS``, or the database's own code panics.
-    """
-    try:
-        yield
-    except FOREIGN_ERRORS as error:
-        if isinstance(error, RegistryError):
-            raise
-        raise StorageError(f"{what}: {_reason(error)}{hint and '; '}{hint}") from error
-    except BaseException as error:
-        if type(error).__name__ != _PANIC:
-            raise
-        raise StorageError(f"{what}: its files make no sense{hint and '; '}{hint}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The message of a foreign error without requests and places in Rust source files."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error)))
-    return _RUST_LOCATION.sub("", text) or type(error).__name__

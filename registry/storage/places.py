@@ -1,23 +1,42 @@
 """Where a registry lies: a local folder, or a prefix of an object store.
 
 A place knows files, not tables: whether a table's files are there, how writers keep out of each other's way,
-and where the rebuildable index of the registry goes.
+and where the rebuildable index of the registry goes. What goes wrong there is said in one sentence of ours.
 """
 
 import os
+import random
+import re
 import shutil
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from registry.errors import StorageError
-from registry.files import share
-from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums
+import pyarrow as pa
+
+from registry.errors import RegistryError, StorageError
+from registry.files import is_durable, share, sync_folder
+from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums, version_number
 from registry.storage.locks import HOLDER_FILE, LOCK_FILE, check_folder_lock, folder_lock
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
 TABLE_SUFFIX = ".lance"
+
+# What LanceDB and pyarrow raise for a missing file, a full disk, a damaged table or a lost race alike.
+FOREIGN_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
+
+# What a damaged file can make of Rust code. It derives from BaseException and cannot be imported.
+_PANIC = "PanicException"
+CONFLICT = re.compile(r"commit conflict|too many concurrent writers", re.IGNORECASE)
+VANISHED = re.compile(r"not found", re.IGNORECASE)
+_RUST_PREFIX = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, )+")
+_RUST_REQUEST = re.compile(r"Generic \w+ error: (?:.*? - )+")
+_RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
+
+Answer = TypeVar("Answer")
 
 
 class Place(Protocol):
@@ -91,7 +110,23 @@ class Place(Protocol):
         """Forget which files were compared."""
         return
 
-    # Object stores keep checksums of objects themselves; a folder does more.
+    # Object stores keep checksums of objects, and what they acknowledge, themselves; a folder does more.
+
+    def sync_table(self, name: str) -> None:
+        """Wait until what was written to a table is on disk."""
+        return
+
+    def torn_versions(self, name: str) -> list[int]:
+        """Versions of a table that are empty or cut short, as a power cut leaves them; newest first."""
+        return []
+
+    def is_unlisted(self, name: str) -> bool:
+        """Whether the newest version of a table is one that no writer got to list."""
+        return False
+
+    def go_back(self, name: str, is_readable: Callable[[], bool]) -> list[int]:
+        """Give up the versions of a table that were never whole, unless none is; newest first."""
+        return []
 
     def record_checksums(self, name: str) -> None:
         """Remember what the files of a table hold, after a write."""
@@ -181,6 +216,7 @@ class LocalPlace(Place):
     def prepare(self) -> None:
         """Make the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._sync(self.path.parent)
 
     def publish(self) -> None:
         """Rename the tables and their checksums one by one, ``meta`` last."""
@@ -190,7 +226,15 @@ class LocalPlace(Place):
             if child.name == CHECKSUMS_FOLDER or child.suffix == TABLE_SUFFIX:
                 for path in (child, *child.rglob("*")):
                     share(path, self.path)
+                if child.name == meta:
+                    self._sync(self.path)
                 child.rename(self.path / child.name)
+        self._sync(self.path)
+
+    def _sync(self, folder: Path) -> None:
+        with suppress(PermissionError):  # the folder around a registry may be of another user
+            if is_durable():
+                sync_folder(folder)
 
     def remove_staging(self) -> None:
         """Remove the staging folder."""
@@ -205,6 +249,22 @@ class LocalPlace(Place):
     def cache_folder(self, registry_id: str) -> Path:
         """Beside the tables."""
         return self.path / "index"
+
+    def sync_table(self, name: str) -> None:
+        """Wait until the new files of a table are on disk."""
+        self._checksums.sync(self._table_path(name))
+
+    def torn_versions(self, name: str) -> list[int]:
+        """Versions whose manifests are empty or cut short."""
+        return [version_number(path) for path in self._checksums.torn_versions(self._table_path(name))]
+
+    def is_unlisted(self, name: str) -> bool:
+        """Whether the manifest of the newest version is not among the checksums."""
+        return self._checksums.is_unlisted(self._table_path(name))
+
+    def go_back(self, name: str, is_readable: Callable[[], bool]) -> list[int]:
+        """Remove the manifests of versions that were never whole."""
+        return [version_number(path) for path in self._checksums.go_back(self._table_path(name), is_readable)]
 
     def record_checksums(self, name: str) -> None:
         """List the checksums of the files of a table."""
@@ -264,3 +324,56 @@ class LocalPlace(Place):
 
     def _table_path(self, name: str) -> Path:
         return self.path / f"{name}{TABLE_SUFFIX}"
+
+
+def retried(
+    operation: Callable[[], Answer], conflict: re.Pattern[str], attempts: int, wait_seconds: float = 0.0
+) -> Answer:
+    """Run a read or a write, again where another process got in between.
+
+    Args:
+        operation: Answers or commits as a whole, or raises.
+        conflict: What is in the message of an error after which another attempt makes sense.
+        attempts: How often it is run at most; the last error is passed on, and every other one at once.
+        wait_seconds: Pause before the second attempt; it doubles with each further one.
+    """
+    for attempt in range(attempts - 1):
+        try:
+            return operation()
+        except FOREIGN_ERRORS as error:
+            if not conflict.search(str(error)):
+                raise
+        # Random, so that two writers that collided once do not collide again.
+        time.sleep(wait_seconds * 2**attempt * random.uniform(0.5, 1.0))
+    return operation()
+
+
+@contextmanager
+def storage_errors(what: str, hint: str = "") -> Iterator[None]:
+    """Turn errors of the database and the operating system into one sentence of ours.
+
+    Args:
+        what: Start of the sentence: the place, and what cannot be done.
+        hint: End of the sentence: what to do about it.
+
+    Raises:
+        StorageError: If the block raises any of ``FOREIGN_ERRORS``, or the database's own code panics.
+    """
+    try:
+        yield
+    except FOREIGN_ERRORS as error:
+        if isinstance(error, RegistryError):
+            raise
+        raise StorageError(f"{what}: {_reason(error)}{hint and '; '}{hint}") from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise StorageError(f"{what}: its files make no sense{hint and '; '}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The message of a foreign error without requests and places in Rust source files."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error)))
+    return _RUST_LOCATION.sub("", text) or type(error).__name__

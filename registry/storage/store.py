@@ -18,9 +18,9 @@ from typing import Any
 from registry.answers import OptimizedTable, Problem
 from registry.errors import StorageError
 from registry.records import AuditRecord
-from registry.storage.database import KEEP_VERSIONS, Database, quoted, storage_errors
+from registry.storage.database import KEEP_VERSIONS, Database, quoted
 from registry.storage.experts import StoredExperts
-from registry.storage.places import LocalPlace, Place
+from registry.storage.places import LocalPlace, Place, storage_errors
 from registry.storage.schema import EmbeddingTable
 from registry.storage.tasks import StoredTasks
 from registry.storage.verify import verify_database

@@ -7,7 +7,7 @@ of which a file is damaged, since then anything in it may look wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ from registry.names import DATASETS
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.audit import audit_lines
-from registry.storage.database import Database, storage_errors
-from registry.storage.places import STAGING_FOLDER
+from registry.storage.database import Database
+from registry.storage.places import META_TABLE, STAGING_FOLDER, storage_errors
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message
@@ -37,28 +37,67 @@ def verify_database(database: Database, *, repair: bool) -> list[Problem]:
     Returns:
         The problems, in the order they were looked for.
     """
+    torn: list[Problem] = []
     try:
         if not database.is_present():
             return []
+        torn = _torn_tables(database, repair=repair)
         database.registry_id()
     except SchemaVersionError as error:
-        return [Problem("schema", "meta", str(error))]
+        return [*torn, Problem("schema", "meta", str(error))]
     except StorageError as error:
-        return [_damage(database, "meta") or Problem("unreadable", "meta", str(error))]
+        if any(problem.where == META_TABLE for problem in torn):
+            return torn
+        return [*torn, _damage(database, META_TABLE) or Problem("unreadable", META_TABLE, str(error))]
     # Under the lock, so that a write in progress is not taken for a broken one; but a registry that
     # cannot be written, such as one on a read-only disk, can be verified too.
     locked = repair or database.place.is_writable()
     with database.write_lock() if locked else nullcontext():
-        return _Check(database, repair=repair).run()
+        return _Check(database, torn, repair=repair).run()
+
+
+def _torn_tables(database: Database, *, repair: bool) -> list[Problem]:
+    """Tables with versions that a power cut left empty or cut short; repair goes back to what is whole."""
+    problems = []
+    names = sorted(database.table_names(), key=lambda name: (name != META_TABLE, name != "audit", name))
+    for name in names:
+        with suppress(StorageError), storage_errors(name):  # which is reported by the checks that follow
+            torn = database.place.torn_versions(name)
+            if not torn and (not database.place.is_unlisted(name) or database.is_readable(name)):
+                continue
+            lost = database.go_back(name) if repair else []
+            version = f"version {', '.join(map(str, lost or torn))}" if lost or torn else "the newest version"
+            message = f"{version} is empty, cut short or without its data, as a power cut leaves it"
+            if lost:
+                message += f": {_lost(database, name, lost)}"
+            elif repair:
+                message += "; none of before is whole: restore the registry from a copy"
+            problems.append(Problem("torn", name, message, bool(lost)))
+    return problems
+
+
+def _lost(database: Database, name: str, lost: list[int]) -> str:
+    """What went with the versions of a table that were given up, by the audit, which is written before."""
+    try:
+        version, at = database.version_of(name)
+        if version > max(lost):
+            return "nothing is lost, as a later version is whole"
+        lines = database.read("audit").to_pylist() if name != "audit" else []
+    except StorageError as error:
+        return f"what was lost is not known: {error}"
+    begun = [f"{row['action']} {row['subject']}" for row in lines if row["at"] >= at]
+    since = f"; begun since in the registry, by the audit: {', '.join(begun[-MOST_NAMED:])}" if begun else ""
+    return f"it is as of {at} again, and what was written to it since is lost{since}"
 
 
 class _Check:
     """One run over all tables; collects problems, and rows to delete in one write per table."""
 
-    def __init__(self, database: Database, *, repair: bool) -> None:
+    def __init__(self, database: Database, torn: list[Problem], *, repair: bool) -> None:
         self._database = database
         self._repair = repair
-        self._problems: list[Problem] = []
+        self._problems = list(torn)
+        self._torn = {problem.where for problem in torn if not problem.repaired}
         self._tables: dict[str, pa.Table] = {}
         self._spaces_are_whole = True
         self._faulty: dict[str, set[int]] = defaultdict(set)
@@ -117,6 +156,8 @@ class _Check:
 
     def _load(self, name: str, columns: pa.Schema) -> None:
         """Read a table for the checks that follow, if it can be read, is whole and has the right columns."""
+        if name in self._torn:
+            return
         try:
             if damage := _damage(self._database, name):
                 self._problems.append(damage)
@@ -167,7 +208,7 @@ class _Check:
         for name, columns in expected.items():
             self._load(name, columns)
         others = [name for name in self._database.table_names() if name not in schema.TABLES.keys() | expected]
-        for name in others:
+        for name in set(others) - self._torn:
             self._check_unexpected(name)
         others_remain = any(problem.where in others and not problem.repaired for problem in self._problems)
         self._spaces_are_whole = expected.keys() <= self._tables.keys() and not others_remain

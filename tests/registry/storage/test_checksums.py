@@ -16,7 +16,7 @@ def table(tmp_path):
     """A folder that looks like a table of two versions."""
     table = tmp_path / "tasks.lance"
     for name in ("data/a.lance", "data/b.lance", "_deletions/d.arrow", *MANIFESTS):
-        write(table / name, f"content of {name}")
+        write(table / name, f"content of {name} LANC")
     write(table / "_versions" / "latest_version_hint.json", "{}")
     return table
 

@@ -16,7 +16,7 @@ from registry.errors import (
     DuplicateError,
     StorageError,
 )
-from registry.storage import database, locks, schema
+from registry.storage import database, locks, places, schema
 from registry.storage.schema import to_arrow
 from registry.storage.store import Store
 
@@ -117,20 +117,20 @@ in_child(Store(sys.argv[1]))
 
 
 def retried_write(write):
-    return database.retried(write, database.CONFLICT, database.WRITE_ATTEMPTS, database.FIRST_WAIT_SECONDS)
+    return places.retried(write, places.CONFLICT, database.WRITE_ATTEMPTS, database.FIRST_WAIT_SECONDS)
 
 
 def test_conflicting_commit_is_retried(monkeypatch):
     waits = []
-    monkeypatch.setattr(database.time, "sleep", waits.append)
-    failures = [
+    monkeypatch.setattr(places.time, "sleep", waits.append)
+    raised = [
         RuntimeError("lance error: Retryable commit conflict for version 5"),
         OSError("Too many concurrent writers"),
     ]
 
     def write():
-        if failures:
-            raise failures.pop()
+        if raised:
+            raise raised.pop()
         return "done"
 
     assert retried_write(write) == "done"
@@ -141,7 +141,7 @@ def test_conflicting_commit_is_retried(monkeypatch):
 
 def test_conflict_without_end_and_other_errors_are_passed_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(database.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(places.time, "sleep", lambda seconds: None)
 
     def failing(message):
         def write():

@@ -1,0 +1,265 @@
+"""What was acknowledged survives a power cut, and what one leaves of a write in progress can be repaired."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from builders import make_embedding, make_space, make_task
+from click.testing import CliRunner
+from small_stores import SPACE, add, keys
+
+from registry.cli.main import main as t2v
+from registry.errors import StorageError
+from registry.storage.store import Store
+
+ROUNDS = 6
+IMAGE_MEBIBYTES = 96
+WRITER = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from builders import make_embedding, make_task
+from registry.storage.store import Store
+
+store = Store(sys.argv[1])
+for number in range(1000):
+    name = f"task{number}"
+    store.add_task(make_task(name), "space0", make_embedding(name))
+    print(name, flush=True)
+    if number % 5 == 4:
+        store.optimize()
+"""
+
+
+def manifests(store, table):
+    """Newest first."""
+    return sorted((Path(store.uri) / f"{table}.lance" / "_versions").glob("*.manifest"))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def problems_of(store, kind="torn", **options):
+    return [problem for problem in Store(store.uri).verify(**options) if problem.kind == kind]
+
+
+@pytest.mark.parametrize("tear", [empty, cut_short, zeros])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_torn_version_is_named_and_repair_goes_back(store, tear, listed):
+    add(store, "kept")
+    checksums = (Path(store.uri) / "seals" / "tasks").read_bytes()
+    add(store, "lost")
+    if not listed:
+        (Path(store.uri) / "seals" / "tasks").write_bytes(checksums)
+    tear(manifests(store, "tasks")[0])
+    message = (
+        f"{store.uri}: table tasks cannot be read: a version is empty or cut short, as a power cut leaves it; "
+        "`t2v verify --repair` goes back to the last whole one and says what was lost"
+    )
+    with pytest.raises(StorageError, match=f"^{re.escape(message)}$"):
+        Store(store.uri).tasks()
+    with pytest.raises(StorageError, match=re.escape("cannot be written: a version is empty or cut short")):
+        Store(store.uri).database.append("tasks", [make_task("other")])
+    (problem,) = problems_of(store)
+    assert (problem.where, problem.repaired) == ("tasks", False)
+    assert problem.message == "version 3 is empty, cut short or without its data, as a power cut leaves it"
+    (problem,) = problems_of(store, repair=True)
+    assert problem.repaired
+    assert re.search(
+        r"leaves it: it is as of 20\S+ again, and what was written to it since is lost", problem.message
+    )
+    assert "task.add lost@1" in problem.message
+    assert Store(store.uri).verify() == []
+    assert keys(Store(store.uri)) == [("kept", 1)]
+    add(Store(store.uri), "lost")
+    assert keys(Store(store.uri)) == [("kept", 1), ("lost", 1)]
+
+
+def test_a_version_without_its_data_that_nobody_acknowledged_is_given_up(store):
+    add(store, "kept")
+    table = Path(store.uri) / "tasks.lance"
+    before = {path: path.read_bytes() for path in [*table.rglob("data/*"), Path(store.uri) / "seals" / "tasks"]}
+    add(store, "lost")
+    for path in table.glob("data/*"):
+        if path not in before:
+            empty(path)
+    (Path(store.uri) / "seals" / "tasks").write_bytes(before[Path(store.uri) / "seals" / "tasks"])
+    assert [problem.repaired for problem in problems_of(store)] == [False]
+    assert [problem.repaired for problem in problems_of(store, repair=True)] == [True]
+    assert keys(Store(store.uri)) == [("kept", 1)]
+    assert Store(store.uri).verify() == []
+
+
+def test_an_older_torn_version_and_torn_meta_are_mended_too(store):
+    add(store, "first")
+    add(store, "second")
+    empty(manifests(store, "tasks")[1])
+    shutil.copyfile(manifests(store, "meta")[0], Path(store.uri) / "meta.lance" / "whole")
+    store.database.commit("meta", lambda table: table.delete("key = ''"))
+    empty(manifests(store, "meta")[0])
+    mended = problems_of(store, repair=True)
+    assert [(problem.where, problem.repaired) for problem in mended] == [("meta", True), ("tasks", True)]
+    assert "nothing is lost, as a later version is whole" in mended[1].message
+    assert keys(Store(store.uri)) == [("first", 1), ("second", 1)]
+
+
+def test_nothing_is_given_up_where_no_version_is_whole(store):
+    add(store, "flowers")
+    for path in manifests(store, "tasks"):
+        empty(path)
+    before = manifests(store, "tasks")
+    (problem,) = problems_of(store, repair=True)
+    assert (problem.repaired, "none of before is whole" in problem.message) == (False, True)
+    assert manifests(store, "tasks") == before
+    result = CliRunner().invoke(t2v, ["--registry", str(store.uri), "verify", "--repair"])
+    assert result.exit_code == 1
+
+
+def test_the_table_of_a_space_that_was_never_registered_is_dropped(store):
+    store.database.create_table("embeddings__lost", store.database.open_table("embeddings__space0").schema)
+    (Path(store.uri) / "seals" / "embeddings__lost").unlink()
+    empty(manifests(store, "embeddings__lost")[0])
+    assert all(problem.repaired for problem in Store(store.uri).verify(repair=True))
+    assert Store(store.uri).verify() == []
+    assert not (Path(store.uri) / "embeddings__lost.lance").exists()
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Paths that were synced, in order, each with the manifests of the tasks that were there at that time."""
+    monkeypatch.setenv("T2V_DURABILITY", "full")
+    done, fsync = [], os.fsync
+
+    def record(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        tasks = next((folder for folder in path.parents if folder.name == "tasks.lance"), None)
+        done.append((path, sorted(tasks.glob("_versions/*")) if tasks else []))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return done
+
+
+def test_data_is_synced_before_the_manifest_and_the_embedding_before_the_task(store, synced):
+    add(Store(store.uri), "flowers")
+    steps = [path.relative_to(store.uri).parts[:2] for path, _ in synced]
+    wanted = []
+    for table in (f"embeddings__{SPACE}.lance", "audit.lance", "tasks.lance"):
+        wanted += [(table, "data")] * 2 + [(table, "_versions")] * 2
+    assert [step for step in steps if step[0].endswith(".lance")] == wanted
+    assert not synced[0][0].is_dir()
+    assert synced[1][0] == synced[0][0].parent
+
+
+def test_a_compaction_is_synced_before_what_it_replaces_is_deleted(store, synced):
+    for number in range(3):
+        add(store, f"task{number}")
+    old, opened = manifests(store, "tasks"), Store(store.uri)
+    synced.clear()
+    opened.optimize(keep=timedelta(milliseconds=1))
+    (new,) = manifests(store, "tasks")
+    at_sync = [listed for path, listed in synced if path == new]
+    assert at_sync
+    assert set(old) <= set(at_sync[0])
+    assert not any(path.exists() for path in old)
+
+
+def test_a_sync_that_fails_is_no_acknowledged_write(store, monkeypatch):
+    monkeypatch.setenv("T2V_DURABILITY", "full")
+
+    def fail(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=re.escape("cannot be written: Input/output error")):
+        add(Store(store.uri), "flowers")
+
+
+def test_durability_is_full_or_normal(store, synced, monkeypatch):
+    run = CliRunner().invoke
+    place = ["--registry", str(store.uri)]
+    add(store, "flowers")
+    monkeypatch.setenv("T2V_DURABILITY", "full")
+    synced.clear()
+    assert run(t2v, ["--durability", "normal", *place, "task", "tag", "flowers", "--add", "red"]).exit_code == 0
+    assert synced == []
+    monkeypatch.setenv("T2V_DURABILITY", "some")
+    assert run(t2v, [*place, "task", "list"]).exit_code == 2
+    with pytest.raises(StorageError, match=re.escape("T2V_DURABILITY must be full or normal, got 'some'")):
+        add(Store(store.uri), "other")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A mounted ext4 file system in a file, and a function that cuts its power: what is not on it is lost."""
+    image, mount = tmp_path / "disk.img", tmp_path / "disk"
+    mount.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, IMAGE_MEBIBYTES * 2**20)
+
+    def attach(file):
+        subprocess.run(["mount", "-o", "loop", file, mount], check=True, capture_output=True)
+
+    def cut(process):
+        process.send_signal(signal.SIGSTOP)
+        snapshot = image.with_name("snapshot.img")
+        shutil.copyfile(image, snapshot)
+        process.kill()
+        process.wait()
+        subprocess.run(["umount", mount], check=True)
+        snapshot.replace(image)
+        attach(image)
+
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
+        attach(image)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs root, mkfs.ext4 and loop devices")
+    yield mount, cut
+    subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.slow
+def test_no_acknowledged_task_is_lost_or_doubled_at_a_power_cut(disk, monkeypatch):
+    mount, cut = disk
+    monkeypatch.setenv("T2V_DURABILITY", "full")
+    generator, acknowledged = random.Random(0), 0
+    for turn in range(ROUNDS):
+        folder = mount / f"registry{turn}"
+        Store.create(folder, lambda new: new.add_space(make_space()))
+        command = [sys.executable, "-c", WRITER, str(folder), *sys.path]
+        log = mount.parent / f"log{turn}"
+        with log.open("w") as output:
+            process = subprocess.Popen(command, stdout=output)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(generator.uniform(4, 12))
+        assert process.poll() is None
+        named = log.read_text().split()  # before the snapshot is taken
+        cut(process)
+        problems = Store(folder).verify(repair=True)
+        assert all(problem.repaired for problem in problems), problems
+        names = [name for name, _ in keys(Store(folder))]
+        assert set(named) <= set(names)
+        assert len(names) == len(set(names))
+        assert Store(folder).verify() == []
+        store = Store(folder)
+        store.add_task(make_task("after"), SPACE, make_embedding("after"))
+        acknowledged += len(named)
+        shutil.rmtree(folder)
+    assert acknowledged > ROUNDS
