@@ -25,6 +25,8 @@ from registry.builtin.starter import load_starter
 from registry.distances import pairwise
 from registry.storage.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tasks() -> SyntheticTasks:

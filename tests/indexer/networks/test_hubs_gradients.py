@@ -72,7 +72,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SOME = {"timm_vit", "timm_swinv2", "timm_nfnet", "hf_vit"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_network_matches_one_by_one(name: str):
     """With and without the factors of norms; the slow side is computed once for both."""
     build, slow = NETWORKS[name]

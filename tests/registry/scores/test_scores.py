@@ -18,7 +18,10 @@ from registry.scores.moments import logme
 from registry.scores.scores import KINDS, SCORES, get_score, list_scores, score
 
 published = partial(score, published=True)
-each_score = pytest.mark.parametrize("name", SCORES)
+DEAR = {"nleep", "sfda", "transrate"}
+each_score = pytest.mark.parametrize(
+    "name", [name if name not in DEAR else pytest.param(name, marks=pytest.mark.slow) for name in SCORES]
+)
 COLUMN_SCORES = [name for name, entry in SCORES.items() if entry.kinds == KINDS]
 
 

@@ -109,7 +109,7 @@ def operation(request, server, templates, tmp_path, indexed):
     return Operation(request.param, server, templates(CASES[request.param]), tmp_path)
 
 
-SOME = ("create", "add-version", "add-in-space", "purge-task", "alias", "repair", "index-extend", "migrate-1")
+SOME = ("add-version", "purge-task", "repair")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,14 @@ def test_a_kill_at_a_step_loses_and_doubles_nothing(operation):
     assert operation.check_killed_at(generator.choice(points))
 
 
-@pytest.mark.parametrize("operation", ["add-task", "purge-task", "optimize", "index-extend"], indirect=True)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "add-task",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("purge-task", "optimize", "index-extend")),
+    ],
+    indirect=True,
+)
 def test_a_kill_inside_of_lancedb_loses_and_doubles_nothing(operation):
     point = Point(random.Random(operation.name).randrange(8), "change")
     # On a busy machine the operation may be over before the kernel has told of the change.
