@@ -85,8 +85,12 @@ def _lost(database: Database, name: str, lost: list[int]) -> str:
         lines = database.read("audit").to_pylist() if name != "audit" else []
     except StorageError as error:
         return f"what was lost is not known: {error}"
-    begun = [f"{row['action']} {row['subject']}" for row in lines if row["at"] >= at]
-    since = f"; begun since in the registry, by the audit: {', '.join(begun[-MOST_NAMED:])}" if begun else ""
+    lines = sorted((row for row in lines if row["at"] >= at), key=lambda row: row["at"])
+    begun = [f"{row['action']} {row['subject']}" for row in lines]
+    shown = ", ".join(begun[-MOST_NAMED:]) + (
+        f" and {len(begun) - MOST_NAMED} before" if begun[MOST_NAMED:] else ""
+    )
+    since = f"; begun since in the registry, by the audit: {shown}" if begun else ""
     return f"it is as of {at} again, and what was written to it since is lost{since}"
 
 
