@@ -55,7 +55,7 @@ def test_versions_and_references(store):
     ("reference", "message"),
     [
         ("flower", "no task is named 'flower'; did you mean flowers?"),
-        ("flowers@3", "no task is named 'flowers@3'; did you mean flowers@1 or flowers@2?"),
+        ("flowers@3", "no task is named 'flowers@3'; did you mean flowers@2 or flowers@1?"),
         ("flowers@", "no task is named 'flowers@'; did you mean flowers@1 or flowers@2?"),
         ("flowers@01", "no task is named 'flowers@01'; did you mean flowers@1 or flowers@2?"),
         ("' or 1 = 1 --", 'no task is named "\' or 1 = 1 --"; known are flowers'),
