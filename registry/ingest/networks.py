@@ -4,7 +4,7 @@ Axes: D filters of the probe.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import IngestError
 from registry.ingest.data import check_data_is_there, reading_options
@@ -97,29 +97,27 @@ def measure_expert(
         IngestError: If the data or the expert cannot be read, or the seed is out of its range.
         NotFoundError: If there is no such network.
     """
-    make_settings(seed=seed)  # a seed that embeds is one that measures, and that the store can hold
+    make_settings(seed=seed)  # a bad seed is refused before the data is looked for
     check_data_is_there(task)
-    with translated_errors():
-        from indexer.experts.few_shot import measure_expert
-
-        how = reading_options(task)
-        return measure_expert(loader, task.data, **how, seed=seed, device=device, progress=progress)
+    return measure_on_data(
+        loader, task.data, **reading_options(task), seed=seed, device=device, progress=progress
+    )
 
 
 def measure_on_data(
-    loader: str, data: str, *, seed: int, device: str, progress: Progress | None
+    loader: str, data: str, *, seed: int, device: str, progress: Progress | None, **how: Any
 ) -> "ProbeResult":
-    """``measure_expert`` on data that is not registered.
+    """``measure_expert`` on data that need not be registered, read as ``how`` says.
 
     Raises:
         IngestError: If the data or the expert cannot be read, or the seed is out of its range.
         NotFoundError: If there is no such network.
     """
-    make_settings(seed=seed)
+    make_settings(seed=seed)  # a seed that embeds is one that measures, and that the store can hold
     with translated_errors():
         from indexer.experts.few_shot import measure_expert
 
-        return measure_expert(loader, data, seed=seed, device=device, progress=progress)
+        return measure_expert(loader, data, **how, seed=seed, device=device, progress=progress)
 
 
 def with_data(task: TaskRecord, data: str) -> TaskRecord:
