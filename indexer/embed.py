@@ -17,13 +17,13 @@ from indexer.data.samples import Sample, read_sample
 from indexer.errors import WeightsError
 from indexer.fisher.costs import fitting_batch_size
 from indexer.fisher.estimate import FisherEstimate, fisher_information
-from indexer.heads.heads import FISHER_L2, LinearHead, fit_head, held_out_score, standardise
-from indexer.heads.scores import HeadScore
-from indexer.networks.headless import blank_input
-from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.heads.heads import FISHER_L2, HeadScore, LinearHead, fit_head, held_out_score, standardise
+from indexer.networks.load import load_network
 from indexer.networks.run import (
     Batches,
+    PretrainedNetwork,
     Progress,
+    blank_input,
     by_length,
     extract_features,
     full_precision,

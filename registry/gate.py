@@ -5,17 +5,32 @@ Numbers are whole or finite, and in range; ``True`` is no number. Texts are Unic
 
 import json
 import math
+import re
 from collections.abc import Callable, Hashable
 from datetime import datetime
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from registry.errors import InvalidRecordError
-from registry.names import MAX_VERSION, OTHER_DATA
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+EXPERT_PATTERN = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))[A-Za-z0-9._/:-]{1,160}")
+"""Names of experts as timm, torchvision, open_clip and the Hugging Face hub write them; no part of a path."""
+
+# No name is "." or "..": it is looked for in a folder.
+CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
+
+MAX_VERSION = 1_000_000
+"""No task has more versions: a number above it is a mistake."""
+
+OTHER_DATA = -1
+"""Version of a result that was measured on data that is no version of its task."""
 
 MAX_WIDTH = 2**20
 """Most numbers of a vector."""
@@ -44,6 +59,25 @@ _TIMES = {"created_at", "at", "removed_at"}
 _BY_METRIC = "accuracy"  # of a result: its range is that of its metric, see ``registry.names``
 
 _Check = Callable[[Any], Any]
+
+
+def checked_name(kind: str, name: str) -> str:
+    """Return ``name`` if it may name a ``kind``.
+
+    Raises:
+        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``; the name of an
+            expert may have 160 characters, ``/`` and ``:`` too, but no part that is empty, ``.`` or ``..``.
+    """
+    is_expert = kind == "expert"
+    if not (isinstance(name, str) and (EXPERT_PATTERN if is_expert else NAME_PATTERN).fullmatch(name)):
+        article = "an" if kind[0] in "aeiou" else "a"
+        allowed = (
+            "1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"
+            if is_expert
+            else "1 to 128 of the characters A-Z a-z 0-9 . _ -"
+        )
+        raise InvalidRecordError(f"{name!r:.200} cannot name {article} {kind}: allowed are {allowed}")
+    return name
 
 
 def check_fields(record: Any, what: str) -> None:
@@ -104,7 +138,7 @@ def _check_of(name: str, hint: Any) -> _Check:
     if hint is float:
         low, high = _RANGES.get(name, (-math.inf, math.inf))
         return lambda value: _number(value, Real, float, low, high, finite=name != _BY_METRIC)
-    if hint is np.ndarray:
+    if getattr(hint, "__name__", "") == "ndarray":
         return _vector
     if get_origin(hint) is tuple:
         return _texts
@@ -114,7 +148,7 @@ def _check_of(name: str, hint: Any) -> _Check:
 
 
 def _number(value: Any, kind: type, plain: type, low: float, high: float, *, finite: bool = True) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
+    if isinstance(value, bool) or not isinstance(value, kind):
         raise ValueError(f"a {'whole ' if plain is int else ''}number, got {_shown(value)}")
     try:
         number: float = plain(value)
@@ -132,7 +166,7 @@ def _number(value: Any, kind: type, plain: type, low: float, high: float, *, fin
 
 
 def _flag(value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
+    if type(value).__name__ not in {"bool", "bool_"}:  # also those of numpy
         raise ValueError(f"true or false, got {_shown(value)}")
     return bool(value)
 
@@ -183,7 +217,9 @@ def _texts(value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _vector(value: Any) -> np.ndarray:
+def _vector(value: Any) -> "np.ndarray":
+    import numpy as np  # here, not at the top: the command line names things long before it holds a vector
+
     try:
         vector = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):

@@ -1,50 +1,17 @@
 """Names: of tasks and experts, what ``name@version`` stands for, and the datasets and metrics of the field."""
 
 import math
-import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Self
 
 from registry.errors import InvalidRecordError
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-EXPERT_PATTERN = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|$))[A-Za-z0-9._/:-]{1,160}")
-"""Names of experts as timm, torchvision, open_clip and the Hugging Face hub write them; no part of a path."""
-
-# No name is "." or "..": it is looked for in a folder.
-CACHED_AS_PATTERN = re.compile(r"torch:(?!\.)[\w.+-]+|hf:(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
+from registry.gate import checked_name
 
 Key = tuple[str, int]
 """Name and version of a task."""
 
-MAX_VERSION = 1_000_000
-"""No task has more versions: a number above it is a mistake."""
-
-OTHER_DATA = -1
-"""Version of a result that was measured on data that is no version of its task."""
-
 LATEST = "latest"
 """``name@latest`` is the latest version, as ``name`` alone is."""
-
-
-def checked_name(kind: str, name: str) -> str:
-    """Return ``name`` if it may name a ``kind``.
-
-    Raises:
-        InvalidRecordError: If it is not 1 to 128 of the letters a to z, digits and ``._-``; the name of an
-            expert may have 160 characters, ``/`` and ``:`` too, but no part that is empty, ``.`` or ``..``.
-    """
-    is_expert = kind == "expert"
-    if not (isinstance(name, str) and (EXPERT_PATTERN if is_expert else NAME_PATTERN).fullmatch(name)):
-        article = "an" if kind[0] in "aeiou" else "a"
-        allowed = (
-            "1 to 160 of the characters A-Z a-z 0-9 . _ - / :, as in timm/resnet50.a1_in1k"
-            if is_expert
-            else "1 to 128 of the characters A-Z a-z 0-9 . _ -"
-        )
-        raise InvalidRecordError(f"{name!r:.200} cannot name {article} {kind}: allowed are {allowed}")
-    return name
 
 
 def checked_alias(alias: str) -> str:

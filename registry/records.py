@@ -13,15 +13,8 @@ import numpy as np
 import xxhash
 
 from registry.errors import InvalidRecordError
-from registry.gate import check_fields
-from registry.names import (
-    CACHED_AS_PATTERN,
-    check_value,
-    checked_alias,
-    checked_name,
-    is_lower_better,
-    score_of,
-)
+from registry.gate import CACHED_AS_PATTERN, check_fields, checked_name
+from registry.names import check_value, checked_alias, is_lower_better, score_of
 
 Kind = Literal["single_label", "multi_label", "regression"]
 """What the labels of a task are: one class of C a sample; any subset of C labels; T numbers."""

@@ -27,7 +27,7 @@ os.environ.setdefault("T2V_DURABILITY", "normal")
 if TYPE_CHECKING:
     import numpy as np
 
-    from indexer.networks.load import PretrainedNetwork
+    from indexer.networks.run import PretrainedNetwork
     from indexer.records import EmbeddingSettings
     from registry.storage.store import Store
 

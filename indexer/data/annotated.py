@@ -13,14 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from indexer.data.images import is_image_name
-from indexer.data.listings import Entry, Listing, chosen_split, printable
+from indexer.data.listings import Entry, Listing, Tree, chosen_split, is_mask, printable, reason_of
 from indexer.data.manifests import open_manifest
-from indexer.data.trees import Tree, is_mask, reason_of
 from indexer.errors import DataError
 from indexer.layouts.annotations import READERS, Reader, read_lists, read_tabs
-from indexer.layouts.class_folders import LayoutError
+from indexer.layouts.folders import LayoutError, Node, Notes, unwrap
 from indexer.layouts.names import is_hidden, plain, split_in, split_kind
-from indexer.layouts.splits import Node, Notes, unwrap
 from indexer.records import Kind, Reading
 
 MANIFEST_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"))

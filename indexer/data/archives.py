@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from indexer.data.folders import open_tree
-from indexer.data.listings import MAX_FILE_BYTES, Listing
+from indexer.data.listings import MAX_FILE_BYTES, Listing, MemberTree
 from indexer.data.tars import Member, index_tar, open_indexed, safe_name
-from indexer.data.trees import MemberTree
 from indexer.errors import DataError
 from indexer.records import Reading
 

@@ -12,22 +12,33 @@ from pathlib import Path
 from indexer.data.annotated import open_annotated, open_tables
 from indexer.data.arrays import find_pair, open_array_file
 from indexer.data.images import IMAGE_SUFFIXES
-from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, chosen_split, printable
-from indexer.data.trees import FolderTree, Tree, is_mask, survey_tree, totals
+from indexer.data.listings import (
+    TEXT_SUFFIX,
+    Entry,
+    FolderTree,
+    Listing,
+    Tree,
+    chosen_split,
+    is_mask,
+    printable,
+    survey_tree,
+    totals,
+)
 from indexer.errors import DataError, TooFewSamplesError
-from indexer.layouts.class_folders import LayoutError, label_places
-from indexer.layouts.names import ASIDE_NAMES, are_parts, is_hidden, plain, split_kind
-from indexer.layouts.splits import (
+from indexer.layouts.folders import (
+    LayoutError,
     Node,
     Notes,
     Place,
     drop_masks,
     find_splits,
+    label_places,
     places,
     split_below,
     unpack,
     unwrap,
 )
+from indexer.layouts.names import ASIDE_NAMES, are_parts, is_hidden, plain, split_kind
 from indexer.records import Content, Reading
 
 
@@ -55,7 +66,8 @@ def open_tree(spec: str, tree: Tree, reading: Reading) -> Listing:
         notes.leave_out(reason, count)
     drop_masks(root, notes)
     root = unpack(root)
-    if annotated := open_annotated(spec, tree, root, reading, notes):
+    tables = any(node.tables for node in root.walk())
+    if tables and (annotated := open_annotated(spec, tree, root, reading, notes)):
         return annotated
     inside = unwrap(root)
     splits = find_splits(inside, notes)

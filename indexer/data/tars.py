@@ -17,8 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from indexer.data.folders import open_tree
 from indexer.data.images import is_image_name
-from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, printable, read_file
-from indexer.data.trees import MemberTree
+from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, MemberTree, printable, read_file
 from indexer.errors import DataError
 from indexer.layouts.names import is_hidden
 from indexer.records import Content, Kind, Reading

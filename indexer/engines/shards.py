@@ -28,8 +28,14 @@ from indexer.errors import DataError, SettingsError
 from indexer.fisher.costs import fitting_batch_size
 from indexer.fisher.estimate import FisherSums, fisher_sums, get_estimator, joined_estimate
 from indexer.heads.heads import LinearHead
-from indexer.networks.load import PretrainedNetwork
-from indexer.networks.run import Batches, Progress, extract_features, full_precision, move_to_device
+from indexer.networks.run import (
+    Batches,
+    PretrainedNetwork,
+    Progress,
+    extract_features,
+    full_precision,
+    move_to_device,
+)
 from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
 
 MAX_SHARDS = 100_000

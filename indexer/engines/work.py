@@ -14,7 +14,7 @@ from indexer.errors import EngineError, IndexerError, SettingsError
 from indexer.records import EmbeddingSettings, TaskEmbedding
 
 if TYPE_CHECKING:
-    from indexer.networks.load import PretrainedNetwork
+    from indexer.networks.run import PretrainedNetwork
 
 MAX_NETWORKS = 2
 """Networks that a process keeps; those used longest ago are let go."""

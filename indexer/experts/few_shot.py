@@ -8,8 +8,7 @@ import numpy as np
 
 from indexer.data.samples import load_sample
 from indexer.errors import DataError, TooFewSamplesError
-from indexer.heads.heads import fit_head
-from indexer.heads.scores import choose_per_class, score_classes
+from indexer.heads.heads import choose_per_class, fit_head, score_classes
 from indexer.networks.load import load_network
 from indexer.networks.run import Progress, extract_features, move_to_device
 from indexer.records import ProbeResult

@@ -12,9 +12,16 @@ import numpy as np
 from indexer.data.samples import Sample
 from indexer.embed import load_task_sample
 from indexer.experts.feature_cache import FeatureCache, default_folder
-from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.load import load_network
 from indexer.networks.loaders import parse_loader
-from indexer.networks.run import Progress, choose_device, extract_features, move_to_device, running
+from indexer.networks.run import (
+    PretrainedNetwork,
+    Progress,
+    choose_device,
+    extract_features,
+    move_to_device,
+    running,
+)
 from indexer.records import EmbeddingSettings, InputTransform, Kind, TextTransform
 
 FORMAT = 1

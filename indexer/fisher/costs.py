@@ -12,11 +12,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from indexer.fisher.gradients import Gradient, ScaleGradient, choose_form
 from indexer.fisher.layer_rules import Rule
-from indexer.fisher.parameters import FilterBlock, find_filters
 from indexer.fisher.square_grads import TEMPORARY_SHARE
-from indexer.fisher.weight_uses import WeightUses, attach, find_sample_axes
-from indexer.networks.headless import blank_input, on_device_of
-from indexer.networks.load import PretrainedNetwork
+from indexer.fisher.weight_uses import FilterBlock, WeightUses, attach, find_filters, find_sample_axes
+from indexer.networks.run import PretrainedNetwork, blank_input, on_device_of
 from indexer.records import DEFAULT_MEMORY_BUDGET
 
 MAX_BATCH = 64

@@ -26,7 +26,7 @@ from indexer.errors import TooFewSamplesError, UnknownNameError, WeightsError
 from indexer.fisher.likelihoods import Likelihood, likelihood_of
 from indexer.fisher.square_grads import SquareGrads
 from indexer.heads.heads import LinearHead
-from indexer.networks.headless import on_device_of
+from indexer.networks.run import on_device_of
 from indexer.records import DEFAULT_MEMORY_BUDGET
 
 Directions = Callable[[Likelihood, Tensor, Tensor, torch.Generator], Iterator[Tensor]]

@@ -12,7 +12,7 @@ import math
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +27,12 @@ from indexer.fisher.gradients import (
     ScaleGradient,
     TransposedConvGradient,
 )
-from indexer.fisher.parameters import Layout
 
 Numbers = int | Sequence[int]
+
+Layout = Literal["first", "last", "transposed", "each"]
+"""Where the filters of a parameter lie: along its first or last axis, along the second of a transposed
+convolution (whose first holds the groups), or each weight a filter of its own."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from indexer.errors import UnsupportedLayerError
-from indexer.fisher.parameters import FilterBlock, is_scripted
+from indexer.fisher.weight_uses import FilterBlock, is_scripted
 
 
 def sample_square_grads(

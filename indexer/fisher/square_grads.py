@@ -2,7 +2,7 @@
 
 What is embedded is weights only, as in the Task2Vec code: what is added (biases, tokens, positions) has no
 filter to average over and is left out. Factors of whole channels, such as the affine weights of normalisation
-layers, are embedded on request, each a filter of its own. ``indexer.fisher.parameters`` says which parameters
+layers, are embedded on request, each a filter of its own. ``indexer.fisher.weight_uses`` says which parameters
 those are, ``indexer.fisher.layer_rules`` which functions use them, ``indexer.fisher.gradients`` how their
 squares are computed.
 
@@ -21,9 +21,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from indexer.errors import UnsupportedLayerError
 from indexer.fisher.gradients import Gradient, sum_of_squares, sum_of_squares_together
 from indexer.fisher.layer_rules import Rule
-from indexer.fisher.parameters import FilterBlock, find_filters
 from indexer.fisher.sample_grads import sample_square_grads
-from indexer.fisher.weight_uses import SampleAxis, WeightUses, attach, find_sample_axes
+from indexer.fisher.weight_uses import (
+    FilterBlock,
+    SampleAxis,
+    WeightUses,
+    attach,
+    find_filters,
+    find_sample_axes,
+)
 from indexer.records import DEFAULT_MEMORY_BUDGET
 
 TEMPORARY_SHARE = 4  # temporaries of a rule may take a quarter of the budget; activations have most of the rest

@@ -9,9 +9,12 @@ small directions is that real features have. L-BFGS on features as they are took
 seen to stop with logits that were off by one.
 """
 
+import contextlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from indexer.errors import DataError
 
@@ -172,3 +175,15 @@ class _Problem:
         else:
             change *= weighted * (1 - probabilities)
         return np.asarray(change.T @ self.inputs + self.penalty * direction)
+
+
+def one_thread() -> contextlib.AbstractContextManager[None]:
+    """Keep BLAS on one thread."""
+    limit: contextlib.AbstractContextManager[None] = _libraries().limit(limits=1, user_api="blas")
+    return limit
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The BLAS libraries of this process; to find them takes 20 ms, more than a small fit."""
+    return ThreadpoolController()

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from indexer.layouts.class_folders import LayoutError
+from indexer.layouts.folders import LayoutError
 from indexer.layouts.names import split_kind
 
 

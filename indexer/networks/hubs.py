@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.networks.headless import Body, count_params, drop_unfilled_pooler
 from indexer.networks.loaders import Loader
+from indexer.networks.run import Body, count_params, drop_unfilled_pooler
 from indexer.networks.tokens import MASK, TOKENS, Tokenizer, tokenizer_hash
 from indexer.networks.weights import build_unfilled, misfit, read_weights, without_prefix
 from indexer.records import InputTransform, TextPooling, TextTransform

@@ -19,11 +19,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.networks.checkpoints import without_pickled_objects
-from indexer.networks.headless import Body, blank_input, count_params, head_name, measure_features, remove_head
 from indexer.networks.loaders import BUILTIN_FOLDER, Loader, list_builtin, parse_loader, text_options
 from indexer.networks.packaged import PACKAGED, load_packaged
+from indexer.networks.run import (
+    Body,
+    PretrainedNetwork,
+    blank_input,
+    count_params,
+    head_name,
+    measure_features,
+    remove_head,
+)
 from indexer.networks.small_resnet import SmallResNet
-from indexer.networks.tokens import Tokenizer
 from indexer.networks.weights import (
     build_unfilled,
     check_finite,
@@ -34,7 +41,7 @@ from indexer.networks.weights import (
     read_weights,
     without_prefix,
 )
-from indexer.records import Content, InputTransform, TextTransform, Transform, content_of
+from indexer.records import InputTransform, TextTransform
 
 
 @dataclass(frozen=True)
@@ -61,46 +68,6 @@ ARCHITECTURES = {
 _TORCHVISION_OPTIONS = {
     name: {"transform_input": True, "init_weights": False} for name in ("googlenet", "inception_v3")
 }
-
-
-@dataclass(frozen=True, eq=False)
-class PretrainedNetwork:
-    """A frozen network without its head.
-
-    Attributes:
-        name: ``architecture.weights``.
-        loader: What ``load_network`` was given; of a text encoder, with all that it may say of texts.
-        body: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``; in
-            evaluation mode.
-        num_features: F.
-        num_params: Parameters including the head the network came with.
-        transform: How an image or a text becomes an input.
-        weights_hash: blake2b over the body's tensors, hexadecimal.
-        tokenizer: What encodes texts, for a text encoder.
-    """
-
-    name: str
-    loader: str
-    body: nn.Module
-    num_features: int
-    num_params: int
-    transform: Transform
-    weights_hash: str
-    tokenizer: Tokenizer | None = None
-
-    @property
-    def takes(self) -> Content:
-        """What its inputs are made of."""
-        return content_of(self.transform)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Map uint8 images ``[N, 3, S, S]``, or texts ``[N, 2, L]``, to the inputs that ``body`` expects."""
-        if isinstance(self.transform, TextTransform):
-            return images.long()
-        shape = (1, 3, 1, 1)
-        mean = torch.tensor(self.transform.mean, device=images.device).view(shape)
-        std = torch.tensor(self.transform.std, device=images.device).view(shape)
-        return (images.float() / 255 - mean) / std
 
 
 @dataclass(frozen=True)

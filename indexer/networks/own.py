@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from indexer.errors import WeightsError
-from indexer.networks.headless import IMAGENET_TRANSFORM, Body, count_params
 from indexer.networks.loaders import Loader, importable_modules, searched_folder
+from indexer.networks.run import IMAGENET_TRANSFORM, Body, count_params
 from indexer.records import InputTransform
 
 TRANSFORM_FILE = "input_transform.json"

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from registry.bundles.format import member_name
 from registry.bundles.reader import Bundle
 from registry.errors import BundleError, RegistryError
-from registry.gate import json_object
-from registry.names import MAX_VERSION, Key, checked_name
+from registry.gate import MAX_VERSION, checked_name, json_object
+from registry.names import Key
 from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.storage import schema
 

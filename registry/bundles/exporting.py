@@ -17,7 +17,8 @@ from registry.bundles.card import UNKNOWN_LICENSE, card_of
 from registry.bundles.folders import CARD, FolderWriter, writing_folder
 from registry.bundles.signing import read_private_key, sign
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
-from registry.names import Key, checked_name
+from registry.gate import checked_name
+from registry.names import Key
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.storage import schema
 from registry.storage.database import quoted

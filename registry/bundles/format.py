@@ -30,8 +30,8 @@ from registry.errors import StorageError
 from registry.files import replacing
 from registry.names import ERROR_SHARES, LOSSES
 from registry.storage import schema
-from registry.storage.audit import installed_versions
 from registry.storage.places import storage_errors
+from registry.storage.rows import installed_versions
 
 FORMAT = "task2vec-registry bundle"
 FORMAT_VERSION = 1

@@ -24,8 +24,8 @@ from registry.names import Key
 from registry.options import Policy
 from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord, utc_now
 from registry.storage import schema
-from registry.storage.audit import actor, audit_lines, write_origins
 from registry.storage.database import quoted
+from registry.storage.rows import actor, audit_lines, write_origins
 from registry.storage.store import Store
 
 _SLICE_ROWS = 4096

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from registry.bundles.contents import Contents, task_digest
 from registry.errors import BundleError, ConflictError
-from registry.names import OTHER_DATA, Key
+from registry.gate import OTHER_DATA
+from registry.names import Key
 from registry.options import Policy
 from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.storage.store import Store

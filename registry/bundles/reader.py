@@ -26,7 +26,7 @@ from registry.bundles import format as bundle_format
 from registry.bundles.format import MANIFEST, Member, member_name
 from registry.bundles.parquet_check import RowGroup, read_footer
 from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
-from registry.names import NAME_PATTERN
+from registry.gate import NAME_PATTERN
 from registry.storage import schema
 from registry.storage.places import FOREIGN_ERRORS
 

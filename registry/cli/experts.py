@@ -14,7 +14,7 @@ from registry.cli.options import (
     seed_option,
 )
 from registry.faces import documents, show_answers, show_records, terminal
-from registry.names import OTHER_DATA
+from registry.gate import OTHER_DATA
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry

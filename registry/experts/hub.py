@@ -9,8 +9,8 @@ from typing import Any
 from registry.errors import InvalidRecordError
 from registry.experts.model_cards import CARD, CardResult, ModelCard, letters_of, read_card
 from registry.experts.model_folders import FolderFacts, find_folders, read_folder
+from registry.gate import NAME_PATTERN, checked_name
 from registry.ingest.data import absolute_loader
-from registry.names import NAME_PATTERN, checked_name
 from registry.records import ExpertRecord, ResultRecord
 
 SOURCE = "hf"

@@ -7,9 +7,8 @@ from typing import Any
 
 from registry.builtin.published import canonical_name, published_experts
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
-from registry.ingest.data import absolute_loader, is_there
+from registry.ingest.data import absolute_loader, is_there, translated_errors
 from registry.ingest.tables import read_experts
-from registry.ingest.translate import translated_errors
 from registry.records import ExpertRecord
 
 LIBRARIES = ("timm", "torchvision")

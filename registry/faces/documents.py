@@ -33,7 +33,7 @@ def to_values(document: Any) -> Any:
 
 def of_task(task: "TaskRecord") -> dict[str, Any]:
     """A task in a list; of a regression, ``num_classes`` is the number of targets."""
-    from registry.ingest.translate import head_metric
+    from registry.ingest.data import head_metric
 
     return {
         "task": task.name,
@@ -153,9 +153,8 @@ def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"])
 
 def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
     """How an embedding was made and how sure it is, without its vectors."""
-    from registry.ingest.cautions import embedding_warnings
-    from registry.ingest.prepare import embedding_record
-    from registry.ingest.translate import head_metric
+    from registry.ingest.data import head_metric
+    from registry.ingest.prepare import embedding_record, embedding_warnings
 
     dataset, settings = embedding.dataset, embedding.settings
     record = embedding_record("unregistered", 1, embedding)  # for its norm and error; no name is shown

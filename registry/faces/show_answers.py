@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.faces.show_records import classes, reached, used_of
 from registry.faces.terminal import card, message, say, table, tell_reading, warn
-from registry.names import OTHER_DATA
+from registry.gate import OTHER_DATA
 from registry.wording import GROUPS, left_out, share, short, size, sureness
 
 NUM_TIES_SHOWN = 5

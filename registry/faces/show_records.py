@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from registry.faces.terminal import card, message, say, table, tell_reading, warn
-from registry.names import OTHER_DATA
+from registry.gate import OTHER_DATA
 from registry.wording import GROUPS, printable, share, short, size
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "Emb
 
 
 def _show_embeddings(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]) -> None:
-    from registry.ingest.translate import head_metric
+    from registry.ingest.data import head_metric
 
     tolerance = task.asked.get("tolerance")
     score = f">{head_metric(task.kind)}"

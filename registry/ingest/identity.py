@@ -4,8 +4,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from registry.errors import IngestError
-from registry.ingest.data import HUB_DATA, IN_MEMORY, NO_PATH, is_there, reading_options
-from registry.ingest.translate import make_settings, translated_errors
+from registry.ingest.data import (
+    HUB_DATA,
+    IN_MEMORY,
+    NO_PATH,
+    is_there,
+    make_settings,
+    reading_options,
+    translated_errors,
+)
 from registry.records import ExpertRecord, TaskRecord
 
 NAMES_SHOWN = 3

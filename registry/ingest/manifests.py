@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidRecordError, RegistryError
+from registry.gate import checked_name
+from registry.ingest.data import make_settings
 from registry.ingest.tables import cleaned, csv_rows
-from registry.ingest.translate import make_settings
-from registry.names import checked_name
 
 REQUIRED = ("name", "data")
 OPTIONAL = ("tags", "split", "max_samples", "seed")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.errors import IngestError, StorageError
+from registry.ingest.data import settings_key
 from registry.ingest.manifests import TaskRow
 from registry.ingest.runs import EmbeddingRun
-from registry.ingest.translate import settings_key
 from registry.ingest.writer import TaskWriter, has_content, refreshed
 from registry.records import TaskRecord
 from registry.storage.store import Store

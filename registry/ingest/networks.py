@@ -7,15 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import IngestError
-from registry.ingest.data import check_data_is_there, reading_options
-from registry.ingest.translate import NORM_POOLING, make_settings, translated_errors
+from registry.ingest.data import (
+    NORM_POOLING,
+    check_data_is_there,
+    make_settings,
+    reading_options,
+    translated_errors,
+)
 from registry.options import Progress
 from registry.records import SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
     from indexer.fisher.costs import ProbeCosts
     from indexer.fisher.estimate import Estimator
-    from indexer.networks.load import NetworkDescription, PretrainedNetwork
+    from indexer.networks.load import NetworkDescription
+    from indexer.networks.run import PretrainedNetwork
     from indexer.records import ProbeResult
 
 

@@ -1,32 +1,33 @@
-"""Datasets become embeddings, in this process or in shards, and embeddings become records.
+"""Datasets become embeddings, in this process or in shards, and embeddings become records and warnings.
 
-Axes: D filters of the probe.
+Axes: D filters of the probe, C classes, T targets.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.errors import IngestError
-from registry.ingest.cautions import embedding_warnings
-from registry.ingest.data import absolute_data, absolute_loader
-from registry.ingest.runs import make_run
-from registry.ingest.translate import (
+from registry.ingest.data import (
     NORM_POOLING,
+    absolute_data,
+    absolute_loader,
     head_metric,
     make_settings,
     settings_key,
     translated_errors,
 )
+from registry.ingest.runs import make_run
 from registry.options import DataOptions, EngineOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.task_answers import AddedTask
+from registry.wording import counted
 
 if TYPE_CHECKING:
     from indexer.data.samples import Sample
     from indexer.engines.shards import ShardedSample, Workers
-    from indexer.networks.load import PretrainedNetwork
+    from indexer.networks.run import PretrainedNetwork
     from indexer.records import DatasetDescription, EmbeddingSettings
     from indexer.records import (
         TaskEmbedding as TaskEmbedding,  # the library and the faces name it in signatures
@@ -264,3 +265,111 @@ def embedding_record(name: str, version: int, embedding: "TaskEmbedding") -> Emb
         seed=embedding.settings.seed,
         seconds=embedding.seconds,
     )
+
+
+SAMPLE_FLOOR = 100
+"""Below this many samples an embedding is warned about."""
+
+SAMPLES_PER_CLASS_FLOOR = 5
+"""Below this many samples a class or label the head is warned about."""
+
+IMBALANCE_FLOOR = 10
+"""From this ratio of the largest class to the smallest on, imbalance is warned about."""
+
+NUM_LAYERS_NAMED = 3
+
+EXPECTED_REASONS = frozenset({"hidden", "mask", "split unlabelled"})
+"""Why files are passed over of which a layout has many, see ``indexer.data.folders``."""
+
+
+def embedding_warnings(
+    embedding: EmbeddingRecord,
+    dataset: "DatasetDescription",
+    *,
+    max_samples: int,
+    tolerance: float | None = None,
+    fallbacks: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Sentences on what makes an embedding less sure than it looks.
+
+    Args:
+        embedding: What came of it.
+        dataset: What was embedded.
+        max_samples: How many samples were asked for at most.
+        tolerance: Relative error that was asked for.
+        fallbacks: Layers of the probe without a rule of their own, as ``name (Class)``.
+    """
+    return (
+        *_of_few_samples(embedding, dataset, max_samples),
+        *_of_tolerance(embedding, dataset, max_samples, tolerance),
+        *_of_imbalance(dataset),
+        *_of_passed_over(dataset),
+        *_of_skipped_files(dataset),
+        *_of_copies(dataset, max_samples),
+        *_of_fallbacks(fallbacks),
+    )
+
+
+def _of_few_samples(
+    embedding: EmbeddingRecord, dataset: "DatasetDescription", max_samples: int
+) -> Iterator[str]:
+    """The head learns from all samples that were drawn, also where a tolerance stopped the embedding before."""
+    used = embedding.num_samples_used
+    learned = min(dataset.num_samples, max_samples) - dataset.num_skipped
+    if used < SAMPLE_FLOOR:
+        yield f"only {used} samples; below {SAMPLE_FLOOR} an embedding is a rough guess"
+    elif dataset.kind != "regression" and learned < SAMPLES_PER_CLASS_FLOOR * dataset.num_classes:
+        many = "classes" if dataset.kind == "single_label" else "labels"
+        yield f"only {learned} samples for {dataset.num_classes} {many}: the head is a rough guess"
+
+
+def _of_tolerance(
+    embedding: EmbeddingRecord, dataset: "DatasetDescription", max_samples: int, tolerance: float | None
+) -> Iterator[str]:
+    error = embedding.relative_error
+    if tolerance is None or error < tolerance:
+        return
+    some_left = dataset.num_samples > max_samples
+    why = f"max_samples is {max_samples}" if some_left else "there are no more samples"
+    yield f"relative error {error:.3g} is above the tolerance {tolerance:g} asked for: {why}"
+
+
+def _of_imbalance(dataset: "DatasetDescription") -> Iterator[str]:
+    sizes = dataset.class_sizes
+    if not sizes or max(sizes) < IMBALANCE_FLOOR * min(sizes):
+        return
+    one, many = ("class", "classes") if dataset.kind == "single_label" else ("label", "labels")
+    yield (
+        f"{one} sizes run from {min(sizes)} to {max(sizes)} samples: the sample is as even as they allow, and "
+        f"{many} weigh the same in the head and in its score"
+    )
+
+
+def _of_passed_over(dataset: "DatasetDescription") -> Iterator[str]:
+    counts = {reason: count for reason, count in dataset.passed_over if reason not in EXPECTED_REASONS}
+    if 10 * (count := sum(counts.values())) > count + dataset.num_samples:
+        yield f"more than a tenth of the files were passed over: {counted(counts)}"
+
+
+def _of_skipped_files(dataset: "DatasetDescription") -> Iterator[str]:
+    if count := dataset.num_skipped:
+        counted = "1 unreadable file was" if count == 1 else f"{count} unreadable files were"
+        yield f"{counted} skipped: {dataset.skipped_why}"
+
+
+def _of_copies(dataset: "DatasetDescription", max_samples: int) -> Iterator[str]:
+    drawn = min(dataset.num_samples, max_samples) - dataset.num_skipped
+    if 2 * dataset.num_alike > drawn:
+        yield f"{dataset.num_alike} of the {drawn} samples are the same, byte for byte: little can be learned"
+
+
+def _of_fallbacks(fallbacks: Sequence[str]) -> Iterator[str]:
+    if len(fallbacks) == 1:
+        yield f"the probe's layer {fallbacks[0]} has no rule of its own and took a slow exact route"
+    elif fallbacks:
+        named = ", ".join(fallbacks[:NUM_LAYERS_NAMED])
+        more = ", ..." if len(fallbacks) > NUM_LAYERS_NAMED else ""
+        yield (
+            f"{len(fallbacks)} layers of the probe have no rule of their own and took a slow exact route: "
+            f"{named}{more}"
+        )

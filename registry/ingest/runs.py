@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.errors import IngestError, RegistryError
-from registry.ingest.translate import translated_errors
+from registry.ingest.data import translated_errors
 from registry.options import EngineOptions
 
 if TYPE_CHECKING:
     from indexer.engines.work import EngineSettings
-    from indexer.networks.load import PretrainedNetwork
+    from indexer.networks.run import PretrainedNetwork
     from indexer.records import EmbeddingSettings, TaskEmbedding
 
 

@@ -19,11 +19,12 @@ from registry.ingest.data import (
     check_data_is_there,
     is_inert,
     is_loadable_offline,
+    make_settings,
     opening,
     reading_options,
+    translated_errors,
 )
 from registry.ingest.identity import changed_weights_message, weights_difference
-from registry.ingest.translate import make_settings, translated_errors
 from registry.options import DataOptions, Progress
 from registry.recommend.prediction import Prediction
 from registry.recommend.trial_costs import CostModel

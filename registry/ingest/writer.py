@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from registry.ingest.cautions import embedding_warnings
-from registry.ingest.data import IN_MEMORY, absolute_data
+from registry.ingest.data import IN_MEMORY, absolute_data, settings_key
 from registry.ingest.manifests import TaskRow
-from registry.ingest.prepare import embedding_record, task_record
-from registry.ingest.translate import settings_key
+from registry.ingest.prepare import embedding_record, embedding_warnings, task_record
 from registry.records import EmbeddingRecord, TaskRecord
 from registry.storage.locks import patience
 from registry.storage.store import Store

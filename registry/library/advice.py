@@ -28,7 +28,7 @@ from registry.recommend.recommend import Answer, Asking, Trier, answer
 from registry.recommend.trials import TrialPlan
 from registry.records import Content, ExpertRecord, ResultRecord, TaskRecord
 from registry.snapshots.view import Point, View
-from registry.storage.audit import read_origins
+from registry.storage.rows import read_origins
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding

@@ -16,15 +16,22 @@ from registry.answers import Query
 from registry.builtin.starter import populate
 from registry.errors import InvalidQueryError, NoRegistryError, StorageError
 from registry.index.neighbors import DamagedIndexError
-from registry.ingest.data import as_query, looks_like_data, meant_loader, names_only, opening
+from registry.ingest.data import (
+    as_query,
+    default_probe,
+    default_recipe,
+    looks_like_data,
+    meant_loader,
+    names_only,
+    opening,
+)
 from registry.ingest.prepare import embed_in_space
-from registry.ingest.translate import default_probe, default_recipe
 from registry.options import Data, DataOptions, Progress
 from registry.recommend.levels import TaskFacts
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import Point, View, choose_space
-from registry.storage.audit import read_origins
+from registry.storage.rows import read_origins
 from registry.storage.store import Store
 
 if TYPE_CHECKING:

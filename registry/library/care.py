@@ -11,7 +11,7 @@ from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 from registry.records import AuditRecord
-from registry.storage.audit import note_trusted, read_origins
+from registry.storage.rows import note_trusted, read_origins
 
 
 class Care(RegistryBase):

@@ -18,7 +18,8 @@ from registry.builtin.published import (
     published_results,
 )
 from registry.errors import NotFoundError
-from registry.names import ERROR_SHARES, OTHER_DATA
+from registry.gate import OTHER_DATA
+from registry.names import ERROR_SHARES
 from registry.records import Content, ExpertRecord, ResultRecord
 
 ACCURACY_OF = {"error_rate": "accuracy", "top1_error": "top1", "top5_error": "top5"}

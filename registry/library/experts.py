@@ -10,13 +10,13 @@ from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
 from registry.experts.limits import Limits
+from registry.gate import checked_name
 from registry.ingest.data import module_folder
 from registry.library.base import RegistryBase
 from registry.library.evidence import same_weights, usable_results
-from registry.names import checked_name
 from registry.notebooks import Records
 from registry.records import ExpertRecord
-from registry.storage.audit import note_registered
+from registry.storage.rows import note_registered
 
 
 class Experts(RegistryBase):

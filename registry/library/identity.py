@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from registry.errors import InvalidQueryError, InvalidRecordError, UntrustedError
-from registry.ingest.data import absolute_data, check_data_is_there, data_spec
+from registry.gate import OTHER_DATA
+from registry.ingest.data import NORM_POOLING, absolute_data, check_data_is_there, data_spec
 from registry.ingest.identity import (
     changed_weights,
     changed_weights_message,
@@ -14,9 +15,8 @@ from registry.ingest.identity import (
     is_at_hand,
     weights_difference,
 )
-from registry.ingest.translate import NORM_POOLING
 from registry.library.tasks import Tasks
-from registry.names import OTHER_DATA, Reference
+from registry.names import Reference
 from registry.options import Progress
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 

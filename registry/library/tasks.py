@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
+from registry.gate import checked_name
 from registry.ingest import manifests
-from registry.ingest.data import data_spec, module_folder
+from registry.ingest.data import data_spec, make_settings, module_folder
 from registry.ingest.manifests import TaskRow
 from registry.ingest.many import add_rows
 from registry.ingest.prepare import prepare_one, space_record
 from registry.ingest.runs import make_run
-from registry.ingest.translate import make_settings
 from registry.ingest.writer import BATCH, NamedEmbedding, TaskWriter, has_content, refreshed, write_tasks
 from registry.library.base import RegistryBase
-from registry.names import checked_name
 from registry.notebooks import Records
 from registry.options import Data, EngineOptions, ManyOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
-from registry.storage.audit import note_registered
 from registry.storage.locks import patience
+from registry.storage.rows import note_registered
 from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
 
 MAX_LIMIT = 1000

@@ -9,10 +9,9 @@ from operator import attrgetter
 from typing import Any
 
 from registry.errors import InvalidRecordError
-from registry.names import OTHER_DATA
+from registry.gate import OTHER_DATA
 from registry.records import AuditRecord, ExpertRecord, ResultRecord, utc_now
 from registry.storage import schema
-from registry.storage.audit import audit_lines
 from registry.storage.database import quoted
 from registry.storage.rows import (
     NOT_BUILTIN,
@@ -20,6 +19,7 @@ from registry.storage.rows import (
     REMOVED,
     StoredRows,
     among,
+    audit_lines,
     listed,
     lookup,
     refuse_duplicates,

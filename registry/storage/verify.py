@@ -19,9 +19,9 @@ from registry.errors import InvalidRecordError, SchemaVersionError, StorageError
 from registry.names import DATASETS
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
-from registry.storage.audit import audit_lines
 from registry.storage.database import Database
 from registry.storage.places import META_TABLE, STAGING_FOLDER, storage_errors
+from registry.storage.rows import audit_lines
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message

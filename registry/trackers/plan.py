@@ -9,7 +9,7 @@ from pathlib import Path
 from registry.builtin.published import canonical_name, published_experts
 from registry.errors import InvalidRecordError
 from registry.experts.model_cards import letters_of
-from registry.names import EXPERT_PATTERN, NAME_PATTERN
+from registry.gate import EXPERT_PATTERN, NAME_PATTERN
 from registry.records import ExpertRecord, ResultRecord
 from registry.trackers.metrics import Measured, choose, described, measure, percents
 from registry.trackers.rules import EXPERT_GUESSES, IF_REGISTERED, TASK_GUESSES, Rules

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidQueryError
-from registry.names import checked_name
+from registry.gate import checked_name
 from registry.trackers.runs import read_text
 
 KINDS = ("param", "tag", "dataset", "run", "name")

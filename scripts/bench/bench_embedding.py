@@ -24,10 +24,9 @@ from machine import print_machine, save_figures
 from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
 from indexer.fisher.estimate import fisher_information
-from indexer.heads.heads import FISHER_L2, fit_head
-from indexer.heads.scores import choose_per_class
-from indexer.networks.load import PretrainedNetwork, load_network
-from indexer.networks.run import Batches, extract_features
+from indexer.heads.heads import FISHER_L2, choose_per_class, fit_head
+from indexer.networks.load import load_network
+from indexer.networks.run import Batches, PretrainedNetwork, extract_features
 from indexer.records import EmbeddingSettings, TaskEmbedding
 from registry.distances import pairwise
 

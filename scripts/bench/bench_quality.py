@@ -33,8 +33,8 @@ from published_recipe import PublishedRecipe
 from indexer.data.samples import Sample, load_sample
 from indexer.embed import embed_sample
 from indexer.fisher.square_grads import SquareGrads
-from indexer.networks.load import PretrainedNetwork, load_network
-from indexer.networks.run import move_to_device
+from indexer.networks.load import load_network
+from indexer.networks.run import PretrainedNetwork, move_to_device
 from indexer.records import EmbeddingSettings
 
 MOST_SAMPLES = 1500

@@ -33,10 +33,10 @@ from torch.func import functional_call, grad
 from indexer.data.samples import load_sample
 from indexer.experts.few_shot import PROTOCOL, score_features
 from indexer.fisher.estimate import fisher_information
-from indexer.fisher.parameters import find_filters
+from indexer.fisher.weight_uses import find_filters
 from indexer.heads.heads import fit_head
-from indexer.networks.load import PretrainedNetwork, load_network
-from indexer.networks.run import Batches, extract_features
+from indexer.networks.load import load_network
+from indexer.networks.run import Batches, PretrainedNetwork, extract_features
 from indexer.networks.tokens import MASK
 from registry import TaskRegistry
 from registry.distances import cosine_distances, pairwise

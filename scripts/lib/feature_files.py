@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.networks.load import PretrainedNetwork
-from indexer.networks.run import extract_features
+from indexer.networks.run import PretrainedNetwork, extract_features
 
 
 class FeatureFile:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.data.samples import Sample
-from indexer.networks.load import PretrainedNetwork
+from indexer.networks.run import PretrainedNetwork
 
 Squares = dict[str, Tensor]
 

@@ -40,7 +40,7 @@ from torch.nn import functional
 
 from indexer.errors import TooFewSamplesError, UnsupportedLayerError
 from indexer.heads.heads import LinearHead
-from indexer.networks.headless import on_device_of
+from indexer.networks.run import on_device_of
 
 NOISE_COST = 1.0
 """β times the number of weights, in nats. At the optimum each weight adds at most β/2 to the loss, whatever its

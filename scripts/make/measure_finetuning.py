@@ -19,7 +19,7 @@ from training import MEAN, STD, TRANSFORM, Augmentation, Recipe, train
 
 from indexer.data.samples import load_sample
 from indexer.experts.few_shot import SHOTS
-from indexer.heads.scores import choose_per_class
+from indexer.heads.heads import choose_per_class
 from indexer.networks.load import load_expert
 
 COLUMNS = ("task", "expert", "accuracy", "protocol", "seed")

@@ -24,9 +24,10 @@ from recommend_worlds import images_of
 from indexer.data.samples import Sample
 from indexer.embed import embed_sample, load_task_sample
 from indexer.experts.few_shot import PROTOCOL, score_features
-from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.load import load_network
 from indexer.networks.loaders import list_builtin
 from indexer.networks.packaged import PACKAGED
+from indexer.networks.run import PretrainedNetwork
 from indexer.records import EmbeddingSettings
 from registry.builtin.starter import FOLDER, Starter, load_starter, save_starter
 from registry.experts.sources import describe_expert

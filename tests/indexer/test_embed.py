@@ -15,7 +15,8 @@ from indexer.errors import DataSpecError, SettingsError, UnknownNameError
 from indexer.fisher.estimate import ESTIMATORS
 from indexer.fisher.likelihoods import likelihood_of
 from indexer.heads.heads import FISHER_L2, fit_head, held_out_score
-from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.load import load_network
+from indexer.networks.run import PretrainedNetwork
 from indexer.records import EmbeddingSettings, TaskEmbedding
 
 DIGITS = EmbeddingSettings(max_samples=40, device="cpu", probe="resnet14w16.tiny_imagenet")

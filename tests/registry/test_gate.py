@@ -9,8 +9,7 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 
 from registry.errors import InvalidRecordError
-from registry.gate import MAX_MAGNITUDE, MAX_TEXT, json_object
-from registry.names import MAX_VERSION
+from registry.gate import MAX_MAGNITUDE, MAX_TEXT, MAX_VERSION, json_object
 from registry.records import AuditRecord
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.data.samples import Sample
-from indexer.networks.load import PretrainedNetwork
+from indexer.networks.run import PretrainedNetwork
 from indexer.records import DatasetDescription, InputTransform
 
 LIBRARIES = {"backpack": "backpack", "opacus": "opacus", "nngeometry": "nngeometry"}

@@ -13,7 +13,7 @@ from variational import MIN_STEPS, VariationalEstimate, _NoisyLayer, _window_pow
 
 from indexer.errors import UnsupportedLayerError
 from indexer.fisher.estimate import fisher_information
-from indexer.fisher.parameters import find_filters
+from indexer.fisher.weight_uses import find_filters
 from indexer.heads.heads import LinearHead
 
 pytestmark = pytest.mark.slow

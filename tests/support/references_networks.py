@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from indexer.networks.headless import head_name
+from indexer.networks.run import head_name
 
 
 def random_images(side: int = 32) -> Tensor:

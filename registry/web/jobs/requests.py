@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from registry.errors import InvalidQueryError
-from registry.names import checked_name
+from registry.gate import checked_name
 from registry.options import DataOptions
 
 DATA_OPTIONS = frozenset(DataOptions.__annotations__) - {"device"}

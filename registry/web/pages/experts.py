@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from registry.caching import LastAnswers
 from registry.core import TaskRegistry
-from registry.names import OTHER_DATA
+from registry.gate import OTHER_DATA
 from registry.records import ExpertRecord, ResultRecord
 from registry.web.pages.listings import page_of, sort_rows
 from registry.web.pages.templating import render, render_if_missing, scored

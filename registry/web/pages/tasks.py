@@ -12,7 +12,7 @@ from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.filters import FIELDS
-from registry.ingest.translate import head_metric
+from registry.ingest.data import head_metric
 from registry.options import DEFAULT_DISTANCE
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web.pages import drawings

@@ -9,8 +9,7 @@ from sklearn.datasets import load_digits
 
 from indexer.errors import DataError, TooFewSamplesError
 from indexer.experts.few_shot import MOST_DRAWS, PROTOCOL, SHOTS, measure_expert, num_draws, score_features
-from indexer.heads.heads import fit_head
-from indexer.heads.scores import choose_per_class
+from indexer.heads.heads import choose_per_class, fit_head
 
 EXPERT = "resnet14w16.tiny_imagenet"
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from indexer.fisher import costs
 from indexer.fisher.costs import MAX_BATCH, activation_bytes, fitting_batch_size, probe_costs
-from indexer.networks.load import PretrainedNetwork, load_network
+from indexer.networks.load import load_network
+from indexer.networks.run import PretrainedNetwork
 from indexer.records import DEFAULT_PROBE, InputTransform
 
 

@@ -1,10 +1,10 @@
-"""indexer.fisher.parameters: which parameters are embedded, and where their filters lie."""
+"""indexer.fisher.weight_uses: which parameters are embedded, and where their filters lie."""
 
 import pytest
 import torch
 from torch import nn
 
-from indexer.fisher.parameters import find_filters
+from indexer.fisher.weight_uses import find_filters
 from indexer.networks.torchvision import models
 
 

@@ -8,8 +8,14 @@ from builders_heads import KINDS, blobs, many_classes, task
 from sklearn.metrics import r2_score
 
 from indexer.errors import TooFewSamplesError
-from indexer.heads.heads import LinearHead, fit_head, held_out_score, score_head
-from indexer.heads.scores import choose_per_class, choose_quarter_per_label
+from indexer.heads.heads import (
+    LinearHead,
+    choose_per_class,
+    choose_quarter_per_label,
+    fit_head,
+    held_out_score,
+    score_head,
+)
 from indexer.records import Kind
 
 

@@ -1,4 +1,4 @@
-"""indexer.heads.scores: metrics and losses against plain loops, and the draws of what is held out."""
+"""indexer.heads.heads: metrics and losses against plain loops, and the draws of what is held out."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import r2_score
 
-from indexer.heads.scores import (
+from indexer.heads.heads import (
     choose_per_class,
     choose_quarter_per_label,
     label_weights,

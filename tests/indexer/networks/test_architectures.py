@@ -11,8 +11,8 @@ import torch
 from references_fisher import check_layers, square_grads_of_parameters
 from torch import nn
 
-from indexer.fisher.parameters import find_filters
 from indexer.fisher.square_grads import SquareGrads
+from indexer.fisher.weight_uses import find_filters
 from indexer.networks.torchvision import models
 
 NAMES = models.list_models(module=models)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
-from indexer.networks.headless import count_params
 from indexer.networks.load import load_expert, load_network
+from indexer.networks.run import count_params
 from indexer.networks.torchvision import models  # noqa: F401  # torchvision comes through its door before timm
 from indexer.records import InputTransform
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from indexer.embed import embed_dataset
-from indexer.fisher.parameters import find_filters
 from indexer.fisher.square_grads import SquareGrads
+from indexer.fisher.weight_uses import find_filters
 from indexer.networks.small_resnet import SmallResNet
 from indexer.networks.torchvision import models
 from indexer.records import EmbeddingSettings, InputTransform

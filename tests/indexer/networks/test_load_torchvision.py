@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from indexer.errors import UnknownNameError, WeightsError
 from indexer.networks import load
-from indexer.networks.headless import count_params, head_name
 from indexer.networks.load import (
     describe_networks,
     get_architecture,
@@ -21,6 +20,7 @@ from indexer.networks.load import (
     load_network,
 )
 from indexer.networks.loaders import list_builtin
+from indexer.networks.run import count_params, head_name
 from indexer.networks.torchvision import models
 from indexer.networks.weights import _WithoutParameters, build_unfilled, fill
 from indexer.records import DEFAULT_PROBE, InputTransform

@@ -15,8 +15,8 @@ from references_networks import random_images
 from torch import nn
 
 from indexer.errors import WeightsError
-from indexer.networks.headless import IMAGENET_TRANSFORM, count_params
 from indexer.networks.load import count_flops, load_expert, load_network
+from indexer.networks.run import IMAGENET_TRANSFORM, count_params
 from indexer.networks.small_resnet import SmallResNet
 from indexer.records import InputTransform
 

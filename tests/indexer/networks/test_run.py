@@ -11,8 +11,15 @@ from PIL import Image
 
 from indexer.data.images import fit_image
 from indexer.errors import SettingsError
-from indexer.networks.load import PretrainedNetwork, load_network
-from indexer.networks.run import Batches, choose_device, extract_features, full_precision, move_to_device
+from indexer.networks.load import load_network
+from indexer.networks.run import (
+    Batches,
+    PretrainedNetwork,
+    choose_device,
+    extract_features,
+    full_precision,
+    move_to_device,
+)
 from indexer.networks.torchvision import models
 from indexer.records import DEFAULT_PROBE, InputTransform
 

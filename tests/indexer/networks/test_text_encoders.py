@@ -15,13 +15,12 @@ from indexer.embed import embed_trivial
 from indexer.errors import SettingsError, WeightsError
 from indexer.fisher.costs import fitting_batch_size, probe_costs
 from indexer.fisher.estimate import fisher_information
-from indexer.fisher.parameters import find_filters
+from indexer.fisher.weight_uses import find_filters
 from indexer.heads.heads import LinearHead
 from indexer.networks import tokens
-from indexer.networks.headless import blank_input
-from indexer.networks.load import PretrainedNetwork, count_flops, load_expert, load_network
+from indexer.networks.load import count_flops, load_expert, load_network
 from indexer.networks.loaders import absolute_loader, parse_loader, takes_texts
-from indexer.networks.run import Batches, extract_features
+from indexer.networks.run import Batches, PretrainedNetwork, blank_input, extract_features
 from indexer.records import EmbeddingSettings, TextTransform
 
 transformers = pytest.importorskip("transformers")

@@ -11,8 +11,7 @@ from indexer.networks.loaders import BUILTIN_FOLDER, list_builtin
 from indexer.networks.packaged import PACKAGED
 from registry import TaskRegistry
 from registry.builtin.starter import FOLDER, VECTORS, Starter, load_starter, populate, save_starter
-from registry.ingest.data import NOT_SHIPPED
-from registry.ingest.translate import default_probe
+from registry.ingest.data import NOT_SHIPPED, default_probe
 from registry.storage.store import Store
 
 NAMES = ("birds", "trees")

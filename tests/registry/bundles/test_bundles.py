@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from registry import TaskRegistry
 from registry.bundles import format as bundle_format
 from registry.errors import BundleError, InvalidQueryError, InvalidRecordError, NotFoundError, StorageError
-from registry.names import MAX_VERSION
+from registry.gate import MAX_VERSION
 from registry.records import TaskRecord
 from registry.storage import schema
-from registry.storage.audit import audit_lines
+from registry.storage.rows import audit_lines
 from registry.storage.store import Store
 
 

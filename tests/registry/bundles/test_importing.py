@@ -17,7 +17,7 @@ from small_stores import insert
 
 from registry.bundles import format as bundle_format
 from registry.errors import BundleError, ConflictError, InvalidQueryError, StorageError
-from registry.names import OTHER_DATA
+from registry.gate import OTHER_DATA
 from registry.storage import schema
 from registry.storage.database import Database
 from registry.storage.store import Store

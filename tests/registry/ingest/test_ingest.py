@@ -16,7 +16,7 @@ from indexer.experts.few_shot import PROTOCOL, measure_expert
 from indexer.records import DEFAULT_PROBE, HEAD_METRICS, MAX_SEED, EmbeddingSettings
 from registry.errors import IngestError, NotFoundError
 from registry.experts import sources as expert_sources
-from registry.ingest import data, networks, prepare, translate
+from registry.ingest import data, networks, prepare
 from registry.options import EmbeddingOptions
 
 
@@ -29,7 +29,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(images):
     """The images, ready to be embedded."""
-    return prepare.prepare_task(str(images), translate.make_settings(max_samples=10))
+    return prepare.prepare_task(str(images), data.make_settings(max_samples=10))
 
 
 def fails(error, message):
@@ -79,9 +79,9 @@ def test_whether_it_looks_like_data_can_be_asked_of_any_text(query):
 
 
 def test_settings_left_out_are_the_defaults():
-    assert translate.make_settings(probe=None, max_samples=None, seed=None, split=None) == EmbeddingSettings()
-    assert translate.make_settings(seed=MAX_SEED).seed == 2**32 - 1
-    assert translate.default_probe() == DEFAULT_PROBE
+    assert data.make_settings(probe=None, max_samples=None, seed=None, split=None) == EmbeddingSettings()
+    assert data.make_settings(seed=MAX_SEED).seed == 2**32 - 1
+    assert data.default_probe() == DEFAULT_PROBE
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_settings_left_out_are_the_defaults():
 )
 def test_a_setting_out_of_range_is_an_error_of_ours(values, message):
     with fails(IngestError, f"{message}"):
-        translate.make_settings(**values)
+        data.make_settings(**values)
 
 
 def test_options_are_the_settings_of_the_indexer():
@@ -108,11 +108,11 @@ def test_options_are_the_settings_of_the_indexer():
 
 def test_the_default_recipe_is_that_of_the_default_settings(prepared):
     description = json.loads(prepared.space_record().description)
-    assert translate.default_recipe() == (description["estimator"], description["pooling"])
+    assert data.default_recipe() == (description["estimator"], description["pooling"])
 
 
 def test_head_metrics_are_named_by_kind():
-    assert {kind: translate.head_metric(kind) for kind in HEAD_METRICS} == HEAD_METRICS
+    assert {kind: data.head_metric(kind) for kind in HEAD_METRICS} == HEAD_METRICS
 
 
 def test_estimators_are_listed_with_a_summary():
@@ -122,7 +122,7 @@ def test_estimators_are_listed_with_a_summary():
 
 
 def test_an_unknown_estimator_is_refused_before_the_work(images):
-    settings = translate.make_settings(estimator="sined")
+    settings = data.make_settings(estimator="sined")
     with fails(NotFoundError, "no estimator is named 'sined'; did you mean signed?"):
         prepare.prepare_task(str(images), settings, lambda *event: pytest.fail("it has begun to work"))
 
@@ -131,7 +131,7 @@ def test_an_unknown_estimator_is_refused_before_the_work(images):
 
 
 def key_of(**options):
-    return prepare.PreparedTask(None, None, translate.make_settings(**options)).settings_key
+    return prepare.PreparedTask(None, None, data.make_settings(**options)).settings_key
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_whole_numbers_mean_the_same_range():
 
 def test_a_task_record_says_what_the_data_is_and_where(images, monkeypatch):
     monkeypatch.chdir(images.parent)
-    prepared = prepare.prepare_task("images", translate.make_settings(max_samples=10, seed=3))
+    prepared = prepare.prepare_task("images", data.make_settings(max_samples=10, seed=3))
     record = prepared.task_record("noise", 2, ("b", "a"))
     assert (record.name, record.version, record.tags, record.builtin) == ("noise", 2, ("a", "b"), False)
     assert record.data == str(images)
@@ -182,9 +182,7 @@ def test_data_with_an_at_sign_is_no_loader(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "a@b", {"no": 2, "yes": 2})
     (tmp_path / "b").mkdir()
-    assert (
-        prepare.prepare_task("a@b", translate.make_settings()).task_record("x", 1, ()).data == f"{tmp_path}/a@b"
-    )
+    assert prepare.prepare_task("a@b", data.make_settings()).task_record("x", 1, ()).data == f"{tmp_path}/a@b"
 
 
 def test_embedding_and_space_records_fit_each_other(prepared):
@@ -206,22 +204,20 @@ def test_embedding_and_space_records_fit_each_other(prepared):
 
 
 def test_the_space_depends_on_the_probe_but_not_on_data_and_seed(images, prepared):
-    other = prepare.prepare_task(str(images), translate.make_settings(max_samples=8, seed=9))
+    other = prepare.prepare_task(str(images), data.make_settings(max_samples=8, seed=9))
     assert other.space_id == prepared.space_id
     assert other.settings_key != prepared.settings_key
-    expert = prepare.prepare_task(
-        str(images), translate.make_settings(probe="resnet14w32.mnist", max_samples=10)
-    )
+    expert = prepare.prepare_task(str(images), data.make_settings(probe="resnet14w32.mnist", max_samples=10))
     assert expert.space_id != prepared.space_id
     assert (expert.fingerprint, expert.settings_key) == (prepared.fingerprint, prepared.settings_key)
 
 
 def test_errors_of_the_indexer_become_ours(images, tmp_path):
     with fails(IngestError, f"{tmp_path}: holds no class folders") as caught:
-        prepare.prepare_task(str(tmp_path), translate.make_settings())
+        prepare.prepare_task(str(tmp_path), data.make_settings())
     assert type(caught.value.__cause__).__name__ == "DataError"
     with fails(NotFoundError, "no network is named 'resnet18.V9'; did you mean"):
-        prepare.prepare_task(str(images), translate.make_settings(probe="resnet18.V9"))
+        prepare.prepare_task(str(images), data.make_settings(probe="resnet18.V9"))
 
 
 def test_a_space_that_is_made_no_more_cannot_be_compared_with(images, prepared):
@@ -239,9 +235,9 @@ def test_a_space_that_is_made_no_more_cannot_be_compared_with(images, prepared):
     "recipe", [{"estimator": "exact"}, {"norm_weights": True}], ids=["estimator", "pooling"]
 )
 def test_data_is_embedded_as_the_space_was(images, recipe):
-    made = prepare.prepare_task(str(images), translate.make_settings(max_samples=8, **recipe))
+    made = prepare.prepare_task(str(images), data.make_settings(max_samples=8, **recipe))
     space = made.space_record()
-    assert space.recipe != translate.default_recipe()
+    assert space.recipe != data.default_recipe()
     embedding = prepare.embed_in_space(str(images), space, max_samples=8)
     assert embedding.space.space_id == space.space_id
     np.testing.assert_array_equal(embedding.fisher, made.embed().fisher)

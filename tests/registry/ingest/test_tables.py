@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRecordError, NotFoundError
+from registry.gate import EXPERT_PATTERN
 from registry.ingest.tables import EXPERT_COLUMNS, MAX_WHOLE, RESULT_COLUMNS, read_experts, read_results
-from registry.names import EXPERT_PATTERN
 from registry.records import ExpertRecord, ResultRecord
 
 NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)

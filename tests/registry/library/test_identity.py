@@ -21,8 +21,8 @@ from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.records import EmbeddingSettings
 from registry import TaskRegistry
 from registry.errors import IngestError, InvalidQueryError, InvalidRecordError, NotFoundError
+from registry.gate import OTHER_DATA
 from registry.ingest.identity import changed_weights, data_difference
-from registry.names import OTHER_DATA
 from registry.storage.store import Store
 
 MNIST, OTHER = (BUILTIN_FOLDER / f"resnet14w32.{name}.safetensors" for name in ("mnist", "hiragana"))

@@ -22,8 +22,8 @@ from command_lines import answer
 
 from registry import TaskRegistry
 from registry.errors import StorageError
+from registry.ingest.data import make_settings
 from registry.ingest.prepare import prepare_task
-from registry.ingest.translate import make_settings
 from registry.storage import schema
 from registry.storage.store import Store
 

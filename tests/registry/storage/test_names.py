@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry import TaskRegistry
 from registry.cli.main import main
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError, RegistryError
-from registry.names import NAME_PATTERN, checked_name
+from registry.gate import NAME_PATTERN, checked_name
 from registry.storage.store import Store
 
 HOSTILE = [

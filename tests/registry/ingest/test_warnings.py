@@ -5,7 +5,7 @@ import pytest
 from builders import make_embedding
 
 from indexer.records import DatasetDescription
-from registry.ingest.cautions import embedding_warnings
+from registry.ingest.prepare import embedding_warnings
 
 ROUGH = "only {} samples; below 100 an embedding is a rough guess"
 EVEN = "the sample is as even as they allow, and {} weigh the same in the head and in its score"
