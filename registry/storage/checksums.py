@@ -82,16 +82,22 @@ class FileChecksums:
         return [name for name in _versions(table_path) if _is_torn(table_path / name, listed.get(name))]
 
     def is_unlisted(self, table_path: Path) -> bool:
-        """Whether the newest version is one that no writer got to list."""
-        listed, versions = self._load(table_path).listed, _versions(table_path)
-        return bool(listed and versions) and versions[0] not in listed
+        """Whether the newest version is one that no writer got to list; if the list is lost, nobody knows.
 
-    def go_back(self, table_path: Path, is_readable: Callable[[], bool]) -> list[str]:
+        One that is there and holds nothing is not lost: a power cut leaves that.
+        """
+        listed, versions = self._load(table_path).listed, _versions(table_path)
+        return bool(versions) and versions[0] not in listed and self._list_path(table_path).exists()
+
+    def go_back(
+        self, table_path: Path, is_readable: Callable[[], bool], *, unlisted_only: bool = False
+    ) -> list[str]:
         """Give up the versions that were never whole.
 
         Args:
             table_path: Folder of the table.
             is_readable: Whether all of the table can be read as it is then.
+            unlisted_only: Whether to leave versions alone that a writer got to list.
 
         Returns:
             Paths of the manifests given up, newest first; none where no version is whole, and nothing is done.
@@ -99,18 +105,20 @@ class FileChecksums:
         listed, torn, aside = self._load(table_path).listed, self.torn_versions(table_path), dict[str, Path]()
         while versions := _versions(table_path):
             newest = versions[0]
-            if newest not in torn and (newest in listed or is_readable()):
+            if newest in listed and (unlisted_only or newest not in torn):
+                break
+            if newest not in listed and newest not in torn and is_readable():
                 break
             path = table_path / newest
             aside[newest] = path.rename(path.with_suffix(".torn"))
-        if listed and not versions:
+        if (listed or unlisted_only) and not versions:
             for name, path in aside.items():
                 path.rename(table_path / name)
             return []
-        lost = [*aside, *(name for name in torn if name not in aside)]
+        lost = [*aside, *(name for name in torn if name not in aside and not unlisted_only)]
         # What else was cut short, and is not missed by who reads all, belongs to the versions given up.
-        others = [name for name in listed if _is_torn(table_path / name, listed[name])]
-        gone = [*lost, *(others if is_readable() else ())]
+        others = [name for name in listed if not unlisted_only and _is_torn(table_path / name, listed[name])]
+        gone = [*lost, *(others if others and is_readable() else ())]
         for path in (*aside.values(), *(table_path / name for name in gone)):
             path.unlink(missing_ok=True)
         sync_folder(table_path / VERSIONS_FOLDER)

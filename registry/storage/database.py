@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +21,12 @@ from registry.storage.places import (
     FOREIGN_ERRORS,
     META_TABLE,
     VANISHED,
+    Answer,
     Place,
     retried,
     storage_errors,
 )
+from registry.storage.torn import give_up_unfinished, is_readable
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
@@ -42,14 +44,15 @@ class Database:
     Attributes:
         place: Where the tables lie.
         uri: The place as the user gave it.
+        connect: Opens a LanceDB connection to a place.
         generation: Rises where another registry, or another state of it, was put in place of the open one.
     """
 
     def __init__(self, place: Place, connect: Callable[[Place], Any]) -> None:
-        """Remember the place and ``connect``, which opens a LanceDB connection to it when first needed."""
+        """Remember the place and how to connect to it, which is done when first needed."""
         self.place = place
         self.uri = place.uri
-        self._connect = connect
+        self.connect = connect
         self._connection: Any = None
         self._process_id = 0
         self._open_tables: dict[str, Any] = {}
@@ -92,8 +95,7 @@ class Database:
 
     def registry_id(self) -> str:
         """A random text that no other registry has."""
-        with self._read_errors("meta"):
-            self._table("meta")
+        self._answer("meta", lambda: self._table("meta"))
         return self._registry_id
 
     def table_names(self) -> list[str]:
@@ -117,12 +119,12 @@ class Database:
     def table_version(self, name: str) -> int:
         """A number that differs for every state of a table, also after it was restored from a copy."""
         self.notice_replacement()
+        version = self._answer(name, lambda: int(self._table(name).version))
         with self._read_errors(name):
-            version = int(self._table(name).version)
             last, stamp = self._states.get(name, (0, ""))
             now = self.place.version_stamp(name, last) if stamp else ""
             if version < last or (now and now != stamp):  # no version is ever written twice, or lost
-                self._reopen()
+                self.reopen()
                 version = int(self._table(name).version)
             self._states[name] = version, self.place.version_stamp(name, version)
         return version + self.generation * GENERATION
@@ -139,10 +141,10 @@ class Database:
         """Start anew where another folder was put in place of the one that was open, as in a restore."""
         identity = self.place.identity()
         if self._identity and identity and identity != self._identity:
-            self._reopen()
+            self.reopen()
         self._identity = identity or self._identity
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
         """Forget what was opened."""
         self._connection, self._process_id, self._registry_id = None, 0, ""
         self._open_tables, self._states = {}, {}
@@ -151,8 +153,7 @@ class Database:
 
     def count_rows(self, name: str) -> int:
         """How many rows a table has now."""
-        with self._read_errors(name):
-            return int(self._table(name).count_rows())
+        return self._answer(name, lambda: int(self._table(name).count_rows()))
 
     def read(
         self,
@@ -178,9 +179,27 @@ class Database:
         """
         if not self.is_present():
             return schema.TABLES[name].empty_table()
-        with self._read_errors(name):
+
+        def query() -> pa.Table:
             self.place.check_files(name, largest=CHECKED_BYTES if trust_large_files else None)
             return retried(lambda: self._query(name, columns, where, row_ids), VANISHED, READ_ATTEMPTS)
+
+        return self._answer(name, query)
+
+    def _answer(self, name: str, question: Callable[[], Answer]) -> Answer:
+        """Ask a table; again, where a write that was cut short before anybody was told of it is given up.
+
+        Raises:
+            StorageError: If the table cannot be read.
+        """
+        try:
+            with self._read_errors(name):
+                return question()
+        except StorageError:
+            if not give_up_unfinished(self, name):
+                raise
+        with self._read_errors(name):
+            return question()
 
     def read_batches(self, name: str, *, columns: list[str], batch_rows: int) -> Iterator[pa.Table]:
         """All rows of a table as they are now, with ``_rowid``, some at a time."""
@@ -206,6 +225,8 @@ class Database:
         It is on disk when this returns, and nothing of before is deleted until it is; see ``registry.files``.
         """
         with self.write_lock(), self._errors(name, "written"):
+            if self.place.is_unlisted(name):
+                give_up_unfinished(self, name)  # nothing is built on what may not be whole
             self.place.check_files(name, largest=CHECKED_BYTES)
             table = self._table(name)
 
@@ -234,30 +255,6 @@ class Database:
         self.place.sync_table(name)
         table.optimize(cleanup_older_than=keep)
 
-    def is_readable(self, name: str) -> bool:
-        """Whether all that a table holds can be read, whatever its checksums say."""
-        try:
-            with storage_errors(name):
-                self._connect(self.place).open_table(name).to_arrow()
-        except StorageError:
-            return False
-        return True
-
-    def go_back(self, name: str) -> list[int]:
-        """Give up the versions of a table that were never whole, unless none is; newest first."""
-        with self.write_lock():
-            lost = self.place.go_back(name, lambda: self.is_readable(name))
-            self._reopen()
-            if lost and not self.place.has_no_version(name):
-                self.place.record_checksums(name)
-        return lost
-
-    def version_of(self, name: str) -> tuple[int, str]:
-        """The current version of a table, and when it was written, ISO 8601, UTC."""
-        with self._read_errors(name):
-            newest = max(self._table(name).list_versions(), key=lambda version: version["version"])
-        return newest["version"], newest["timestamp"].astimezone(UTC).isoformat(timespec="milliseconds")
-
     def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows by the ids that ``read`` gave; they hold until the next write."""
         if row_ids:
@@ -271,6 +268,9 @@ class Database:
         """Make an empty table, unless it is there."""
         with self.write_lock(), self._errors(name, "created"):
             self.place.check_lock()
+            unlisted = self.place.is_unlisted(name) or not self.place.checksums_are_whole(name)
+            if self.place.has_table(name) and unlisted and not is_readable(self, name):
+                self._database().drop_table(name)  # an attempt that was cut short
             self._database().create_table(name, schema=columns, exist_ok=True)
             self.place.sync_table(name)
             self.place.record_checksums(name)
@@ -297,7 +297,7 @@ class Database:
     def _database(self) -> Any:
         """The connection, made when first needed; a forked process has to ask for its own."""
         if self._process_id != os.getpid():
-            self._connection = self._connect(self.place)
+            self._connection = self.connect(self.place)
             self._process_id = os.getpid()
         return self._connection
 

@@ -124,7 +124,7 @@ class Place(Protocol):
         """Whether the newest version of a table is one that no writer got to list."""
         return False
 
-    def go_back(self, name: str, is_readable: Callable[[], bool]) -> list[int]:
+    def go_back(self, name: str, is_readable: Callable[[], bool], *, unlisted_only: bool) -> list[int]:
         """Give up the versions of a table that were never whole, unless none is; newest first."""
         return []
 
@@ -262,9 +262,11 @@ class LocalPlace(Place):
         """Whether the manifest of the newest version is not among the checksums."""
         return self._checksums.is_unlisted(self._table_path(name))
 
-    def go_back(self, name: str, is_readable: Callable[[], bool]) -> list[int]:
+    def go_back(self, name: str, is_readable: Callable[[], bool], *, unlisted_only: bool) -> list[int]:
         """Remove the manifests of versions that were never whole."""
-        return [version_number(path) for path in self._checksums.go_back(self._table_path(name), is_readable)]
+        path = self._table_path(name)
+        given_up = self._checksums.go_back(path, is_readable, unlisted_only=unlisted_only)
+        return [version_number(manifest) for manifest in given_up]
 
     def record_checksums(self, name: str) -> None:
         """List the checksums of the files of a table."""

@@ -7,7 +7,7 @@ of which a file is damaged, since then anything in it may look wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from registry.storage import schema
 from registry.storage.database import Database
 from registry.storage.places import META_TABLE, STAGING_FOLDER, storage_errors
 from registry.storage.rows import audit_lines
+from registry.storage.torn import torn_tables
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message
@@ -41,57 +42,19 @@ def verify_database(database: Database, *, repair: bool) -> list[Problem]:
     try:
         if not database.is_present():
             return []
-        torn = _torn_tables(database, repair=repair)
+        torn = torn_tables(database, repair=repair)
+        if any(problem.where == META_TABLE and not problem.repaired for problem in torn):
+            return torn
         database.registry_id()
     except SchemaVersionError as error:
         return [*torn, Problem("schema", "meta", str(error))]
     except StorageError as error:
-        if any(problem.where == META_TABLE for problem in torn):
-            return torn
         return [*torn, _damage(database, META_TABLE) or Problem("unreadable", META_TABLE, str(error))]
     # Under the lock, so that a write in progress is not taken for a broken one; but a registry that
     # cannot be written, such as one on a read-only disk, can be verified too.
     locked = repair or database.place.is_writable()
     with database.write_lock() if locked else nullcontext():
         return _Check(database, torn, repair=repair).run()
-
-
-def _torn_tables(database: Database, *, repair: bool) -> list[Problem]:
-    """Tables with versions that a power cut left empty or cut short; repair goes back to what is whole."""
-    problems = []
-    names = sorted(database.table_names(), key=lambda name: (name != META_TABLE, name != "audit", name))
-    for name in names:
-        with suppress(StorageError), storage_errors(name):  # which is reported by the checks that follow
-            torn = database.place.torn_versions(name)
-            if not torn and (not database.place.is_unlisted(name) or database.is_readable(name)):
-                continue
-            lost = database.go_back(name) if repair else []
-            version = f"version {', '.join(map(str, lost or torn))}" if lost or torn else "the newest version"
-            message = f"{version} is empty, cut short or without its data, as a power cut leaves it"
-            if lost:
-                message += f": {_lost(database, name, lost)}"
-            elif repair:
-                message += "; none of before is whole: restore the registry from a copy"
-            problems.append(Problem("torn", name, message, bool(lost)))
-    return problems
-
-
-def _lost(database: Database, name: str, lost: list[int]) -> str:
-    """What went with the versions of a table that were given up, by the audit, which is written before."""
-    try:
-        version, at = database.version_of(name)
-        if version > max(lost):
-            return "nothing is lost, as a later version is whole"
-        lines = database.read("audit").to_pylist() if name != "audit" else []
-    except StorageError as error:
-        return f"what was lost is not known: {error}"
-    lines = sorted((row for row in lines if row["at"] >= at), key=lambda row: row["at"])
-    begun = [f"{row['action']} {row['subject']}" for row in lines]
-    shown = ", ".join(begun[-MOST_NAMED:]) + (
-        f" and {len(begun) - MOST_NAMED} before" if begun[MOST_NAMED:] else ""
-    )
-    since = f"; begun since in the registry, by the audit: {shown}" if begun else ""
-    return f"it is as of {at} again, and what was written to it since is lost{since}"
 
 
 class _Check:
