@@ -183,3 +183,10 @@ POLICIES: dict[Policy, str] = {
     "take": "take what the file has: a task as its next version, an expert in place of the one here",
 }
 """What an import does where the file and the registry say different things of one name."""
+
+ROLES = {
+    "read": "ask questions",
+    "write": "and add, upload, tag, remove and restore",
+    "admin": "and purge, trust what was imported, and make tokens",
+}
+"""What a token of the server is for; each may do what those before it may. docs/security.md has the table."""

@@ -148,7 +148,7 @@ def _record_tables(store: Store, selection: Selection, names: set[str] | None) -
     tasks, experts, results = (
         _builtin(table, selection) for table in (rows["tasks"], rows["experts"], results)
     )
-    audit = store.database.read("audit")
+    audit = store.database.read("audit", where="not starts_with(action, 'token.')")
     if names is not None:
         tasks = _among(tasks, "name", names)
         experts = _among(experts, "name", set(results["expert"].to_pylist()))

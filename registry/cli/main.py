@@ -201,7 +201,7 @@ COMMANDS: tuple[click.Command, ...] = (
     care.init, care.verify, care.optimize, care.history, care.export_registry, care.import_file, care.trust,
     tasks.task, experts.expert, experts.result,
     questions.embed, questions.nearest, questions.distance, questions.recommend,
-    maps.map_tasks, maps.cluster, serve.serve, completion.completion,
+    maps.map_tasks, maps.cluster, serve.serve, serve.token, completion.completion,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

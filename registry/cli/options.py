@@ -69,14 +69,14 @@ class Range(click.ParamType[tuple[float, float]]):
 
 
 class Duration(click.ParamType[float]):
-    """A positive number of seconds, which may end in s, m or h, such as ``90s`` or ``5m``."""
+    """A positive number of seconds, which may end in s, m, h or d, such as ``90s`` or ``30d``."""
 
     name = "duration"
-    factors: ClassVar = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+    factors: ClassVar = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number of seconds."""
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)([smh]?)", str(value).strip(), re.IGNORECASE)
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)([smhd]?)", str(value).strip(), re.IGNORECASE)
         seconds = float(match[1]) * self.factors[match[2].lower()] if match else math.nan
         if not (math.isfinite(seconds) and seconds > 0):
             self.fail(f"{value!r} is no duration; write a positive number such as 90s, 5m or 1h", param, ctx)

@@ -1,4 +1,4 @@
-"""The command that serves the registry to browsers and programs: serve."""
+"""The commands that serve the registry to browsers and programs, and say who may use that: serve, token."""
 
 import importlib.util
 import logging
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli.options import Size, pass_registry
+from registry.cli.options import Duration, Size, json_option, pass_registry
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
-from registry.faces import terminal
+from registry.faces import documents, terminal
+from registry.options import ROLES
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
     from registry.web.http.settings import ServeSettings
+    from registry.web.http.tokens import Tokens
 
 NEEDED = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 SHORTEST_TOKEN = 16
@@ -25,6 +27,12 @@ STATE_FOLDER = "serve"
 GRACE_SECONDS = 3
 FOLDER = click.Path(file_okay=False, path_type=Path)
 LOOPBACK = "127.0.0.1"
+state_option = click.option(
+    "--state",
+    type=FOLDER,
+    metavar="DIR",
+    help="Where uploads, jobs and tokens are kept. [default: beside the registry, its name and .serve]",
+)
 
 
 @click.command()
@@ -58,11 +66,13 @@ LOOPBACK = "127.0.0.1"
     help="Answer to this host name too, such as that of a reverse proxy; may be repeated.",
 )
 @click.option(
-    "--state",
-    type=FOLDER,
-    metavar="DIR",
-    help="Where uploads and jobs are kept. [default: beside the registry, its name and .serve]",
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Believe what a reverse proxy at this address says of its clients; may be repeated.",
 )
+@state_option
 @click.option("--max-upload", type=Size(), metavar="SIZE", help="Most bytes of an upload. [default: 512 MiB]")
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs that run at once."
@@ -76,6 +86,7 @@ def serve(
     token_file: Path | None,
     roots: tuple[Path, ...],
     hosts: tuple[str, ...],
+    proxies: tuple[str, ...],
     state: Path | None,
     max_upload: float | None,
     workers: int,
@@ -83,7 +94,8 @@ def serve(
     """Serve pages for people, and the REST API, of the registry.
 
     Only this machine can reach it unless --host says otherwise. Reading needs no token then; writing, and
-    reading from elsewhere, needs one. Stop it with Ctrl-C; running jobs are then interrupted.
+    reading from elsewhere, needs one: the one of --token-file or $T2V_TOKEN, which may do everything, or one of
+    `t2v token add`. Stop it with Ctrl-C; running jobs are then interrupted.
 
     \b
     Example:
@@ -108,16 +120,127 @@ def serve(
         builtin=registry.builtin,
         roots=tuple(map(_existing, roots)),
         hosts=hosts,
+        proxies=tuple(map(_address, proxies)),
         workers=workers,
         limits=replace(limits, upload_bytes=int(max_upload)) if max_upload else limits,
     )
     token = _given_token(token_file)
-    if token is None and not settings.is_local:
+    named = [one.name for one in _tokens(registry, state).all() if one.state == "active"]
+    if token is None and not settings.is_local and not named:
         raise InvalidQueryError(
-            f"other machines can reach {host}, so a token is needed that you know: put it into a file for "
-            f"--token-file, or into ${TOKEN_VARIABLE}"
+            f"other machines can reach {host}, so a token is needed that you know: make one with `t2v token "
+            f"add`, or put one into a file for --token-file, or into ${TOKEN_VARIABLE}"
         )
-    _run(replace(settings, token=token or secrets.token_urlsafe(32)), is_new=token is None)
+    is_new = token is None and settings.is_local
+    _run(replace(settings, token=secrets.token_urlsafe(32) if is_new else token or ""), is_new=is_new)
+
+
+@click.group()
+def token() -> None:
+    """Let others use the server: make tokens, list them, revoke them.
+
+    A token is of a role: read asks questions; write also adds, uploads, tags and removes; admin also purges,
+    trusts what was imported, and makes tokens. Only `t2v serve` asks for tokens: the command line and Python
+    may do what the permissions of files allow.
+    """
+
+
+@token.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(list(ROLES)), required=True, help="What it is for.")
+@click.option("--expires", type=Duration(), metavar="TIME", help="When it ends, such as 30d. [default: never]")
+@state_option
+@json_option
+@pass_registry
+def add_token(
+    registry: "TaskRegistry", /, name: str, role: str, expires: float | None, state: Path | None, as_json: bool
+) -> None:
+    """Make a token, and print it, once.
+
+    Only its hash is kept. A server that runs takes it at once. Pass on what is printed: it is sent as
+    `Authorization: Bearer TOKEN`, or typed at /login.
+
+    \b
+    Example:
+      t2v token add ada --role read
+      t2v token add ci --role write --expires 30d
+    """
+    text, made = _tokens(registry, state).add(name, role, expires)
+    registry.note_token("add", name, role=role, expires_at=made.expires_at)
+    click.echo(documents.to_text({**made.shown(), "token": text}) if as_json else text)
+    if not as_json:
+        until = f" until {made.expires_at[:16]} UTC" if made.expires_at else ""
+        terminal.message(f"Token {name} of the role {role}{until}; it is not shown again.")
+
+
+@token.command("list")
+@state_option
+@json_option
+@pass_registry
+def list_tokens(registry: "TaskRegistry", state: Path | None, as_json: bool) -> None:
+    """List all tokens, those that were revoked or have expired too.
+
+    \b
+    Example:
+      t2v token list
+    """
+    tokens = [one.shown() for one in _tokens(registry, state).all()]
+    if as_json:
+        click.echo(documents.to_text(tokens))
+    elif tokens:
+        columns = (
+            "name",
+            "role",
+            "state",
+            "created_at",
+            "created_by",
+            "expires_at",
+            "revoked_at",
+            "revoked_by",
+        )
+        rows = [[one[name][:16] if name.endswith("_at") else one[name] for name in columns] for one in tokens]
+        terminal.table([name.replace("_", " ") for name in columns], rows)
+    else:
+        terminal.message("No token was made; `t2v token add` makes one.")
+
+
+@token.command("revoke")
+@click.argument("name")
+@state_option
+@pass_registry
+def revoke_token(registry: "TaskRegistry", /, name: str, state: Path | None) -> None:
+    """End a token for good, at once, and the logins with it.
+
+    \b
+    Example:
+      t2v token revoke ci
+    """
+    _tokens(registry, state).revoke(name)
+    registry.note_token("revoke", name)
+    terminal.message(f"Revoked {name}.")
+
+
+def _tokens(registry: "TaskRegistry", state: Path | None) -> "Tokens":
+    """The named tokens of the server of a registry."""
+    from registry.web.http.tokens import Tokens
+
+    return Tokens(_state_folder(registry.uri, state))
+
+
+def _address(text: str) -> str:
+    """An address of a proxy.
+
+    Raises:
+        InvalidQueryError: If it is none.
+    """
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_network(text, strict=False) if "/" in text else ipaddress.ip_address(text))
+    except ValueError:
+        raise InvalidQueryError(
+            f"--proxy {text}: that is no address; write one such as 127.0.0.1 or 10.0.0.0/8"
+        ) from None
 
 
 def _run(settings: "ServeSettings", *, is_new: bool) -> None:
@@ -185,7 +308,7 @@ def _state_folder(uri: str, state: Path | None) -> Path:
         return state.absolute()
     if "://" in uri:
         raise InvalidQueryError(
-            f"{uri} is no folder of this machine; say with --state DIR where uploads and jobs are kept"
+            f"{uri} is no folder of this machine; say with --state DIR where uploads, jobs and tokens are kept"
         )
     return Path(f"{Path(uri).absolute()}.{STATE_FOLDER}")
 

@@ -11,7 +11,7 @@ from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 from registry.records import AuditRecord
-from registry.storage.rows import note_trusted, read_origins
+from registry.storage.rows import audit_lines, note_trusted, read_origins
 
 
 class Care(RegistryBase):
@@ -161,6 +161,20 @@ class Care(RegistryBase):
             raise InvalidQueryError(f"on_conflict must be {' or '.join(POLICIES)}, got {on_conflict!r}")
         key = Path(require_signature) if require_signature else None
         return import_bundle(self._store, Path(path), on_conflict, shipped_loaders(), key)
+
+    def note_token(self, done: str, name: str, **details: str) -> None:
+        """Say in the history, if there is a registry, what was done with a token; exports leave the line out.
+
+        Args:
+            done: ``add`` or ``revoke``.
+            name: Of the token.
+            **details: Such as its role.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        if self._store.exists:
+            self._store.database.append("audit", audit_lines(f"token.{done}", [name], **details))
 
     def origins(self) -> Records[Origin]:
         """Where imported experts and spaces came from, by kind and name, and who trusted them.

@@ -11,8 +11,9 @@ import os
 import platform
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -167,10 +168,23 @@ def audit_lines(action: str, subjects: Iterable[str], **details: Any) -> list[Au
     ]
 
 
-def actor() -> str:
-    """Who runs this process; ``unknown`` where the system knows no name, as in some containers."""
+_ACTOR: ContextVar[str] = ContextVar("actor", default="")
+
+
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Within the block, write lines of somebody else than who runs this process; as before if it is empty."""
+    former = _ACTOR.set(name or _ACTOR.get())
     try:
-        return os.environ.get("T2V_USER") or getpass.getuser()
+        yield
+    finally:
+        _ACTOR.reset(former)
+
+
+def actor() -> str:
+    """Who acts, else runs this process; ``unknown`` where the system knows no name, as in some containers."""
+    try:
+        return _ACTOR.get() or os.environ.get("T2V_USER") or getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
 

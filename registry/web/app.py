@@ -9,10 +9,10 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from registry.core import TaskRegistry
-from registry.web.api import experts, jobs, maps, questions, tasks
+from registry.web.api import admin, experts, jobs, maps, questions, tasks
 from registry.web.http import etags, faults
+from registry.web.http.access import Access
 from registry.web.http.security import Guard
-from registry.web.http.sessions import Sessions, Throttle
 from registry.web.http.settings import ServeSettings
 from registry.web.jobs.jobs import Jobs
 from registry.web.pages import login, pages
@@ -23,7 +23,7 @@ from registry.web.uploads.uploads import Uploads
 def create_app(settings: ServeSettings) -> FastAPI:
     """The server of one registry, as an ASGI application.
 
-    ``app.state`` holds ``settings``, ``registry``, ``uploads``, ``jobs``, ``sessions`` and ``throttle``.
+    ``app.state`` holds ``settings``, ``registry``, ``uploads``, ``jobs`` and ``access``.
     Jobs run from the start of the server to its end.
     """
     app = FastAPI(
@@ -39,13 +39,13 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.registry = TaskRegistry(settings.uri, builtin=settings.builtin)
     app.state.uploads = Uploads(settings.state / "uploads", settings.limits, settings.upload_seconds)
     app.state.jobs = Jobs(settings, app.state.registry, app.state.uploads)
-    app.state.sessions, app.state.throttle = Sessions(), Throttle()
-    app.add_middleware(Guard, settings=settings, sessions=app.state.sessions, throttle=app.state.throttle)
+    app.state.access = Access(settings)
+    app.add_middleware(Guard, settings=settings, access=app.state.access)
     faults.install(app, pages.error_page)
     etags.install(app)
     app.mount("/static", HashedFiles(), name="static")
     app.include_router(login.router)
-    for routes in (tasks, experts, questions, maps, jobs):
+    for routes in (tasks, experts, questions, maps, jobs, admin):
         app.include_router(routes.router)
     pages.install(app)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI documents it

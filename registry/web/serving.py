@@ -48,7 +48,7 @@ class Serving:
         Args:
             grace_seconds: How long answers that have begun may take to finish.
         """
-        connections = Connections.within_file_limit()
+        settings, connections = self._settings, Connections.within_file_limit()
         config = uvicorn.Config(
             self._app,
             http=connections.protocol,  # type: ignore[arg-type]  # what makes one, in place of its class
@@ -56,6 +56,8 @@ class Serving:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=list(settings.proxies),
             timeout_graceful_shutdown=grace_seconds,
             ws="none",
         )

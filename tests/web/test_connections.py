@@ -14,9 +14,10 @@ START = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(s
 START += "from registry.cli.main import main; main()"
 
 
-@pytest.fixture
-def server(tmp_path):
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
     """Port and log of a server that may have 256 files."""
+    tmp_path = tmp_path_factory.mktemp("server")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log, place = tmp_path / "log", str(tmp_path / "registry")
@@ -65,6 +66,20 @@ def beset(server, idle, slow, rounds):
 
 def test_idle_and_slow_connections_stop_no_answer(server):
     assert beset(server, 300, 60, rounds=3) < 5
+
+
+def test_no_header_hides_whose_guesses_these_are_or_makes_them_those_of_others(server):
+    answers = []
+    for number in range(12):
+        with socket.create_connection(("127.0.0.1", server[0]), timeout=10) as client:
+            names = {"Host": "127.0.0.1", "Authorization": f"Bearer guess-{number}", "Connection": "close"}
+            names |= dict.fromkeys(("X-Forwarded-For", "X-Real-IP"), f"10.0.0.{number}")
+            lines = ["GET /api/v1/version HTTP/1.1", *map(": ".join, names.items()), "", ""]
+            client.sendall("\r\n".join(lines).encode())
+            answers.append(client.recv(12)[-3:])
+    assert set(answers[:9]) == {b"401"}
+    assert answers[-2:] == [b"429"] * 2
+    assert seconds_of_an_answer(server[0]) < 5
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ class FakeJobs:
     def cancel(self, job_id):
         self.asked.append(("cancel", job_id))
 
-    def submit(self, kind, data, *, options):
+    def submit(self, kind, data, *, options, actor):
         self.asked.append((kind, data, options))
         return JOB
 

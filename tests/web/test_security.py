@@ -32,6 +32,9 @@ WRITES = [
     ("POST", "/api/v1/jobs", {"kind": "recommend", "data": {"task": "images"}}),
     ("POST", "/api/v1/jobs/aaaaaaaaaaaaaaaaaaaaaaaa/cancel", None),
     ("DELETE", "/api/v1/jobs/aaaaaaaaaaaaaaaaaaaaaaaa", None),
+    ("POST", "/api/v1/tokens", {"name": "ada", "role": "read"}),
+    ("DELETE", "/api/v1/tokens/ada", None),
+    ("POST", "/api/v1/trust", {"name": "a.b"}),
 ]
 
 
@@ -74,7 +77,7 @@ def test_writing_needs_the_token(local, uri, method, path, body):
     answer = local.request(method, path, json=body)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert "needs the token" in sentence(answer)
+    assert "needs a token" in sentence(answer)
     assert TaskRegistry(uri).version() == before
 
 
@@ -220,9 +223,9 @@ def test_guessing_is_slowed_down(local, way):
 
 def test_throttle_lets_on_after_a_minute_and_others_meanwhile():
     now = itertools.chain([0.0] * sessions.ATTEMPTS, [10.0, 10.0, 59.0, 60.0])
-    throttle = Throttle(lambda: next(now))
+    throttle, guesses = Throttle(lambda: next(now)), itertools.count()
     for _ in range(sessions.ATTEMPTS):
-        throttle.failed("a")
+        throttle.failed("a", str(next(guesses)))
     assert throttle.seconds_to_wait("a") == 50
     assert throttle.seconds_to_wait("b") == 0
     assert [throttle.seconds_to_wait("a") for _ in range(3)] == [50, 1, 0]
@@ -231,13 +234,13 @@ def test_throttle_lets_on_after_a_minute_and_others_meanwhile():
 def test_sessions_end_by_themselves_and_are_bounded(monkeypatch):
     now = [0.0]
     opened = Sessions(lambda: now[0])
-    first = opened.open()
-    assert opened.is_open(first)
+    first = opened.open("token")
+    assert opened.digest(first) == "token"
     now[0] = sessions.SESSION_SECONDS
-    assert not opened.is_open(first)
+    assert not opened.digest(first)
     monkeypatch.setattr(sessions, "MAX_SESSIONS", 2)
-    names = [opened.open() for _ in range(3)]
-    assert [opened.is_open(name) for name in names] == [False, True, True]
+    names = [opened.open("token") for _ in range(3)]
+    assert [opened.digest(name) for name in names] == ["", "token", "token"]
 
 
 # Other sites

@@ -23,6 +23,7 @@ from registry.web.api.routes import (
     new_router,
     paged,
 )
+from registry.web.http.access import demand
 
 router = new_router("experts")
 OfTask = Annotated[str | None, Query(pattern=models.NAME, description="Only results on this task.")]
@@ -57,10 +58,12 @@ def get_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
 @router.delete("/experts/{name:path}", dependencies=[WRITES], status_code=204)
 def remove_expert(
     name: models.ExpertName,
+    request: Request,
     registry: Registry,
-    purge: Annotated[bool, Query(description="Delete it, with its results, for good.")] = False,
+    purge: Annotated[bool, Query(description="Delete it, with its results, for good; for admins.")] = False,
 ) -> None:
     """Take an expert out of every list and answer; `t2v expert remove`."""
+    demand(request, "admin" if purge else "write")
     registry.remove_expert(name, purge=purge)
 
 

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from registry.errors import NotFoundError
 from registry.web.api import models, models_jobs
 from registry.web.api.routes import JSON, WRITES, new_router, paged
+from registry.web.http.access import actor_of
 from registry.web.jobs.jobs import Jobs
 from registry.web.jobs.store import Job
 from registry.web.uploads.uploads import Upload, Uploads
@@ -83,6 +84,7 @@ def submit(new: models_jobs.NewJob, request: Request, response: Response) -> mod
         name=new.name,
         tags=new.tags,
         options=new.options.model_dump(exclude_none=True),
+        actor=actor_of(request),
     )
     response.headers.update({**NO_STORE, "Location": f"/api/v1/jobs/{job.id}"})
     return _job(job)
@@ -92,7 +94,7 @@ def submit(new: models_jobs.NewJob, request: Request, response: Response) -> mod
 def list_jobs(
     request: Request, response: Response, limit: models.Limit = 50, offset: models.Offset = 0
 ) -> models_jobs.JobList:
-    """A page of jobs, the newest first; needs the token."""
+    """A page of jobs, the newest first; needs the role write."""
     jobs = _jobs(request)
     page = [dataclasses.asdict(job) for job in jobs.list(limit=limit, offset=offset)]
     response.headers.update(NO_STORE)

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from registry.core import TaskRegistry
 from registry.faces import documents
 from registry.web.api.models import ErrorAnswer
+from registry.web.http.access import demand
 from registry.web.http.etags import fresh
 from registry.web.http.faults import RefusedError
-from registry.web.http.security import demand_writer
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,8 +28,15 @@ _bearer = HTTPBearer(
 )
 
 
-def _writer(request: Request, token: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-    demand_writer(request)
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def _writer(request: Request, token: Bearer) -> None:
+    demand(request, "write")
+
+
+def _admin(request: Request, token: Bearer) -> None:
+    demand(request, "admin")
 
 
 def json_only(request: Request) -> None:
@@ -47,7 +54,10 @@ READS = Depends(fresh)
 """For routes that only read the registry: an answer is not sent again while the registry stays the same."""
 
 WRITES = Depends(_writer)
-"""For routes that change something."""
+"""For routes that change something; they need the role write."""
+
+ADMIN = Depends(_admin)
+"""For routes of admins."""
 
 JSON = Depends(json_only)
 

@@ -22,6 +22,7 @@ from registry.web.api.routes import (
     new_router,
     paged,
 )
+from registry.web.http.access import demand
 from registry.web.uploads.roots import allowed_path
 
 router = new_router("tasks")
@@ -151,10 +152,12 @@ def move_task(
 @router.delete("/tasks/{name}", dependencies=[WRITES], status_code=204)
 def remove_task(
     name: models.TaskName,
+    request: Request,
     registry: Registry,
-    purge: Annotated[bool, Query(description="Delete it for good.")] = False,
+    purge: Annotated[bool, Query(description="Delete it for good; for admins.")] = False,
 ) -> None:
     """Take a task out of every list and answer; `t2v task remove`."""
+    demand(request, "admin" if purge else "write")
     registry.remove_task(name, purge=purge)
 
 

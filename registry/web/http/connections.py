@@ -15,6 +15,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from registry.web.http.sessions import client_of
+
 REQUEST_SECONDS = 10.0
 """In which a request has to be there, up to its body, once its connection is open or the last answer given."""
 
@@ -108,7 +110,7 @@ class LimitedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self.address = self.client[0] if self.client else ""
+        self.address = client_of(self.client[0] if self.client else "")
         self._limits.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

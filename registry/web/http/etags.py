@@ -35,7 +35,7 @@ def tag_of(request: Request, *more: Any) -> str:
     """
     state = request.app.state.registry.version()
     query = request.scope.get("query_string", b"").decode("latin-1")
-    parts = (_PACKAGE, request.url.path, query, state, request.state.may_write, *more)
+    parts = (_PACKAGE, request.url.path, query, state, request.state.holder, *more)
     return f'W/"{hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()}"'
 
 

@@ -1,10 +1,10 @@
 """What every request goes through: checks of host, origin, token and size; and a line in the log.
 
-``request.state.may_write`` is set here. A reader of a server that only this machine can reach needs no token;
-everything else does: as ``Authorization: Bearer TOKEN``, or by the cookie of a login.
+``request.state.holder``, the token, is set here. A reader of a server that only this machine can reach needs
+none; everything else does: as ``Authorization: Bearer TOKEN``, or by the cookie of a login. What a token may is
+asked by the routes.
 """
 
-import hmac
 import ipaddress
 import logging
 import re
@@ -18,9 +18,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.storage.rows import acting_as
 from registry.web.http import faults
+from registry.web.http.access import Access, NotLoggedInError, actor_of
 from registry.web.http.faults import RefusedError
-from registry.web.http.sessions import Sessions, Throttle
 from registry.web.http.settings import ServeSettings
 from registry.wording import printable
 
@@ -67,15 +68,13 @@ class Guard:
     Args:
         app: The application that is guarded.
         settings: Settings of the server.
-        sessions: Who is logged in.
-        throttle: Who has guessed too often.
+        access: Who may do what.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, sessions: Sessions, throttle: Throttle) -> None:
+    def __init__(self, app: ASGIApp, settings: ServeSettings, access: Access) -> None:
         self._app = app
         self._settings = settings
-        self._sessions = sessions
-        self._throttle = throttle
+        self._access = access
         self._hosts = allowed_hosts(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +91,8 @@ class Guard:
             self._check(request)
             # HEAD is answered as GET: routes know no other way, and the server sends no body.
             answered = {**scope, "method": "GET"} if request.method == "HEAD" else scope
-            await self._app(answered, _Bounded(receive, request, self._settings), reply)
+            with acting_as(actor_of(request)):
+                await self._app(answered, _Bounded(receive, request, self._settings), reply)
         except RefusedError as error:
             refusal = faults.answer(request, error.status, error.message, headers=error.headers)
             await refusal(scope, receive, reply)
@@ -106,20 +106,20 @@ class Guard:
             LOG.info("%s %s %s %.1f ms", printable(request.method), where, reply.status or "-", seconds * 1e3)
 
     def _check(self, request: Request) -> None:
-        """Whether a request may be answered; sets ``request.state.may_write``.
+        """Whether a request may be answered; sets ``request.state.holder``.
 
         Raises:
-            NotLoggedInError: If it needs the token.
+            NotLoggedInError: If it needs a token.
             RefusedError: If it may not for another reason.
         """
-        request.state.may_write = False
+        request.state.holder = None
         self._check_host(request.headers.get("host", ""))
         check_site(request)
-        by_token, by_cookie = self._has_token(request), self._has_session(request)
-        if request.method not in SAFE_METHODS and not by_token:
-            check_origin(request, is_required=by_cookie)
-        request.state.may_write = by_token or by_cookie
-        if not (request.state.may_write or self._settings.is_local or request.url.path.startswith(OPEN_PATHS)):
+        by_header, by_cookie = self._access.by_header(request), self._access.by_cookie(request)
+        if request.method not in SAFE_METHODS and not by_header:
+            check_origin(request, is_required=by_cookie is not None)
+        request.state.holder = holder = by_header or by_cookie
+        if not (holder or self._settings.is_local or request.url.path.startswith(OPEN_PATHS)):
             raise NotLoggedInError
 
     def _check_host(self, host: str) -> None:
@@ -136,66 +136,6 @@ class Guard:
             f"this server does not answer to the host {printable(host[:100])!r}; reach it as "
             f"{' or '.join(sorted(self._hosts))}, or start it with --allow-host",
         )
-
-    def _has_token(self, request: Request) -> bool:
-        """Whether the token came with the request.
-
-        Raises:
-            RefusedError: If a wrong one came, or there were too many wrong ones.
-        """
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":  # other schemes are meant for a proxy in front of this server
-            return False
-        check_token(given.strip(), self._settings, self._throttle, client_of(request))
-        return True
-
-    def _has_session(self, request: Request) -> bool:
-        session = request.cookies.get(cookie_name(request))
-        return bool(session) and self._sessions.is_open(str(session))
-
-
-def check_token(given: str, settings: ServeSettings, throttle: Throttle, client: str) -> None:
-    """Compare what somebody gave with the token, in a time that reveals nothing.
-
-    Raises:
-        RefusedError: If it is wrong, or the client has guessed too often.
-    """
-    if seconds := throttle.seconds_to_wait(client):
-        wait = str(int(seconds) + 1)
-        raise RefusedError(429, f"too many wrong tokens; try again in {wait} seconds", {"Retry-After": wait})
-    if not hmac.compare_digest(given.encode(errors="replace"), settings.token.encode(errors="replace")):
-        throttle.failed(client)
-        raise RefusedError(
-            401,
-            "this is not the token of this server; `t2v serve` prints it when it starts, or reads it from "
-            "--token-file or $T2V_TOKEN",
-            {"WWW-Authenticate": "Bearer"},
-        )
-
-
-class NotLoggedInError(RefusedError):
-    """A request that needs the token came without it."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            401,
-            "this needs the token of the server; send it as Authorization: Bearer TOKEN, or log in at /login",
-            {"WWW-Authenticate": "Bearer"},
-        )
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        """Rebuild from nothing."""
-        return type(self), ()
-
-
-def demand_writer(request: Request) -> None:
-    """Refuse readers who may not write; a dependency of routes.
-
-    Raises:
-        NotLoggedInError: If the request came without the token.
-    """
-    if not request.state.may_write:
-        raise NotLoggedInError
 
 
 def check_site(request: Request) -> None:
@@ -229,17 +169,6 @@ def check_origin(request: Request, *, is_required: bool) -> None:
         )
     if not is_ours:
         raise RefusedError(403, OTHER_SITE)
-
-
-def cookie_name(request: Request) -> str:
-    """The name of the session cookie; it has the port, as the ports of one host share cookies."""
-    server = request.scope.get("server") or ("", 0)
-    return f"t2v_session_{server[1] or 0}"
-
-
-def client_of(request: Request) -> str:
-    """The address that a request comes from."""
-    return request.client.host if request.client else ""
 
 
 def allowed_hosts(settings: ServeSettings) -> frozenset[str]:

@@ -29,13 +29,14 @@ class ServeSettings:
 
     Attributes:
         uri: Place of the registry, as ``TaskRegistry`` takes it.
-        token: What writers, and readers from other machines, have to know.
+        token: The single token, of an admin; empty if there are named ones only.
         state: Folder of uploads and jobs; made if it is missing.
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         builtin: Whether starter content is part of lists and answers.
         roots: Folders under which a path on the server may be given as data.
         hosts: Further names by which it is reached, such as that of a reverse proxy.
+        proxies: Addresses of reverse proxies, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
         workers: Number of jobs that run at once.
         upload_seconds: How long an upload is kept unless a job makes a task of it.
         job_seconds: How long a job is kept after its end.
@@ -50,6 +51,7 @@ class ServeSettings:
     builtin: bool = True
     roots: tuple[Path, ...] = ()
     hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     workers: int = 1
     upload_seconds: float = 24 * 3600.0
     job_seconds: float = 7 * 24 * 3600.0

@@ -66,6 +66,7 @@ class JobFiles:
             "name": job.name,
             "tags": list(job.tags),
             "options": job.options,
+            "actor": job.actor,
             "vectors": str(self._vectors(job.id)),
         }
         if upload := job.data.get("upload"):

@@ -140,6 +140,7 @@ class Jobs:
         name: str | None = None,
         tags: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
+        actor: str = "",
     ) -> Job:
         """Queue a job.
 
@@ -149,6 +150,7 @@ class Jobs:
             name: Name of the task that is added; otherwise what the data is called in the answer.
             tags: Tags of the task that is added.
             options: See ``registry.web.jobs.requests``; those that are ``None`` are left out.
+            actor: Who the audit says it is from; the user of the server if empty.
 
         Raises:
             InvalidQueryError: If the request is not valid, or the path may not be read.
@@ -167,6 +169,7 @@ class Jobs:
             name,
             tuple(tags),
             created_at=utc_now(),
+            actor=actor,
         )
         with self._changed:
             if self._is_closing:

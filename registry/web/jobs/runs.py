@@ -24,6 +24,8 @@ class JobRun:
             command: See ``registry.web.jobs.process.run``.
         """
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        if command.get("actor"):
+            environment["T2V_USER"] = command["actor"]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "registry.web.jobs.process"],
             stdin=subprocess.PIPE,

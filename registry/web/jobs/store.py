@@ -14,7 +14,7 @@ from registry.web.http.faults import UnknownIdError
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 UNFINISHED: tuple[State, ...] = ("queued", "running")
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _JSON = ("data", "options", "tags", "progress", "result", "error")
 _COLUMNS = (
     "id",
@@ -30,6 +30,7 @@ _COLUMNS = (
     "progress",
     "result",
     "error",
+    "actor",
 )
 
 
@@ -51,6 +52,7 @@ class Job:
         progress: ``stage``, ``done`` and ``total``, or ``None`` before there is any.
         result: The answer of a job that is done.
         error: ``message`` of a job that failed.
+        actor: Who the audit says it is from; the user of the server if empty.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Job:
     progress: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    actor: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -94,6 +97,9 @@ class JobStore:
                 columns = ", ".join(_COLUMNS[1:])
                 self._database.execute(f"CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, {columns})")
                 self._database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            elif version == 1:
+                added = "ALTER TABLE jobs ADD COLUMN actor TEXT NOT NULL DEFAULT ''"
+                self._database.executescript(f"BEGIN; {added}; PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
         if version > _SCHEMA_VERSION:
             self.close()
             raise StorageError(

@@ -8,6 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from registry.errors import InvalidQueryError, RegistryError
+from registry.web.http.access import actor_of, demand
 from registry.web.http.faults import RefusedError
 from registry.web.pages import drawings
 from registry.web.pages.templating import render, render_if_missing
@@ -45,7 +46,7 @@ def recommend(
 @router.post("/recommend")
 async def ask(request: Request) -> Response:
     """Start a job, for those without scripts; a problem is shown above the form as it was filled in."""
-    _demand_login(request)
+    demand(request, "write")
     said = {name: str(value) for name, value in (await request.form()).items()}
     return await run_in_threadpool(_asked, request, said)
 
@@ -58,7 +59,9 @@ def _asked(request: Request, said: Mapping[str, str]) -> Response:
                 "a zip cannot be sent without scripts; give a path or a task, or use the API"
             )
         data = {source: said.get(source, "").strip()}
-        started = request.app.state.jobs.submit("recommend", data, options=_options(said))
+        started = request.app.state.jobs.submit(
+            "recommend", data, options=_options(said), actor=actor_of(request)
+        )
     except (RegistryError, RefusedError) as err:
         status = err.status if isinstance(err, RefusedError) else 404 if isinstance(err, LookupError) else 400
         return _form(request, said, problem=str(err), status=status)
@@ -99,7 +102,7 @@ def _options(said: Mapping[str, str]) -> dict[str, Any]:
 @router.get("/jobs")
 def list_jobs(request: Request) -> HTMLResponse:
     """The last jobs; needs a login."""
-    _demand_login(request)
+    demand(request, "write")
     return render(request, "jobs.html", {"jobs": request.app.state.jobs.list(limit=JOBS_SHOWN)})
 
 
@@ -128,7 +131,7 @@ def show_job(request: Request, job_id: str) -> HTMLResponse:
 @router.post("/jobs/{job_id}/cancel")
 def cancel(request: Request, job_id: str) -> Response:
     """Cancel a job, for those without scripts; then show it."""
-    _demand_login(request)
+    demand(request, "write")
     request.app.state.jobs.cancel(job_id)
     return RedirectResponse(f"/jobs/{job_id}", 303)
 
@@ -136,16 +139,6 @@ def cancel(request: Request, job_id: str) -> Response:
 def title_of(job: Any) -> str:
     """What a job is about, in a few words."""
     return str(job.name or job.data.get("task") or job.data.get("path") or "uploaded data")
-
-
-def _demand_login(request: Request) -> None:
-    """Check that the reader may write.
-
-    Raises:
-        RefusedError: If they may not.
-    """
-    if not request.state.may_write:
-        raise RefusedError(401, "log in first: this needs the token of the server")
 
 
 def _span(answer: Any) -> tuple[float, float]:

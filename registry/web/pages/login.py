@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from registry.web.http.access import address_of, cookie_name
 from registry.web.http.faults import RefusedError
-from registry.web.http.security import check_token, client_of, cookie_name
 from registry.web.http.sessions import SESSION_SECONDS
 from registry.web.pages.pages import local_path, login_page
 
@@ -18,9 +18,9 @@ def log_in(
     request: Request, token: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/"
 ) -> Response:
     """Take the token, and let the browser come back with a cookie; the same page says if it is wrong."""
-    state, target = request.app.state, local_path(next)
+    target = local_path(next)
     try:
-        check_token(token, state.settings, state.throttle, client_of(request))
+        session = request.app.state.access.log_in(token, address_of(request))
     except RefusedError as error:
         page = login_page(request, target, problem=error.message, status=error.status)
         page.headers.update({**error.headers, "Cache-Control": "no-store"})
@@ -28,7 +28,7 @@ def log_in(
     answer = RedirectResponse(target, 303, {"Cache-Control": "no-store"})
     answer.set_cookie(
         cookie_name(request),
-        state.sessions.open(),
+        session,
         max_age=int(SESSION_SECONDS),
         secure=request.url.scheme == "https",
         httponly=True,
@@ -41,7 +41,7 @@ def log_in(
 def log_out(request: Request) -> Response:
     """Forget the session, and have the browser forget the cookie."""
     name = cookie_name(request)
-    request.app.state.sessions.close(request.cookies.get(name, ""))
+    request.app.state.access.log_out(request.cookies.get(name, ""))
     answer = RedirectResponse("/", 303, {"Cache-Control": "no-store"})
     answer.delete_cookie(name, secure=request.url.scheme == "https", httponly=True, samesite="strict")
     return answer

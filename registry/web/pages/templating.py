@@ -15,6 +15,7 @@ from registry.names import score_of
 from registry.pictures import pages as pictures
 from registry.records import ResultRecord
 from registry.task_answers import NO_VERSION
+from registry.web.http.access import may
 from registry.web.pages import drawings
 from registry.web.pages.listings import link
 from registry.wording import GROUPS, KINDS, STAGES, left_out, share, short, size, sureness
@@ -43,7 +44,8 @@ def render(
         "path": path,
         "query": dict(request.query_params),
         "here": _section(path),
-        "may_write": getattr(request.state, "may_write", False),
+        "holder": getattr(request.state, "holder", None),
+        "may_write": may(request, "write"),
         "returning": path + (f"?{request.url.query}" if request.url.query else ""),
     }
     text = _environment().get_template(template).render({**shared, **(context or {})})

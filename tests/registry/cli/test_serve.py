@@ -70,7 +70,7 @@ def test_a_state_folder_that_cannot_be_written_is_reported(tmp_path):
 
 def test_a_registry_elsewhere_needs_a_state_folder():
     message = refused("--port", "0", registry="s3://bucket/registry")
-    assert "say with --state DIR where uploads and jobs are kept" in message
+    assert "say with --state DIR where uploads, jobs and tokens are kept" in message
 
 
 def test_a_root_that_is_not_there_is_reported():
