@@ -9,6 +9,9 @@ from typing import Any, Literal, TypedDict, get_args
 from registry.errors import InvalidQueryError
 from registry.wording import parse_size
 
+DEFAULT_PLACE = "~/.task2vec"
+"""Where the registry is, unless something else is said."""
+
 DEFAULT_DISTANCE = "task2vec"
 """Name of the distance that is meant unless another is named."""
 

@@ -22,10 +22,9 @@ PLACE = click.Path(path_type=Path)
 @click.option("--empty", is_flag=True, help="Leave the starter content out.")
 @pass_registry
 def init(registry: "TaskRegistry", empty: bool) -> None:
-    """Create the registry.
+    """Create the registry, with the starter content that ships with this package.
 
-    It holds the starter content that ships with this package. The first `task add`, `expert add` or `expert
-    import` does the same, so this is needed only for an empty one.
+    The first `task add`, `expert add` or `expert import` does the same: this is for an empty one.
 
     \b
     Example:
@@ -36,7 +35,7 @@ def init(registry: "TaskRegistry", empty: bool) -> None:
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Delete the rows at fault.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired: delete rows at fault.")
 @json_option
 @pass_registry
 @click.pass_context
@@ -67,10 +66,10 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
 @json_option
 @pass_registry
 def optimize(registry: "TaskRegistry", as_json: bool) -> None:
-    """Put every table into few files, and delete files that are no longer needed.
+    """Put every table into few files, and delete old ones.
 
-    Writes compact a table by themselves once it has become scattered. After a purge this command deletes the
-    old files, which still hold the purged rows.
+    Writes do so by themselves once a table has become scattered. After a purge this command deletes the old
+    files, which still hold the purged rows.
 
     \b
     Example:
@@ -85,7 +84,7 @@ def optimize(registry: "TaskRegistry", as_json: bool) -> None:
 
 @click.command()
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Only the last so many."
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most, the latest."
 )
 @json_option
 @pass_registry
@@ -235,11 +234,11 @@ def import_file(
 @json_option
 @pass_registry
 def trust(registry: "TaskRegistry", /, name: str | None, as_json: bool) -> None:
-    """Allow what was imported to be loaded, or list where it came from.
+    """Allow what was imported to be loaded; alone, list it.
 
-    An import brings experts and spaces. Those that a library knows by name are loaded as any other. A file, a
-    folder, a Python function or TorchScript that one names is neither opened nor run before it is trusted: by
-    its name, or by the file for all that came from it. Without a name, it lists what was imported.
+    An import brings experts and spaces. What a library knows by name is loaded as ever. A file, a folder, a
+    Python function or TorchScript is neither opened nor run before it is trusted: by the name of the expert or
+    space, or by the file that all of them came from.
 
     \b
     Example:

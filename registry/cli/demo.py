@@ -26,7 +26,7 @@ def run_demo() -> list[Compared]:
     Returns:
         What was expected and what was measured of experts that were recommended, and that simple rules pick.
     """
-    with tempfile.TemporaryDirectory(prefix="t2v-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="t2v-demo-") as folder, terminal.for_people():
         registry = TaskRegistry(Path(folder) / "registry")
         registry.init()
         terminal.message(

@@ -34,10 +34,10 @@ def expert() -> None:
 @json_option
 @pass_registry
 def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values: Any) -> None:
-    """Register a network that can be loaded; its size and cost are measured.
+    """Register a network that can be loaded.
 
-    LOADER is a name of `t2v probes`, ARCHITECTURE@FILE for weights in a local file, or another form that `t2v
-    probes --help` lists.
+    Its size and cost are measured. LOADER is a name of `t2v probes`, ARCHITECTURE@FILE for weights in a local
+    file, or another form that `t2v probes --help` lists.
 
     \b
     Example:
@@ -60,17 +60,14 @@ def add_expert(registry: "TaskRegistry", /, loader: str, as_json: bool, **values
 def import_experts(
     registry: "TaskRegistry", /, source: str, from_dir: str | None, skip_bad: bool, as_json: bool
 ) -> None:
-    """Register the experts that a library, a CSV file or model folders describe, all or none.
+    """Register many experts by what is said of them.
 
-    Nothing is loaded, downloaded or measured: torchvision has parameters, multiply-adds, input size and
-    accuracy of its classification networks, timm (extra hub) has input size and licence, beside ImageNet
-    accuracies as published. Columns of a file:
-    expert[,loader,source_task,num_params,flops,input_size,license,source_accuracy]. Importing again writes only
-    what has changed. Experts that were removed stay removed.
+    Nothing is loaded, downloaded or measured. torchvision and timm (extra hub) describe their own networks. hf
+    takes folders of models as the Hugging Face hub gives them (extra hub), with licence, source task and
+    results on registered tasks from their cards. A file has the columns
+    expert[,loader,source_task,num_params,flops,input_size,license,source_accuracy].
 
-    hf takes models that were fetched from the Hugging Face hub (extra hub): README.md with its model card,
-    config.json and model.safetensors. Licence and source task come from the card, and so do results on datasets
-    whose names are those of registered tasks.
+    All are taken or none. Importing again writes only what has changed; experts that were removed stay removed.
 
     \b
     Example:
@@ -91,7 +88,9 @@ def import_experts(
 @json_option
 @pass_registry
 def list_experts(registry: "TaskRegistry", patterns: tuple[str, ...], toys: bool, as_json: bool) -> None:
-    """List experts: all of them, or those whose name or alias matches a pattern.
+    """List experts.
+
+    Only those whose name or alias matches a pattern, if one is given.
 
     \b
     Example:
@@ -131,10 +130,10 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 @click.option("--remove", is_flag=True, help="Let the alias stand for nothing.")
 @pass_registry
 def alias_expert(registry: "TaskRegistry", name: str, alias: str, remove: bool) -> None:
-    """Let ALIAS be another name of the weights of an expert; results under either name count for both.
+    """Give the weights of an expert a second name.
 
-    The alias may be the name of another expert that is the same weights, as another library has them. One whose
-    weights or results say that it is not is refused.
+    Results under either name count for both. The alias may be the name of another expert that is the same
+    weights, as another library has them. One whose weights or results say that it is not is refused.
 
     \b
     Example:
@@ -153,9 +152,10 @@ def alias_expert(registry: "TaskRegistry", name: str, alias: str, remove: bool) 
 @purge_option
 @pass_registry
 def remove_expert(registry: "TaskRegistry", name: str, purge: bool) -> None:
-    """Take an expert out of every list and answer; `t2v expert restore` brings it back.
+    """Take an expert out of every list and answer.
 
-    Its results stay, unless it is purged: then it is deleted for good, with its results.
+    Its results stay, and `t2v expert restore` brings it back. With --purge it is deleted for good, with its
+    results.
 
     \b
     Example:
@@ -199,11 +199,11 @@ def result() -> None:
 @identity_options
 @pass_registry
 def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: Any) -> None:
-    """Remember a measured score of an expert on a task: NAME is its latest version, NAME@VERSION another.
+    """Remember a measured score of an expert on a task.
 
-    The protocol says how it was measured; answers are about one protocol, and never mix two. A result that is
-    there already is not added again. Where the data of the task or the weights of the expert are on this
-    machine and no longer what was registered, nothing is added unless an option says so.
+    TASK is its latest version, TASK@2 the second. The protocol says how the score was measured, such as
+    fine_tuned; answers are about one protocol and never mix two. A result that is there is not added again, nor
+    one on data or of weights that are no longer what was registered, unless an option says so.
 
     \b
     Example:
@@ -244,10 +244,11 @@ def add_result(registry: "TaskRegistry", /, task: str, expert: str, **values: An
 @json_option
 @pass_registry
 def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_json: bool, **values: Any) -> None:
-    """Remember the results of a CSV file, or of what a tracker wrote; what is there is not added again.
+    """Remember the results in a CSV file, or of a tracker.
 
-    Columns of a file: task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better,task_version]. A
-    result that names no version of its task is of the latest one.
+    A file has the columns
+    task,expert,accuracy[,metric,protocol,source,seed,run_id,lower_is_better,task_version]. A result that names
+    no version of its task is of the latest one. What is there is not added again.
 
     Of trackers: mlflow.db and mlruns of MLflow, run-*.wandb and exported tables of Weights & Biases, metrics
     of Lightning, DVCLive, timm, Ultralytics and the Hugging Face Trainer, cv_results_ of scikit-learn, model
@@ -287,7 +288,7 @@ def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_jso
 @json_option
 @pass_registry
 def list_results(registry: "TaskRegistry", task: str | None, expert: str | None, as_json: bool) -> None:
-    """List results; a score that was measured again is another row.
+    """List results.
 
     \b
     Example:
@@ -325,10 +326,11 @@ def measure(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure the few-shot linear-probe accuracy of an expert on a task, and remember it.
+    """Measure how good an expert is on a task, and remember it.
 
-    The data must still be where the task was added from, see `t2v task move`, and data and weights must be what
-    was registered, unless an option says otherwise.
+    A linear classifier is fitted on its features of a few images a class and scored on others, five times. The
+    data must still be where the task was added from, see `t2v task move`, and data and weights must be what was
+    registered, unless an option says otherwise.
 
     \b
     Example:

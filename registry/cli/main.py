@@ -22,10 +22,33 @@ from registry.files import DURABILITIES
 from registry.wording import printable
 
 EXIT_INTERRUPTED = 130
+SECTIONS = {
+    "Ask": ("recommend", "nearest", "distance", "cluster", "map", "embed"),
+    "Tell": ("task", "expert", "result"),
+    "Keep": ("init", "history", "verify", "optimize", "export", "import", "trust"),
+    "More": ("demo", "serve", "token", "probes", "estimators", "distances", "completion"),
+}
+"""Headings of the list of commands, in the order of the help."""
 
 
 class CommandLine(click.Group):
     """The group that turns errors of the registry into one sentence, for all commands in this one place."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of the help."""
+        return [name for names in SECTIONS.values() for name in names if name in self.commands]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings."""
+        widest = max(map(len, self.commands))
+        for heading, names in SECTIONS.items():
+            with formatter.section(heading):
+                rows = [
+                    (f"{name:{widest}}", self.commands[name].get_short_help_str(80))
+                    for name in names
+                    if name in self.commands
+                ]
+                formatter.write_dl(rows)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program, whatever characters the terminal can show."""
@@ -43,7 +66,9 @@ class CommandLine(click.Group):
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from error
 
 
-@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandLine, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "--registry",
     "uri",
@@ -65,11 +90,12 @@ class CommandLine(click.Group):
 def main(ctx: click.Context, uri: str | None, no_builtin: bool, durability: str | None) -> None:
     """Keep every task and pretrained expert of a team.
 
-    Ask which known task is like a new dataset, and which expert to start from.
+    Ask which known task is like a new dataset, and which expert to start from. Without a command, it says where
+    the registry is, what it holds and what to do next.
 
-    DATA is a folder of class folders, a .csv or .parquet manifest with the columns path,label or path,target,
-    an .npz with images and labels, a .tar with members CLASS/NAME.jpg, or sklearn:digits. A sample has one
-    class, any number of labels (red|round), or numbers to predict.
+    DATA is a folder of class folders; a table of paths or texts and their labels (.csv, .parquet, .jsonl,
+    .xlsx); arrays of images and labels (.npz, .mat); a .zip or .tar of these; or sklearn:digits. A sample has
+    one class, any number of labels (red|round), or numbers to predict.
 
     \b
     Example:
@@ -81,6 +107,10 @@ def main(ctx: click.Context, uri: str | None, no_builtin: bool, durability: str 
     if durability:
         os.environ["T2V_DURABILITY"] = durability  # where the processes of jobs find it too
     ctx.obj = {"uri": uri, "builtin": not no_builtin}
+    if ctx.invoked_subcommand is None:
+        from registry.cli.state import show_state
+
+        show_state(uri)
 
 
 @main.group(invoke_without_command=True)

@@ -8,6 +8,7 @@ import click
 from registry.cli import show_maps
 from registry.cli.completion import task_names_or_files
 from registry.cli.options import (
+    GroupedCommand,
     distance_option,
     json_option,
     pass_registry,
@@ -28,7 +29,7 @@ NEAREST_SHOWN = 3
 where_option = click.option("--where", metavar="FILTER", help="Only these tasks, see `t2v task list --help`.")
 
 
-@click.command("map")
+@click.command("map", cls=GroupedCommand)
 @click.argument("queries", metavar="[NAME|DATA]...", nargs=-1, shell_complete=task_names_or_files)
 @picture(
     "--out", help="Draw the map here: FILE.html can be zoomed and pointed at; .png and .svg are still pictures."
@@ -67,8 +68,7 @@ def map_tasks(
 
     Tasks that are drawn near each other are alike. The arguments are marked on it: registered tasks, or data,
     which is embedded and not registered. Tasks that were added after the map was made are placed in it without
-    moving any other, until they outnumber those. The seed is that of the layout. The options from --max-samples
-    on say how data is read.
+    moving any other, until they outnumber those. The seed is that of the layout.
 
     \b
     Example:

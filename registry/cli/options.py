@@ -296,3 +296,31 @@ shard_options = together(
     ),
     engine_options,
 )
+
+
+def _names_of(options: Callable[[Callable[..., None]], Callable[..., None]]) -> frozenset[str]:
+    command = click.command()(options(lambda: None))
+    return frozenset(param.name for param in command.params if param.name)
+
+
+GROUPS = {
+    "Which samples, and how they are read": _names_of(data_options),
+    "How the work is shared out": _names_of(engine_options),
+}
+"""Headings of help for options that many commands have, and their names; others come first."""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists the options that many commands have under headings of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write all options."""
+        rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{heading: [] for heading in GROUPS}}
+        for param in self.get_params(ctx):
+            heading = next((heading for heading, names in GROUPS.items() if param.name in names), "Options")
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                rows[heading].append(record)
+        for heading, records in rows.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)

@@ -10,6 +10,7 @@ from registry.cli.completion import files, task_names_or_files
 from registry.cli.options import (
     CommaList,
     Duration,
+    GroupedCommand,
     Measured,
     Size,
     data_options,
@@ -47,7 +48,7 @@ def _one_each(
     return dict(values)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("data", shell_complete=files)
 @embedding_options
 @shard_options
@@ -56,7 +57,7 @@ def _one_each(
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     callback=_in_a_folder,
     metavar="FILE.npz",
-    help="Keep the vectors here: fisher and standard_error [D], domain [F], description (JSON).",
+    help="Keep the vectors here: arrays fisher, standard_error, domain, description (JSON).",
 )
 @json_option
 @pass_registry
@@ -78,9 +79,9 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
         show_answers.show_embedding(document, out)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("query", metavar="NAME|DATA", shell_complete=task_names_or_files)
-@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Most neighbours.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many tasks at most.")
 @distance_option
 @click.option("--where", metavar="FILTER", help="Only among these tasks, see `t2v task list --help`.")
 @probe_option
@@ -90,8 +91,7 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
 def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: bool, **options: Any) -> None:
     """Find the registered tasks that are most like a task.
 
-    The task is a registered one, or data, which is embedded and not registered. NAME@2 is version 2. The
-    options from --max-samples on say how data is read; the estimator is that of the space.
+    The task is a registered one, NAME@2 its version 2; or data, which is embedded and not registered.
 
     \b
     Example:
@@ -109,7 +109,7 @@ def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: boo
         terminal.message("There is no other task to compare with; add some with `t2v task add NAME DATA`.")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("source", metavar="SOURCE", shell_complete=task_names_or_files)
 @click.argument("target", metavar="TARGET", shell_complete=task_names_or_files)
 @distance_option
@@ -134,9 +134,8 @@ def distance(
 ) -> None:
     """Measure the distance from one task to another.
 
-    Each is a registered name, or data, which is embedded and not registered. The options from --max-samples on
-    say how data is read. With --layers or --plot also layer by layer: at which depths of the probe the two
-    tasks need the same filters, and how much each needs them.
+    Each is a registered name, or data, which is embedded and not registered. With --layers or --plot also layer
+    by layer: at which depths of the probe the two tasks need the same filters, and how much each needs them.
 
     \b
     Example:
@@ -167,9 +166,9 @@ def distance(
         terminal.message(f"Wrote {plot}.")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("query", metavar="NAME|DATA", shell_complete=task_names_or_files)
-@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="Most experts.")
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many experts at most.")
 @click.option(
     "--try",
     "num_trials",
@@ -177,7 +176,7 @@ def distance(
     default=0,
     show_default=True,
     metavar="N",
-    help="Run the N most promising experts over a sample of the data.",
+    help="Run the N experts most worth it over a sample of the data.",
 )
 @click.option(
     "--time-budget", type=Duration(), metavar="TIME", help="Most time for trials, such as 90s, 5m or 1h."
@@ -194,9 +193,9 @@ def distance(
 @click.option(
     "--protocol",
     metavar="NAME",
-    help="Expect accuracy measured like this, such as fine_tuned; by default like most of your own results.",
+    help="Expect what is measured like this, such as fine_tuned. [default: that of most of your results]",
 )
-@click.option("--metric", metavar="NAME", help="Expect this metric; by default the usual one of the protocol.")
+@click.option("--metric", metavar="NAME", help="Expect this metric. [default: the usual one of the protocol]")
 @click.option(
     "--experts",
     type=CommaList(),
@@ -214,7 +213,7 @@ def distance(
     multiple=True,
     callback=_one_each,
     metavar="EXPERT=ACCURACY",
-    help="Count in an accuracy that you measured on this data; may be repeated.",
+    help="Count an accuracy that you measured on this data; give it again for more.",
 )
 @click.option(
     "--max-params", type=Size(), metavar="SIZE", help="Only experts of at most so many parameters: 30M."
@@ -247,16 +246,15 @@ def distance(
 def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options: Any) -> None:
     """Rank the experts to start from for a task.
 
-    The task is a registered one, or data, which is embedded and not registered. First comes a verdict: which
-    expert to take, what to expect and how sure that is. Then each expert with its expected accuracy, a 90%
-    interval, the expected regret and the results that support it; the picks of simple rules are printed for
-    comparison. Accuracies are those of one protocol, which the verdict names. An expert whose size, cost, input
-    or licence is not known passes no limit on it. The options from --max-samples on say how data is read.
+    The task is a registered one, or data, which is embedded and not registered. First comes the verdict: which
+    expert to take, what to expect by which protocol, and how sure that is. Then the experts, best first, each
+    with expected accuracy, 90% interval and regret, which is how much the best may be better; their results on
+    like tasks; and what simple rules would pick. Limits such as --max-params leave out experts of which the
+    size, cost, input or licence is not known.
 
-    With --try, experts are loaded and run over the data, the one of the highest expected improvement first (per
-    second, where there is a time budget), and what they reach is counted in. Nothing is downloaded without
-    --download. Interrupt it to get the answer so far. The data of a registered task has to be what was
-    registered, and so have the weights of experts, unless an option says otherwise.
+    With --try, the experts that promise most are loaded and run over the data, and what they reach counts.
+    Nothing is downloaded without --download; Ctrl-C gives the answer so far. Data of a registered task and
+    weights of experts have to be what was registered, unless an option says otherwise.
 
     \b
     Example:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from registry.faces.terminal import card, say, table
+from registry.faces.terminal import beside, card, is_piped, say, table
 from registry.wording import short, size
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def show_probe(probe: Mapping[str, Any]) -> None:
             "filters": probe["dim"],
             "weights hash": probe["weights_hash"],
         },
+        what="network",
     )
     if costs := probe["costs"]:
         _show_costs(costs)
@@ -76,20 +77,20 @@ def _show_costs(costs: Mapping[str, Any]) -> None:
             for layer in costs["layers"]
         ],
     )
-    say()
+    beside("")
     needed, budget, batch = (size(costs[key]) for key in ("bytes_per_sample", "memory_budget", "batch_size"))
-    say(f"Activations of a sample take {needed} bytes: batches of {batch} fit a budget of {budget}.")
+    beside(f"Activations of a sample take {needed} bytes: batches of {batch} fit a budget of {budget}.")
 
 
 def show_estimators(estimators: Sequence[Mapping[str, Any]]) -> None:
     """The catalogue of estimators, as ``documents.of_estimator`` describes it."""
-    table(("estimator", "summary"), [(one["estimator"], one["summary"]) for one in estimators])
+    table(("estimator", "~summary"), [(one["estimator"], one["summary"]) for one in estimators])
 
 
 def show_distances(distances: Sequence["Distance"]) -> None:
     """The catalogue of distances."""
     table(
-        ("distance", "summary", "symmetric", "range", "unit"),
+        ("distance", "~summary", "symmetric", "range", "unit"),
         [
             (
                 distance.name,
@@ -106,7 +107,7 @@ def show_distances(distances: Sequence["Distance"]) -> None:
 def show_problems(problems: Sequence["Problem"]) -> None:
     """What *verify* found."""
     table(
-        ("kind", "where", "problem", "repaired"),
+        ("kind", "where", "~problem", "repaired"),
         [
             (problem.kind, problem.where, problem.message, "yes" if problem.repaired else "no")
             for problem in problems
@@ -134,16 +135,17 @@ def show_history(history: "TaskHistory") -> None:
             ],
         )
     else:
-        say(f"No version of {history.task} is left.")
+        beside(f"No version of {history.task} is left.")
     if history.audit:
-        say()
+        if history.versions or not is_piped():
+            say()
         show_audit(history.audit)
 
 
 def show_audit(lines: Sequence["AuditRecord"]) -> None:
     """Who wrote what, a line each."""
     table(
-        ("when (UTC)", "who", "action", "what", "details"),
+        ("when (UTC)", "who", "action", "what", "~details"),
         [
             (
                 line.at[:19].replace("T", " "),
@@ -154,6 +156,7 @@ def show_audit(lines: Sequence["AuditRecord"]) -> None:
             )
             for line in lines
         ],
+        may_go=("who", "details"),
     )
 
 

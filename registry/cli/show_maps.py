@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from registry.faces.terminal import card, message, say, table, warn
+from registry.faces.terminal import beside, card, heading, message, say, table, warn
 from registry.wording import share, short
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def show_map(shown: "TaskMap") -> None:
     }
     if shown.num_landmarks:
         values["landmarks"] = f"{shown.num_landmarks}; the others lie between the nearest of these"
-    card(f"Map by {shown.distance} distance", values)
+    card(shown.distance, values, what="distance", heading=f"Map by {shown.distance} distance")
     if shown.queries:
         say()
         table(
@@ -44,9 +44,9 @@ def show_map(shown: "TaskMap") -> None:
 
 def show_clustering(clustering: "Clustering") -> None:
     """Clusters, the largest first, and how clear they are."""
-    say(f"Clusters by {clustering.distance} ({clustering.method}), the largest first:")
+    heading(f"Clusters by {clustering.distance} ({clustering.method}), the largest first:")
     table(
-        (">cluster", "medoid", ">tasks", ">radius", "tags that set it apart", "members"),
+        (">cluster", "medoid", ">tasks", ">radius", "tags that set it apart", "~members"),
         [
             (
                 cluster.number,
@@ -62,15 +62,15 @@ def show_clustering(clustering: "Clustering") -> None:
         ],
     )
     if alone := tuple(sorted(cluster.medoid for cluster in clustering.clusters if cluster.size == 1)):
-        say(f"Alone in a cluster: {len(alone)}: {_some(alone)}")
+        beside(f"Alone in a cluster: {len(alone)}: {_some(alone)}")
     if clustering.method == "hdbscan":
         noise = f": {_some(clustering.noise)}" if clustering.noise else ""
-        say(f"In no cluster (noise): {len(clustering.noise)}{noise}")
+        beside(f"In no cluster (noise): {len(clustering.noise)}{noise}")
     if clustering.cut_height is not None:
-        say(f"The tree is cut at a distance of {short(clustering.cut_height)}.")
+        beside(f"The tree is cut at a distance of {short(clustering.cut_height)}.")
     if clustering.silhouette is not None:
         advice = ": these clusters are weak; take them as a hint, or say how many with --clusters"
-        say(f"Silhouette {share(clustering.silhouette)}{advice if is_weak(clustering) else ''}.")
+        beside(f"Silhouette {share(clustering.silhouette)}{advice if is_weak(clustering) else ''}.")
     for note in clustering.notes:
         message(f"{note}.")
 
@@ -82,7 +82,7 @@ def is_weak(clustering: "Clustering") -> bool:
 
 def show_profile(profile: "LayerProfile") -> None:
     """The distance and Fisher information in each layer."""
-    say(f"{profile.source} and {profile.target}, layer by layer, from input to output of {profile.probe}:")
+    heading(f"{profile.source} and {profile.target}, layer by layer, from input to output of {profile.probe}:")
     table(
         ("layer", ">filters", ">distance", f">{profile.source}", f">{profile.target}"),
         [
@@ -96,7 +96,7 @@ def show_profile(profile: "LayerProfile") -> None:
             for layer in profile.layers
         ],
     )
-    say(f"Over all layers: {share(profile.distance)}. The last two columns are mean Fisher information.")
+    beside(f"Over all layers: {share(profile.distance)}. Under each task is its mean Fisher information.")
     unused = [layer.layer for layer in profile.layers if layer.source_mean == 0 or layer.target_mean == 0]
     if unused:
         warn([f"a task excites no filter of {', '.join(unused)}: a distance there says little"])

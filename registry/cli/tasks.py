@@ -7,6 +7,7 @@ import click
 from registry.cli import show_care
 from registry.cli.completion import files, task_names
 from registry.cli.options import (
+    GroupedCommand,
     embedding_options,
     engine_options,
     json_option,
@@ -25,7 +26,7 @@ def task() -> None:
     """Tasks: datasets as learning problems, registered under a name."""
 
 
-@task.command("add")
+@task.command("add", cls=GroupedCommand)
 @click.argument("name")
 @click.argument("data", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
@@ -88,7 +89,9 @@ def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> No
 @json_option
 @pass_registry
 def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
-    """Show the card of a task; NAME@2 is version 2, NAME@champion the version with that alias.
+    """Show the card of a task.
+
+    NAME is the latest version, NAME@2 the second, NAME@champion the one with that alias.
 
     \b
     Example:
@@ -106,7 +109,7 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 @json_option
 @pass_registry
 def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
-    """Show every version of a task, removed ones too, and who changed it.
+    """Show all versions of a task and who wrote them.
 
     \b
     Example:
@@ -124,7 +127,7 @@ def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 @click.argument("place", metavar="NEW-PLACE", shell_complete=files)
 @pass_registry
 def move_task(registry: "TaskRegistry", name: str, place: str) -> None:
-    """Read the data of a task from where it is now; nothing else of the task changes.
+    """Say where the data of a task is now; nothing else changes.
 
     The data has to be the same: names, sizes and labels of all samples, and the files that the sample was drawn
     from. Other data is refused.
@@ -143,10 +146,10 @@ def move_task(registry: "TaskRegistry", name: str, place: str) -> None:
 @click.option("--remove", is_flag=True, help="Let the alias stand for nothing.")
 @pass_registry
 def alias_task(registry: "TaskRegistry", name: str, alias: str, remove: bool) -> None:
-    """Let NAME@ALIAS stand for a version of a task; an alias that is there moves.
+    """Give a version of a task a second name, NAME@ALIAS.
 
-    NAME is the latest version, NAME@2 the second. An alias is a word such as champion; NAME@latest is always
-    the latest version.
+    NAME is the latest version, NAME@2 the second. An alias is a word such as champion; one that is there moves.
+    NAME@latest is always the latest version.
 
     \b
     Example:
@@ -166,11 +169,11 @@ def alias_task(registry: "TaskRegistry", name: str, alias: str, remove: bool) ->
 @purge_option
 @pass_registry
 def remove_task(registry: "TaskRegistry", name: str, purge: bool) -> None:
-    """Take a task with all its versions out of every list and answer; `t2v task restore` brings it back.
+    """Take a task out of every list and answer.
 
-    A task that is purged is deleted for good, with its embeddings and the results on it. Only its lines in the
-    history stay, and its version numbers are not given again. `t2v optimize` then deletes the files that still
-    hold the rows.
+    All its versions go; `t2v task restore` brings them back. With --purge they are deleted for good, with their
+    embeddings and results. Only lines in the history stay, and version numbers are not given again. `t2v
+    optimize` then deletes the files that still hold the rows.
 
     \b
     Example:
@@ -213,7 +216,7 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
     terminal.message(f"Tags of {name}: {', '.join(record.tags) or 'none'}.")
 
 
-@click.command("add-many")
+@click.command("add-many", cls=GroupedCommand)
 @click.argument("manifest", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word for all of them.")
 @click.option(

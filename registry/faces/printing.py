@@ -6,7 +6,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from registry.answers import ImportedExperts, Measurement, Recommendation
-from registry.faces import show_answers, show_records
+from registry.faces import show_answers, show_records, terminal
 from registry.task_answers import AddedMany, AddedTask, Nearest
 
 PRINTERS: dict[type, Callable[[Any], None]] = {
@@ -23,6 +23,6 @@ PRINTERS: dict[type, Callable[[Any], None]] = {
 def text_of(answer: Any) -> str:
     """An answer as the command line prints it, with the warnings that it writes beside it."""
     written = io.StringIO()
-    with redirect_stdout(written), redirect_stderr(written):
+    with redirect_stdout(written), redirect_stderr(written), terminal.for_people():
         PRINTERS[type(answer)](answer)
     return written.getvalue().rstrip("\n")

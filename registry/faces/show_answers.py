@@ -1,14 +1,24 @@
 """How answers look to a person: embeddings, neighbours, distances, recommendations, measurements."""
 
 import shlex
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.faces.show_records import classes, reached, used_of
-from registry.faces.terminal import card, message, say, table, tell_reading, warn
+from registry.faces.terminal import (
+    CARD_INDENT,
+    card,
+    heading,
+    is_piped,
+    message,
+    say,
+    table,
+    tell_reading,
+    warn,
+    wrapped,
+)
 from registry.gate import OTHER_DATA
 from registry.wording import GROUPS, left_out, share, short, size, sureness
 
@@ -50,6 +60,7 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
             "relative error": reached(document["relative_error"], document["tolerance"]),
             "seconds": f"{document['seconds']:.1f}",
         },
+        what="data",
     )
     tell_reading(document["taken"], document["passed_over"])
     warn(document["warnings"])
@@ -59,10 +70,15 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
 
 def show_measurement(measured: "Measurement") -> None:
     """A measured accuracy in one line."""
-    say(
-        f"{measured.expert} on {measured.task}: accuracy {share(measured.accuracy)} "
-        f"(standard deviation {share(measured.deviation)}, {measured.protocol})"
-    )
+    mean, deviation = share(measured.accuracy), share(measured.deviation)
+    if is_piped():
+        row = (measured.task, measured.expert, mean, deviation, measured.protocol)
+        table(("task", "expert", "accuracy", "deviation", "protocol"), [row])
+    else:
+        say(
+            f"{measured.expert} on {measured.task}: accuracy {mean} "
+            f"(standard deviation {deviation}, {measured.protocol})"
+        )
     other = ", marked as of other data than is registered" if measured.task_version == OTHER_DATA else ""
     message(f"Recorded{other}." if measured.recorded else "Not recorded.")
 
@@ -98,9 +114,9 @@ def show_compared(rows: Sequence[Compared]) -> None:
 def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"]) -> None:
     """The answer of *nearest*."""
     tell_reading(query.taken, {})
-    say(f"Nearest to {_title(query)} by {distance}:")
+    heading(f"Nearest to {_title(query)} by {distance}:")
     table(
-        (">rank", "task", ">distance", ">classes", ">samples", "tags"),
+        (">rank", "task", ">distance", ">classes", ">samples", "~tags"),
         [
             (
                 neighbor.rank,
@@ -112,6 +128,7 @@ def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"
             )
             for neighbor in neighbors
         ],
+        may_go=("tags",),
     )
 
 
@@ -128,7 +145,7 @@ def show_recommendation(answer: "Recommendation") -> None:
         return
     _show_verdict(answer, answer.verdict)
     say()
-    say(f"Experts for {_title(answer.query)}, best first, by expected {answer.verdict.protocol}:")
+    heading(f"Experts for {_title(answer.query)}, best first, by expected {answer.verdict.protocol}:")
     table(
         (">rank", "expert", ">expected", "90% interval", "known by", ">regret", ">params", "licence"),
         [_recommended(expert) for expert in answer.recommendations],
@@ -136,7 +153,7 @@ def show_recommendation(answer: "Recommendation") -> None:
     )
     if answer.trials:
         say()
-        say("What was tried, in this order:")
+        heading("What was tried, in this order:")
         table(
             ("tried", ">expected", ">measured", ">seconds"),
             [
@@ -149,14 +166,9 @@ def show_recommendation(answer: "Recommendation") -> None:
                 for trial in answer.trials
             ],
         )
-    near = [expert for expert in answer.recommendations if expert.evidence.neighbors or expert.evidence.trial]
-    if near:
-        say()
-        say("Their results on the tasks that are most like it, each as accuracy at distance:")
-        for expert in near:
-            say(f"  {expert.rank}. {expert.expert}: {_evidence(expert.evidence)}")
+    _show_evidence(answer.recommendations)
     say()
-    say("What simple rules would pick:")
+    heading("What simple rules would pick:")
     table(
         ("rule", "expert", ">expected"),
         [
@@ -166,10 +178,32 @@ def show_recommendation(answer: "Recommendation") -> None:
     )
     warn(answer.warnings)
     say()
-    say("Load the first:")
-    say(f"  {answer.recommendations[0].load}")
+    if is_piped():
+        table(("load",), [(answer.recommendations[0].load,)])
+    else:
+        say("Load the first:")
+        say(f"  {answer.recommendations[0].load}")
     if answer.verdict and answer.verdict.compared == 1 and set(answer.verdict.left_out) <= {"toys"}:
         message("Next: t2v expert import torchvision adds experts to compare it with; nothing is downloaded")
+
+
+def _show_evidence(experts: Sequence["RecommendedExpert"]) -> None:
+    """What experts reached on the tasks that are most like the one asked about."""
+    near = [expert for expert in experts if expert.evidence.neighbors or expert.evidence.trial]
+    if not near:
+        return
+    say()
+    if is_piped():
+        rows = [
+            (expert.expert, result.task, share(result.accuracy), short(result.distance))
+            for expert in near
+            for result in expert.evidence.neighbors
+        ]
+        table(("expert", "measured on", "accuracy", "distance"), rows)
+        return
+    heading("Their results on the tasks that are most like it, each as accuracy at distance:")
+    for expert in near:
+        heading(f"  {expert.rank}. {expert.expert}: {_evidence(expert.evidence)}", hang=5)
 
 
 def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
@@ -186,14 +220,11 @@ def _show_verdict(answer: "Recommendation", verdict: "Verdict") -> None:
         "left out": ", ".join(left_out(limit, count) for limit, count in verdict.left_out.items()),
     }
     card(
-        f"Take {verdict.take} for {_title(answer.query)}.",
-        {name: _in_lines(text) for name, text in shown.items() if text},
+        verdict.take,
+        {name: wrapped(text, most=VERDICT_WIDTH, indent=CARD_INDENT) for name, text in shown.items() if text},
+        what="take",
+        heading=f"Take {verdict.take} for {_title(answer.query)}.",
     )
-
-
-def _in_lines(text: str) -> list[str]:
-    """A text in lines of a card; no word and no name is broken."""
-    return textwrap.wrap(text, VERDICT_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def show_trial(trial: "Trial") -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from registry.faces.terminal import card, message, say, table, tell_reading, warn
+from registry.faces.terminal import beside, card, is_piped, message, say, table, tell_reading, warn
 from registry.gate import OTHER_DATA
 from registry.wording import GROUPS, printable, share, short, size
 
@@ -25,7 +25,7 @@ LINE_SECONDS = 30.0
 def show_tasks(tasks: Sequence["TaskRecord"]) -> None:
     """The list of tasks."""
     table(
-        ("task", "version", "kind", ">classes", ">samples", "tags", "data"),
+        ("task", "version", "kind", ">classes", ">samples", "~tags", "data"),
         [
             (
                 task.name,
@@ -38,6 +38,7 @@ def show_tasks(tasks: Sequence["TaskRecord"]) -> None:
             )
             for task in tasks
         ],
+        may_go=("data", "kind", "tags"),
     )
 
 
@@ -57,7 +58,10 @@ def show_task(task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "Emb
             "fingerprint": task.fingerprint,
             "added": f"{task.created_at[:19]} UTC" + (" (starter content)" if task.builtin else ""),
         },
+        what="task",
     )
+    if is_piped():
+        say()
     _show_embeddings(task, embeddings)
 
 
@@ -105,6 +109,7 @@ def show_added(added: "AddedTask") -> None:
             "relative error": reached(added.relative_error, added.tolerance),
             "seconds": f"{added.seconds:.1f}",
         },
+        what="task",
     )
     tell_reading(added.taken, added.passed_over)
     warn(added.warnings)
@@ -156,6 +161,7 @@ def show_expert(expert: "ExpertRecord") -> None:
             + (" (starter content)" if expert.builtin else "")
             + (" (toy)" if expert.toy else ""),
         },
+        what="expert",
     )
 
 
@@ -207,6 +213,7 @@ def show_results(results: Sequence["ResultRecord"], experts: Sequence["ExpertRec
             )
             for result in results
         ],
+        may_go=("run", "added", "source", "version"),
     )
 
 
@@ -307,13 +314,13 @@ def show_many(many: "AddedMany") -> None:
             message(f"{task.task}@{task.version}: {note}.")
     warned = [task for task in many.tasks if task.warnings]
     if warned:
-        say(f"  With warnings: {len(warned)}; `--json` has them.")
+        beside(f"  With warnings: {len(warned)}; `--json` has them.")
     failed = [task for task in many.tasks if task.status == "failed"]
     if failed:
         say()
         table(
-            ("failed", "where", "data", "why"),
+            ("failed", "where", "data", "~why"),
             [(task.task, task.place or "-", task.data, task.error) for task in failed[:FAILURES_SHOWN]],
         )
         if len(failed) > FAILURES_SHOWN:
-            say(f"and {len(failed) - FAILURES_SHOWN} more; `--json` has them all.")
+            beside(f"and {len(failed) - FAILURES_SHOWN} more; `--json` has them all.")

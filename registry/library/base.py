@@ -26,7 +26,7 @@ from registry.ingest.data import (
     opening,
 )
 from registry.ingest.prepare import embed_in_space
-from registry.options import Data, DataOptions, Progress
+from registry.options import DEFAULT_PLACE, Data, DataOptions, Progress
 from registry.recommend.levels import TaskFacts
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
@@ -36,8 +36,6 @@ from registry.storage.store import Store
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
-
-DEFAULT_URI = "~/.task2vec"
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -117,7 +115,7 @@ class RegistryBase:
         Raises:
             StorageError: If it is in the home of a user who is not known, or at a URL of no object store.
         """
-        self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_URI))
+        self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_PLACE))
         self.builtin = builtin
         self._store = Store(self.uri)
 

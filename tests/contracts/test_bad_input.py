@@ -350,7 +350,7 @@ def test_a_few_unreadable_files_are_named_and_skipped(places, tmp_path, content)
     assert done.exit_code == 0
     fault = {"text": "text file", "truncated": "truncated image", "hollow": "empty file"}[content]
     assert f"Warning: 1 unreadable file was skipped: yes/003.jpg ({fault})\n" in done.stderr
-    assert "  samples used:   11\n" in done.stdout
+    assert "samples used\t11\n" in done.stdout
 
 
 def test_an_image_of_one_pixel_is_an_image(tmp_path):
@@ -360,5 +360,5 @@ def test_an_image_of_one_pixel_is_an_image(tmp_path):
     TaskRegistry(tmp_path / "registry").init(empty=True)
     done = run(f"task add new {data}", tmp_path)
     assert done.exit_code == 0
-    assert "  samples used:   8\n" in done.stdout
+    assert "samples used\t8\n" in done.stdout
     assert "unreadable" not in done.stderr

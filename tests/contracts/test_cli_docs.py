@@ -1,4 +1,4 @@
-"""docs/cli.md is what the program prints, and every command says what a user needs."""
+"""The pages of the command line are what the program prints, and every command says what a user needs."""
 
 import re
 import runpy
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from registry.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-REMAKE = "docs/cli.md is out of date: run python scripts/make/make_cli_docs.py"
+REMAKE = "a page of docs/cli*.md is out of date: run python scripts/make/make_cli_docs.py"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def leaf_commands(command=main, path="t2v"):
     """Every command that does something, by its words: all but groups, and those groups that work alone too."""
     if not isinstance(command, click.Group):
         return {path: command}
-    leaves = {path: command} if command.invoke_without_command else {}
+    leaves = {path: command} if command.invoke_without_command and command is not main else {}
     for name, child in command.commands.items():
         leaves |= leaf_commands(child, f"{path} {name}")
     return leaves
@@ -48,7 +49,12 @@ def parse(line):
 
 
 def test_docs_are_the_help(script):
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == script["render"](), REMAKE
+    rendered = script["render"]()
+    assert {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in rendered} == rendered, REMAKE
+    assert {path.name for path in (ROOT / "docs").glob("cli*.md")} == set(rendered)
+    assert {path: path in "\n".join(rendered.values()) for path in leaf_commands()} == dict.fromkeys(
+        leaf_commands(), True
+    )
 
 
 @pytest.mark.parametrize("change", ["help", "option", "command"])
@@ -58,7 +64,7 @@ def test_a_change_of_the_program_would_be_noticed(script, monkeypatch, change):
     if change == "help":
         monkeypatch.setattr(nearest, "help", "Something else.")
     elif change == "option":
-        monkeypatch.setattr(nearest, "params", nearest.params[:-1])
+        monkeypatch.setattr(nearest, "params", nearest.params[:1])
     else:
         monkeypatch.delitem(main.commands, "nearest")
     assert script["render"]() != before
@@ -80,6 +86,13 @@ def test_every_command_has_examples_and_each_parses():
 def test_an_example_that_does_not_parse_would_be_noticed(line, message):
     with pytest.raises(click.UsageError, match=re.escape(message)):
         parse(line)
+
+
+def test_help_lists_every_command_and_cuts_no_sentence():
+    assert sorted(main.list_commands(None)) == sorted(main.commands)
+    for words in ([], ["task"], ["expert"], ["result"], ["probes"]):
+        printed = CliRunner().invoke(main, [*words, "--help"], terminal_width=80).stdout
+        assert not re.search(r"\w\.\.\.$", printed, re.MULTILINE)
 
 
 def test_every_option_is_explained():

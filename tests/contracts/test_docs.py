@@ -241,7 +241,10 @@ def test_an_unknown_command_in_running_text_would_be_noticed(line, wrong):
     [
         ("[a](nonesuch.md)", ["nonesuch.md"]),
         ("# One thing\n[a](#one-thing) [b](#two-things)", ["#two-things"]),
-        ("[a](cli.md#t2v-nearest) [b](cli.md#t2v-neerest)", ["cli.md#t2v-neerest"]),
+        (
+            "[a](cli-questions.md#t2v-nearest) [b](cli-questions.md#t2v-neerest)",
+            ["cli-questions.md#t2v-neerest"],
+        ),
         ("[a](../tests/conftest.py) [b](https://example.org)", []),
     ],
 )

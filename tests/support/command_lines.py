@@ -6,6 +6,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from click.testing import CliRunner
 
 from registry.cli.main import main
+from registry.faces import terminal
 from registry.storage.store import Store
 
 SETTINGS = '{"max_samples": 2000, "seed": 0, "split": null}'
@@ -41,6 +42,12 @@ def ok(folder, *words):
     done = t2v(folder, *words)
     assert done.exit_code == 0, done.output
     return done
+
+
+def shown(folder, *words):
+    """The same, as a person sees it on a wide terminal."""
+    with terminal.for_people():
+        return ok(folder, *words)
 
 
 def answer(folder, *words):

@@ -488,7 +488,7 @@ def test_task_add_says_what_was_read_and_what_comes_next(tmp_path):
         main, ["--registry", str(tmp_path / "r"), "task", "add", "scans", str(root), "--no-published"][:-1]
     )
     assert done.exit_code == 0, done.output
-    assert "  classes:        2 (COVID 3, Normal 3)\n" in done.stdout
+    assert "classes\t2 (COVID 3, Normal 3)\n" in done.stdout
     assert "Read 'masks' as masks of the images beside, left out.\n" in done.stderr
     assert "Passed over: 6 mask, 3 not an image (.heic).\n" in done.stderr
     assert "Warning: more than a tenth of the files were passed over: 3 not an image (.heic)\n" in done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders import make_embedding
 from click.testing import CliRunner
-from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
+from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, shown, t2v
 
 from registry import TaskRegistry
 from registry.answers import Problem
@@ -135,25 +135,25 @@ def test_recommend_keeps_within_limits(folder, limit, expected, tmp_path, monkey
 
 
 def test_recommend_shows_experts_baselines_warnings_and_how_to_load(folder):
-    document, done = answer(folder, "recommend", "flowers"), ok(folder, "recommend", "flowers")
+    document, done = answer(folder, "recommend", "flowers"), shown(folder, "recommend", "flowers")
     first = document["recommendations"][0]
-    shown = next(it for it in document["recommendations"] if it["expert"] == EXPERT)
-    start = [str(shown["rank"]), EXPERT]
+    expert = next(it for it in document["recommendations"] if it["expert"] == EXPERT)
+    start = [str(expert["rank"]), EXPERT]
     row = next(line.split() for line in done.stdout.splitlines() if line.split()[:2] == start)
-    low, high = shown["interval"]
+    low, high = expert["interval"]
     assert row == [
-        str(shown["rank"]),
+        str(expert["rank"]),
         EXPERT,
-        f"{shown['expected_accuracy']:.3f}",
+        f"{expert['expected_accuracy']:.3f}",
         f"{low:.2f}-{high:.2f}",
-        *(f"{shown['evidence']['results']} results elsewhere").split(),
-        f"{shown['expected_regret']:.3f}",
+        *(f"{expert['evidence']['results']} results elsewhere").split(),
+        f"{expert['expected_regret']:.3f}",
         "11M",
         "bsd-3-clause",
     ]
-    near = shown["evidence"]["neighbors"][0]
-    results = f"{shown['evidence']['results']} results, nearest {near['task']} {near['accuracy']:.3f}"
-    assert f"{shown['rank']}. {EXPERT}: {results}" in done.stdout
+    near = expert["evidence"]["neighbors"][0]
+    results = f"{expert['evidence']['results']} results, nearest {near['task']} {near['accuracy']:.3f}"
+    assert f"{expert['rank']}. {EXPERT}: {results}" in done.stdout
     for rule, pick in document["baselines"].items():
         assert re.search(rf"{rule} +{re.escape(pick['expert'] or '(average of all)')} ", done.stdout)
     assert done.stderr.splitlines() == [f"Warning: {warning}" for warning in document["warnings"]] != []
@@ -220,7 +220,8 @@ def test_probes_lists_builtin_networks_first(folder, capsys):
     assert set(document[0]) == {"network", "source", "num_params", "input_size"}
     sources = [network["source"] for network in document]
     assert sources == sorted(sources)
-    show_care.show_networks(document)
+    with terminal.for_people():
+        show_care.show_networks(document)
     assert re.search(r"resnet18\.IMAGENET1K_V1 +torchvision +11\.7M +224", capsys.readouterr().out)
 
 

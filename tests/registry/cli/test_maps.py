@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from extras import skip_without
 
 from registry.cli.main import main
+from registry.faces import terminal
 from registry.ingest import networks
 
 LAYERS = (("conv1", 16), ("layer1", 40), ("fc", 8))
@@ -26,7 +27,8 @@ def run(folder, monkeypatch):
     monkeypatch.setattr(networks, "probe_layers", lambda _space: LAYERS)
 
     def run(*words, code=0):
-        result = CliRunner().invoke(main, ["--registry", str(folder), *words])
+        with terminal.for_people():
+            result = CliRunner().invoke(main, ["--registry", str(folder), *words])
         assert result.exit_code == code, result.output
         return result
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from registry import TaskRegistry
 from registry.cli.main import main
+from registry.faces import terminal
 
 
 @pytest.mark.parametrize("command", ["nearest mnist -k 3", "recommend mnist -k 2"])
@@ -15,7 +16,8 @@ def test_answers_print_as_on_the_command_line(tmp_path, command):
     registry.init()
     name, _, _, k = command.split()
     answer = getattr(registry, name)("mnist", k=int(k))
-    done = CliRunner().invoke(main, ["--registry", str(tmp_path / "registry"), *command.split()])
+    with terminal.for_people():
+        done = CliRunner().invoke(main, ["--registry", str(tmp_path / "registry"), *command.split()])
     assert str(answer) == done.output.rstrip("\n")
     assert str(pickle.loads(pickle.dumps(answer))) == str(answer)
     assert "<table>" in answer._repr_html_()

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from command_lines import answer, ok, t2v
+from command_lines import answer, ok, shown, t2v
 
 from indexer.fisher.estimate import ESTIMATORS
 from indexer.networks.load import count_flops, load_network
@@ -51,7 +51,7 @@ def test_a_card_in_json_is_what_the_network_is(nowhere):
 
 
 def test_a_card_for_people(nowhere):
-    lines = ok(nowhere, "probes", "show", PROBE).stdout.splitlines()
+    lines = shown(nowhere, "probes", "show", PROBE).stdout.splitlines()
     assert lines[0] == PROBE
     assert "  input size:     64, cut from a shorter side of 64" in lines
     assert "  mean:           0.485, 0.456, 0.406" in lines
@@ -63,10 +63,10 @@ def test_costs_are_told_layer_by_layer(nowhere, costs):
     layers = costs["costs"]["layers"]
     assert sum(layer["filters"] for layer in layers) == costs["dim"]
     assert all(layer["multiply_adds"] > 0 and layer["temporary_bytes"] >= 0 for layer in layers)
-    rows = [line.split() for line in ok(nowhere, "probes", "show", PROBE, "--costs").stdout.splitlines()]
+    rows = [line.split() for line in shown(nowhere, "probes", "show", PROBE, "--costs").stdout.splitlines()]
     for layer in layers:
-        shown = [str(layer[key]) for key in ("name", "kind", "filters", "weights", "positions", "form")]
-        assert shown in [row[:6] for row in rows]
+        cells = [str(layer[key]) for key in ("name", "kind", "filters", "weights", "positions", "form")]
+        assert cells in [row[:6] for row in rows]
     batch = costs["costs"]["batch_size"]
     assert f"batches of {batch} fit a budget of 1.07G." in " ".join(rows[-1])
 
@@ -111,5 +111,5 @@ def test_estimators_lists_the_catalogue(nowhere):
     assert [(row["estimator"], row["summary"]) for row in document] == [
         (name, estimator.summary) for name, estimator in ESTIMATORS.items()
     ]
-    shown = ok(nowhere, "estimators").stdout
-    assert all(re.search(rf"(?m)^{name} +{re.escape(row.summary)}", shown) for name, row in ESTIMATORS.items())
+    text = shown(nowhere, "estimators").stdout
+    assert all(re.search(rf"(?m)^{name} +{re.escape(row.summary)}", text) for name, row in ESTIMATORS.items())

@@ -1,13 +1,12 @@
 """The commands that keep records, on small registries and on real images."""
 
 import json
-import re
 
 import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_space, make_task
 from click.testing import CliRunner
-from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, t2v
+from command_lines import EXPERT, TASKS, answer, make_small_registry, ok, shown, t2v
 
 from registry import TaskRegistry
 from registry.cli.main import main
@@ -56,7 +55,7 @@ def test_task_add_embeds_once_and_says_when_it_did_nothing(empty, images):
 
 
 def test_task_add_prints_a_card_and_warns(empty, images):
-    done = ok(empty, "task", "add", "images", images)
+    done = shown(empty, "task", "add", "images", images)
     assert done.stderr.splitlines() == [
         "Added images@1.",
         "Warning: only 12 samples; below 100 an embedding is a rough guess",
@@ -83,7 +82,7 @@ def test_embed_keeps_vectors_in_the_file_and_nothing_in_the_registry(embedded, i
 
 
 def test_embed_says_that_the_vectors_are_gone(embedded, images):
-    done = ok(embedded, "embed", images, "--max-samples", 8)
+    done = shown(embedded, "embed", images, "--max-samples", 8)
     assert "  samples used:   8\n" in done.stdout
     kept, following = done.stderr.splitlines()[-2:]
     assert kept == "The vectors were not kept; --out FILE.npz keeps them."
@@ -96,7 +95,7 @@ def test_nearest_of_data_finds_its_own_task(embedded, images):
     assert [(row["task"], row["distance"]) for row in document["neighbors"]] == [
         ("images", pytest.approx(0, abs=1e-6))
     ]
-    assert f"Nearest to {images} by task2vec:\n" in ok(embedded, "nearest", images).stdout
+    assert f"Nearest to {images} by task2vec:\n" in shown(embedded, "nearest", images).stdout
 
 
 def test_expert_is_added_measured_shown_and_removed(empty, images):
@@ -109,13 +108,13 @@ def test_expert_is_added_measured_shown_and_removed(empty, images):
     assert added["num_params"] > 100_000
     assert answer(empty, "expert", "show", "mine") == added
     assert answer(empty, "expert", "list") == [added]
-    card = ok(empty, "expert", "show", "mine").stdout
+    card = shown(empty, "expert", "show", "mine").stdout
     assert "  accuracy there: 0.500\n" in card
     assert "  licence:        mit\n" in card
     measured = answer(empty, "result", "measure", "images", "mine", "--no-record")
     assert (measured["protocol"], measured["recorded"]) == ("linear_probe_20shot", False)
     assert answer(empty, "result", "list") == []
-    done = ok(empty, "result", "measure", "images", "mine")
+    done = shown(empty, "result", "measure", "images", "mine")
     assert done.stdout.startswith(f"mine on images: accuracy {measured['accuracy']:.3f} (")
     assert [row["accuracy"] for row in answer(empty, "result", "list")] == [measured["accuracy"]]
     assert ok(empty, "expert", "remove", "mine").stderr == "Removed expert mine.\n"
@@ -173,8 +172,7 @@ def test_experts_are_imported(small, tmp_path):
     table = tmp_path / "experts.csv"
     table.write_text("expert,num_params\na.x,1000\nb.x,\n")
     assert ok(small, "expert", "import", table).stderr == "Added 2 experts.\n"
-    shown = ok(small, "expert", "list").stdout
-    assert re.search(r"a\.x +- +- +1k +- +- +-", shown)
+    assert "a.x\t-\t-\t1k\t-\t-\t-\t-" in ok(small, "expert", "list").stdout.splitlines()
     assert [row["num_params"] for row in answer(small, "expert", "list")] == [1000, None, 11_000_000, 40_000]
 
 

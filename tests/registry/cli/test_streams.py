@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from builders import make_embedding, make_expert, make_space, make_task
-from command_lines import SETTINGS, make_small_registry, ok, t2v
+from command_lines import SETTINGS, make_small_registry, ok, shown, t2v
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,26 +127,36 @@ def test_tables_are_not_cut_where_stdout_is_no_terminal(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     store = Store.create(tmp_path)
     store.add_experts([make_expert("x" * 128, source_task="y" * 128)])
-    assert f"{'x' * 128}  {'y' * 128}" in ok(tmp_path, "expert", "list").stdout
+    assert f"{'x' * 128}\t{'y' * 128}" in ok(tmp_path, "expert", "list").stdout
 
 
 def test_a_narrow_terminal_loses_columns_and_no_part_of_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     rows = [("resnet50.IMAGENET1K_V2", "imagenet", 0.95, "25M"), ("b", "c", 0.5, "1k")]
-    for width, left_out in (
-        (80, []),
-        (47, ["params"]),
-        (38, ["params", "accuracy"]),
-        (20, ["params", "accuracy"]),
-    ):
+    left_out = {80: [], 47: ["params"], 38: ["params", "accuracy"], 20: ["params", "accuracy"]}
+    for width, columns in left_out.items():
         monkeypatch.setenv("COLUMNS", str(width))
-        sys.stdout.truncate(0)
-        sys.stderr.truncate(0)
+        sys.stdout, sys.stderr = Terminal(), io.StringIO()
         terminal.table(("expert", "source task", ">accuracy", ">params"), rows)
-        assert ("resnet50.IMAGENET1K_V2" in sys.stdout.getvalue()) == (width > 20)
-        shown = f"Too wide for this window, left out: {', '.join(left_out)}.\n" if left_out else ""
-        assert sys.stderr.getvalue().lstrip("\0") == shown
+        assert re.search(r"resnet50\.IMAGENET1K_V2 .*imagenet", sys.stdout.getvalue())
+        message = f"Too wide for this window, left out: {', '.join(columns)}.\n" if columns else ""
+        assert sys.stderr.getvalue() == message
+
+
+def test_sentences_are_wrapped_between_words_and_names_are_not(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    sentence = "the file of the table is not as it was written, it was cut short by a kill or a full disk"
+    terminal.table(("kind", "where", "~problem", "repaired"), [("damage", "tasks", sentence, "no")])
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", sys.stdout.getvalue())
+    assert max(map(len, printed.splitlines())) <= 60
+    assert (
+        " ".join(re.sub("damage|tasks|no |no$", "", line).strip() for line in printed.splitlines()[2:])
+        == sentence
+    )
+    name = "vit_huge_patch14_clip_378.dfn5b_ft_in1k-and-more"
+    assert name in terminal.wrapped(f"A sentence with a name that is long, {name}, is wrapped before it.")[1]
 
 
 def test_control_characters_in_names_are_spelled_out(tmp_path):
@@ -154,9 +164,12 @@ def test_control_characters_in_names_are_spelled_out(tmp_path):
     store.add_space(make_space())
     task = make_task(data="./a\x1b[31mb", class_names=("e\u0301t\u00e9", "\r\n"), settings=SETTINGS)
     store.add_task(task, "space0", make_embedding())
-    shown = ok(tmp_path, "task", "show", "flowers").stdout
-    assert "  data:           ./a\\x1b[31mb\n" in shown
-    assert "  classes:        e\u0301t\u00e9, \\r\\n\n" in shown
+    for text in (
+        ok(tmp_path, "task", "show", "flowers").stdout,
+        shown(tmp_path, "task", "show", "flowers").stdout,
+    ):
+        assert re.search(r"(?m)^(data\t|  data: +)\./a\\x1b\[31mb$", text)
+        assert re.search("(?m)^(classes\t|  classes: +)e\u0301t\u00e9, \\\\r\\\\n$", text)
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from command_lines import answer, ok
+from command_lines import answer, ok, shown
 
 from registry import TaskRegistry
 from registry.answers import Trial, TrialScores
@@ -55,7 +55,7 @@ def test_trials_are_in_the_document_and_told_as_they_go(folder):
 
 def test_trials_are_shown_as_a_table(folder):
     document = json.loads(ok(folder, "recommend", "images", "--try", 1, "--json").stdout)
-    done = ok(folder, "recommend", "images", "--try", 1)
+    done = shown(folder, "recommend", "images", "--try", 1)
     (trial,) = document["trials"]
     after = done.stdout.split("What was tried, in this order:\n")[1].splitlines()
     assert after[0].split() == ["tried", "expected", "measured", "seconds"]
@@ -68,7 +68,7 @@ def test_trials_are_shown_as_a_table(folder):
     assert (
         f"{trial['expert']}: {trial['found']['accuracy']:.3f} in a trial, 1 result, nearest twin" in done.stdout
     )
-    assert "What was tried" not in ok(folder, "recommend", "images").stdout
+    assert "What was tried" not in shown(folder, "recommend", "images").stdout
 
 
 def test_what_is_recorded_is_told_and_listed(folder, tmp_path):

@@ -62,22 +62,22 @@ def store_of_kinds(folder):
 @pytest.mark.parametrize(
     ("kind", "lines", "row"),
     [
-        ("single_label", ["classes: no, yes"], "signed filter_mean space0 40 0.750"),
-        ("multi_label", ["labels: no, yes"], "signed filter_mean space0 40 0.500"),
-        ("regression", ["targets: no, yes"], "signed filter_mean space0 40 of 60 -0.125"),
+        ("single_label", ["classes no, yes"], "signed filter_mean space0 40 0.750"),
+        ("multi_label", ["labels no, yes"], "signed filter_mean space0 40 0.500"),
+        ("regression", ["targets no, yes"], "signed filter_mean space0 40 of 60 -0.125"),
     ],
 )
 def test_a_card_says_what_the_names_and_the_score_are(tmp_path, kind, lines, row):
     shown = ok(store_of_kinds(tmp_path), "task", "show", kind).stdout
     words = [" ".join(line.split()) for line in shown.splitlines()]
-    assert {f"kind: {kind}", *lines} <= set(words)
+    assert {f"kind {kind}", *lines} <= set(words)
     assert any(line.startswith(f"tiny.test {row}") for line in words)
     metric = {
         "single_label": "balanced accuracy",
         "multi_label": "mean average precision",
         "regression": "R²",
     }[kind]
-    assert f"  {metric}  " in shown
+    assert f"\t{metric}\t" in shown
     assert words[-1].endswith("0.100 (tolerance 0.2)" if kind == "regression" else "0.100")
 
 
@@ -114,9 +114,9 @@ def test_tasks_of_every_kind_are_embedded_and_compared(folder):
 
 def test_adding_a_regression_names_its_metric_and_says_that_the_tolerance_was_not_reached(folder, data):
     done = ok(folder, "task", "add", "numbers", data / "numbers.csv", "--tolerance", 0.001)
-    assert re.search(r"\n  head: +R² -?\d\.\d{3}\n", done.stdout)
-    assert "  samples used:   12 of 12\n" in done.stdout
-    assert re.search(r"\n  relative error: \d\.\d{3} \(tolerance 0.001\)\n", done.stdout)
+    assert re.search(r"\nhead\tR² -?\d\.\d{3}\n", done.stdout)
+    assert "samples used\t12 of 12\n" in done.stdout
+    assert re.search(r"\nrelative error\t\d\.\d{3} \(tolerance 0.001\)\n", done.stdout)
     assert ROUGH in done.stderr
     assert re.search(
         r"Warning: relative error \S+ is above the tolerance 0\.001 asked for: there are no more samples\n",
@@ -132,7 +132,7 @@ def test_embedding_a_multi_label_task_names_its_metric(folder, data):
         "mean average precision",
         2,
     )
-    assert "  labels:         2 (" in ok(folder, "embed", data / "several.csv").stdout
+    assert "labels\t2 (" in ok(folder, "embed", data / "several.csv").stdout
 
 
 @pytest.mark.parametrize("name", ["several", "numbers"])

@@ -212,7 +212,7 @@ def test_the_command_tells_failures_and_ends_with_1(filled, sets, tmp_path):
     }
     assert f"Failed: bad (line 3): {sets}/none: no such file or folder" in found.stderr
     shown = t2v(tasks.uri, "task", "add-many", path, "--probe", PROBE, "--skip-bad")
-    assert "  unchanged:      1, found in 0 s" in shown.stdout
+    assert "unchanged\t1, found in 0 s" in shown.stdout
     assert "bad" in shown.stdout
 
 
