@@ -92,7 +92,9 @@ def main(
 def fork_server() -> Any:
     """A context whose processes have imported everything and opened nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torture_workers", "registry.core", "registry.snapshots.snapshots"])
+    context.set_forkserver_preload(
+        ["torture_workers", "lancedb", "registry.core", "registry.snapshots.snapshots"]
+    )
     # The server does not take over sys.path before it imports; this variable it does.
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))

@@ -345,7 +345,7 @@ def start_server() -> Any:
     """A context whose processes have everything imported and nothing opened."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["kill_points", "registry.core", "registry.index.vector_index", "registry.builtin.starter"]
+        ["kill_points", "lancedb", "registry.core", "registry.index.vector_index", "registry.builtin.starter"]
     )
     # The server does not take over sys.path before it imports; this variable it does.
     known = os.environ.get("PYTHONPATH")

@@ -75,7 +75,7 @@ def served(tmp_path_factory, uri):
         yield server, client, folder
 
 
-def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):
+def test_an_upload_becomes_a_recommendation(served):
     _, client, folder = served
     uploaded = upload(client)
     job_id = submit(
@@ -98,17 +98,6 @@ def test_an_upload_becomes_a_recommendation_and_then_a_task(served, uri):
     assert result["recommendation"]["query"]["task"] == "photos" == result["embedding"]["data"]
     assert [entry["task"] for entry in result["neighbors"]["neighbors"]] == ["images"]
     assert str(folder) not in json.dumps(job)
-
-    same = submit(client, kind="add_task", data={"upload": uploaded}, name="photos", tags=["new"])
-    added = finished(client, same)
-    assert added["state"] == "done", added
-    assert added["result"]["task"]["created"]
-    task = TaskRegistry(uri).task("photos")
-    assert (task.class_names, task.tags) == (("cats", "dogs"), ("new",))
-    assert Path(task.data).parent == folder / "state/data"
-    assert files_below(Path(task.data)) == set(images(("cats", "dogs"), 8))
-    assert client.get(f"/api/v1/uploads/{uploaded}").status_code == 404
-    assert client.get("/api/v1/tasks/photos").json()["data"] == task.data
 
 
 @pytest.mark.slow
@@ -324,6 +313,21 @@ class RunHere:
 @pytest.fixture
 def jobs_here(monkeypatch):
     monkeypatch.setattr("registry.web.jobs.jobs.JobRun", RunHere)
+
+
+def test_an_upload_becomes_a_task(client, jobs_here, uri, tmp_path):
+    uploaded = upload(client)
+    added = finished(
+        client, submit(client, kind="add_task", data={"upload": uploaded}, name="photos", tags=["new"])
+    )
+    assert added["state"] == "done", added
+    assert added["result"]["task"]["created"]
+    task = TaskRegistry(uri).task("photos")
+    assert (task.class_names, task.tags) == (("cats", "dogs"), ("new",))
+    assert Path(task.data).parent == tmp_path / "state/data"
+    assert files_below(Path(task.data)) == set(images(("cats", "dogs"), 8))
+    assert client.get(f"/api/v1/uploads/{uploaded}").status_code == 404
+    assert client.get("/api/v1/tasks/photos").json()["data"] == task.data
 
 
 def test_a_job_whose_process_dies_says_so(client, monkeypatch):

@@ -22,6 +22,7 @@ from registry.web.jobs.process import run
 
 CANARY = "canary_of_the_bundle"
 LOADERS = [f"{CANARY}:build", "torchscript:evil.pt", "resnet18@evil.pth", "timm:resnet18@evil.pt", "hf:./evil"]
+OTHERS = [f"other{number}" for number in range(1, len(LOADERS))]
 
 
 @pytest.fixture
@@ -42,11 +43,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def imported(folder, loader):
-    """A registry that imported a file whose only space and expert are loaded by a text; and one own task."""
+def imported(folder, loader, *others):
+    """A registry that imported a file whose only space and experts are loaded by texts; and one own task."""
     theirs = Store.create(folder / "theirs")
     theirs.add_space(make_true_space(probe_source=loader))
-    theirs.add_experts([make_expert("vit.tiny", loader=loader)])
+    experts = dict(zip(("vit.tiny", *OTHERS), (loader, *others), strict=False))
+    theirs.add_experts([make_expert(name, loader=text) for name, text in experts.items()])
     add(theirs, "flowers")
     theirs.add_results([make_result(expert="vit.tiny")])
     TaskRegistry(theirs.uri).export(folder / "theirs.t2v")
@@ -64,9 +66,11 @@ def job(registry, kind, folder):
     return run(command | {"path": str(folder / "data"), "vectors": str(folder / "v.npz")}, lambda *_: None)
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    "loader", [LOADERS[0], *(pytest.param(it, marks=pytest.mark.slow) for it in LOADERS[1:])]
+)
 def test_no_question_and_no_job_opens_what_an_import_named(folder, loader):
-    registry = imported(folder, loader)
+    registry = imported(folder, loader, *(it for it in LOADERS if it != loader))
     assert registry.verify() == []
     for question in (
         lambda: registry.nearest("data"),
@@ -75,7 +79,7 @@ def test_no_question_and_no_job_opens_what_an_import_named(folder, loader):
         lambda: registry.embed_in("data"),
         lambda: registry.map(["data"]),
         lambda: registry.profile("mine", "flowers"),
-        lambda: registry.measure("mine", "vit.tiny"),
+        *(lambda name=name: registry.measure("mine", name) for name in ("vit.tiny", *OTHERS)),
         lambda: job(registry, "nearest", folder),
         lambda: job(registry, "recommend", folder),
     ):

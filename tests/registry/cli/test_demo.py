@@ -16,7 +16,7 @@ PHOTOS = demo.PHOTOS[:1]  # `scripts/demo.sh` shows all
 def test_demo_does_the_main_job(capsys, tmp_path, monkeypatch):
     digits = load_digits()
     images = (digits.images * (255 / 16)).astype(np.uint8)
-    np.savez(tmp_path / "digits.npz", images=images[:150], labels=digits.target[:150])
+    np.savez(tmp_path / "digits.npz", images=images[:60], labels=digits.target[:60])
     monkeypatch.setattr(demo, "PHOTOS", PHOTOS)
     monkeypatch.setattr(demo, "DATA", str(tmp_path / "digits.npz"))
     compared = run_demo()
