@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from html import escape
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -330,6 +331,15 @@ class TaskEmbedding:
     head_loss: float
     seconds: float
     fallbacks: tuple[str, ...] = ()
+    printer: ClassVar[Callable[[Any], str]] = repr
+    """What ``print`` shows; set by whoever knows more than its fields."""
+
+    def __str__(self) -> str:
+        """As the printer has it."""
+        return type(self).printer(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 @dataclass(frozen=True)

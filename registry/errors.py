@@ -53,7 +53,7 @@ class ConflictError(RegistryError, ValueError):
         shown = "; ".join(self.conflicts[: self.MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
         super().__init__(
             f"{where}: nothing was imported, as it differs from the registry: {shown}; say which takes "
-            "precedence with --on-conflict keep or --on-conflict take"
+            "precedence with on_conflict='keep' or on_conflict='take'"
         )
 
     def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:

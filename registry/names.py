@@ -172,7 +172,7 @@ def is_lower_better(metric: str) -> bool:
         return True
     raise InvalidRecordError(
         f"metric {metric!r} is not known: say whether lower or higher values are better "
-        "(--lower-is-better or --higher-is-better), or use a known metric such as accuracy or error_rate"
+        "(lower_is_better=True or lower_is_better=False), or use a known metric such as accuracy or error_rate"
     )
 
 

@@ -3,6 +3,10 @@
 The names, ranges and defaults are those of ``indexer.records.EmbeddingSettings``.
 """
 
+import ast
+import json
+import re
+import shlex
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict, get_args
 
@@ -193,3 +197,41 @@ ROLES = {
     "admin": "and purge, trust what was imported, and make tokens",
 }
 """What a token of the server is for; each may do what those before it may. docs/security.md has the table."""
+
+_SPOKEN = "anyway as_new_version builtin download experts expert_from format from_dir lower_is_better metric"
+_SPOKEN += " on_conflict task_from unregistered"
+_OPTION = re.compile(
+    rf"(?<![\w.-])({'|'.join({*OneOptions.__annotations__, *_SPOKEN.split()})})="
+    r"""('[^']*'|"[^"]*"|\([^()]*\)|True|False|-?\d+|(?![^\s,.;:)]))"""
+)
+"""How sentences name an option and perhaps its value, as Python has both: ``label_col='breed'``."""
+
+Spell = Callable[[str, str], str]
+
+
+def in_commands(name: str, value: str) -> str:
+    """An option as the command line has it: ``--label-col breed``."""
+    option = f"--{name.replace('_', '-')}"
+    if value in ("", "True"):
+        return option
+    if value == "False":
+        return "--higher-is-better" if name == "lower_is_better" else f"--no-{option[2:]}"
+    if value[0] in "'\"":
+        return f"{option} {shlex.quote(ast.literal_eval(value))}"
+    return f"{option} {value.strip('()').replace(', ', ',')}"
+
+
+def in_fields(name: str, value: str) -> str:
+    """An option as a field of JSON: ``"label_col": "breed"``."""
+    if value == "":
+        return name
+    return f'"{name}": {json.dumps(ast.literal_eval(value))}' if value[0] != "(" else f"{name} {value}"
+
+
+def spelled(said: Any, spell: Spell) -> Any:
+    """What sentences say, those in lists and dictionaries too, with options named as a face has them."""
+    if isinstance(said, str):
+        return _OPTION.sub(lambda found: spell(found[1], found[2]), said)
+    if isinstance(said, dict):
+        return {key: spelled(value, spell) for key, value in said.items()}
+    return [spelled(value, spell) for value in said] if isinstance(said, list) else said

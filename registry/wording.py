@@ -55,6 +55,9 @@ def sureness(confidence: str, compared: int) -> str:
     return SURENESS[confidence]
 
 
+INTERNAL = "something went wrong inside the server; its log says what"
+
+
 def printable(text: str) -> str:
     """The text with control characters, which file names may hold, spelled out; terminals obey them."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

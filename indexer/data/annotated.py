@@ -5,83 +5,27 @@ image, see ``indexer.data.manifests``. Labels and names are held in memory.
 """
 
 import os
+import re
+import shutil
 import tempfile
-from collections import Counter
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from indexer.data.images import is_image_name
-from indexer.data.listings import Entry, Listing, Tree, chosen_split, is_mask, printable, reason_of
-from indexer.data.manifests import open_manifest
+from indexer.data.listings import Entry, Listing, Tree, chosen_split, printable, reason_of
+from indexer.data.manifests import Files, open_manifest
+from indexer.data.named_images import Image, Images
 from indexer.errors import DataError
-from indexer.layouts.annotations import READERS, Reader, read_lists, read_tabs
+from indexer.layouts.annotations import READERS, Reader, read_lists, read_tabs, read_xml
 from indexer.layouts.folders import LayoutError, Node, Notes, unwrap
-from indexer.layouts.names import is_hidden, plain, split_in, split_kind
+from indexer.layouts.names import plain, split_in, split_kind
 from indexer.records import Kind, Reading
+from indexer.tables.delimited import suffix_of
+from indexer.tables.plain_files import first_words
 
-MANIFEST_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"))
-
-
-class Image(NamedTuple):
-    """An image of a tree: its path there, where it is, and the split that a folder around it names."""
-
-    path: str
-    where: Any
-    split: str
-
-
-class Images:
-    """The images below a folder, looked up as files of annotations name them."""
-
-    def __init__(self, tree: Tree, root: Node) -> None:
-        self._by_name: dict[str, list[Image]] = {}
-        self._by_stem: dict[str, list[Image]] = {}
-        self.count = 0
-        for node in root.walk():
-            split = next((part.lower() for part in node.path.split("/") if split_kind(part)), "")
-            for name, kind, where in tree.items(node.path) if node.samples else ():
-                if kind == "file" and is_image_name(name) and not is_hidden(name) and not is_mask(node, name):
-                    image = Image(f"{node.path}/{name}" if node.path else name, where, split)
-                    self.count += 1
-                    self._by_name.setdefault(name, []).append(image)
-                    self._by_stem.setdefault(name.rpartition(".")[0], []).append(image)
-
-    @property
-    def splits(self) -> Counter[str]:
-        """How many images lie in folders of each split; in none is ""."""
-        return Counter(image.split for images in self._by_name.values() for image in images)
-
-    def find(self, named: str, base: str = "") -> list[Image]:
-        """The images that a path means: the one that is there from ``base``, else those whose path ends alike.
-
-        A path that speaks of a split means no image of another.
-        """
-        path = PurePosixPath(named.replace("\\", "/"))
-        alike = self._by_name.get(path.name) or self._by_stem.get(path.name, [])
-        here = [image for image in alike if _bare(image.path) == _bare(str(PurePosixPath(base) / path))]
-        if here:
-            return here
-        split = next((kind for part in path.parent.parts if (kind := split_kind(part))), None)
-        alike = [image for image in alike if split is None or split_kind(image.split) in (None, split)]
-        scores = [_shared_end(image.path, str(PurePosixPath(base) / path)) for image in alike]
-        return [image for image, score in zip(alike, scores, strict=True) if score == max(scores)]
-
-    def only(self, named: str, base: str = "") -> Image | None:
-        """The image that a path means; ``None`` if it is not there, or if several could be meant."""
-        alike = self.find(named, base)
-        return alike[0] if len(alike) == 1 else None
-
-
-def _shared_end(path: str, other: str) -> int:
-    """How many folders before the name are the same, from the image upwards."""
-    pairs = list(zip(path.split("/")[-2::-1], other.split("/")[-2::-1], strict=False))
-    return next((number for number, (one, two) in enumerate(pairs) if one != two), len(pairs))
-
-
-def _bare(path: str) -> str:
-    return path[: -len(PurePosixPath(path).suffix)] if is_image_name(path) else path
+MAX_SOURCES_NAMED = 3
 
 
 def open_annotated(spec: str, tree: Tree, root: Node, reading: Reading, notes: Notes) -> Listing | None:
@@ -117,18 +61,22 @@ def _open_sources(
     if not images.count:
         return None
     by_split: dict[str, dict[str, _Labelled]] = {}
+    texts: dict[str, Callable[[str], str]] = {}
     for source in sources:
         try:
-            _join(tree, source, images, by_split, notes)
+            text = texts.setdefault(source.node.path, read_texts(tree, source.node))
+            _join(text, source, images, by_split, notes)
         except LayoutError as error:
             raise DataError(spec, _below(root, source.node, str(error))) from error
     if not by_split:
         raise DataError(spec, f"{sources[0].path(root)} names no image that is there")
     chosen = chosen_split(spec, by_split, reading.split)
     others = ", ".join(sorted(map(repr, by_split.keys() - {chosen, ""})))
-    paths = ", ".join(sorted({source.path(root) for source in sources}))
+    paths = sorted({source.path(root) for source in sources})
+    more = f" and {len(paths) - 1} more" if len(paths) > MAX_SOURCES_NAMED else ""
+    named = paths[0] + more if more else ", ".join(paths)
     of = f" of split {chosen!r}" * bool(chosen) + f", and not {others}," * bool(others)
-    notes.taken.append(f"labels{of} from {paths}")
+    notes.taken.append(f"labels{of} from {named}")
     for source in sources:
         notes.take_back(reason_of(PurePosixPath(source.name).suffix.lower()))
     notes.leave_out("not annotated", images.count - sum(len(held) for held in by_split.values()))
@@ -160,11 +108,14 @@ class _Labelled(NamedTuple):
 
 
 def _join(
-    tree: Tree, source: _Source, images: Images, by_split: dict[str, dict[str, _Labelled]], notes: Notes
+    text: Callable[[str], str],
+    source: _Source,
+    images: Images,
+    by_split: dict[str, dict[str, _Labelled]],
+    notes: Notes,
 ) -> None:
     """Add what a file says of images; what it says of others is counted."""
-    found_in = read_texts(tree, source.node)
-    for said in source.reader(source.first, found_in):
+    for said in source.reader(source.first, text):
         image = images.only(said.image, source.node.path)
         if image is None:
             notes.leave_out(f"row of {source.first} without its image", 1)
@@ -258,7 +209,7 @@ class _TableImages:
         problem = (
             f"{named!r} could be {mine[0].path} or {mine[1].path}" if mine else f"there is no image {named!r}"
         )
-        raise DataError(self._spec, f"{place}: {problem}; --skip-bad leaves such rows out")
+        raise DataError(self._spec, f"{place}: {problem}; skip_bad=True leaves such rows out")
 
     def read(self, where: Any) -> bytes:
         """Content of an image."""
@@ -286,27 +237,37 @@ def open_tables(
         sources = [_Source(node, name, name, read_tabs) for node, name in texts]
         return _open_sources(spec, tree, root, sources, reading, notes, scope)
     images = Images(tree, scope)
-    tables = _tables(tree, root)
-    if not images.count or not tables:
-        return None
+    if not images.count:
+        return _open_text_table(spec, tree, root, reading, notes)
     kinds = {kind for kind in map(split_kind, images.splits) if kind}
-    wanted = None
-    if kinds or {table.kind for table in tables} - {None}:
-        wanted = split_kind(chosen_split(spec, kinds or {table.kind or "" for table in tables}, reading.split))
-    read, problems = [], []
-    for table in tables:
-        if table.kind not in (None, wanted):
-            continue
-        try:
-            read.append((table, _read_table(spec, tree, root, images, table, reading, wanted, kinds)))
-        except DataError as error:
-            problems.append(f"{table.path(root)}: {error.problem}")
+    read: list[tuple[_Table, Listing]] = []
+    problems: list[str] = []
+    for tables in _tables(tree, root, images):
+        if tables and tables[0].name.endswith(".xml"):
+            sources = [_Source(table.node, table.name, table.name, read_xml) for table in tables]
+            return _open_sources(spec, tree, root, sources, reading, notes, scope)
+        wanted = _wanted(spec, kinds, tables, reading)
+        for table in tables:
+            if table.kind not in (None, wanted):
+                continue
+            try:
+                read.append((table, _read_table(spec, tree, root, images, table, reading, wanted, kinds)))
+            except DataError as error:
+                problems.append(f"{table.path(root)}: {error.problem}")
+        if read:
+            break
     if len(of_split := [pair for pair in read if pair[0].kind]) == 1:
         read = of_split
     if len(read) != 1:
+        if not read and not problems:
+            return None
         if read:
             paths = " and ".join(table.path(root) for table, _ in read)
-            raise DataError(spec, f"{paths} both say what the images show; take out the one that is not meant")
+            raise DataError(
+                spec,
+                f"{paths} both say what the images show; give the one that is meant as the data, with "
+                "image_root=, or take out the other",
+            )
         raise DataError(spec, f"no table says what the images show: {'; '.join(problems)}")
     table, listing = read[0]
     entries = list(listing.scan())
@@ -326,17 +287,63 @@ def open_tables(
     )
 
 
-def _tables(tree: Tree, root: Node) -> list[_Table]:
+def _wanted(spec: str, kinds: set[str], tables: Sequence[_Table], reading: Reading) -> str | None:
+    """The split that is read, if images or tables are of any."""
+    if not kinds and not {table.kind for table in tables} - {None}:
+        return None
+    return split_kind(chosen_split(spec, kinds or {table.kind or "" for table in tables}, reading.split))
+
+
+def _open_text_table(spec: str, tree: Tree, root: Node, reading: Reading, notes: Notes) -> Listing | None:
+    """List the texts, or the images, that lie in the only table of a split; ``None`` if there is no table.
+
+    Raises:
+        DataError: If there are several, or as ``open_manifest``.
+    """
+    tables = [table for group in _tables(tree, root, None)[:2] for table in group]
+    if not tables:
+        return None
+    wanted = _wanted(spec, set(), tables, reading)
+    mine = [table for table in tables if table.kind in (None, wanted)]
+    if len(mine) != 1:
+        raise DataError(
+            spec,
+            f"holds {len(mine)} tables of samples, {mine[0].path(root)} and {mine[1].path(root)} among them; "
+            f"give one of them as the data, or all of a split by hf-data:{spec}",
+        )
+    others = ", ".join(table.path(root) for table in tables if table not in mine)
+    said = f"table {mine[0].path(root)}" + f", and not {others}" * bool(others)
+    listing = _as_manifest(tree, mine[0], replace(reading, split=None if mine[0].kind else reading.split), None)
+    return replace(listing, spec=spec, taken=(*notes.taken, said, *listing.taken))
+
+
+def _tables(tree: Tree, root: Node, images: Images | None) -> list[list[_Table]]:
+    """Files that may say what images show, those first that are meant to: tables, XML, then JSON and lists."""
     tables = []
     for node in root.walk():
         folder = next((kind for part in node.path.split("/") if (kind := split_kind(part))), None)
         for name, kind, where in tree.items(node.path) if node.tables else ():
-            stem, _, suffix = name.lower().rpartition(".")
-            fits = kind == "file" and name in node.tables and f".{suffix}" in MANIFEST_SUFFIXES
-            if fits and "submission" not in stem:
+            stem = name.lower().removesuffix(".gz").rpartition(".")[0]
+            if kind == "file" and name in node.tables and "submission" not in stem:
                 tables.append(_Table(node, name, where, folder or split_in(stem)))
+    tables.sort(key=lambda table: table.path(root))
     named = [table for table in tables if table.name.lower().rpartition(".")[0] in ("_classes", "metadata")]
-    return named or tables
+    of = {table: suffix_of(table.name) for table in tables}
+    lists = [table for table in tables if of[table] == ".txt" and _is_list(tree, table, images)]
+    return [
+        named or [table for table in tables if of[table] not in (".json", ".txt", ".xml")],
+        [table for table in tables if of[table] == ".xml" and images],
+        [table for table in tables if of[table] == ".json"] + lists,
+    ]
+
+
+def _is_list(tree: Tree, table: _Table, images: Images | None) -> bool:
+    """Whether most of the first lines of a file begin with an image that is there."""
+    stem = table.name.rpartition(".")[0]
+    if images is None or images.find(stem) or re.search("split|partition|fold", stem.lower()):
+        return False  # boxes of the image that is called so, or what is of which split
+    first = set(first_words(tree.read(table.where)))
+    return len(first) > 1 and 2 * sum(bool(images.find(word, table.node.path)) for word in first) > len(first)
 
 
 def _read_table(
@@ -353,12 +360,21 @@ def _read_table(
     files = _TableImages(spec, tree, images, table, reading, start)
     files.kind = wanted if kinds else None
     how = replace(reading, split=None if wanted else reading.split, class_level=None)
-    with tempfile.TemporaryDirectory() as folder:
-        if isinstance(table.where, os.DirEntry):
-            return open_manifest(table.where.path, how, files=files)
-        copy = Path(folder) / table.name
+    return _as_manifest(tree, table, how, files)
+
+
+def _as_manifest(tree: Tree, table: _Table, how: Reading, files: Files | None) -> Listing:
+    if isinstance(table.where, os.DirEntry):
+        return open_manifest(table.where.path, how, files=files)
+    copy = Path(tempfile.mkdtemp()) / table.name
+    try:
         copy.write_bytes(tree.read(table.where))
-        return open_manifest(str(copy), how, files=files)
+        listing = open_manifest(str(copy), how, files=files)
+    except BaseException:
+        shutil.rmtree(copy.parent)
+        raise
+    weakref.finalize(listing.read, shutil.rmtree, copy.parent)  # texts are read from it again
+    return listing
 
 
 def _with_used_classes(listing: Listing, entries: list[Entry]) -> Listing:

@@ -7,6 +7,7 @@ which hold the name of a split. Labels are classes if they are integers ``[N]``,
 Axes: N samples, H height, W width, C channels of an image or labels, T targets.
 """
 
+import re
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -16,13 +17,13 @@ import numpy as np
 from indexer.data.listings import Entry, Listing, choose_split
 from indexer.errors import DataError
 from indexer.records import Reading
-from indexer.tables.array_files import Arrays, open_arrays
+from indexer.tables.array_files import IDX, Arrays, open_arrays
 from indexer.tables.columns import plain
 from indexer.tables.label_arrays import read_label_array
 
 _IMAGES = ("images", "image", "imgs", "img", "x", "xs", "data", "arr0")
 _LABELS = ("labels", "label", "y", "ys", "targets", "target", "classes", "arr1")
-_SPLITS = ("training", "train", "validation", "valid", "val", "testing", "test")
+_SPLITS = ("training", "train", "validation", "valid", "val", "testing", "test", "t10k")
 _CHANNELS = (1, 3, 4)
 
 
@@ -72,13 +73,20 @@ def open_digits(spec: str, reading: Reading) -> Listing:
 
 
 def find_pair(folder: Path) -> Path | None:
-    """The .npy file of images in a folder that has labels beside it, of a training split first."""
-    names = [path.stem for path in folder.iterdir() if path.suffix.lower() == ".npy"]
-    roles = {name: _role(name) for name in names}
+    """The .npy or idx file of images in a folder that has labels beside it, of a training split first."""
+    files = {_stem(path.name): path for path in folder.iterdir() if _PART.search(path.name)}
+    roles = {name: _role(name) for name in files}
     splits = {split for split, role in roles.values() if role == "labels"}
     images = [name for name, (split, role) in roles.items() if role == "images" and split in splits]
     first = min(images, key=lambda name: (not roles[name][0].startswith("train"), name), default=None)
-    return folder / f"{first}.npy" if first else None
+    return files[first] if first else None
+
+
+_PART = re.compile(rf"\.npy$|{IDX.pattern}", re.IGNORECASE)
+
+
+def _stem(name: str) -> str:
+    return _PART.sub("", name)
 
 
 def _role(name: str) -> tuple[str, str]:
@@ -102,7 +110,7 @@ def _pairs(spec: str, arrays: Arrays, reading: Reading) -> dict[str, tuple[str, 
         split, role = _role(name)
         if role:
             roles.setdefault(split, {}).setdefault(role, []).append(name)
-    image = reading.image_col or (Path(spec).stem if spec.lower().endswith(".npy") else None)
+    image = reading.image_col or (_stem(Path(spec).name) if _PART.search(spec) else None)
     label = reading.target_col or reading.label_col
     whole = {split: named for split, named in roles.items() if len(named) == 2}
     if image is not None or label is not None:
@@ -122,13 +130,13 @@ def _one(spec: str, arrays: Arrays, named: dict[str, list[str]], role: str) -> s
     Raises:
         DataError: If there is none, or are several.
     """
-    names, option = named.get(role, []), f"--{role[:-1]}-col"
+    names, option = named.get(role, []), f"{role[:-1]}_col="
     names = [role] if role in names else names
     if len(names) == 1 and names[0] in arrays.names:
         return names[0]
     if len(names) > 1:
         raise DataError(
-            spec, f"{role} could be the arrays {', '.join(names)}; say which by {option} {names[0]}"
+            spec, f"{role} could be the arrays {', '.join(names)}; say which by {option}{names[0]!r}"
         )
     present = ", ".join(arrays.names[:20]) or "none"
     raise DataError(

@@ -7,11 +7,11 @@ names a class, a file with labels beside the images may, see ``indexer.data.anno
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from indexer.data.annotated import open_annotated, open_tables
 from indexer.data.arrays import find_pair, open_array_file
-from indexer.data.images import IMAGE_SUFFIXES
+from indexer.data.images import IMAGE_SUFFIXES, UnreadableImageError, decode_image
 from indexer.data.listings import (
     TEXT_SUFFIX,
     Entry,
@@ -31,6 +31,7 @@ from indexer.layouts.folders import (
     Notes,
     Place,
     drop_masks,
+    drop_unlabelled,
     find_splits,
     label_places,
     places,
@@ -38,7 +39,16 @@ from indexer.layouts.folders import (
     unpack,
     unwrap,
 )
-from indexer.layouts.names import ASIDE_NAMES, are_parts, is_hidden, plain, split_kind
+from indexer.layouts.names import (
+    ASIDE_NAMES,
+    UNREAD,
+    are_parts,
+    counts_people,
+    is_hidden,
+    plain,
+    speaks_of_masks,
+    split_in,
+)
 from indexer.records import Content, Reading
 
 
@@ -49,7 +59,10 @@ def open_folder(spec: str, reading: Reading) -> Listing:
         DataError: If it is not clear what its folders mean, one of them holds no samples, or there is no such
             split.
     """
-    if any(Path(spec).glob("*.npy")) and (pair := find_pair(Path(spec))):
+    ends = (".npy", "-ubyte", "-ubyte.gz")
+    if any(path.name.lower().endswith(ends) for path in Path(spec).iterdir()) and (
+        pair := find_pair(Path(spec))
+    ):
         listing = open_array_file(str(pair), reading)
         return replace(listing, spec=spec, taken=(f"images from {pair.name}", *listing.taken))
     return open_tree(spec, FolderTree(spec), reading)
@@ -65,22 +78,37 @@ def open_tree(spec: str, tree: Tree, reading: Reading) -> Listing:
     for reason, count in sorted(totals(root).items()):
         notes.leave_out(reason, count)
     drop_masks(root, notes)
+    drop_unlabelled(root, notes)
+    if content == "texts" and any(node.bare for node in root.walk()):
+        notes.taken.append("files without a suffix as texts")
     root = unpack(root)
     tables = any(node.tables for node in root.walk())
     if tables and (annotated := open_annotated(spec, tree, root, reading, notes)):
         return annotated
     inside = unwrap(root)
     splits = find_splits(inside, notes)
-    if (flat := _without_classes(spec, inside, splits, reading)) and (
-        listing := open_tables(spec, tree, root, root if flat is inside else flat, reading, notes)
-    ):
+    named = reading.label_col or reading.target_col or reading.image_col
+    bare = _without_classes(spec, inside, splits, reading)
+    flat = bare or (inside if named else None)
+    if flat and (listing := open_tables(spec, tree, root, root if flat is inside else flat, reading, notes)):
         return listing
+    if not root.holds_samples or bare:
+        _refuse_unread(spec, tree, root)
     inside, held = _class_folders(spec, inside, splits, reading, notes)
     held = _without_bad(spec, inside, held, reading, content, notes)
     try:
         labelled = label_places(held, reading.class_level, notes)
     except LayoutError as error:
-        raise DataError(spec, str(error)) from error
+        raise DataError(spec, f"{error}{_or_table(root)}") from error
+    names = {label for label, _ in labelled}
+    if reading.class_level is None and all(map(counts_people, names)) and _or_table(root):
+        shown = ", ".join(sorted(names)[:3])
+        raise DataError(
+            spec,
+            f"its folders ({shown}, ...) count things: class_level=1 takes them as classes{_or_table(root)}",
+        )
+    if reading.skip_bad:
+        labelled = _decodable(tree, labelled, content, notes)
     return _listing(spec, tree, inside, labelled, content, notes)
 
 
@@ -92,7 +120,39 @@ def _without_classes(spec: str, inside: Node, splits: dict[str, Node], reading: 
         asked = splits.get(chosen_split(spec, splits, reading.split)) if reading.split else None
         return asked if asked and not asked.full else None
     kids = inside.full
-    return inside if not kids or (are_parts([kid.name for kid in kids]) and not reading.class_level) else None
+    if not kids or reading.class_level:
+        return None if kids else inside
+    others = [name for name in inside.children if name != kids[0].name and not _is_aside(name)]
+    alone = len(kids) == 1 and not kids[0].full and not others and not inside.samples
+    return inside if alone or are_parts([kid.name for kid in kids]) else None
+
+
+def _or_table(root: Node) -> str:
+    """The way out where folders leave a doubt and there is a table."""
+    paths = [f"{node.path}/{name}".lstrip("/") for node in root.walk() for name in node.tables]
+    tables = [path[len(root.path) :].lstrip("/") for path in paths if path.lower().endswith((".csv", ".tsv"))]
+    return f", or say by label_col= which column of {tables[0]} holds the classes" if tables else ""
+
+
+def _refuse_unread(spec: str, tree: Tree, root: Node) -> None:
+    """Refuse a place without classes that holds files which are not read.
+
+    Raises:
+        DataError: If there are any.
+    """
+    for node in root.walk():
+        for name, kind, where in tree.items(node.path):
+            suffix = PurePosixPath(name).suffix.lower()
+            is_pickle = kind == "file" and not suffix and tree.read(where)[:1] == b"\x80"
+            if kind == "file" and (suffix in UNREAD or is_pickle):
+                path = f"{node.path}/{name}".lstrip("/")
+                raise DataError(spec, f"{path} is {UNREAD['.pkl' if is_pickle else suffix]}")
+            if kind == "file" and suffix == ".mat" and root.holds_samples:
+                raise DataError(
+                    spec,
+                    f"holds images without class folders; labels in MATLAB files such as {name} are not "
+                    "joined with images: write them as a CSV with the columns path,label beside these",
+                )
 
 
 def _class_folders(
@@ -126,7 +186,7 @@ def _class_folders(
         _note_split(notes, chosen, by_split)
         return root, by_split[chosen]
     chosen_split(spec, (), reading.split)
-    if _without_classes(spec, root, splits, reading):
+    if len(root.full) != 1 and _without_classes(spec, root, splits, reading):
         raise DataError(spec, NO_CLASSES.format("") + OR_TABLE * root.holds_samples)
     return root, held
 
@@ -137,7 +197,7 @@ OR_TABLE = ", or a table that names its images, such as a CSV with the columns p
 
 def _note_split(notes: Notes, chosen: str, names: Iterable[str]) -> None:
     others = sorted(set(names) - {chosen})
-    kind = split_kind(chosen) or chosen
+    kind = split_in(chosen) or chosen
     of = f"folder {chosen!r} as split {kind}" if kind != chosen else f"split {chosen!r}"
     notes.taken.append(of + (f", and not {', '.join(map(repr, others))}" if others else ""))
 
@@ -163,14 +223,14 @@ def _without_bad(
         raise DataError(
             spec,
             f"class folder {empty[0]!r} holds no {kind}; put some into it, remove it, leave it out with "
-            "--skip-bad, or name the folder that holds the class folders",
+            "skip_bad=True, or name the folder that holds the class folders",
         )
     few = [parts[0] for parts, node in held if parts and node.samples < 2]
     if few and len(held) > 1 and not reading.skip_bad:
         raise TooFewSamplesError(
             spec,
             f"class {printable(few[0])!r} has one sample; every class needs at least two, or is left out with "
-            "--skip-bad",
+            "skip_bad=True",
         )
     if not reading.skip_bad:
         return held
@@ -182,8 +242,48 @@ def _without_bad(
     return [place for place in held if not place[0] or place[0][0] not in few]
 
 
+def _decodable(
+    tree: Tree, labelled: list[tuple[str, Place]], content: Content, notes: Notes
+) -> list[tuple[str, Place]]:
+    """The folders of classes of which some sample can be decoded; the others are named."""
+    by_class: dict[str, list[Node]] = {}
+    for label, (_, node) in labelled:
+        by_class.setdefault(label, []).append(node)
+    bad = {
+        label: why
+        for label, nodes in by_class.items()
+        if (
+            why := _why_undecodable(
+                (where for node in nodes for _, where in samples_in(tree, node, content)), tree, content
+            )
+        )
+    }
+    if bad:
+        said = ", ".join(f"{label!r} ({why})" for label, why in sorted(bad.items()))
+        notes.taken.append(f"classes but {said}, of which no file can be decoded, left out as bad")
+        notes.leave_out(
+            "in a class that cannot be decoded",
+            sum(node.samples for label in bad for node in by_class[label]),
+        )
+    return [one for one in labelled if one[0] not in bad]
+
+
+def _why_undecodable(places: Iterator[object], tree: Tree, content: Content) -> str:
+    """Why no file can be decoded; empty once one can be."""
+    why = ""
+    for where in places:
+        try:
+            raw = tree.read(where)
+            decode_image(raw) if content == "images" else decode_text(raw)
+        except (OSError, UnreadableImageError, UnreadableTextError) as error:
+            why = why or str(error)
+            continue
+        return ""
+    return why
+
+
 def _is_aside(name: str) -> bool:
-    return plain(name) in ASIDE_NAMES or split_kind(name) is not None
+    return plain(name) in ASIDE_NAMES or split_in(name) is not None or speaks_of_masks(name)
 
 
 def _listing(
@@ -221,5 +321,6 @@ def samples_in(tree: Tree, node: Node, content: Content) -> Iterator[tuple[str, 
     """Name and place of each sample that lies in a folder."""
     suffixes = IMAGE_SUFFIXES if content == "images" else TEXT_SUFFIX
     for name, kind, where in tree.items(node.path):
-        if name.lower().endswith(suffixes) and kind == "file" and name[0] != "." and not is_mask(node, name):
+        fits = name.lower().endswith(suffixes) or (node.bare and content == "texts" and "." not in name)
+        if fits and kind == "file" and name[0] != "." and not is_mask(node, name):
             yield name, where

@@ -384,7 +384,7 @@ def _range_of_type(pixels: np.ndarray) -> tuple[float, float]:
     kind, size = pixels.dtype.kind, pixels.dtype.itemsize
     if kind == "u" and size <= 2:
         return 0, 2 ** (8 * size) - 1
-    advice = "declare the values of black and white with --value-range LOW,HIGH"
+    advice = "declare the values of black and white with value_range=(LOW, HIGH)"
     if kind != "f":
         raise UnfitPixelsError(f"has pixels of type {pixels.dtype}, which has no range of its own; {advice}")
     beyond = pixels[(pixels < 0) | (pixels > 1)]

@@ -148,8 +148,20 @@ def system_errors(spec: str) -> Iterator[None]:
         raise DataError(spec, f"cannot be read: {inside}{error.strerror or error}") from error
 
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
-MAX_TABLES = 1000
+TABLE_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".xlsx",
+    ".xml",
+)
+MAX_TABLES = 200_000
 """Files of a folder that may be annotations."""
 
 
@@ -244,8 +256,11 @@ def survey_tree(tree: Tree) -> tuple[Node, Content]:
         stack.extend(node.children.values())
     if root.holds_samples:
         return root, "images"
+    are_bare = not any(node.texts for node in root.walk())
     for node in root.walk():
-        node.samples, node.others[reason_of(TEXT_SUFFIX)] = node.texts, 0
+        node.samples = node.bare if are_bare else node.texts
+        node.others[reason_of("" if are_bare else TEXT_SUFFIX)] -= node.samples
+        node.bare *= are_bare
     return root, "texts"
 
 
@@ -278,7 +293,10 @@ def _count_other(node: Node, name: str) -> None:
     suffix = PurePosixPath(name).suffix.lower()
     node.others[reason_of(suffix)] += 1
     node.texts += suffix == TEXT_SUFFIX
-    if suffix in TABLE_SUFFIXES and len(node.tables) < MAX_TABLES:
+    node.bare += not suffix
+    if (
+        PurePosixPath(name.lower().removesuffix(".gz")).suffix if suffix == ".gz" else suffix
+    ) in TABLE_SUFFIXES and len(node.tables) < MAX_TABLES:
         node.tables.append(name)
 
 

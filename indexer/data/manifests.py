@@ -1,4 +1,4 @@
-"""Manifests: a CSV, TSV, Parquet, JSON Lines or Excel file of samples with labels or targets.
+"""Manifests: a CSV, TSV, JSON, Parquet, Arrow or Excel file of samples with labels or targets.
 
     path,label,split             one class each; or, if any label of the file holds "|", any number of labels
     a/1.png,red|round,train      between bars, where an empty label is none at all
@@ -29,6 +29,7 @@ from indexer.tables.columns import choose_columns
 from indexer.tables.files import MAX_TEXT, Table, cell_text, open_table
 from indexer.tables.labels import Labels, LabelSurvey
 from indexer.tables.parquet import ParquetImages
+from indexer.tables.pixels import PIXELS, pixels_of, with_pixels
 
 
 class _Row(NamedTuple):
@@ -121,9 +122,10 @@ class _Manifest:
 
     def __init__(self, table: Table, reading: Reading, within: Path | None, files: Files | None) -> None:
         self._spec, self._reading, self._within, self._given = table.spec, reading, within, files
-        self._table = table
+        self._table = with_pixels(table)
         self._columns = choose_columns(self._table, reading, IMAGE_SUFFIXES)
         self._is_bytes = self._columns.sample in self._table.blobs
+        self._is_pixels = self._columns.sample == PIXELS and not self._is_bytes
         self._held: list[_Row] = []
         self._counts: dict[str, _Counts] = {}
         named = reading.label_col is not None or reading.target_col is not None
@@ -152,7 +154,7 @@ class _Manifest:
         Raises:
             DataError: If there are no rows, or a cell is of a wrong form.
         """
-        is_held = self._columns.content == "images" and not self._is_bytes
+        is_held = self._columns.content == "images" and not self._is_bytes and not self._is_pixels
         shared: dict[Any, Any] = {}
         held = 0
         for row in self._rows():
@@ -186,6 +188,12 @@ class _Manifest:
         paths = (row.sample,) if self._columns.content == "images" and not self._is_bytes else ()
         if self._columns.content == "texts":
             self._encoded(row)
+        if self._is_pixels and pixels_of(row.sample) is None:
+            raise DataError(
+                self._spec,
+                f"{row.place}: {self._columns.sample} must be whole numbers from 0 to 255 with blanks between, "
+                "as many as a square image has",
+            )
         if any("\n" in cell for cell in (*paths, *row.labels)):
             raise DataError(
                 self._spec, f"{row.place}: a cell holds several lines; a quote before it may not be closed"
@@ -218,7 +226,7 @@ class _Manifest:
         """
         labels = self._labels.of_split(split)
         self._check_swallowed(labels)
-        if self._columns.content == "texts" or self._is_bytes:
+        if self._columns.content == "texts" or self._is_bytes or self._is_pixels:
             return self._streamed(labels, split)
         files = self._given or self._files()
         entries: dict[str, Entry] = {}
@@ -274,9 +282,11 @@ class _Manifest:
                 split,
                 scan=scan,
                 size=lambda entry: len(entry.where.content),
-                read=lambda entry: bytes(entry.where.content),
+                read=lambda entry: (
+                    pixels_of(entry.where.content.decode()) if self._is_pixels else bytes(entry.where.content)
+                ),
                 order=lambda entry: entry.where.number,
-                content="texts",
+                content=self._columns.content,
             )
         files = self._files()
         read_blob = self._table.read_blob or ParquetImages(self._spec, self._columns.sample).read

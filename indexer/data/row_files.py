@@ -38,7 +38,7 @@ class RowFiles:
         self._within = within.resolve() if within else None
         self._suffix = "" if not suffix else suffix if suffix.startswith((".", "_", "-")) else f".{suffix}"
         if root is not None and not (self._folder.is_dir() and self._may_read(self._folder)):
-            raise DataError(spec, f"--image-root {root}: there is no such folder; it is relative to that file")
+            raise DataError(spec, f"image_root={root!r}: there is no such folder; it is relative to that file")
         self._listed: dict[str, list[str]] | None = None
         self._matched, self._example = 0, ("", "")
         self._moved: dict[tuple[str, ...], str] = {}  # folders of paths in the table, and what they are here
@@ -84,8 +84,8 @@ class RowFiles:
             raise DataError(
                 self._spec,
                 f"{place}: {named!r} is there as it stands, and {first!r} only as {second!r}: that "
-                "row may name a file that is missing; say where images are by --image-root, or leave it out by "
-                "--skip-bad",
+                "row may name a file that is missing; say where images are by image_root=, or leave it out by "
+                "skip_bad=True",
             )
         return PurePosixPath(name).as_posix(), path, status.st_size
 
@@ -100,15 +100,15 @@ class RowFiles:
         if len(fitting) > 1:
             raise DataError(
                 self._spec,
-                f"{place}: {named!r} could be {fitting[0]} or {fitting[1]}; say which folder by --image-root",
+                f"{place}: {named!r} could be {fitting[0]} or {fitting[1]}; say which folder by image_root=",
             )
         if not fitting or not self._is_consistent(parts, fitting[0], same):
             where = "beside the manifest" if self._folder == Path(self._spec).parent else f"in {self._folder}"
             problem = problem or f"file {named!r} does not exist {where}"
             raise DataError(
                 self._spec,
-                f"{place}: {problem}; --image-root and --image-suffix say where images are and how their names "
-                "end, --skip-bad leaves such rows out",
+                f"{place}: {problem}; image_root= and image_suffix= say where images are and how their names "
+                "end, skip_bad=True leaves such rows out",
             )
         path = self._folder / fitting[0]
         if not self._may_read(path):
@@ -164,7 +164,7 @@ class RowFiles:
                     raise DataError(
                         self._spec,
                         f"{self._folder} holds more than {MAX_LISTED} files to look for images; say where they "
-                        "are by --image-root",
+                        "are by image_root=",
                     )
                 below = PurePosixPath(Path(folder).relative_to(self._folder).as_posix())
                 for name in sorted(filter(is_image_name, names)):

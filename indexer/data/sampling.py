@@ -180,7 +180,8 @@ def check_sizes(dataset: Listing, sizes: Sequence[int], num_samples: int, what: 
     one, several = ("class", "classes") if dataset.kind == "single_label" else ("label", "labels")
     if len(names) < 2:
         only = f"has only the {one} {names[0]!r}" if names else f"has no {several}"
-        raise TooFewSamplesError(dataset.spec, f"{only}; a task needs at least two {several}")
+        how = ", which folders around samples name, or a table beside them" * (dataset.kind == "single_label")
+        raise TooFewSamplesError(dataset.spec, f"{only}; a task needs at least two {several}{how}")
     poorest = min(range(len(names)), key=sizes.__getitem__)
     if dataset.kind == "single_label":
         if sizes[poorest] < 2:

@@ -4,8 +4,8 @@ A data spec is one of
 
     ./folder                     class folders of images, or of .txt, in any layout of docs/data.md
     ./manifest.csv               columns path,label or path,target, of texts text in place of path, and
-                                 optionally split; the same as .parquet or .jsonl
-    ./arrays.npz                 images [N, H, W] or [N, H, W, C] and labels
+                                 optionally split; the same as .parquet, .jsonl and so on
+    ./arrays.npz                 images [N, H, W] or [N, H, W, C] and labels; also .npy, .mat, .h5 or idx
     ./images.tar, .tar.gz, .zip  the same folders in an archive, of which nothing is extracted
     ./shards-{000..009}.tar      the same in several, or shards of webdataset
     hf-data:NAME                 what the library datasets loads: a folder, Parquet files, a data set of the hub
@@ -29,13 +29,17 @@ from indexer.data.listings import Listing, system_errors
 from indexer.data.manifests import open_manifest
 from indexer.data.tars import expand_braces, is_shard_pattern, open_shards, open_tar
 from indexer.errors import DataError, DataSpecError
+from indexer.layouts.names import UNREAD
 from indexer.records import PythonData, Reading
+from indexer.tables.array_files import ARRAY_FILES, IDX
+from indexer.tables.delimited import suffix_of
+from indexer.tables.files import TABLE_FILES, TEXT_FILES
 
 Opener = Callable[[str, Reading], Listing]
 
 FILE_OPENERS: dict[str, Opener] = {
-    **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx"), open_manifest),
-    **dict.fromkeys((".npz", ".npy", ".mat"), open_array_file),
+    **dict.fromkeys(TABLE_FILES, open_manifest),
+    **dict.fromkeys(ARRAY_FILES, open_array_file),
     ".tar": open_tar,
     ".zip": open_zip,
 }
@@ -92,11 +96,15 @@ def _opener(spec: str) -> Opener:
         raise DataSpecError(spec, f"no such file or folder; {SUPPORTED_KINDS}")
     if not path.is_file():  # reading a pipe would wait for somebody to write
         raise DataSpecError(spec, f"is neither a file nor a folder; {SUPPORTED_KINDS}")
-    if path.suffix.lower() in FILE_OPENERS:
-        return FILE_OPENERS[path.suffix.lower()]
     if path.name.lower().endswith(tuple(COMPRESSED)):
         return open_compressed_tar
-    raise DataSpecError(spec, f"is no supported kind of data; {SUPPORTED_KINDS}")
+    if IDX.search(path.name):
+        return open_array_file
+    suffix = suffix_of(path.name) if suffix_of(path.name) in TEXT_FILES else path.suffix.lower()
+    if suffix in FILE_OPENERS:
+        return FILE_OPENERS[suffix]
+    why = f"is {UNREAD[suffix]}" if suffix in UNREAD else f"is no supported kind of data; {SUPPORTED_KINDS}"
+    raise DataSpecError(spec, why)
 
 
 def is_there(spec: str) -> bool:

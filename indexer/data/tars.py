@@ -21,6 +21,8 @@ from indexer.data.listings import TEXT_SUFFIX, Entry, Listing, MemberTree, print
 from indexer.errors import DataError
 from indexer.layouts.names import is_hidden
 from indexer.records import Content, Kind, Reading
+from indexer.tables.delimited import suffix_of
+from indexer.tables.files import TABLE_FILES
 
 CLASS_SUFFIXES = (".cls", ".json")
 LABEL_KEYS = ("label", "cls")
@@ -126,7 +128,7 @@ def open_indexed(spec: str, shards: Shards, read: Callable[[Member], bytes], rea
         for name, member in members.items():
             folder, slash, file = name.rpartition("/")
             merged[name if len(shards) == 1 else f"{folder}{slash}{PurePosixPath(path).name}:{file}"] = member
-    if not any(is_image_name(name) or name.lower().endswith(TEXT_SUFFIX) for name in merged):
+    if not any(is_sample_name(name) for name in merged):
         raise DataError(spec, "holds no images; expected members <class>/<name>.jpg, or KEY.jpg with KEY.cls")
     return open_tree(spec, MemberTree(merged, read), reading)
 
@@ -141,6 +143,16 @@ def _files(shards: Shards) -> dict[str, dict[str, Member]]:
         }
         for path, members in shards.items()
     }
+
+
+def is_sample_name(name: str) -> bool:
+    """Whether a member may be an image, a text or a table of texts."""
+    file = name.rpartition("/")[2]
+    return (
+        is_image_name(file)
+        or suffix_of(file) in (TEXT_SUFFIX, *TABLE_FILES)
+        or (file != "" and "." not in file)
+    )
 
 
 def _is_webdataset(shards: Shards) -> bool:

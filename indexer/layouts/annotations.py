@@ -4,12 +4,15 @@ CUB              images.txt, image_class_labels.txt, classes.txt, train_test_spl
 Food-101         meta/train.txt and meta/test.txt, which name images of class folders without their suffix
 Tiny ImageNet    val_annotations.txt: image, class, and a box, with tabs between
 Roboflow         _annotations.csv: a row for each box; _annotations.coco.json: as COCO
+Pascal VOC       Annotations/*.xml, one for each image; CVAT: one XML file with all of them
 """
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
+from html import unescape
 from typing import Any, NamedTuple
 
 from indexer.layouts.folders import LayoutError
@@ -116,6 +119,25 @@ def read_coco(name: str, text: Text) -> Iterator[Annotation]:
         yield Annotation(image, label)
     for image in images.values():
         yield Annotation(image, "")
+
+
+def read_xml(name: str, text: Text) -> Iterator[Annotation]:
+    """Read boxes of Pascal VOC, or boxes and tags of CVAT.
+
+    Raises:
+        LayoutError: If it is neither.
+    """
+    content = text(name)
+    if named := re.search("<filename>([^<]+)</filename>", content):
+        held = [(named[1], re.findall("<object>.*?<name>([^<]+)</name>", content, re.DOTALL))]
+    else:
+        blocks = re.findall(r"<image\b([^>]*?)(?:/>|>(.*?)</image>)", content, re.DOTALL)
+        named_blocks = [(re.search(r'\bname="([^"]+)"', head), body) for head, body in blocks]
+        held = [(head[1], re.findall(r'\blabel="([^"]+)"', body)) for head, body in named_blocks if head]
+    if not held:
+        raise LayoutError(f"{name}: is no XML of Pascal VOC or CVAT")
+    for image, labels in held:
+        yield from (Annotation(unescape(image), unescape(label).strip()) for label in labels or [""])
 
 
 READERS: dict[str, tuple[str, Reader]] = {

@@ -14,11 +14,14 @@ from indexer.layouts.names import (
     MASK_NAMES,
     ODD_NAMES,
     PLURAL_MASK_NAMES,
+    UNLABELLED,
     class_name,
     is_counted,
     plain,
     speaks_of_masks,
+    split_in,
     split_kind,
+    without_split,
 )
 
 
@@ -31,6 +34,7 @@ class Node:
         path: Where it is below the place, with forward slashes; empty for the place itself.
         samples: Samples that lie in it directly.
         texts: Files that are texts in it.
+        bare: Files without a suffix, which are texts where there are no others.
         masks: Images in it that are masks of others beside them.
         masked: Stems of the images that have such masks.
         others: Files in it that are no samples, by reason.
@@ -42,6 +46,7 @@ class Node:
     path: str = ""
     samples: int = 0
     texts: int = 0
+    bare: int = 0
     masks: int = 0
     masked: frozenset[str] = frozenset()
     others: Counter[str] = field(default_factory=Counter)
@@ -100,7 +105,8 @@ def drop_masks(root: Node, notes: Notes) -> None:
     dropped: set[str] = set()
     for node in list(root.walk()):
         kids = node.full
-        masks = [kid for kid in kids if _means_masks(kid.name)]
+        pictures = any(plain(kid.name) in IMAGE_NAMES for kid in kids)
+        masks = [kid for kid in kids if _means_masks(kid.name) or (pictures and speaks_of_masks(kid.name))]
         beside = [kid for kid in kids if kid not in masks]
         if not masks or not (beside or node.samples):
             continue
@@ -114,13 +120,29 @@ def drop_masks(root: Node, notes: Notes) -> None:
         for kid in masks:
             notes.leave_out("mask", kid.total)
             dropped.add(kid.name)
-            del node.children[kid.name]
+            if any(below.tables for below in kid.walk()):
+                for below in kid.walk():
+                    below.samples = 0
+            else:
+                del node.children[kid.name]
     beside_images = sum(node.masks for node in root.walk())
     notes.leave_out("mask", beside_images)
     if dropped:
         notes.taken.append(f"{_quoted(sorted(dropped))} as masks of the images beside, left out")
     if beside_images:
         notes.taken.append("names such as x_mask.png as masks of the images x, left out")
+
+
+def drop_unlabelled(root: Node, notes: Notes) -> None:
+    """Take folders called ``unsup`` and the like, which lie beside two classes, out of the tree."""
+    for node in list(root.walk()):
+        kids = node.full
+        without = [kid for kid in kids if plain(kid.name) in UNLABELLED]
+        if without and len(kids) - len(without) > 1:
+            for kid in without:
+                notes.leave_out("without a class", kid.total)
+                notes.taken.append(f"{kid.path!r} as samples without a class, left out")
+                del node.children[kid.name]
 
 
 def _means_masks(name: str) -> bool:
@@ -156,10 +178,16 @@ def find_splits(root: Node, notes: Notes) -> dict[str, Node]:
     """Folders that are splits, by lower-case name; what lies beside them is counted.
 
     A single folder named like a split, which holds images and lies beside others, is a class that is called so.
+    Folders whose names are the same but for their splits, such as ``cars_train`` and ``cars_test``, are splits.
     """
     kids = root.full
     named = [kid for kid in kids if split_kind(kid.name)]
-    kinds = {split_kind(kid.name) for kid in named}
+    alike = [kid for kid in kids if split_in(kid.name)]
+    if not named and len(alike) > 1 and len({without_split(kid.name) for kid in alike}) == 1:
+        named = alike
+        said = " and ".join(f"{kid.name!r} as split {split_in(kid.name)}" for kid in named)
+        notes.taken.append(f"folders {said}")
+    kinds = {split_in(kid.name) for kid in named}
     if not named or root.samples > sum(kid.total for kid in named):
         return {}
     if len(kinds) < 2 and not any(kid.full and not kid.samples for kid in named):
@@ -170,15 +198,17 @@ def find_splits(root: Node, notes: Notes) -> dict[str, Node]:
         if other not in named:
             notes.leave_out("outside of the splits", other.total)
     notes.leave_out("outside of the splits", root.samples)
-    return {kid.name.lower(): _inside_split(kid) for kid in named}
+    return {
+        (str(split_in(kid.name)) if named is alike else kid.name.lower()): _inside_split(kid) for kid in named
+    }
 
 
 def _inside_split(node: Node) -> Node:
     """Past folders inside a split that are called like it or like images, or are around all of it."""
-    kind = split_kind(node.name)
+    kind = split_in(node.name)
     while not node.samples and len(kids := node.full) == 1:
         (kid,) = kids
-        if kid.samples and plain(kid.name) not in IMAGE_NAMES and split_kind(kid.name) != kind:
+        if kid.samples and plain(kid.name) not in IMAGE_NAMES and split_in(kid.name) != kind:
             break
         node = kid
     return node
@@ -320,7 +350,7 @@ def _choices(held: Sequence[Place]) -> str:
         sizes = sorted(_sizes(held, level))
         more = ", ..." if len(sizes) > NUM_NAMED else ""
         said.append(
-            f"--class-level {level} makes {len(sizes)} class{'es' * (len(sizes) != 1)} "
+            f"class_level={level} makes {len(sizes)} class{'es' * (len(sizes) != 1)} "
             f"({', '.join(sizes[:NUM_NAMED])}{more})"
         )
     return ", ".join(said[:-1]) + f" and {said[-1]}" if len(said) > 1 else said[0]

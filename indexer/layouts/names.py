@@ -4,8 +4,28 @@ import re
 import unicodedata
 from collections.abc import Collection
 
+_AS_ARRAYS = "give it in Python as arrays, add_task(NAME, (images, labels)), or write these with np.savez"
+_PICKLE = f"a Python pickle, which could run code and is not read; {_AS_ARRAYS}"
+UNREAD = {
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".joblib"), _PICKLE),
+    **dict.fromkeys(
+        (".tfrecord", ".tfrecords", ".rec", ".beton"),
+        "a file of records that only its own library reads; give it in Python as pairs, "
+        "add_task(NAME, [(image, label), ...]), or write the images to class folders",
+    ),
+    **dict.fromkeys((".mdb", ".lmdb"), "a database, which is not read; write the images to class folders"),
+    ".bin": f"bytes of which nothing says what they are; {_AS_ARRAYS}",
+    **dict.fromkeys((".rar", ".7z"), "an archive that is not read; unpack it, and give the folder"),
+    ".arff": "a table of Weka, which is not read; write it as CSV",
+    ".xls": "an old workbook, which is not read; save it as .xlsx or CSV",
+}
+"""What files are that are not read, and what to do, by suffix."""
+
+UNLABELLED = frozenset(("unsup", "unlabeled", "unlabelled", "unsupervised", "nolabel", "nolabels"))
+"""Names of folders whose samples have no class."""
+
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), "val"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
@@ -32,7 +52,8 @@ ODD_NAMES = MASK_NAMES | _words("image images img imgs data dataset")
 """Names that are hardly ever those of a class."""
 
 ASIDE_NAMES = MASK_NAMES | _words(
-    "meta metadata doc docs script scripts code src xml json csv lists splits bbox attributes parts"
+    "meta metadata doc docs script scripts code src xml json csv lists splits bbox attributes parts "
+    "devkit imagesets imagelists"
 )
 """Names of folders beside class folders that are no class where they hold no samples."""
 
@@ -65,6 +86,12 @@ def split_in(name: str) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
+def without_split(name: str) -> str:
+    """The rest of a name in which the only split is left out, such as ``cars_`` of ``cars_train``."""
+    words = [word for word in _WORDS.findall(name) if word.lower() not in SPLIT_WORDS]
+    return " ".join(words).lower()
+
+
 _PART_WORDS = _words("part parts image images img imgs batch chunk shard archive")
 
 
@@ -89,6 +116,11 @@ def may_be_mask(name: str) -> bool:
     """Whether a name is worth a look at ``MASK_STEM``; of a million names hardly one is."""
     low = name.lower()
     return "mask" in low or "seg" in low or "gt" in low or "label" in low or "annotation" in low
+
+
+def counts_people(name: str) -> bool:
+    """Whether a name counts people, scans and the like by a word: ``patient_7``, but not ``0012``."""
+    return is_counted(name) and not name[0].isdigit()
 
 
 def is_counted(name: str) -> bool:

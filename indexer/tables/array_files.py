@@ -1,7 +1,9 @@
-"""Files of named arrays: .npz, .npy files beside each other, and .mat; each is checked before it is read."""
+"""Files of named arrays: .npz, .mat, HDF5, and .npy or idx files beside each other; each is checked first."""
 
 import math
 import os
+import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from indexer.errors import DataError
+from indexer.tables.delimited import opened
 
 MAX_RATIO = 200
 """How many times its size in the file an array may have; deflate makes 1,000 of zeros, images make 10."""
@@ -35,13 +38,14 @@ class Arrays:
 
 
 def open_arrays(spec: str) -> Arrays:
-    """Open a file of arrays, by its suffix; of ``.npy`` all in the same folder, by their names without suffix.
+    """Open a file of arrays, by its suffix; of ``.npy`` and idx all in the same folder, by names without it.
 
     Raises:
         DataError: If it is no such file.
         OSError: If it cannot be read.
     """
-    return {".npz": _open_npz, ".npy": _open_npy, ".mat": _open_mat}[Path(spec).suffix.lower()](spec)
+    suffix = Path(spec).suffix.lower()
+    return _open_idx(spec) if IDX.search(spec) else ARRAY_FILES[suffix](spec)
 
 
 def _open_npz(spec: str) -> Arrays:
@@ -71,22 +75,102 @@ def _open_npy(spec: str) -> Arrays:
     return Arrays(tuple(files), lambda name: _quietly(spec, ".npy file of plain numbers", lambda: read(name)))
 
 
+def _open_idx(spec: str) -> Arrays:
+    """Files of the form of MNIST: two zeros, the type, the number of axes, their lengths, the values.
+
+    Raises:
+        DataError: If a file is none, or not as large as it claims.
+    """
+    files = {
+        IDX.sub("", path.name): path for path in sorted(Path(spec).parent.iterdir()) if IDX.search(path.name)
+    }
+
+    def read(name: str) -> np.ndarray:
+        with opened(str(files[name])) as file:
+            kind, axes = struct.unpack(">xxBB", file.read(4))
+            shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+            dtype = np.dtype({8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}[kind])
+            size, held = math.prod(shape) * dtype.itemsize, files[name].stat().st_size
+            _check_size(spec, name, size, size, held)
+            content = file.read(size + 1)
+        if len(content) != size:
+            raise DataError(spec, f"{files[name].name} claims the shape {list(shape)}, and holds other values")
+        return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+    return Arrays(tuple(files), lambda name: _quietly(spec, "idx file as MNIST has them", lambda: read(name)))
+
+
+def _open_hdf5(spec: str) -> Arrays:
+    """A file of HDF5; what MATLAB 7.3 saved has its axes in the other order.
+
+    Raises:
+        DataError: If h5py is not installed, or it is no such file.
+    """
+    is_matlab = spec.lower().endswith(".mat")
+    try:
+        import h5py
+    except ImportError as error:
+        what = "is a MATLAB file of version 7.3" if is_matlab else "is HDF5"
+        raise DataError(
+            spec,
+            f"{what}, which needs h5py: `pip install h5py`"
+            + ", or save it in MATLAB by save(..., '-v7')" * is_matlab,
+        ) from error
+
+    def arrays(file: Any) -> dict[str, Any]:
+        return {
+            name: one
+            for name, one in file.items()
+            if isinstance(one, h5py.Dataset) and one.dtype.kind in "uifb"
+        }
+
+    def names() -> tuple[str, ...]:
+        with h5py.File(spec, "r") as file:
+            return tuple(arrays(file))
+
+    def read(name: str) -> np.ndarray:
+        with h5py.File(spec, "r") as file:
+            one = arrays(file)[name]
+            _check_size(spec, name, one.nbytes, one.nbytes, Path(spec).stat().st_size)
+            return np.asarray(one).T if is_matlab else np.asarray(one)
+
+    return Arrays(
+        _quietly(spec, "HDF5 file", names), lambda name: _quietly(spec, "HDF5 file", lambda: read(name))
+    )
+
+
 def _open_mat(spec: str) -> Arrays:
     from scipy import io
 
-    def listed() -> Mapping[str, tuple[int, ...]]:
+    def listed() -> Mapping[str, tuple[int, ...]] | None:
+        with Path(spec).open("rb") as file:
+            if file.read(4) == b"\x89HDF":
+                return None
         try:
             return {name: shape for name, shape, _ in io.whosmat(spec)}
-        except NotImplementedError as error:
-            raise DataError(spec, "is a MATLAB file of version 7.3; save it by save(..., '-v7')") from error
+        except NotImplementedError:  # of version 7.3
+            return None
 
     shapes = _quietly(spec, "MATLAB file", listed)
+    if shapes is None:
+        return _open_hdf5(spec)
 
     def read(name: str) -> np.ndarray:
         _check_size(spec, name, math.prod(shapes[name]), 8 * math.prod(shapes[name]), Path(spec).stat().st_size)
         return np.asarray(_quietly(spec, "MATLAB file", lambda: io.loadmat(spec, variable_names=[name])[name]))
 
     return Arrays(tuple(shapes), read)
+
+
+ARRAY_FILES = {
+    ".npz": _open_npz,
+    ".npy": _open_npy,
+    ".mat": _open_mat,
+    ".h5": _open_hdf5,
+    ".hdf5": _open_hdf5,
+}
+IDX = re.compile(r"[.-]idx\d-ubyte(?:\.gz)?$", re.IGNORECASE)
+"""How names of idx files end, such as ``train-images-idx3-ubyte.gz``."""
 
 
 def _quietly(spec: str, kind: str, read: Callable[[], Any]) -> Any:

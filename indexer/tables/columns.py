@@ -128,7 +128,7 @@ class _Header:
         alike = [column] if column in self._table.columns else self._called({plain(column)})
         if len(alike) != 1:
             raise DataError(
-                self._spec, f"--{option} {column}: there is no such column; its columns are {self._listed()}"
+                self._spec, f"{option}={column!r}: there is no such column; its columns are {self._listed()}"
             )
         return alike[0]
 
@@ -140,7 +140,7 @@ class _Header:
     def _doubt(self, what: str, option: str, names: Sequence[str]) -> DataError:
         return DataError(
             self._spec,
-            f"{what} could be in the columns {self._listed(names)}; say which by --{option} {names[0]}",
+            f"{what} could be in the columns {self._listed(names)}; say which by {option}={names[0]!r}",
         )
 
     def sample(self) -> tuple[Content, str]:
@@ -151,12 +151,13 @@ class _Header:
         """
         image, text = self._asked.image_col, self._asked.text_col
         if image is not None and text is not None:
-            raise DataError(self._spec, "samples are images or texts; give --image-col or --text-col, not both")
+            raise DataError(self._spec, "samples are images or texts; give image_col= or text_col=, not both")
         if image is not None:
-            return "images", self._named("image-col", image)
+            return "images", self._named("image_col", image)
         if text is not None:
-            return "texts", self._named("text-col", text)
-        images = self._exact("path") or list(self._table.blobs) or self._called(IMAGE_NAMES)
+            return "texts", self._named("text_col", text)
+        images = self._exact("path") or list(self._table.blobs) or self._exact("pixels")
+        images = images or self._called(IMAGE_NAMES)
         texts = self._exact("text") or ([] if self._exact("path") else self._called(TEXT_NAMES))
         if self._exact("text") and not self._exact("path") and not self._table.blobs:
             images = []
@@ -164,16 +165,16 @@ class _Header:
             raise DataError(
                 self._spec,
                 f"has both a column {images[0]!r} and a column {texts[0]!r}; say what the samples are by "
-                f"--image-col {images[0]} or --text-col {texts[0]}",
+                f"image_col={images[0]!r} or text_col={texts[0]!r}",
             )
         images = images or ([] if texts else self._called(ID_NAMES)) or ([] if texts else self._by_value())
         if len(candidates := images or texts) > 1:
-            raise self._doubt("the samples", "image-col" if images else "text-col", candidates)
+            raise self._doubt("the samples", "image_col" if images else "text_col", candidates)
         if not candidates:
             self._check_is_header()
             raise DataError(
                 self._spec,
-                "column 'path' is missing, or 'text' of texts; name it by --image-col or --text-col, of "
+                "column 'path' is missing, or 'text' of texts; name it by image_col= or text_col=, of "
                 f"{self._listed()}",
             )
         return ("images" if images else "texts"), candidates[0]
@@ -214,23 +215,23 @@ class _Header:
         """
         label, target = self._asked.label_col, self._asked.target_col
         if label is not None and target is not None:
-            raise DataError(self._spec, "give --label-col for classes or --target-col for numbers, not both")
+            raise DataError(self._spec, "give label_col= for classes or target_col= for numbers, not both")
         if label is not None:
-            return self._several("label-col", label), False
+            return self._several("label_col", label), False
         if target is not None:
-            return self._several("target-col", target), True
+            return self._several("target_col", target), True
         rest = [name for name in self._names if name != sample and name not in self._table.blobs]
         if "label" in rest and "target" in rest:
             raise DataError(
                 self._spec,
-                "has both a column 'label' and a column 'target'; say which is the task by --label-col label "
-                "or --target-col target",
+                "has both a column 'label' and a column 'target'; say which is the task by label_col='label' "
+                "or target_col='target'",
             )
         for names in LABEL_NAMES:
             called = self._called(names, rest)
             called = [name for name in called if name in ("label", "target")] or called
             if len(called) > 1:
-                raise self._doubt("the labels", "label-col", called)
+                raise self._doubt("the labels", "label_col", called)
             if called:
                 return (called[0],), None if plain(called[0]) in ("target", "targets") else False
         return self._labels_by_value(rest), False
@@ -251,7 +252,7 @@ class _Header:
         rest = [name for name in rest if name != split and plain(name) not in ID_NAMES]
         if len(rest) == 1:
             return (rest[0],)
-        binary = [name for name in rest if self._all(name, _is_binary)]
+        binary = [name for name in rest if self._all(name, lambda value: _is_binary(value) or value == "-1")]
         if len(binary) > 1:
             rows = zip(*map(self._values, binary), strict=True)
             if binary == rest or all(sum(value in _ONES for value in row) == 1 for row in rows):
@@ -259,9 +260,9 @@ class _Header:
         if not rest:
             self._check_is_header()
             raise DataError(
-                self._spec, f"column 'label' is missing; name it by --label-col, of {self._listed()}"
+                self._spec, f"column 'label' is missing; name it by label_col=, of {self._listed()}"
             )
-        raise self._doubt("the labels", "label-col", rest)
+        raise self._doubt("the labels", "label_col", rest)
 
     def split(self, others: Sequence[str]) -> str | None:
         """The column of splits, if there is one.
@@ -270,7 +271,7 @@ class _Header:
             DataError: If the one that is asked for is not there.
         """
         if self._asked.split_col is not None:
-            return self._named("split-col", self._asked.split_col)
+            return self._named("split_col", self._asked.split_col)
         return self._split_of([name for name in self._names if name not in others])
 
     def _split_of(self, names: Sequence[str]) -> str | None:

@@ -2,11 +2,15 @@
 
 import codecs
 import csv
+import gzip
+import io
+import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from indexer.errors import DataError
 
@@ -40,6 +44,43 @@ class Form:
     taken: tuple[str, ...] = ()
 
 
+def suffix_of(name: str) -> str:
+    """The suffix of a file, lower case; of one that gzip compressed, what is before ``.gz``."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
+class _Gzip(gzip.GzipFile):
+    """A file that gzip compressed; whatever is wrong with it is an OSError."""
+
+    def read1(self, size: int = -1) -> bytes:
+        """As of any file.
+
+        Raises:
+            BadGzipFile: If it is damaged.
+        """
+        try:
+            return super().read1(size)
+        except (EOFError, zlib.error) as error:
+            raise gzip.BadGzipFile(str(error)) from error
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As of any file."""
+        pieces, left = [], size if size is not None and size >= 0 else sys.maxsize
+        while left and (piece := self.read1(min(left, 2**20))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+
+def opened(spec: str) -> IO[bytes]:
+    """A file of rows, decompressed as it is read if gzip compressed it."""
+    return _Gzip(spec) if spec.lower().endswith(".gz") else Path(spec).open("rb")  # type: ignore[return-value]
+
+
+def _text(spec: str, encoding: str, newline: str | None = None) -> TextIO:
+    return io.TextIOWrapper(opened(spec), encoding=encoding, newline=newline)
+
+
 def encoding_of(spec: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
     """The encoding of a text file, and what was guessed, in sentences.
 
@@ -52,10 +93,11 @@ def encoding_of(spec: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
             "".encode(asked)
         except (LookupError, ValueError) as error:
             raise DataError(
-                spec, f"no encoding is named {asked!r}; --encoding takes utf-8, utf-16, latin-1 and the like"
+                spec,
+                f"no encoding is named {asked!r}; encoding= takes 'utf-8', 'utf-16', 'latin-1' and the like",
             ) from error
         return asked, ()
-    with Path(spec).open("rb") as file:
+    with opened(spec) as file:
         head = file.read(1024)
     if marked := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None):
         return marked, ()
@@ -66,15 +108,15 @@ def encoding_of(spec: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
     if problem is None:
         return "utf-8", ()
     if b"\0" in head or _undecodable(spec, FALLBACK) is not None:
-        raise DataError(spec, f"is not a text file in UTF-8: {problem}; name its encoding by --encoding")
-    return FALLBACK, (f"text as Windows-1252 (Latin-1), since it is no UTF-8 ({problem}); else say --encoding",)
+        raise DataError(spec, f"is not a text file in UTF-8: {problem}; name its encoding by encoding=")
+    return FALLBACK, (f"text as Windows-1252 (Latin-1), since it is no UTF-8 ({problem}); else say encoding=",)
 
 
 def _undecodable(spec: str, encoding: str) -> str | None:
     """What of a file is not in an encoding, ``None`` if it is all in it."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
-    with Path(spec).open("rb") as file:
+    with opened(spec) as file:
         while piece := file.read(2**20):
             try:
                 line += decoder.decode(piece).count("\n")
@@ -99,16 +141,16 @@ def form_of(spec: str, encoding: str | None = None, delimiter: str | None = None
     if delimiter is not None:
         char = WORDS.get(delimiter.lower(), delimiter)
         if len(char) != 1 or char in '"\r\n':
-            raise DataError(spec, f"--delimiter takes one character or tab, got {delimiter!r}")
+            raise DataError(spec, f"delimiter= takes one character or tab, got {delimiter!r}")
         return Form(encoding, char, taken)
     fitting = {char: shape for char in DELIMITERS if (shape := _shape(spec, encoding, char))[0] > 1}
     even = [char for char, (_, is_even) in fitting.items() if is_even]
     chosen = even if len(even) == 1 else list(fitting)
-    if "\t" in fitting and Path(spec).suffix.lower() == ".tsv":
+    if "\t" in fitting and suffix_of(spec) == ".tsv":
         chosen = ["\t"]
     if len(chosen) > 1:
         names = " and ".join(map(repr, chosen))
-        raise DataError(spec, f"line 1 can be split at {names}; name the one that is meant by --delimiter")
+        raise DataError(spec, f"line 1 can be split at {names}; name the one that is meant by delimiter=")
     char = chosen[0] if chosen else ","
     if char not in (",", "\t"):
         taken = (*taken, f"{char!r} as what stands between cells")
@@ -118,7 +160,7 @@ def form_of(spec: str, encoding: str | None = None, delimiter: str | None = None
 def _shape(spec: str, encoding: str, delimiter: str) -> tuple[int, bool]:
     """Columns of a file if that stands between its cells, and whether the first rows have as many."""
     try:
-        with Path(spec).open(encoding=encoding, newline="") as file:
+        with _text(spec, encoding, "") as file:
             rows = csv.reader(_lines(file), delimiter=delimiter, skipinitialspace=delimiter != "\t")
             widths = [len(row) for row in islice(rows, _PEEKED) if row]
     except (UnicodeError, csv.Error):
@@ -135,7 +177,7 @@ def csv_rows(spec: str, form: Form) -> Iterator[tuple[int, list[str]]]:
     """
     number = 0
     try:
-        with Path(spec).open(encoding=form.encoding, newline="") as file:
+        with _text(spec, form.encoding, "") as file:
             lines = _lines(file)
             rows = csv.reader(
                 lines, delimiter=form.delimiter, skipinitialspace=form.delimiter != "\t", strict=True
@@ -202,7 +244,7 @@ def lines_of(spec: str, encoding: str) -> Iterator[str]:
         OSError: If it cannot be read.
     """
     try:
-        with Path(spec).open(encoding=encoding) as file:
+        with _text(spec, encoding) as file:
             yield from _lines(file)
     except (UnicodeError, csv.Error) as error:
         raise DataError(spec, f"is not a text file in {encoding.upper()}: {error}") from error

@@ -1,19 +1,24 @@
-"""Files of rows: CSV, TSV, JSON Lines, Parquet and Excel, as they stream by, with limits to what is held."""
+"""Files of rows: CSV, TSV, JSON, Parquet, Arrow and Excel, as they stream by, with limits to what is held."""
 
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from indexer.errors import DataError, MissingLibraryError
-from indexer.tables.delimited import csv_rows, encoding_of, form_of, lines_of, swallowed_rows
-from indexer.tables.parquet import MAX_ROWS, open_parquet, parquet_rows
+from indexer.tables.delimited import csv_rows, encoding_of, form_of, lines_of, suffix_of, swallowed_rows
+from indexer.tables.parquet import MAX_ROWS, open_arrow, open_parquet, parquet_rows
+from indexer.tables.plain_files import json_rows, list_rows
 
 MAX_TEXT = 2**31
 """Characters of all cells that are held, equal labels once; Parquet compresses without limit."""
+
+TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt")
+ARROW_FILES = (".arrow", ".feather")
+TABLE_FILES = (*TEXT_FILES, *ARROW_FILES, ".parquet", ".xlsx")
+"""Endings of files of rows; those of text may have ``.gz`` behind them."""
 
 _SUSPECTS = 10_000
 
@@ -72,19 +77,24 @@ def open_table(spec: str, encoding: str | None = None, delimiter: str | None = N
         MissingLibraryError: If it is an Excel file, and the library that reads these is not installed.
         OSError: If it cannot be read.
     """
-    suffix = Path(spec).suffix.lower()
-    is_text = suffix in (".csv", ".tsv", ".jsonl", ".ndjson")
+    suffix = suffix_of(spec)
+    is_text = suffix in TEXT_FILES
     for name, given, fits in (
         ("delimiter", delimiter, suffix in (".csv", ".tsv")),
         ("encoding", encoding, is_text),
     ):
         if given is not None and not fits:
-            raise DataError(spec, f"has no {name} that could be chosen; leave --{name} out")
+            raise DataError(spec, f"has no {name} that could be chosen; leave {name}= out")
     if suffix in (".jsonl", ".ndjson"):
         return _open_json_lines(spec, encoding)
     if suffix == ".parquet":
         columns, blobs = open_parquet(spec)
         return Table(spec, columns, lambda wanted: parquet_rows(spec, wanted, blobs), blobs=blobs)
+    if suffix in ARROW_FILES:
+        columns, blobs, read, read_blob = open_arrow(spec)
+        return Table(spec, columns, read, blobs=blobs, read_blob=read_blob)
+    if suffix in (".json", ".txt"):
+        return _of_dicts(spec, *(json_rows if suffix == ".json" else list_rows)(spec, encoding))
     if suffix == ".xlsx":
         return _open_excel(spec)
     form = form_of(spec, encoding, delimiter)
@@ -131,6 +141,22 @@ def _of_lists(
             )
 
     return Table(spec, columns, read, taken)
+
+
+def _of_dicts(spec: str, rows: list[dict[str, Any]], taken: tuple[str, ...]) -> Table:
+    """A table of rows that are held."""
+
+    def read(wanted: Sequence[str]) -> Iterator[Row]:
+        for number, row in enumerate(rows, start=1):
+            yield f"row {number}", {column: _plain_cell(spec, number, column, row) for column in wanted}
+
+    return Table(spec, tuple(dict.fromkeys(name for row in rows for name in row)), read, taken)
+
+
+def _plain_cell(spec: str, number: int, column: str, row: dict[str, Any]) -> Any:
+    if isinstance(cell := row.get(column), dict) or (isinstance(cell, list) and not _is_flat(cell)):
+        raise DataError(spec, f"row {number}: {column} must be text, a number, or a list of these")
+    return cell
 
 
 def _open_json_lines(spec: str, encoding: str | None) -> Table:

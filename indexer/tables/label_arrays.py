@@ -91,7 +91,7 @@ def read_label_array(
             )
         classes = _classes(labels.astype(np.int64))
         said = f"{name}, whole numbers as floats, as {len(classes.class_names)} classes; else say "
-        return ArrayLabels(classes.kind, classes.class_names, classes.values, (f"{said}--target-col {name}",))
+        return ArrayLabels(classes.kind, classes.class_names, classes.values, (f"{said}target_col={name!r}",))
     return _targets(spec, name, labels)
 
 

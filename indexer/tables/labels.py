@@ -19,6 +19,7 @@ SEPARATOR = "|"
 MISSING = frozenset(("", "nan", "<na>", "nat", "#n/a"))
 """Cells that say nothing, lower case: what pandas and spreadsheets write where there is no value."""
 
+NOES = frozenset(("0", "0.0", "-1", "-1.0"))
 DOUBTFUL = frozenset(("na", "n/a", "none", "null"))
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _FEW = 20
@@ -123,6 +124,7 @@ class LabelSurvey:
         self._bits: int | None = None  # of each cell, while all are bits between bars
         self._all_bits = True
         self._one_each = True
+        self._noes: set[str] = set()
 
     def take(self, place: str, cells: Sequence[str], split: str) -> bool:
         """Look at the labels of a row; false where there are none.
@@ -134,9 +136,9 @@ class LabelSurvey:
         cleaned = [clean(cell) for cell in cells]
         if not any(cleaned):
             return False
-        cell = SEPARATOR.join(cleaned)
         if len(cells) > 1 and not self._numbers:
-            self._check_bits(place, cleaned)
+            cleaned = self._check_bits(place, cleaned)
+        cell = SEPARATOR.join(cleaned)
         if self._numbers is not False and self._take_number(place, cell, of_split):
             return True
         if cell in of_split.cells:
@@ -148,15 +150,29 @@ class LabelSurvey:
             raise DataError(self._spec, f"{place}: more than {MAX_TEXT} characters of labels are not held")
         return True
 
-    def _check_bits(self, place: str, cells: Sequence[str]) -> None:
+    def _check_bits(self, place: str, cells: Sequence[str]) -> list[str]:
+        """The bits of several columns, 0 for -1 where that stands for no in all of them.
+
+        Raises:
+            DataError: If one is no bit, or -1 and 0 are there.
+        """
+        self._noes.update(NOES.intersection(cells))
+        if {cell[0] for cell in self._noes} == {"0", "-"}:
+            raise DataError(
+                self._spec,
+                f"{place}: {', '.join(self._columns[:3])} hold -1 as well as 0, as where -1 is unsure; "
+                "write 0 or 1, or take one column by label_col=",
+            )
+        cells = ["0" if cell[:1] == "-" and cell in NOES else cell for cell in cells]
         for column, cell in zip(self._columns, cells, strict=True):
             if as_bit(cell) is None:
                 held = f"holds {cell!r}" if cell else "is empty"
                 raise DataError(
                     self._spec,
                     f"{place}: {column} {held}, and must be 0 or 1 as one of several columns of labels; name "
-                    "those that are meant by --label-col A,B,C",
+                    "those that are meant by label_col='A,B,C'",
                 )
+        return cells
 
     def _take_number(self, place: str, cell: str, of_split: _Split) -> bool:
         """Take a cell as targets, if it can be and the others are.
@@ -175,7 +191,7 @@ class LabelSurvey:
             raise DataError(
                 self._spec,
                 f"{place}: {self._columns[0]} {cell!r} is a number and that of {self._word} is not; say what "
-                f"they are by --label-col {self._columns[0]} or --target-col {self._columns[0]}",
+                f"they are by label_col={self._columns[0]!r} or target_col={self._columns[0]!r}",
             )
         self._number = self._number or place
         of_split.first = of_split.first or (place, len(numbers))
@@ -226,7 +242,7 @@ class LabelSurvey:
         return (
             (
                 f"{column}, whole numbers of {len(self._values)} values, as measured numbers; if they are "
-                f"classes, say --label-col {column}"
+                f"classes, say label_col={column!r}"
             ),
         )
 
@@ -236,7 +252,8 @@ class LabelSurvey:
         names = self._columns if len(self._columns) > 1 else hot_names(len(rows[0]))
         if not self._one_each:
             where = {str(index): index for index in range(len(names))}
-            taken = (f"0 or 1 for each of {len(names)} as several labels",)
+            no = "-1" if "-1" in str(sorted(self._noes)) else "0"
+            taken = (f"{no} or 1 for each of {len(names)} as several labels",)
             return Labels(self._spec, "multi_label", names, taken, hot=True, places=where)
         used = sorted({row.index(True) for row in rows})
         where = {str(index): place for place, index in enumerate(used)}
@@ -262,8 +279,8 @@ class LabelSurvey:
         if broken:
             raise DataError(
                 self._spec,
-                f"{column} holds numbers such as {min(broken)}: say --target-col {column} if they were "
-                f"measured, --label-col {column} if each is a class",
+                f"{column} holds numbers such as {min(broken)}: say target_col={column!r} if they were "
+                f"measured, label_col={column!r} if each is a class",
             )
 
 

@@ -1,7 +1,7 @@
-"""Rows of Parquet files, and the bytes of images in them."""
+"""Rows of Parquet and Arrow files, and the bytes of images in them."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from indexer.errors import DataError
@@ -57,25 +57,65 @@ def parquet_rows(
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
     try:
         with pyarrow.parquet.ParquetFile(spec, thrift_container_size_limit=_MAX_THRIFT) as file:
             texts = _texts(spec, file.schema_arrow, [column for column in columns if column not in blobs])
         # Dictionaries stay as they are in the file: decoded, a row of two bits may be a text of any length.
         with pyarrow.parquet.ParquetFile(spec, metadata=file.metadata, read_dictionary=texts) as file:
             rows = _BLOB_ROWS if set(columns) & set(blobs) else _BATCH_ROWS
-            for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
-                cells = [
-                    _blob_cells(batch.column(column))
-                    if column in blobs
-                    else _cells(spec, column, batch.column(column))
-                    for column in columns
-                ]
-                for values in zip(*cells, strict=True):
-                    number += 1
-                    yield f"row {number}", dict(zip(columns, values, strict=True))
+            yield from _rows(spec, file.iter_batches(batch_size=rows, columns=list(columns)), columns, blobs)
     except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise DataError(spec, f"is not a Parquet file: {error}") from error
+
+
+def _rows(
+    spec: str, batches: Iterable[Any], columns: Sequence[str], blobs: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    for batch in batches:
+        cells = [
+            _blob_cells(batch.column(column)) if column in blobs else _cells(spec, column, batch.column(column))
+            for column in columns
+        ]
+        for values in zip(*cells, strict=True):
+            number += 1
+            yield f"row {number}", dict(zip(columns, values, strict=True))
+
+
+def open_arrow(
+    spec: str,
+) -> tuple[tuple[str, ...], tuple[str, ...], Callable[[Sequence[str]], Iterator[Any]], Callable[[int], bytes]]:
+    """Columns of an Arrow or Feather file, those of images, and what reads rows and the image in a row.
+
+    Raises:
+        DataError: If it is no such file, or holds too many rows.
+    """
+    import pyarrow
+    from pyarrow import ipc
+
+    try:
+        source = pyarrow.memory_map(spec)
+        try:
+            table = ipc.open_file(source).read_all()
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+            table = ipc.open_stream(source).read_all()
+        table.validate(full=True)
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError, OSError) as error:
+        raise DataError(spec, f"is not an Arrow or Feather file: {error}") from error
+    if len(table) > MAX_ROWS:
+        raise DataError(spec, f"holds {len(table)} rows; at most {MAX_ROWS} are read")
+    blobs = tuple(field.name for field in table.schema if _holds_bytes(field.type))
+
+    def read(wanted: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        _texts(spec, table.schema, [column for column in wanted if column not in blobs])
+        yield from _rows(spec, table.select(list(wanted)).to_batches(_BATCH_ROWS), wanted, blobs)
+
+    def read_blob(row: int) -> bytes:
+        cell = table.column(blobs[0])[row].as_py()
+        return bytes(cell["bytes"] if isinstance(cell, dict) else cell)
+
+    return tuple(table.schema.names), blobs, read, read_blob
 
 
 def _texts(spec: str, schema: Any, columns: Sequence[str]) -> list[str]:

@@ -82,7 +82,7 @@ def export_bundle(
         StorageError: If the registry is damaged or the file cannot be written.
     """
     if path.is_dir() and not as_folder:
-        raise StorageError(f"{path} is a folder; give the file to write, or --format folder")
+        raise StorageError(f"{path} is a folder; give the file to write, or format='folder'")
     signer = read_private_key(key) if key else None
     names = _chosen(store, selection)
     database = store.database

@@ -80,7 +80,7 @@ def _check_replaceable(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_dir():
-        raise StorageError(f"{path} is a file; give the folder to write, or leave --format folder out")
+        raise StorageError(f"{path} is a file; give the folder to write, or leave format='folder' out")
     names = {entry.name for entry in path.iterdir()}
     if foreign := sorted(name for name in names - HUB_ENTRIES - {CARD} if not _is_ours(name)):
         raise StorageError(

@@ -262,5 +262,5 @@ def _check_results(store: Store, contents: Contents, where: str) -> None:
         if unknown := {name for of, name in lacking if of == kind} - set(here[kind]):
             raise BundleError(
                 f"{where}: it has results of the {kind} {min(unknown)}, which is neither in it nor in the "
-                f"registry; import that {kind} first, or export without --no-experts and --no-builtin"
+                f"registry; import that {kind} first, or export without experts=False and builtin=False"
             )

@@ -5,10 +5,12 @@
     t2v recommend ./new-photos --max-params 30M
 
 Answers go to stdout, progress, messages and warnings to stderr. The exit code is 0, 1 for an error of ours in
-one sentence, 2 for wrong usage, 130 when interrupted. The commands are in the other modules of this folder;
+one sentence, 2 for wrong usage, 130 when interrupted. What nobody foresaw is a sentence and 1 too; with
+``$T2V_DEBUG`` it is a traceback. The commands are in the other modules of this folder;
 here are those that list catalogues. Nothing slow is imported before a command needs it.
 """
 
+import errno
 import os
 from typing import Any
 
@@ -19,9 +21,11 @@ from registry.cli.options import json_option, memory_budget_option
 from registry.errors import RegistryError
 from registry.faces import documents, terminal
 from registry.files import DURABILITIES
+from registry.options import in_commands, spelled
 from registry.wording import printable
 
 EXIT_INTERRUPTED = 130
+DEBUG = "T2V_DEBUG"
 SECTIONS = {
     "Ask": ("recommend", "nearest", "distance", "cluster", "map", "embed"),
     "Tell": ("task", "expert", "result"),
@@ -53,17 +57,30 @@ class CommandLine(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program, whatever characters the terminal can show."""
         terminal.spell_out_the_unprintable()
-        return super().main(*args, **kwargs)
+        with terminal.spelling(in_commands):
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
         except RegistryError as error:
-            raise click.ClickException(printable(" ".join(str(error).splitlines()))) from error
+            raise click.ClickException(_sentence(str(error))) from error
         except KeyboardInterrupt as error:
             terminal.message("Interrupted.")
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from error
+        except Exception as error:
+            clicks = isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort)
+            if clicks or getattr(error, "errno", None) == errno.EPIPE or os.environ.get(DEBUG):
+                raise
+            what = _sentence(f"{type(error).__name__}: {error}".removesuffix(": "))
+            raise click.ClickException(
+                f"unforeseen {what}; please report it with the traceback that {DEBUG}=1 t2v ... prints"
+            ) from error
+
+
+def _sentence(text: str) -> str:
+    return printable(spelled(" ".join(text.splitlines()), in_commands))
 
 
 @click.group(

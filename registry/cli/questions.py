@@ -76,7 +76,8 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
     if as_json:
         click.echo(documents.to_text(document))
     else:
-        show_answers.show_embedding(document, out)
+        show_answers.show_embedding(document)
+        terminal.message(f"Wrote {out}." if out else "The vectors were not kept; --out FILE.npz keeps them.")
 
 
 @click.command(cls=GroupedCommand)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from registry.faces.terminal import as_spelled
+
 if TYPE_CHECKING:
     from registry.answers import Neighbor, Query
     from registry.distances import Distance
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 def to_text(document: Any) -> str:
     """One JSON document of plain values and records; numbers that are not finite become null."""
-    return json.dumps(to_values(document), indent=2, allow_nan=False)
+    return json.dumps(as_spelled(to_values(document)), indent=2, allow_nan=False)
 
 
 def to_values(document: Any) -> Any:

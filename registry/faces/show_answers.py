@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.faces.show_records import classes, reached, used_of
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
     )
 
 
-def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
-    """An embedding as ``documents.of_embedding`` describes it, and where its vectors went."""
+def show_embedding(document: Mapping[str, Any]) -> None:
+    """An embedding as ``documents.of_embedding`` describes it."""
     card(
         document["data"],
         {
@@ -64,7 +63,6 @@ def show_embedding(document: Mapping[str, Any], path: Path | None) -> None:
     )
     tell_reading(document["taken"], document["passed_over"])
     warn(document["warnings"])
-    message(f"Wrote {path}." if path else "The vectors were not kept; --out FILE.npz keeps them.")
     message(f"Next: t2v task add NAME {shlex.quote(document['data'])}")
 
 

@@ -12,8 +12,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from registry.options import Spell, spelled
 from registry.wording import STAGES, counted, printable
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ SHORTEST_LINE = 20
 CARD_INDENT = 18
 
 _text_width: ContextVar[int] = ContextVar("text_width", default=0)
+# How sentences name options, while there is one: as the command line does.
+_spell: Spell | None = None
 
 
 def spell_out_the_unprintable() -> None:
@@ -78,9 +81,26 @@ def wrapped(text: str, *, most: int = TEXT_WIDTH, indent: int = 0, hang: int = 0
     width = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else TEXT_WIDTH
     width = max(min(width, most), SHORTEST_LINE)
     lines = textwrap.wrap(
-        text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * hang
+        as_spelled(text), width, break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * hang
     )
     return lines or [""]
+
+
+@contextmanager
+def spelling(spell: Spell) -> Iterator[None]:
+    """Name options within the block as a face has them."""
+    global _spell
+    before, _spell = _spell, spell
+    try:
+        yield
+    finally:
+        _spell = before
+
+
+def as_spelled(said: Any) -> Any:
+    """What sentences say, with options named as the face that prints them has them."""
+    has_any = not isinstance(said, str) or "=" in said
+    return spelled(said, _spell) if _spell and has_any else said
 
 
 def say(text: str = "") -> None:
@@ -135,7 +155,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
 
 
 def _write(lines: Iterable[str], stream: TextIO) -> None:
-    stream.writelines(printable(line) + "\n" for line in lines)
+    stream.writelines(printable(as_spelled(line)) + "\n" for line in lines)
     stream.flush()  # keeps the order of the two streams, and a closed pipe is noticed here
 
 

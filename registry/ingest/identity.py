@@ -71,8 +71,8 @@ def changed_weights_message(expert: ExpertRecord, difference: str) -> str:
     """Why other weights under the name of an expert are refused, and the ways out."""
     return (
         f"the weights of {expert.name} are not those that were registered ({difference}): register these under "
-        f"another name (`t2v expert add {expert.loader} --name NAME`), or let --anyway go on and mark results "
-        "as of other weights"
+        f"another name (`t2v expert add {expert.loader} --name NAME`), or let anyway=True go on and mark "
+        "results as of other weights"
     )
 
 

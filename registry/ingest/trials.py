@@ -155,7 +155,7 @@ class Trials:
             notes.append(self._scores_only)
         if absent:
             one = "1 expert was" if absent == 1 else f"{absent} experts were"
-            notes.append(f"{one} not tried, as the weights are not on this machine; --download fetches them")
+            notes.append(f"{one} not tried, as the weights are not on this machine; download=True fetches them")
         if untrusted:
             one = "1 expert was" if untrusted == 1 else f"{untrusted} experts were"
             notes.append(f"{one} not tried, as an import brought paths or code: `t2v trust` lists them")

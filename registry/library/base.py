@@ -190,7 +190,7 @@ class RegistryBase:
             raise InvalidQueryError(
                 f"task {absent} holds {own[0].content}, and in the space of {view.space.probe} tasks of "
                 f"{view.space.content} are compared; the two never mix: ask about it with "
-                f"--probe {own[0].probe}"
+                f"probe={own[0].probe!r}"
             )
         return view
 

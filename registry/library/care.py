@@ -116,7 +116,7 @@ class Care(RegistryBase):
             raise InvalidQueryError(f"format must be {' or '.join(EXPORT_FORMATS)}, got {format!r}")
         if license and format != "folder":
             raise InvalidQueryError(
-                "a licence is for the card of a folder; leave it out, or give --format folder"
+                "a licence is for the card of a folder; leave it out, or give format='folder'"
             )
         if license:
             check_license(license)

@@ -92,8 +92,8 @@ class Experts(RegistryBase):
             return self._import_folders(Path(from_dir), skip_bad=skip_bad)
         if str(source) == hub.SOURCE or from_dir is not None or skip_bad:
             raise InvalidQueryError(
-                "source hf needs a folder (--from-dir DIR), and no other source takes one, nor --skip-bad; got "
-                f"source {str(source)!r} and {'no folder' if from_dir is None else f'folder {from_dir}'}"
+                "source hf needs a folder (from_dir='DIR'), and no other source takes one, nor skip_bad=True; "
+                f"got source {str(source)!r} and {'no folder' if from_dir is None else f'folder {from_dir}'}"
             )
         library = expert_sources.is_library(source)
         described = expert_sources.read_source(source)

@@ -109,8 +109,8 @@ class Identity(Tasks):
         elif difference and not anyway:
             raise InvalidRecordError(
                 f"the data of {task.name}@{task.version} at {task.data} is not what was registered "
-                f"({difference}): --as-new-version registers it as the next version, and --anyway goes on and "
-                "marks results as of other data"
+                f"({difference}): as_new_version=True registers it as the next version, and anyway=True goes "
+                "on and marks results as of other data"
             )
         return Subject(task, OTHER_DATA if difference and anyway else task.version)
 

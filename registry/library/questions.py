@@ -7,7 +7,7 @@ from registry.index.neighbors import check_k
 from registry.ingest.data import data_spec
 from registry.ingest.prepare import prepare_one
 from registry.library.base import RegistryBase, heals_index
-from registry.notebooks import Records
+from registry.notebooks import Printed, Records
 from registry.options import DEFAULT_DISTANCE, Data, DataOptions, OneOptions, Progress
 from registry.records import SpaceRecord
 from registry.task_answers import Nearest
@@ -98,7 +98,9 @@ class Questions(RegistryBase):
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
             NotFoundError: If there is no such probe or estimator.
         """
-        return prepare_one(data_spec(data), progress, **options).embed(progress)
+        embedding = prepare_one(data_spec(data), progress, **options).embed(progress)
+        type(embedding).printer = Printed.__str__
+        return embedding
 
     def embed_in(
         self,

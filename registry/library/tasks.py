@@ -319,7 +319,7 @@ def _all_of(problems: Sequence[str]) -> str:
     more = len(problems) - MAX_PROBLEMS_SHOWN
     shown = "; ".join(problems[:MAX_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     rows = "1 row is no task" if len(problems) == 1 else f"{len(problems)} rows are no tasks"
-    return f"{rows}, so nothing was started: {shown}; correct them, or go on without them with --skip-bad"
+    return f"{rows}, so nothing was started: {shown}; correct them, or go on without them with skip_bad=True"
 
 
 def _check_page(search: str | None, sort: str, limit: int, offset: int) -> None:

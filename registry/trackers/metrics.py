@@ -120,8 +120,9 @@ def measure(run: Run, rule: MetricRule, rules: Rules, in_percent: set[tuple[str,
     try:
         lower = is_lower_better(rule.ours) if rule.lower is None else rule.lower
     except InvalidRecordError as err:
+        said = f"{rule.theirs}={rule.ours}:lower"
         raise InvalidRecordError(
-            f"which way {rule.ours} goes is not known: --metric {rule.theirs}={rule.ours}:lower or :higher"
+            f"which way {rule.ours} goes is not known: metric={said!r}, or :higher"
         ) from err
     value = _at(metric, rule, rule.step or rules.step, lower=lower)
     if not math.isfinite(value):
@@ -132,7 +133,7 @@ def measure(run: Run, rule: MetricRule, rules: Rules, in_percent: set[tuple[str,
         if not percent and metric.highest > 0:
             raise InvalidRecordError(
                 f"{rule.theirs} is at most 1, and in per cent in other runs; say which with "
-                f"--metric {rule.theirs}={rule.ours}:percent or :share"
+                f"metric={f'{rule.theirs}={rule.ours}:percent'!r}, or :share"
             )
     return Measured(rule, value / 100 if percent else value, percent)
 

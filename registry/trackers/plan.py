@@ -22,7 +22,7 @@ Resolve = Callable[[str], tuple[str, bool]]
 """The name that a text stands for, and whether it is there."""
 
 NO_METRIC = "without a metric that counts"
-NO_NAME = "without a {kind}; --{kind}-from says where it stands"
+NO_NAME = "without a {kind}; {kind}_from= says where it stands"
 
 _FILE = re.compile(
     r"\.(ya?ml|[ct]sv|zip|npz|jsonl?|parquet|tar|tgz|gz|pth?|ckpt|safetensors|bin)$", re.IGNORECASE
@@ -208,7 +208,7 @@ def _results_of(
     )
     for kind, name, is_there in (("task", task, task_there or by_digest), ("expert", expert, there)):
         if not (is_there or unregistered):
-            raise _LeftOutError(f"of {kind}s that are not registered; --unregistered takes them", name)
+            raise _LeftOutError(f"of {kind}s that are not registered; unregistered=True takes them", name)
     protocol = _protocol(run, rules)
     measured = [measure(run, rule, rules, in_percent) for rule in chosen]
     taken = [("task from", task_place), ("expert from", at), ("protocol", protocol)]
@@ -239,7 +239,7 @@ def _named(
     if named:
         return named[0]
     if several := run.values.get("dataset:several") if kind == "task" else None:
-        raise _LeftOutError(f"of several datasets, {several}; --task-from says which")
+        raise _LeftOutError(f"of several datasets, {several}; task_from= says which")
     if asked:
         raise _LeftOutError(f"without {' or '.join(asked)}")
     raise _LeftOutError(NO_NAME.format(kind=kind))
@@ -298,6 +298,6 @@ def _hint(cause: str, runs: Sequence[Run]) -> str:
     """What runs have in place of what they lack."""
     if cause == NO_METRIC:
         metrics = _some(list(dict.fromkeys(name for run in runs for name in run.metrics)))
-        return f"; --metric NAME=accuracy takes one of {metrics}" if metrics else "; there is none"
+        return f"; metric='NAME=accuracy' takes one of {metrics}" if metrics else "; there is none"
     places = _some(sorted({place for run in runs for place in run.values}))
     return f"; there are {places}" if cause.startswith("without ") and places else ""

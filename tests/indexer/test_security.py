@@ -253,7 +253,7 @@ def test_parquet_refused_by_its_footer(tmp_path, monkeypatch):
     ("label", "problem"),
     [
         (pa.array([{"a": 1}]), "is of type struct<a: int64>; expected text or numbers"),
-        (pa.array([b"\xff"]), "is missing; name it by --label-col, of path, label"),
+        (pa.array([b"\xff"]), "is missing; name it by label_col=, of path, label"),
         (pa.array([2**62], pa.timestamp("ns")), "is of type timestamp[ns]; expected text or numbers"),
     ],
     ids=["struct", "binary", "date"],

@@ -11,10 +11,11 @@ from web_servers import BEARER, TOKEN, URL, serving
 from web_zips import good
 
 from registry import TaskRegistry
-from registry.web.http import faults, sessions
+from registry.web.http import sessions
 from registry.web.http.security import HEADERS, host_name
 from registry.web.http.sessions import Sessions, Throttle
 from registry.web.pages.pages import local_path
+from registry.wording import INTERNAL
 
 ORIGIN = {"Origin": URL}
 WRITES = [
@@ -424,7 +425,7 @@ def test_what_goes_wrong_inside_is_not_shown(local, caplog, monkeypatch):
         assert answer.status_code == 500
         assert answer.headers["Content-Type"] == kind
         assert "secret" not in answer.text
-        assert faults.INTERNAL in answer.text
+        assert INTERNAL in answer.text
         assert answer.headers["Content-Security-Policy"]
     assert "a secret of the inside" in caplog.text
 

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.exceptions import HTTPException
 
 from registry.errors import NoRegistryError, NotFoundError, RegistryError, StorageError
+from registry.options import in_fields, spelled
 from registry.wording import printable
 
 ErrorPage = Callable[[Request, int, str], Response]
@@ -37,8 +38,6 @@ CODES = {
     503: "unavailable",
 }
 """Every status of an error, with what the JSON calls it."""
-
-INTERNAL = "something went wrong inside the server; its log says what"
 
 
 class RefusedError(Exception):
@@ -102,7 +101,7 @@ def answer(
 ) -> Response:
     """An error as the answer to a request: JSON, a page, or a redirect to the login."""
     sent = {**(headers or {}), "Cache-Control": "no-store"}
-    message = printable(" ".join(message.split()))
+    message = printable(spelled(" ".join(message.split()), in_fields))
     if is_api(request.url.path):
         return JSONResponse(error_body(status, message, details), status, sent)
     if status == 401 and request.method in {"GET", "HEAD"}:

@@ -23,7 +23,7 @@ from registry.web.http import faults
 from registry.web.http.access import Access, NotLoggedInError, actor_of
 from registry.web.http.faults import RefusedError
 from registry.web.http.settings import ServeSettings
-from registry.wording import printable
+from registry.wording import INTERNAL, printable
 
 LOG = logging.getLogger("t2v.serve")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -99,7 +99,7 @@ class Guard:
         except Exception:
             LOG.exception("%s %s failed", request.method, path_for_log(request.url.path))
             if not reply.status:
-                await faults.answer(request, 500, faults.INTERNAL)(scope, receive, reply)
+                await faults.answer(request, 500, INTERNAL)(scope, receive, reply)
         finally:
             seconds = time.perf_counter() - started
             where = path_for_log(request.url.path)

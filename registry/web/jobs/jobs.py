@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from registry.core import TaskRegistry
 from registry.errors import RegistryError, StorageError
 from registry.records import utc_now
-from registry.web.http import faults
 from registry.web.http.faults import RefusedError
 from registry.web.http.settings import ServeSettings
 from registry.web.jobs.files import JobFiles
@@ -27,6 +26,7 @@ from registry.web.jobs.requests import check_request
 from registry.web.jobs.runs import JobRun
 from registry.web.jobs.store import Job, JobStore
 from registry.web.uploads.uploads import Uploads
+from registry.wording import INTERNAL
 
 LOG = logging.getLogger("t2v.serve")
 MAX_WAITING = 100
@@ -284,7 +284,7 @@ class Jobs:
             LOG.exception("a job could not be run")
             with self._changed:
                 if job_id in self._live:
-                    self._end(job_id, state="failed", error=_error(faults.INTERNAL))
+                    self._end(job_id, state="failed", error=_error(INTERNAL))
 
     def _run(self, job: Job) -> None:
         """Run a job and store its outcome."""

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.faces import documents
-from registry.options import DEFAULT_DISTANCE, Progress
+from registry.options import DEFAULT_DISTANCE, Progress, in_fields, spelled
 from registry.web.jobs.requests import DATA_OPTIONS
 from registry.web.uploads.roots import allowed_path
+from registry.wording import INTERNAL
 
 Report = Callable[[dict[str, Any]], None]
 REPORT_SECONDS = 0.1
@@ -43,6 +45,9 @@ def main() -> None:
         report({"error": _named(str(error), command)})
     except MemoryError:
         report({"error": "there is not enough memory for this; ask for fewer samples"})
+    except Exception:
+        traceback.print_exc()  # to the log of the server
+        report({"error": INTERNAL})
 
 
 def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -103,15 +108,18 @@ def _save(embedding: Any, path: Path) -> None:
 
 
 def _named(value: Any, command: dict[str, Any]) -> Any:
-    """A document with the label of the data in place of its folder on this server."""
+    """A document with the label of the data in place of its folder on this server, and options as fields."""
     path, label = command.get("path"), command.get("label")
-    if not path or not label:
-        return value
+    value = spelled(value, in_fields)
+    return _replaced(value, path, label) if path and label else value
+
+
+def _replaced(value: Any, path: str, label: str) -> Any:
     if isinstance(value, str):
         return value.replace(path, label)
     if isinstance(value, dict):
-        return {key: _named(item, command) for key, item in value.items()}
-    return [_named(item, command) for item in value] if isinstance(value, list) else value
+        return {key: _replaced(item, path, label) for key, item in value.items()}
+    return [_replaced(item, path, label) for item in value] if isinstance(value, list) else value
 
 
 def _throttled(report: Report) -> Progress:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -34,14 +35,14 @@ PICKLED = "Object arrays cannot be loaded when allow_pickle=False"
             {"images": None},
             (
                 "array 'images' is missing; expected images and labels, got labels; if one of them is meant, "
-                "say so by --image-col"
+                "say so by image_col="
             ),
         ),
         (
             {"labels": None, "z": np.arange(3)},
             (
                 "array 'labels' is missing; expected images and labels, got images, z; if one of them is "
-                "meant, say so by --label-col"
+                "meant, say so by label_col="
             ),
         ),
         (
@@ -198,7 +199,7 @@ def test_named_arrays_settle_what_labels_are(tmp_path):
     assert open_dataset(str(path), label_col="age").class_names == ("0", "10", "20")
     with pytest.raises(DataError, match=r"labels are named as classes, and hold 0\.5"):
         open_dataset(str(write_npz(path, images=PIXELS, labels=CLASSES / 2)), label_col="labels")
-    with pytest.raises(DataError, match=r"images could be the arrays x, data; say which by --image-col x$"):
+    with pytest.raises(DataError, match=r"images could be the arrays x, data; say which by image_col='x'$"):
         open_dataset(str(write_npz(path, images=None, labels=CLASSES, x=PIXELS, data=PIXELS)))
 
 
@@ -255,7 +256,7 @@ def test_pairs_of_npy_files(tmp_path):
         open_dataset(str(tmp_path / "alone/images.npy"))
 
 
-def test_matlab_files_count_images_by_their_last_axis(tmp_path):
+def test_matlab_files_count_images_by_their_last_axis(tmp_path, monkeypatch):
     from scipy import io
 
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3, 60), dtype=np.uint8)
@@ -264,8 +265,14 @@ def test_matlab_files_count_images_by_their_last_axis(tmp_path):
     assert (found.class_names, len(found.names)) == (("1", "2", "3"), 60)
     assert np.array_equal(found.read(7), pixels[..., 7])
     assert "counted by their last axis" in " ".join(found.dataset.taken)
+    monkeypatch.setitem(sys.modules, "h5py", None)  # as where it is not installed
     (tmp_path / "b.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(600))
-    with fails(DataError, tmp_path / "b.mat", "is a MATLAB file of version 7.3; save it by save(..., '-v7')"):
+    with fails(
+        DataError,
+        tmp_path / "b.mat",
+        "is a MATLAB file of version 7.3, which needs h5py: `pip install h5py`, or save it in MATLAB by "
+        "save(..., '-v7')",
+    ):
         open_dataset(str(tmp_path / "b.mat"))
     (tmp_path / "c.mat").write_bytes(b"noise" * 100)
     with pytest.raises(DataError, match="is not a MATLAB file"):

@@ -129,7 +129,7 @@ def test_range_of_the_type(dtype, values, expected):
     ids=["above", "below", "infinite", "int16", "uint32"],
 )
 def test_undeclared_range_is_refused(pixels, problem):
-    advice = "declare the values of black and white with --value-range LOW,HIGH"
+    advice = "declare the values of black and white with value_range=(LOW, HIGH)"
     with pytest.raises(UnfitPixelsError, match=f"^{re.escape(problem + advice)}$"):
         planes(pixels[None, :, None])
     assert planes(pixels[None, :, None], value_range=(0, 10)).shape == (3, 1, len(pixels))

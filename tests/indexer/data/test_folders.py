@@ -73,7 +73,7 @@ def test_folder_with_empty_class(tmp_path):
     root = write_folder(tmp_path, {"cat": 2, "dog": 0})
     problem = (
         "class folder 'dog' holds no images (.jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm .avif); "
-        "put some into it, remove it, leave it out with --skip-bad, or name the folder that holds the class "
+        "put some into it, remove it, leave it out with skip_bad=True, or name the folder that holds the class "
         "folders"
     )
     with fails(DataError, root, problem):

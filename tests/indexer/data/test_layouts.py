@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from builders_datasets import noise_image
 from click.testing import CliRunner
+from layouts_of_tools import REFUSED_TOOLS, TOOLS
 
 from indexer.data.sampling import survey
 from indexer.data.specs import open_dataset
@@ -31,6 +32,8 @@ def build(root: Path, layout: dict[str, object]) -> Path:
             if isinstance(content, list):
                 with path.open("w", newline="") as file:
                     csv.writer(file).writerows(content)
+            elif isinstance(content, bytes):
+                path.write_bytes(content)
             elif isinstance(content, str):
                 path.write_text(content)
             elif name.endswith("/"):
@@ -341,6 +344,7 @@ LAYOUTS: dict[str, tuple[dict[str, object], dict[str, object], str, int, str]] =
         4,
         "labels of split 'train', and not 'test', from",
     ),
+    **TOOLS,
 }
 
 
@@ -400,17 +404,17 @@ def test_arrays_in_a_folder_are_found(tmp_path):
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "domain and class": (
         LAYOUTS["domain and class"][0],
-        "--class-level 1 makes 2 classes (photo, sketch) and --class-level -1 makes 3 classes (dog, horse, h",
+        "class_level=1 makes 2 classes (photo, sketch) and class_level=-1 makes 3 classes (dog, horse, h",
     ),
     "groups of classes": (
         LAYOUTS["groups of classes"][0],
-        "and --class-level -1 makes 3 classes (Fuji, Gala, Lime)",
+        "and class_level=-1 makes 3 classes (Fuji, Gala, Lime)",
     ),
     "images and subfolders": (
         images("cat/*.png", "cat/indoor/*.png", "cat/outdoor/*.png", "dog/*.png"),
-        "class folder 'cat' holds images and subfolders with images; --class-level 1 makes 2 classes",
+        "class folder 'cat' holds images and subfolders with images; class_level=1 makes 2 classes",
     ),
-    "an empty class folder": (images("cat/*.png", "dog/*.png", "bird/"), "leave it out with --skip-bad"),
+    "an empty class folder": (images("cat/*.png", "dog/*.png", "bird/"), "leave it out with skip_bad=True"),
     "splits without labels": (
         images("train/*.png", "test/*.png"),
         "holds no class folders in 'test' and 'train'; expected images",
@@ -425,14 +429,18 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
             "a.csv": rows("filename,label", "{n}.jpg,{label}", "x", "y"),
             "b.csv": rows("filename,label", "{n}.jpg,{label}", "y", "x"),
         },
-        "a.csv and b.csv both say what the images show; take out the one that is not meant",
+        "a.csv and b.csv both say what the images show; give the one that is meant as the data",
     ),
-    "a class of one image": (images("cat/*.png", "dog/*.png", "bird/1.png"), "or is left out with --skip-bad"),
+    "a class of one image": (
+        images("cat/*.png", "dog/*.png", "bird/1.png"),
+        "or is left out with skip_bad=True",
+    ),
     "parts of images": (
         images("images_part_1/*.png", "images_part_2/*.png"),
         "holds no class folders; expected images in",
     ),
     "a level that is not there": (images("cat/*.png", "dog/*.png"), "has 1 levels of class folders"),
+    **REFUSED_TOOLS,
 }
 
 

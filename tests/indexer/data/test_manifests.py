@@ -12,8 +12,8 @@ from indexer.data.specs import open_dataset
 from indexer.errors import DataError
 
 ELSEWHERE = (
-    "beside the manifest; --image-root and --image-suffix say where images are and how their names end, "
-    "--skip-bad leaves such rows out"
+    "beside the manifest; image_root= and image_suffix= say where images are and how their names end, "
+    "skip_bad=True leaves such rows out"
 )
 
 
@@ -60,13 +60,13 @@ def test_parquet_manifest_with_number_labels(tmp_path):
         ("", "is empty; expected a header such as path,label and a row for each sample"),
         (
             "path,width,height\n",
-            "the labels could be in the columns width, height; say which by --label-col width",
+            "the labels could be in the columns width, height; say which by label_col='width'",
         ),
         (
             "path,label,target\n",
             (
-                "has both a column 'label' and a column 'target'; say which is the task by --label-col label "
-                "or --target-col target"
+                "has both a column 'label' and a column 'target'; say which is the task by label_col='label' "
+                "or target_col='target'"
             ),
         ),
         ("path,label\n", "lists no samples; expected a row with path and label for each"),
@@ -206,7 +206,7 @@ def test_null_character_in_a_manifest_path(tmp_path):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("list.csv", "is not a text file in UTF-8: line 2 has the byte 0xff; name its encoding by --encoding"),
+        ("list.csv", "is not a text file in UTF-8: line 2 has the byte 0xff; name its encoding by encoding="),
         ("list.parquet", "is not a Parquet file: "),
     ],
 )

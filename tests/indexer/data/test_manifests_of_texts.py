@@ -100,22 +100,22 @@ def test_equal_texts_are_samples_of_their_own(tmp_path: Path):
         (
             [("a", "b", "c")],
             ("text", "class", "category"),
-            "the labels could be in the columns class, category; say which by --label-col class",
+            "the labels could be in the columns class, category; say which by label_col='class'",
         ),
         (
             [("a", "b", "x")],
             ("path", "text", "label"),
             (
-                "has both a column 'path' and a column 'text'; say what the samples are by --image-col path or "
-                "--text-col text"
+                "has both a column 'path' and a column 'text'; say what the samples are by image_col='path' or "
+                "text_col='text'"
             ),
         ),
         (
             [("a", "b", "1")],
             ("text", "label", "target"),
             (
-                "has both a column 'label' and a column 'target'; say which is the task by --label-col label "
-                "or --target-col target"
+                "has both a column 'label' and a column 'target'; say which is the task by label_col='label' "
+                "or target_col='target'"
             ),
         ),
         ([("a", "x", "")], ("text", "label", "split"), "line 2: split is empty"),

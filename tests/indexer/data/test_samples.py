@@ -240,10 +240,16 @@ def test_load_keeps_warnings_of_pillow_to_itself(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "problem"),
     [
-        ({"cat": 4}, "has only the class 'cat'; a task needs at least two classes"),
+        (
+            {"cat": 4},
+            (
+                "has only the class 'cat'; a task needs at least two classes"
+                ", which folders around samples name, or a table beside them"
+            ),
+        ),
         (
             {"cat": 4, "dog": 1},
-            "class 'dog' has one sample; every class needs at least two, or is left out with --skip-bad",
+            "class 'dog' has one sample; every class needs at least two, or is left out with skip_bad=True",
         ),
     ],
     ids=["one class", "one sample"],

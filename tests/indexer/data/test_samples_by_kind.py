@@ -160,7 +160,7 @@ def test_load_refuses_an_undeclared_range(tmp_path):
     path = write_npz(tmp_path / "a.npz", images=pixels)
     problem = (
         "sample 7 has a pixel of 3.5, and floats without a range are 0 to 1; "
-        "declare the values of black and white with --value-range LOW,HIGH"
+        "declare the values of black and white with value_range=(LOW, HIGH)"
     )
     with fails(DataError, path, problem):
         sample_of(path)

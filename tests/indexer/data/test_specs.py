@@ -37,7 +37,7 @@ def test_empty_spec():
 
 
 def test_file_of_unknown_kind(tmp_path):
-    path = tmp_path / "data.json"
+    path = tmp_path / "data.dat"
     path.write_text("{}")
     with fails(DataSpecError, path, f"is no supported kind of data; {SUPPORTED}"):
         open_dataset(str(path))

@@ -66,16 +66,16 @@ def test_other_columns_are_said_to_be_left(place: Path):
 
 
 DOUBTS = {
-    "image,file,label": ("the samples could be in the columns image, file; say which by --image-col image"),
-    "file,class,category": "the labels could be in the columns class, category; say which by --label-col class",
-    "file,age,sex": "the labels could be in the columns age, sex; say which by --label-col age",
+    "image,file,label": ("the samples could be in the columns image, file; say which by image_col='image'"),
+    "file,class,category": "the labels could be in the columns class, category; say which by label_col='class'",
+    "file,age,sex": "the labels could be in the columns age, sex; say which by label_col='age'",
     "a,b,label": (
-        "column 'path' is missing, or 'text' of texts; name it by --image-col or --text-col, of a, b, label"
+        "column 'path' is missing, or 'text' of texts; name it by image_col= or text_col=, of a, b, label"
     ),
     "path,label,label": "has 2 columns 'label'; keep the one that is meant",
     "file,review,label": (
-        "has both a column 'file' and a column 'review'; say what the samples are by --image-col file or "
-        "--text-col review"
+        "has both a column 'file' and a column 'review'; say what the samples are by image_col='file' or "
+        "text_col='review'"
     ),
     "x/000.png,cat,1": (
         "its first row holds 'x/000.png' and no names of columns; put a header above it, such as path,label"
@@ -103,7 +103,7 @@ def test_named_columns_settle_a_doubt(place: Path):
     with fails(
         DataError,
         spec,
-        "--label-col kind: there is no such column; its columns are file, image, class, category, fold",
+        "label_col='kind': there is no such column; its columns are file, image, class, category, fold",
     ):
         open_dataset(spec, image_col="file", label_col="kind")
 
@@ -118,27 +118,27 @@ def test_one_hot_and_multi_hot_columns(place: Path):
     assert several.labels.tolist() == [[1, 1], [0, 1], [0, 0]] * 2
     beside = write(place, "c.csv", rows("id,age,sex,cat,dog", "31,1,1,0", "42,0,0,1"))
     with fails(
-        DataError, beside, "the labels could be in the columns age, sex, cat, dog; say which by --label-col age"
+        DataError, beside, "the labels could be in the columns age, sex, cat, dog; say which by label_col='age'"
     ):
         open_dataset(beside)
     assert open_dataset(beside, label_col="cat, dog").class_names == ("cat", "dog")
     bad = write(place, "d.csv", rows("id,cat,dog", "1,0", "0,1", "0,7"))
     with fails(DataError, bad, "line 4: dog holds '7', and must be 0 or 1 as one of several columns of labels; "
-               "name those that are meant by --label-col A,B,C"):  # fmt: skip
+               "name those that are meant by label_col='A,B,C'"):  # fmt: skip
         open_dataset(bad, label_col="cat,dog")
 
 
 def test_numbers_are_classes_targets_or_a_doubt(place: Path):
     measured = write(place, "a.csv", rows("path,label", "0.5", "1.25"))
-    with fails(DataError, measured, "label holds numbers such as 0.5: say --target-col label if they were "
-               "measured, --label-col label if each is a class"):  # fmt: skip
+    with fails(DataError, measured, "label holds numbers such as 0.5: say target_col='label' if they were "
+               "measured, label_col='label' if each is a class"):  # fmt: skip
         open_dataset(measured)
     assert open_dataset(measured, target_col="label").kind == "regression"
     assert open_dataset(measured, label_col="label").class_names == ("0.5", "1.25")
     whole = open_dataset(write(place, "b.csv", rows("id,target", "0", "1")))
     assert whole.kind == "regression"
     assert whole.taken[-1] == (
-        "target, whole numbers of 2 values, as measured numbers; if they are classes, say --label-col target"
+        "target, whole numbers of 2 values, as measured numbers; if they are classes, say label_col='target'"
     )
     words = open_dataset(write(place, "c.csv", rows("id,target", "cat", "dog")))
     assert (words.kind, words.class_names) == ("single_label", ("cat", "dog"))
@@ -207,12 +207,12 @@ def test_paths_of_another_machine_and_ids_find_their_files(tmp_path: Path):
     with fails(
         DataError,
         ids,
-        "line 2: '000' could be train/cat/000.png or train/dog/000.png; say which folder by --image-root",
+        "line 2: '000' could be train/cat/000.png or train/dog/000.png; say which folder by image_root=",
     ):
         open_dataset(ids)
     assert listed(ids, image_root="train/cat").names == ["000.png", "001.png"]
     assert listed(ids, image_root="train/cat", image_suffix="png").names == ["000.png", "001.png"]
-    with fails(DataError, ids, "--image-root gone: there is no such folder; it is relative to that file"):
+    with fails(DataError, ids, "image_root='gone': there is no such folder; it is relative to that file"):
         open_dataset(ids, image_root="gone")
 
 
@@ -236,7 +236,7 @@ def test_a_missing_file_is_not_taken_from_another_folder(tmp_path: Path):
     assert dataset.passed_over == {"row missing (on line 4)": 1}
 
 
-LATIN = "text as Windows-1252 (Latin-1), since it is no UTF-8 (line 2 has the byte 0xe9); else say --encoding"
+LATIN = "text as Windows-1252 (Latin-1), since it is no UTF-8 (line 2 has the byte 0xe9); else say encoding="
 FORMS = {
     "tabs.tsv": ("\t", "utf-8", ()),
     "semicolons.csv": (";", "utf-8", ("';' as what stands between cells",)),
@@ -256,15 +256,13 @@ def test_delimiters_and_encodings(place: Path, name: str):
 
 def test_delimiter_and_encoding_are_asked_for_where_they_are_unclear(place: Path):
     spec = write(place, "a.csv", "path,x;label\n" + "x/000.png,1;cat\nx/001.png,2;cat\n")
-    with fails(
-        DataError, spec, "line 1 can be split at ',' and ';'; name the one that is meant by --delimiter"
-    ):
+    with fails(DataError, spec, "line 1 can be split at ',' and ';'; name the one that is meant by delimiter="):
         open_dataset(spec)
     for asked, problem in (
-        ({"delimiter": "ab"}, "--delimiter takes one character or tab, got 'ab'"),
+        ({"delimiter": "ab"}, "delimiter= takes one character or tab, got 'ab'"),
         (
             {"encoding": "klingon"},
-            "no encoding is named 'klingon'; --encoding takes utf-8, utf-16, latin-1 and the like",
+            "no encoding is named 'klingon'; encoding= takes 'utf-8', 'utf-16', 'latin-1' and the like",
         ),
     ):
         with fails(DataError, spec, problem):

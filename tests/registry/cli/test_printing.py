@@ -24,3 +24,13 @@ def test_answers_print_as_on_the_command_line(tmp_path, command):
     if name == "nearest":
         query, neighbors = answer
         assert (query.task, len(neighbors)) == ("mnist", 3)
+
+
+def test_an_embedding_prints_as_on_the_command_line(tmp_path):
+    embedding = TaskRegistry(tmp_path / "registry").embed("sklearn:digits", max_samples=40)
+    done = CliRunner().invoke(main, ["embed", "sklearn:digits", "--max-samples", "40"])
+    shown, printed = done.output.splitlines()[:-1], str(embedding).splitlines()
+    assert [line for line in shown if "seconds" not in line] == [
+        line for line in printed if "seconds" not in line
+    ]
+    assert "<pre>sklearn:digits" in embedding._repr_html_()

@@ -84,7 +84,7 @@ def test_embed_keeps_vectors_in_the_file_and_nothing_in_the_registry(embedded, i
 def test_embed_says_that_the_vectors_are_gone(embedded, images):
     done = shown(embedded, "embed", images, "--max-samples", 8)
     assert "  samples used:   8\n" in done.stdout
-    kept, following = done.stderr.splitlines()[-2:]
+    following, kept = done.stderr.splitlines()[-2:]
     assert kept == "The vectors were not kept; --out FILE.npz keeps them."
     assert following == f"Next: t2v task add NAME {images}"
 

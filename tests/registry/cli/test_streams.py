@@ -20,6 +20,7 @@ from registry.cli.main import main
 from registry.cli.options import CommaList, Range, Size
 from registry.errors import InvalidQueryError
 from registry.faces import documents, terminal
+from registry.options import in_commands, in_fields, spelled
 from registry.storage.store import Store
 
 ROOT = Path(__file__).parents[3]
@@ -49,13 +50,34 @@ def test_an_interrupt_exits_with_130_and_no_traceback(monkeypatch, folder):
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
-def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch, folder):
+def test_what_nobody_foresaw_is_a_sentence_and_a_traceback_if_asked_for(monkeypatch, folder):
     def fail(self, name, **options):
-        raise ZeroDivisionError("a fault")
+        raise ZeroDivisionError("a\nfault")
 
     monkeypatch.setattr(TaskRegistry, "remove_task", fail)
-    with pytest.raises(ZeroDivisionError, match="a fault"):
+    done = t2v(folder, "task", "remove", "birds")
+    how = "please report it with the traceback that T2V_DEBUG=1 t2v ... prints"
+    assert (done.exit_code, done.stderr) == (1, f"Error: unforeseen ZeroDivisionError: a fault; {how}\n")
+    monkeypatch.setenv("T2V_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError, match="a"):
         t2v(folder, "task", "remove", "birds")
+
+
+@pytest.mark.parametrize(
+    ("said", "command", "fields"),
+    [
+        ("say which by label_col='Tumor class'", "--label-col 'Tumor class'", '"label_col": "Tumor class"'),
+        ("name it by label_col=, of a", "--label-col, of a", "by label_col, of a"),
+        ("skip_bad=True leaves it out", "--skip-bad leaves", '"skip_bad": true leaves'),
+        ("class_level=-1 makes 3", "--class-level -1 makes", '"class_level": -1 makes'),
+        ("with value_range=(LOW, HIGH)", "--value-range LOW,HIGH", "value_range (LOW, HIGH)"),
+        ("lower_is_better=False", "--higher-is-better", '"lower_is_better": false'),
+        ("my_split=3, lr=0.1 and split by hand", "my_split=3, lr=0.1 and split by hand", "my_split=3, lr=0.1"),
+    ],
+)
+def test_sentences_name_options_as_each_face_has_them(said, command, fields):
+    assert command in spelled(said, in_commands)
+    assert fields in spelled({"error": [said]}, in_fields)["error"][0]
 
 
 def test_embed_refuses_a_file_in_a_missing_folder_before_the_work(monkeypatch, empty, tmp_path):

@@ -542,7 +542,7 @@ def test_nothing_is_fetched_without_download(template, registry):
     answer = registry.recommend("images", num_trials=1, experts=["resnet18*"])
     assert answer.trials == ()
     assert answer.warnings[-1] == (
-        "1 expert was not tried, as the weights are not on this machine; --download fetches them"
+        "1 expert was not tried, as the weights are not on this machine; download=True fetches them"
     )
 
 

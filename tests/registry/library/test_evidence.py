@@ -168,7 +168,7 @@ def test_a_way_that_nobody_used_names_those_that_were(options, message):
             {"accuracy": 0.5, "metric": "quality"},
             (
                 "metric 'quality' is not known: say whether lower or higher values are better "
-                "(--lower-is-better or --higher-is-better), or use a known metric such as accuracy or "
+                "(lower_is_better=True or lower_is_better=False), or use a known metric such as accuracy or "
                 "error_rate"
             ),
         ),

@@ -141,7 +141,7 @@ def test_changed_data_is_refused_wherever_results_come_from(place):
     registry = TaskRegistry(place / "registry")
     (place / "results.csv").write_text("task,expert,accuracy\nimages,mine,0.25\n")
     change_images(place)
-    how = "12 samples of no, yes", "now: 15 samples of x, y, z", "--as-new-version", "--anyway"
+    how = "12 samples of no, yes", "now: 15 samples of x, y, z", "as_new_version=True", "anyway=True"
     for attempt in (
         lambda: registry.measure("images", "mine"),
         lambda: registry.measure("images@1", "mine", record=False),
@@ -206,7 +206,9 @@ def test_overwritten_weights_are_refused_wherever_results_come_from(place):
         lambda: registry.add_result("images", "mine", accuracy=0.5),
         lambda: registry.import_results(place / "results.csv"),
     ):
-        with refuses("are not those that were registered", f"hash {before}; now: ", "--name NAME", "--anyway"):
+        with refuses(
+            "are not those that were registered", f"hash {before}; now: ", "--name NAME", "anyway=True"
+        ):
             attempt()
     tried = registry.recommend("images", num_trials=1, toys=True, experts=["mine"])
     assert tried.trials == ()

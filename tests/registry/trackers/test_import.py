@@ -41,7 +41,7 @@ WRITTEN = {
 CAUSES = {
     "without a metric that counts; there is none": "folds",
     "failed": "failed",
-    "without a task; --task-from says where it stands; there are ": "no dataset",
+    "without a task; task_from= says where it stands; there are ": "no dataset",
     "val/acc is not finite (nan)": "diverged",
     "deleted": "deleted, of a deleted experiment",
     "not finished": "goes on",
@@ -209,11 +209,11 @@ def test_rules_choose_metrics_steps_and_scales(lightning, registry):
     assert values("val_acc=accuracy", step="best") == [(0.7, "accuracy", False)]
     assert values("val_loss=loss:best", "wer=wer:lower") == [(0.5, "loss", True), (0.25, "wer", True)]
     assert values("nonesuch=accuracy", "val_acc=accuracy:best") == [(0.7, "accuracy", False)]
-    with pytest.raises(InvalidRecordError, match=r"which way wer goes is not known: --metric wer=wer:lower"):
+    with pytest.raises(InvalidRecordError, match=r"which way wer goes is not known: metric='wer=wer:lower'"):
         values("wer=wer")
     with pytest.raises(InvalidRecordError, match=r"accuracy must be from 0 to 1.*: runs/run \(60"):
         values("val_acc=accuracy:share")
-    with pytest.raises(InvalidRecordError, match="--metric NAME=accuracy takes one of val_acc, val_loss, wer"):
+    with pytest.raises(InvalidRecordError, match="metric='NAME=accuracy' takes one of val_acc, val_loss, wer"):
         values("val_ac=accuracy")
 
 
@@ -291,7 +291,7 @@ def test_links_of_the_hub_are_followed_and_pipes_are_not_read(files, registry, t
 
 def test_what_is_not_registered_is_taken_only_when_asked(lightning, registry):
     place = lightning("a", "epoch,step,val_acc\n0,1,0.5\n", "dataset: my pets\nmodel: /m/net.pt\n")
-    message = "1 run is left out (of tasks that are not registered; --unregistered takes them): my-pets"
+    message = "1 run is left out (of tasks that are not registered; unregistered=True takes them): my-pets"
     with pytest.raises(InvalidRecordError, match=re.escape(f"{place}: {message}")):
         registry.import_results(place, dry_run=True)
     imported = registry.import_results(place, dry_run=True, unregistered=True)
