@@ -49,6 +49,7 @@ from indexer.layouts.names import (
     speaks_of_masks,
     split_in,
 )
+from indexer.networks.tokens import UnreadableTextError, decode_text
 from indexer.records import Content, Reading
 
 

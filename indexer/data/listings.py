@@ -148,19 +148,7 @@ def system_errors(spec: str) -> Iterator[None]:
         raise DataError(spec, f"cannot be read: {inside}{error.strerror or error}") from error
 
 
-TABLE_SUFFIXES = (
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".parquet",
-    ".arrow",
-    ".feather",
-    ".xlsx",
-    ".xml",
-)
+TABLE_SUFFIXES = tuple(".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xml".split())
 MAX_TABLES = 200_000
 """Files of a folder that may be annotations."""
 
@@ -294,9 +282,9 @@ def _count_other(node: Node, name: str) -> None:
     node.others[reason_of(suffix)] += 1
     node.texts += suffix == TEXT_SUFFIX
     node.bare += not suffix
-    if (
-        PurePosixPath(name.lower().removesuffix(".gz")).suffix if suffix == ".gz" else suffix
-    ) in TABLE_SUFFIXES and len(node.tables) < MAX_TABLES:
+    if suffix == ".gz":
+        suffix = PurePosixPath(name[:-3].lower()).suffix
+    if suffix in TABLE_SUFFIXES and len(node.tables) < MAX_TABLES:
         node.tables.append(name)
 
 
