@@ -148,7 +148,19 @@ def system_errors(spec: str) -> Iterator[None]:
         raise DataError(spec, f"cannot be read: {inside}{error.strerror or error}") from error
 
 
-TABLE_SUFFIXES = tuple(".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xml".split())
+TABLE_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".xlsx",
+    ".xml",
+)
 MAX_TABLES = 200_000
 """Files of a folder that may be annotations."""
 

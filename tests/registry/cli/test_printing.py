@@ -28,7 +28,8 @@ def test_answers_print_as_on_the_command_line(tmp_path, command):
 
 def test_an_embedding_prints_as_on_the_command_line(tmp_path):
     embedding = TaskRegistry(tmp_path / "registry").embed("sklearn:digits", max_samples=40)
-    done = CliRunner().invoke(main, ["embed", "sklearn:digits", "--max-samples", "40"])
+    with terminal.for_people():
+        done = CliRunner().invoke(main, ["embed", "sklearn:digits", "--max-samples", "40"])
     shown, printed = done.output.splitlines()[:-1], str(embedding).splitlines()
     assert [line for line in shown if "seconds" not in line] == [
         line for line in printed if "seconds" not in line
