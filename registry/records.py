@@ -135,6 +135,7 @@ class SpaceRecord:
         Raises:
             InvalidRecordError: If one is not allowed, or the description is no description.
         """
+        checked_name("space", self.space_id)  # which names a table
         check_fields(self, f"space {self.space_id}")
         if not (self.trivial > 0).all():
             raise InvalidRecordError(f"space {self.space_id}: trivial must be positive everywhere")

@@ -224,7 +224,7 @@ def _offsets(path: Path, file: IO[bytes], entries: list[zipfile.ZipInfo], end: i
         signature, *_, name_size, extra_size = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         name = file.read(name_size)
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if entry.is_dir() or kind not in {0, stat.S_IFREG}:
+        if entry.orig_filename.endswith("/") or kind not in {0, stat.S_IFREG}:
             raise BundleError(f"{path}: {entry.orig_filename!r} is no plain file; nothing was imported")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
             raise BundleError(

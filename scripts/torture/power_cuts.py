@@ -192,6 +192,8 @@ class Run:
         try:
             kinds = {problem.kind for problem in Store(copy).verify(repair=True)} - {"dangling"}
             counts.update(f"{kind} by verify" for kind in kinds)
+            if "incomplete" in kinds and operation.kind != "purge":
+                faults.append(("lost", "an embedding of a task that is there"))
             if left := [problem for problem in Store(copy).verify() if problem.kind != "dangling"]:
                 faults.append(("dirty after repair", str(left)))
             faults += differences(read_state(Store(copy)), operation)

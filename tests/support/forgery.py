@@ -23,7 +23,7 @@ class Forgery:
         described: Whether ``write`` brings the manifest's checksums and sizes up to date.
     """
 
-    members: dict[str, bytes]
+    members: dict[str, bytes] = field(repr=False)
     manifest: dict[str, Any]
     entries: list[tuple[zipfile.ZipInfo, bytes]] = field(default_factory=list)
     described: bool = True

@@ -352,7 +352,7 @@ BAD_VALUES = {
     "accuracy": ("results", "accuracy", [np.nan, 0.5], "must be from 0 to 1"),
     "result of nobody": ("results", "expert", ["nobody", "vit.tiny"], "nobody, which is neither in it nor"),
     "result on nothing": ("results", "task", ["nothing", "birds"], "nothing, which is neither in it nor"),
-    "space name": ("spaces", "space_id", ["../x"], "is not what its description says"),
+    "space name": ("spaces", "space_id", ["../x"], "'../x' cannot name a space"),
     "space of another description": ("spaces", "space_id", [SPACE1], "is not what its description says"),
     "trivial task": ("spaces", "trivial", [[0.0] * 4], "trivial must be positive everywhere"),
     "no trivial task": ("spaces", "trivial", [[]], "trivial must be 1 to"),
