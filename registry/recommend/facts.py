@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -46,6 +46,8 @@ IMAGES_RANGE = (-4.0, 2.5)
 SIZE_BUMPS = (5.0, 6.0, 7.0, 7.5, 8.0, 8.5, 9.0)
 """Decimal logs of parameter counts about which standing may deviate from a straight line."""
 BUMP_WIDTH = 0.5
+SIZE_PSEUDO_EXPERTS = 2.0
+"""How many of usual size count beside those of a family, where the size of another is to be guessed."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,10 @@ MIN_WORDS = {"family": 2, "architecture": 4, "source": 2}
 def make_features(experts: Sequence[ExpertFacts]) -> Features:
     """Numbers, bumps over size, and an indicator of every family, architecture, training and source.
 
-    What is not known of an expert is taken as usual: a flat 0, or as large networks of its size are.
+    What is not known of an expert is taken as usual: a flat 0, the size of its family, or as large networks of
+    its size are.
     """
+    experts = _sized(experts)
     blocks = [np.array([_numbers(expert) for expert in experts]).reshape(len(experts), len(_NUMBERS))]
     mean = [value for _, value, _ in _NUMBERS]
     sd = [value for _, _, value in _NUMBERS]
@@ -235,6 +239,26 @@ def make_features(experts: Sequence[ExpertFacts]) -> Features:
         sd += [scale] * len(kept)
         group += [len(_NUMBERS) + 1 + number] * len(kept)
     return Features(np.hstack(blocks), np.array(mean), np.array(sd), np.array(group), np.array(own))
+
+
+def _sized(experts: Sequence[ExpertFacts]) -> list[ExpertFacts]:
+    """The same, those of unknown size as large as others of their family, and where these are few as any."""
+    logs = {expert.name: math.log(expert.num_params) for expert in experts if expert.num_params}
+    if not logs:
+        return list(experts)
+    usual = sum(logs.values()) / len(logs)
+    families: dict[str, list[float]] = {}
+    for expert in experts:
+        if expert.name in logs and expert.family:
+            families.setdefault(expert.family, []).append(logs[expert.name])
+    sizes = {
+        family: math.exp((sum(some) + SIZE_PSEUDO_EXPERTS * usual) / (len(some) + SIZE_PSEUDO_EXPERTS))
+        for family, some in families.items()
+    }
+    return [
+        expert if expert.num_params else replace(expert, num_params=sizes.get(expert.family, math.exp(usual)))
+        for expert in experts
+    ]
 
 
 def _numbers(expert: ExpertFacts) -> list[float]:

@@ -16,6 +16,11 @@ JITTER = 1e-6
 QUANTILE = 1.645
 """Half of a 90% interval in sd, before any calibration."""
 MEASUREMENT_SD = 0.012
+SPREAD_FACTORS = np.exp(np.linspace(-1.2, 1.2, 13))
+SPREAD_FACTOR_SD = 0.5
+"""How far apart, in logs, spreads of experts are from task to task, before a task has results."""
+LEVEL_VARIANCE = 25.0
+"""Of a level that may be any: how far apart measured experts are says how a task spreads them, not how high."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,10 @@ def condition(
         return prediction
     noise = np.broadcast_to(np.asarray(noise_sd, dtype=np.float64), observed.shape)[places]
     value = to_logit(observed[places])
-    after = condition_logit(prediction, places, value, logit_noise(value, noise), offset_sd)
+    sd = logit_noise(value, noise)
+    if exact:
+        prediction = _respread(prediction, places, value, sd)
+    after = condition_logit(prediction, places, value, sd, offset_sd)
     if not exact:
         return after
     logit = after.logit.copy()
@@ -128,6 +136,26 @@ def condition(
     quantile = after.quantile.copy()
     quantile[places] = QUANTILE
     return replace(after, logit=logit, measured=measured, quantile=quantile)
+
+
+def _respread(prediction: Prediction, known: np.ndarray, value: np.ndarray, noise: np.ndarray) -> Prediction:
+    """The same with experts as far apart as those measured ``[K]`` say, for tasks differ in that.
+
+    A factor of the spread, about the mean of the measured ones, is averaged over a grid. Its square is larger
+    than that of its mean, for the spread of a task is not known; where nothing is measured, what is not known
+    of the level outweighs that.
+    """
+    own, logs = prediction.logit[known], np.log(SPREAD_FACTORS)
+    weight = -0.5 * (logs / SPREAD_FACTOR_SD) ** 2
+    for number, factor in enumerate(SPREAD_FACTORS):
+        among = factor**2 * prediction.covariance[np.ix_(known, known)] + np.diag(noise**2) + LEVEL_VARIANCE
+        root = np.linalg.cholesky(among)
+        white = np.linalg.solve(root, value - own.mean() - factor * (own - own.mean()))
+        weight[number] -= 0.5 * white @ white + np.log(np.diag(root)).sum()
+    weight = np.exp(weight - weight.max())
+    weight /= weight.sum()
+    moved = own.mean() + np.exp(weight @ logs) * (prediction.logit - own.mean())
+    return replace(prediction, logit=moved, covariance=(weight @ SPREAD_FACTORS**2) * prediction.covariance)
 
 
 def condition_logit(

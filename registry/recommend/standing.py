@@ -50,8 +50,8 @@ class Components:
         noise: What does not repeat.
     """
 
-    standing: float = 0.28
-    benchmark: float = 0.12
+    standing: float = 0.14
+    benchmark: float = 0.26
     protocol: float = 0.12
     task: float = 0.475
     noise: float = 0.005
@@ -74,6 +74,8 @@ class Rows:
         protocols: ``[R]`` number of the way.
         num_protocols: How many ways there are.
         benchmarks: ``[R]`` name of the benchmark that a task is of, empty for tasks of a registry.
+        groups: ``[R]`` number of the protocol and the benchmark: published numbers of a protocol are of
+            networks and data of one kind, and say less of one's own.
         covariates: ``[R, 3]`` NaN where not known.
         distances: ``[R, R]`` by descriptor.
         nearness: ``[R, M]`` how near a task is to the source of an expert, 0 to 1, 0 where not known.
@@ -84,6 +86,7 @@ class Rows:
     protocols: np.ndarray
     num_protocols: int
     benchmarks: np.ndarray
+    groups: np.ndarray
     covariates: np.ndarray
     distances: Distances
     nearness: np.ndarray
@@ -165,7 +168,7 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
         for sweep in range(SWEEPS):
             values = _values(rows, logits, level, spread, gain, explained)
             weights = solver.solve(values, uncertainty)
-            explained = weights.rows(rows.protocols)
+            explained = weights.rows(rows.groups)
             expected = _expected(rows, solver, explained, values, components)
             level, levels = _levels(
                 rows,
@@ -181,7 +184,7 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
 
     def make_solver() -> WeightSolver:
         covariance = _kernel(rows, components, noise).matrix(Cell())
-        return WeightSolver.of(features, list_patterns(measured), covariance, rows.protocols)
+        return WeightSolver.of(features, list_patterns(measured), covariance, rows.groups)
 
     weights, _ = solve(make_solver())
     left = _values(rows, logits, level, spread, gain, explained) - explained
@@ -195,11 +198,17 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
 
 
 def usual_spread(standing: Standing, protocol: int) -> float:
-    """Sd of experts on a new task of a protocol, in log odds; of all rows if the protocol has none."""
-    logs = np.log(standing.spread[standing.rows.protocols == protocol])
-    if not logs.size:
-        logs = np.log(standing.spread)
-    return float(np.exp((logs.sum() + 2 * np.log(DEFAULT_SPREAD)) / (logs.size + 2)))
+    """Sd of experts on a new task of a protocol, in log odds; of all rows if the protocol has none.
+
+    Rows of a published benchmark count as one: they compare the same few networks on data of one kind.
+    """
+    rows = standing.rows
+    here = rows.protocols == protocol if (rows.protocols == protocol).any() else np.ones(len(rows.tasks), bool)
+    logs, benchmarks = np.log(standing.spread[here]), rows.benchmarks[here]
+    own = logs[benchmarks == ""]
+    others = [float(logs[benchmarks == name].mean()) for name in np.unique(benchmarks).tolist() if name]
+    total = float(own.sum()) + sum(others) + 2 * np.log(DEFAULT_SPREAD)
+    return float(np.exp(total / (len(own) + len(others) + 2)))
 
 
 def _common(rows: Rows, some: np.ndarray, components: Components) -> np.ndarray:

@@ -71,7 +71,7 @@ def make_verdict(
     gap = prediction.logit - prediction.logit[first]
     sd = prediction.difference_sd(first)
     tied = [place for place in order[1:] if _chance(gap[place], sd[place]) >= TIE_CHANCE]
-    equals = [first, *tied]
+    close = [first, *(place for place in tied if prediction.mean[first] - prediction.mean[place] <= CLOSE)]
     low, high = prediction.interval
     confidence = _confidence(prediction, first)
     return Verdict(
@@ -80,7 +80,7 @@ def make_verdict(
         expected=float(prediction.mean[first]),
         interval=(float(low[first]), float(high[first])),
         ties=tuple(experts[place].name for place in tied[:MOST_TIES]),
-        cheapest=experts[min(equals, key=lambda place: _cost(experts[place]))].name,
+        cheapest=experts[min(close, key=lambda place: _cost(experts[place]))].name,
         confidence=confidence,
         why=_reason(experts, prediction, order, counts, len(tied)),
         next=tuple(experts[place].name for place in _next(prediction, first, tied)),

@@ -2,7 +2,9 @@
 
 The standing of expert e in a row of protocol p is ``x_e (w + w_p)`` and what is its own: a Gaussian process
 over its rows. So the weights have a Gaussian posterior in closed form. A protocol has its own deviations
-``w_p``, so that a thousand networks compared on ImageNet do not settle what linear probes want.
+``w_p``, so that a thousand networks compared on ImageNet do not settle what linear probes want. Here a protocol
+is one of the registry or of one published benchmark (``Rows.groups``): its numbers there are of few networks
+and of data of one kind.
 
 Axes: R rows, M experts, F features, P protocols, F' features of which protocols differ, D weights.
 """

@@ -5,7 +5,7 @@
 Worlds, each with what is left out of what is known:
 
 - real experts: 15 pretrained networks on 31 tasks, one task (or what shows the same) left out; then 3 to 20
-  tasks only that have results;
+  tasks only that have results; then some of the networks measured on the very task, the others judged;
 - first day: the same networks never measured, beside the starter content, and with published results too;
 - experts left out: a fifth of TransferGraph's, and of text encoders; image encoders that another table measured
   as the same weights; each of 11 supervised networks;
@@ -28,7 +28,15 @@ import click
 from answer_data import SHARED
 from answer_left_out import bench_alias, bench_supervised, bench_texts, bench_transfergraph
 from answer_rules import Figures, show, show_coverage, show_lines, summarise
-from answer_worlds import bench_few, bench_first_day, bench_protocols, bench_real, bench_toys, real_world
+from answer_worlds import (
+    bench_few,
+    bench_first_day,
+    bench_own,
+    bench_protocols,
+    bench_real,
+    bench_toys,
+    real_world,
+)
 from machine import print_machine, save_figures
 
 Summary = dict[str, dict[str, Any]]
@@ -37,6 +45,7 @@ Lines = list[tuple[str, float, str, float]]
 
 ONE, FAMILY = "real experts, one task left out", "real experts, its family left out"
 FEW = "real experts, {} known tasks"
+OWN = "real experts, {} of them measured on the task, the others"
 FIRST_DAY, PUBLISHED = "first day, starter content", "first day, published results too"
 GRAPH = "transfergraph, a fifth of the experts left out"
 TEXTS = "text encoders of mteb, a fifth left out"
@@ -54,6 +63,8 @@ def run_worlds(*, quick: bool, seed: int) -> dict[str, Figures]:
         worlds[FAMILY] = bench_real(real, families=True, quick=quick)
         for count, rows in bench_few(real, seed=seed, quick=quick).items():
             worlds[FEW.format(count)] = rows
+        for count, rows in bench_own(real, seed=seed, quick=quick).items():
+            worlds[OWN.format(count)] = rows
         worlds["protocols"] = bench_protocols(real, seed=seed, quick=quick)
         worlds[FIRST_DAY] = bench_first_day(real, published=False, quick=quick)
         if (SHARED / "tables").is_dir() and not quick:

@@ -23,7 +23,7 @@ from answer_data import (
 from answer_rules import Figures, first_three_measured, judge, nearest_scores, static_scores
 
 from registry.recommend.facts import ExpertFacts
-from registry.recommend.prediction import Prediction
+from registry.recommend.prediction import Prediction, condition
 from registry.recommend.prior import Asked, Prior, fit_prior
 from registry.recommend.results import Way, gather
 from registry.recommend.trials import TrialEvidence, TrialPlan, try_experts
@@ -143,6 +143,28 @@ def bench_few(world: World, *, seed: int, quick: bool) -> dict[int, Figures]:
                 add("static", static_scores(truth[rest]))
                 add("ours", prediction.logit, prediction)
         worlds[count] = rows
+    return worlds
+
+
+def bench_own(world: World, *, seed: int, quick: bool) -> dict[int, Figures]:
+    """Some experts measured on the very task, drawn at random: the others are judged, against static."""
+    names = sorted({row.task for row in world.results})
+    truth, generator = world.truth(names), np.random.default_rng(seed)
+    worlds: dict[int, Figures] = {count: {} for count in (1, 3, 5)}
+    for number in range(0, len(names), 5 if quick else 1):
+        left = world.tasks.without_task(names[number])
+        static = static_scores(truth[[i for i, name in enumerate(names) if name not in left]])
+        before = world.predict(world.fit(left), names[number])
+        for count, rows in worlds.items():
+            for _ in range(1 if quick else 3):
+                there = np.flatnonzero(np.isfinite(truth[number]))
+                measured = generator.choice(there, count, replace=False)
+                own = np.full(len(static), np.nan)
+                own[measured] = truth[number, measured]
+                rest, after = np.setdiff1d(there, measured), condition(before, own)
+                add = _adder(rows, truth[number, rest])
+                add("static", static[rest])
+                add("ours", after.logit[rest], after.of(rest))
     return worlds
 
 

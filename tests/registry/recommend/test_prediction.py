@@ -1,6 +1,8 @@
 """registry.recommend.prediction: conditioning and what is gained by an expert, against dense algebra and
 integrals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,13 +57,15 @@ def test_condition_matches_dense_algebra(known, noise_sd, offset_sd):
     assert np.isnan(after.measured).all()
 
 
-def test_what_is_measured_in_the_asked_way_is_the_expectation_and_the_others_are_as_without():
+def test_what_is_measured_in_the_asked_way_is_the_expectation_and_others_keep_their_order():
     prediction = make_prediction()
+    prediction = replace(prediction, covariance=np.diag(np.diag(prediction.covariance)))
     measured = measure(prediction, [0, 3])
-    exact, soft = condition(prediction, measured), condition(prediction, measured, exact=False)
+    exact = condition(prediction, measured)
     np.testing.assert_allclose(exact.mean[[0, 3]], measured[[0, 3]])
     np.testing.assert_array_equal(exact.measured, measured)
-    np.testing.assert_array_equal(exact.logit[[1, 2, 4]], soft.logit[[1, 2, 4]])
+    others = [1, 2, 4]
+    np.testing.assert_array_equal(np.argsort(exact.logit[others]), np.argsort(prediction.logit[others]))
     np.testing.assert_array_equal(exact.quantile, [QUANTILE, 2, 2, QUANTILE, 2])
 
 
@@ -75,7 +79,7 @@ def test_nothing_measured_changes_nothing():
 def test_condition_leaves_a_covariance_and_less_doubt(case):
     seed, known, level_sd = case
     prediction = make_prediction(seed, len(known), level_sd)
-    after = condition(prediction, measure(prediction, np.flatnonzero(known)), 0.01)
+    after = condition(prediction, measure(prediction, np.flatnonzero(known)), 0.01, exact=False)
     assert np.linalg.eigvalsh(after.covariance)[0] > -1e-8
     assert (after.sd <= prediction.sd + 1e-8).all()
 
@@ -103,6 +107,33 @@ def test_one_measurement_moves_the_level_of_all_and_those_alike_more():
     after = condition(prediction, np.array([0.8, np.nan, np.nan]), 0.01)
     assert after.mean[0] > after.mean[1] > after.mean[2] > prediction.mean[2] + 0.03
     assert after.sd[0] < after.sd[1] < after.sd[2] < prediction.sd[2]
+
+
+@pytest.mark.parametrize(("gap", "wider"), [(0.05, False), (1.5, True)])
+def test_results_far_apart_say_that_the_task_tells_experts_apart(gap, wider):
+    logit = np.array([-0.3, 0.3, -0.6, 0.6])
+    before = Prediction(logit, 0.04 * np.eye(4), 0.5, np.full(4, QUANTILE), np.full(4, np.nan))
+    after = condition(before, np.append(from_logit(np.array([-gap, gap])), [np.nan, np.nan]))
+    apart, was = after.logit[3] - after.logit[2], logit[3] - logit[2]
+    assert (apart > 1.1 * was) if wider else (apart < 0.9 * was)
+    narrow = condition(before, np.append(from_logit(np.array([-0.3, 0.3])), [np.nan, np.nan]))
+    assert (after.sd[3] > narrow.sd[3]) == wider
+
+
+def test_intervals_hold_on_tasks_of_any_spread():
+    """Of experts not measured, after four others were, where spreads differ from task to task."""
+    generator, covered = np.random.default_rng(0), []
+    before = make_prediction(5, 8)
+    factor = np.linalg.cholesky(before.covariance)
+    for _ in range(200):
+        spread = np.exp(0.5 * generator.standard_normal())
+        centred = before.logit - before.logit.mean() + factor @ generator.standard_normal(8)
+        truth = before.logit.mean() + before.level_sd * generator.standard_normal() + spread * centred
+        observed = np.where(np.arange(8) < 4, from_logit(truth), np.nan)
+        gauss = replace(before, quantile=np.full(8, QUANTILE))
+        low, high = condition(gauss, observed, 0.002).interval
+        covered.append(np.mean((low <= from_logit(truth))[4:] & (from_logit(truth) <= high)[4:]))
+    assert 0.85 <= np.mean(covered) <= 0.97
 
 
 @pytest.mark.parametrize("level_sd", [0.0, 1.0])

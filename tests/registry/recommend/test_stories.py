@@ -170,10 +170,12 @@ def test_order_of_inputs_does_not_matter():
 
 
 def test_verdict_says_what_is_as_good_what_is_cheapest_and_what_to_measure():
-    verdict = ask("flowers5").verdict
+    found = ask("flowers5")
+    verdict, expected = found.verdict, accuracies(found)
     assert verdict is not None
     cost = {expert.name: expert.flops for expert in CATALOGUE}
-    assert cost[verdict.cheapest] == min(cost[name] for name in (verdict.take, *verdict.ties))
+    close = [name for name in (verdict.take, *verdict.ties) if expected[verdict.take] - expected[name] <= 0.01]
+    assert cost[verdict.cheapest] == min(cost[name] for name in close)
     assert verdict.next[0] == verdict.take  # it was never measured
     assert verdict.confidence == "low"
     assert verdict.why.endswith(".")
