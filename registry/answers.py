@@ -193,8 +193,7 @@ class Verdict:
         expected: Accuracy that is expected, or was measured here.
         interval: 90% interval of it.
         ties: Experts that cannot be told from it, at most 20, the likeliest first.
-        cheapest: The cheapest of it and those of these that are expected within .01 of it, by multiply-adds,
-            then parameters.
+        cheapest: Of it and those of these within .01 of it, the cheapest by multiply-adds, then parameters.
         confidence: That nothing much better was passed over.
         why: One sentence.
         next: Experts whose measurement would settle most.
