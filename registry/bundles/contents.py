@@ -7,7 +7,8 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,12 +16,16 @@ from typing import Any, TypeVar
 from registry.bundles.format import member_name
 from registry.bundles.reader import Bundle
 from registry.errors import BundleError, RegistryError
-from registry.gate import MAX_VERSION, checked_name, json_object
+from registry.gate import MAX_JSON, MAX_VERSION, checked_name, json_object
 from registry.names import Key
 from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.storage import schema
 
+SLICE_ROWS, TURN_SECONDS = 2048, 0.06  # the latter is longer than writers wait before they try again
+MARK_CHARS = 2048  # of what a line of the audit gets at its import
+
 Record = TypeVar("Record")
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -78,6 +83,15 @@ def embeddings(bundle: Bundle, space_id: str) -> Iterator[list[EmbeddingRecord]]
     with _naming_member(bundle, table):
         for rows in bundle.row_groups(table):
             yield schema.from_arrow(EmbeddingRecord, rows)
+
+
+def sliced(batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
+    """Lists in parts of at most ``SLICE_ROWS``, each one commit; after it, whoever waits has a turn."""
+    for batch in batches:
+        for start in range(0, len(batch), SLICE_ROWS):
+            yield batch[start : start + SLICE_ROWS]
+            if len(batch) >= SLICE_ROWS:
+                time.sleep(TURN_SECONDS)
 
 
 def described_id(description: str) -> str:
@@ -219,6 +233,7 @@ def _refuse_tasks_without_embedding(bundle: Bundle, contents: Contents) -> None:
 
 
 def _check_line(line: AuditRecord) -> None:
+    _require(len(line.details) < MAX_JSON - MARK_CHARS, f"what it says of {line.subject} is too long")
     if line.action == "task.purge":  # versions that were purged are not given again
         checked_name("task", line.subject)
         versions = line.values.get("versions")

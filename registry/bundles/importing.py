@@ -3,11 +3,17 @@
 Everything in the file is checked, then compared with the registry, and only then is anything written, in the
 order spaces, embeddings, experts, results, tasks: an embedding is seen by nobody before its task is there. An
 import that was killed is finished by importing again: what is there already is not written twice.
+
+Rows are prepared without the lock and written some at a time, each time under the lock, so that other writers
+get their turn. What they changed of the things of a slice is noticed there, and all is compared again. Another
+import, or a repair, which would take embeddings for orphans, waits for the end.
 """
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +23,15 @@ from registry.answers import ImportSummary, Origin
 from registry.bundles import contents
 from registry.bundles.contents import Contents, read_contents
 from registry.bundles.folders import open_folder
-from registry.bundles.merging import Plan, make_plan, refuse_impostors
+from registry.bundles.merging import (
+    EXPERT_PLANS,
+    OurTask,
+    Plan,
+    make_plan,
+    our_tasks,
+    plan_experts,
+    refuse_impostors,
+)
 from registry.bundles.reader import Bundle, open_bundle
 from registry.bundles.signing import check_signature, read_public_key
 from registry.names import Key
@@ -28,7 +42,8 @@ from registry.storage.database import quoted
 from registry.storage.rows import actor, audit_lines, write_origins
 from registry.storage.store import Store
 
-_SLICE_ROWS = 4096
+IMPORT_MARKS = ("imported_from", "imported_by")  # details of lines of the audit that an import brought
+MOST_TRIES = 2  # before the lock is held throughout
 
 Record = TypeVar("Record", AuditRecord, ResultRecord)
 
@@ -63,28 +78,48 @@ def import_bundle(
         if created:
             make_plan(store, contents, policy, str(path))  # what is wrong is reported before anything is made
             Store.create(store.uri)
-        with store.write_lock():
-            plan = make_plan(store, contents, policy, str(path))
-            return _Import(store, bundle, contents, plan, policy).run(created=created)
+        with store.database.place.import_lock():
+            work = _Import(store, bundle, contents, policy)
+            for _ in range(MOST_TRIES):
+                with suppress(_ChangedError):
+                    return work.run(created=created)
+            with store.write_lock():  # under which nobody else changes anything
+                return work.run(created=created)
+
+
+class _ChangedError(Exception):
+    """Another process has changed what was compared before."""
 
 
 class _Import:
-    """One import, under the lock; counts what it writes."""
+    """One import; counts what it writes."""
 
-    def __init__(self, store: Store, bundle: Bundle, contents: Contents, plan: Plan, policy: Policy) -> None:
-        self._store, self._bundle, self._contents, self._plan = store, bundle, contents, plan
+    def __init__(self, store: Store, bundle: Bundle, contents: Contents, policy: Policy) -> None:
+        self._store, self._bundle, self._contents, self._plan = store, bundle, contents, Plan()
         self._policy = policy
         self._counts: dict[str, int] = defaultdict(int)
         self._noted = False
         self._claimed: list[tuple[str, str]] = []  # references and aliases that another version has here
+        self._added: set[Key] = set()  # versions, since the comparison
+        self._renumbered: dict[Key, int] = {}
 
     def run(self, *, created: bool) -> ImportSummary:
-        """Write everything, in order."""
+        """Compare, and write everything, in order.
+
+        Raises:
+            _ChangedError: If another process changed what was compared; what was written is right all the same.
+        """
+        before = ", but for what came before another process wrote here" if self._noted else ""
+        where = f"{self._bundle.path}{before}"
+        self._plan, self._added = make_plan(self._store, self._contents, self._policy, where), set()
+        self._claimed = []
+        self._renumbered |= {key: here for key, here in self._plan.new.items() if here != key[1]}
         self._add_history()
         for space in self._plan.new_spaces:
             self._begin()
             self._set_origins("space", {space.space_id: space.probe_source})
             self._store.add_space(space)
+            self._counts["spaces"] += 1
         for space in self._store.spaces():
             present = self._prepare_space(space.space_id)
             if space.space_id in self._contents.spaces:
@@ -95,19 +130,15 @@ class _Import:
         for reference, alias in self._claimed:
             self._begin()
             self._store.set_alias(reference, alias)
-        renumbered = [
-            f"{name}@{version} as {name}@{here}"
-            for (name, version), here in self._plan.new.items()
-            if here != version
-        ]
+        renumbered = (f"{name}@{was} as {name}@{here}" for (name, was), here in self._renumbered.items())
         return ImportSummary(
             path=str(self._bundle.path),
             checksum=self._bundle.manifest.digest,
             created=created,
-            spaces=len(self._plan.new_spaces),
+            spaces=self._counts["spaces"],
             tasks=self._counts["tasks"],
             embeddings=self._counts["embeddings"],
-            experts=len(self._plan.new_experts) + len(self._plan.replaced_experts),
+            experts=self._counts["experts"],
             results=self._counts["results"],
             audit_lines=self._counts["audit"],
             tagged=self._counts["tagged"],
@@ -143,14 +174,20 @@ class _Import:
         return audit_lines(action, subjects, file=self._bundle.name, **details)
 
     def _add_history(self) -> None:
-        """Append the lines of the audit that are not here."""
-        here = self._digests("audit", AuditRecord)
-        for batch in contents.records(self._bundle, "audit", AuditRecord):
-            lines = _new(batch, here)
+        """Append the lines of the audit that are not here; each says which file it came in, and by whom."""
+        here, values = self._digests("audit", AuditRecord), (self._bundle.name[:255], actor()[:255])
+        marks = dict(zip(IMPORT_MARKS, values, strict=True))
+        for batch in contents.sliced(contents.records(self._bundle, "audit", AuditRecord)):
+            new = _new(batch, here)
+            lines = [replace(line, details=json.dumps(line.values | marks, sort_keys=True)) for line in new]
             self._note(lines)
             self._counts["audit"] += len(lines)
 
     def _prepare_space(self, space_id: str) -> set[Key]:
+        with self._store.write_lock():
+            return self._prepared(space_id)
+
+    def _prepared(self, space_id: str) -> set[Key]:
         """Which embeddings need not be written; of versions that will be added, others are deleted first.
 
         Nobody sees them: a killed writer or import left them. What this very file left is kept.
@@ -176,9 +213,13 @@ class _Import:
         return present
 
     def _add_embeddings(self, space_id: str, present: set[Key]) -> None:
-        """Append the embeddings that are not present, a row group a commit."""
+        """Append the embeddings that are not present, a slice a commit.
+
+        Raises:
+            _ChangedError: If another process has added one of them.
+        """
         table = schema.embeddings_table_name(space_id)
-        for batch in contents.embeddings(self._bundle, space_id):
+        for batch in contents.sliced(contents.embeddings(self._bundle, space_id)):
             added, further = [], []
             for embedding in batch:
                 key = embedding.task, embedding.version
@@ -189,13 +230,31 @@ class _Import:
                 added.append(_renumbered(embedding, here))
                 if key in self._plan.same:
                     further.append(f"{embedding.task}@{here}")
-            self._note(self._lines("task.embed", further, space=space_id))
-            if added:
+            if not added:
+                continue
+            lines, names = self._lines("task.embed", further, space=space_id), {one.task for one in added}
+            with self._store.write_lock():
+                if {(one.task, one.version) for one in added} & self._store.embedded_keys(space_id, names):
+                    raise _ChangedError
                 self._begin()
-            self._store.database.append(table, added)
+                self._note(lines)
+                self._store.database.append(table, added)
             self._counts["embeddings"] += len(added)
 
     def _add_experts(self) -> None:
+        """Write experts, all in one slice; there are few.
+
+        Raises:
+            _ChangedError: If another process changed one.
+        """
+        with self._store.write_lock():
+            now = Plan()
+            plan_experts(now, self._store, self._contents, self._policy)
+            if any(getattr(now, kind) != getattr(self._plan, kind) for kind in EXPERT_PLANS):
+                raise _ChangedError
+            self._write_experts()
+
+    def _write_experts(self) -> None:
         new, replaced = self._plan.new_experts, self._plan.replaced_experts
         self._note(self._lines("expert.remove", [expert.name for expert in self._plan.retired_experts]))
         for expert in self._plan.retired_experts:
@@ -207,6 +266,7 @@ class _Import:
         if replaced:
             rows = schema.to_arrow(replaced, schema.EXPERTS)
             self._store.database.replace_rows("experts", ["name", "removed_at"], rows)
+        self._counts["experts"] += len(new) + len(replaced)
 
     def _add_results(self) -> None:
         """Append the results that are not here, but for those of what was left.
@@ -217,7 +277,7 @@ class _Import:
         latest = {name: [number for number, one in of.items() if not one.removed] for name, of in ours}
         self._store.pin_results({name: max(numbers) for name, numbers in latest.items() if numbers})
         here = self._digests("results", ResultRecord)
-        for batch in contents.records(self._bundle, "results", ResultRecord):
+        for batch in contents.sliced(contents.records(self._bundle, "results", ResultRecord)):
             taken = [
                 self._plan.renumbered(result)
                 for result in batch
@@ -232,7 +292,7 @@ class _Import:
 
     def _add_tasks(self) -> None:
         """Append the versions that are new, and give those that are here the tags and aliases they lack."""
-        for batch in contents.records(self._bundle, "tasks", TaskRecord):
+        for batch in contents.sliced(contents.records(self._bundle, "tasks", TaskRecord)):
             new, lines = [], []
             lacking: dict[Key, _Words] = defaultdict(_Words)
             for task in batch:
@@ -243,10 +303,25 @@ class _Import:
                     lines += self._lines("task.import", [f"{task.name}@{here}"], **was)
                 elif (here := self._plan.same.get(key)) is not None:
                     self._collect_lacking(task, here, lacking[task.name, here])
-            self._note(lines)
-            self._store.database.append("tasks", new)
+            with self._store.write_lock():
+                self._refuse_changes({task.name for task in batch})
+                self._note(lines)
+                self._store.database.append("tasks", new)
+                self._give_words({key: words for key, words in lacking.items() if words.tags or words.aliases})
+            self._added |= {(task.name, task.version) for task in new}
             self._counts["tasks"] += len(new)
-            self._give_words({key: words for key, words in lacking.items() if words.tags or words.aliases})
+
+    def _refuse_changes(self, names: set[str]) -> None:
+        """Notice what another process did to tasks since they were compared; tags may be others.
+
+        Raises:
+            _ChangedError: If versions came, went, or were given other aliases.
+        """
+        for name, versions in our_tasks(self._store, names).items():
+            before = self._plan.ours.get(name, {})
+            here = {version: one for version, one in versions.items() if (name, version) not in self._added}
+            if _without_tags(here) != _without_tags(before):
+                raise _ChangedError
 
     def _free_aliases(self, task: TaskRecord, here: int) -> tuple[str, ...]:
         """Aliases that are free here; those of another version are claimed if the file takes precedence."""
@@ -280,8 +355,13 @@ class _Import:
     def _digests(self, table: str, record_type: type[Record]) -> set[bytes]:
         """Digests of all rows of a table in the registry."""
         rows = self._store.database.read(table)
-        slices = (rows.slice(start, _SLICE_ROWS) for start in range(0, len(rows), _SLICE_ROWS))
+        size = contents.SLICE_ROWS
+        slices = (rows.slice(start, size) for start in range(0, len(rows), size))
         return {_digest(record) for part in slices for record in schema.from_arrow(record_type, part)}
+
+
+def _without_tags(versions: Mapping[int, OurTask]) -> dict[int, OurTask]:
+    return {version: task._replace(tags=()) for version, task in versions.items()}
 
 
 @dataclass
@@ -310,8 +390,8 @@ def _new(records: Iterable[Record], here: set[bytes]) -> list[Record]:
 
 
 def _digest(record: Record) -> bytes:
-    """What distinguishes two records, in few bytes; of results what never changes once they are there."""
-    said: Any = record
-    if isinstance(said, ResultRecord):
-        said = replace(said, task_version=0, weights_hash="")
-    return hashlib.blake2b(repr(said).encode(), digest_size=16).digest()
+    """What distinguishes two records, in few bytes, but for what may change once they are there."""
+    said = vars(record) | {"task_version": 0, "weights_hash": ""}
+    if isinstance(record, AuditRecord):
+        said["details"] = {name: value for name, value in record.values.items() if name not in IMPORT_MARKS}
+    return hashlib.blake2b(repr(sorted(said.items())).encode(), digest_size=16).digest()

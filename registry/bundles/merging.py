@@ -26,6 +26,7 @@ from registry.storage.store import Store
 TRIVIAL_TOLERANCE = 1e-3  # relative; two machines round differently
 
 _COLUMNS = ["name", "version", "fingerprint", "settings", "removed_at", "builtin", "tags", "aliases"]
+EXPERT_PLANS = ("new_experts", "replaced_experts", "retired_experts", "left_experts")
 # Not ``cached_as``: it follows from the loader, and may have been looked up for one of the two only.
 _EXPERT_FIELDS = (
     "loader",
@@ -114,10 +115,10 @@ def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> P
     """
     plan = Plan(new_spaces=_new_spaces(store, contents, where))
     of_results = {name for kind, name in contents.result_names if kind == "task"}
-    plan.ours = _our_tasks(store, of_results | {name for name, _ in contents.tasks})
+    plan.ours = our_tasks(store, of_results | {name for name, _ in contents.tasks})
     for name, group in groupby(contents.tasks, key=lambda key: key[0]):
         _plan_task(plan, store, name, {key: contents.tasks[key] for key in group}, policy)
-    _plan_experts(plan, store, contents, policy)
+    plan_experts(plan, store, contents, policy)
     if plan.conflicts and policy == "fail":
         raise ConflictError(where, plan.conflicts)
     _check_results(store, contents, where)
@@ -162,7 +163,7 @@ def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecor
     return [space for space_id, space in contents.spaces.items() if space_id not in registered]
 
 
-def _our_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, OurTask]]:
+def our_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, OurTask]]:
     """What the registry has under some names, hidden versions too."""
     purged = OurTask(b"", True, False, (), ())  # whatever it was, its number is not given again
     ours = {name: dict.fromkeys(gone, purged) for name, gone in store.purged_versions(names).items()}
@@ -215,7 +216,8 @@ def _append_versions(
             next_version += 1
 
 
-def _plan_experts(plan: Plan, store: Store, contents: Contents, policy: Policy) -> None:
+def plan_experts(plan: Plan, store: Store, contents: Contents, policy: Policy) -> None:
+    """Decide about all experts."""
     present = {expert.name: expert for expert in store.experts()}
     removed = set(store.database.read("experts", columns=["name"])["name"].to_pylist()) - present.keys()
     for name, expert in contents.experts.items():

@@ -13,7 +13,6 @@ from registry.ingest.data import IN_MEMORY, absolute_data, settings_key
 from registry.ingest.manifests import TaskRow
 from registry.ingest.prepare import embedding_record, embedding_warnings, task_record
 from registry.records import EmbeddingRecord, TaskRecord
-from registry.storage.locks import patience
 from registry.storage.store import Store
 from registry.task_answers import AddedOfMany
 
@@ -186,8 +185,7 @@ class TaskWriter:
         named = [
             NamedEmbedding(one.row.name, (*one.row.tags, *self.tags), one.embedding) for one in self._waiting
         ]
-        with patience():  # what was embedded is not lost to another writer that takes its time
-            written = write_tasks(self._store, self._space_id, named)
+        written = write_tasks(self._store, self._space_id, named)
         added = [_outcome(*pair) for pair in zip(self._waiting, written, strict=True)]
         self._waiting = []
         self.commits += len({task.new for task in written} - {"nothing"})

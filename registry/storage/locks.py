@@ -19,7 +19,6 @@ import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -31,7 +30,9 @@ from registry.files import open_shared
 
 LOCK_FILE = "write.lock"
 HOLDER_FILE = "write.lock.pid"
-TIMEOUT_SECONDS = 60.0
+IMPORT_FILE = "import.lock"
+FILES = frozenset({LOCK_FILE, HOLDER_FILE, IMPORT_FILE, f"{IMPORT_FILE}.pid"})
+TIMEOUT_SECONDS = 60.0  # that a holder may stand still
 TELL_SECONDS = 2.0  # of waiting, before it is said for whom
 
 TTL_SECONDS = 15.0
@@ -46,40 +47,32 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 _HELD = threading.local()  # by path, the open file of this thread that holds a lock, as a weak reference
-_PATIENT: ContextVar[bool] = ContextVar("patient", default=False)
 _LOG = logging.getLogger("registry")
 
 
 @contextmanager
-def patience() -> Iterator[None]:
-    """Within the block, wait for a lock for as long as its holder is alive and not stopped."""
-    token = _PATIENT.set(True)
-    try:
-        yield
-    finally:
-        _PATIENT.reset(token)
-
-
-@contextmanager
-def folder_lock(folder: Path, *, timeout_seconds: float | None = None) -> Iterator[None]:
-    """Hold the write lock of a folder; re-entrant within a thread, exclusive between threads and processes.
+def folder_lock(folder: Path, *, name: str = LOCK_FILE, timeout_seconds: float | None = None) -> Iterator[None]:
+    """Hold a lock of a folder; re-entrant within a thread, exclusive between threads and processes.
 
     An open file holds it, so it is free when a process dies, and when an interrupt at any line ends the block.
+    Whoever waits does so for as long as the holder works.
 
     Args:
         folder: An existing folder; the lock file is made inside it and stays there.
-        timeout_seconds: How long to wait for another holder, ``TIMEOUT_SECONDS`` if not given.
+        name: Of the file.
+        timeout_seconds: How long to wait for a holder that stands still, ``TIMEOUT_SECONDS`` if not given.
 
     Raises:
-        StorageError: If the folder is not writable, or another process holds the lock for too long.
+        StorageError: If the folder is not writable, or the holder stands still for too long.
     """
-    if _held(folder):
+    path = folder / name
+    if _held(path):
         yield
         return
     timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
-    with _locked_file(folder, timeout) as file:
-        _held_files()[str(folder)] = weakref.ref(file)
-        _name_holder(folder)
+    with _locked_file(path, timeout) as file:
+        _held_files()[str(path)] = weakref.ref(file)
+        _name_holder(path)
         yield
 
 
@@ -89,10 +82,11 @@ def check_folder_lock(folder: Path) -> None:
     Raises:
         StorageError: If somebody deleted or replaced the file, so that another writer may hold the new one.
     """
-    file = _held(folder)
-    if file is not None and not _is_file_of(file, folder):
+    path = folder / LOCK_FILE
+    file = _held(path)
+    if file is not None and not _is_file_of(file, path):
         raise StorageError(
-            f"{folder / LOCK_FILE} was deleted or replaced while this process held the lock; nothing more was "
+            f"{path} was deleted or replaced while this process held the lock; nothing more was "
             "written, try again"
         )
 
@@ -102,101 +96,107 @@ def _held_files() -> "dict[str, weakref.ref[FileIO]]":
     return files
 
 
-def _held(folder: Path) -> FileIO | None:
-    """The open file by which this thread holds the lock."""
-    reference = _held_files().get(str(folder))
+def _held(path: Path) -> FileIO | None:
+    """The open file by which this thread holds a lock."""
+    reference = _held_files().get(str(path))
     file = reference() if reference else None
     return None if file is None or file.closed else file
 
 
-def _is_file_of(file: FileIO, folder: Path) -> bool:
-    path = folder / LOCK_FILE
+def _is_file_of(file: FileIO, path: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
-def _locked_file(folder: Path, timeout: float) -> FileIO:
-    """The lock file, open and locked; closing it lets go of the lock.
+def _locked_file(path: Path, timeout: float) -> FileIO:
+    """A lock file, open and locked; closing it lets go of the lock.
 
     Raises:
-        StorageError: If the folder is not writable, or another process holds the lock for too long.
+        StorageError: If the folder is not writable, or the holder stands still for too long.
     """
-    waiting = _Waiting(folder, timeout)
+    waiting = _Waiting(path, timeout)
     while True:
         try:
-            file = open_shared(folder / LOCK_FILE)
+            file = open_shared(path)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             waiting.once_more()
             continue
         except OSError as error:
-            raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
-        if _is_file_of(file, folder):  # else it was deleted in between, and others lock another file
+            raise StorageError(f"{path.parent} cannot be written: {error.strerror or error}") from error
+        if _is_file_of(file, path):  # else it was deleted in between, and others lock another file
             return file
         file.close()
 
 
 class _Waiting:
-    """A wait for the holder of a lock, which says for whom and ends in time."""
+    """A wait for the holder of a lock; it says for whom, and ends once the holder has stood still for long."""
 
-    def __init__(self, folder: Path, timeout: float) -> None:
-        self._folder, self._timeout = folder, timeout
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._path, self._timeout, self._work = path, timeout, ""
         self._moved_at = time.monotonic()
         self._tell_at = self._moved_at + TELL_SECONDS
 
     def once_more(self) -> None:
-        """Wait a moment.
-
-        Raises:
-            StorageError: If it has been too long.
-        """
-        now, process_id = time.monotonic(), _holder_id(self._folder)
+        """Wait a moment; a ``StorageError`` if it has been too long."""
+        now, process_id = time.monotonic(), _holder_id(self._path)
         holder = f"process {process_id}" if process_id else "another process"
-        if _PATIENT.get() and process_id and _is_moving(process_id):
-            self._moved_at = now
+        if (work := _work_of(process_id)) != self._work:
+            self._work, self._moved_at = work, now
         if now - self._moved_at >= self._timeout:
-            raise StorageError(
-                f"{self._folder} is being written by {holder}, which did not finish within {self._timeout:g} "
-                "seconds; try again later, or end that process if it hangs"
-            )
+            _refuse_to_wait(str(self._path.parent), holder, self._timeout)
         if now >= self._tell_at:
             self._tell_at = math.inf
-            _LOG.warning("waiting for %s, which is writing %s", holder, self._folder)
+            _LOG.warning("waiting for %s, which is writing %s", holder, self._path.parent)
         time.sleep(FIRST_WAIT_SECONDS * uniform(0.5, 1.0))
 
 
-def _is_moving(process_id: int) -> bool:
-    """Whether a process of this machine is alive and not stopped, as far as the system says."""
+def _work_of(process_id: int) -> str:
+    """What differs once a process of this machine has worked; empty of none, and of this one, which asks."""
+    if process_id in {0, os.getpid()}:
+        return ""
     try:
         os.kill(process_id, 0)
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        return f"{process_id} {fields[11]} {fields[12]}"  # its processor time, in and for it
     except ProcessLookupError:
-        return False
+        return ""
     except OSError:  # of another user, or a system without /proc: it is alive
-        return True
-    return state not in "TtZX"
+        return f"{process_id} {time.monotonic()}"
 
 
-def _name_holder(folder: Path) -> None:
+def _name_holder(path: Path) -> None:
     """Leave our process id where others find it.
 
     Raises:
         StorageError: If the file cannot be written, such as on a full disk.
     """
     try:
-        with open_shared(folder / HOLDER_FILE) as file:
+        with open_shared(path.with_name(f"{path.name}.pid")) as file:
             file.truncate(0)
             file.write(str(os.getpid()).encode())
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"{path.parent} cannot be written: {error.strerror or error}") from error
 
 
-def _holder_id(folder: Path) -> int:
-    """Process id of the holder of the lock; 0 if it is not known."""
+def _holder_id(path: Path) -> int:
+    """Process id of the holder of a lock; 0 if it is not known."""
     try:
-        return int((folder / HOLDER_FILE).read_text(encoding="ascii"))
+        return int(path.with_name(f"{path.name}.pid").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return 0
+
+
+def _refuse_to_wait(where: str, holder: str, timeout: float) -> None:
+    """Give up waiting.
+
+    Raises:
+        StorageError: Always.
+    """
+    raise StorageError(
+        f"{where} is being written by {holder}, which did not finish within {timeout:g} seconds; "
+        "try again later, or end that process if it hangs"
+    )
 
 
 Version = dict[str, str]
@@ -277,7 +277,7 @@ class Lease:
         """
         timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         if not self._thread_lock.acquire(timeout=timeout):
-            raise self._timed_out(_Claim(), timeout)
+            _refuse_to_wait(self.where, str(_Claim()), timeout)
         self._depth += 1
         try:
             if self._depth == 1:
@@ -328,7 +328,7 @@ class Lease:
                 if self._take(claim, version):
                     return
             elif asked_at >= deadline:
-                raise self._timed_out(holder, timeout)
+                _refuse_to_wait(self.where, str(holder), timeout)
             # Random, so that those who wait together do not ask together.
             time.sleep(wait * uniform(0.5, 1.0))
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
@@ -387,12 +387,6 @@ class Lease:
 
     def _age(self) -> float:
         return _now() - self._renewed_at
-
-    def _timed_out(self, holder: _Claim, timeout: float) -> StorageError:
-        return StorageError(
-            f"{self.where} is being written by {holder}, which did not finish within {timeout:g} seconds; "
-            "try again later, or end that process if it hangs"
-        )
 
 
 def _now() -> float:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from registry.errors import RegistryError, StorageError
 from registry.files import is_durable, share, sync_folder
 from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums, version_number
-from registry.storage.locks import HOLDER_FILE, LOCK_FILE, check_folder_lock, folder_lock
+from registry.storage.locks import FILES, IMPORT_FILE, check_folder_lock, folder_lock
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
@@ -74,6 +74,10 @@ class Place(Protocol):
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other writers out; re-entrant within a thread."""
+
+    def import_lock(self) -> AbstractContextManager[None]:
+        """Keep other imports, and repairs, away for the time of an import; writers only where need be."""
+        return self.lock()
 
     def check_lock(self) -> None:
         """Fail if the lock that this thread holds has been lost; the operating system takes none away."""
@@ -199,7 +203,7 @@ class LocalPlace(Place):
     def _is_ours(self) -> bool:
         """Whether the folder is empty but for the lock, or holds what a killed creation left."""
         names = {child.name for child in self.path.iterdir()}
-        return STAGING_FOLDER in names or names <= {LOCK_FILE, HOLDER_FILE}
+        return STAGING_FOLDER in names or names <= FILES
 
     def is_writable(self) -> bool:
         """Whether this process may write in the folder; false on a disk that is mounted read-only."""
@@ -208,6 +212,10 @@ class LocalPlace(Place):
     def lock(self) -> AbstractContextManager[None]:
         """The lock of the folder."""
         return folder_lock(self.path)
+
+    def import_lock(self) -> AbstractContextManager[None]:
+        """A lock of its own: an import takes that of the folder for each of its commits."""
+        return folder_lock(self.path, name=IMPORT_FILE)
 
     def check_lock(self) -> None:
         """Fail if somebody deleted the lock file while this thread holds it."""

@@ -7,7 +7,7 @@ of which a file is damaged, since then anything in it may look wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,10 @@ def verify_database(database: Database, *, repair: bool) -> list[Problem]:
     # Under the lock, so that a write in progress is not taken for a broken one; but a registry that
     # cannot be written, such as one on a read-only disk, can be verified too.
     locked = repair or database.place.is_writable()
-    with database.write_lock() if locked else nullcontext():
+    with ExitStack() as held:
+        if locked:
+            held.enter_context(database.place.import_lock())  # whose embeddings have no task yet
+            held.enter_context(database.write_lock())
         return _Check(database, torn, repair=repair).run()
 
 

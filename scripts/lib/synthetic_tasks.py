@@ -29,6 +29,7 @@ Axes: N tasks drawn, D filters, F features, T real tasks.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from registry.builtin.starter import Starter, load_starter
+from registry.bundles.contents import described_id
 from registry.distances import pairwise
 from registry.distances.formulas import RELATIVE_EPSILON
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
@@ -262,10 +264,11 @@ def _new_directions(deviations: Array, variance: float, generator: np.random.Gen
 
 def _space(real: SpaceRecord, copied: Array) -> SpaceRecord:
     """A space of its own, so that nobody takes synthetic tasks for tasks of the real probe."""
+    description = json.dumps({**json.loads(real.description), "synthetic": len(copied)})
     return SpaceRecord(
-        space_id=f"synthetic{len(copied)}",
+        space_id=described_id(description),
         probe=real.probe,
-        description=real.description,
+        description=description,
         probe_source=real.probe_source,
         trivial=real.trivial[copied],
         domain_dim=real.domain_dim,

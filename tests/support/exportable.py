@@ -6,6 +6,7 @@ from builders import make_embedding, make_expert, make_result, make_task, make_t
 from templates import copied
 
 from registry import TaskRegistry
+from registry.bundles.importing import IMPORT_MARKS
 from registry.storage import schema
 from registry.storage.store import Store
 
@@ -49,8 +50,14 @@ def content(store):
     tables = [name for name in schema.TABLES if name not in {"meta", "audit"}]
     tables += [schema.embeddings_table_name(space.space_id) for space in store.spaces()]
     rows = {name: sorted(map(repr, store.database.read(name).to_pylist())) for name in tables}
-    rows["audit"] = sorted(repr(line) for line in store.audit() if not is_own(line))
+    rows["audit"] = sorted(as_written(line) for line in store.audit() if not is_own(line))
     return rows
+
+
+def as_written(line):
+    """A line of the audit without what an import adds."""
+    details = {name: value for name, value in line.values.items() if name not in IMPORT_MARKS}
+    return repr({**vars(line), "details": details})
 
 
 def is_own(line):

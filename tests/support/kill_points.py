@@ -37,7 +37,7 @@ from registry.builtin.starter import populate
 from registry.errors import DuplicateError, NotFoundError
 from registry.index import neighbors
 from registry.snapshots import embeddings
-from registry.storage.locks import HOLDER_FILE, LOCK_FILE
+from registry.storage.locks import FILES
 from registry.storage.schema import embeddings_table_name
 from registry.storage.store import Store
 
@@ -51,7 +51,7 @@ TASKS = ("a", "b", "c", "d", "e", *(f"t{number:02}" for number in range(INDEXED_
 TIMEOUT_SECONDS = 60
 
 # Taken and rewritten by every write; what they hold is nothing that must last.
-PASSING_FILES = frozenset({LOCK_FILE, HOLDER_FILE})
+PASSING_FILES = FILES
 CHANGING_EVENTS = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"})
 WRITING_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from builders import make_embedding, make_expert, make_result, make_true_space
-from exportable import SETTINGS, SPACE0, add, content, exported, imported, is_own, make_source, task
+from exportable import SETTINGS, SPACE0, add, as_written, content, exported, imported, is_own, make_source, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +39,9 @@ def test_everything_comes_back(source, tmp_path):
     assert taken.checksum == summary.checksum
     target = Store(tmp_path / "target")
     here, there = content(target), content(source)
-    there["audit"] += [repr(line) for line in target.audit() if line.action == "space.add" and not is_own(line)]
+    there["audit"] += [
+        as_written(line) for line in target.audit() if line.action == "space.add" and not is_own(line)
+    ]
     for name in there:
         assert set(here[name]) == set(there[name]), name
     assert target.verify() == []

@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from exportable import SPACE0, SPACE1, content, exported, imported, is_own, make_source
+from exportable import SPACE0, SPACE1, as_written, content, exported, imported, is_own, make_source
 from extras import skip_without
 
 from registry import TaskRegistry
@@ -49,7 +49,9 @@ def test_everything_comes_back_from_a_folder(written, folder, tmp_path):
     assert (taken.created, taken.tasks, taken.embeddings) == (True, 4, 5)
     target, source = Store(tmp_path / "target"), Store(written / "source")
     here, there = content(target), content(source)
-    there["audit"] += [repr(line) for line in target.audit() if line.action == "space.add" and not is_own(line)]
+    there["audit"] += [
+        as_written(line) for line in target.audit() if line.action == "space.add" and not is_own(line)
+    ]
     assert {name: set(rows) for name, rows in here.items()} == {name: set(rows) for name, rows in there.items()}
     assert target.verify() == []
     again = imported(written / "file.t2v", tmp_path / "target")  # the same, whatever its form

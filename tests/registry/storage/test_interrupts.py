@@ -2,10 +2,11 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
-import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -99,35 +100,43 @@ import sys, time
 from registry.storage.store import Store
 with Store(sys.argv[1]).write_lock():
     print("held", flush=True)
-    sys.stdin.readline()
+    if sys.argv[2:]:
+        end = time.monotonic() + float(sys.argv[2])
+        while time.monotonic() < end:
+            sum(range(10000))
+    else:
+        sys.stdin.readline()
 """
 
 
-def test_patience_lasts_as_long_as_the_holder_lives_and_says_for_whom(store, monkeypatch, caplog):
-    monkeypatch.setattr(locks, "TIMEOUT_SECONDS", 0.3)
+@contextmanager
+def holder(store, *seconds_of_work):
+    """Another process that holds the lock: idle until it ends, or at work for some seconds."""
+    command = [sys.executable, "-W", "ignore", "-c", HOLD, store.uri, *seconds_of_work]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_writers_wait_as_long_as_the_holder_works_and_say_for_whom(store, monkeypatch, caplog):
+    monkeypatch.setattr(locks, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(locks, "TELL_SECONDS", 0.1)
-    command = [sys.executable, "-W", "ignore", "-c", HOLD, store.uri]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=ROOT) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StorageError, match=f"is being written by process {holder.pid}, which did not"):
-            take(store)
-        threading.Timer(1.0, holder.stdin.close).start()
+    with holder(store, "1.5") as process:
         started = time.monotonic()
-        with locks.patience():
-            take(store)
-        assert time.monotonic() - started > 0.6
-    assert f"waiting for process {holder.pid}, which is writing {store.uri}" in caplog.text
+        take(store)
+        assert time.monotonic() - started > 0.8
+    assert f"waiting for process {process.pid}, which is writing {store.uri}" in caplog.text
 
 
-def test_a_stopped_holder_is_not_waited_for(store, monkeypatch):
+@pytest.mark.parametrize("how", ["idle", "stopped"])
+def test_a_holder_that_stands_still_is_not_waited_for(store, monkeypatch, how):
     monkeypatch.setattr(locks, "TIMEOUT_SECONDS", 0.3)
-    command = [sys.executable, "-W", "ignore", "-c", HOLD, store.uri]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=ROOT) as holder:
-        assert holder.stdout.readline() == "held\n"
-        holder.send_signal(19)  # SIGSTOP
-        with locks.patience(), pytest.raises(StorageError, match="did not finish within"):
+    with holder(store, *(["60"] if how == "stopped" else [])) as process:
+        if how == "stopped":
+            process.send_signal(signal.SIGSTOP)
+        with pytest.raises(StorageError, match=f"is being written by process {process.pid}, which did not"):
             take(store)
-        holder.kill()
 
 
 def test_permissions_follow_the_folder_whatever_the_umask(tmp_path):
