@@ -1,9 +1,11 @@
 """Run command lines in this process, on small registries."""
 
 import json
+from pathlib import Path
 
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from click.testing import CliRunner
+from templates import copied
 
 from registry.cli.main import main
 from registry.faces import terminal
@@ -17,6 +19,15 @@ EXPERT = "resnet18.tv_in1k"
 
 def make_small_registry(folder):
     """A registry of five tasks in a space of width 4, two experts and two results."""
+    if isinstance(folder, Path):
+        copied("small", fill_small_registry, folder)
+    else:
+        fill_small_registry(folder)
+    return folder
+
+
+def fill_small_registry(folder):
+    """See ``make_small_registry``."""
     store = Store.create(folder)
     store.add_space(make_space(description=RECIPE))
     entries = [
@@ -29,7 +40,6 @@ def make_small_registry(folder):
     store.add_tasks(entries, "space0")
     store.add_experts([make_expert(), make_expert("small.mit", num_params=40_000, license="mit", flops=None)])
     store.add_results([make_result("birds"), make_result("trees", accuracy=0.7)])
-    return folder
 
 
 def t2v(folder, *words):
