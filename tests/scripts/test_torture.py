@@ -7,6 +7,7 @@ import sys
 import pytest
 import torture
 import torture_workers
+from templates import copied
 
 FAULTS = ("lost", "doubled", "failed_opens", "failed_writes", "wrong_reads", "crashed_workers")
 
@@ -50,7 +51,7 @@ def test_kills_inside_of_an_operation_leave_a_registry_that_opens(tmp_path, duri
     ids=["task", "expert", "result", "removal", "tag", "alias", "nothing"],
 )
 def test_what_was_acknowledged_and_is_not_there_is_told(tmp_path, acknowledged, lost):
-    torture_workers.make_registry(tmp_path)
+    copied("torture", lambda folder: folder.mkdir() or torture_workers.make_registry(folder), tmp_path)
     torture_workers.Journal(tmp_path / "journals" / "worker").add(*acknowledged)
     counts = torture.compare(tmp_path, torture_workers.Acknowledged(tmp_path))
     assert (counts["lost"], counts["doubled"], counts["failed_opens"]) == (lost, 0, 0)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 TENTHS = 10
-EXAMPLES = 12
+EXAMPLES = 8
 START_KEY = pytest.StashKey[float]()
 
 

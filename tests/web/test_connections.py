@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 import pytest
 from markdown_pages import ROOT
 
+from registry import TaskRegistry
+
 START = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv.pop(1)),) * 2)\n"
 START += "from registry.cli.main import main; main()"
 
@@ -22,7 +24,7 @@ def server(tmp_path_factory):
         port = free.getsockname()[1]
     log, place = tmp_path / "log", str(tmp_path / "registry")
     run = [sys.executable, "-W", "ignore", "-c", START, "256", "--registry", place]
-    subprocess.run([*run, "init", "--empty"], check=True, cwd=ROOT, capture_output=True)
+    TaskRegistry(place).init(empty=True)
     with log.open("w") as file:
         process = subprocess.Popen([*run, "serve", "--port", str(port)], stderr=file, cwd=ROOT)
     deadline = time.monotonic() + 60

@@ -59,7 +59,11 @@ def test_names_of_classes_do_not_matter():
     assert score_features(features, 7 * labels - 3, seed=0) == score_features(features, labels, seed=0)
 
 
-@pytest.mark.parametrize(("num_classes", "each", "distance"), [(2, 70, 1.5), (6, 12, 2.0)], ids=str)
+@pytest.mark.parametrize(
+    ("num_classes", "each", "distance"),
+    [pytest.param(2, 70, 1.5, marks=pytest.mark.slow), (6, 12, 2.0)],
+    ids=str,
+)
 def test_standard_error_is_that_of_repeated_sampling(num_classes: int, each: int, distance: float):
     """Over samples that differ; the standard deviation of 24 of them is itself off by a seventh."""
     labels = np.repeat(np.arange(num_classes), each)

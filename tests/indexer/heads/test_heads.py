@@ -320,8 +320,13 @@ def test_rare_class_is_found_as_well_as_a_frequent_one(distance: float):
         assert min(frequent, rare) > 0.7
 
 
-@pytest.mark.parametrize("l2", [L2, FISHER_L2])
-@pytest.mark.parametrize("num_features", [64, pytest.param(512, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("num_features", "l2"),
+    [
+        (64, FISHER_L2),
+        *(pytest.param(*it, marks=pytest.mark.slow) for it in ((64, L2), (512, L2), (512, FISHER_L2))),
+    ],
+)
 def test_thousand_classes_of_two_samples_converge(num_features: int, l2: float):
     features, labels = many_classes(1000, num_features)
     head = fit_head(features, labels, l2=l2)

@@ -87,7 +87,7 @@ SMALLEST_INPUT = {"maxvit_t": 224, "inception_v3": 96, "alexnet": 64}
 """Pixels of the input's side, where 32 are too few; vision transformers know theirs."""
 
 
-HANDFUL = {"mnasnet0_5", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"}
+HANDFUL = {"mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"}
 
 
 @architectures(HANDFUL)

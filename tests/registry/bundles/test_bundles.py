@@ -279,7 +279,7 @@ def entries(draw):
     return found
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(written=entries(), accuracy=st.floats(0, 1), source_text=texts, time=times)
 def test_any_records_come_back(tmp_path_factory, written, accuracy, source_text, time):
     folder = tmp_path_factory.mktemp("any")

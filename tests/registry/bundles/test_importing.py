@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,22 +105,22 @@ def test_results_are_of_the_versions_that_their_data_has_here(source, ours, tmp_
     assert imported(tmp_path / "results.t2v", ours.uri, "take").results == 0
 
 
-@pytest.mark.parametrize("policy", ["fail", "keep", "take"])
-def test_results_of_versions_and_weights_that_did_not_come_are_of_none_here(source, tmp_path, policy):
+def test_results_of_versions_and_weights_that_did_not_come_are_of_none_here(source, tmp_path):
     source.remove_task("flowers")
     add(source, "flowers", 3, fingerprint="other")
     source.remove_expert("vit.tiny")
     source.add_experts([make_expert("vit.tiny", num_params=3)])
     source.add_results([make_result("flowers", "vit.tiny", 0.3)])
     exported(source, tmp_path / "later.t2v")
-    ours = Store.create(tmp_path / "here")
-    ours.add_space(make_true_space())
-    add(ours, "flowers", fingerprint="of another team")
-    imported(tmp_path / "later.t2v", ours.uri, policy)
-    of_flowers = {(it.accuracy, it.task_version) for it in ours.results(task="flowers")}
-    assert of_flowers == {(0.9, OTHER_DATA), (0.8, OTHER_DATA), (0.3, 3)}
-    assert [(it.task, it.accuracy) for it in ours.results(expert="vit.tiny")] == [("flowers", 0.3)]
-    assert imported(tmp_path / "later.t2v", ours.uri, policy).results == 0
+    here = Store.create(tmp_path / "here", lambda new: new.add_space(make_true_space()))
+    add(here, "flowers", fingerprint="of another team")
+    for policy in ("fail", "keep", "take"):
+        ours = Store(shutil.copytree(tmp_path / "here", tmp_path / policy))
+        imported(tmp_path / "later.t2v", ours.uri, policy)
+        of_flowers = {(it.accuracy, it.task_version) for it in ours.results(task="flowers")}
+        assert of_flowers == {(0.9, OTHER_DATA), (0.8, OTHER_DATA), (0.3, 3)}, policy
+        assert [(it.task, it.accuracy) for it in ours.results(expert="vit.tiny")] == [("flowers", 0.3)]
+        assert imported(tmp_path / "later.t2v", ours.uri, policy).results == 0
 
 
 def test_results_stay_with_weights_that_others_replace(source, ours, tmp_path):

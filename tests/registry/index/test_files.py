@@ -419,7 +419,13 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("how", "renames"), [("save", 0), ("save", 2), ("extend", 2)], ids=["first", "manifest", "extended"]
+    ("how", "renames"),
+    [
+        pytest.param("save", 0, marks=pytest.mark.slow),
+        ("save", 2),
+        pytest.param("extend", 2, marks=pytest.mark.slow),
+    ],
+    ids=["first", "manifest", "extended"],
 )
 def test_writer_killed_before_a_rename_leaves_the_old_index(folder, how, renames):
     command = [sys.executable, "-c", KILLED_WRITER, str(Path(__file__).parent), str(folder), str(renames), how]

@@ -80,9 +80,9 @@ def test_a_result_needs_a_task_and_an_expert(synthetic):
 # Questions about tasks
 
 
-@pytest.mark.parametrize(
-    ("limits", "expected"),
-    [
+def test_recommend_keeps_within_limits_which_the_unknown_does_not(synthetic, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # with nothing in it
+    for limits, expected in (
         ({}, {"big.x", "small.x", "unknown.x"}),
         ({"max_params": 1e6}, {"small.x"}),
         ({"max_params": 11e6}, {"small.x", "big.x"}),
@@ -93,15 +93,10 @@ def test_a_result_needs_a_task_and_an_expert(synthetic):
         ({"input_size": 64}, {"small.x"}),
         ({"loadable_offline": True}, {"small.x"}),
         ({"loadable_offline": True, "max_params": 1e3}, set()),
-    ],
-)
-def test_recommend_keeps_within_limits_which_the_unknown_does_not(
-    synthetic, limits, expected, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # with nothing in it
-    answer = synthetic.recommend("e", **limits)
-    assert {it.expert for it in answer.recommendations} == expected
-    assert {it.expert for it in answer.baselines.values()} - {None} <= expected
+    ):
+        answer = synthetic.recommend("e", **limits)
+        assert {it.expert for it in answer.recommendations} == expected, limits
+        assert {it.expert for it in answer.baselines.values()} - {None} <= expected
 
 
 def test_without_builtin_starter_content_takes_no_part(synthetic):

@@ -96,7 +96,7 @@ def test_questions_take_aliases(small):
         card = answer(small, "task", "show", reference)
         assert (card["version"], card["aliases"]) == (1, ["champion"])
         assert answer(small, "nearest", reference)["query"]["version"] == 1
-        assert answer(small, "recommend", reference)["query"]["version"] == 1
+        assert answer(small, "recommend", reference, "--no-published")["query"]["version"] == 1
     assert answer(small, "nearest", "flowers@latest")["query"]["version"] == 2
     first, alias, latest, plain = (
         answer(small, "distance", reference, "birds")["value"]

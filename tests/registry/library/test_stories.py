@@ -10,8 +10,7 @@ from registry import TaskRegistry
 
 PHOTOS = (
     "flowers5",
-    "cats_dogs",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("natural_images", "pacs_photo")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("cats_dogs", "natural_images", "pacs_photo")),
 )
 RESNET = "resnet50.IMAGENET1K_V2"
 LITE = "tf_efficientnet_lite0.in1k"

@@ -136,7 +136,7 @@ def test_intervals_hold_on_tasks_of_any_spread():
     assert 0.85 <= np.mean(covered) <= 0.97
 
 
-@pytest.mark.parametrize("level_sd", [0.0, 1.0])
+@pytest.mark.parametrize("level_sd", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_expected_regret_matches_an_integral(level_sd):
     prediction = make_prediction(2, 3, level_sd)
     draws = prediction.scenarios()

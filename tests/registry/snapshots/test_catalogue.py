@@ -109,7 +109,7 @@ def test_brought_up_to_date_it_is_as_read_at_once(store, monkeypatch, max_chunks
     monkeypatch.setattr(snapshots, "MAX_CHUNKS", max_chunks)
     cache = cache_of(store)
     generator = random.Random(0)
-    for step in range(20):
+    for step in range(12):
         names = sorted(store.task_names())
         name = generator.choice(names) if names else ""
         match generator.choice(["add", "add", "version", "tag", "alias", "remove", "purge", "optimize"]):

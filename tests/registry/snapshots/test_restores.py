@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from builders import make_embedding, make_space, make_task
+from templates import copied
 
 from registry import TaskRegistry
 from registry.storage.store import Store
@@ -12,6 +13,12 @@ from registry.storage.store import Store
 
 def add(store, name):
     store.add_task(make_task(name), "space0", make_embedding(name))
+
+
+def make_registry(place):
+    store = Store.create(place, lambda new: new.add_space(make_space()))
+    for name in ("ants", "bees", "cats"):
+        add(store, name)
 
 
 def by_rename(copy, place):
@@ -30,10 +37,7 @@ def by_copy(copy, place):
 @pytest.mark.parametrize("writes", [0, 1, 3])
 def test_what_was_replaced_is_noticed_after_fewer_as_many_and_more_writes(tmp_path, restore, writes):
     place = tmp_path / "registry"
-    store = Store.create(place)
-    store.add_space(make_space())
-    for name in ("ants", "bees", "cats"):
-        add(store, name)
+    copied("restores", make_registry, place)
     shutil.copytree(place, tmp_path / "copy")
     registry = TaskRegistry(place)
 

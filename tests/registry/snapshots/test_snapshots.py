@@ -202,7 +202,7 @@ def act_and_ask(folder, seed, num_tasks, num_steps):
     ids=["from_empty", "grows_into_the_index", "index"],
 )
 def test_answers_are_those_of_the_tables_whatever_others_write(tmp_path, indexed, seed, num_tasks):
-    act_and_ask(tmp_path / "registry", seed, num_tasks, num_steps=15)
+    act_and_ask(tmp_path / "registry", seed, num_tasks, num_steps=10)
 
 
 @pytest.mark.slow
