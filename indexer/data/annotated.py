@@ -300,7 +300,9 @@ def _open_text_table(spec: str, tree: Tree, root: Node, reading: Reading, notes:
     Raises:
         DataError: If there are several, or as ``open_manifest``.
     """
-    tables = [table for group in _tables(tree, root, None)[:2] for table in group]
+    is_alone = sum(sum(node.others.values()) for node in root.walk()) == 1
+    groups = _tables(tree, root, None)
+    tables = groups[0] or (groups[-1] if is_alone else [])
     if not tables:
         return None
     wanted = _wanted(spec, set(), tables, reading)
@@ -309,12 +311,13 @@ def _open_text_table(spec: str, tree: Tree, root: Node, reading: Reading, notes:
         raise DataError(
             spec,
             f"holds {len(mine)} tables of samples, {mine[0].path(root)} and {mine[1].path(root)} among them; "
-            f"give one of them as the data, or all of a split by hf-data:{spec}",
+            "give one of them as the data, or all of a split by hf-data:FOLDER",
         )
     others = ", ".join(table.path(root) for table in tables if table not in mine)
     said = f"table {mine[0].path(root)}" + f", and not {others}" * bool(others)
-    listing = _as_manifest(tree, mine[0], replace(reading, split=None if mine[0].kind else reading.split), None)
-    return replace(listing, spec=spec, taken=(*notes.taken, said, *listing.taken))
+    how = replace(reading, split=None if mine[0].kind else reading.split)
+    listing = _as_manifest(tree, mine[0], how, None, Path(spec))
+    return replace(listing, spec=spec, taken=(*notes.taken, *(() if is_alone else (said,)), *listing.taken))
 
 
 def _tables(tree: Tree, root: Node, images: Images | None) -> list[list[_Table]]:
@@ -363,13 +366,16 @@ def _read_table(
     return _as_manifest(tree, table, how, files)
 
 
-def _as_manifest(tree: Tree, table: _Table, how: Reading, files: Files | None) -> Listing:
+def _as_manifest(
+    tree: Tree, table: _Table, how: Reading, files: Files | None, within: Path | None = None
+) -> Listing:
+    """A table of a folder as a manifest, which names no file outside of the folder."""
     if isinstance(table.where, os.DirEntry):
-        return open_manifest(table.where.path, how, files=files)
+        return open_manifest(table.where.path, how, within, files)
     copy = Path(tempfile.mkdtemp()) / table.name
     try:
         copy.write_bytes(tree.read(table.where))
-        listing = open_manifest(str(copy), how, files=files)
+        listing = open_manifest(str(copy), how, copy.parent, files)
     except BaseException:
         shutil.rmtree(copy.parent)
         raise

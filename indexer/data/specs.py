@@ -18,6 +18,8 @@ Samples are images or texts. What each may hold is said where it is opened: ``in
 import glob
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,23 @@ def open_dataset(spec: str, reading: Reading | None = None, **said: Any) -> List
         DataError: If the data is there but is not laid out as its kind asks, or has no such split.
     """
     with system_errors(spec):
-        opener, reading = _opener(spec), reading or Reading(**said)
+        reading = reading or Reading(**said)
+        if inner := _only_file(spec):
+            return replace(open_dataset(inner, reading), spec=spec)
+        opener = _opener(spec)
         if reading.class_level is not None and opener not in OPENERS_OF_FOLDERS:
             raise DataError(spec, "has no class folders, so class_level would change nothing; leave it out")
         return opener(spec, reading)
+
+
+def _only_file(spec: str) -> str | None:
+    """The archive or file of arrays that is all that a folder holds; a table stays in its folder."""
+    if isinstance(spec, PythonData) or not Path(spec).is_dir():
+        return None
+    inside = list(islice(Path(spec).iterdir(), 2))
+    names = (*ARRAY_FILES, *COMPRESSED, ".tar", ".zip")
+    is_one = len(inside) == 1 and inside[0].is_file() and inside[0].name.lower().endswith(names)
+    return str(inside[0]) if is_one else None
 
 
 def _opener(spec: str) -> Opener:

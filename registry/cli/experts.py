@@ -273,9 +273,7 @@ def import_results(registry: "TaskRegistry", /, path: str, dry_run: bool, as_jso
     were = "was" if imported.present == 1 else "were"
     there = f"; {imported.present} {were} there already" if imported.present else ""
     if as_json:
-        keys = ("results", "present", "runs", "taken")
-        said = {"added": 0 if dry_run else count, "problems": problems}
-        click.echo(documents.to_text(said | {key: getattr(imported, key) for key in keys}))
+        click.echo(documents.to_text(documents.of_imported_results(imported, dry_run=dry_run)))
         return
     if dry_run and imported.results:
         show_records.show_results(imported.results, registry.experts())

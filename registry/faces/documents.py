@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from registry.faces.terminal import as_spelled
 
 if TYPE_CHECKING:
-    from registry.answers import Neighbor, Query
+    from registry.answers import ImportedResults, Neighbor, Query
     from registry.distances import Distance
     from registry.ingest.networks import ProbeDescription
     from registry.ingest.prepare import TaskEmbedding
@@ -112,6 +112,13 @@ def of_audit_line(line: "AuditRecord") -> dict[str, Any]:
         "details": line.values,
         "versions": json.loads(line.versions),
     }
+
+
+def of_imported_results(imported: "ImportedResults", *, dry_run: bool) -> dict[str, Any]:
+    """What an import of results did, or would do."""
+    added, problems = imported
+    keys = ("results", "present", "runs", "taken")
+    return {"added": 0 if dry_run else added, "problems": problems} | {k: getattr(imported, k) for k in keys}
 
 
 def of_space(space: "SpaceRecord") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from registry.ingest.data import (
     translated_errors,
 )
 from registry.options import Progress
-from registry.records import SpaceRecord, TaskRecord
+from registry.records import Kind, SpaceRecord, TaskRecord
 
 if TYPE_CHECKING:
     from indexer.fisher.costs import ProbeCosts
@@ -146,18 +146,47 @@ def with_data(task: TaskRecord, data: str) -> TaskRecord:
     return replace(task, data=data)
 
 
+@dataclass(frozen=True)
+class DataSurvey:
+    """What data is, as listed: nothing of it is decoded.
+
+    Attributes:
+        kind: What its labels are.
+        samples: Number of samples of the split that is read.
+        classes: Number of samples of each class or label, by name; none of a regression.
+        taken: What was taken for what, in sentences.
+        passed_over: Files and rows that are no samples, by reason.
+    """
+
+    kind: Kind | None
+    samples: int
+    classes: dict[str, int]
+    taken: tuple[str, ...]
+    passed_over: dict[str, int]
+
+
+def survey_data(data: str) -> DataSurvey:
+    """List and count data as adding it would.
+
+    Raises:
+        IngestError: If it cannot be read or makes no task.
+    """
+    with translated_errors():
+        from indexer.data.samples import SurveyedDataset
+        from indexer.data.sampling import check_sizes
+
+        opened = SurveyedDataset.open(data, make_settings())
+        listing, counted = opened.listing, opened.survey
+        check_sizes(listing, counted.sizes, counted.num_samples, "sample")
+    classes = dict(zip(listing.class_names, counted.sizes, strict=False)) if counted.sizes else {}
+    return DataSurvey(listing.kind, counted.num_samples, classes, listing.taken, dict(listing.passed_over))
+
+
 def image_suffixes() -> tuple[str, ...]:
     """Endings of the names of image files, in lower case."""
     from indexer.data.images import IMAGE_SUFFIXES
 
     return IMAGE_SUFFIXES
-
-
-def is_split_name(name: str) -> bool:
-    """Whether a folder of that name is a split."""
-    from indexer.layouts.names import split_kind
-
-    return split_kind(name) is not None
 
 
 def image_pixels(content: bytes) -> int:
@@ -170,19 +199,5 @@ def image_pixels(content: bytes) -> int:
 
     try:
         return count_pixels(content)
-    except UnreadableImageError as err:
-        raise IngestError(str(err)) from err
-
-
-def check_image(content: bytes) -> None:
-    """Decode an image as embedding decodes it.
-
-    Raises:
-        IngestError: If that is not possible.
-    """
-    from indexer.data.images import UnreadableImageError, decode_image
-
-    try:
-        decode_image(content)
     except UnreadableImageError as err:
         raise IngestError(str(err)) from err

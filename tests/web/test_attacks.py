@@ -62,12 +62,6 @@ ZIPS = {
         "larger than 1,048,576 bytes",
     ),
     "overlapping bomb": (overlapping, 413, "overlap"),
-    "nested zip": (lambda: packed({**images(), "cats/more.zip": good()}), 400, "a zip within the zip"),
-    "nested zip in disguise": (
-        lambda: packed({**images(), "cats/more.png": good()}),
-        400,
-        "a zip within the zip",
-    ),
     "size that lies low": (
         lambda: patched_directory(good(), 24, struct.pack("<I", 100)),
         400,
@@ -83,35 +77,21 @@ ZIPS = {
     "offset that lies": (lambda: patched_directory(good(), 42, b"\xff\xff\xff\x7f"), 413, "overlap"),
     "too many files": (lambda: too_many_names(51), 413, "more than 50 files"),
     "too many names": (lambda: too_many_names(400), 413, "more than 50 files"),
-    "a text": (lambda: with_entry("cats/readme.txt", b"hello"), 400, "is no image"),
-    "html in disguise": (lambda: with_entry("cats/x.png", b"<html><script>alert(1)</script>"), 400, "no image"),
-    "svg in disguise": (
-        lambda: with_entry("cats/x.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
-        400,
-        "no image",
-    ),
-    "postscript in disguise": (lambda: with_entry("cats/x.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n"), 400, "no image"),
-    "svg": (lambda: with_entry("cats/x.svg", b"<svg/>"), 400, "is no image"),
-    "cut-off image": (lambda: with_entry("cats/x.png", picture(5)[:200]), 400, "no image that can be decoded"),
-    "empty image": (lambda: with_entry("cats/x.png", b""), 400, "no image that can be decoded"),
+    "a file that is a folder": (lambda: packed({**images(), "cats": b"x"}), 400, "is a file and a folder"),
+    "a pickle": (lambda: packed({"a/x.pkl": b"\x80\x04N."}), 400, "is a Python pickle, which could run code"),
     "too many pixels": (lambda: with_entry("cats/x.png", picture(5, (400, 300))), 413, "has 120,000 pixels"),
     "pixels announced": (lambda: with_entry("cats/x.png", huge_picture()), 413, "at most 100,000 are taken"),
-    "one class": (lambda: packed(images(("cats",))), 400, "one class only, 'cats'"),
+    "one class": (lambda: packed(images(("cats",))), 400, "has only the class 'cats'"),
     "no class folder": (
         lambda: packed({"1.png": picture(1), "2.png": picture(2)}),
         400,
-        "not where an image belongs",
+        "holds no class folders",
     ),
-    "too deep": (
-        lambda: packed({f"a/b/c/{number}": content for number, content in images().items()}),
-        400,
-        "belongs",
-    ),
-    "empty zip": (lambda: packed({}), 400, "holds no images"),
+    "empty zip": (lambda: packed({}), 400, "holds no files"),
     "only hidden files": (
         lambda: packed({"__MACOSX/cats/1.png": b"", "cats/.x.png": b""}),
         400,
-        "holds no images",
+        "holds no",
     ),
     "cut off": (lambda: good()[:-40], 400, "damaged or cut off"),
     "cut in the middle": (lambda: good()[:600], 400, "damaged or cut off"),
@@ -338,6 +318,7 @@ def test_usual_zips_are_taken(server, files):
     form = {"file": ("photos.zip", io.BytesIO(packed(files)), "application/zip")}
     answer = server.post("/api/v1/uploads", files=form, headers=BEARER)
     assert answer.status_code == 201, answer.text
-    assert sum(answer.json()["classes"].values()) == answer.json()["files"]
+    assert sum(answer.json()["classes"].values()) == answer.json()["samples"] == 6
+    assert answer.json()["files"] == len(files)
     assert os.path.isdir(server.app.state.uploads.data(answer.json()["upload"]))  # noqa: PTH112
     server.delete(f"/api/v1/uploads/{answer.json()['upload']}", headers=BEARER)

@@ -3,16 +3,19 @@
 No route adds an expert: that loads a network, and loading some of them runs code.
 """
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 
-from registry.errors import NoRegistryError
+from registry.errors import NoRegistryError, RegistryError
 from registry.faces import documents
 from registry.notebooks import Records
+from registry.options import in_fields, spelled
 from registry.records import ResultRecord
 from registry.web.api import models
 from registry.web.api.routes import (
+    FILE_BODY,
     JSON,
     READS,
     UNCHANGED,
@@ -24,6 +27,8 @@ from registry.web.api.routes import (
     paged,
 )
 from registry.web.http.access import demand
+from registry.web.http.faults import RefusedError
+from registry.web.uploads.uploads import DATA, Uploads
 
 router = new_router("experts")
 OfTask = Annotated[str | None, Query(pattern=models.NAME, description="Only results on this task.")]
@@ -53,6 +58,18 @@ def list_experts(
 def get_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
     """One expert; `t2v expert show`."""
     return answered(models.Expert, documents.of_expert(registry.expert(name)))
+
+
+@router.post("/experts/{name:path}/aliases", dependencies=[WRITES, JSON], status_code=201)
+def add_expert_alias(name: models.ExpertName, other: models.OtherName, registry: Registry) -> models.Expert:
+    """Let another name stand for the weights of an expert; `t2v expert alias`."""
+    return answered(models.Expert, documents.of_expert(registry.alias_expert(name, other.alias)))
+
+
+@router.delete("/experts/{name:path}/aliases/{alias:path}", dependencies=[WRITES], status_code=204)
+def remove_expert_alias(name: models.ExpertName, alias: models.ExpertName, registry: Registry) -> None:
+    """Let another name of an expert stand for it no longer; `t2v expert alias --remove`."""
+    registry.unalias_expert(name, alias)
 
 
 @router.delete("/experts/{name:path}", dependencies=[WRITES], status_code=204)
@@ -98,3 +115,26 @@ def add_result(result: models.NewResult, registry: Registry) -> ResultRecord:
     """Remember a score that was measured elsewhere; `t2v result add`."""
     measured = result.model_dump(exclude={"task", "expert"})
     return registry.add_result(result.task, result.expert, **measured)
+
+
+@router.post("/results/import", dependencies=[WRITES], openapi_extra=FILE_BODY)
+async def import_results(
+    request: Request, registry: Registry, rules: Annotated[models.ImportRules, Query()]
+) -> models.ImportedResults:
+    """Take the results of a CSV file, or of what a tracker wrote, alone or in a zip; `t2v result import`."""
+    uploads: Uploads = request.app.state.uploads
+    said = rules.model_dump(exclude_defaults=True)
+
+    def take(part: Path) -> dict[str, Any]:
+        place = part / DATA
+        inside = list(place.iterdir())
+        place = inside[0] if len(inside) == 1 and inside[0].is_file() else place
+        try:
+            imported = registry.import_results(place, **said)
+        except RegistryError as error:
+            raise RefusedError(400, str(error).replace(str(place), "the file")) from error
+        document = documents.of_imported_results(imported, dry_run=rules.dry_run)
+        problems = [problem.replace(str(place), "the file") for problem in document["problems"]]
+        return document | {"problems": spelled(problems, in_fields)}
+
+    return answered(models.ImportedResults, await uploads.receive_for(request, take))

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.errors import NotFoundError
 from registry.web.api import models, models_jobs
-from registry.web.api.routes import JSON, WRITES, new_router, paged
+from registry.web.api.routes import FILE_BODY, JSON, WRITES, new_router, paged
 from registry.web.http.access import actor_of
 from registry.web.jobs.jobs import Jobs
 from registry.web.jobs.store import Job
@@ -23,21 +23,6 @@ LOOK_SECONDS = 0.15
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 2000
 NO_STORE = {"Cache-Control": "no-store"}
-ZIP_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            },
-        },
-    }
-}
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `progress` with the job as JSON, whenever it changes; last `end`.",
@@ -51,9 +36,9 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/uploads", dependencies=[WRITES], status_code=201, openapi_extra=ZIP_BODY)
+@router.post("/uploads", dependencies=[WRITES], status_code=201, openapi_extra=FILE_BODY)
 async def upload(request: Request, response: Response) -> models_jobs.UploadAnswer:
-    """Send a zip of class folders with images in them, as the body or as the field `file` of a form."""
+    """Send a file of data, such as a zip of a folder, as the body or as the field `file` of a form."""
     uploads: Uploads = request.app.state.uploads
     received = await uploads.receive(request)
     response.headers.update({**NO_STORE, "Location": f"/api/v1/uploads/{received.id}"})

@@ -270,6 +270,33 @@ class NewResult(Body):
     run_id: str = Field("", max_length=200, examples=["8f3a"])
     lower_is_better: bool | None = Field(None, examples=[None])
     anyway: bool = Field(False, description="Mark it where data or weights are not what was registered.")
+    as_new_version: bool = Field(False, description="Register other data as the next version.")
+
+
+class ImportRules(Body):
+    """How results are taken, see `t2v result import`."""
+
+    task_from: list[str] = Field(default_factory=list, max_length=100, examples=[["param:dataset"]])
+    expert_from: list[str] = Field(default_factory=list, max_length=100, examples=[["param:model"]])
+    metric: list[str] = Field(default_factory=list, max_length=100, examples=[["val_acc=accuracy"]])
+    protocol: str = Field("", max_length=128, examples=["fine_tuned"])
+    step: str = Field("", max_length=10, examples=["last"])
+    skip_bad: bool = Field(False, description="Take the good rows of a CSV file.")
+    unregistered: bool = Field(False, description="Take tasks and experts that are not registered.")
+    dry_run: bool = Field(False, description="Write nothing.")
+    anyway: bool = Field(False, description="Mark those whose data or weights are not what was registered.")
+    as_new_version: bool = Field(False, description="Register other data as the next version.")
+
+
+class ImportedResults(Answer):
+    """Results that were taken from a file."""
+
+    added: int = Field(examples=[2])
+    problems: list[str] = Field(examples=[[]])
+    results: list[ResultRecord] = Field(examples=[[]])
+    present: int = Field(examples=[0], description="How many were there already.")
+    runs: int = Field(examples=[2])
+    taken: list[str] = Field(examples=[["Read 2 runs: 2 of MLflow."]])
 
 
 class TagChange(Body):
@@ -283,6 +310,12 @@ class NewPlace(Body):
     """Where the data of a task is now."""
 
     data: str = Field(min_length=1, max_length=4096, examples=["/data/flowers"])
+
+
+class OtherName(Body):
+    """Another name of the weights of an expert."""
+
+    alias: ExpertWord = Field(examples=["timm:resnet50.a1_in1k"])
 
 
 class NewAlias(Body):

@@ -25,6 +25,11 @@ class UploadAnswer(Answer):
     classes: dict[str, int] = Field(examples=[{"cats": 20, "dogs": 20}])
     created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
     expires_at: str = Field(examples=["2026-02-01T12:00:00+00:00"])
+    kind: str | None = Field(examples=["single_label"], description="What the labels are, if that is clear.")
+    samples: int = Field(examples=[40])
+    taken: list[str] = Field(examples=[["split 'train', and not 'test'"]])
+    passed_over: dict[str, int] = Field(examples=[{"mask": 20}])
+    problem: str = Field(examples=[""], description="What an option of the job has to settle, if anything.")
 
 
 class JobData(Body):
@@ -60,6 +65,7 @@ class JobOptions(Body):
     published: bool | None = Field(None, description="Whether published results count as evidence.")
     download: bool | None = Field(None, description="Whether trials may fetch weights.")
     anyway: bool | None = Field(None, description="Go on where data or weights are not what was registered.")
+    as_new_version: bool | None = Field(None, description="Register other data as the next version.")
     max_samples: int | None = Field(None, ge=2, le=10**9)
     seed: int | None = Field(None, ge=0, lt=2**32)
     split: str | None = Field(None, max_length=200)

@@ -14,6 +14,7 @@ from registry.web.api.models import ErrorAnswer
 from registry.web.http.access import demand
 from registry.web.http.etags import fresh
 from registry.web.http.faults import RefusedError
+from registry.web.uploads.uploads import TYPES
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,6 +61,23 @@ ADMIN = Depends(_admin)
 """For routes of admins."""
 
 JSON = Depends(json_only)
+
+FILE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+"""What a route takes that takes a file."""
 
 
 def new_router(tag: str) -> APIRouter:

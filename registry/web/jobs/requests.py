@@ -29,6 +29,7 @@ RECOMMEND_OPTIONS = frozenset(
         "published",
         "download",
         "anyway",
+        "as_new_version",
         "probe",
     }
 )

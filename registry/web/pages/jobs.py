@@ -28,8 +28,26 @@ NUMBERS: dict[str, float] = {
 }
 """Numbers of the form of a recommendation, each with its unit."""
 
-COLUMNS = {"image_col": "Column of the images", "label_col": "Column of the classes"}
-"""Columns of a table in the data, or arrays, that the form asks for."""
+TEXTS = {
+    "split": ("Split", "train"),
+    "image_col": ("Column of the images", "by its name"),
+    "text_col": ("Column of the texts", "by its name"),
+    "label_col": ("Column of the classes", "by its name"),
+    "target_col": ("Column of measured numbers", "none"),
+    "split_col": ("Column of the split", "by its name"),
+    "image_root": ("Folder of the images", "beside the table"),
+    "image_suffix": ("What names of images end in", "as written"),
+    "delimiter": ("What stands between cells", "as it fits"),
+    "encoding": ("Encoding of texts", "UTF-8"),
+}
+"""Options on reading data that the form asks for: what they are called, and what holds without them."""
+
+SWITCHES = {
+    "skip_bad": "Leave out class folders without samples and rows without a file",
+    "anyway": "Try on data or weights that are not what was registered",
+    "as_new_version": "Register other data as the next version of the task",
+}
+"""Options of the form that are on or off."""
 
 
 @router.get("/recommend")
@@ -76,7 +94,8 @@ def _form(request: Request, said: Mapping[str, str], *, problem: str = "", statu
         "limits": settings.limits,
         "licenses": sorted({expert.license for expert in registry.experts() if expert.license}),
         "problem": problem,
-        "columns": COLUMNS,
+        "texts": TEXTS,
+        "switches": SWITCHES,
     }
     return render(request, "recommend.html", shown, status=status)
 
@@ -88,7 +107,8 @@ def _options(said: Mapping[str, str]) -> dict[str, Any]:
         InvalidQueryError: If one is no number.
     """
     options: dict[str, Any] = {"licenses": [said["licenses"]]} if said.get("licenses") else {}
-    options |= {name: said[name].strip() for name in COLUMNS if said.get(name, "").strip()}
+    options |= {name: said[name].strip() for name in TEXTS if said.get(name, "").strip()}
+    options |= dict.fromkeys((name for name in SWITCHES if said.get(name)), True)
     for name, unit in NUMBERS.items():
         text = said.get(name, "").strip()
         try:

@@ -1,4 +1,4 @@
-// Sends a zip with its progress, starts the job, and goes to its page.
+// Sends a file with its progress, starts the job, and goes to its page.
 "use strict";
 
 const form = document.getElementById("recommend");
@@ -29,7 +29,7 @@ function upload(file) {
     request.upload.addEventListener("progress", (event) => {
       bar.max = event.total;
       bar.value = event.loaded;
-      said.textContent = event.loaded < event.total ? `Sending ${size(event.loaded)} of ${size(event.total)}` : "Checking the zip";
+      said.textContent = event.loaded < event.total ? `Sending ${size(event.loaded)} of ${size(event.total)}` : "Checking the file";
     });
     request.addEventListener("load", () => {
       if (request.status === 201) done(JSON.parse(request.responseText).upload);
@@ -37,7 +37,9 @@ function upload(file) {
     });
     request.addEventListener("error", () => fail(new Error(sentence(""))));
     request.open("POST", "/api/v1/uploads");
-    request.setRequestHeader("Content-Type", "application/zip");
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    const ending = file.name.replace(/[^A-Za-z0-9._-]+/g, "_").slice(-100);
+    request.setRequestHeader("Content-Disposition", `attachment; filename="${ending}"`);
     request.send(file);
   });
 }
@@ -49,9 +51,10 @@ function options() {
     if (!input.checkValidity()) throw new Error(`${input.labels[0].textContent}: ${input.validationMessage}`);
     if (input.value !== "") said[name] = Number(input.value) * Number(input.dataset.times || 1);
   }
-  for (const input of document.querySelectorAll("[id$=_col]")) {
+  for (const input of document.querySelectorAll("[data-text]")) {
     if (input.value.trim()) said[input.id] = input.value.trim();
   }
+  for (const input of document.querySelectorAll("[data-switch]:checked")) said[input.id] = true;
   const license = document.getElementById("licenses")?.value;
   if (license) said.licenses = [license];
   return said;
@@ -60,14 +63,14 @@ function options() {
 // What the data is called: the name of the file, as far as names may go.
 function nameOfFile() {
   const [file] = document.getElementById("file").files;
-  return (file?.name || "").replace(/\.zip$/i, "").replace(/[^\w.-]+/g, "_").slice(0, 128);
+  return (file?.name || "").replace(/(\.tar)?\.[a-z0-9]{1,8}$/i, "").replace(/[^\w.-]+/g, "_").slice(0, 128);
 }
 
 async function data() {
   const source = form.elements.source.value;
   if (source === "upload") {
     const [file] = document.getElementById("file").files;
-    if (!file) throw new Error("Choose a zip file first.");
+    if (!file) throw new Error("Choose a file first.");
     return { upload: await upload(file) };
   }
   const value = document.getElementById(source).value.trim();

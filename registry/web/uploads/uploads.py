@@ -1,7 +1,7 @@
-"""Uploads: a zip that is being sent becomes a folder of images, or nothing at all.
+"""Uploads: a file that is being sent becomes a folder of data, or nothing at all.
 
 state/uploads/ID/upload.json     what it is
-state/uploads/ID/data/           the images, in class folders
+state/uploads/ID/data/           its files, see ``registry.web.uploads.contents``
 state/uploads/.part-ID/          one that is not whole yet; removed when the server starts
 """
 
@@ -11,25 +11,41 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from registry.errors import StorageError
+from registry.errors import RegistryError, StorageError
+from registry.ingest.networks import DataSurvey, survey_data
+from registry.options import in_fields, spelled
 from registry.web.http.faults import RefusedError, UnknownIdError
 from registry.web.http.settings import UploadLimits
-from registry.web.uploads.zips import unpack
+from registry.web.uploads.contents import lay_out
 
-ZIP_TYPES = frozenset({"application/zip", "application/x-zip-compressed"})
+TYPES = {
+    **dict.fromkeys(("application/zip", "application/x-zip-compressed", "application/octet-stream"), ""),
+    **dict.fromkeys(("application/gzip", "application/x-gzip", "application/x-tar"), ""),
+    "text/csv": "a.csv",
+    "text/tab-separated-values": "a.tsv",
+    "application/json": "a.json",
+    "application/x-ndjson": "a.jsonl",
+    "application/vnd.apache.parquet": "a.parquet",
+}
+"""Types of what may be sent, and the names that these stand for, where there is none."""
+
+T = TypeVar("T")
+RECEIVED = "received"
 FIELD = "file"
 CARD = "upload.json"
 DATA = "data"
@@ -45,11 +61,16 @@ class Upload:
 
     Attributes:
         id: Random, so that only those know it who got it.
-        files: Number of images.
-        bytes: Size of all images.
-        classes: Number of images of each class, by name.
+        files: Number of files.
+        bytes: Size of all files.
+        classes: Number of samples of each class, by name, as far as reading needs no option.
         created_at: When it was received, in ISO 8601, UTC.
         expires_at: When it is removed, in ISO 8601, UTC.
+        kind: What the labels are.
+        samples: Number of samples of the split that is read.
+        taken: What was taken for what, in sentences.
+        passed_over: Files that are no samples, by reason.
+        problem: What leaves a doubt, with the option that settles it; empty if nothing does.
     """
 
     id: str
@@ -58,6 +79,11 @@ class Upload:
     classes: dict[str, int]
     created_at: str
     expires_at: str
+    kind: str | None = None
+    samples: int = 0
+    taken: Sequence[str] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    problem: str = ""
 
 
 class NotStoredError(RefusedError):
@@ -82,7 +108,7 @@ class Uploads:
             limits: Limits of each upload.
             seconds: How long an upload is kept.
         """
-        self._folder = folder
+        self.folder = folder
         self._limits = limits
         self._seconds = seconds
         self._limiter: CapacityLimiter | None = None
@@ -94,30 +120,51 @@ class Uploads:
             StorageError: If it cannot be written.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left in self._folder.glob(f"{PART}*"):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self.folder.glob(f"{PART}*"):
                 shutil.rmtree(left)
         except OSError as error:
-            raise StorageError(f"{self._folder}: cannot be written: {error.strerror}") from error
+            raise StorageError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
     async def receive(self, request: Request) -> Upload:
-        """Receive a zip, as the body of a request or as a field of a form, and unpack it.
+        """Receive a file of data, as the body of a request or as a field of a form, and lay it out.
 
         Raises:
-            RefusedError: If it is no such zip, too large, or too slow; then nothing of it is left.
+            RefusedError: If it is no such file, too large, or too slow; then nothing of it is left.
         """
-        body = _zip_in(request)
+        return await self.receive_for(request, self._finish)
+
+    async def receive_for(self, request: Request, use: Callable[[Path], T]) -> T:
+        """Receive a file, lay it out in a new folder, and use that in a thread; it is removed afterwards.
+
+        Args:
+            request: The request.
+            use: Gets the folder, in which the files are in ``DATA``.
+
+        Raises:
+            RefusedError: If it is no such file, too large, or too slow; then nothing of it is left.
+        """
+        names: list[str] = []
+        body = _file_in(request, names)
         with self._part() as part:
             try:
                 async with asyncio.timeout(self._limits.seconds):
-                    await self._write(body, part / "upload.zip")
+                    await self._write(body, part / RECEIVED)
             except TimeoutError as error:
                 seconds = f"{self._limits.seconds:g}"
                 raise RefusedError(408, f"the upload took longer than {seconds} seconds; send less") from error
             except ClientDisconnect as error:
                 raise RefusedError(400, "the upload broke off; send it again") from error
+
+            def lay_out_and_use() -> T:
+                try:
+                    lay_out(part / RECEIVED, (names or [""])[0], part / DATA, self._limits)
+                except OSError as error:
+                    raise NotStoredError(error) from error
+                return use(part)
+
             self._limiter = self._limiter or CapacityLimiter(UNPACKED_AT_ONCE)
-            return await anyio.to_thread.run_sync(self._finish, part, limiter=self._limiter)
+            return await anyio.to_thread.run_sync(lay_out_and_use, limiter=self._limiter)
 
     def get(self, upload_id: str) -> Upload:
         """One upload.
@@ -125,7 +172,7 @@ class Uploads:
         Raises:
             UnknownIdError: If there is no such upload, or not any more.
         """
-        path = self._folder / upload_id / CARD
+        path = self.folder / upload_id / CARD
         try:
             if _ID.fullmatch(upload_id):
                 return Upload(**json.loads(path.read_text(encoding="utf-8")))
@@ -151,7 +198,7 @@ class Uploads:
         Raises:
             UnknownIdError: If there is no such upload.
         """
-        return self._folder / self.get(upload_id).id / DATA
+        return self.folder / self.get(upload_id).id / DATA
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload with its images.
@@ -159,7 +206,7 @@ class Uploads:
         Raises:
             UnknownIdError: If there is no such upload.
         """
-        shutil.rmtree(self._folder / self.get(upload_id).id, ignore_errors=True)
+        shutil.rmtree(self.folder / self.get(upload_id).id, ignore_errors=True)
 
     def expire(self, kept: frozenset[str]) -> None:
         """Remove expired uploads.
@@ -168,7 +215,7 @@ class Uploads:
             kept: Ids of uploads that are in use.
         """
         now = datetime.now(UTC)
-        for folder in self._folder.iterdir():
+        for folder in self.folder.iterdir():
             try:
                 upload = self.get(folder.name)
             except UnknownIdError:
@@ -179,7 +226,7 @@ class Uploads:
     @contextmanager
     def _part(self) -> Iterator[Path]:
         """A new folder for an upload; removed in the end, unless it became an upload."""
-        part = self._folder / f"{PART}{secrets.token_urlsafe(18)}"
+        part = self.folder / f"{PART}{secrets.token_urlsafe(18)}"
         part.mkdir(mode=0o700)
         try:
             yield part
@@ -198,7 +245,7 @@ class Uploads:
                 size += len(piece)
                 if size > self._limits.upload_bytes:
                     most = f"{self._limits.upload_bytes:,}"
-                    raise RefusedError(413, f"the zip is larger than {most} bytes, the most that are taken")
+                    raise RefusedError(413, f"the file is larger than {most} bytes, the most that are taken")
                 waiting += piece
                 if len(waiting) >= WRITE_BYTES:
                     await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
@@ -206,50 +253,59 @@ class Uploads:
             await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
 
     def _finish(self, part: Path) -> Upload:
-        """Unpack the zip, and move the result to its final place.
+        """Say what the files of an upload are, and move them to their final place.
 
         Raises:
-            RefusedError: If it is no zip of class folders of images.
-            NotStoredError: If there is no room.
+            RefusedError: If they are no data, whatever options say.
         """
+        seen, problem = DataSurvey(None, 0, {}, (), {}), ""
         try:
-            content = unpack(part / "upload.zip", part / DATA, self._limits)
-        except OSError as error:
-            raise NotStoredError(error) from error
-        (part / "upload.zip").unlink()
+            seen = survey_data(str(part / DATA))
+        except RegistryError as error:
+            problem = str(error).replace(str(part / DATA), "the upload")
+            if spelled(problem, in_fields) == problem:  # it names no option that would settle it
+                raise RefusedError(400, problem) from error
         now = datetime.now(UTC)
+        files = [path for path in (part / DATA).rglob("*") if path.is_file()]
         upload = Upload(
             part.name.removeprefix(PART),
-            content.files,
-            content.bytes,
-            content.classes,
+            len(files),
+            sum(path.stat().st_size for path in files),
+            seen.classes,
             now.isoformat(),
             (now + timedelta(seconds=self._seconds)).isoformat(),
+            seen.kind,
+            seen.samples,
+            spelled(list(seen.taken), in_fields),
+            seen.passed_over,
+            spelled(problem, in_fields),
         )
         (part / CARD).write_text(json.dumps(asdict(upload)), encoding="utf-8")
-        part.rename(self._folder / upload.id)
+        part.rename(self.folder / upload.id)
         return upload
 
 
-def _zip_in(request: Request) -> AsyncIterator[bytes]:
-    """The pieces of the zip that a request brings.
+def _file_in(request: Request, names: list[str]) -> AsyncIterator[bytes]:
+    """The pieces of the file that a request brings; its name is added to the names when it is known.
 
     Raises:
         RefusedError: If it brings something else.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ZIP_TYPES:
+    if kind in TYPES:
+        said = parse_options_header(request.headers.get("content-disposition", ""))[1].get(b"filename", b"")
+        names.append(said.decode("utf-8", errors="replace") or TYPES[kind])
         return request.stream()
     if kind == "multipart/form-data":
-        return _zip_in_form(request)
+        return _file_in_form(request, names)
     raise RefusedError(
         415,
-        f"send a zip as application/zip, or as the field {FIELD!r} of a form; "
-        f"this came as {kind[:80] or 'nothing'}",
+        f"send a file of data as application/zip, application/octet-stream and the like, or as the field "
+        f"{FIELD!r} of a form; this came as {kind[:80] or 'nothing'}",
     )
 
 
-async def _zip_in_form(request: Request) -> AsyncIterator[bytes]:
+async def _file_in_form(request: Request, names: list[str]) -> AsyncIterator[bytes]:
     """The pieces of the file in a form; beyond a megabyte it waits in the system's temporary folder.
 
     Raises:
@@ -260,7 +316,8 @@ async def _zip_in_form(request: Request) -> AsyncIterator[bytes]:
         async with request.form(max_files=1) as form:
             file = form.get(FIELD)
             if not isinstance(file, UploadFile):
-                raise RefusedError(400, f"the form has no file {FIELD!r}, or is cut off; send the zip in it")
+                raise RefusedError(400, f"the form has no file {FIELD!r}, or is cut off; send the data in it")
+            names.append(file.filename or "")
             while piece := await file.read(WRITE_BYTES):
                 yield piece
     except HTTPException as error:  # what Starlette says of a form that is damaged or too large

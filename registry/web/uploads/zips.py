@@ -1,14 +1,12 @@
-"""Zips of class folders of images, from anybody: checked entry by entry, and unpacked within limits.
+"""Zips from anybody: checked entry by entry, and unpacked within limits.
 
 Nothing that a zip says is believed before it is measured: sizes are counted while unpacking, names are taken
-only if they can lead nowhere else, and every image is decoded once. Whatever is wrong is reported in one
-sentence, and the caller removes what was written by then.
-
-    photos.zip
-    ├── cats/1.jpg          class folders at the top, or in one folder,
-    └── dogs/1.jpg          or in folders named train, val, test
+only if they can lead nowhere else, and the pixels of images are counted before anything decodes them. Whatever
+is wrong is reported in one sentence, and the caller removes what was written by then. What the files mean is
+said by the reader of folders.
 """
 
+import contextlib
 import io
 import re
 import stat
@@ -19,7 +17,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -35,9 +32,7 @@ MAX_RATIO = 100
 SMALL_BYTES = 2**20
 """Below this the ratio of an entry does not matter."""
 
-BYTES_PER_PIXEL = 8
 MAX_NAME_BYTES = 255
-MAX_DEPTH = 4
 COPY_BYTES = 2**16  # less than the least that a list may have, see _Bounded
 DIRECTORY_BYTES_PER_FILE = 512
 _DIRECTORY_ENTRY = b"PK\x01\x02"
@@ -45,7 +40,6 @@ _LOCAL_HEADER_BYTES = 30
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _DRIVE = re.compile(r"^[A-Za-z]:")
-_IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 _BAD_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -57,39 +51,23 @@ _BAD_ZIP = (
 )
 
 
-@dataclass(frozen=True)
-class Unpacked:
-    """What a zip held.
-
-    Attributes:
-        files: Number of images.
-        bytes: Size of all images.
-        classes: Number of images of each class, by name.
-    """
-
-    files: int
-    bytes: int
-    classes: dict[str, int]
-
-
-def unpack(path: Path, folder: Path, limits: UploadLimits) -> Unpacked:
+def unpack(path: Path, folder: Path, limits: UploadLimits) -> None:
     """Check a zip and unpack it.
 
     Args:
         path: Path of the zip.
-        folder: Is made and filled with ``class/file`` or ``split/class/file``.
+        folder: Is made and filled.
         limits: What the zip may hold at most.
 
     Raises:
-        RefusedError: If it is no zip of class folders of images, or holds more than it may.
+        RefusedError: If it is no zip, or holds more than it may.
     """
-    with _refusing_bad_zips(), path.open("rb", buffering=0) as raw, _Bounded(raw, limits) as file:
+    with refusing_bad_zips(), path.open("rb", buffering=0) as raw, _Bounded(raw, limits) as file:
         _check_start(file)
         with zipfile.ZipFile(file) as archive:
             entries = _checked_entries(archive, limits)
-            places = _places(entries)
             folder.mkdir()
-            return _write(archive, places, folder, limits)
+            _write(archive, entries, folder, limits)
 
 
 class _Bounded(io.BufferedReader):
@@ -109,12 +87,12 @@ class _Bounded(io.BufferedReader):
         content = super().read(self._most + 1 if size is None or size < 0 else min(size, self._most + 1))
         is_list = content.startswith(_DIRECTORY_ENTRY)
         if len(content) > self._most or (is_list and content.count(_DIRECTORY_ENTRY) > 2 * self._files):
-            raise RefusedError(413, _too_many(self._files))
+            raise RefusedError(413, too_many(self._files))
         return content
 
 
 @contextmanager
-def _refusing_bad_zips() -> Iterator[None]:
+def refusing_bad_zips() -> Iterator[None]:
     """Report errors of a damaged zip as refusals.
 
     Raises:
@@ -124,7 +102,7 @@ def _refusing_bad_zips() -> Iterator[None]:
         yield
     except _BAD_ZIP as error:
         raise RefusedError(
-            400, f"the zip is damaged or cut off: {printable(str(error))[:200] or 'it cannot be read'}"
+            400, f"the file is damaged or cut off: {printable(str(error))[:200] or 'it cannot be read'}"
         ) from error
 
 
@@ -133,7 +111,7 @@ def _check_start(file: BinaryIO) -> None:
     file.seek(0)
     if start not in {b"PK\x03\x04", b"PK\x05\x06"}:
         raise RefusedError(
-            400, "what was sent is no zip file; send a .zip of class folders with images in them"
+            400, "what was sent is no zip file; send a .zip of a folder, or another file of data by its name"
         )
 
 
@@ -147,12 +125,14 @@ def _checked_entries(archive: zipfile.ZipFile, limits: UploadLimits) -> list[zip
     for entry in entries:
         _check_entry(entry)
     _check_overlap(entries, archive.start_dir)
-    files = [entry for entry in entries if not entry.is_dir() and not _is_ignored(entry.filename)]
+    files = [entry for entry in entries if not entry.is_dir()]
+    if not files:
+        raise RefusedError(400, "the zip holds no files; zip a folder of data")
     if len(files) > limits.files:
-        raise RefusedError(413, _too_many(limits.files))
+        raise RefusedError(413, too_many(limits.files))
     unpacked = sum(entry.file_size for entry in files)
     if unpacked > limits.unpacked_bytes:
-        raise RefusedError(413, _too_much(limits.unpacked_bytes))
+        raise RefusedError(413, too_much(limits.unpacked_bytes))
     packed = sum(entry.compress_size for entry in files)
     if unpacked > max(SMALL_BYTES, MAX_RATIO * packed):
         raise RefusedError(413, _bomb("the zip"))
@@ -173,7 +153,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
         what = "a link" if kind == stat.S_IFLNK else "neither a file nor a folder"
         raise RefusedError(400, f"{shown} in the zip is {what}; only files and folders are taken")
     if entry.flag_bits & _ENCRYPTED:
-        raise RefusedError(400, f"{shown} in the zip is encrypted; zip the images without a password")
+        raise RefusedError(400, f"{shown} in the zip is encrypted; zip it without a password")
     if entry.compress_type not in _METHODS:
         raise RefusedError(400, f"{shown} in the zip is packed in an unusual way; use deflate, the usual one")
     if entry.file_size > max(SMALL_BYTES, MAX_RATIO * entry.compress_size):
@@ -218,7 +198,7 @@ def _check_overlap(entries: list[zipfile.ZipInfo], end: int) -> None:
     if any(stop > start for (_, stop), start in zip(taken, starts, strict=False)) or (
         taken and taken[0][0] < 0
     ):
-        raise RefusedError(413, "entries of the zip overlap, as in a zip bomb; zip the images anew")
+        raise RefusedError(413, "entries of the zip overlap, as in a zip bomb; zip the data anew")
 
 
 def _check_collisions(files: list[zipfile.ZipInfo]) -> None:
@@ -234,116 +214,67 @@ def _check_collisions(files: list[zipfile.ZipInfo]) -> None:
             raise RefusedError(400, f"{shown} is in the zip twice, or differs from another name only by case")
 
 
-def _places(files: list[zipfile.ZipInfo]) -> dict[zipfile.ZipInfo, PurePosixPath]:
-    """Where each image goes: as in the zip, without the one folder that may be around all.
-
-    Raises:
-        RefusedError: If they are not in class folders, or are no images.
-    """
-    suffixes = networks.image_suffixes()
-    for entry in files:
-        if not entry.filename.lower().endswith(suffixes):
-            shown = repr(printable(entry.filename[:200]))
-            what = "a zip within the zip" if entry.filename.lower().endswith(".zip") else "no image"
-            raise RefusedError(400, f"{shown} is {what}; only {' '.join(suffixes)} are taken, in class folders")
-    if not files:
-        raise RefusedError(400, "the zip holds no images; zip class folders with images in them")
-    places = {entry: PurePosixPath(entry.filename) for entry in files}
-    deepest = max(len(place.parts) for place in places.values())
-    tops = {place.parts[0] for place in places.values()}
-    if len(tops) == 1 and min(len(place.parts) for place in places.values()) > 2:
-        places = {entry: PurePosixPath(*place.parts[1:]) for entry, place in places.items()}
-        deepest -= 1
-    for entry, place in places.items():
-        if not _is_in_class_folder(place, deepest):
-            shown = repr(printable(entry.filename[:200]))
-            raise RefusedError(400, f"{shown} is not where an image belongs; name files like class/picture.jpg")
-    return places
-
-
-def _is_in_class_folder(place: PurePosixPath, deepest: int) -> bool:
-    """Whether an image is in ``class/``, or all of them are in ``split/class/``."""
-    if len(place.parts) != deepest:
-        return False
-    return deepest == 2 or (deepest == 3 and networks.is_split_name(place.parts[0]))
-
-
 def _write(
-    archive: zipfile.ZipFile, places: dict[zipfile.ZipInfo, PurePosixPath], folder: Path, limits: UploadLimits
-) -> Unpacked:
-    """Unpack and decode every image; the limits are those of what comes out, whatever was announced.
+    archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Path, limits: UploadLimits
+) -> None:
+    """Unpack every file; the limits are those of what comes out, whatever was announced.
 
     Raises:
-        RefusedError: If one is no image, or all together are too large or of too few classes.
+        RefusedError: If an image, or all together, is too large, or a name is that of a file and of a folder.
     """
-    classes = Counter(place.parts[-2] for place in places.values())
-    if len(classes) < 2:
-        raise RefusedError(
-            400,
-            f"the zip holds one class only, {printable(next(iter(classes)))!r}; a task needs at least two, "
-            "in a folder each",
-        )
     total = 0
-    for entry, place in places.items():
-        target = folder.joinpath(*place.parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        total += _extract(archive, entry, target, limits, limits.unpacked_bytes - total)
-        _check_image(target, entry, limits)
-    return Unpacked(len(places), total, dict(sorted(classes.items())))
+    for entry in entries:
+        target = folder.joinpath(*PurePosixPath(entry.filename).parts)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            total += _extract(archive, entry, target, limits.unpacked_bytes - total)
+        except (FileExistsError, NotADirectoryError) as error:
+            shown = repr(printable(entry.filename[:200]))
+            raise RefusedError(400, f"{shown} in the zip is a file and a folder; zip the data anew") from error
+        if entry.filename.lower().endswith(networks.image_suffixes()):
+            check_pixels(target.read_bytes(), entry.filename, limits)
 
 
-def _extract(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limits: UploadLimits, room: int
-) -> int:
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room: int) -> int:
     """Write one file, and count its bytes.
 
     Raises:
-        RefusedError: If it is larger than an image can be, or than there is room.
+        RefusedError: If it is larger than there is room.
         BadZipFile: If it is not as large as was announced.
     """
-    most, size = min(room, limits.pixels * BYTES_PER_PIXEL), 0
+    size = 0
     with archive.open(entry) as source, target.open("xb") as file:
         while piece := source.read(COPY_BYTES):
             size += len(piece)
-            if size > most:
-                raise RefusedError(413, _too_much(most))
+            if size > room:
+                raise RefusedError(413, too_much(room))
             file.write(piece)
     if size != entry.file_size:
         raise zipfile.BadZipFile(f"{entry.filename} is not as large as announced")
     return size
 
 
-def _check_image(path: Path, entry: zipfile.ZipInfo, limits: UploadLimits) -> None:
-    """Decode an image, as embedding it will.
+def check_pixels(content: bytes, name: str, limits: UploadLimits) -> None:
+    """Count the pixels that an image announces; what is no image is left to whoever reads it.
 
     Raises:
-        RefusedError: If it cannot be, or has too many pixels.
+        RefusedError: If they are too many.
     """
-    shown = repr(printable(entry.filename[:200]))
-    content = path.read_bytes()
-    try:
-        pixels = networks.image_pixels(content)
-        if pixels > limits.pixels:
+    with contextlib.suppress(IngestError):
+        if (pixels := networks.image_pixels(content)) > limits.pixels:
             raise RefusedError(
-                413, f"{shown} in the zip has {pixels:,} pixels; at most {limits.pixels:,} are taken"
+                413, f"{printable(name[:200])!r} has {pixels:,} pixels; at most {limits.pixels:,} are taken"
             )
-        networks.check_image(content)
-    except IngestError as error:
-        what = "a zip within the zip" if content.startswith(b"PK") else "no image that can be decoded"
-        raise RefusedError(400, f"{shown} in the zip is {what}; take it out, or replace it") from error
 
 
-def _is_ignored(name: str) -> bool:
-    """Whether a file is no data: a hidden one, or one that operating systems add to folders."""
-    return any(part.lower() in _IGNORED or part.startswith(".") for part in name.split("/"))
+def too_many(files: int) -> str:
+    """Why so many files are refused."""
+    return f"it holds more than {files:,} files, the most that are taken; send fewer"
 
 
-def _too_many(files: int) -> str:
-    return f"the zip holds more than {files:,} files, the most that are taken; send fewer images"
-
-
-def _too_much(size: int) -> str:
-    return f"what the zip unpacks to is larger than {size:,} bytes, the most that are taken; send fewer images"
+def too_much(size: int) -> str:
+    """Why so many bytes are refused."""
+    return f"what it unpacks to is larger than {size:,} bytes, the most that are taken; send less"
 
 
 def _bomb(what: str) -> str:
