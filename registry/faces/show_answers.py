@@ -180,7 +180,8 @@ def show_recommendation(answer: "Recommendation") -> None:
         table(("load",), [(answer.recommendations[0].load,)])
     else:
         say("Load the first:")
-        say(f"  {answer.recommendations[0].load}")
+        for line in answer.recommendations[0].load.split("; "):
+            say(f"  {line}")
     if answer.verdict and answer.verdict.compared == 1 and set(answer.verdict.left_out) <= {"toys"}:
         message("Next: t2v expert import torchvision adds experts to compare it with; nothing is downloaded")
 

@@ -78,8 +78,8 @@ def wrapped(text: str, *, most: int = TEXT_WIDTH, indent: int = 0, hang: int = 0
         indent: Columns that are taken already.
         hang: Spaces before all lines but the first.
     """
-    width = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else TEXT_WIDTH
-    width = max(min(width, most), SHORTEST_LINE)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _text_width.get() or TEXT_WIDTH
+    width = max(min(columns - indent, most), SHORTEST_LINE)
     lines = textwrap.wrap(
         as_spelled(text), width, break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * hang
     )

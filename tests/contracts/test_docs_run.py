@@ -3,11 +3,18 @@
 The runs are marked ``docs``: CI makes them, and not the default suite, of which they would be a quarter.
 """
 
+import json
+import os
 import re
+import subprocess
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from markdown_pages import fences, page_id, pages
+from extras import skip_without
+from make_outputs import notebook
+from markdown_pages import ROOT, fences, page_id, pages
 from page_session import ELSEWHERE, PageSession, blocks, cache_weights, prepare, server, shell_lines
 
 from registry import TaskRegistry
@@ -29,7 +36,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")
     monkeypatch.syspath_prepend(tmp_path / "desk")
-    monkeypatch.setenv("T2V_REGISTRY", str(tmp_path / "registry"))
+    monkeypatch.setenv("T2V_REGISTRY", str(tmp_path / ".task2vec"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "desk"
 
@@ -39,15 +46,45 @@ def desk(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", RUN_PAGES, ids=page_id)
 def test_page_runs(page, desk, torch_home, monkeypatch):
     prepare(desk)
-    monkeypatch.setenv("TORCH_HOME", str(torch_home))
     text, session = page.read_text(encoding="utf-8"), PageSession(page)
+    monkeypatch.setenv("TORCH_HOME", str(torch_home if "resnet18.IMAGENET1K_V1" in text else desk.parent))
     with ExitStack() as stack:
         if "$URL" in text:
-            TaskRegistry(desk.parent / "registry").init()
+            TaskRegistry(desk.parent / ".task2vec").init()
             monkeypatch.setenv("T2V_TOKEN", "a-token-that-the-page-knows")
             monkeypatch.setenv("URL", stack.enter_context(server(desk.parent / "server.log")))
         for block in blocks(text):
             session.run(block)
+
+
+def test_the_notebook_is_the_page():
+    page = ROOT / "docs" / "tutorial.md"
+    expected = notebook(page.read_text(encoding="utf-8"))
+    assert page.with_suffix(".ipynb").read_text(encoding="utf-8") == expected, (
+        "run scripts/make/make_outputs.py"
+    )
+
+
+@pytest.mark.docs
+def test_the_notebook_runs(desk):
+    skip_without("nbclient")
+    skip_without("ipykernel")
+    document = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in document["cells"] if not "".join(cell["source"]).startswith("!pip ")]
+    (desk / "tutorial.ipynb").write_text(json.dumps(document | {"cells": cells}), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        "from nbclient.cli import main; main()",
+        "--kernel_name=python3",
+        "--timeout=600",
+        "tutorial.ipynb",
+    ]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "TORCH_HOME": str(desk.parent), "IPYTHONDIR": str(desk.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (desk / "photos.pt").stat().st_size > 10_000_000
 
 
 def test_every_page_that_shows_commands_is_run():

@@ -1,5 +1,6 @@
 """Run the shell and Python blocks of a page in order, in one folder, as a reader would type them."""
 
+import io
 import re
 import shlex
 import shutil
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,15 @@ from markdown_pages import Fence, fences
 from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.networks.torchvision import models
 from registry.cli.main import main
+from registry.faces import terminal
 
 LANGUAGES = ("python", "bash")
+OUTPUT = "text output"
+"""A block that shows what the block before it printed, in ``COLUMNS``; numbers, which change from machine to
+machine, are not compared, nor is what ``...`` stands for."""
+COLUMNS = 80
+HOME = "/home/ada"
+"""What is shown in place of the folder around the working one."""
 
 ELSEWHERE = {
     r"pip install .*": "scripts/check_wheel.sh installs what is built, scripts/test.sh what is here",
@@ -32,6 +40,7 @@ ELSEWHERE = {
 }
 """Lines of shell that are not run here, and why."""
 
+NUMBER = r"-?\d[\d.,]*"
 _PLAIN = re.compile(r"t2v( [^|&;<>$`*~#]*)?")
 _FILE_NAME = re.compile(r"# (\w+\.py)\n")
 
@@ -45,13 +54,26 @@ class PageSession:
     def __init__(self, page: Path) -> None:
         self._page = page
         self._namespace = {"__name__": "__main__"}
+        self.printed = ""
 
     def run(self, block: Fence) -> None:
-        """Run a block; what fails is an exception, and says where."""
-        if block.info == "python":
-            self._run_python(block)
-        else:
-            self._run_shell(block)
+        """Run a block, or compare one of output with what was printed; what fails says where."""
+        if block.info == OUTPUT:
+            expected, printed = (
+                " ".join(re.sub(NUMBER, "#", text).split()) for text in (block.code, self.printed)
+            )
+            pattern = ".*".join(map(re.escape, expected.split("...")))
+            assert re.fullmatch(pattern, printed), (
+                f"{self._page.name}, line {block.line} prints:\n{self.printed}"
+            )
+            return
+        written = io.StringIO()
+        with terminal.for_people(COLUMNS), redirect_stdout(written):
+            if block.info == "python":
+                self._run_python(block)
+            else:
+                self._run_shell(block)
+        self.printed = written.getvalue().replace(str(Path.cwd().parent), HOME)
 
     def _run_python(self, block: Fence) -> None:
         code = "\n" * (block.line - 1) + block.code  # so that a traceback names the line of the page
@@ -69,11 +91,13 @@ class PageSession:
             script = f"set -euo pipefail\nPATH={Path(sys.executable).parent}:$PATH\n" + "\n".join(lines)
             done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{self._page.name}, line {block.line}: {done.stdout}{done.stderr}"
+            sys.stdout.write(done.stdout)
 
     def _run_command(self, line: str, block: Fence) -> None:
         """Run a command in this process: starting one for each would take most of the time."""
         done = CliRunner().invoke(main, shlex.split(line)[1:], catch_exceptions=False)
         assert done.exit_code == 0, f"{self._page.name}, line {block.line}: {line}: {done.output}"
+        sys.stdout.write(done.output)
 
 
 @contextmanager
@@ -97,8 +121,8 @@ def _announced_url(log: Path, process: subprocess.Popen) -> str:
 
 
 def blocks(text: str) -> list[Fence]:
-    """The blocks of a page that are run."""
-    return [block for block in fences(text) if block.info in LANGUAGES]
+    """The blocks of a page that are run or compared."""
+    return [block for block in fences(text) if block.info in (*LANGUAGES, OUTPUT)]
 
 
 def shell_lines(code: str) -> list[str]:
