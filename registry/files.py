@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import IO
 
 from registry.errors import StorageError
@@ -51,6 +51,21 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
     """Write a whole file in place of ``path``; see ``replacing``."""
     with replacing(path, durable=durable) as file:
         file.write(content)
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read; never waits, as a pipe would let it, nor reads what never ends.
+
+    Raises:
+        OSError: If it cannot be opened, or is a device, a pipe or a folder.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has such a name")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "that is a device, a pipe or a folder, not a file")
 
 
 def is_durable() -> bool:

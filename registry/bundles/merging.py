@@ -126,14 +126,18 @@ def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> P
 
 
 def refuse_impostors(contents: Contents, shipped: Mapping[tuple[str, str], str], where: str) -> None:
-    """Refuse what has the name of shipped content and is something else.
+    """Refuse what has the name of shipped content, if only as another name, and is something else.
 
     Raises:
         BundleError: If an expert or a space has.
     """
-    loaders = {("expert", name): expert.loader for name, expert in contents.experts.items()}
-    loaders |= {("space", name): space.probe_source for name, space in contents.spaces.items()}
-    for (kind, name), loader in loaders.items():
+    loaders = [
+        (("expert", name), expert.loader)
+        for expert in contents.experts.values()
+        for name in (expert.name, *expert.aliases)
+    ]
+    loaders += [(("space", name), space.probe_source) for name, space in contents.spaces.items()]
+    for (kind, name), loader in loaders:
         if loader != shipped.get((kind, name), loader):
             raise BundleError(
                 f"{where}: {kind} {name} has the name of shipped content and would load {loader}; "

@@ -26,6 +26,7 @@ from registry.bundles import format as bundle_format
 from registry.bundles.format import MANIFEST, Member, member_name
 from registry.bundles.parquet_check import RowGroup, read_footer
 from registry.errors import BundleError, RegistryError, SchemaVersionError, StorageError
+from registry.files import open_regular
 from registry.gate import NAME_PATTERN
 from registry.storage import schema
 from registry.storage.places import FOREIGN_ERRORS
@@ -174,7 +175,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         StorageError: If the file cannot be opened.
     """
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as err:
         raise StorageError(f"{path}: the file cannot be read: {err.strerror or err}") from err
     with file:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.errors import BundleError, InvalidQueryError, MissingExtraError, StorageError
-from registry.files import write_atomically
+from registry.files import open_regular, write_atomically
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -22,6 +22,7 @@ _CONTEXT = b"task2vec-registry bundle "
 
 def signature_path(path: Path) -> Path:
     """Where the signature of a bundle lies."""
+    path = path if path.name not in {"", ".."} else path.resolve()
     return path.with_name(f"{path.name}.sig")
 
 
@@ -105,7 +106,7 @@ def check_signature(path: Path, checksum: str, key: "Ed25519PublicKey") -> None:
 
 def _content(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(_MAX_BYTES)
     except OSError as err:
         raise StorageError(f"{path}: the file cannot be read: {err.strerror or err}") from err

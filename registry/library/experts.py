@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.answers import ImportedExperts
+from registry.builtin.starter import shipped_loaders
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.experts import hub
 from registry.experts import sources as expert_sources
@@ -199,6 +200,11 @@ class Experts(RegistryBase):
         checked_name("expert", alias)
         with store.write_lock():
             expert = store.expert(name)
+            if shipped_loaders().get(("expert", alias), expert.loader) != expert.loader:
+                raise InvalidRecordError(
+                    f"{alias} cannot be another name of {expert.name}: it is that of a shipped expert; choose "
+                    "another alias"
+                )
             named = replace(expert, aliases=(*expert.aliases, alias))
             others = [other for other in store.experts() if other.name != expert.name]
             results = usable_results(store.experts(), store.results(), store.removed_weights())

@@ -120,7 +120,8 @@ class Identity(Tasks):
             estimator, pooling = space.recipe
             how: dict[str, Any] = {"probe": space.probe_source, "estimator": estimator or None}
             how |= {"norm_weights": pooling == NORM_POOLING, **task.asked}
-            self.add_task(task.name, task.data, progress=progress, **how)
+            with self._opening("space", space.space_id, space.probe_source):
+                self.add_task(task.name, task.data, progress=progress, **how)
         return self._opened().task(task.name)
 
     def _compared(

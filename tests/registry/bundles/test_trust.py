@@ -1,6 +1,7 @@
 """What came from elsewhere is inert: no module is imported and no file opened before somebody trusts it."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -15,7 +16,15 @@ from indexer.data.samples import fingerprint_dataset
 from indexer.records import EmbeddingSettings
 from registry import TaskRegistry
 from registry.cli.main import main
-from registry.errors import BundleError, InvalidQueryError, NotFoundError, RegistryError, UntrustedError
+from registry.errors import (
+    BundleError,
+    InvalidQueryError,
+    InvalidRecordError,
+    NotFoundError,
+    RegistryError,
+    StorageError,
+    UntrustedError,
+)
 from registry.ingest.data import names_only
 from registry.storage.store import Store
 from registry.web.jobs.process import run
@@ -58,6 +67,8 @@ def imported(folder, loader, *others):
     fingerprint = fingerprint_dataset(data, EmbeddingSettings(max_samples=json.loads(SETTINGS)["max_samples"]))
     classes = {"num_classes": 2, "class_names": ("a", "b"), "num_samples": 12}
     add(Store(ours.uri), "mine", data=data, fingerprint=fingerprint, **classes)
+    add(Store(ours.uri), "changed", data=data, fingerprint="of other data", **classes)
+    Store(ours.uri).add_experts([make_expert("own.net", loader="resnet14w32.mnist")])
     return ours
 
 
@@ -80,6 +91,8 @@ def test_no_question_and_no_job_opens_what_an_import_named(folder, loader):
         lambda: registry.map(["data"]),
         lambda: registry.profile("mine", "flowers"),
         *(lambda name=name: registry.measure("mine", name) for name in ("vit.tiny", *OTHERS)),
+        lambda: registry.measure("changed", "own.net", as_new_version=True),
+        lambda: registry.add_result("changed", "vit.tiny", accuracy=0.5, as_new_version=True),
         lambda: job(registry, "nearest", folder),
         lambda: job(registry, "recommend", folder),
     ):
@@ -158,6 +171,33 @@ def test_names_of_shipped_content_and_ids_of_spaces_are_not_believed(folder):
     assert not (folder / "victim").exists()
 
 
+def test_names_of_shipped_experts_are_no_aliases_of_others(folder):
+    store = Store.create(folder / "theirs")
+    store.add_experts([make_expert("vit.tiny", loader="evil:build", aliases=("resnet14w32.mnist",))])
+    TaskRegistry(store.uri).export("theirs.t2v")
+    with pytest.raises(BundleError, match=r"expert resnet14w32.mnist has the name of shipped content"):
+        TaskRegistry(folder / "victim").import_bundle("theirs.t2v")
+    with pytest.raises(
+        InvalidRecordError, match=r"resnet14w32.mnist cannot be another name of vit.tiny: it is"
+    ):
+        TaskRegistry(store.uri).alias_expert("vit.tiny", "resnet14w32.mnist")
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(folder):
+    os.mkfifo("pipe")
+    registry = TaskRegistry(folder / "victim")
+    for name in ("pipe", "/dev/zero", "a\0b"):
+        with pytest.raises(StorageError, match="the file cannot be read: "):
+            registry.import_bundle(name)
+    Store.create(folder / "theirs")
+    TaskRegistry(folder / "theirs").export("theirs.t2v")
+    (folder / "theirs.t2v.sig").write_text("{}")
+    with pytest.raises(
+        StorageError, match="pipe: the file cannot be read: that is a device, a pipe or a folder"
+    ):
+        registry.import_bundle("theirs.t2v", require_signature="pipe")
+
+
 def test_signatures_hold_for_what_was_signed_alone(folder):
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -179,6 +219,9 @@ def test_signatures_hold_for_what_was_signed_alone(folder):
         with pytest.raises(BundleError, match="is no signature of it by that key; nothing was imported"):
             target.import_bundle(path, require_signature="other.pub")
         assert target.import_bundle(path, require_signature="ours.pub").tasks == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "b")
+        assert target.import_bundle(".", require_signature="../ours.pub").tasks == 0  # is here already
     add(source, "birds")
     registry.export("a.t2v")  # the signature beside it is that of the former one
     with pytest.raises(BundleError, match=r"a.t2v.sig is no signature of it by that key"):
