@@ -118,7 +118,7 @@ def calibrate(standing: Standing, usual: np.ndarray) -> Calibration:
     """Leave out tasks, then experts; only errors of the ``usual`` experts ``[M]`` count for intervals."""
     rows, known = standing.rows, standing.rows.table.known
     z = (standing.logits - standing.level[:, None]) / standing.spread[:, None]
-    explained = standing.weights.rows(rows.groups) + standing.source_gain * rows.nearness
+    explained = standing.weights.rows(rows.sides) + standing.source_gain * rows.nearness
     expected = explained + standing.process.left_out
     sd = np.sqrt(standing.process.left_out_variance)
     misses = np.where(known, (z - expected) / sd, np.nan)

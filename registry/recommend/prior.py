@@ -72,7 +72,7 @@ class Prior:
     Attributes:
         table: What it was fitted on.
         ways: By number.
-        groups: Ways and benchmarks, by number.
+        sides: Numbers of ways, and of ways and benchmarks.
         standing: Levels and standings.
         calibration: How far predictions of what was left out were off.
         counts: ``[M]`` rows in which the expert has a result.
@@ -81,7 +81,7 @@ class Prior:
 
     table: Table
     ways: tuple[Way, ...]
-    groups: tuple[tuple[Way, str], ...]
+    sides: Mapping[Way | tuple[Way, str], int]
     standing: Standing
     calibration: Calibration
     counts: np.ndarray
@@ -107,18 +107,18 @@ class Prior:
         standing, rows = self.standing, self.standing.rows
         protocol = self.ways.index(asked.way) if asked.way in self.ways else len(self.ways)
         here = (rows.protocols == protocol).astype(np.float64)
-        group = self.groups.index((asked.way, "")) if (asked.way, "") in self.groups else len(self.groups)
+        sides = self.sides.get(asked.way, -1), self.sides.get((asked.way, ""), -1)
         task = _task_number(rows, asked.task)
         parts = standing.components
         base = parts.standing + parts.protocol * here + parts.benchmark * (rows.benchmarks == "")
         own = parts.standing + parts.protocol + parts.benchmark
         more = standing.process.predict(base, own, task, asked.distances)
         nearness = source_nearness(asked.source, self._source_unit)
-        z = standing.weights.of_protocol(group) + more.mean + standing.source_gain * nearness
+        z = standing.weights.of_sides(sides) + more.mean + standing.source_gain * nearness
         chosen = np.arange(len(z)) if places is None else places
         variance = more.variance + (SOURCE_SD * nearness) ** 2
         loadings = standing.weights.loadings(
-            group, more.gains.sum(axis=0), (more.gains * (rows.groups == group)[:, None]).sum(axis=0)
+            sides, more.gains.sum(axis=0), (more.gains * here[:, None]).sum(axis=0)
         )[chosen]
         covariance = _deviations(self.calibration, variance, parts.noise, chosen)
         among = {name: np.where(here > 0, values, np.nan) for name, values in asked.distances.items()}
@@ -163,15 +163,16 @@ def fit_prior(
     unit = source_unit(distances.get(SOURCE_DESCRIPTOR, reach))
     ways = tuple(sorted(set(table.ways)))
     benchmarks = [_benchmark(task, facts) for task in table.tasks]
-    of_rows = list(zip(table.ways, benchmarks, strict=True))
-    groups = tuple(sorted(set(of_rows)))
+    pairs = list(zip(table.ways, benchmarks, strict=True))
+    sides: dict[Way | tuple[Way, str], int] = {way: number for number, way in enumerate(ways)}
+    sides |= {pair: len(ways) + number for number, pair in enumerate(sorted(set(pairs)))}
     rows = Rows(
         table=table,
         tasks=np.unique(np.asarray(table.tasks, dtype=str), return_inverse=True)[1].reshape(-1),
         protocols=np.array([ways.index(way) for way in table.ways], dtype=np.intp),
         num_protocols=len(ways) + 1,
         benchmarks=np.array(benchmarks, dtype=str),
-        groups=np.array([groups.index(group) for group in of_rows], dtype=np.intp),
+        sides=np.array([(sides[pair[0]], sides[pair]) for pair in pairs], dtype=np.intp).reshape(-1, 2),
         covariates=covariates([facts.get(task) for task in table.tasks]),
         distances=distances,
         nearness=source_nearness(reach[:, kept].T, unit),
@@ -180,7 +181,7 @@ def fit_prior(
     usual = np.ones(len(experts), bool) if toys.all() else ~toys
     standing = fit_standing(rows, make_features(experts), usual)
     counts = table.known.sum(axis=0)
-    return Prior(table, ways, groups, standing, calibrate(standing, usual), counts, usual, unit)
+    return Prior(table, ways, sides, standing, calibrate(standing, usual), counts, usual, unit)
 
 
 def _benchmark(task: str, facts: Mapping[str, TaskFacts]) -> str:

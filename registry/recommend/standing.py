@@ -74,8 +74,7 @@ class Rows:
         protocols: ``[R]`` number of the way.
         num_protocols: How many ways there are.
         benchmarks: ``[R]`` name of the benchmark that a task is of, empty for tasks of a registry.
-        groups: ``[R]`` number of the protocol and the benchmark: published numbers of a protocol are of
-            networks and data of one kind, and say less of one's own.
+        sides: ``[R, 2]`` a number that stands for the protocol, and one for the protocol and the benchmark.
         covariates: ``[R, 3]`` NaN where not known.
         distances: ``[R, R]`` by descriptor.
         nearness: ``[R, M]`` how near a task is to the source of an expert, 0 to 1, 0 where not known.
@@ -86,7 +85,7 @@ class Rows:
     protocols: np.ndarray
     num_protocols: int
     benchmarks: np.ndarray
-    groups: np.ndarray
+    sides: np.ndarray
     covariates: np.ndarray
     distances: Distances
     nearness: np.ndarray
@@ -168,7 +167,7 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
         for sweep in range(SWEEPS):
             values = _values(rows, logits, level, spread, gain, explained)
             weights = solver.solve(values, uncertainty)
-            explained = weights.rows(rows.groups)
+            explained = weights.rows(rows.sides)
             expected = _expected(rows, solver, explained, values, components)
             level, levels = _levels(
                 rows,
@@ -184,7 +183,7 @@ def fit_standing(rows: Rows, features: Features, usual: np.ndarray) -> Standing:
 
     def make_solver() -> WeightSolver:
         covariance = _kernel(rows, components, noise).matrix(Cell())
-        return WeightSolver.of(features, list_patterns(measured), covariance, rows.groups)
+        return WeightSolver.of(features, list_patterns(measured), covariance, rows.sides)
 
     weights, _ = solve(make_solver())
     left = _values(rows, logits, level, spread, gain, explained) - explained
