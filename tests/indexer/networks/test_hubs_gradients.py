@@ -72,7 +72,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
 }
 
 
-SOME = {"timm_vit", "timm_swinv2", "timm_nfnet", "hf_vit"}
+SOME = {"timm_vit", "timm_swinv2", "hf_vit"}
 
 
 @pytest.mark.parametrize(

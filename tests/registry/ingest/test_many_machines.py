@@ -1,4 +1,7 @@
-"""A registry in an object store, used from two machines: two processes, each with a cache of its own."""
+"""A registry in an object store, used from two machines, each with a cache of its own.
+
+The other machine is a second registry in this process; the slow tests make it a process.
+"""
 
 import json
 import os
@@ -106,13 +109,32 @@ class Machine:
             pass
 
 
-@pytest.fixture(scope="module")
-def theirs(s3_server, tmp_path_factory):
+class Here:
+    """The same in this process."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.registry = None
+
+    def do(self, uri: str, *, ask: list[str], **order: object) -> dict:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(self.cache))
+            if self.registry is None or self.registry.uri != uri:
+                self.registry = TaskRegistry(uri)
+            write(self.registry, order)
+            return json.loads(json.dumps(answers(self.registry, ask)))
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+
+@pytest.fixture(scope="module", params=[Here, pytest.param(Machine, marks=pytest.mark.slow)])
+def theirs(request, s3_server, tmp_path_factory):
     """The other machine."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
-        machine = Machine(tmp_path_factory.mktemp("theirs"))
+        machine = request.param(tmp_path_factory.mktemp("theirs"))
     yield machine
     machine.end()
 

@@ -18,6 +18,7 @@ from s3_server import S3Server
 from registry import TaskRegistry
 from registry.errors import DuplicateError, StorageError
 from registry.storage import locks, object_store
+from registry.storage.object_store import ObjectPlace
 from registry.storage.store import Store
 
 TTL_SECONDS = 2.0
@@ -137,7 +138,7 @@ def test_starter_content_answers_as_in_a_folder(uri, tmp_path):
     assert [task.name for task in remote.tasks()] == [task.name for task in local.tasks()]
     name = remote.tasks()[0].name
     assert remote.nearest(name, k=5) == local.nearest(name, k=5)
-    assert remote.recommend(name) == local.recommend(name)
+    assert remote.recommend(name, published=False) == local.recommend(name, published=False)
     assert remote._store.verify() == []
     with pytest.raises(StorageError, match=f"^{re.escape(uri)}: there is a registry already$"):
         remote.init()
@@ -215,8 +216,15 @@ def test_server_that_is_gone_is_one_sentence(monkeypatch):
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         uri = make_small_registry(f"s3://{server.new_bucket()}/registry")
-        store = Store(uri)
+        store, place = Store(uri), ObjectPlace(f"s3://{server.new_bucket()}/registry")
         assert len(store.tasks()) == len(TASKS)
+        gone = f"^{place.uri} cannot be read: HTTP error: error sending request$"
+        with place.lock():
+            server.stop()
+            with pytest.raises(StorageError, match=gone):
+                place.check()
+    with pytest.raises(StorageError, match=gone), place.lock():
+        pass
     for words in (("task", "list"), ("verify",)):
         done = t2v(uri, *words)
         assert done.exit_code == 1
