@@ -341,16 +341,16 @@ def test_a_change_would_be_noticed(places, tmp_path):
     assert contents(tmp_path) != before
 
 
-@pytest.mark.parametrize("content", ["text", "truncated", "hollow"])
-def test_a_few_unreadable_files_are_named_and_skipped(places, tmp_path, content):
-    data = write_folder(tmp_path / "data", {"no": 6, "yes": 6}, ".jpg")
-    (data / "yes" / "003.jpg").write_bytes((places / content / "yes" / "001.jpg").read_bytes())
+def test_a_few_unreadable_files_are_named_and_skipped(places, tmp_path):
+    data = write_folder(tmp_path / "data", {"no": 20, "yes": 20}, ".jpg")
+    for number, content in enumerate(("text", "truncated", "hollow")):
+        (data / "yes" / f"00{number}.jpg").write_bytes((places / content / "yes" / "001.jpg").read_bytes())
     TaskRegistry(tmp_path / "registry").init(empty=True)
     done = run(f"task add new {data}", tmp_path)
     assert done.exit_code == 0
-    fault = {"text": "text file", "truncated": "truncated image", "hollow": "empty file"}[content]
-    assert f"Warning: 1 unreadable file was skipped: yes/003.jpg ({fault})\n" in done.stderr
-    assert "samples used\t11\n" in done.stdout
+    faults = "yes/000.jpg (text file), yes/001.jpg (truncated image), yes/002.jpg (empty file)"
+    assert f"Warning: 3 unreadable files were skipped: {faults}\n" in done.stderr
+    assert "samples used\t37\n" in done.stdout
 
 
 def test_an_image_of_one_pixel_is_an_image(tmp_path):

@@ -158,7 +158,7 @@ def test_a_doubt_is_said_and_settled_by_an_option_of_the_job(server):
 @pytest.mark.parametrize(
     ("name", "content", "status", "part"),
     [
-        ("a.tar.gz", gzip.compress(b"x" * 3000), 400, "no complete tar"),
+        ("a.tar.gz", gzip.compress(b"x" * 3000, mtime=0), 400, "no complete tar"),
         ("a.tar", b"x" * 3000, 400, "no complete tar"),
         ("a.pkl", b"\x80\x04N.", 400, "is no zip file, nor any other file of data that is taken"),
         ("a.xlsx", b"\0" * 30, 400, "is no zip file, nor any other"),

@@ -93,6 +93,7 @@ def test_what_the_readme_shows_works(registry):
     assert answer.verdict.expected == pytest.approx(0.95, abs=0.005)
 
 
+@pytest.mark.slow  # those of recommend tell the same of the same content
 def test_an_expert_that_is_measured_once_rises_on_like_tasks(registry):
     protocol = "linear_probe_20shot"
     before = registry.recommend("pacs_photo", k=1000, protocol=protocol)
@@ -106,6 +107,7 @@ def test_an_expert_that_is_measured_once_rises_on_like_tasks(registry):
     assert line.interval[1] - line.interval[0] < was.interval[1] - was.interval[0]
 
 
+@pytest.mark.slow  # those of recommend tell the same of the same content
 def test_each_protocol_has_its_own_answer(registry):
     for number, task in enumerate(("flowers5", "cats_dogs", "pacs_photo", "natural_images", "caltech101")):
         registry.add_result(task, RESNET, accuracy=0.97 - number / 100, protocol="fine_tuned")
@@ -120,6 +122,7 @@ def test_each_protocol_has_its_own_answer(registry):
     assert registry.recommend("trashnet", k=1).protocol == "fine_tuned"  # that of one's own results
 
 
+@pytest.mark.slow  # those of recommend tell the same of the same content
 def test_unmeasured_means_wide(imported):
     lines = imported.recommend("flowers5", k=1000).recommendations
     width = {line.expert: line.interval[1] - line.interval[0] for line in lines}
