@@ -143,6 +143,8 @@ class FileChecksums:
             share(path.parent, self._folder)
         for leftover in path.parent.glob("*.tmp"):  # of a killed writer: this one has the lock
             leftover.unlink()
+        if path.is_dir():
+            path.rmdir()
         write_atomically(path, "".join(starmap(_line, listed.items())).encode())
         share(path, self._folder)
         # In place of the former ones, never into them: another thread may be going through those.
@@ -202,7 +204,7 @@ class FileChecksums:
                 lines = path.read_bytes().decode("utf-8", "replace").splitlines()
                 listed = dict(entry for line in lines if (entry := _parse(line)))
                 table.listed, table.stamp, table.num_lines = listed, stamp, len(lines)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             self._tables[str(table_path)] = table = _Table()
         return table
 
@@ -272,6 +274,8 @@ def _checksum(path: Path) -> tuple[str, int] | None:
                 size += len(chunk)
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        return "a folder", 0
     return digest.hexdigest(), size
 
 

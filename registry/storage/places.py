@@ -34,6 +34,7 @@ CONFLICT = re.compile(r"commit conflict|too many concurrent writers", re.IGNOREC
 VANISHED = re.compile(r"not found", re.IGNORECASE)
 _RUST_PREFIX = re.compile(r"^(lance error: |LanceError\(\w+\): |Invalid input, )+")
 _RUST_REQUEST = re.compile(r"Generic \w+ error: (?:.*? - )+")
+_RUST_WRAPPED = re.compile(r"Generic N/A error: |(?:Not found: )?Wrapped error: ")
 _RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
 
 Answer = TypeVar("Answer")
@@ -385,5 +386,5 @@ def _reason(error: Exception) -> str:
     """The message of a foreign error without requests and places in Rust source files."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error)))
+    text = _RUST_WRAPPED.sub("", _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error))))
     return _RUST_LOCATION.sub("", text) or type(error).__name__

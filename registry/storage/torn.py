@@ -29,10 +29,12 @@ def give_up_unfinished(database: "Database", name: str) -> bool:
     Returns:
         Whether one was; not where the registry cannot be written.
     """
-    if not database.place.is_unlisted(name) or not database.place.is_writable():
-        return False
-    with database.write_lock():  # a writer that is at work lists its version before it lets go
-        lost = go_back(database, name, unlisted_only=True) if database.place.is_unlisted(name) else []
+    lost = list[int]()
+    with suppress(OSError, StorageError):  # what is wrong is said by whoever met it
+        if database.place.is_unlisted(name) and database.place.is_writable():
+            with database.write_lock():  # a writer that is at work lists its version before it lets go
+                still = database.place.is_unlisted(name)
+                lost = go_back(database, name, unlisted_only=True) if still else []
     if lost:
         said = "%s: a write to table %s was cut short and is given up: %s"
         _LOG.warning(said, database.uri, name, _lost(database, name, lost))

@@ -349,8 +349,9 @@ class Target:
             self._fault("traceback", what, f"{type(error).__name__}: {error}"[:300])
         else:
             self.counts["taken"] += 1
+            faults = len(self.faults)
             self._look(what)
-            if self.counts["taken"] % 20 == 0:
+            if self.counts["taken"] % 20 == 0 or len(self.faults) > faults:
                 self._renew()
         finally:
             if (self._folder / "RAN").exists() or CANARY in sys.modules:
@@ -391,8 +392,6 @@ class Target:
             self._fault("taken and no answer", what, str(error)[:300])
         except BaseException as error:
             self._fault("traceback after it", what, f"{type(error).__name__}: {error}"[:300])
-        if self.faults and what in self.faults[-1]:
-            self._renew()
 
 
 def _is_finite(field: pa.Field, column: pa.ChunkedArray) -> bool:

@@ -2,11 +2,14 @@
 
 Every file is cut off, has a bit flipped, or is deleted, one at a time, and everything is asked of a registry
 that is opened anew: each answer is right or a ``RegistryError``. By default a sample drawn by a seed is tried,
-of every kind of file; ``-m slow`` tries 20 places of each way in every file, in parts of a minute. As a script
-this file is the process that asks, with bounded memory and time, so that one that dies or hangs is noticed too.
+of every kind of file; ``-m slow`` tries 20 places of each way in every file, in parts of a minute. After one
+damage of each way, a folder in its place and a file that may not be read among them, ``t2v verify --repair``
+runs, and whatever is answered otherwise then it must have said to be lost. As a script this file is the process
+that asks, with bounded memory and time, so that one that dies or hangs is noticed too.
 """
 
 import json
+import os
 import random
 import re
 import resource
@@ -16,12 +19,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lancedb
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from click.testing import CliRunner
 from kill_points import INDEXED_FROM, OTHER_SPACE, SPACE, TASKS, ask
+from small_stores import add
 
 from registry import TaskRegistry
 from registry.cli.main import main as t2v
@@ -31,6 +36,7 @@ from registry.notebooks import to_json
 from registry.storage.store import Store
 
 PLACES = 20
+NOBODY = 65534
 PARTS = 20
 MEMORY_BYTES = 8 * 2**30
 SECONDS_PER_DAMAGE = 30
@@ -39,7 +45,7 @@ ASKED = ("a", "b", "c", "t07")
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a file: cut off at a place, its bit flipped there, or deleted."""
+    """What is done to a file: cut off at a place, its bit flipped there, deleted, made a folder, or locked."""
 
     path: str
     way: str
@@ -48,8 +54,12 @@ class Damage:
     def apply(self, folder):
         path = folder / self.path
         content = bytearray(path.read_bytes())
-        if self.way == "delete":
+        if self.way in {"delete", "folder"}:
             path.unlink()
+            if self.way == "folder":
+                path.mkdir()
+        elif self.way == "lock":
+            path.chmod(0)
         elif self.way == "truncate":
             path.write_bytes(content[: self.place])
         else:
@@ -71,6 +81,21 @@ def every_damage(folder):
         flips = generator.sample(range(8 * size), min(PLACES, 8 * size))
         damages += [Damage(path, "delete"), *(Damage(path, "truncate", cut) for cut in cuts)]
         damages += [Damage(path, "flip", place) for place in flips]
+    return damages
+
+
+def one_of_each(folder):
+    """Every file in every way: deleted, empty, cut in half, a bit flipped, a folder in its place, locked."""
+    damages = []
+    for path in files_of(folder):
+        size = (folder / path).stat().st_size
+        cuts = {Damage(path, "truncate"), Damage(path, "truncate", size // 2)} if size else set()
+        flips = [Damage(path, "flip", random.Random(path).randrange(8 * size))] if size else []
+        damages += [
+            *sorted(cuts, key=str),
+            *flips,
+            *(Damage(path, way) for way in ("delete", "folder", "lock")),
+        ]
     return damages
 
 
@@ -166,18 +191,41 @@ def verify_faults(folder):
     return []
 
 
+def repair_faults(folder, right):
+    """What is wrong with `t2v verify --repair`; what is answered otherwise after it must be said to be lost."""
+    result = CliRunner().invoke(t2v, ["--registry", str(folder), "verify", "--repair"])
+    if result.exit_code not in {0, 1} or (result.exception and not isinstance(result.exception, SystemExit)):
+        return [f"repair: exit code {result.exit_code}, {result.exception!r}"]
+    found = answers(folder)
+    faults = faults_of(found, right) if "lost" not in result.output else []
+    if result.exit_code == 0:
+        try:
+            Store(folder).add_task(make_task("after"), SPACE, make_embedding("after"))
+            Store(folder).add_experts([make_expert("after")])
+            assert {"after"} < Store(folder).task_names()
+            assert not any(isinstance(answer, RegistryError) for answer in found.values())
+        except (RegistryError, AssertionError) as error:
+            faults.append(f"all is well, says repair, but {error}"[:300])
+    if len(result.output.splitlines()) > 40:
+        faults.append(f"repair says {len(result.output.splitlines())} lines")
+    return [f"after repair: {fault}; it said {result.output[-300:]!r}" for fault in faults]
+
+
 def say(line):
     """To the test that started this process, at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def work(pristine, folder, number, part, start):
+def work(pristine, folder, repairs, number, part, start):
     """Try the damages from one number on; print which, then what was found."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     neighbors.EXACT_BELOW = INDEXED_FROM
     right = answers(folder)
-    damages = chosen(every_damage(pristine), number, part)
+    damages = chosen((one_of_each if repairs else every_damage)(pristine), number, part)
+    if os.geteuid() == 0:  # who may read everything
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
     for position, damage in enumerate(damages[start:], start):
         say(json.dumps({"position": position, "damage": str(damage)}))
         signal.alarm(SECONDS_PER_DAMAGE)
@@ -185,26 +233,44 @@ def work(pristine, folder, number, part, start):
         found = answers(folder)
         faults = faults_of(found, right) + verify_faults(folder)
         refused = any(isinstance(answer, RegistryError) for answer in found.values())
-        shutil.copyfile(pristine / damage.path, folder / damage.path)
-        shutil.rmtree(folder / "index")
-        shutil.copytree(pristine / "index", folder / "index")
+        if repairs:
+            faults += repair_faults(folder, right)
+            clear(folder)
+            shutil.copytree(pristine, folder, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(pristine / damage.path, folder / damage.path)
+            shutil.rmtree(folder / "index")
+            shutil.copytree(pristine / "index", folder / "index")
         say(json.dumps({"faults": faults, "refused": refused}))
     signal.alarm(0)
 
 
-def try_damages(folder, number, part=0):
+def clear(folder):
+    """Remove all that is in a folder."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def try_damages(folder, number, part=0, *, repairs=False):
     """Run the process that asks, again after a damage that ends it.
 
     Returns:
         How many were tried, how many were refused, and what was at fault.
     """
-    pristine = folder / "pristine"
-    build_registry(pristine)
+    build_registry(folder / "registry")
+    with TemporaryDirectory() as name:  # that of pytest is closed to others, whom the process is one of
+        return _try_damages(folder / "registry", Path(name), number, part, repairs=repairs)
+
+
+def _try_damages(registry, folder, number, part, *, repairs):
     tried, refused, faults = 0, 0, []
     while True:
-        shutil.rmtree(folder / "damaged", ignore_errors=True)
-        shutil.copytree(pristine, folder / "damaged")
-        numbers = map(str, (number, part, tried))
+        clear(folder)
+        pristine = shutil.copytree(registry, folder / "pristine")
+        shutil.copytree(registry, folder / "damaged")
+        for path in (folder, *folder.rglob("*")) if os.geteuid() == 0 else ():
+            os.chown(path, NOBODY, NOBODY)
+        numbers = map(str, (int(repairs), number, part, tried))
         command = [sys.executable, __file__, str(pristine), str(folder / "damaged"), *numbers]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = [json.loads(line) for line in process.stdout.splitlines()]
@@ -241,6 +307,35 @@ def test_no_damage_to_any_file_makes_an_answer_wrong(tmp_path, indexed, part):
     tried, refused, faults = try_damages(tmp_path, 0, part)
     assert faults == []
     assert tried > refused > 1000 / PARTS
+
+
+@pytest.mark.parametrize(
+    ("where", "way", "said"),
+    [
+        ("seals/tasks", "folder", "the checksums of its files are missing or damaged\tyes"),
+        ("tasks.lance/data/*", "folder", "restore the registry from a copy\tno"),
+        ("tasks.lance/_versions/*", "empty", "and what was written to it since is lost"),
+    ],
+)
+def test_repair_mends_a_file_or_says_that_it_cannot(store, where, way, said):
+    add(store, "a")
+    add(store, "b")
+    path = min(Path(store.uri).glob(where))
+    Damage(path.name, "truncate" if way == "empty" else way).apply(path.parent)
+    repaired = CliRunner().invoke(t2v, ["--registry", str(store.uri), "verify", "--repair"])
+    assert said in repaired.output
+    assert repaired.exit_code == ("no" in said.split("\t"))
+    if repaired.exit_code == 0:
+        add(Store(store.uri), "c")
+        assert Store(store.uri).verify() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_repair_cannot_mend_it_says(tmp_path, indexed, part):
+    tried, refused, faults = try_damages(tmp_path, 0, part, repairs=True)
+    assert faults == []
+    assert tried > refused > 0
 
 
 def versions_of(folder, table):
