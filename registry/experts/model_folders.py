@@ -3,7 +3,6 @@
 No weights are loaded: sizes are those in the head of a file, which ``safetensors`` checks against its length.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from registry.errors import InvalidRecordError
 from registry.experts.model_cards import CARD
+from registry.experts.plain_files import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHARDS = "model.safetensors.index.json"
@@ -134,27 +134,7 @@ def _json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():  # nor is a pipe opened, which nobody might write to
         raise InvalidRecordError(f"{path.parent}: there is no file {path.name}; expected a model of the hub")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        values = _object(content) if len(content) <= MAX_JSON_BYTES else None
-    except _WRONG as err:
-        raise InvalidRecordError(f"{path}: holds no JSON object") from err
-    if values is None:
-        raise InvalidRecordError(f"{path}: is larger than {MAX_JSON_BYTES} bytes")
-    return values
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    values = json.loads(content)
-    if not isinstance(values, dict):
-        raise ValueError("no object")
-    return values
+    return read_json(path, MAX_JSON_BYTES)
 
 
 def _count_params(folder: Path) -> int:

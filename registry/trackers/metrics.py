@@ -16,40 +16,18 @@ from registry.trackers.runs import Metric, Run
 IN_PERCENT = 1.5
 """A share above this is in per cent; rounding leaves some just above 1."""
 
-NAMES = {
-    "value": "accuracy",  # of .eval_results, which name no metric
-    "top1": "accuracy",
-    "top1acc": "accuracy",
-    "acctop1": "accuracy",
-    "accuracyscore": "accuracy",
-    "multiclassaccuracy": "accuracy",
-    "categoricalaccuracy": "accuracy",
-    "sparsecategoricalaccuracy": "accuracy",
-    "binaryaccuracy": "accuracy",
-    **METRICS,
-    "balancedaccuracyscore": "balanced_accuracy",
-    "f1score": "f1",
-    "auroc": "roc_auc",
-    "rocaucscore": "roc_auc",
-    "r2": "r2",
-    "r2score": "r2",
-    "error": "error_rate",
-    "err": "error_rate",
-    "errorrate": "error_rate",
-    "top1error": "top1_error",
-    "loss": "loss",
-    "logloss": "log_loss",
-    "crossentropy": "cross_entropy",
-    "rmse": "rmse",
-    "mse": "mse",
-    "mae": "mae",
-    "meansquarederror": "mse",
-    "rootmeansquarederror": "rmse",
-    "meanabsoluteerror": "mae",
-    "top5": "top5",
-    "acc5": "top5",
-    "accuracytop5": "top5",
-}
+_ACCURACY = """
+    value top1 top1acc acctop1 accuracyscore multiclassaccuracy categoricalaccuracy sparsecategoricalaccuracy
+    binaryaccuracy
+"""  # value is of .eval_results, which name no metric
+_OTHERS = """
+    balancedaccuracyscore=balanced_accuracy f1score=f1 auroc=roc_auc rocaucscore=roc_auc r2=r2 r2score=r2
+    error=error_rate err=error_rate errorrate=error_rate top1error=top1_error loss=loss logloss=log_loss
+    crossentropy=cross_entropy rmse=rmse mse=mse mae=mae meansquarederror=mse rootmeansquarederror=rmse
+    meanabsoluteerror=mae top5=top5 acc5=top5 accuracytop5=top5
+"""
+NAMES = dict.fromkeys(_ACCURACY.split(), "accuracy") | METRICS
+NAMES |= dict(pair.split("=") for pair in _OTHERS.split())
 """Names here by the letters of names there, without the part that says of which samples; those that go before
 others stand first."""
 

@@ -10,18 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from registry.errors import InvalidRecordError
-from registry.trackers.runs import (
-    NOT_MEASURED,
-    Metric,
-    Run,
-    dataset_values,
-    day,
-    number,
-    read_bytes,
-    read_settings,
-    read_text,
-    settings,
-)
+from registry.experts.plain_files import read_bytes, read_settings, read_text
+from registry.trackers.runs import NOT_MEASURED, Metric, Run, dataset_values, day, measured, number, settings
 
 TRACKER = "MLflow"
 SQLITE = b"SQLite format 3\0"
@@ -85,37 +75,28 @@ def _runs(path: Path, database: sqlite3.Connection) -> Iterator[Run]:
     for run, key, value, is_nan in database.execute("SELECT run_uuid, key, value, is_nan FROM latest_metrics"):
         last = float("nan") if is_nan else float(value)
         metrics[run][str(key)] = Metric(last, *ranges.get((run, key), NOT_MEASURED[1:]))
-    datasets = _datasets(database)
-    asked = (
-        "SELECT run_uuid, r.name, user_id, status, start_time, r.lifecycle_stage, e.name, e.lifecycle_stage "
-        "FROM runs r LEFT JOIN experiments e ON r.experiment_id = e.experiment_id ORDER BY start_time, run_uuid"
-    )
-    for run, name, user, status, start, stage, experiment, experiment_stage in database.execute(asked):
-        yield _run(
-            path,
-            str(run),
-            values[run] | {"run:name": name, "run:experiment": experiment, "run:user": user},
-            metrics[run],
-            datasets[run],
-            status=str(status),
-            start=start,
-            deleted="deleted" in {stage, experiment_stage},
-        )
-
-
-def _datasets(database: sqlite3.Connection) -> dict[str, list[tuple[str, str, str]]]:
-    """Name, digest and context of the datasets of each run; versions before 2.4 kept none."""
     datasets: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    if {"inputs", "input_tags", "datasets"} <= _tables(database):
-        asked = (
-            "SELECT i.destination_id, d.name, d.digest, t.value FROM inputs i "
-            "JOIN datasets d ON d.dataset_uuid = i.source_id LEFT JOIN input_tags t "
-            "ON t.input_uuid = i.input_uuid AND t.name = 'mlflow.data.context' "
-            "WHERE i.source_type = 'DATASET' AND i.destination_type = 'RUN'"
-        )
-        for run, name, digest, context in database.execute(asked):
+    if {"inputs", "input_tags", "datasets"} <= _tables(database):  # which versions before 2.4 had not
+        for run, name, digest, context in database.execute(_DATASETS):
             datasets[run].append((str(name), str(digest), str(context or "")))
-    return datasets
+    for run, name, user, status, start, stage, experiment, experiment_stage in database.execute(_RUNS):
+        about = {"run:name": name, "run:experiment": experiment, "run:user": user}
+        is_deleted = "deleted" in {stage, experiment_stage}
+        yield _run(
+            path, str(run), values[run] | about, metrics[run], datasets[run], str(status), start, is_deleted
+        )
+
+
+_DATASETS = """
+    SELECT i.destination_id, d.name, d.digest, t.value FROM inputs i
+    JOIN datasets d ON d.dataset_uuid = i.source_id
+    LEFT JOIN input_tags t ON t.input_uuid = i.input_uuid AND t.name = 'mlflow.data.context'
+    WHERE i.source_type = 'DATASET' AND i.destination_type = 'RUN'
+"""
+_RUNS = """
+    SELECT run_uuid, r.name, user_id, status, start_time, r.lifecycle_stage, e.name, e.lifecycle_stage
+    FROM runs r LEFT JOIN experiments e ON r.experiment_id = e.experiment_id ORDER BY start_time, run_uuid
+"""
 
 
 def _run(
@@ -124,10 +105,9 @@ def _run(
     values: dict[str, Any],
     metrics: dict[str, Metric],
     datasets: list[tuple[str, str, str]],
-    *,
     status: str,
     start: Any,
-    deleted: bool,
+    is_deleted: bool,
 ) -> Run:
     """A run, from either place; MLflow's own tags say who, what and of which run it is a part."""
     texts = settings(values, "") | dataset_values(datasets)
@@ -142,7 +122,7 @@ def _run(
         user=texts.get("tag:mlflow.user") or texts.get("run:user", ""),
         date="" if milliseconds is None else day(milliseconds / 1000),
         parent=texts.get("tag:mlflow.parentRunId", ""),
-        left_out="deleted" if deleted else _LEFT_OUT.get(_STATUS.get(status, status), ""),
+        left_out="deleted" if is_deleted else _LEFT_OUT.get(_STATUS.get(status, status), ""),
     )
 
 
@@ -172,9 +152,9 @@ def read_folder(meta: Path) -> Run:
         values | {f"run:{key}": str(value or "") for key, value in named.items()},
         {key: _steps(read_bytes(path).splitlines()) for key, path in _files(folder / "metrics")},
         list(_inputs(folder)),
-        status=str(about.get("status")),
-        start=about.get("start_time"),
-        deleted="deleted" in stages or ".trash" in folder.parts,
+        str(about.get("status")),
+        about.get("start_time"),
+        "deleted" in stages or ".trash" in folder.parts,
     )
 
 
@@ -187,17 +167,10 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _steps(lines: Iterable[bytes]) -> Metric:
     """A metric from lines of time, value and step; the last is that of the highest step."""
-    rows = []
-    for line in lines:
-        words = [number(word.decode("ascii", errors="replace")) for word in line.split()]
-        numbers = [one for one in words if one is not None]
-        if len(numbers) == len(words) >= 2:
-            time, value, *steps = numbers
-            rows.append((steps[0] if steps else 0.0, time, value))
-    metric = NOT_MEASURED
-    for _, _, value in sorted(rows, key=lambda row: row[:2]):
-        metric = metric.then(value)
-    return metric
+    rows = [[number(word.decode("ascii", errors="replace")) for word in line.split()] for line in lines]
+    good = [row for row in rows if len(row) > 1 and None not in row]
+    good.sort(key=lambda row: (row[2] if len(row) > 2 else 0.0, row[0]))  # of a step, then of its time
+    return measured(("", row[1]) for row in good).get("", NOT_MEASURED)
 
 
 def _inputs(folder: Path) -> Iterator[tuple[str, str, str]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.experts.model_cards import CARD, front_matter, letters_of, names_of
+from registry.experts.plain_files import read_text
 from registry.experts.yaml_files import read_yaml
-from registry.trackers.runs import NOT_MEASURED, Run, content_id, number, read_text, settings
+from registry.trackers.runs import NOT_MEASURED, Run, content_id, number, settings
 
 TRACKER = "Hugging Face"
 EVALUATIONS = ".eval_results"

@@ -33,10 +33,7 @@ _SEEDS = ("param:seed", "param:random_seed", "param:random_state", "tag:seed")
 class Names:
     """The tasks and experts that are there, by everything that a run may call them.
 
-    Args:
-        tasks: Names of the registered tasks.
-        experts: The registered experts; those that publications name are there too.
-        ours: What names of tasks and experts there are called here, as rules say.
+    Experts that publications name are there too. ``ours`` are the names here of names there, as rules say.
     """
 
     def __init__(
@@ -45,10 +42,9 @@ class Names:
         experts: Sequence[ExpertRecord],
         ours: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        self._tasks = {task: task for task in tasks}
-        for letters, count in Counter(map(letters_of, tasks)).items():
-            if letters and count == 1:  # two that are written alike stand for neither
-                self._tasks.setdefault(letters, next(task for task in tasks if letters_of(task) == letters))
+        letters = Counter(map(letters_of, tasks))  # two that are written alike stand for neither
+        self._tasks = {letters_of(task): task for task in tasks if letters[letters_of(task)] == 1}
+        self._tasks |= {task: task for task in tasks}
         self._experts = {name: expert.name for expert in experts for name in expert.aliases}
         self._experts |= {expert.name: expert.name for expert in experts}
         self._ours = ours or {}
@@ -113,9 +109,8 @@ class Plan:
             f"{what} {_some([f'{name} ({count})' for name, count in names.most_common()])}"
             for what, names in self.taken.items()
         ]
-        lines += [f"Took {'; '.join(parts)}."] if parts else []
         pairs = [f"{theirs!r} for {ours}" for theirs, ours in self.renamed.items()]
-        lines += [f"Took {_some(pairs)}."] if pairs else []
+        lines += [f"Took {said}." for said in ("; ".join(parts), _some(pairs)) if said]
         if strangers := [result.expert for result in self.results if result.expert not in registered]:
             lines.append(
                 f"Recommended only once they are registered (t2v expert add, or t2v expert import timm): "
@@ -141,11 +136,7 @@ class _LeftOutError(Exception):
 def plan_results(runs: Sequence[Run], rules: Rules, names: Names, *, unregistered: bool) -> Plan:
     """Decide what runs add: every one is used, or left out for a cause.
 
-    Args:
-        runs: As ``registry.trackers.places`` reads them.
-        rules: What was said of them.
-        names: Of tasks and experts.
-        unregistered: Whether tasks and experts that are not there are taken by their names.
+    ``unregistered`` takes tasks and experts that are not there by their names.
     """
     plan = Plan()
     counting = {(run.tracker, run.run_id): run for run in runs if not run.left_out}
@@ -160,10 +151,9 @@ def plan_results(runs: Sequence[Run], rules: Rules, names: Names, *, unregistere
             plan.left_out[re.sub("^result of .*?: ", "", cause)].append((run, example))
             continue
         plan.results += records
+        plan.renamed |= {what[1:]: name for what, name in taken if what[0] == "'"}
         for what, name in taken:
-            if what.startswith("'"):
-                plan.renamed[what[1:]] = name
-            else:
+            if what[0] != "'":
                 plan.taken[what][name] += 1
     return plan
 
@@ -269,13 +259,8 @@ def _record(run: Run, task: str, expert: str, protocol: str, measured: Measured)
     """One result, with where it is from as its source."""
     rule = measured.rule
     dataset, digest = (run.values.get(f"dataset:{key}", "") for key in ("name", "digest"))
-    parts = (
-        f"{run.tracker}: {run.name}",
-        f"by {run.user}" if run.user else "",
-        run.date,
-        rule.theirs,
-        f"dataset {dataset} of digest {digest}" if digest else "",
-    )
+    by, of = run.user and f"by {run.user}", digest and f"dataset {dataset} of digest {digest}"
+    parts = filter(None, (f"{run.tracker}: {run.name}", by, run.date, rule.theirs, of))
     return ResultRecord(
         task,
         expert,
@@ -283,7 +268,7 @@ def _record(run: Run, task: str, expert: str, protocol: str, measured: Measured)
         rule.ours,
         protocol,
         _seed(run.values),
-        ", ".join(filter(None, parts))[:MAX_SOURCE],
+        ", ".join(parts)[:MAX_SOURCE],
         lower_is_better=rule.lower,
         run_id=run.run_id,
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidQueryError
+from registry.experts.plain_files import read_text
 from registry.gate import checked_name
-from registry.trackers.runs import read_text
 
 KINDS = ("param", "tag", "dataset", "run", "name")
 STEPS = ("last", "best")
@@ -34,11 +34,9 @@ IF_REGISTERED = ("run:experiment", "run:project", "run:group", "run:folder", "ru
 
 @dataclass(frozen=True)
 class MetricRule:
-    """A metric of a tracker, and what it counts as.
+    """A metric of a tracker, called ``theirs``, and what it counts as.
 
     Attributes:
-        theirs: Its name there.
-        ours: Its name here.
         lower: Whether lower values are better; by its name if ``None``.
         scale: ``percent`` or ``share``; by its values if empty.
         step: ``last`` or ``best``; as the rules say if empty.
@@ -56,8 +54,7 @@ class Rules:
     """What was said on the command line, in a file or in a call; what was not is guessed.
 
     Attributes:
-        task_from: Values that name the task, the first that a run has.
-        expert_from: Those that name the expert.
+        task_from: Values that name the task, the first that a run has; ``expert_from`` likewise.
         metrics: What counts, the first that a run has for each metric here.
         protocol: A protocol, or ``KIND:KEY`` of a value that names it; that of the tracker if empty.
         step: Which step counts.
@@ -88,22 +85,20 @@ def make_rules(
     """
     said = _of_file(Path(file)) if file else {}
     where = f"{file}: " if file else ""
-    chosen_step = step or said.get("step") or "last"
-    if chosen_step not in STEPS:
-        raise InvalidQueryError(f"{where}step must be {' or '.join(STEPS)}, got {chosen_step!r}")
-    chosen_protocol = protocol or said.get("protocol") or ""
-    if not isinstance(chosen_protocol, str):
-        raise InvalidQueryError(f"{where}protocol must be a text, got {chosen_protocol!r}")
-    if ":" in chosen_protocol:
-        _places("protocol", chosen_protocol)
-    elif chosen_protocol:
-        checked_name("protocol", chosen_protocol)
+    step = step or said.get("step") or "last"
+    protocol = protocol or said.get("protocol") or ""
+    if step not in STEPS:
+        raise InvalidQueryError(f"{where}step must be {' or '.join(STEPS)}, got {step!r}")
+    if not isinstance(protocol, str):
+        raise InvalidQueryError(f"{where}protocol must be a text, got {protocol!r}")
+    if protocol:
+        _places("protocol", protocol) if ":" in protocol else checked_name("protocol", protocol)
     return Rules(
         _places("task_from", task_from or said.get("task_from") or ()),
         _places("expert_from", expert_from or said.get("expert_from") or ()),
         _metrics(metric or said.get("metric") or ()),
-        chosen_protocol,
-        chosen_step,
+        protocol,
+        step,
         {kind: _table(where, kind, said.get(kind, {})) for kind in ("task", "expert")},
     )
 
@@ -146,7 +141,7 @@ def _places(rule: str, value: Any) -> tuple[str, ...]:
         kind, mark, key = place.partition(":")
         if kind not in KINDS or not mark or not key:
             raise InvalidQueryError(
-                f"{rule.replace('_', '-')} must be KIND:KEY with {', '.join(KINDS)} as the kind, such as "
+                f"{rule}= must be KIND:KEY with {', '.join(KINDS)} as the kind, such as "
                 f"param:dataset, or name:NAME for all runs; got {place!r}"
             )
     return tuple(_texts(value))
@@ -172,8 +167,5 @@ def _metric(text: str) -> MetricRule:
             f"got {text!r}"
         )
     lower = True if "lower" in words else False if "higher" in words else None
-    one_of = {word: next((said for said in words if said in options), "") for word, options in _OPTIONS.items()}
-    return MetricRule(theirs, checked_name("metric", ours), lower, one_of["scale"], one_of["step"])
-
-
-_OPTIONS = {"scale": ("percent", "share"), "step": STEPS}
+    scale, step = (next((word for word in words if word in few), "") for few in (("percent", "share"), STEPS))
+    return MetricRule(theirs, checked_name("metric", ours), lower, scale, step)

@@ -3,22 +3,18 @@
 Files may be from anybody: their size is bounded, and a run that cannot be read says so and stops no other.
 """
 
-import csv
 import hashlib
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from registry.errors import InvalidRecordError
 from registry.experts.model_cards import GENERIC_DATASETS
-from registry.experts.yaml_files import read_yaml
+from registry.experts.plain_files import read_rows
 
-MAX_FILE_BYTES = 2**28
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
 
@@ -48,13 +44,10 @@ NOT_MEASURED = Metric(math.nan, math.inf, -math.inf)
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run of a tracker, at a place, by what people call it.
 
     Attributes:
-        tracker: What wrote it.
         run_id: Its id in the tracker, else a hash of what it holds.
-        name: What people call it.
-        place: Its file or folder.
         values: What was set, by ``param:KEY``, ``tag:KEY``, ``dataset:KEY`` or ``run:KEY``.
         metrics: What was measured, by name.
         user: Who ran it, if known.
@@ -83,87 +76,24 @@ def unreadable(tracker: str, error: Exception) -> Run:
     return Run(tracker, path, path, Path(path), left_out=reason)
 
 
-def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
-    """A whole file of at most some bytes.
-
-    Raises:
-        InvalidRecordError: If it cannot be read, is no plain file, or is too large.
-    """
-    try:
-        if not path.is_file():
-            raise InvalidRecordError(f"{path}: is no file")
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as err:
-        raise InvalidRecordError(f"{path}: cannot be read: {err.strerror or err}") from err
-    if len(content) > most:
-        raise InvalidRecordError(f"{path}: is larger than {most // 2**20} MiB")
-    return content
-
-
-def read_text(path: Path) -> str:
-    """A whole text file; bytes that are not UTF-8 are replaced."""
-    return read_bytes(path).decode("utf-8-sig", errors="replace")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON.
-
-    Raises:
-        InvalidRecordError: If it is none.
-    """
-    try:
-        values = json.loads(read_text(path))
-    except (ValueError, RecursionError) as err:
-        raise InvalidRecordError(f"{path}: is not JSON: {err}") from err
-    if not isinstance(values, dict):
-        raise InvalidRecordError(f"{path}: must be a JSON object")
-    return values
-
-
-def read_settings(*paths: Path) -> dict[str, Any]:
-    """The values of the first YAML file that is there, as texts; none without one.
-
-    Raises:
-        InvalidRecordError: If it is not YAML, or has no names with values.
-    """
-    path = next((path for path in paths if path.is_file()), None)
-    values = read_yaml(path, read_text(path), texts=True) if path else {}
-    if values and not isinstance(values, dict):
-        raise InvalidRecordError(f"{path}: must be names with values")
-    return values or {}
-
-
-def read_rows(path: Path, delimiter: str = ",") -> Iterator[dict[str, str]]:
-    """Rows of a CSV file by its header, cells without spaces around them.
-
-    Raises:
-        InvalidRecordError: If it is no CSV.
-    """
-    try:
-        lines = read_text(path).splitlines(keepends=True)
-        for row in csv.DictReader(lines, restval="", delimiter=delimiter):
-            yield {str(key).strip(): cell.strip() for key, cell in row.items() if isinstance(cell, str)}
-    except csv.Error as err:
-        raise InvalidRecordError(f"{path}: cannot be read as CSV: {err}") from err
-
-
 def history(path: Path) -> dict[str, Metric]:
     """What a CSV file with a row for each step says of each column; empty cells are passed over."""
+    return measured(pair for row in read_rows(path) for pair in row.items())
+
+
+def measured(pairs: Iterable[tuple[str, Any]]) -> dict[str, Metric]:
+    """What was measured of each metric, from names and values in order of steps; what is no number is not."""
     metrics: dict[str, Metric] = {}
-    for row in read_rows(path):
-        for name, cell in row.items():
-            if (value := number(cell)) is not None:
-                metrics[name] = metrics.get(name, NOT_MEASURED).then(value)
+    for name, cell in pairs:
+        if (value := number(cell)) is not None:
+            metrics[name] = metrics.get(name, NOT_MEASURED).then(value)
     return metrics
 
 
 def number(value: Any) -> float | None:
     """A number, NaN and infinity too; ``None`` of anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
     try:
-        return float(value)
+        return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
     except (ValueError, OverflowError):
         return None
 

@@ -10,20 +10,8 @@ from typing import Any
 
 from registry.errors import InvalidRecordError
 from registry.experts.model_cards import CARD, front_matter
-from registry.trackers.runs import (
-    NOT_MEASURED,
-    Metric,
-    Run,
-    content_id,
-    flat,
-    history,
-    number,
-    read_bytes,
-    read_json,
-    read_rows,
-    read_settings,
-    settings,
-)
+from registry.experts.plain_files import read_bytes, read_json, read_rows, read_settings
+from registry.trackers.runs import NOT_MEASURED, Metric, Run, content_id, flat, history, measured, settings
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 """Folders of a Hugging Face Trainer that hold the state as it was at a step."""
@@ -44,8 +32,8 @@ def _named(tracker: str, folder: Path, run_id: str, values: dict[str, str], metr
     place = folder.resolve()
     name = f"{place.parent.name}/{place.name}"
     about = {"run:folder": place.name, "run:name": name}
-    measured = {key: metric for key, metric in metrics.items() if key.casefold() not in _NO_METRICS}
-    return Run(tracker, run_id, name, folder, about | values, measured)
+    counting = {key: metric for key, metric in metrics.items() if key.casefold() not in _NO_METRICS}
+    return Run(tracker, run_id, name, folder, about | values, counting)
 
 
 def read_log(path: Path) -> Run:
@@ -59,22 +47,15 @@ def read_log(path: Path) -> Run:
 def read_dvclive(path: Path) -> Run:
     """A run of DVCLive: ``metrics.json``, ``params.yaml`` there or in the folder above, and its plots."""
     folder = path.parent
-    parameters = folder / "params.yaml", folder.parent / "params.yaml"
-    last = {key: value for key, value in flat(read_json(path), "", "/").items() if key != "step"}
-    metrics = {
-        key: NOT_MEASURED.then(value) for key, text in last.items() if (value := number(text)) is not None
-    }
-    for key in metrics:
+    metrics = measured((key, one) for key, one in flat(read_json(path), "", "/").items() if key != "step")
+    for key, metric in metrics.items():
         plot = folder / "plots" / "metrics" / f"{key}.tsv"
         if plot.is_file() and not plot.is_symlink():
-            for row in read_rows(plot, "\t"):
-                if (value := number(list(row.values())[-1])) is not None:
-                    _, low, high = metrics[key].then(value)
-                    metrics[key] = Metric(metrics[key].last, low, high)
-    values = settings(read_settings(*parameters))
-    return _named(
-        "DVCLive", folder, content_id(read_bytes(path), repr(sorted(values.items()))), values, metrics
-    )
+            steps = measured((key, list(row.values())[-1]) for row in read_rows(plot, "\t"))
+            metrics[key] = steps.get(key, NOT_MEASURED).then(metric.last)
+    values = settings(read_settings(folder / "params.yaml", folder.parent / "params.yaml"))
+    run_id = content_id(read_bytes(path), repr(sorted(values.items())))
+    return _named("DVCLive", folder, run_id, values, metrics)
 
 
 def read_trainer(path: Path) -> Run:
@@ -86,10 +67,7 @@ def read_trainer(path: Path) -> Run:
     log = read_json(path).get("log_history")
     if not isinstance(log, list):
         raise InvalidRecordError(f"{path}: has no log_history")
-    metrics: dict[str, Metric] = {}
-    for name, value in (pair for step in log if isinstance(step, dict) for pair in step.items()):
-        if (measured := number(value)) is not None:
-            metrics[name] = metrics.get(name, NOT_MEASURED).then(measured)
+    metrics = measured(pair for step in log if isinstance(step, dict) for pair in step.items())
     folder = path.parent.parent if CHECKPOINT.fullmatch(path.parent.name) else path.parent
     return _named("Hugging Face Trainer", folder, content_id(read_bytes(path)), _origin(folder), metrics)
 
@@ -117,17 +95,12 @@ def read_search(path: Path) -> Iterator[Run]:
     """A run for each row of ``cv_results_``: its parameters, and the means of its scores over folds."""
     for line, row in enumerate(read_rows(path), 2):
         values = {key.removeprefix("param_"): cell for key, cell in row.items() if key.startswith("param_")}
-        scores = {match[1]: cell for key, cell in row.items() if (match := _SCORE.fullmatch(key))}
         yield Run(
             "scikit-learn",
             content_id(*(f"{key}={row[key]}" for key in sorted(row))),
             f"line {line}",
             path,
             settings(values) | {"run:name": path.stem},
-            {
-                key: NOT_MEASURED.then(value)
-                for key, cell in scores.items()
-                if (value := number(cell)) is not None
-            },
+            measured((match[1], cell) for key, cell in row.items() if (match := _SCORE.fullmatch(key))),
             protocol="cross_validation",
         )

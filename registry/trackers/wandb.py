@@ -17,18 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidRecordError
-from registry.trackers.runs import (
-    NOT_MEASURED,
-    Metric,
-    Run,
-    content_id,
-    day,
-    flat,
-    number,
-    read_bytes,
-    read_rows,
-    settings,
-)
+from registry.experts.plain_files import read_bytes, read_rows
+from registry.trackers.runs import NOT_MEASURED, Metric, Run, content_id, day, flat, number, settings
 
 TRACKER = "Weights & Biases"
 BLOCK, HEAD = 2**15, 7
@@ -36,9 +26,6 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 MAX_CELL, MAX_LOG_BYTES = 2**17, 2**30
 
 _LOG = re.compile(rb":W&B.{3}", re.DOTALL)
-_HISTORY, _SUMMARY, _CONFIG, _RUN, _EXIT, _ENVIRONMENT = 2, 3, 5, 17, 18, 26  # fields of a record
-_STATES = {"finished": ""}  # what a table says of a run that may count
-_EXPORTED = {"Name", "State"}
 
 
 def read_offline(path: Path) -> Run:
@@ -50,49 +37,40 @@ def read_offline(path: Path) -> Run:
     about: dict[int, list[Any]] = {}
     values: dict[str, Any] = {}
     steps: dict[str, Metric] = {}
-    summary: dict[str, Any] = {}
+    summary: dict[str, Metric] = {}
     user, exits = "", []
     try:
         for record in _records(path, read_bytes(path, MAX_LOG_BYTES)):
             for kind, message in record.items():
-                if kind == _RUN:
-                    about = _fields(message[-1])
-                    values |= _items(about.get(4, []))
-                elif kind == _CONFIG:
-                    values |= _items(message)
-                elif kind == _HISTORY:
-                    _add_step(steps, _items(message))
-                elif kind == _SUMMARY:
-                    summary |= _items(message)
-                elif kind == _ENVIRONMENT:
-                    user = user or _text(_fields(message[-1]), 13)
-                elif kind == _EXIT:
-                    exits += [_fields(message[-1]).get(1, [0])[-1]]
+                match kind:
+                    case 17:  # the run
+                        about = _fields(message[-1])
+                        values |= _items(about.get(4, []))
+                    case 5:  # its configuration
+                        values |= _items(message)
+                    case 2:  # a step of its history
+                        _add_step(steps, _items(message))
+                    case 3:  # its summary
+                        _add_step(summary, _items(message))
+                    case 26:  # where it ran
+                        user = user or _text(_fields(message[-1]), 13)
+                    case 18:  # how it ended
+                        exits += [_fields(message[-1]).get(1, [0])[-1]]
     except (struct.error, LookupError, TypeError, AttributeError) as err:
         raise InvalidRecordError(f"{path}: is damaged: {err}") from err
-    return _offline_run(path, about, values, _measured(steps, summary), user, exits)
-
-
-def _offline_run(
-    path: Path,
-    about: dict[int, list[Any]],
-    values: dict[str, Any],
-    metrics: dict[str, Metric],
-    user: str,
-    exits: list[int],
-) -> Run:
     run_id = _text(about, 1) or path.stem.removeprefix("run-")
     named = {"name": _text(about, 8), "project": _text(about, 3), "group": _text(about, 6)}
-    tags = {f"tag:{tag.decode(errors='replace')}": "true" for tag in about.get(10, [])}
     start = _fields(about[17][-1]) if 17 in about else {}
-    config = {key: value for key, value in values.items() if key != "_wandb"}
+    values.pop("_wandb", None)
     return Run(
         TRACKER,
         run_id,
         named["name"] or run_id,
         path,
-        settings(config) | settings(named, "run:") | tags,
-        metrics,
+        settings(values)
+        | settings(named, "run:")
+        | {f"tag:{tag.decode(errors='replace')}": "true" for tag in about.get(10, [])},
+        summary | steps,  # what was logged at steps, then what only the summary says
         user=user or _text(about, 2),
         date=day(start.get(1, [""])[-1]),
         left_out="" if exits[-1:] == [0] else "failed" if exits else "not finished",
@@ -101,15 +79,8 @@ def _offline_run(
 
 def _add_step(steps: dict[str, Metric], items: dict[str, Any]) -> None:
     for name, value in flat(items, "").items():
-        if (measured := number(value)) is not None and not name.startswith("_"):
-            steps[name] = steps.get(name, NOT_MEASURED).then(measured)
-
-
-def _measured(steps: dict[str, Metric], summary: dict[str, Any]) -> dict[str, Metric]:
-    """What was logged at steps, then what only the summary says."""
-    only: dict[str, Metric] = {}
-    _add_step(only, summary)
-    return only | steps
+        if (given := number(value)) is not None and not name.startswith("_"):
+            steps[name] = steps.get(name, NOT_MEASURED).then(given)
 
 
 def _records(path: Path, log: bytes) -> Iterator[dict[int, list[Any]]]:
@@ -195,7 +166,7 @@ def _value(item: dict[int, list[Any]]) -> Any:
 
 def is_table(columns: set[str]) -> bool:
     """Whether a CSV file is what the pages of Weights & Biases export, or what its documentation makes."""
-    by_page = columns >= _EXPORTED and bool(columns & {"Created", "Runtime", "User"})
+    by_page = columns >= {"Name", "State"} and bool(columns & {"Created", "Runtime", "User"})
     return by_page or columns >= {"summary", "config", "name"}
 
 
@@ -205,26 +176,21 @@ def read_table(path: Path) -> Iterator[Run]:
         config, summary = (_literal(row.get(key, "")) for key in ("config", "summary"))
         if "State" in row:
             config = summary = row
-        run_id = row.get("ID") or row.get("id") or content_id(row.get("Name", ""), *_identity(row))
+        made = [row["Created"]] if row.get("Created") else [f"{key}={row[key]}" for key in sorted(row)]
         state = row.get("State", "finished").casefold()
         metrics: dict[str, Metric] = {}
         _add_step(metrics, summary)
         yield Run(
             TRACKER,
-            run_id,
+            row.get("ID") or row.get("id") or content_id(row.get("Name", ""), *made),
             row.get("Name") or row.get("name") or f"line {line}",
             path,
             settings(config) | settings({"group": row.get("Group"), "name": row.get("Name")}, "run:"),
             metrics,
             user=row.get("User", ""),
             date=row.get("Created", "")[:10],
-            left_out=_STATES.get(state, state or "of no state"),
+            left_out="" if state == "finished" else state or "of no state",
         )
-
-
-def _identity(row: dict[str, str]) -> list[str]:
-    """What tells a run from another of its name: when it was made, else everything."""
-    return [row["Created"]] if row.get("Created") else [f"{key}={row[key]}" for key in sorted(row)]
 
 
 def _literal(cell: str) -> dict[str, Any]:

@@ -321,7 +321,7 @@ def test_a_file_of_rules_maps_names(lightning, registry, tmp_path):
     [
         (
             {"task_from": "dataset"},
-            "task-from must be KIND:KEY with param, tag, dataset, run, name as the kind",
+            "task_from= must be KIND:KEY with param, tag, dataset, run, name as the kind",
         ),
         ({"metric": "val_acc"}, "metric must be THEIRS=OURS, such as val_acc=accuracy"),
         ({"metric": "val_acc=accuracy:percentage"}, "metric must be THEIRS=OURS"),
@@ -376,7 +376,7 @@ def test_damaged_files_are_left_out_in_words(files, registry, tmp_path):
         "flipped.wandb": (whole[:500] + b"?" + whole[501:], "is damaged at byte 91): "),
         "empty.wandb": (b"", "is no log of Weights & Biases"),
         "metrics.csv": (b"epoch,step,val_acc\n\x00,1,0.5\n", "without a task"),
-        "trainer_state.json": (b"[" * 100_000, "is not JSON"),
+        "trainer_state.json": (b"[" * 100_000, "holds no JSON object"),
     }
     for name, (content, _) in damaged.items():
         (tmp_path / name).write_bytes(content)
