@@ -144,7 +144,7 @@ def test_nothing_is_made_for_a_folder_that_is_bad(tmp_path):
 def test_a_folder_belongs_to_its_source(tmp_path, options):
     registry = TaskRegistry(tmp_path / "registry")
     for source, folder in (("hf", None), ("timm", tmp_path)):
-        with pytest.raises(InvalidQueryError, match=r"^source hf needs a folder \(--from-dir DIR\)"):
+        with pytest.raises(InvalidQueryError, match=r"^source hf needs a folder \(from_dir='DIR'\)"):
             registry.import_experts(source, from_dir=folder, **options)
 
 
