@@ -335,6 +335,7 @@ class ResultRecord:
             lower = is_lower_better(self.metric) if self.lower_is_better is None else self.lower_is_better
             object.__setattr__(self, "lower_is_better", lower)
             check_value(self.metric, self.accuracy, lower_is_better=lower)
+            object.__setattr__(self, "accuracy", self.accuracy or 0.0)  # -0.0 is no other result than 0.0
         except InvalidRecordError as err:
             raise InvalidRecordError(f"result of {self.expert} on {self.task}: {err}") from err
 

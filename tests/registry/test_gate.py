@@ -83,6 +83,10 @@ def test_numbers_of_libraries_become_plain_ones():
     assert [type(value) for value in (result.accuracy, result.seed, result.task_version)] == [float, int, int]
 
 
+def test_a_result_of_minus_zero_is_no_other_one_than_of_zero():
+    assert repr(make_result(accuracy=-0.0).accuracy) == "0.0"
+
+
 def test_the_largest_vectors_have_finite_norms_and_errors():
     most = np.full(4, MAX_MAGNITUDE, np.float32)
     least = np.full(4, 1e-45, np.float32)
