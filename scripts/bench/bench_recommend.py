@@ -89,6 +89,12 @@ def list_bounds(worlds: dict[str, Summary]) -> Lines:
         lines += [
             ("transfergraph tau_w", mean(worlds[GRAPH], "ours", "tau_w"), ">=", 0.45),
             ("transfergraph regret@1", mean(worlds[GRAPH], "ours", "regret@1"), "<=", 0.02),
+            (
+                "text encoders regret@1 against the largest",
+                mean(worlds[TEXTS], "ours", "regret@1"),
+                "<=",
+                mean(worlds[TEXTS], "largest", "regret@1"),
+            ),
             ("mteb_image from open_clip regret@1", mean(worlds[ALIAS], "ours", "regret@1"), "<=", 0.012),
             ("sfda_supervised tau_w", mean(worlds[SUPERVISED], "ours", "tau_w"), ">=", 0.65),
         ]
