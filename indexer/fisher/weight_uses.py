@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.overrides import TorchFunctionMode
 
 from indexer.errors import UnsupportedLayerError
 from indexer.fisher.layer_rules import COMPOSED, MULTIPLICATIONS, RULES, Layout, Rule
+from indexer.networks.weights import OwnMode
 
 _OFFSETS = re.compile(r"bias|token|pos_emb|position_emb|class_emb|probe$")
 """Parameters that are added, whatever they are called: biases, class and register tokens, positions."""
@@ -144,7 +144,7 @@ class SampleAxis:
         return values.reshape(-1, num_samples, *values.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
-class WeightUses(TorchFunctionMode):
+class WeightUses(OwnMode):
     """While it is entered, sees every torch function that is called on one of the parameters.
 
     Args:

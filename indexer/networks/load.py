@@ -35,6 +35,7 @@ from indexer.networks.weights import (
     build_unfilled,
     check_finite,
     fill,
+    forget_interrupted,
     hash_weights,
     misfit,
     read_shapes,
@@ -182,6 +183,7 @@ def load_network(loader: str) -> PretrainedNetwork:
         WeightsError: If the weights cannot be read, or do not make a network that maps samples to features.
         SettingsError: If what the loader says of texts is not understood.
     """
+    forget_interrupted()
     parsed = parse_loader(loader)
     body = _load_body(parsed)
     if isinstance(body.transform, TextTransform):  # so that a loader says what it takes

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.overrides import TorchFunctionMode
 
 from indexer.errors import WeightsError
@@ -136,7 +136,18 @@ def check_finite(network: nn.Module, where: str) -> None:
         )
 
 
-class _WithoutParameters(TorchFunctionMode):
+class OwnMode(TorchFunctionMode):
+    """A mode of ours, which ``forget_interrupted`` switches off where an interrupt left it on."""
+
+
+def forget_interrupted() -> None:
+    """Switch off modes of ours that an interrupt, just before or after a block, left on in this thread."""
+    modes = overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    while modes and isinstance(modes.pop(), OwnMode):
+        overrides._pop_mode()  # type: ignore[no-untyped-call]
+
+
+class _WithoutParameters(OwnMode):
     """Gives no memory to what layers allocate for their parameters, unlike to the tensors that they compute."""
 
     def __torch_function__(

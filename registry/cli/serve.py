@@ -258,15 +258,14 @@ def _run(settings: "ServeSettings", *, is_new: bool) -> None:
 
 def _log_to_stderr() -> None:
     """Log a line for each request and for each problem; the token is in none."""
-    from registry.web.http.connections import FewProblems
+    from registry.web.http.connections import MOST_REFUSED, FewProblems
 
-    handler, few = logging.StreamHandler(sys.stderr), FewProblems()
+    handler, few, refused = logging.StreamHandler(sys.stderr), FewProblems(), FewProblems(MOST_REFUSED)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     levels = {"t2v.serve": logging.INFO, "uvicorn.error": logging.WARNING, "asyncio": logging.WARNING}
     for name, level in levels.items():
         logger = logging.getLogger(name)
-        if name != "t2v.serve":
-            logger.addFilter(few)
+        logger.addFilter(refused if name == "t2v.serve" else few)
         logger.addHandler(handler)
         logger.setLevel(level)
         logger.propagate = False

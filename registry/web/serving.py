@@ -14,7 +14,7 @@ from registry.web.http.settings import ServeSettings
 from registry.web.jobs.jobs import Jobs
 from registry.web.pages.pages import warm
 
-BACKLOG = 2048
+BACKLOG = 256  # that wait to be accepted; a fraction of a second of work
 
 
 class Serving:
@@ -73,6 +73,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
         super().__init__(config)
         self._jobs = jobs
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; more may wait than are accepted at once, or they would try again a second later."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop, which is no error, unlike in uvicorn; another interrupt ends at once."""

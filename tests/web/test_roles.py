@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from markdown_pages import ROOT
+from roles import PARTIES, documented, routes_of
 from web_servers import BEARER, TOKEN, URL, serving
 
 from registry import TaskRegistry
@@ -20,33 +20,7 @@ from registry.web.http.tokens import Tokens
 from registry.web.jobs.store import JobStore
 
 ORIGIN = {"Origin": URL}
-PARTIES = ("nobody", *ROLES)
 OPEN = {("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/static")}
-
-
-def documented() -> dict[tuple[str, str], dict[str, bool]]:
-    """Requests in the table of docs/security.md, and who may send them."""
-    page = (ROOT / "docs" / "security.md").read_text()
-    rows = re.findall(r"^\|(.*)\| (yes|no) \| (yes|no) \| (yes|no) \| (yes|no) \|$", page, re.MULTILINE)
-    return {
-        request: dict(zip(PARTIES, (word == "yes" for word in words), strict=True))
-        for requests, *words in rows
-        for request in re.findall(r"`([A-Z]+) (/\S*)`", requests) or [("GET", "*")]
-    }
-
-
-def routes_of(app) -> set[tuple[str, str]]:
-    """Every method and path of an application."""
-    routes = [
-        route
-        for top in app.routes
-        for route in (top.effective_route_contexts() if hasattr(top, "effective_route_contexts") else [top])
-    ]
-    return {
-        (method, route.path.replace(":path}", "}"))
-        for route in routes
-        for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
-    }
 
 
 @pytest.fixture

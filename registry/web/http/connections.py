@@ -27,7 +27,8 @@ MOST_CONNECTIONS, OF_ONE_CLIENT = 1000, 0.75
 """Connections in all, where file descriptors allow it, and the share of them that one address may have."""
 
 RESERVED_FILES = 64  # for tables, uploads and jobs
-MOST_PROBLEMS = 20  # lines of the log a minute
+MOST_PROBLEMS, MOST_REFUSED = 20, 600
+"""Lines of the log a minute, about connections and about requests that were no success."""
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Connections:
         if soft < allowed:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(allowed, 2**16), hard))
         free = max(16, min(allowed, 2**16) - RESERVED_FILES)
-        return cls(min(MOST_CONNECTIONS, free // 2), max(8, min(128, free // 4)))
+        return cls(min(MOST_CONNECTIONS, free // 2), max(4, min(64, free // 10)))
 
     def protocol(self, *args: Any, **kwargs: Any) -> "LimitedProtocol":
         """The protocol of a new connection."""
@@ -60,9 +61,13 @@ class Connections:
 
     def add(self, new: "LimitedProtocol") -> None:
         """Take a connection; the one of its client, or of all, that has waited longest makes room for it."""
+        loop = asyncio.get_running_loop()
         self.waiting[new] = None
         if len(self.waiting) == 1:
-            asyncio.get_running_loop().call_later(1.0, self.sweep)
+            loop.call_later(1.0, self.sweep)
+        loop.call_soon(loop.call_soon, self._keep_within, new)  # once what it has sent already was read
+
+    def _keep_within(self, new: "LimitedProtocol") -> None:
         clients = Counter(one.address for one in self.waiting)
         if clients[new.address] > max(1, self.most * OF_ONE_CLIENT):
             self._make_room([one for one in self.waiting if one.address == new.address])
@@ -134,17 +139,19 @@ class LimitedProtocol(H11Protocol):
 
 
 class FewProblems(logging.Filter):
-    """Lets ``MOST_PROBLEMS`` lines a minute through, and says when more are left out."""
+    """Lets so many lines a minute through, and says when more are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_PROBLEMS) -> None:
         super().__init__()
-        self._times: deque[float] = deque(maxlen=MOST_PROBLEMS)
+        self._most, self._times = most, deque[float](maxlen=most)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a line is logged."""
-        if len(self._times) == MOST_PROBLEMS and record.created - self._times[0] < 60:
+        """Whether a line is logged; one on a request that was a success always is."""
+        if not getattr(record, "no_success", True):
+            return True
+        if len(self._times) == self._most and record.created - self._times[0] < 60:
             return False
         self._times.append(record.created)
-        if len(self._times) == MOST_PROBLEMS and record.created - self._times[0] < 60:
+        if len(self._times) == self._most and record.created - self._times[0] < 60:
             record.msg, record.args = f"{record.getMessage()}; more of these are left out for a minute", ()
         return True

@@ -103,7 +103,8 @@ class Guard:
         finally:
             seconds = time.perf_counter() - started
             where = path_for_log(request.url.path)
-            LOG.info("%s %s %s %.1f ms", printable(request.method), where, reply.status or "-", seconds * 1e3)
+            line = printable(request.method), where, reply.status or "-", seconds * 1e3
+            LOG.info("%s %s %s %.1f ms", *line, extra={"no_success": not 0 < reply.status < 400})
 
     def _check(self, request: Request) -> None:
         """Whether a request may be answered; sets ``request.state.holder``.

@@ -7,9 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import overrides
+from torch.overrides import TorchFunctionMode
 from training import LEVELS, quantise
 
 from indexer.errors import WeightsError
+from indexer.fisher.weight_uses import WeightUses
 from indexer.networks.load import load_network
 from indexer.networks.loaders import BUILTIN_FOLDER
 from indexer.networks.weights import SCALE_SUFFIX, dequantise, read_weights
@@ -65,3 +68,15 @@ def test_a_network_in_8_bits_is_half_as_large_and_sees_the_same(tmp_path: Path):
         exact = load_network(DEFAULT_PROBE).body(images)
         close = load_network(f"resnet14w32@{path}").body(images)
     assert torch.linalg.norm(close - exact) < 0.05 * torch.linalg.norm(exact - exact.mean(dim=0))
+
+
+def test_modes_that_an_interrupt_left_on_are_switched_off_and_those_of_others_stay():
+    class Theirs(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    with Theirs():
+        WeightUses({}, lambda *_: None, lambda _: None).__enter__()
+        WeightUses({}, lambda *_: None, lambda _: None).__enter__()
+        assert load_network("resnet14w32.tiny_imagenet").name == "resnet14w32.tiny_imagenet"
+        assert [type(mode) for mode in overrides._get_current_function_mode_stack()] == [Theirs]
