@@ -1,6 +1,9 @@
 """A small registry of one space, and what tests do to it."""
 
+import re
+
 import numpy as np
+import pytest
 from builders import make_embedding, make_task
 
 from registry import TaskRegistry
@@ -13,6 +16,11 @@ class OwnResults(TaskRegistry):
 
     def recommend(self, query, *, published=False, **options):
         return super().recommend(query, published=published, **options)
+
+
+def fails(error, message):
+    """An error of exactly this message."""
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 def add(store, name, version=1, **changes):

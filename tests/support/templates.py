@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from registry import TaskRegistry
 from registry.storage.store import Store
 
 
@@ -24,3 +25,9 @@ def copied(name: str, make: Callable[[Path], object], uri: Path) -> Store:
         make(template)
     shutil.copytree(template, uri, dirs_exist_ok=True)
     return Store(uri)
+
+
+def starter(folder: Path) -> TaskRegistry:
+    """A registry of the starter content."""
+    copied("starter", lambda template: TaskRegistry(template).init(), folder)
+    return TaskRegistry(folder)

@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from templates import starter
 from web_servers import BEARER, serving
 
 from registry import TaskRegistry
@@ -15,9 +17,7 @@ from registry.cli.main import main
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     """The starter content."""
-    folder = tmp_path_factory.mktemp("api") / "registry"
-    TaskRegistry(folder).init()
-    return folder
+    return Path(starter(tmp_path_factory.mktemp("api") / "registry").uri)
 
 
 @pytest.fixture(scope="module")

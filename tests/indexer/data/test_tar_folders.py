@@ -128,6 +128,7 @@ def test_tar_is_read_by_many_threads_at_once(tmp_path):
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_real_tar(shared):
     spec = str(shared / "pretrain" / "tiny_imagenet_20k.tar")
     dataset = listed(spec)

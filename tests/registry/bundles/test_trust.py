@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from exportable import SETTINGS, SPACE0, add
 from forgery import Forgery
 from PIL import Image
+from templates import starter
 
 from indexer.data.samples import fingerprint_dataset
 from indexer.records import EmbeddingSettings
@@ -155,8 +156,7 @@ def test_names_are_told_from_paths_and_code(loader, is_one):
 
 
 def test_names_of_shipped_content_and_ids_of_spaces_are_not_believed(folder):
-    registry = TaskRegistry(folder / "team")
-    registry.init()
+    registry = starter(folder / "team")
     registry.export("team.t2v")
     for table, column, message in (
         ("spaces", "probe_source", "has the name of shipped content and would load"),

@@ -2,28 +2,27 @@
 
 import pickle
 
-import pytest
 from click.testing import CliRunner
+from templates import starter
 
 from registry import TaskRegistry
 from registry.cli.main import main
 from registry.faces import terminal
 
 
-@pytest.mark.parametrize("command", ["nearest mnist -k 3", "recommend mnist -k 2"])
-def test_answers_print_as_on_the_command_line(tmp_path, command):
-    registry = TaskRegistry(tmp_path / "registry")
-    registry.init()
-    name, _, _, k = command.split()
-    answer = getattr(registry, name)("mnist", k=int(k))
-    with terminal.for_people():
-        done = CliRunner().invoke(main, ["--registry", str(tmp_path / "registry"), *command.split()])
-    assert str(answer) == done.output.rstrip("\n")
-    assert str(pickle.loads(pickle.dumps(answer))) == str(answer)
-    assert "<table>" in answer._repr_html_()
-    if name == "nearest":
-        query, neighbors = answer
-        assert (query.task, len(neighbors)) == ("mnist", 3)
+def test_answers_print_as_on_the_command_line(tmp_path):
+    registry = starter(tmp_path / "registry")
+    for command in ("nearest mnist -k 3", "recommend mnist -k 2"):
+        name, _, _, k = command.split()
+        answer = getattr(registry, name)("mnist", k=int(k))
+        with terminal.for_people():
+            done = CliRunner().invoke(main, ["--registry", str(tmp_path / "registry"), *command.split()])
+        assert str(answer) == done.output.rstrip("\n")
+        assert str(pickle.loads(pickle.dumps(answer))) == str(answer)
+        assert "<table>" in answer._repr_html_()
+        if name == "nearest":
+            query, neighbors = answer
+            assert (query.task, len(neighbors)) == ("mnist", 3)
 
 
 def test_an_embedding_prints_as_on_the_command_line(tmp_path):

@@ -1,15 +1,15 @@
 """TaskRegistry.recommend with trials of real experts, and with what the user measured."""
 
-import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from builders import make_embedding, make_expert, make_result, make_space, make_task
+from builders import make_expert
 from builders_datasets import write_folder
 from safetensors.torch import load_file, save_file
-from small_stores import OwnResults
+from small_stores import OwnResults, fails
+from templates import starter
 
 from indexer.errors import DataError
 from indexer.experts.feature_cache import FeatureCache
@@ -17,8 +17,7 @@ from indexer.experts.few_shot import PROTOCOL, num_draws
 from indexer.heads.heads import fit_head
 from indexer.networks.load import ARCHITECTURES
 from indexer.networks.loaders import BUILTIN_FOLDER
-from registry import TaskRegistry
-from registry.errors import IngestError, InvalidQueryError, InvalidRecordError, NotFoundError
+from registry.errors import IngestError, InvalidQueryError, NotFoundError
 from registry.scores.trial_scores import WEIGHTS, trial_scores
 from registry.storage.store import Store
 
@@ -28,10 +27,6 @@ KNOWN = tuple(f"resnet14w32.{name}" for name in EXPERTS)
 FIRST_FAILING = num_draws(2) + 1
 """The first head of the second expert, of two classes."""
 FILES = {name: BUILTIN_FOLDER / f"resnet14w32.{name}.safetensors" for name in EXPERTS}
-
-
-def fails(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 @pytest.fixture(autouse=True)
@@ -317,8 +312,7 @@ def test_only_registered_single_label_tasks_are_recorded(registry, images, tmp_p
 
 
 def test_a_starter_task_cannot_be_tried(tmp_path):
-    registry = TaskRegistry(tmp_path / "starter")
-    registry.init()
+    registry = starter(tmp_path / "starter")
     with fails(
         IngestError,
         "task mnist is starter content, whose images do not ship with this package; experts can be measured on "
@@ -438,103 +432,7 @@ def test_what_is_given_goes_before_what_was_recorded(registry):
     assert found.expected_accuracy == pytest.approx(0.9, abs=0.03)
 
 
-# Which experts, and what the answer is about
-
-
-@pytest.fixture
-def mixed(tmp_path):
-    """Two tasks, two toys and two real experts; one toy was measured on both by the package."""
-    registry = OwnResults(tmp_path / "mixed")
-    registry.init(empty=True)
-    store = Store(registry.uri)
-    store.add_space(make_space())
-    store.add_tasks([(make_task(name), make_embedding(name)) for name in ("pets", "birds")], "space0")
-    store.add_experts([make_expert(f"toy.{name}", toy=True, builtin=True) for name in "ab"])
-    store.add_experts([make_expert("real.a", num_params=9), make_expert("real.b", num_params=8)])
-    store.add_results(
-        [make_result(task, "toy.a", protocol=PROTOCOL, builtin=True) for task in ("pets", "birds")]
-    )
-    return registry
-
-
-def names_of(answer):
-    return {it.expert for it in answer.recommendations}
-
-
-def test_toys_are_left_out_where_a_real_expert_is(mixed):
-    answer = mixed.recommend("pets")
-    assert names_of(answer) == {"real.a", "real.b"}
-    assert answer.verdict.left_out == {"toys": 2}
-    assert names_of(mixed.recommend("pets", toys=True)) == {"real.a", "real.b", "toy.a", "toy.b"}
-    assert names_of(mixed.recommend("pets", experts=["toy*"])) == {"toy.a", "toy.b"}
-
-
-def test_a_toy_that_the_user_measured_here_stays(mixed):
-    mixed.add_result("pets", "toy.b", accuracy=0.6)
-    assert names_of(mixed.recommend("pets")) == {"real.a", "real.b", "toy.b"}
-    assert names_of(mixed.recommend("birds")) == {"real.a", "real.b"}
-    given = mixed.recommend("birds", given={"toy.b": 0.5})
-    assert names_of(given) == {"real.a", "real.b", "toy.b"}
-    assert given.verdict.left_out == {"toys": 1}
-
-
-def test_limits_say_how_many_they_left_out_and_none_left_is_said(mixed):
-    answer = mixed.recommend("pets", experts=["REAL.*"], max_params=8)
-    assert names_of(answer) == {"real.b"}
-    assert answer.verdict.left_out == {"experts": 2, "max_params": 1}
-    none = mixed.recommend("pets", max_params=1)
-    assert (none.recommendations, none.baselines) == ((), {})
-    assert none.warnings == (
-        "no expert is within the limits (max_params left out 4): widen them, or add an expert",
-    )
-    with fails(InvalidQueryError, "no expert is named swin*; `t2v expert list` shows the names"):
-        mixed.recommend("pets", experts=["swin*"])
-
-
-def test_an_answer_is_about_one_protocol_and_metric(mixed):
-    mixed.add_result("birds", "real.a", accuracy=0.1, metric="error_rate", protocol="fine_tuned")
-    answer = mixed.recommend("birds")
-    assert (answer.metric, answer.protocol) == ("accuracy", "fine_tuned")
-    first = answer.recommendations[0]
-    assert (first.expert, first.measured, first.expected_accuracy) == ("real.a", True, pytest.approx(0.9))
-    assert answer.verdict.protocol == "accuracy after fine-tuning"
-    probed = mixed.recommend("birds", protocol=PROTOCOL)
-    assert (probed.protocol, {it.measured for it in probed.recommendations}) == (PROTOCOL, {False})
-    assert set(probed.baselines) == {"static", "nearest", "largest", "random"}
-    assert probed.baselines["largest"].expert == "real.a"
-    with fails(NotFoundError, "no protocol of any result is named 'fine_tune'; did you mean fine_tuned?"):
-        mixed.recommend("birds", protocol="fine_tune")
-
-
-def test_names_that_join_experts_of_other_results_are_told(mixed):
-    store = Store(mixed.uri)
-    store.add_experts([make_expert("other.a", aliases=("real.a",)), make_expert("same.b", aliases=("real.b",))])
-    mixed.add_result("birds", "real.a", accuracy=0.9)
-    mixed.add_result("birds", "other.a", accuracy=0.5)
-    answer = mixed.recommend("pets")
-    assert names_of(answer) == {"real.a", "real.b", "other.a"}
-    assert answer.verdict.left_out == {"toys": 2, "same weights": 1}
-    assert answer.warnings[-1] == (
-        "other.a and real.a are named as the same weights, but they measured 0.5 and 0.9 on birds@1 (accuracy, "
-        "unspecified): they count as two experts until that is corrected"
-    )
-
-
-def test_results_that_contradict_are_refused_and_the_same_one_is_kept_once(mixed):
-    for _ in range(2):
-        mixed.add_result("birds", "real.a", accuracy=0.9, seed=0)
-    assert len(mixed.results(expert="real.a")) == 1
-    with fails(
-        InvalidRecordError,
-        "result of real.a on birds: accuracy 0.5 contradicts 0.9, which is there by the same protocol "
-        "(unspecified) and seed (0); give another seed, or the id of the run that measured it",
-    ):
-        mixed.add_result("birds", "real.a", accuracy=0.5, seed=0)
-    with fails(
-        InvalidRecordError,
-        "result of real.a on birds: accuracy must be from 0 to 1, got 95.0; if it is in per cent, write 0.95",
-    ):
-        mixed.add_result("birds", "real.a", accuracy=95)
+# Which experts
 
 
 def test_nothing_is_fetched_without_download(template, registry):
@@ -562,8 +460,7 @@ def test_trials_of_another_protocol_only_compare(registry):
 @pytest.mark.slow
 def test_trials_find_the_expert_for_handwriting(tmp_path):
     """Sklearn's digits are not MNIST's, but its expert is the best of the nine here, and is found."""
-    registry = TaskRegistry(tmp_path / "starter")
-    registry.init()
+    registry = starter(tmp_path / "starter")
     answer = registry.recommend(DIGITS, num_trials=9, max_samples=60, experts=["resnet14w32.*"])
     assert len(answer.trials) == 9
     assert answer.recommendations[0].expert == "resnet14w32.mnist"
@@ -573,10 +470,9 @@ def test_trials_find_the_expert_for_handwriting(tmp_path):
 
 
 def test_trials_on_a_folder_of_real_images(shared, tmp_path):
-    registry = TaskRegistry(tmp_path / "starter")
-    registry.init()
+    registry = starter(tmp_path / "starter")
     data = str(shared / "data" / "flowers5")
-    answer = registry.recommend(data, num_trials=2, max_samples=20, toys=True)
+    answer = registry.recommend(data, num_trials=2, max_samples=20, toys=True, published=False)
     assert len(answer.trials) == 2
     for trial in answer.trials:
         assert 0 <= trial.found.accuracy <= 1

@@ -1,12 +1,12 @@
 """TaskRegistry from end to end, on small data that is really embedded."""
 
-import re
 import shutil
 
 import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_space, make_task
 from builders_datasets import write_folder
+from small_stores import fails
 
 from registry import TaskRegistry
 from registry.answers import ImportedExperts
@@ -22,10 +22,6 @@ from registry.library import base
 from registry.storage.store import Store
 
 DIGITS = "sklearn:digits"
-
-
-def fails(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 def versions(registry):

@@ -1,6 +1,5 @@
 """Aliases, removal, restoring, purging, history and optimize, in the store and on the command line."""
 
-import re
 import subprocess
 from datetime import timedelta
 
@@ -8,15 +7,11 @@ import numpy as np
 import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from command_lines import answer, make_small_registry, ok, t2v
-from small_stores import SPACE, add, keys
+from small_stores import SPACE, add, fails, keys
 
 from registry import TaskRegistry
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError
 from registry.storage.store import Store
-
-
-def fails(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 def actions(store, subject=None):

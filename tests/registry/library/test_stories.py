@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from scipy.stats import weightedtau
+from templates import starter
 
 from registry import TaskRegistry
 
@@ -19,8 +20,7 @@ LITE = "tf_efficientnet_lite0.in1k"
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """A registry with the starter content and the catalogue of torchvision."""
-    registry = TaskRegistry(tmp_path_factory.mktemp("stories") / "imported")
-    registry.init()
+    registry = starter(tmp_path_factory.mktemp("stories") / "imported")
     registry.import_experts("torchvision")
     return registry
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from command_lines import answer, ok, t2v
 from extras import skip_without
+from templates import starter
 
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, InvalidRecordError
@@ -58,9 +59,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "registry"
-    TaskRegistry(folder).init()
-    return folder
+    return Path(starter(tmp_path_factory.mktemp("registry") / "registry").uri)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +135,7 @@ def test_results_say_where_they_are_from(files, registry):
 
 
 def test_what_was_imported_is_recommended_and_counts_once(files, tmp_path):
-    registry = TaskRegistry(tmp_path / "registry")
-    registry.init()
+    registry = starter(tmp_path / "registry")
     (tmp_path / "experts.csv").write_text("\n".join(["expert", BEST, SMALL, HUB]))
     registry.import_experts(tmp_path / "experts.csv")
     places = [files / name for name in ("mlflow", "mlruns", "wandb", "cards")]
