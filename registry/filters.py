@@ -19,7 +19,7 @@ Axes: T tasks, V values of a column: one for each task, but for tags.
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,12 +110,18 @@ class Filter:
         return bool(self.passing([task]))
 
 
-def parse_where(text: str) -> Filter:
+def kind_of(column: pa.DataType) -> str:
+    """The kind of value that a column is compared with; empty where it can be compared with none."""
+    return next((kind for kind, of_kind in ARROW_TYPES.items() if column == of_kind), "")
+
+
+def parse_where(text: str, fields: Mapping[str, str] = FIELDS) -> Filter:
     """Read a filter.
 
     Args:
         text: A filter in the language at the top of this module. For any other text the parser raises
             ``InvalidQueryError``, which names the position, from 1, and the fields.
+        fields: What can be compared, with the kind of value it is compared with.
 
     Returns:
         The filter, to be asked which tasks pass.
@@ -125,7 +131,7 @@ def parse_where(text: str) -> Filter:
         >>> few_medical(TaskRecord("blood", 1, "./blood", 4, 400, ("a", "b", "c", "d"), "", "", ("medical",)))
         True
     """
-    return Filter(_Parser(text).parse())
+    return Filter(_Parser(text, fields).parse())
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,9 @@ class _Token:
 class _Parser:
     """Recursive descent; one method per rule of the grammar."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, fields: Mapping[str, str]) -> None:
         self._text = text
+        self._fields = fields
         self._tokens = self._tokenize()
         self._next = 0
 
@@ -191,12 +198,12 @@ class _Parser:
 
     def _comparison(self) -> _OfTable:
         field = self._token.text
-        if self._token.kind != "word" or field not in FIELDS:
+        if self._token.kind != "word" or field not in self._fields:
             raise self._error("a field")
         self._next += 1
         negated = self._accept("not")
         if self._accept("in"):
-            test = self._membership(FIELDS[field])
+            test = self._membership(self._fields[field])
         elif self._accept("like"):
             test = self._likeness(field)
         elif negated:
@@ -205,12 +212,12 @@ class _Parser:
             symbol = self._comparison_symbol(field)
             # tags != 'x' means that no tag is x, not that some tag is another word.
             negated = symbol == "!="
-            test = _comparing(FIELDS[field], "=" if negated else symbol, self._value(FIELDS[field]))
+            test = _comparing(self._fields[field], "=" if negated else symbol, self._value(self._fields[field]))
         predicate = _over_field(field, test)
         return _negated(predicate) if negated else predicate
 
     def _comparison_symbol(self, field: str) -> str:
-        allowed = ("=", "!=") if field in {"tags", "builtin"} else tuple(COMPARISONS)
+        allowed = ("=", "!=") if field == "tags" or self._fields[field] == "flag" else tuple(COMPARISONS)
         for symbol in allowed:
             if self._accept(symbol):
                 return symbol
@@ -225,7 +232,7 @@ class _Parser:
         return _among(kind, values)
 
     def _likeness(self, field: str) -> _Test:
-        if FIELDS[field] != "text":
+        if self._fields[field] != "text":
             raise self._error(f"a field of text before 'like', not {field}")
         token, pattern = self._token, self._value("text")
         if len(pattern) > MAX_PATTERN:

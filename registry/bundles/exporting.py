@@ -84,8 +84,9 @@ def export_bundle(
     if path.is_dir() and not as_folder:
         raise StorageError(f"{path} is a folder; give the file to write, or format='folder'")
     signer = read_private_key(key) if key else None
-    names = _chosen(store, selection)
     database = store.database
+    database.distrust_cache()
+    names = _chosen(store, selection)
     with database.write_lock() if database.place.is_writable() else nullcontext():
         tables = _record_tables(store, selection, names)
         spaces, embedded = _embedded(

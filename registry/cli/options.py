@@ -3,8 +3,11 @@
 import functools
 import math
 import re
+import sys
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -21,6 +24,24 @@ Answer = TypeVar("Answer")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class WithoutPandas(MetaPathFinder):
+    """Lets Arrow and LanceDB do without pandas, which they look for; importing it takes longer than an answer."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Find nothing, and fail where pandas is looked for by a conversion here, or by these libraries.
+
+        Raises:
+            ModuleNotFoundError: As if pandas were not installed.
+        """
+        if name == "pandas":
+            importer = (str(frame.f_globals.get("__name__")) for frame, _ in walk_stack(None))
+            who = next(
+                module for module in importer if not module.startswith(("importlib", "_frozen", __name__))
+            )
+            if who.partition(".")[0] in {"registry", "pyarrow", "lancedb"} and who != "registry.notebooks":
+                raise ModuleNotFoundError("pandas is left out", name=name)
+
+
 def pass_registry(
     command: Callable[Concatenate["TaskRegistry", Parameters], Answer],
 ) -> Callable[Parameters, Answer]:
@@ -29,10 +50,12 @@ def pass_registry(
     @click.pass_context
     @functools.wraps(command)
     def with_registry(ctx: click.Context, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
-        # Here, not at the top: it brings the database, which takes longer to import than help takes to print.
+        sys.meta_path.insert(0, WithoutPandas())
+        # Here, not at the top: it brings Arrow, which takes longer to import than help takes to print.
         from registry.core import TaskRegistry
 
-        return command(TaskRegistry(**ctx.obj), *args, **kwargs)
+        with TaskRegistry(**ctx.obj) as registry:
+            return command(registry, *args, **kwargs)
 
     return with_registry
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property, wraps
 from inspect import Parameter, isfunction, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast, get_args
 
 from registry.answers import Query
 from registry.builtin.starter import populate
@@ -118,6 +118,15 @@ class RegistryBase:
         self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_PLACE))
         self.builtin = builtin
         self._store = Store(self.uri)
+
+    def __enter__(self) -> Self:
+        """The registry, of which the tables are left for the next process to read at once; see ``__exit__``."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the tables in the read cache, if they had to be read or were written."""
+        if kind is None or issubclass(kind, Exception):
+            self._store.database.renew_cache()
 
     @cached_property
     def _snapshots(self) -> Snapshots:

@@ -119,15 +119,18 @@ class Database:
     def table_version(self, name: str) -> int:
         """A number that differs for every state of a table, also after it was restored from a copy."""
         self.notice_replacement()
-        version = self._answer(name, lambda: int(self._table(name).version))
+        version = self._answer(name, lambda: self._version(name))
         with self._read_errors(name):
             last, stamp = self._states.get(name, (0, ""))
             now = self.place.version_stamp(name, last) if stamp else ""
             if version < last or (now and now != stamp):  # no version is ever written twice, or lost
                 self.reopen()
-                version = int(self._table(name).version)
+                version = self._version(name)
             self._states[name] = version, self.place.version_stamp(name, version)
         return version + self.generation * GENERATION
+
+    def _version(self, name: str) -> int:
+        return int(self._table(name).version)
 
     def state(self) -> str:
         """A text that differs for every state of the registry, and after any part of it was restored."""

@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from registry.errors import RegistryError, StorageError
 from registry.files import is_durable, share, sync_folder
+from registry.storage.cache import ReadCache
 from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums, version_number
 from registry.storage.locks import FILES, IMPORT_FILE, check_folder_lock, folder_lock
+from registry.storage.schema import SCHEMA_VERSION
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
@@ -48,8 +50,10 @@ class Place(Protocol):
         connect_target: What LanceDB connects to.
         storage_options: How LanceDB reaches it.
         staging_uri: Where a new registry is built before it is published.
+        cache: The read cache; only a folder has one.
     """
 
+    cache: ReadCache | None = None
     uri: str
     connect_target: str
     storage_options: dict[str, str]
@@ -168,6 +172,7 @@ class LocalPlace(Place):
         self.storage_options: dict[str, str] = {}
         self.staging_uri = str(self.path / STAGING_FOLDER)
         self._checksums = FileChecksums(self.path)
+        self.cache = ReadCache(self.path, self.cache_folder(""), SCHEMA_VERSION)
 
     def has_table(self, name: str) -> bool:
         """Whether a table's folder is there."""

@@ -206,7 +206,7 @@ _ORIGIN = "origin."
 
 def read_origins(database: Database) -> dict[tuple[str, str], Origin]:
     """Origins by kind and name."""
-    rows = database.read("meta", where=f"starts_with(key, '{_ORIGIN}')")["value"].to_pylist()
+    rows = database.read("meta", where=f"key like '{_ORIGIN}%'")["value"].to_pylist()
     origins = (Origin(**json.loads(value)) for value in rows)
     return {(origin.kind, origin.name): origin for origin in origins}
 

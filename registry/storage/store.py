@@ -9,23 +9,92 @@ Tasks, embeddings and experts are in ``stored_tasks``, ``stored_embeddings`` and
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from registry.answers import OptimizedTable, Problem
 from registry.errors import StorageError
 from registry.records import AuditRecord
+from registry.storage.cache import ROW_ID, CachedTable
 from registry.storage.database import KEEP_VERSIONS, Database, quoted
 from registry.storage.experts import StoredExperts
-from registry.storage.places import LocalPlace, Place, storage_errors
+from registry.storage.places import FOREIGN_ERRORS, META_TABLE, LocalPlace, Place, storage_errors
 from registry.storage.schema import EmbeddingTable
 from registry.storage.tasks import StoredTasks
 from registry.storage.verify import verify_database
 
 __all__ = ["EmbeddingTable", "Store"]
+
+
+class CachedDatabase(Database):
+    """The tables of one place, read from its read cache until this process has to connect to them."""
+
+    _trusts_cache = True
+
+    def distrust_cache(self) -> None:
+        """Read nothing but the tables themselves from now on."""
+        self._trusts_cache = False
+
+    def renew_cache(self) -> None:
+        """Leave the tables for the next process, if this one had to load LanceDB and may write there."""
+        cache = self.place.cache
+        if "lancedb" not in sys.modules or cache is None or not self.place.is_writable():
+            return
+        with suppress(*FOREIGN_ERRORS):  # a cache is no part of any answer
+            cache.renew(self.registry_id(), lambda name: CachedTable(self._version(name), self._all(name)))
+
+    def _all(self, name: str) -> pa.Table:
+        return self.read(name, row_ids=True)
+
+    def _cached(self, name: str) -> CachedTable | None:
+        usable = self._trusts_cache and self._connection is None
+        return self.place.cache.table(name) if usable and self.place.cache else None
+
+    @contextmanager
+    def write_lock(self) -> Iterator[None]:
+        """Keep other writers out, and read the tables themselves from now on."""
+        with super().write_lock():
+            self.distrust_cache()
+            yield
+
+    def registry_id(self) -> str:
+        """A random text that no other registry has."""
+        kept = self.place.cache.registry_id() if self._cached(META_TABLE) and self.place.cache else ""
+        return kept or super().registry_id()
+
+    def _version(self, name: str) -> int:
+        cached = self._cached(name)
+        return cached.version if cached else super()._version(name)
+
+    def count_rows(self, name: str) -> int:
+        """How many rows a table has now."""
+        cached = self._cached(name)
+        return len(cached.rows) if cached else super().count_rows(name)
+
+    def read(
+        self, name: str, *, columns: list[str] | None = None, where: str = "", row_ids: bool = False, **how: Any
+    ) -> pa.Table:
+        """Rows of a table as they are now, as of ``Database.read``."""
+        if cached := self._cached(name):
+            rows = cached.read(columns, where, row_ids=row_ids)
+            if rows is not None:
+                return rows
+        return super().read(name, columns=columns, where=where, row_ids=row_ids, **how)
+
+    def read_batches(self, name: str, *, columns: list[str], batch_rows: int) -> Iterator[pa.Table]:
+        """All rows of a table as they are now, with ``_rowid``, some at a time."""
+        cached = self._cached(name)
+        if cached is None:
+            yield from super().read_batches(name, columns=columns, batch_rows=batch_rows)
+        else:
+            rows = cached.rows.select([*columns, ROW_ID])
+            yield from (rows.slice(start, batch_rows) for start in range(0, len(rows), batch_rows))
 
 
 class Store(StoredTasks, StoredExperts):
@@ -40,9 +109,11 @@ class Store(StoredTasks, StoredExperts):
         database: Its tables.
     """
 
+    database: CachedDatabase
+
     def __init__(self, uri: str | Path) -> None:
         """Remember the place: a folder, or an object store such as ``s3://bucket/prefix``."""
-        self.database = Database(place_of(uri), _connect)
+        self.database = CachedDatabase(place_of(uri), _connect)
         self.uri = self.database.uri
 
     @property
@@ -87,6 +158,7 @@ class Store(StoredTasks, StoredExperts):
 
     def verify(self, *, repair: bool = False) -> list[Problem]:
         """Check every table against the others; see ``registry.storage.verify``."""
+        self.database.distrust_cache()
         return verify_database(self.database, repair=repair)
 
     def optimize(self, *, keep: timedelta = KEEP_VERSIONS) -> list[OptimizedTable]:

@@ -1,0 +1,218 @@
+"""The read cache: the tables of a folder as Arrow files, for questions that then need no LanceDB.
+
+Importing LanceDB takes five times as long as answering. So whoever had to leaves every table as one file beside
+the index, all rows with their ids, and a manifest that names the files, whose rename is the commit. A file is
+that of its table only while the files of the table are those that it was made of, by name, size and time; a
+write adds one. Anything else, such as a cache that is damaged, of another registry or of another version of
+this package, is as if there were none. A file is never changed, so a reader keeps what it has mapped.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import xxhash
+
+from registry.errors import InvalidQueryError
+from registry.files import share, write_atomically
+from registry.storage.checksums import stamp_of_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+ROW_ID = "_rowid"
+MANIFEST = "tables.json"
+MAX_BYTES = 2**28
+"""Tables that take more are not kept: to write them takes longer than to read them once."""
+
+NAMED_TABLES = ("tasks", "experts")
+"""Tables whose names a shell completes."""
+
+META, TABLE_SUFFIX = "meta", ".lance"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What a manifest or file that was not written here may raise; errors of Arrow are among them."""
+
+
+class CachedTable(NamedTuple):
+    """All rows of a table with ``_rowid``, and the number of its version."""
+
+    version: int
+    rows: "pa.Table"
+
+    def read(self, columns: Sequence[str] | None, where: str, *, row_ids: bool) -> "pa.Table | None":
+        """Rows as of ``Database.read``; ``None`` for a condition that ``registry.filters`` cannot read."""
+        import pyarrow as pa
+
+        from registry.filters import kind_of, parse_where
+
+        names = [*(columns or (name for name in self.rows.column_names if name != ROW_ID)), *[ROW_ID] * row_ids]
+        if not where:
+            return self.rows.select(names)
+        try:
+            passing = parse_where(where, {field.name: kind_of(field.type) for field in self.rows.schema})
+        except InvalidQueryError:
+            return None
+        return self.rows.select(names).filter(pa.array(passing.mask(self.rows)))
+
+
+class ReadCache:
+    """The read cache of one registry folder, which need not be there nor be writable."""
+
+    def __init__(self, registry: Path, folder: Path, schema_version: int) -> None:
+        """Remember the folders of the tables and of the cache, and the version of the schema of both."""
+        self._registry = registry
+        self._folder = folder
+        self._format = [FORMAT, schema_version]
+        self._mapped: dict[str, pa.Table] = {}
+
+    def registry_id(self) -> str:
+        """Id of the registry that the cache is of; empty where nothing of it can be used."""
+        with suppress(*UNREADABLE):
+            return str(self._manifest()["registry_id"])
+        return ""
+
+    def table(self, name: str) -> CachedTable | None:
+        """A table as it is now; ``None`` where it has to be read from the table itself."""
+        with suppress(*UNREADABLE):
+            entry = self._current(name)
+            return CachedTable(int(entry["version"]), self._rows(entry["file"]))
+        return None
+
+    def names(self, table: str, *, builtin: bool) -> list[str] | None:
+        """Names of tasks or experts, sorted, without loading Arrow; ``None`` as of ``table``."""
+        with suppress(*UNREADABLE):
+            own, shipped = json.loads(self._checked(self._current(table)["names"]))
+            return sorted({*own, *(shipped if builtin else ())})
+        return None
+
+    def renew(self, registry_id: str, read: Callable[[str], CachedTable]) -> None:
+        """Leave every table as it is now; those that change meanwhile, and large ones, are left out.
+
+        Args:
+            registry_id: Id of the registry.
+            read: Gives all rows of a table by its name.
+
+        Raises:
+            OSError: If the cache cannot be written.
+        """
+        before: dict[str, dict[str, Any]] = {}
+        with suppress(*UNREADABLE):
+            manifest = self._manifest()
+            before = manifest["tables"] if manifest["registry_id"] == registry_id else {}
+        tables = {}
+        for path in sorted(self._registry.glob(f"*{TABLE_SUFFIX}")):
+            name, stamp = path.stem, stamp_of_files(path)
+            if name in before and before[name]["stamp"] == stamp:
+                tables[name] = before[name]
+            elif (table := read(name)).rows.nbytes <= MAX_BYTES and stamp_of_files(path) == stamp:
+                tables[name] = {
+                    "stamp": stamp,
+                    "version": table.version,
+                    "file": self._written(name, table.rows),
+                }
+                if name in NAMED_TABLES:
+                    tables[name]["names"] = self._write(f"{name}.{{}}.names", _names_in(table.rows))
+        if tables == before:
+            return
+        content = {"format": self._format, "registry_id": registry_id, "tables": tables}
+        self._write(MANIFEST, _sealed(content))
+        self._remove_all_but({file for entry in tables.values() for file in entry.values()})
+
+    def _manifest(self) -> dict[str, Any]:
+        """The manifest, if it is whole and of this format.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        seal, _, content = (self._folder / MANIFEST).read_bytes().partition(b"\n")
+        manifest: dict[str, Any] = json.loads(content)
+        if seal.decode() != xxhash.xxh3_64_hexdigest(content) or manifest["format"] != self._format:
+            raise ValueError("damaged, or of another version of this package")
+        return manifest
+
+    def _current(self, name: str) -> dict[str, Any]:
+        """What the manifest says of a table.
+
+        Raises:
+            ValueError: If the table, or the one that says what registry this is, has changed since.
+        """
+        tables: dict[str, dict[str, Any]] = self._manifest()["tables"]
+        for table in {META, name}:
+            if stamp_of_files(self._registry / f"{table}{TABLE_SUFFIX}") != tables[table]["stamp"]:
+                raise ValueError("stale")
+        return tables[name]
+
+    def _rows(self, file: str) -> "pa.Table":
+        """The rows in a file, mapped and compared with their checksum once.
+
+        Raises:
+            ValueError: If it is not what was written.
+        """
+        if file not in self._mapped:
+            import pyarrow as pa
+
+            try:
+                source = pa.memory_map(str(self._folder / file))
+                self._check(file, source.read_buffer())
+                source.seek(0)
+                self._mapped[file] = pa.ipc.open_file(source).read_all()
+            except pa.ArrowException as error:
+                raise ValueError("no Arrow file") from error
+        return self._mapped[file]
+
+    def _checked(self, file: str) -> bytes:
+        content = (self._folder / file).read_bytes()
+        self._check(file, content)
+        return content
+
+    def _check(self, file: str, content: Any) -> None:
+        """Compare what a file holds with the checksum in its name.
+
+        Raises:
+            ValueError: If it is not what was written.
+        """
+        if xxhash.xxh3_64_hexdigest(content) != file.split(".")[-2]:
+            raise ValueError("damaged")
+
+    def _written(self, name: str, rows: "pa.Table") -> str:
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows.combine_chunks())
+        return self._write(f"{name}.{{}}.arrow", sink.getvalue())
+
+    def _write(self, pattern: str, content: Any) -> str:
+        """Write a file, whose name holds the checksum of its content where the pattern says so; that name."""
+        file = pattern.format(xxhash.xxh3_64_hexdigest(content))
+        self._folder.mkdir(exist_ok=True)
+        write_atomically(self._folder / file, content)
+        for path in (self._folder, self._folder / file):
+            share(path, self._registry)
+        return file
+
+    def _remove_all_but(self, named: Iterable[Any]) -> None:
+        """Remove files of before, of which readers keep what they have mapped."""
+        for pattern in ("*.arrow", *(f"{table}.*.names" for table in NAMED_TABLES)):
+            for path in self._folder.glob(pattern):
+                if path.name not in named:
+                    with suppress(OSError):
+                        path.unlink()
+
+
+def _names_in(rows: "pa.Table") -> bytes:
+    """Names of rows that are not removed: those that were registered, and those that shipped."""
+    kept: tuple[set[str], set[str]] = set(), set()
+    columns = (rows[column].to_pylist() for column in ("name", "builtin", "removed_at"))
+    for name, builtin, removed_at in zip(*columns, strict=True):
+        if not removed_at:
+            kept[builtin].add(name)
+    return json.dumps([sorted(names) for names in kept]).encode()
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    text = json.dumps(content, sort_keys=True).encode()
+    return xxhash.xxh3_64_hexdigest(text).encode() + b"\n" + text
