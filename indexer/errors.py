@@ -16,11 +16,16 @@
 Messages are one sentence or two: what, where, what was expected, what to do.
 """
 
-import difflib
 from collections.abc import Iterable
 
 MAX_MESSAGE = 1000
 """Characters of a message. Foreign files decide what some of them quote, and have cells of megabytes."""
+
+SUPPORTED_KINDS = (
+    "supported are a folder of class folders, a .csv, .parquet or .jsonl manifest, an .npz of images and "
+    "labels, a .zip, .tar or .tar.gz of folders, tars such as shards-{000..009}.tar, hf-data:NAME and "
+    "sklearn:digits"
+)
 
 
 def one_line(text: str) -> str:
@@ -104,6 +109,8 @@ class UnknownNameError(IndexerError, LookupError):
         self.name = name
         self.known = sorted(known)
         begun = [one for one in self.known if name and one.lower().startswith(name.lower())]
+        import difflib  # here, not at the top: few calls fail
+
         alike = difflib.get_close_matches(name, self.known, n=3)
         close = list(dict.fromkeys([*begun, *alike]))[:3]
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(self.known[:8])}"

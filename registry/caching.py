@@ -11,9 +11,10 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillWorkingError
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from threadpoolctl import ThreadpoolController
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Answer = TypeVar("Answer")
 
@@ -153,6 +154,8 @@ def one_thread() -> contextlib.AbstractContextManager[None]:
 
 
 @cache
-def _libraries(loaded: tuple[str, ...]) -> ThreadpoolController:
+def _libraries(loaded: tuple[str, ...]) -> "ThreadpoolController":
     """What there is when these modules are loaded; looking takes 20 ms, more than a small matrix does."""
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()

@@ -17,7 +17,6 @@
 Messages are one sentence or two: what, where, what was expected, what to do.
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -125,6 +124,8 @@ class NotFoundError(RegistryError, LookupError):
         self.name = name
         self.known = sorted(known)
         begun = [one for one in self.known if name and one.lower().startswith(name.lower())]
+        import difflib  # here, not at the top: few commands fail
+
         alike = difflib.get_close_matches(name, self.known, n=3)
         self.close = close = list(dict.fromkeys([*begun, *alike]))[:3]
         listing, adding = COMMANDS.get(kind, ("", ""))

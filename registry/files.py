@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -32,7 +31,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "that is a device, a pipe or a folder, which a file must not replace")
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file

@@ -16,6 +16,9 @@ from registry.wording import parse_size
 DEFAULT_PLACE = "~/.task2vec"
 """Where the registry is, unless something else is said."""
 
+BATCH = 64
+"""Embeddings of a commit; each commit adds a file to a table, and reading slows down with their number."""
+
 DEFAULT_DISTANCE = "task2vec"
 """Name of the distance that is meant unless another is named."""
 

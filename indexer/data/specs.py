@@ -30,7 +30,7 @@ from indexer.data.hugging_face import PREFIX, HubData, open_hub_data, parse_hub_
 from indexer.data.listings import Listing, system_errors
 from indexer.data.manifests import open_manifest
 from indexer.data.tars import expand_braces, is_shard_pattern, open_shards, open_tar
-from indexer.errors import DataError, DataSpecError
+from indexer.errors import SUPPORTED_KINDS, DataError, DataSpecError
 from indexer.layouts.names import UNREAD
 from indexer.records import PythonData, Reading
 from indexer.tables.array_files import ARRAY_FILES, IDX
@@ -46,11 +46,6 @@ FILE_OPENERS: dict[str, Opener] = {
     ".zip": open_zip,
 }
 OPENERS_OF_FOLDERS = (open_folder, open_tar, open_shards, open_compressed_tar, open_zip)
-SUPPORTED_KINDS = (
-    "supported are a folder of class folders, a .csv, .parquet or .jsonl manifest, an .npz of images and "
-    "labels, a .zip, .tar or .tar.gz of folders, tars such as shards-{000..009}.tar, hf-data:NAME and "
-    "sklearn:digits"
-)
 
 
 def open_dataset(spec: str, reading: Reading | None = None, **said: Any) -> Listing:

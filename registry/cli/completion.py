@@ -3,16 +3,16 @@
 Completion never fails: where there is no registry there are no names.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from registry.errors import RegistryError
-
-if TYPE_CHECKING:
-    from registry.core import TaskRegistry
+from registry.options import DEFAULT_PLACE
+from registry.storage.cache import ReadCache
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_T2V_COMPLETE"
@@ -43,7 +43,7 @@ def completion(shell: str) -> None:
 
 def task_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of registered tasks."""
-    return _starting(incomplete, _names(ctx, lambda registry: [task.name for task in registry.tasks()]))
+    return _starting(incomplete, _names(ctx, "tasks"))
 
 
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -59,7 +59,7 @@ def task_names_or_files(ctx: click.Context, param: click.Parameter, incomplete: 
 
 def expert_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of registered experts."""
-    return _starting(incomplete, _names(ctx, lambda registry: [expert.name for expert in registry.experts()]))
+    return _starting(incomplete, _names(ctx, "experts"))
 
 
 def distance_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -69,14 +69,20 @@ def distance_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return _starting(incomplete, sorted(DISTANCES))
 
 
-def _names(ctx: click.Context, ask: Callable[["TaskRegistry"], list[str]]) -> list[str]:
-    """Names that a registry gives; none where there is no registry."""
-    from registry.core import TaskRegistry
-
+def _names(ctx: click.Context, kind: Literal["tasks", "experts"]) -> list[str]:
+    """Names of a registry; none where there is none."""
     given = ctx.find_root().params
+    builtin = not given.get("no_builtin")
+    place = given.get("uri") or DEFAULT_PLACE
     try:
-        return ask(TaskRegistry(given.get("uri"), builtin=not given.get("no_builtin")))
-    except RegistryError:
+        kept = ReadCache(Path(place).expanduser()).names(kind, builtin=builtin)
+        if kept is not None:
+            return kept
+        from registry.core import TaskRegistry
+
+        with TaskRegistry(place, builtin=builtin) as registry:
+            return [record.name for record in getattr(registry, kind)()]
+    except (RegistryError, RuntimeError):  # there is no such home
         return []
 
 

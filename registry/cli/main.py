@@ -12,14 +12,14 @@ here are those that list catalogues. Nothing slow is imported before a command n
 
 import errno
 import os
+from importlib import import_module
 from typing import Any
 
 import click
 
-from registry.cli import care, completion, experts, maps, questions, serve, show_care, tasks
 from registry.cli.options import json_option, memory_budget_option
 from registry.errors import RegistryError
-from registry.faces import documents, terminal
+from registry.faces import terminal
 from registry.files import DURABILITIES
 from registry.options import in_commands, spelled
 from registry.wording import printable
@@ -34,17 +34,31 @@ SECTIONS = {
 }
 """Headings of the list of commands, in the order of the help."""
 
+MODULES = {
+    **dict.fromkeys(("init", "verify", "optimize", "history", "export", "import", "trust"), "care"),
+    **dict.fromkeys(("embed", "nearest", "distance", "recommend"), "questions"),
+    **dict.fromkeys(("map", "cluster"), "maps"),
+    **dict.fromkeys(("expert", "result"), "experts"),
+    "task": "tasks",
+    "serve": "serve",
+    "token": "serve",
+    "completion": "completion",
+}
+"""The module of this folder that each command is in; it is imported when the command is first asked for."""
+
 
 class CommandLine(click.Group):
     """The group that turns errors of the registry into one sentence, for all commands in this one place."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, in the order of the help."""
+        """Names of the commands, which are imported, in the order of the help."""
+        for name in MODULES:
+            self.get_command(ctx, name)
         return [name for names in SECTIONS.values() for name in names if name in self.commands]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under their headings."""
-        widest = max(map(len, self.commands))
+        widest = max(map(len, self.list_commands(ctx)))
         for heading, names in SECTIONS.items():
             with formatter.section(heading):
                 rows = [
@@ -59,6 +73,14 @@ class CommandLine(click.Group):
         terminal.spell_out_the_unprintable()
         with terminal.spelling(in_commands):
             return super().main(*args, **kwargs)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of a name, imported if it was not."""
+        if name in MODULES and name not in self.commands:
+            for part in vars(import_module(f"registry.cli.{MODULES[name]}")).values():
+                if isinstance(part, click.Command) and part.name == name:
+                    self.add_command(part)
+        return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -156,6 +178,8 @@ def probes(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from registry.cli import show_care
+    from registry.faces import documents
     from registry.ingest.networks import list_networks
 
     networks = [documents.of_network(network) for network in list_networks()]
@@ -183,6 +207,8 @@ def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: b
     """
     if memory_budget is not None and not costs:
         raise click.UsageError("--memory-budget belongs to --costs; give --costs too")
+    from registry.cli import show_care
+    from registry.faces import documents
     from registry.ingest.networks import describe_probe
 
     probe = documents.of_probe(describe_probe(loader, costs=costs, memory_budget=memory_budget))
@@ -201,6 +227,8 @@ def estimators(as_json: bool) -> None:
     Example:
       t2v estimators
     """
+    from registry.cli import show_care
+    from registry.faces import documents
     from registry.ingest.networks import list_estimators
 
     catalogue = [documents.of_estimator(estimator) for estimator in list_estimators()]
@@ -219,7 +247,9 @@ def distances(as_json: bool) -> None:
     Example:
       t2v distances
     """
+    from registry.cli import show_care
     from registry.distances import list_distances
+    from registry.faces import documents
 
     if as_json:
         click.echo(documents.to_text([documents.of_distance(distance) for distance in list_distances()]))
@@ -241,14 +271,3 @@ def demo() -> None:
     from registry.cli.demo import run_demo
 
     run_demo()
-
-
-tasks.task.add_command(tasks.add_many)
-COMMANDS: tuple[click.Command, ...] = (
-    care.init, care.verify, care.optimize, care.history, care.export_registry, care.import_file, care.trust,
-    tasks.task, experts.expert, experts.result,
-    questions.embed, questions.nearest, questions.distance, questions.recommend,
-    maps.map_tasks, maps.cluster, serve.serve, serve.token, completion.completion,
-)  # fmt: skip
-for command in COMMANDS:
-    main.add_command(command)

@@ -8,6 +8,7 @@ import click
 from registry.cli import show_maps
 from registry.cli.completion import task_names_or_files
 from registry.cli.options import (
+    NAME_OR_DATA,
     GroupedCommand,
     distance_option,
     json_option,
@@ -30,7 +31,9 @@ where_option = click.option("--where", metavar="FILTER", help="Only these tasks,
 
 
 @click.command("map", cls=GroupedCommand)
-@click.argument("queries", metavar="[NAME|DATA]...", nargs=-1, shell_complete=task_names_or_files)
+@click.argument(
+    "queries", metavar="[NAME|DATA]...", nargs=-1, type=NAME_OR_DATA, shell_complete=task_names_or_files
+)
 @picture(
     "--out", help="Draw the map here: FILE.html can be zoomed and pointed at; .png and .svg are still pictures."
 )

@@ -8,7 +8,9 @@ import click
 from registry.cli import show_maps
 from registry.cli.completion import files, task_names_or_files
 from registry.cli.options import (
+    NAME_OR_DATA,
     CommaList,
+    DataPath,
     Duration,
     GroupedCommand,
     Measured,
@@ -49,7 +51,7 @@ def _one_each(
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("data", shell_complete=files)
+@click.argument("data", type=DataPath(), shell_complete=files)
 @embedding_options
 @shard_options
 @click.option(
@@ -81,7 +83,7 @@ def embed(registry: "TaskRegistry", /, data: str, out: Path | None, as_json: boo
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("query", metavar="NAME|DATA", shell_complete=task_names_or_files)
+@click.argument("query", metavar="NAME|DATA", type=NAME_OR_DATA, shell_complete=task_names_or_files)
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many tasks at most.")
 @distance_option
 @click.option("--where", metavar="FILTER", help="Only among these tasks, see `t2v task list --help`.")
@@ -111,8 +113,8 @@ def nearest(registry: "TaskRegistry", /, query: str, distance: str, as_json: boo
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("source", metavar="SOURCE", shell_complete=task_names_or_files)
-@click.argument("target", metavar="TARGET", shell_complete=task_names_or_files)
+@click.argument("source", metavar="SOURCE", type=NAME_OR_DATA, shell_complete=task_names_or_files)
+@click.argument("target", metavar="TARGET", type=NAME_OR_DATA, shell_complete=task_names_or_files)
 @distance_option
 @click.option("--layers", is_flag=True, help="Print the distance in each layer of the probe.")
 @picture("--plot", help="Draw the layers here: FILE.png, .svg or .html.")
@@ -168,7 +170,7 @@ def distance(
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("query", metavar="NAME|DATA", shell_complete=task_names_or_files)
+@click.argument("query", metavar="NAME|DATA", type=NAME_OR_DATA, shell_complete=task_names_or_files)
 @click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, help="How many experts at most.")
 @click.option(
     "--try",

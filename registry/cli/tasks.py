@@ -7,6 +7,7 @@ import click
 from registry.cli import show_care
 from registry.cli.completion import files, task_names
 from registry.cli.options import (
+    DataPath,
     GroupedCommand,
     embedding_options,
     engine_options,
@@ -28,7 +29,7 @@ def task() -> None:
 
 @task.command("add", cls=GroupedCommand)
 @click.argument("name")
-@click.argument("data", shell_complete=files)
+@click.argument("data", type=DataPath(), shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
 @embedding_options
 @shard_options
@@ -216,7 +217,7 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
     terminal.message(f"Tags of {name}: {', '.join(record.tags) or 'none'}.")
 
 
-@click.command("add-many", cls=GroupedCommand)
+@task.command("add-many", cls=GroupedCommand)
 @click.argument("manifest", shell_complete=files)
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word for all of them.")
 @click.option(

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from registry.files import write_atomically
@@ -96,6 +95,8 @@ class IndexFiles:
             BusyIndexError: If another process holds it.
             OSError: If the folder cannot be written.
         """
+        from filelock import FileLock, Timeout  # a question about few tasks needs neither
+
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._folder / LOCK_FILE, timeout=BUILD_TIMEOUT_SECONDS if wait else 0):

@@ -10,9 +10,9 @@ bits a coordinate.
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +31,14 @@ LISTS_PER_PROBE = 8
 Float32 = NDArray[np.float32]
 
 
+@cache
+def _faiss() -> Any:
+    """The library, loaded for the first index: few tasks need none."""
+    import faiss
+
+    return faiss
+
+
 class VectorIndex:
     """Searches log embeddings by the number of their row; never changed, so threads may share it."""
 
@@ -38,8 +46,8 @@ class VectorIndex:
         self._engine = engine
         self._lists = _inverted_lists(engine)
         projection = _projection(engine)
-        self._directions = faiss.vector_to_array(projection.A).reshape(projection.d_out, projection.d_in)
-        self._offset = faiss.vector_to_array(projection.b)
+        self._directions = _faiss().vector_to_array(projection.A).reshape(projection.d_out, projection.d_in)
+        self._offset = _faiss().vector_to_array(projection.b)
 
     def __len__(self) -> int:
         """R."""
@@ -61,11 +69,11 @@ class VectorIndex:
         projected = np.concatenate([projection.apply(chunk) for chunk in _chunks_of_logs(rows)])
         lists = _train_inverted_lists(projected)
         lists.add(projected)
-        return cls(faiss.IndexPreTransform(projection, lists))
+        return cls(_faiss().IndexPreTransform(projection, lists))
 
     def extended(self, rows: Float32) -> "VectorIndex":
         """An index with further rows ``[N, D]`` after those of this one, which stays as it is."""
-        engine = faiss.clone_index(self._engine)
+        engine = _faiss().clone_index(self._engine)
         for chunk in _chunks_of_logs(rows):
             engine.add(chunk)
         return VectorIndex(engine)
@@ -95,9 +103,9 @@ class VectorIndex:
         if allowed is not None:
             share = max(float(allowed.mean()), 1 / len(allowed))
             options["nprobe"] = min(self._lists.nlist, math.ceil(self._lists.nprobe / share))
-            bitmap: Any = faiss.IDSelectorBitmap
+            bitmap: Any = _faiss().IDSelectorBitmap
             options["sel"] = bitmap(np.packbits(allowed, bitorder="little"))
-        make: Any = faiss.SearchParametersIVF
+        make: Any = _faiss().SearchParametersIVF
         parameters = make(**options)
         distances, rows = self._lists.search(query[None], min(k, len(self)), params=parameters)
         # faiss fills up with -1 where the lists it looked into hold fewer than k rows.
@@ -106,7 +114,7 @@ class VectorIndex:
 
     def to_bytes(self) -> bytes:
         """What ``from_bytes`` reads; checked by nobody, so to be kept with a checksum."""
-        return bytes(faiss.serialize_index(self._engine))
+        return bytes(_faiss().serialize_index(self._engine))
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> "VectorIndex":
@@ -116,19 +124,19 @@ class VectorIndex:
             ValueError: If this version of faiss does not understand it.
         """
         try:
-            return cls(faiss.deserialize_index(np.frombuffer(payload, dtype=np.uint8)))
+            return cls(_faiss().deserialize_index(np.frombuffer(payload, dtype=np.uint8)))
         except RuntimeError as err:
-            raise ValueError(f"not understood by faiss {faiss.__version__} ({err})") from err
+            raise ValueError(f"not understood by faiss {_faiss().__version__} ({err})") from err
 
 
 def _projection(engine: Any) -> Any:
     """What an engine does first: A ``[P, D]``, the principal directions, and b ``[P]``, which is added."""
-    return faiss.downcast_VectorTransform(engine.chain.at(0))
+    return _faiss().downcast_VectorTransform(engine.chain.at(0))
 
 
 def _inverted_lists(engine: Any) -> Any:
     """What an engine searches after the projection."""
-    return faiss.downcast_index(engine.index)
+    return _faiss().downcast_index(engine.index)
 
 
 def _centred_logs(rows: Float32) -> Float32:
@@ -151,9 +159,9 @@ def _fit_projection(rows: Float32) -> Any:
     logs = _centred_logs(rows[np.sort(sample)])
     mean = logs.mean(axis=0)
     directions = np.linalg.svd(logs - mean, full_matrices=False)[2][:NUM_COMPONENTS]
-    projection = faiss.LinearTransform(rows.shape[1], len(directions), True)
-    faiss.copy_array_to_vector(np.ascontiguousarray(directions, np.float32).ravel(), projection.A)
-    faiss.copy_array_to_vector(np.ascontiguousarray(-directions @ mean, np.float32), projection.b)
+    projection = _faiss().LinearTransform(rows.shape[1], len(directions), True)
+    _faiss().copy_array_to_vector(np.ascontiguousarray(directions, np.float32).ravel(), projection.A)
+    _faiss().copy_array_to_vector(np.ascontiguousarray(-directions @ mean, np.float32), projection.b)
     projection.is_trained = True
     return projection
 
@@ -162,8 +170,8 @@ def _train_inverted_lists(projected: Float32) -> Any:
     """An empty index of about sqrt(R) lists, trained on a sample of the rows it will hold."""
     num_rows, dim = projected.shape
     num_lists = max(1, min(math.isqrt(num_rows), num_rows // ROWS_PER_LIST))
-    lists = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatL2(dim), dim, num_lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
+    lists = _faiss().IndexIVFScalarQuantizer(
+        _faiss().IndexFlatL2(dim), dim, num_lists, _faiss().ScalarQuantizer.QT_8bit, _faiss().METRIC_L2
     )
     sample = np.random.default_rng(0).permutation(num_rows)[: 2 * ROWS_PER_LIST * num_lists]
     lists.train(projected[np.sort(sample)])

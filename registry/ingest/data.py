@@ -7,19 +7,20 @@ functions: torch is loaded when something is computed, not when something is loo
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from registry.answers import Origin
 from registry.errors import IngestError, MissingExtraError, NotFoundError, UntrustedError
 from registry.options import LAYOUT_OPTIONS, Data, EmbeddingOptions, read_size
-from registry.records import ExpertRecord, Kind, TaskRecord
 
 if TYPE_CHECKING:
     from indexer.records import EmbeddingSettings, TaskEmbedding
+    from registry.answers import Origin
+    from registry.records import ExpertRecord, Kind, TaskRecord
 
 POOLING, NORM_POOLING = "filter_mean", "filter_mean+norm"
 """Pooling without and with the affine weights of normalisation layers, see ``indexer.records.Space``."""
@@ -89,7 +90,7 @@ def default_recipe() -> tuple[str, str]:
     return make_settings().estimator, POOLING
 
 
-def head_metric(kind: Kind) -> str:
+def head_metric(kind: "Kind") -> str:
     """The score of the head of a task of that kind, in words."""
     from indexer.records import HEAD_METRICS
 
@@ -124,6 +125,20 @@ def data_spec(data: Data) -> str:
     from indexer.objects.objects import spec_of
 
     return spec_of(data)
+
+
+def refuse_missing(spec: str) -> None:
+    """Refuse a path at which there is nothing, before anything is loaded that would read it.
+
+    Raises:
+        IngestError: If there is nothing; in the words of the indexer.
+    """
+    named = re.match(r"[A-Za-z]\w+:", spec) or ("{" in spec and spec.lower().endswith(".tar"))
+    with contextlib.suppress(OSError):  # too long to be the name of a file, as the indexer will say
+        if spec and not named and not Path(spec).exists():
+            from indexer.errors import SUPPORTED_KINDS, DataSpecError
+
+            raise IngestError(str(DataSpecError(spec, f"no such file or folder; {SUPPORTED_KINDS}")))
 
 
 def as_query(query: Data) -> "str | TaskEmbedding":
@@ -170,7 +185,7 @@ def _is_composed(spec: str) -> bool:
     return spec.startswith(HUB_DATA) or ("{" in spec and spec.endswith(".tar") and not Path(spec).exists())
 
 
-def check_data_is_there(task: TaskRecord, place: str | None = None) -> None:
+def check_data_is_there(task: "TaskRecord", place: str | None = None) -> None:
     """Say why a task's data cannot be read in the words of the registry, where the indexer knows a path only.
 
     Args:
@@ -206,7 +221,7 @@ def check_data_is_there(task: TaskRecord, place: str | None = None) -> None:
         )
 
 
-def reading_options(task: TaskRecord) -> dict[str, Any]:
+def reading_options(task: "TaskRecord") -> dict[str, Any]:
     """How the images of a registered task are read: as was said then; what was left out is left out again."""
     how = {name: value for name, value in task.asked.items() if name in READING_SETTINGS} | {"skip_bad": True}
     if how.get("value_range") is not None:
@@ -254,7 +269,7 @@ def takes_texts(loader: str) -> bool:
     return loaders.takes_texts(loader)
 
 
-def is_loadable_offline(expert: ExpertRecord) -> bool:
+def is_loadable_offline(expert: "ExpertRecord") -> bool:
     """Whether the weights of an expert are on this machine, see ``indexer.networks.offline``."""
     from indexer.networks import offline
 
@@ -268,13 +283,13 @@ def names_only(loader: str) -> bool:
     return loaders.names_only(loader)
 
 
-def is_inert(loader: str, origin: Origin | None) -> bool:
+def is_inert(loader: str, origin: "Origin | None") -> bool:
     """Whether a registered loader must not be used: from elsewhere, no mere name, and not trusted."""
     return bool(origin and origin.file and not origin.trusted_at) and not names_only(loader)
 
 
 @contextmanager
-def opening(kind: str, name: str, loader: str, origin: Origin | None) -> Iterator[None]:
+def opening(kind: str, name: str, loader: str, origin: "Origin | None") -> Iterator[None]:
     """Let a registered loader be used within the block, its module not looked for in the working folder.
 
     Raises:

@@ -15,6 +15,7 @@ from registry.ingest.data import (
     absolute_loader,
     head_metric,
     make_settings,
+    refuse_missing,
     settings_key,
     translated_errors,
 )
@@ -146,6 +147,7 @@ def prepare_task(data: str, settings: "EmbeddingSettings", progress: Progress | 
         IngestError: If the data cannot be read or makes no task, or the probe cannot be loaded.
         NotFoundError: If there is no such probe or estimator.
     """
+    refuse_missing(data)
     with translated_errors():
         from indexer.embed import load_task_sample
         from indexer.fisher.estimate import get_estimator

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from registry.ingest.data import IN_MEMORY, absolute_data, settings_key
 from registry.ingest.manifests import TaskRow
 from registry.ingest.prepare import embedding_record, embedding_warnings, task_record
+from registry.options import BATCH
 from registry.records import EmbeddingRecord, TaskRecord
 from registry.storage.store import Store
 from registry.task_answers import AddedOfMany
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
-
-BATCH = 64
-"""Embeddings of a commit; each commit adds a file to a table, and reading slows down with their number."""
 
 MAX_WAIT_SECONDS = 5.0
 """Longest that an embedding is kept back: what a killed run has to do again."""

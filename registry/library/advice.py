@@ -16,22 +16,20 @@ from registry.answers import (
 )
 from registry.answers import Evidence as ShownEvidence
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.experts.limits import Limits
 from registry.index.neighbors import check_k
-from registry.ingest import trials as trial_runs
 from registry.ingest.data import is_inert, takes_texts
 from registry.library.base import heals_index
-from registry.library.evidence import Evidence, Measured, gather_evidence, versioned
 from registry.library.identity import Identity
 from registry.options import Data, DataOptions, Progress, Size, read_size
-from registry.recommend.recommend import Answer, Asking, Trier, answer
-from registry.recommend.trials import TrialPlan
 from registry.records import Content, ExpertRecord, ResultRecord, TaskRecord
 from registry.snapshots.view import Point, View
 from registry.storage.rows import read_origins
 
 if TYPE_CHECKING:
+    from registry.ingest import trials as trial_runs
     from registry.ingest.prepare import TaskEmbedding
+    from registry.library.evidence import Evidence
+    from registry.recommend.recommend import Answer, Trier
 
 
 class Advice(Identity):
@@ -105,6 +103,11 @@ class Advice(Identity):
             IngestError: If the data cannot be read.
             InvalidRecordError: If experts are to be tried on a task whose data is not what was registered.
         """
+        from registry.experts.limits import Limits
+        from registry.ingest import trials as trial_runs
+        from registry.library.evidence import gather_evidence
+        from registry.recommend.trials import TrialPlan
+
         check_k(k)
         query = self._asked(query)
         plan = TrialPlan(num_trials, time_budget, stop_below)
@@ -176,15 +179,18 @@ class Advice(Identity):
         self,
         view: View,
         point: Point,
-        evidence: Evidence,
+        evidence: "Evidence",
         names: Mapping[str, ExpertRecord],
         given: Mapping[str, float],
         latest: Mapping[str, int],
         k: int,
-        trier: Trier | None,
+        trier: "Trier | None",
         left_out: Mapping[str, int],
-    ) -> Answer:
+    ) -> "Answer":
         """Ask the model of past results."""
+        from registry.library.evidence import Measured, versioned
+        from registry.recommend.recommend import Asking, answer
+
         metric, protocol = evidence.way
         asked = versioned(point.query.task, point.query.version, latest)
         own = [
@@ -237,6 +243,8 @@ class Advice(Identity):
         Raises:
             InvalidQueryError: If results are to be stored and cannot be.
         """
+        from registry.ingest import trials as trial_runs
+
         data = task.data if task else query if isinstance(query, str) else query.dataset.spec
         if record and task is None:
             raise InvalidQueryError(
@@ -260,7 +268,7 @@ _TRIED_ON_OTHERS = "experts were tried on data that is not what was registered, 
 
 def _as_recommendation(
     query: Query,
-    found: Answer,
+    found: "Answer",
     names: Mapping[str, ExpertRecord],
     trials: "trial_runs.Trials | None",
     origins: Mapping[tuple[str, str], Origin],

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast, get_args
 
 from registry.answers import Query
-from registry.builtin.starter import populate
 from registry.errors import InvalidQueryError, NoRegistryError, StorageError
 from registry.index.neighbors import DamagedIndexError
 from registry.ingest.data import (
@@ -25,9 +24,7 @@ from registry.ingest.data import (
     names_only,
     opening,
 )
-from registry.ingest.prepare import embed_in_space
 from registry.options import DEFAULT_PLACE, Data, DataOptions, Progress
-from registry.recommend.levels import TaskFacts
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import Point, View, choose_space
@@ -124,14 +121,14 @@ class RegistryBase:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave the tables in the read cache, if they had to be read or were written."""
-        if kind is None or issubclass(kind, Exception):
+        """Leave the tables in the read cache, if they had to be read or were written; not after an error."""
+        if kind is None:
             self._store.database.renew_cache()
 
     @cached_property
     def _snapshots(self) -> Snapshots:
         """What this process knows of the tables."""
-        return Snapshots(self._store)
+        return Snapshots(self._store.database)
 
     def _opened(self) -> Store:
         """The store of a registry that is there.
@@ -147,6 +144,8 @@ class RegistryBase:
 
     def _create(self, *, empty: bool = False) -> None:
         """Make the registry, with the starter content unless it is to be empty."""
+        from registry.builtin.starter import populate
+
         Store.create(self.uri, None if empty else populate)
 
     def _create_if_missing(self) -> Store:
@@ -236,6 +235,8 @@ class RegistryBase:
     ) -> "TaskEmbedding":
         """Data embedded in a registered space, if its probe may be loaded."""
         with self._opening("space", space.space_id, space.probe_source):
+            from registry.ingest.prepare import embed_in_space
+
             return embed_in_space(data, space, progress, **options)
 
     # What is asked about
@@ -301,6 +302,9 @@ class RegistryBase:
 
 
 def _point(spec: str, embedding: "TaskEmbedding") -> Point:
+
+    from registry.recommend.levels import TaskFacts
+
     dataset = embedding.dataset
     facts = TaskFacts(embedding.head_accuracy, dataset.num_classes, dataset.num_samples)
     return Point(

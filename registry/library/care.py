@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Origin, Problem
-from registry.builtin.starter import shipped_loaders
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
 from registry.library.base import RegistryBase
 from registry.notebooks import Records
@@ -155,6 +154,7 @@ class Care(RegistryBase):
             InvalidQueryError: If there is no such way to deal with conflicts.
             StorageError: If the file cannot be read or the registry cannot be written.
         """
+        from registry.builtin.starter import shipped_loaders
         from registry.bundles.importing import import_bundle
 
         if on_conflict not in POLICIES:

@@ -8,13 +8,9 @@ from typing import Any
 from registry.answers import ImportedExperts
 from registry.builtin.starter import shipped_loaders
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
-from registry.experts import hub
-from registry.experts import sources as expert_sources
-from registry.experts.limits import Limits
 from registry.gate import checked_name
 from registry.ingest.data import module_folder
 from registry.library.base import RegistryBase
-from registry.library.evidence import same_weights, usable_results
 from registry.notebooks import Records
 from registry.records import ExpertRecord
 from registry.storage.rows import note_registered
@@ -46,6 +42,8 @@ class Experts(RegistryBase):
             IngestError: If its weights cannot be read.
             DuplicateError: If the name is taken.
         """
+        from registry.experts import sources as expert_sources
+
         if name is not None:
             checked_name("expert", name)
         self._store.check_place()
@@ -89,6 +87,9 @@ class Experts(RegistryBase):
             IngestError: If the library is not installed.
             MissingExtraError: If PyYAML, which reads model cards, is not installed.
         """
+        from registry.experts import hub
+        from registry.experts import sources as expert_sources
+
         if str(source) == hub.SOURCE and from_dir is not None:
             return self._import_folders(Path(from_dir), skip_bad=skip_bad)
         if str(source) == hub.SOURCE or from_dir is not None or skip_bad:
@@ -114,6 +115,9 @@ class Experts(RegistryBase):
         Raises:
             InvalidRecordError: If the folder holds no model, or one is bad and ``skip_bad`` is not set.
         """
+        from registry.experts import hub
+        from registry.experts import sources as expert_sources
+
         models, problems = hub.read_models(root)
         if problems and not skip_bad:
             raise InvalidRecordError("; ".join(problems))
@@ -146,6 +150,8 @@ class Experts(RegistryBase):
             InvalidQueryError: If no expert matches a pattern.
             StorageError: If there is no registry.
         """
+        from registry.experts.limits import Limits
+
         experts, _ = Limits(patterns=patterns).within(self._opened().experts(builtin=self.builtin))
         return Records([expert for expert in experts if toys or not expert.toy])
 
@@ -196,6 +202,8 @@ class Experts(RegistryBase):
             InvalidRecordError: If the word cannot name an expert, or would join experts whose weights or
                 results say that they differ.
         """
+        from registry.library.evidence import same_weights, usable_results
+
         store = self._opened()
         checked_name("expert", alias)
         with store.write_lock():

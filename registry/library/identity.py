@@ -8,13 +8,6 @@ from typing import Any, NamedTuple
 from registry.errors import InvalidQueryError, InvalidRecordError, UntrustedError
 from registry.gate import OTHER_DATA
 from registry.ingest.data import NORM_POOLING, absolute_data, check_data_is_there, data_spec
-from registry.ingest.identity import (
-    changed_weights,
-    changed_weights_message,
-    data_difference,
-    is_at_hand,
-    weights_difference,
-)
 from registry.library.tasks import Tasks
 from registry.names import Reference
 from registry.options import Progress
@@ -54,6 +47,8 @@ class Identity(Tasks):
             IngestError: If there is nothing at that place.
             InvalidRecordError: If other data is there; nothing is changed then.
         """
+        from registry.ingest.identity import data_difference
+
         store = self._opened()
         task, place = store.task(reference), absolute_data(data_spec(data))
         check_data_is_there(task, place)
@@ -93,6 +88,8 @@ class Identity(Tasks):
             InvalidQueryError: If both ways out are asked for.
             InvalidRecordError: If the data is not what was registered, and no way out is asked for.
         """
+        from registry.ingest.identity import data_difference, is_at_hand
+
         if anyway and as_new_version:
             raise InvalidQueryError(
                 "anyway and as_new_version exclude each other: a result is of other data, or that data is "
@@ -168,6 +165,8 @@ class Identity(Tasks):
         Raises:
             InvalidRecordError: If they are not, and that is not asked for.
         """
+        from registry.ingest.identity import changed_weights_message, weights_difference
+
         if weights_hash is None:
             weights_hash = self._changed_weights(expert) or expert.weights_hash
         if (difference := weights_difference(expert, weights_hash)) and not anyway:
@@ -176,6 +175,8 @@ class Identity(Tasks):
 
     def _changed_weights(self, expert: ExpertRecord) -> str:
         """As ``ingest.identity.changed_weights`` says; nothing is opened that nobody trusts yet."""
+        from registry.ingest.identity import changed_weights
+
         try:
             with self._opening("expert", expert.name, expert.loader):
                 return changed_weights(expert)

@@ -12,19 +12,16 @@ import numpy as np
 
 from registry.caching import LastAnswers
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.index.landmarks import ComparedTasks
-from registry.ingest import networks
 from registry.library.base import RegistryBase, heals_index
 from registry.map_answers import Clustering, LayerProfile, TaskMap
-from registry.maps import build, clusters, profiles
-from registry.maps.files import LayoutFiles
-from registry.maps.layouts import Layouts
-from registry.options import Data, DataOptions, Progress, ReadingOptions
+from registry.options import DEFAULT_DISTANCE, Data, DataOptions, Progress, ReadingOptions
 from registry.records import SpaceRecord
 from registry.snapshots.view import Point, View
 
 if TYPE_CHECKING:
     from registry.ingest.prepare import TaskEmbedding
+    from registry.maps import profiles
+    from registry.maps.layouts import Layouts
 
 Unregistered = tuple[str, np.ndarray]
 """A label and the embedding ``[D]`` of what is not registered."""
@@ -45,8 +42,11 @@ class Maps(RegistryBase):
         """What was laid out and clustered of snapshots."""
         return LastAnswers(ANSWERS_KEPT)
 
-    def _layouts_of(self, space_id: str) -> Layouts:
+    def _layouts_of(self, space_id: str) -> "Layouts":
         """The layouts of a space."""
+        from registry.maps.files import LayoutFiles
+        from registry.maps.layouts import Layouts
+
         registry_id = self._store.database.registry_id()
         return self._layouts.get(
             space_id, lambda: Layouts(LayoutFiles(self._cache_folder(), registry_id, space_id))
@@ -92,6 +92,8 @@ class Maps(RegistryBase):
             NotFoundError: If there is no such task, data or probe.
             IngestError: If data cannot be read.
         """
+        from registry.maps import build
+
         if not 0 <= seed < 2**32:
             raise InvalidQueryError(f"the seed must be from 0 to {2**32 - 1}, got {seed}")
         asked = [queries] if isinstance(queries, str) else queries
@@ -112,7 +114,7 @@ class Maps(RegistryBase):
         method: str = "agglomerative",
         num_clusters: int | None = None,
         cut_height: float | None = None,
-        distance: str = build.MAP_DISTANCE,
+        distance: str = DEFAULT_DISTANCE,
         probe: str | None = None,
         where: str | None = None,
         progress: Progress | None = None,
@@ -132,6 +134,9 @@ class Maps(RegistryBase):
             InvalidQueryError: If there is no task, fewer than clusters asked for, or two options clash.
             NotFoundError: If there is no such method, distance or probe.
         """
+        from registry.index.landmarks import ComparedTasks
+        from registry.maps import build, clusters
+
         clusters.check_options(method, num_clusters, cut_height)
 
         view = self._view([], probe, where)
@@ -167,6 +172,8 @@ class Maps(RegistryBase):
             NotFoundError: If there is no such task, data or probe.
             IngestError: If data or the probe cannot be read.
         """
+        from registry.maps import profiles
+
         asked = (self._asked(source), self._asked(target))
         view = self._view(asked, probe)
         queries = [
@@ -189,8 +196,10 @@ class Maps(RegistryBase):
             (errors[0], errors[1]),
         )
 
-    def _probe_layers(self, space: SpaceRecord) -> profiles.Layers:
+    def _probe_layers(self, space: SpaceRecord) -> "profiles.Layers":
         """The layers of the probe of a space, if it may be loaded."""
+        from registry.ingest import networks
+
         with self._opening("space", space.space_id, space.probe_source):
             return networks.probe_layers(space)
 
@@ -218,6 +227,8 @@ class Maps(RegistryBase):
         Raises:
             InvalidQueryError: If options are given and there is no data.
         """
+        from registry.maps import build
+
         named = [query for query in queries if not isinstance(query, tuple)]
         if not named and (given := sorted(name for name, value in options.items() if value is not None)):
             raise InvalidQueryError(

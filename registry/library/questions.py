@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Unpack
 from registry.distances import get_distance
 from registry.index.neighbors import check_k
 from registry.ingest.data import data_spec
-from registry.ingest.prepare import prepare_one
 from registry.library.base import RegistryBase, heals_index
 from registry.notebooks import Printed, Records
 from registry.options import DEFAULT_DISTANCE, Data, DataOptions, OneOptions, Progress
@@ -98,6 +97,8 @@ class Questions(RegistryBase):
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
             NotFoundError: If there is no such probe or estimator.
         """
+        from registry.ingest.prepare import prepare_one
+
         embedding = prepare_one(data_spec(data), progress, **options).embed(progress)
         type(embedding).printer = Printed.__str__
         return embedding

@@ -7,16 +7,11 @@ from typing import Any
 from registry.answers import ImportedResults, Measurement
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.ingest.data import data_spec
-from registry.ingest.networks import measure_expert, measure_on_data, with_data
-from registry.ingest.tables import read_results
 from registry.library.identity import Identity
 from registry.notebooks import Records
 from registry.options import Data, Progress
 from registry.records import ResultRecord
 from registry.storage.experts import new_results
-from registry.trackers.places import RECOGNISED, is_recognised, read_place
-from registry.trackers.plan import Names, plan_results
-from registry.trackers.rules import make_rules
 
 
 class Results(Identity):
@@ -117,6 +112,11 @@ class Results(Identity):
             InvalidQueryError: If a rule is not of its form, or the file has no use for it.
             StorageError: If there is no registry.
         """
+        from registry.ingest.tables import read_results
+        from registry.trackers.places import RECOGNISED, is_recognised, read_place
+        from registry.trackers.plan import Names, plan_results
+        from registry.trackers.rules import make_rules
+
         place, store = Path(str(path).removeprefix("sqlite:///").removeprefix("file:")), self._opened()
         runs, taken = 0, list[str]()
         if place.is_dir() or is_recognised(place):
@@ -182,6 +182,8 @@ class Results(Identity):
             IngestError: If the data or the weights cannot be read; the images of starter tasks do not ship.
             InvalidRecordError: If the data or the weights are not those that were registered.
         """
+        from registry.ingest.networks import measure_expert, with_data
+
         if not isinstance(task, str):
             return self._measure_on(data_spec(task), expert, seed=seed, device=device, progress=progress)
         store = self._opened()
@@ -222,6 +224,8 @@ class Results(Identity):
 
     def _measure_on(self, data: str, expert: str, **how: Any) -> Measurement:
         """Measure an expert on data that is not registered."""
+        from registry.ingest.networks import measure_on_data
+
         loader = self._opened().expert(expert).loader
         with self._opening("expert", expert, loader):
             measured = measure_on_data(loader, data, **how)

@@ -3,23 +3,20 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.gate import checked_name
-from registry.ingest import manifests
 from registry.ingest.data import data_spec, make_settings, module_folder
-from registry.ingest.manifests import TaskRow
-from registry.ingest.many import add_rows
-from registry.ingest.prepare import prepare_one, space_record
-from registry.ingest.runs import make_run
-from registry.ingest.writer import BATCH, NamedEmbedding, TaskWriter, has_content, refreshed, write_tasks
 from registry.library.base import RegistryBase
 from registry.notebooks import Records
-from registry.options import Data, EngineOptions, ManyOptions, OneOptions, Progress
+from registry.options import BATCH, Data, EngineOptions, ManyOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.storage.rows import note_registered
 from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
+
+if TYPE_CHECKING:
+    from registry.ingest.manifests import TaskRow
 
 MAX_LIMIT = 1000
 """Most tasks on a page."""
@@ -69,6 +66,9 @@ class Tasks(RegistryBase):
             MissingExtraError: If the engine needs a library that is not installed.
             StorageError: If the registry cannot be written.
         """
+        from registry.ingest.prepare import prepare_one
+        from registry.ingest.writer import NamedEmbedding, has_content, refreshed, write_tasks
+
         if not isinstance(name, str):
             raise InvalidRecordError(
                 f"the name of a task must be text, got {type(name).__name__}: add_task(NAME, DATA)"
@@ -95,7 +95,7 @@ class Tasks(RegistryBase):
 
     def add_many(
         self,
-        tasks: str | Path | Iterable[TaskRow],
+        tasks: "str | Path | Iterable[TaskRow]",
         *,
         tags: Sequence[str] = (),
         batch: int = BATCH,
@@ -128,6 +128,11 @@ class Tasks(RegistryBase):
             MissingExtraError: If the engine needs a library that is not installed.
             StorageError: If the registry cannot be written.
         """
+        from registry.ingest.many import add_rows
+        from registry.ingest.prepare import space_record
+        from registry.ingest.runs import make_run
+        from registry.ingest.writer import TaskWriter
+
         start = time.monotonic()
         if batch < 1:
             raise InvalidRecordError(f"batch must be at least 1, got {batch}")
@@ -305,8 +310,10 @@ class Tasks(RegistryBase):
         return TaskHistory(name, tuple(sorted(versions, key=lambda task: task.version)), tuple(lines))
 
 
-def _rows_of(tasks: str | Path | Iterable[TaskRow]) -> tuple[list[TaskRow], list[str]]:
+def _rows_of(tasks: "str | Path | Iterable[TaskRow]") -> "tuple[list[TaskRow], list[str]]":
     """Rows, and what is wrong with others."""
+    from registry.ingest import manifests
+
     if isinstance(tasks, str | Path):
         return manifests.read_task_rows(Path(tasks))
     return manifests.checked_rows(tasks), []

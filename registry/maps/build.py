@@ -16,10 +16,9 @@ from registry.index.landmarks import ComparedTasks
 from registry.map_answers import Clustering, TaskMap
 from registry.maps import clusters, layouts, projection
 from registry.maps.files import LAID_OUT, LATER, PLACED, Layout
-from registry.options import Progress
+from registry.options import DEFAULT_DISTANCE, Progress
 from registry.snapshots.view import Point, View
 
-MAP_DISTANCE = "task2vec"
 QUERY_NEIGHBORS = 3
 MATRIX_TASKS = 1000
 """Up to this many tasks a clustering keeps its matrix, to be drawn."""
@@ -83,7 +82,7 @@ def map_of(view: View, layout: Layout, neighbors: int) -> TaskMap:
         query_nearest=(),
         nearest=_nearest_of_all(ComparedTasks(embeddings, rows), names, neighbors),
         space=view.space.space_id,
-        distance=MAP_DISTANCE,
+        distance=DEFAULT_DISTANCE,
         method=layout.method,
         seed=layout.seed,
         stress=layout.stress,
@@ -121,7 +120,7 @@ def _position(view: View, layout: Layout, point: Point) -> np.ndarray:
 
 
 def _nearest(view: View, point: Point, k: int) -> tuple[tuple[str, float], ...]:
-    near = view.nearest(point, k=k, distance=MAP_DISTANCE)
+    near = view.nearest(point, k=k, distance=DEFAULT_DISTANCE)
     return tuple((neighbor.task, neighbor.distance) for neighbor in near)
 
 
@@ -150,7 +149,7 @@ def clustering_of(
 ) -> Clustering:
     """Cluster all tasks, or landmarks, which the others then join."""
     chosen = landmarks.draw_landmarks(len(tasks))
-    if len(chosen) < len(tasks) and tasks.distance != MAP_DISTANCE:
+    if len(chosen) < len(tasks) and tasks.distance != DEFAULT_DISTANCE:
         chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:OTHER_LANDMARKS])
 
     def report(stage: str) -> landmarks.Report | None:

@@ -23,7 +23,7 @@ from registry.records import SpaceRecord
 from registry.snapshots.domain import DomainVectors
 from registry.snapshots.embeddings import EmbeddingCache, KnownRows, row_keys
 from registry.storage.database import Database
-from registry.storage.store import Store
+from registry.storage.schema import spaces_of
 from registry.task_answers import NO_VERSION
 
 TABLE = "tasks"
@@ -253,9 +253,8 @@ class Snapshot:
 class Snapshots:
     """Gives the snapshot of a space as of now."""
 
-    def __init__(self, store: Store) -> None:
-        self._database = store.database
-        self._store = store
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._lock = threading.Lock()
         self._start_anew()
         self._asked: dict[str, Together[Snapshot]] = {}
@@ -283,7 +282,7 @@ class Snapshots:
         token = self._database.table_version("spaces")
         kept = self._spaces
         if kept is None or kept[0] != token:
-            self._spaces = kept = (token, self._store.spaces())
+            self._spaces = kept = (token, spaces_of(self._database.read("spaces")))
         return kept[1]
 
     def version(self) -> str:

@@ -6,7 +6,7 @@ Axes: T tasks, D filters of the probe.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from registry.distances import cosine_distances, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
 from registry.names import Key
-from registry.recommend.levels import TaskFacts
-from registry.recommend.results import TaskDistances
 from registry.records import SpaceRecord
 from registry.snapshots.snapshots import NOT_EMBEDDED, Snapshot, Snapshots
+
+if TYPE_CHECKING:
+    from registry.recommend.levels import TaskFacts
+    from registry.recommend.results import TaskDistances
 
 FISHER_DESCRIPTOR = "root_ratio"
 DOMAIN = "domain"
@@ -40,7 +42,7 @@ class Point:
     query: Query
     fisher: np.ndarray
     domain: np.ndarray | None = None
-    facts: TaskFacts | None = None
+    facts: "TaskFacts | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,9 @@ class View:
         value = pairwise(name, source.fisher[None], target.fisher[None], trivial=self.space.trivial)
         return float(value[0, 0])
 
-    def likeness(self, point: Point, names: set[str]) -> tuple[dict[str, TaskDistances], dict[str, TaskFacts]]:
+    def likeness(
+        self, point: Point, names: set[str]
+    ) -> "tuple[dict[str, TaskDistances], dict[str, TaskFacts]]":
         """How alike registered tasks are, to each other and to a point, and what is known of each.
 
         Args:
@@ -146,6 +150,8 @@ class View:
         Returns:
             Distances by ``DOMAIN`` and ``FISHER_DESCRIPTOR``, and the facts of each task by name.
         """
+        from registry.recommend.results import TaskDistances
+
         rows = self._rows_of(names)
         places = np.fromiter(rows.values(), np.int64, len(rows))
         keys, fisher = [self._key(row) for row in rows.values()], self.snapshot.rows.take(places)
@@ -164,7 +170,7 @@ class View:
         catalogue = self.snapshot.catalogue
         return {name: catalogue.key(position)[1] for name, position in catalogue.latest.items()}
 
-    def facts(self, point: Point) -> TaskFacts:
+    def facts(self, point: Point) -> "TaskFacts":
         """What is known of the task that is asked about."""
         if point.facts is not None:
             return point.facts
@@ -172,8 +178,10 @@ class View:
         row = np.array([self.snapshot.row_of[position]])
         return self._facts([(point.query.task, point.query.version)], row)[0]
 
-    def _facts(self, keys: Sequence[Key], rows: NDArray[np.int64]) -> list[TaskFacts]:
+    def _facts(self, keys: Sequence[Key], rows: NDArray[np.int64]) -> "list[TaskFacts]":
         """Facts of embedded versions of tasks and the rows that they are in."""
+        from registry.recommend.levels import TaskFacts
+
         if not keys:
             return []
         heads = self.snapshots.domains(self.space).heads(keys, self.snapshot.rows.token)

@@ -8,6 +8,7 @@ this package, is as if there were none. A file is never changed, so a reader kee
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +18,12 @@ import xxhash
 
 from registry.errors import InvalidQueryError
 from registry.files import share, write_atomically
-from registry.storage.checksums import stamp_of_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
+FOLDER = "index"
 ROW_ID = "_rowid"
 MANIFEST = "tables.json"
 MAX_BYTES = 2**28
@@ -61,11 +62,11 @@ class CachedTable(NamedTuple):
 class ReadCache:
     """The read cache of one registry folder, which need not be there nor be writable."""
 
-    def __init__(self, registry: Path, folder: Path, schema_version: int) -> None:
-        """Remember the folders of the tables and of the cache, and the version of the schema of both."""
+    def __init__(self, registry: Path, schema_version: int | None = None) -> None:
+        """Remember the folder, and the version of the schema of its tables; names are the same in all."""
         self._registry = registry
-        self._folder = folder
-        self._format = [FORMAT, schema_version]
+        self._folder = registry / FOLDER
+        self._schema_version = schema_version
         self._mapped: dict[str, pa.Table] = {}
 
     def registry_id(self) -> str:
@@ -98,15 +99,11 @@ class ReadCache:
         Raises:
             OSError: If the cache cannot be written.
         """
-        before: dict[str, dict[str, Any]] = {}
-        with suppress(*UNREADABLE):
-            manifest = self._manifest()
-            before = manifest["tables"] if manifest["registry_id"] == registry_id else {}
         tables = {}
         for path in sorted(self._registry.glob(f"*{TABLE_SUFFIX}")):
             name, stamp = path.stem, stamp_of_files(path)
-            if name in before and before[name]["stamp"] == stamp:
-                tables[name] = before[name]
+            if entry := self._kept(registry_id, name, stamp):
+                tables[name] = entry
             elif (table := read(name)).rows.nbytes <= MAX_BYTES and stamp_of_files(path) == stamp:
                 tables[name] = {
                     "stamp": stamp,
@@ -115,11 +112,29 @@ class ReadCache:
                 }
                 if name in NAMED_TABLES:
                     tables[name]["names"] = self._write(f"{name}.{{}}.names", _names_in(table.rows))
-        if tables == before:
-            return
-        content = {"format": self._format, "registry_id": registry_id, "tables": tables}
+        content = {
+            "format": FORMAT,
+            "schema": self._schema_version,
+            "registry_id": registry_id,
+            "tables": tables,
+        }
+        with suppress(*UNREADABLE):
+            if self._manifest() == content:
+                return
         self._write(MANIFEST, _sealed(content))
         self._remove_all_but({file for entry in tables.values() for file in entry.values()})
+
+    def _kept(self, registry_id: str, name: str, stamp: str) -> dict[str, Any] | None:
+        """What the manifest says of a table, if that is current and its files are whole."""
+        with suppress(*UNREADABLE):
+            manifest = self._manifest()
+            entry: dict[str, Any] = manifest["tables"][name]
+            if manifest["registry_id"] == registry_id and entry["stamp"] == stamp:
+                self._rows(entry["file"])
+                if name in NAMED_TABLES:
+                    self._checked(entry["names"])
+                return entry
+        return None
 
     def _manifest(self) -> dict[str, Any]:
         """The manifest, if it is whole and of this format.
@@ -129,7 +144,8 @@ class ReadCache:
         """
         seal, _, content = (self._folder / MANIFEST).read_bytes().partition(b"\n")
         manifest: dict[str, Any] = json.loads(content)
-        if seal.decode() != xxhash.xxh3_64_hexdigest(content) or manifest["format"] != self._format:
+        made = manifest["format"], manifest["schema"] if self._schema_version else None
+        if seal.decode() != xxhash.xxh3_64_hexdigest(content) or made != (FORMAT, self._schema_version):
             raise ValueError("damaged, or of another version of this package")
         return manifest
 
@@ -201,6 +217,17 @@ class ReadCache:
                 if path.name not in named:
                     with suppress(OSError):
                         path.unlink()
+
+
+def stamp_of_files(table_path: Path) -> str:
+    """What changes with every write of a table, and when one of its files is replaced, changed or lost."""
+    stamps = []
+    for root, _, names in os.walk(table_path):
+        for name in names:
+            with suppress(FileNotFoundError):  # as old ones go
+                status = Path(root, name).stat()
+                stamps.append(f"{root}/{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
+    return xxhash.xxh3_128_hexdigest("\n".join(sorted(stamps)).encode())
 
 
 def _names_in(rows: "pa.Table") -> bytes:

@@ -14,7 +14,6 @@ next write. Object stores keep checksums themselves; these are for local folders
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -233,15 +232,6 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     """What changes when a file does."""
     status = path.stat()
     return (status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def stamp_of_files(table_path: Path) -> str:
-    """What changes with every write of a table, and when one of its files is replaced, changed or lost."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(_file_names(str(table_path))):
-        with suppress(FileNotFoundError):  # as old ones go
-            digest.update(f"{name} {_stamp(table_path / name)}\n".encode())
-    return digest.hexdigest()
 
 
 def _versions(table_path: Path) -> list[str]:

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from registry.errors import RegistryError, StorageError
 from registry.files import is_durable, share, sync_folder
-from registry.storage.cache import ReadCache
+from registry.storage.cache import FOLDER, ReadCache
 from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums, version_number
 from registry.storage.locks import FILES, IMPORT_FILE, check_folder_lock, folder_lock
 from registry.storage.schema import SCHEMA_VERSION
@@ -171,8 +172,11 @@ class LocalPlace(Place):
         self.connect_target = str(self.path)
         self.storage_options: dict[str, str] = {}
         self.staging_uri = str(self.path / STAGING_FOLDER)
-        self._checksums = FileChecksums(self.path)
-        self.cache = ReadCache(self.path, self.cache_folder(""), SCHEMA_VERSION)
+        self.cache = ReadCache(self.path, SCHEMA_VERSION)
+
+    @cached_property
+    def _checksums(self) -> FileChecksums:
+        return FileChecksums(self.path)
 
     def has_table(self, name: str) -> bool:
         """Whether a table's folder is there."""
@@ -262,7 +266,7 @@ class LocalPlace(Place):
 
     def cache_folder(self, registry_id: str) -> Path:
         """Beside the tables."""
-        return self.path / "index"
+        return self.path / FOLDER
 
     def sync_table(self, name: str) -> None:
         """Wait until the new files of a table are on disk."""

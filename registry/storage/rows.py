@@ -62,8 +62,7 @@ class StoredRows:
 
     def spaces(self) -> list[SpaceRecord]:
         """All spaces, sorted by id."""
-        spaces = {space.space_id: space for space in self._records(SpaceRecord, "spaces")}
-        return [spaces[space_id] for space_id in sorted(spaces)]
+        return schema.spaces_of(self.database.read("spaces"))
 
     def space(self, space_id: str) -> SpaceRecord:
         """The space of an id; ``NotFoundError`` if there is none."""

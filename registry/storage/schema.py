@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from registry.names import ERROR_SHARES, LOSSES, Key
-from registry.records import embedding_checksum
+from registry.records import SpaceRecord, embedding_checksum
 
 SCHEMA_VERSION = 5
 
@@ -251,6 +251,12 @@ def from_arrow(record_type: type[Record], table: pa.Table) -> list[Record]:
         record_type(**dict(zip(table.schema.names, values, strict=True)))
         for values in zip(*columns, strict=True)
     ]
+
+
+def spaces_of(rows: pa.Table) -> list[SpaceRecord]:
+    """The spaces in rows, sorted by id; of rows with the same id the last."""
+    spaces = {space.space_id: space for space in from_arrow(SpaceRecord, rows)}
+    return [spaces[space_id] for space_id in sorted(spaces)]
 
 
 def _python_values(column: pa.ChunkedArray) -> list[Any]:

@@ -27,7 +27,6 @@ from registry.storage.experts import StoredExperts
 from registry.storage.places import FOREIGN_ERRORS, META_TABLE, LocalPlace, Place, storage_errors
 from registry.storage.schema import EmbeddingTable
 from registry.storage.tasks import StoredTasks
-from registry.storage.verify import verify_database
 
 __all__ = ["EmbeddingTable", "Store"]
 
@@ -158,6 +157,8 @@ class Store(StoredTasks, StoredExperts):
 
     def verify(self, *, repair: bool = False) -> list[Problem]:
         """Check every table against the others; see ``registry.storage.verify``."""
+        from registry.storage.verify import verify_database
+
         self.database.distrust_cache()
         return verify_database(self.database, repair=repair)
 

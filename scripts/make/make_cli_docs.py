@@ -63,6 +63,7 @@ PAGES = {
 }
 """Title and commands of each page but the first."""
 
+main.list_commands(click.Context(main))  # imports them all
 PROGRAM = click.Context(main, info_name="t2v", terminal_width=WIDTH, **main.context_settings)
 
 
@@ -72,7 +73,7 @@ def commands(context: click.Context) -> Iterator[click.Context]:
     if group is None or group.invoke_without_command:
         yield context
     for name in group.list_commands(context) if group else ():
-        child = group.commands[name]
+        child = group.get_command(context, name)
         yield from commands(click.Context(child, parent=context, info_name=name, terminal_width=WIDTH))
 
 

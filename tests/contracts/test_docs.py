@@ -74,9 +74,10 @@ def unknown_words(line: str) -> list[str]:
         elif takes_value or word.isupper():
             takes_value = False
         elif isinstance(command, click.Group):
-            if word not in command.commands:
+            below = command.get_command(click.Context(command), word)
+            if below is None:
                 return [*wrong, word]
-            command = command.commands[word]
+            command = below
     return wrong
 
 

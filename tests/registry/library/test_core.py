@@ -10,6 +10,7 @@ from small_stores import fails
 
 from registry import TaskRegistry
 from registry.answers import ImportedExperts
+from registry.builtin import starter
 from registry.errors import (
     DuplicateError,
     IngestError,
@@ -18,7 +19,6 @@ from registry.errors import (
     NotFoundError,
     StorageError,
 )
-from registry.library import base
 from registry.storage.store import Store
 
 DIGITS = "sklearn:digits"
@@ -41,7 +41,7 @@ def small_starter(monkeypatch):
         )
         store.add_experts([make_expert("starter.x", builtin=True)])
 
-    monkeypatch.setattr(base, "populate", populate)
+    monkeypatch.setattr(starter, "populate", populate)
 
 
 @pytest.fixture(scope="module")

@@ -404,7 +404,7 @@ def test_threads_ask_while_another_adds(tmp_path, indexed):
 
 def test_masks_are_kept_and_bounded(tmp_path):
     store = create(tmp_path / "registry", 3)
-    found = snapshots.Snapshots(store).of(store.space(SPACES[0]))
+    found = snapshots.Snapshots(store.database).of(store.space(SPACES[0]))
     assert found.answerable(builtin=True, where=None) is found.answerable(builtin=True, where=None)
     assert found.answerable(builtin=True, where=None).tolist() == [True] * 3
     for number in range(50):
@@ -415,7 +415,7 @@ def test_masks_are_kept_and_bounded(tmp_path):
 
 def test_a_snapshot_stays_as_it_was(tmp_path):
     store = create(tmp_path / "registry", 3)
-    cache = snapshots.Snapshots(store)
+    cache = snapshots.Snapshots(store.database)
     space = store.space(SPACES[0])
     before = cache.of(space)
     store.add_task(*entry_in_space("new"))
@@ -429,7 +429,7 @@ def test_a_snapshot_stays_as_it_was(tmp_path):
 
 def test_spaces_are_read_again_only_when_there_are_others(tmp_path, reads):
     store = create(tmp_path / "registry", 0)
-    cache = snapshots.Snapshots(Store(tmp_path / "registry"))
+    cache = snapshots.Snapshots(Store(tmp_path / "registry").database)
     for _ in range(2):
         assert [space.space_id for space in cache.spaces()] == list(SPACES)
     assert rows_read(reads[-1:], "spaces") == 2

@@ -44,7 +44,7 @@ def entry(name, version=1, **changes):
 
 
 def view_of(store, **options):
-    return View.open(Snapshots(store), store.space("space0"), **options)
+    return View.open(Snapshots(store.database), store.space("space0"), **options)
 
 
 def point_of(view, reference):

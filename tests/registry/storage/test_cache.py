@@ -1,0 +1,300 @@
+"""The read cache answers what the tables would, after every kind of write and whatever becomes of its files."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import make_embedding, make_expert, make_result, make_task
+from click.shell_completion import BashComplete
+from command_lines import EXPERT, SETTINGS, make_small_registry, t2v
+from small_stores import SPACE
+
+from registry import TaskRegistry
+from registry.cli.completion import VARIABLE
+from registry.cli.main import main
+from registry.errors import StorageError
+from registry.storage import cache as cache_files
+from registry.storage import store as stores
+from registry.storage.cache import CachedTable, ReadCache
+
+QUESTIONS = [
+    ("nearest", "flowers"),
+    ("nearest", "flowers@1", "--json", "--where", "num_classes < 100", "-k", "3"),
+    ("distance", "flowers", "birds", "--json"),
+    ("task", "list"),
+    ("--no-builtin", "task", "list", "--json"),
+    ("task", "list", "--json", "--where", "tags = 'b' or name like 'f%'"),
+    ("task", "show", "flowers", "--json"),
+    ("task", "show", "gone"),
+    ("expert", "list", "--json"),
+    ("expert", "show", EXPERT, "--json"),
+    ("result", "list", "--json"),
+    ("result", "list", "--task", "flowers"),
+    ("history",),
+]
+FEW = [QUESTIONS[0], ("task", "show", "flowers"), ("expert", "list"), ("result", "list")]
+RECOMMEND = ("recommend", "flowers", "--json", "--no-published")
+
+
+def answers(folder, questions=QUESTIONS):
+    """Whatever commands print, and what a shell completes."""
+    printed = [(done := t2v(folder, *words)).output + str(done.exit_code) for words in questions]
+    shell = BashComplete(main, {}, "t2v", VARIABLE)
+    for words in (["task", "show"], ["expert", "show"], ["--no-builtin", "task", "show"]):
+        items = shell.get_completions(["--registry", str(folder), *words], "")
+        printed.append([item.value for item in items])
+    return printed
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A registry of five tasks with a current cache."""
+    place = make_small_registry(tmp_path / "small")
+    answers(place, QUESTIONS[:1])
+    return place
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Asks the tables themselves."""
+
+    def ask(folder, questions=QUESTIONS):
+        with monkeypatch.context() as patch:
+            patch.setattr(stores.CachedDatabase, "_trusts_cache", False)
+            patch.setattr(ReadCache, "names", lambda *_, **__: None)
+            return answers(folder, questions)
+
+    return ask
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Asks where LanceDB must not be connected to."""
+
+    def fail(place):
+        raise AssertionError(f"{place.uri} was connected to")
+
+    def ask(folder, questions=QUESTIONS):
+        with monkeypatch.context() as patch:
+            patch.setattr(stores, "_connect", fail)
+            return answers(folder, questions)
+
+    return ask
+
+
+def writes():
+    """Every kind of write, by name, as what does it to a registry."""
+
+    def bundled(registry):
+        path, other = Path(registry.uri).with_suffix(".t2v"), TaskRegistry(f"{registry.uri}.other")
+        other.init(empty=True)
+        other._store.add_experts([make_expert("imported.net")])
+        other.export(path)
+        registry.import_bundle(path)
+
+    def restored(registry):
+        registry.remove_task("birds")
+        registry.restore_task("birds")
+
+    return {
+        "add": lambda r: r._store.add_task(make_task("new", settings=SETTINGS), SPACE, make_embedding("new")),
+        "version": lambda r: r._store.add_task(
+            make_task("flowers", 2, settings=SETTINGS), SPACE, make_embedding("flowers", 2)
+        ),
+        "tag": lambda r: r.tag_task("flowers", add=["b"]),
+        "alias": lambda r: r.alias_task("flowers@1", "champion"),
+        "unalias": lambda r: r.unalias_task("flowers", "champion"),
+        "move": lambda r: r._store.move_tasks([r.task("flowers")], "/elsewhere"),
+        "expert": lambda r: r._store.add_experts([make_expert("another.net")]),
+        "expert_alias": lambda r: r.alias_expert("another.net", "other.name"),
+        "expert_remove": lambda r: r.remove_expert("another.net"),
+        "expert_restore": lambda r: r.restore_expert("another.net"),
+        "expert_purge": lambda r: r.remove_expert("another.net", purge=True),
+        "result": lambda r: r._store.add_results([make_result("flowers", EXPERT, accuracy=0.123)]),
+        "remove": lambda r: r.remove_task("birds"),
+        "restore": lambda r: r.restore_task("birds"),
+        "remove_and_restore": restored,
+        "optimize": lambda r: r.optimize(),
+        "repair": lambda r: r.verify(repair=True),
+        "bundle": bundled,
+        "purge": lambda r: r.remove_task("birds", purge=True),
+    }
+
+
+def test_after_every_kind_of_write_answers_are_those_of_the_tables(folder, at_once, slowly):
+    assert at_once(folder, [*QUESTIONS, RECOMMEND]) == slowly(folder, [*QUESTIONS, RECOMMEND])
+    seen = [at_once(folder)]
+    for name, write in writes().items():
+        write(TaskRegistry(folder))
+        stale = answers(folder, FEW)
+        right, current = slowly(folder), at_once(folder)
+        assert (stale, current) == (slowly(folder, FEW), right), name
+        seen.append(current)
+    assert len({json.dumps(each) for each in seen}) > len(seen) - 4  # restoring and tidying show in no answer
+
+
+def test_commands_that_write_leave_the_cache_for_the_next(tmp_path, at_once):
+    t2v(tmp_path / "new", "init")
+    assert any("mnist" in str(answer) for answer in at_once(tmp_path / "new"))
+    t2v(tmp_path / "new", "task", "tag", "mnist", "--add", "seen")
+    assert "seen" in str(at_once(tmp_path / "new", [("task", "show", "mnist")]))
+
+
+DAMAGES = {
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "empty": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "bit": lambda path: path.write_bytes(bytes([*path.read_bytes()[:99], 1, *path.read_bytes()[100:]])),
+    "foreign": lambda path: path.write_bytes(b'{"format": 1}\n[1, 2]'),
+    "deleted": lambda path: path.unlink(),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_a_damaged_file_is_as_if_there_were_none(folder, at_once, slowly, shift):
+    right = slowly(folder, FEW)
+    names = sorted(path.name for path in (folder / "index").iterdir())
+    for number, name in enumerate(names, start=shift * len(names)):
+        path, (damage, apply) = folder / "index" / name, list(DAMAGES.items())[number % len(DAMAGES)]
+        if path.exists():
+            apply(path)
+            assert answers(folder, FEW) == right, (name, damage)
+            if path.is_dir():
+                path.rmdir()
+                assert answers(folder, FEW) == right, (name, damage)
+            assert at_once(folder, FEW) == right, (name, damage)
+
+
+def rewritten(folder, **changes):
+    path = folder / "index" / cache_files.MANIFEST
+    manifest = json.loads(path.read_bytes().partition(b"\n")[2])
+    path.write_bytes(cache_files._sealed({**manifest, **changes}))
+
+
+@pytest.mark.parametrize("changes", [{"format": 2}, {"schema": 4}, {"tables": {}}, {"tables": None}])
+def test_a_cache_of_another_version_is_made_again(folder, at_once, slowly, changes):
+    rewritten(folder, **changes)
+    assert answers(folder, FEW) == slowly(folder, FEW) == at_once(folder, FEW)
+
+
+def test_an_older_cache_and_that_of_another_registry_are_not_believed(folder, at_once, slowly, tmp_path):
+    shutil.copytree(folder / "index", tmp_path / "older")
+    TaskRegistry(folder).tag_task("flowers", add=["later"])
+    right = answers(folder)
+    for foreign in (tmp_path / "older", make_small_registry(tmp_path / "other") / "index"):
+        if not foreign.exists():
+            answers(foreign.parent)
+        shutil.rmtree(folder / "index")
+        shutil.copytree(foreign, folder / "index")
+        assert answers(folder) == right == slowly(folder) == at_once(folder)
+
+
+def test_a_registry_that_is_replaced_is_read_anew_by_an_open_process(folder, tmp_path):
+    registry = TaskRegistry(folder)
+    assert "new" not in [task.name for task in registry.tasks()] + [
+        n.task for n in registry.nearest("flowers")[1]
+    ]
+    other = make_small_registry(tmp_path / "other")
+    writes()["add"](TaskRegistry(other))
+    answers(other)
+    folder.rename(tmp_path / "before")
+    other.rename(folder)
+    assert "new" in [task.name for task in registry.tasks()]
+    assert "new" in [neighbor.task for neighbor in registry.nearest("flowers")[1]]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_read(folder, at_once, slowly):
+    folder.chmod(0o500)
+    assert at_once(folder) == slowly(folder)
+    (folder / "index").chmod(0o000)
+    assert answers(folder) == slowly(folder)
+    (folder / "index").chmod(0o700)
+    folder.chmod(0o700)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder, slowly):
+    shutil.rmtree(folder / "index")
+    (folder / "index").write_text("in the way")
+    assert answers(folder) == slowly(folder)
+
+
+def test_a_damaged_table_is_reported_though_the_cache_is_whole(folder):
+    [file] = (folder / "tasks.lance" / "data").iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:-40] + bytes(8) + content[-32:])
+    with pytest.raises(StorageError, match="damaged"):
+        TaskRegistry(folder).tasks()
+    assert [problem.kind for problem in TaskRegistry(folder).verify()] != []
+
+
+def test_a_write_between_check_and_read_gives_the_rows_of_before(folder, monkeypatch):
+    read, written = ReadCache._rows, []
+
+    def rows(self, file):
+        if not written:
+            written.append(TaskRegistry(folder).remove_task("birds"))
+        return read(self, file)
+
+    monkeypatch.setattr(ReadCache, "_rows", rows)
+    registry = TaskRegistry(folder)
+    assert {"birds", "flowers"} <= {task.name for task in registry.tasks()}
+    assert "birds" not in {task.name for task in registry.tasks()}
+
+
+def test_what_changes_while_it_is_copied_is_left_out(folder):
+    registry = TaskRegistry(folder)
+    registry.tag_task("flowers", add=["x"])
+    database = registry._store.database
+
+    def read(name):
+        rows = CachedTable(database._version(name), database.read(name, row_ids=True))
+        if name == "tasks":
+            TaskRegistry(folder).tag_task("flowers", add=["y"])
+        return rows
+
+    cache = database.place.cache
+    cache.renew(database.registry_id(), read)
+    assert cache.table("tasks") is None
+    assert cache.table("experts").rows.num_rows
+    assert ReadCache(folder).names("tasks", builtin=True) is None
+
+
+def test_a_reader_keeps_what_it_has_mapped(folder):
+    kept = ReadCache(folder, 5).table("tasks") or pytest.fail("no cache")
+    before = kept.rows.to_pylist()
+    TaskRegistry(folder).tag_task("flowers", add=["x"])
+    answers(folder)  # which removes the file
+    assert kept.rows.to_pylist() == before
+
+
+ASKED = """
+import sys
+from registry.cli.main import main
+for words in (["nearest", "flowers"], ["task", "list"], ["task", "show", "flowers"], ["expert", "list"],
+              ["result", "list"], ["recommend", "flowers"]):
+    main(words, standalone_mode=False)
+print(sorted({"lancedb", "pandas", "torch"} & sys.modules.keys()))
+"""
+COMPLETED = """
+import atexit, sys
+from registry.cli.main import main
+atexit.register(lambda: print(sorted({"numpy", "pyarrow"} & sys.modules.keys())))
+main(prog_name="t2v")
+"""
+
+
+def test_questions_load_neither_lancedb_nor_pandas_nor_torch(folder):
+    def lines(script, **variables):
+        environment = {**os.environ, "T2V_REGISTRY": str(folder), **variables}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        return done.stdout.splitlines()
+
+    assert lines(ASKED)[-1] == "[]"
+    complete = {"_T2V_COMPLETE": "bash_complete", "COMP_WORDS": "t2v task show fl", "COMP_CWORD": "3"}
+    assert lines(COMPLETED, **complete) == ["plain,flowers", "[]"]
