@@ -7,13 +7,16 @@ and loaders that name a canary: a module and a file that leave a trace when they
 
 import json
 import math
+import os
 import random
+import shutil
 import stat
 import struct
 import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from forgery import Forgery
 
 from registry import TaskRegistry
 from registry.bundles.contents import read_contents
+from registry.bundles.folders import open_folder
 from registry.bundles.reader import open_bundle
 from registry.errors import RegistryError
 from registry.storage import schema
@@ -104,7 +108,7 @@ class Mutator:
         self._original, self._random = original, random.Random(seed)
 
     def write(self, path: Path) -> str:
-        """Write the next one, a file; what was done to it."""
+        """Write the next one, a file or, of eight, one folder; what was done to it."""
         forgery = Forgery(dict(self._original.members), json.loads(json.dumps(self._original.manifest)))
         inside: list[Callable[[Forgery], None]] = [
             *[self._value] * 6,
@@ -116,6 +120,7 @@ class Mutator:
             self._names,
             self._archive,
         ]
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         done = []
         for _ in range(self._random.choice([0, 1, 1, 1, 2, 3])):
             change = self._random.choice(inside)
@@ -130,10 +135,37 @@ class Mutator:
         except UNMAKEABLE:  # checksums of a manifest that has none
             forgery.described = False
             forgery.write(path)
+        if self._random.random() < 0.125:
+            return f"{self._as_folder(path)}+{'+'.join(done)}"
         if not done or self._random.random() < 0.1:
             path.write_bytes(self._bytes(path.read_bytes()))
             done.append("bytes")
         return "+".join(done)
+
+    def _as_folder(self, path: Path) -> str:
+        """The members of a file as files of a folder in its place, one of them something else maybe."""
+        with zipfile.ZipFile(path) as archive:
+            members = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        path.unlink()
+        path.mkdir()
+        for name, content in members.items():
+            with suppress(*UNMAKEABLE):  # names that no file can have
+                if "/" not in name:
+                    (path / name).write_bytes(content)
+        other = path / self._some(["tasks.parquet", "manifest.json", "README.md", "further.parquet", ".git"])
+        kind = self._some(["plain", "plain", "link", "pipe", "folder", "cut"])
+        if kind != "plain":
+            content = other.read_bytes() if other.exists() else b""
+            other.unlink(missing_ok=True)
+            if kind == "link":
+                other.symlink_to(self._some(["/etc/passwd", "/dev/zero", f"../{CANARY}.py", "manifest.json"]))
+            elif kind == "pipe":
+                os.mkfifo(other)
+            elif kind == "folder":
+                other.mkdir()
+            else:
+                other.write_bytes(content[: len(content) // 2])
+        return f"folder with {kind}"
 
     def _some(self, values: list[Any]) -> Any:
         return self._random.choice(values)
@@ -331,7 +363,7 @@ class Target:
         before = self._store.database.state() if self._every == 1 else ""
         try:
             if self._every > 1:
-                with open_bundle(path) as bundle:
+                with open_folder(path) if path.is_dir() else open_bundle(path) as bundle:
                     read_contents(bundle)
                 self.counts["read"] += 1
                 if self.counts["read"] % self._every:
