@@ -7,6 +7,7 @@ from builders import make_embedding, make_expert, make_result, make_space, make_
 from html_pages import Page, faults_of
 from web_servers import BEARER, URL, serving
 
+from registry.options import TABLE_OPTIONS
 from registry.storage.store import Store
 from registry.web.jobs.store import Job
 
@@ -237,6 +238,18 @@ def test_form_works_without_scripts(client, give):
     assert fake.asked == [
         ("recommend", {"task": "flowers"}, {"licenses": ["mit"], "k": 3, "max_params": 1_500_000.0})
     ]
+
+
+def test_form_takes_every_option_on_reading_data(client, give):
+    """All that ``t2v task add`` has of columns and layouts, ``--as-new-version`` and ``--anyway`` too."""
+    fake = give()
+    texts = dict.fromkeys(TABLE_OPTIONS, " tab ") | {"split": "val", "class_level": "-1"}
+    switches = dict.fromkeys(("skip_bad", "anyway", "as_new_version"), "true")
+    page = page_at(client, "/recommend", headers=BEARER)
+    assert texts.keys() | switches.keys() <= {element.attributes.get("id") for element in page.all("input")}
+    client.post("/recommend", data={"source": "task", "task": "flowers", **texts, **switches}, headers=HEADERS)
+    read = dict.fromkeys(TABLE_OPTIONS, "tab") | {"split": "val", "class_level": -1}
+    assert fake.asked[0][2] == read | dict.fromkeys(switches, True)
 
 
 @pytest.mark.parametrize(
