@@ -14,6 +14,7 @@ from registry.ingest.manifests import TaskRow
 from registry.ingest.prepare import embedding_record, embedding_warnings, task_record
 from registry.options import BATCH
 from registry.records import EmbeddingRecord, TaskRecord
+from registry.storage.locks import patience
 from registry.storage.store import Store
 from registry.task_answers import AddedOfMany
 
@@ -183,7 +184,8 @@ class TaskWriter:
         named = [
             NamedEmbedding(one.row.name, (*one.row.tags, *self.tags), one.embedding) for one in self._waiting
         ]
-        written = write_tasks(self._store, self._space_id, named)
+        with patience():  # what was embedded is not lost to another writer that takes its time
+            written = write_tasks(self._store, self._space_id, named)
         added = [_outcome(*pair) for pair in zip(self._waiting, written, strict=True)]
         self._waiting = []
         self.commits += len({task.new for task in written} - {"nothing"})

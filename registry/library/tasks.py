@@ -12,6 +12,7 @@ from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import BATCH, Data, EngineOptions, ManyOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
+from registry.storage.locks import patience
 from registry.storage.rows import note_registered
 from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
 
@@ -144,7 +145,8 @@ class Tasks(RegistryBase):
         where = {name: given.pop(name) for name in EngineOptions.__annotations__ if name in given}
         self._store.check_place()
         run = make_run(make_settings(**given), **where)
-        self._create_with_space(run.space_id, lambda: space_record(run.probe, run.settings))
+        with patience():
+            self._create_with_space(run.space_id, lambda: space_record(run.probe, run.settings))
         writer = TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch)
         return add_rows(rows, problems, run, writer, self._store, report=report, start=start)
 

@@ -19,6 +19,7 @@ import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -28,9 +29,7 @@ from typing import Any, Protocol
 from registry.errors import StorageError
 from registry.files import open_shared
 
-LOCK_FILE = "write.lock"
-HOLDER_FILE = "write.lock.pid"
-IMPORT_FILE = "import.lock"
+LOCK_FILE, HOLDER_FILE, IMPORT_FILE = "write.lock", "write.lock.pid", "import.lock"
 FILES = frozenset({LOCK_FILE, HOLDER_FILE, IMPORT_FILE, f"{IMPORT_FILE}.pid"})
 TIMEOUT_SECONDS = 60.0  # that a holder may stand still
 TELL_SECONDS = 2.0  # of waiting, before it is said for whom
@@ -45,9 +44,19 @@ TURN_SECONDS = 0.1
 # A clock that goes on while the machine sleeps, where there is one: a lease runs out all the same.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
-
 _HELD = threading.local()  # by path, the open file of this thread that holds a lock, as a weak reference
+_PATIENT: ContextVar[bool] = ContextVar("patient", default=False)
 _LOG = logging.getLogger("registry")
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Within the block, wait for as long as the holder of a lock lives and is not stopped, even if it idles."""
+    token = _PATIENT.set(True)
+    try:
+        yield
+    finally:
+        _PATIENT.reset(token)
 
 
 @contextmanager
@@ -71,7 +80,7 @@ def folder_lock(folder: Path, *, name: str = LOCK_FILE, timeout_seconds: float |
         return
     timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     with _locked_file(path, timeout) as file:
-        _held_files()[str(path)] = weakref.ref(file)
+        _HELD.__dict__[str(path)] = weakref.ref(file)
         _name_holder(path)
         yield
 
@@ -91,15 +100,10 @@ def check_folder_lock(folder: Path) -> None:
         )
 
 
-def _held_files() -> "dict[str, weakref.ref[FileIO]]":
-    files: dict[str, weakref.ref[FileIO]] = _HELD.__dict__.setdefault("files", {})
-    return files
-
-
 def _held(path: Path) -> FileIO | None:
     """The open file by which this thread holds a lock."""
-    reference = _held_files().get(str(path))
-    file = reference() if reference else None
+    reference = _HELD.__dict__.get(str(path))
+    file: FileIO | None = reference() if reference else None
     return None if file is None or file.closed else file
 
 
@@ -158,11 +162,13 @@ def _work_of(process_id: int) -> str:
     try:
         os.kill(process_id, 0)
         fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-        return f"{process_id} {fields[11]} {fields[12]}"  # its processor time, in and for it
+        if not (_PATIENT.get() and fields[0] not in "TtZX"):
+            return f"{process_id} {fields[11]} {fields[12]}"  # its processor time, in and for it
     except ProcessLookupError:
         return ""
     except OSError:  # of another user, or a system without /proc: it is alive
-        return f"{process_id} {time.monotonic()}"
+        pass
+    return f"{process_id} {time.monotonic()}"
 
 
 def _name_holder(path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -136,6 +137,20 @@ def test_a_holder_that_stands_still_is_not_waited_for(store, monkeypatch, how):
         if how == "stopped":
             process.send_signal(signal.SIGSTOP)
         with pytest.raises(StorageError, match=f"is being written by process {process.pid}, which did not"):
+            take(store)
+
+
+def test_patience_lasts_as_long_as_the_holder_lives_and_is_not_stopped(store, monkeypatch):
+    monkeypatch.setattr(locks, "TIMEOUT_SECONDS", 0.3)
+    with holder(store) as process:
+        threading.Timer(1.0, process.stdin.close).start()
+        started = time.monotonic()
+        with locks.patience():
+            take(store)
+        assert time.monotonic() - started > 0.6
+    with holder(store) as process:
+        process.send_signal(signal.SIGSTOP)
+        with locks.patience(), pytest.raises(StorageError, match="which did not finish"):
             take(store)
 
 
