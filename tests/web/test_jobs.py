@@ -205,7 +205,7 @@ def test_a_disk_that_is_full_is_reported(client, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("registry.web.uploads.uploads.unpack", full)
+    monkeypatch.setattr("registry.web.uploads.contents.unpack", full)
     answer = client.post("/api/v1/uploads", content=PHOTOS, headers=ZIP)
     assert (answer.status_code, answer.json()["error"]["message"]) == (
         503,

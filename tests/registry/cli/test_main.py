@@ -157,7 +157,7 @@ def test_recommend_shows_experts_baselines_warnings_and_how_to_load(folder):
     for rule, pick in document["baselines"].items():
         assert re.search(rf"{rule} +{re.escape(pick['expert'] or '(average of all)')} ", done.stdout)
     assert done.stderr.splitlines() == [f"Warning: {warning}" for warning in document["warnings"]] != []
-    assert done.stdout.endswith(f"\nLoad the first:\n  {first['load']}\n")
+    assert done.stdout.endswith(f"\nLoad the first:\n  {first['load'].replace('; ', chr(10) + '  ')}\n")
 
 
 def test_task_list_is_the_contract(folder):

@@ -89,7 +89,7 @@ def test_texts_and_images_are_never_compared(tasks: TaskRegistry, texts: Path, i
         others = {"texts": "images", "images": "texts"}[content]
         return (
             f"task {task} holds {content}, and in the space of {space} tasks of {others} are compared; the two "
-            f"never mix: ask about it with --probe {own}"
+            f"never mix: ask about it with probe={own!r}"
         )
 
     of_books = message("books", "texts", vision, "encoder")
