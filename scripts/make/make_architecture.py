@@ -1,4 +1,4 @@
-"""Bring docs/architecture.md up to date: the tree of files, and the rooms that four ways pass.
+"""Bring docs/architecture.md and docs/files*.md up to date: trees of files, and rooms that four ways pass.
 
 python scripts/make/make_architecture.py [--files]
 
@@ -17,6 +17,8 @@ from pathlib import Path
 from traced_ways import PACKAGES, ROOT, trace_ways
 
 PAGE = ROOT / "docs" / "architecture.md"
+TREES = {"registry": "files.md", "registry/web": "files-web.md", "indexer": "files-web.md"}
+"""Page of the tree of each folder, which has a tree of its own and is no part of another."""
 
 
 @functools.cache
@@ -72,15 +74,15 @@ def tree_lines(folder: Path, depth: int = 0) -> Iterator[str]:
         if path.name != "__init__.py":
             yield f"{f'{indent}  {path.name}':<28}{first_line(path)}".rstrip()
     for child in sorted(folder.iterdir()):
-        if (child / "__init__.py").is_file():
+        if (child / "__init__.py").is_file() and child.relative_to(ROOT).as_posix() not in TREES:
             yield from tree_lines(child, depth + 1)
 
 
 def tree(package: str) -> str:
-    """The tree of a package as a block of text.
+    """The tree of a package, or of a folder of it, as a block of text.
 
     Args:
-        package: Its name.
+        package: Its path.
     """
     return "\n".join(["```text", *tree_lines(ROOT / package), "```"])
 
@@ -119,9 +121,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ways = trace_ways(Path(folder))
+    for package, name in TREES.items():
+        path = PAGE.with_name(name)
+        content = replaced(path.read_text(encoding="utf-8"), f"tree of {package}", tree(package))
+        path.write_text(content, encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    for package in PACKAGES:
-        page = replaced(page, f"tree of {package}", tree(package))
     for name, files in ways.items():
         page = replaced(page, f"way of {name}", way(files))
         print(f"{name}: {len(files)} files")

@@ -36,6 +36,7 @@ them: `t2v recommend` prints its verdict, the experts, their results on like tas
 pick, and the code that loads the first. Sentences go to stderr. `t2v distance` prints a bare number.
 
 ```bash
+t2v init
 t2v task list | cut -f 1,4                    # names and numbers of classes
 t2v recommend mnist | awk -v RS= 'NR == 2'    # the ranked experts alone
 ```

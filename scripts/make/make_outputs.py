@@ -11,12 +11,16 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from markdown_pages import Fence, fences  # noqa: E402
 from page_session import LANGUAGES, OUTPUT, PageSession, prepare  # noqa: E402
+
+PICTURES = {ROOT / "README.md": ("t2v recommend", ROOT / "docs" / "images" / "verdict.svg")}
+"""Of a page, the command whose verdict is drawn the first time that it is there, and the file."""
 
 NOTEBOOKS = {ROOT / "docs" / "tutorial.md"}
 
@@ -26,9 +30,13 @@ def with_outputs(page: Path) -> str:
     text = page.read_text(encoding="utf-8")
     session, lines = PageSession(page), text.splitlines(keepends=True)
     shown: list[tuple[Fence, str]] = []
+    drawn = False
     for block in fences(text):
         if block.info in LANGUAGES:
             session.run(block)
+            if page in PICTURES and not drawn and PICTURES[page][0] in block.code:
+                drawn = True
+                PICTURES[page][1].write_text(picture(session.printed), encoding="utf-8")
         elif block.info == OUTPUT:
             shown.append((block, as_shown(block, session.printed)))
     for block, output in reversed(shown):
@@ -44,6 +52,25 @@ def as_shown(block: Fence, printed: str) -> str:
         head = kept.index("...")
         lines = [*lines[:head], "...", *lines[len(lines) - (len(kept) - head - 1) :]]
     return "".join(f"{line}\n" for line in lines)
+
+
+def picture(printed: str) -> str:
+    """The verdict in what was printed as an SVG, which needs no font of its own."""
+    lines = printed[printed.index("Take ") :].partition("\n\n")[0].splitlines()
+    styles = [' class="take"', *["" for _ in lines]]
+    rows = "".join(
+        f'<text x="20" y="{38 + 21 * row}"{style}>{escape(line)}</text>\n'
+        for row, (line, style) in enumerate(zip(lines, styles, strict=False))
+    )
+    width, height = 40 + 8.5 * max(map(len, lines)), 38 + 21 * len(lines)
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" xml:space="preserve">
+<style>
+text {{ font: 14px ui-monospace, Menlo, Consolas, monospace; white-space: pre; fill: #d8dee9 }}
+.take {{ font-weight: bold; fill: #88d8c0 }}
+</style>
+<rect width="100%" height="100%" rx="8" fill="#1d2530"/>
+{rows}</svg>
+"""
 
 
 def notebook(text: str) -> str:

@@ -19,6 +19,9 @@ from registry import TaskRegistry
 from registry.cli.main import main
 from registry.distances import DISTANCES
 
+MOST_LINES = 200
+"""Of a page: what is longer is not read."""
+
 _NAME = re.compile(r"(?:indexer|registry|TaskRegistry)(?:\.\w+)+")
 _PATH = re.compile(r"(?:indexer|registry|scripts|tests|docs)/[\w./-]+")
 _CALL = re.compile(r"\s*(?:\$ +)?(?:[A-Z0-9_]+=\S+ +)*(?P<line>t2v(?: .*)?)")
@@ -134,6 +137,11 @@ def test_readme_and_guides_are_there():
     assert expected - {page.name for page in pages()} == set()
 
 
+def test_pages_are_short():
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in pages()}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
 def wrong_command_lines(text: str) -> list[str]:
     """Lines of code that call t2v and do not parse, with what is wrong with each."""
     wrong = []
@@ -172,7 +180,7 @@ def test_names_and_paths_exist():
 
 
 def test_method_lists_every_distance():
-    rows = {row[0]: row for row in table(read("docs/method.md"), "Distances")}
+    rows = {row[0]: row for row in table(read("docs/method-distances.md"), "Distances")}
     assert sorted(rows) == sorted(DISTANCES)
     for name, distance in DISTANCES.items():
         _, _, bounds, symmetric, zero, *_ = rows[name]
@@ -194,12 +202,12 @@ def test_python_guide_names_every_method():
         for name, value in vars(TaskRegistry).items()
         if not name.startswith("_") and inspect.isfunction(value)
     }
-    text = read("docs/python.md")
+    text = "".join(read(f"docs/{name}.md") for name in ("python", "python-data", "python-more"))
     assert {name for name in methods if f"registry.{name}(" not in text} == set()
 
 
 @pytest.mark.parametrize(
-    ("page", "module"), [("docs/data.md", indexer.errors), ("docs/python.md", registry.errors)]
+    ("page", "module"), [("docs/data-reading.md", indexer.errors), ("docs/python-more.md", registry.errors)]
 )
 def test_every_error_is_explained(page, module):
     errors = {

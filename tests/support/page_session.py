@@ -63,9 +63,9 @@ class PageSession:
                 " ".join(re.sub(NUMBER, "#", text).split()) for text in (block.code, self.printed)
             )
             pattern = ".*".join(map(re.escape, expected.split("...")))
-            assert re.fullmatch(pattern, printed), (
-                f"{self._page.name}, line {block.line} prints:\n{self.printed}"
-            )
+            fresh = "scripts/make/make_outputs.py writes what is printed now"
+            where = f"{self._page.name}, line {block.line}"
+            assert re.fullmatch(pattern, printed), f"{where}: {fresh}:\n{self.printed}"
             return
         written = io.StringIO()
         with terminal.for_people(COLUMNS), redirect_stdout(written):

@@ -1,4 +1,4 @@
-"""Every row of the table of forms in docs/data.md, built of small images and read."""
+"""Every row of the table of forms in docs/data-tables.md, built of small images and read."""
 
 import gzip
 import json
@@ -223,6 +223,6 @@ def test_a_form_that_is_none_is_refused_with_the_way_out(tmp_path, name, content
 
 
 def test_the_table_of_forms_is_that_of_the_page():
-    page = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/data-tables.md").read_text(encoding="utf-8")
     part = page.partition("### Forms of tables and arrays")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| ([^|]+?) \|", part, re.MULTILINE)) - {"Form", "---"} == set(FORMS)

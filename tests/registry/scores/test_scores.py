@@ -575,7 +575,7 @@ def test_score_documents_formula_range_source_and_constant_features(name):
 
 
 def test_method_lists_every_score():
-    rows = table((ROOT / "docs" / "method.md").read_text(encoding="utf-8"), "Transferability scores")
+    rows = table((ROOT / "docs" / "method-distances.md").read_text(encoding="utf-8"), "Transferability scores")
     shown = {row[0]: row[1] for row in rows}
     kinds = {KINDS: "all", ("single_label",): "classes"}
     heads = {"features": "", "source_head": ", head"}
