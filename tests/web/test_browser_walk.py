@@ -277,7 +277,7 @@ def test_errors_of_an_upload_are_told_beside_the_form(opened, work):
     page = opened()
     page.goto("/recommend")
     page.get_by_role("button", name="Recommend").click()
-    assert page.get_by_role("alert").inner_text() == "Choose a zip file first."
+    assert page.get_by_role("alert").inner_text() == "Choose a file first."
     buffer = io.BytesIO(b"this is no zip")
     page.get_by_label("Zip file").set_input_files(
         {"name": "x.zip", "mimeType": "application/zip", "buffer": buffer.read()}
