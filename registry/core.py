@@ -25,6 +25,8 @@ class TaskRegistry(Experts, Results, Questions, Advice, Maps, Care):
             ``None``. It need not exist: the first write creates it, with the starter content that ships with
             this package.
         builtin: Whether starter content is part of lists and answers.
+        durability: ``full``, so that what is written survives a power cut, or ``normal``, which is faster and
+            survives a kill; ``$T2V_DURABILITY``, or ``full``, if ``None``.
     """
 
 

@@ -7,11 +7,12 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import IO
+from typing import IO, Literal, get_args
 
 from registry.errors import StorageError
 
-DURABILITIES = ("full", "normal")
+Durability = Literal["full", "normal"]
+DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 
 
 @contextmanager
@@ -67,15 +68,19 @@ def open_regular(path: Path) -> IO[bytes]:
     raise OSError(errno.EINVAL, "that is a device, a pipe or a folder, not a file")
 
 
-def is_durable() -> bool:
-    """Whether writes to a registry wait until they are on disk: unless ``$T2V_DURABILITY`` is ``normal``.
+def is_durable(durability: str | None = None) -> bool:
+    """Whether writes to a registry wait until they are on disk.
+
+    Args:
+        durability: ``full`` or ``normal``; ``$T2V_DURABILITY``, or ``full``, if not given.
 
     Raises:
-        StorageError: If it is set to anything else.
+        StorageError: If it is anything else.
     """
-    chosen = os.environ.get("T2V_DURABILITY") or "full"
+    chosen = durability or os.environ.get("T2V_DURABILITY") or "full"
     if chosen not in DURABILITIES:
-        raise StorageError(f"T2V_DURABILITY must be {' or '.join(DURABILITIES)}, got {chosen!r}")
+        name = "durability" if durability else "T2V_DURABILITY"
+        raise StorageError(f"{name} must be {' or '.join(DURABILITIES)}, got {chosen!r}")
     return chosen == "full"
 
 

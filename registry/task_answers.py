@@ -1,4 +1,4 @@
-"""What the registry answers about tasks that are added, listed and kept, and never stores."""
+"""What the registry answers about tasks that are added, listed and kept, writes and backups; never stored."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -205,3 +205,51 @@ class Nearest(Printed, tuple[Query, Records[Neighbor]]):
 
     def _repr_html_(self) -> str:
         return self[1]._repr_html_()
+
+
+@dataclass(frozen=True)
+class Write(Card):
+    """A write: what one command or method did, as far as nobody else wrote in between.
+
+    Attributes:
+        number: Its number, from 1.
+        at: When it began, ISO 8601, UTC.
+        actor: Who wrote; empty if that is not known.
+        actions: What was done, as in the audit.
+        subjects: Of which tasks, experts, results or spaces.
+        stands: Whether it was not taken back.
+        can_be_undone: Whether it can be taken back, once all that came after it is.
+    """
+
+    number: int
+    at: str
+    actor: str
+    actions: tuple[str, ...]
+    subjects: tuple[str, ...]
+    stands: bool
+    can_be_undone: bool
+
+
+@dataclass(frozen=True)
+class BackupSummary(Card):
+    """What a backup holds, or what was restored of one.
+
+    Attributes:
+        path: The folder of the backup.
+        at: When the backup was made, ISO 8601, UTC.
+        files: Files of the tables.
+        bytes: Their size.
+        copied_files: Those that were not there yet.
+        copied_bytes: The size of those.
+        verified: Whether a trial restore was checked.
+        kept: Where a registry that was replaced lies now; empty if there was none.
+    """
+
+    path: str
+    at: str
+    files: int
+    bytes: int
+    copied_files: int
+    copied_bytes: int
+    verified: bool
+    kept: str = ""

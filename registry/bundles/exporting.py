@@ -21,9 +21,8 @@ from registry.gate import checked_name
 from registry.names import Key
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.storage import schema
-from registry.storage.database import quoted
 from registry.storage.rows import PRESENT
-from registry.storage.schema import table_keys
+from registry.storage.schema import quoted, table_keys
 from registry.storage.store import Store
 
 _TIMES = {"tasks": "created_at", "experts": "created_at", "results": "created_at", "audit": "at"}

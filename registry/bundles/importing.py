@@ -38,8 +38,8 @@ from registry.names import Key
 from registry.options import Policy
 from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord, utc_now
 from registry.storage import schema
-from registry.storage.database import quoted
 from registry.storage.rows import actor, audit_lines, write_origins
+from registry.storage.schema import quoted
 from registry.storage.store import Store
 
 IMPORT_MARKS = ("imported_from", "imported_by")  # details of lines of the audit that an import brought

@@ -1,6 +1,8 @@
-"""The commands that care for a registry: init, verify, optimize, history, export, import, trust."""
+"""The commands that care for a registry as a whole: what was written, copies, files that come and go."""
 
 import re
+import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +10,14 @@ import click
 
 from registry.cli import show_care
 from registry.cli.completion import task_names
-from registry.cli.options import json_option, pass_registry
+from registry.cli.options import Duration, json_option, pass_registry, yes_option
 from registry.faces import documents, terminal
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
+from registry.wording import size
 
 if TYPE_CHECKING:
     from registry.core import TaskRegistry
+    from registry.task_answers import BackupSummary
 
 PLACE = click.Path(path_type=Path)
 
@@ -63,23 +67,115 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
 
 
 @click.command()
+@click.option(
+    "--keep",
+    type=Duration(zero=True),
+    metavar="TIME",
+    help="For how long what was is kept, for `undo` and --at, such as 12h or 0. [default: 7d]",
+)
 @json_option
 @pass_registry
-def optimize(registry: "TaskRegistry", as_json: bool) -> None:
+def optimize(registry: "TaskRegistry", keep: float | None, as_json: bool) -> None:
     """Put every table into few files, and delete old ones.
 
-    Writes do so by themselves once a table has become scattered. After a purge this command deletes the old
-    files, which still hold the purged rows.
+    Writes do so by themselves once a table has become scattered. Former versions of the tables are kept for as
+    long as `undo` and --at may need them: `--keep 0` deletes them all.
 
     \b
     Example:
-      t2v optimize
+      t2v optimize --keep 1d
     """
-    tables = registry.optimize()
+    tables = registry.optimize() if keep is None else registry.optimize(keep=timedelta(seconds=keep))
     if as_json:
         click.echo(documents.to_text(tables))
     else:
         show_care.show_sizes(tables)
+
+
+@click.command()
+@click.option("--redo", is_flag=True, help="Do again what the last undo took back.")
+@click.option("--list", "listed", is_flag=True, help="List the writes, and which of them stand.")
+@yes_option
+@json_option
+@pass_registry
+def undo(registry: "TaskRegistry", redo: bool, listed: bool, yes: bool, as_json: bool) -> None:
+    """Take back the last write; once more, the one before.
+
+    It says what that write was, and asks first where somebody is at the terminal. A write is what one command
+    did, as far as nobody else wrote meanwhile. The history keeps its lines, and gets one. An undo can be taken
+    back with --redo, as long as nothing else was written. A purge, a repair and a restore cannot be taken back,
+    nor can what was before them.
+
+    \b
+    Example:
+      t2v undo
+      t2v undo --list
+    """
+    if listed:
+        writes = registry.writes()
+        if as_json:
+            click.echo(documents.to_text(writes))
+        else:
+            show_care.show_writes(writes)
+        return
+    shown = registry.undo(redo=redo, preview=True)
+    terminal.message(show_care.in_words(shown))
+    if not yes and sys.stdin.isatty():
+        click.confirm("Do it again?" if redo else "Take it back?", abort=True, err=True)
+    done = registry.undo(shown.number, redo=redo)
+    if as_json:
+        click.echo(documents.to_text(done))
+    else:
+        terminal.message("Done again." if redo else "Taken back; `t2v undo --redo` does it again.")
+
+
+@click.command()
+@click.argument("place", metavar="DIR", type=PLACE)
+@click.option("--no-verify", is_flag=True, help="Do not check a trial restore row by row.")
+@json_option
+@pass_registry
+def backup(registry: "TaskRegistry", /, place: Path, no_verify: bool, as_json: bool) -> None:
+    """Copy the registry to a folder, from which `t2v restore` brings it back.
+
+    It is of one moment, while others write. A further backup to the folder copies only what is new. A trial
+    restore is checked before the former backup is given up.
+
+    \b
+    Example:
+      t2v backup ./team-backup
+    """
+    _show_backup(registry.backup(place, verify=not no_verify), as_json, "Backed up to")
+
+
+@click.command()
+@click.argument("place", metavar="DIR", type=PLACE)
+@yes_option
+@json_option
+@pass_registry
+def restore(registry: "TaskRegistry", /, place: Path, yes: bool, as_json: bool) -> None:
+    """Bring back what `t2v backup` wrote, as the registry in this place.
+
+    A registry that is there is replaced with --yes, and kept beside it.
+
+    \b
+    Example:
+      t2v --registry ./restored restore ./team-backup
+    """
+    if not yes and sys.stdin.isatty() and registry.version():
+        yes = click.confirm(f"Replace the registry at {registry.uri}?", abort=True, err=True)
+    _show_backup(registry.restore(place, replace=yes), as_json, "Restored from")
+
+
+def _show_backup(summary: "BackupSummary", as_json: bool, done: str) -> None:
+    if as_json:
+        click.echo(documents.to_text(summary))
+        return
+    of = f"{summary.files} files, {size(summary.bytes)} bytes"
+    new = f"{summary.copied_files} of them new, {size(summary.copied_bytes)} bytes"
+    checked = "a trial restore was checked row by row" if summary.verified else "not checked"
+    terminal.message(f"{done} {summary.path}: {of}, {new}; {checked}.")
+    if summary.kept:
+        terminal.message(f"The registry of before is kept at {summary.kept}.")
 
 
 @click.command()

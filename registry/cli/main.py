@@ -29,13 +29,13 @@ DEBUG = "T2V_DEBUG"
 SECTIONS = {
     "Ask": ("recommend", "nearest", "distance", "cluster", "map", "embed"),
     "Tell": ("task", "expert", "result"),
-    "Keep": ("init", "history", "verify", "optimize", "export", "import", "trust"),
+    "Keep": ("init", "history", "undo", "verify", "optimize", "backup", "restore", "export", "import", "trust"),
     "More": ("demo", "serve", "token", "probes", "estimators", "distances", "completion"),
 }
 """Headings of the list of commands, in the order of the help."""
 
 MODULES = {
-    **dict.fromkeys(("init", "verify", "optimize", "history", "export", "import", "trust"), "care"),
+    **dict.fromkeys(SECTIONS["Keep"], "care"),
     **dict.fromkeys(("embed", "nearest", "distance", "recommend"), "questions"),
     **dict.fromkeys(("map", "cluster"), "maps"),
     **dict.fromkeys(("expert", "result"), "experts"),
@@ -124,9 +124,15 @@ def _sentence(text: str) -> str:
     show_envvar=True,
     help="full: what is written survives a power cut. normal: only a kill, but it is faster. [default: full]",
 )
+@click.option(
+    "--at",
+    metavar="MOMENT",
+    help="Ask the registry as it was: after a write by its number, see `t2v undo --list`; at a time, such as "
+    "2026-11-30T14:00; or so long ago, such as 2h or 3d.",
+)
 @click.version_option(package_name="task2vec-registry", prog_name="t2v")
 @click.pass_context
-def main(ctx: click.Context, uri: str | None, no_builtin: bool, durability: str | None) -> None:
+def main(ctx: click.Context, uri: str | None, no_builtin: bool, durability: str | None, at: str | None) -> None:
     """Keep every task and pretrained expert of a team.
 
     Ask which known task is like a new dataset, and which expert to start from. Without a command, it says where
@@ -145,7 +151,7 @@ def main(ctx: click.Context, uri: str | None, no_builtin: bool, durability: str 
     """
     if durability:
         os.environ["T2V_DURABILITY"] = durability  # where the processes of jobs find it too
-    ctx.obj = {"uri": uri, "builtin": not no_builtin}
+    ctx.obj = {"uri": uri, "builtin": not no_builtin, "at": at}
     if ctx.invoked_subcommand is None:
         from registry.cli.state import show_state
 

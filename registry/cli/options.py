@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 import click
 
 from registry.cli.completion import distance_names
+from registry.faces import terminal
 from registry.pictures.palette import THEMES
 from registry.wording import parse_size
 
@@ -62,7 +63,12 @@ def pass_registry(
         # Here, not at the top: it brings Arrow, which takes longer to import than help takes to print.
         from registry.core import TaskRegistry
 
-        with TaskRegistry(**ctx.obj) as registry:
+        given = dict(ctx.obj)
+        when = given.pop("at")
+        with TaskRegistry(**given) as registry:
+            if when is not None:
+                registry = registry.at(when)
+                terminal.message(f"{registry.uri} as it was {registry.as_of}.")
             return command(registry, *args, **kwargs)
 
     return with_registry
@@ -121,16 +127,23 @@ class Range(click.ParamType[tuple[float, float]]):
 
 
 class Duration(click.ParamType[float]):
-    """A positive number of seconds, which may end in s, m, h or d, such as ``90s`` or ``30d``."""
+    """A positive number of seconds, which may end in s, m, h or d, such as ``90s`` or ``30d``.
+
+    Args:
+        zero: Whether it may be 0.
+    """
 
     name = "duration"
     factors: ClassVar = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number of seconds."""
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)([smhd]?)", str(value).strip(), re.IGNORECASE)
         seconds = float(match[1]) * self.factors[match[2].lower()] if match else math.nan
-        if not (math.isfinite(seconds) and seconds > 0):
+        if not (math.isfinite(seconds) and (seconds > 0 or (self._zero and seconds == 0))):
             self.fail(f"{value!r} is no duration; write a positive number such as 90s, 5m or 1h", param, ctx)
         return seconds
 
@@ -200,6 +213,7 @@ probe_option = click.option(
     metavar="LOADER",
     help="Compare in the space of this probe, or of this id. [default: the built-in one]",
 )
+yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
 purge_option = click.option("--purge", is_flag=True, help="Delete it for good.")
 device_option = click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N. [default: auto]")
 # What the database can hold and every random generator takes.

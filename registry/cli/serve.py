@@ -108,6 +108,8 @@ def serve(
             raise MissingExtraError("t2v serve", library, "web")
     from dataclasses import replace
 
+    if registry.as_of:
+        raise click.UsageError("serve answers as of now; leave out --at")
     from registry.web.http.settings import ServeSettings, UploadLimits
 
     limits = UploadLimits()

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from registry.answers import OptimizedTable, Origin, Problem
     from registry.distances import Distance
     from registry.records import AuditRecord
-    from registry.task_answers import TaskHistory
+    from registry.task_answers import TaskHistory, Write
+
+MOST_SHOWN = 5  # subjects of a write
 
 
 def show_networks(networks: Sequence[Mapping[str, Any]]) -> None:
@@ -158,6 +160,30 @@ def show_audit(lines: Sequence["AuditRecord"]) -> None:
         ],
         may_go=("who", "details"),
     )
+
+
+def show_writes(writes: Sequence["Write"]) -> None:
+    """The writes, a line each."""
+    table(
+        (">write", "when (UTC)", "who", "what", "stands"),
+        [(one.number, one.at[:19].replace("T", " "), one.actor, _what(one), _stands(one)) for one in writes],
+    )
+
+
+def in_words(write: "Write") -> str:
+    """A write as a sentence."""
+    at = write.at[:19].replace("T", " ")
+    return f"Write {write.number}, of {at} UTC by {write.actor or '?'}: {_what(write)}."
+
+
+def _what(write: "Write") -> str:
+    shown = ", ".join(write.subjects[:MOST_SHOWN])
+    more = f" and {len(write.subjects) - MOST_SHOWN} more" if write.subjects[MOST_SHOWN:] else ""
+    return f"{' and '.join(write.actions) or 'nothing'} {shown}{more}"
+
+
+def _stands(write: "Write") -> str:
+    return ("yes" if write.can_be_undone else "yes, for good") if write.stands else "no"
 
 
 def show_origins(origins: Sequence["Origin"]) -> None:

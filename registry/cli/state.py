@@ -6,7 +6,7 @@ from pathlib import Path
 
 from registry.faces import terminal
 from registry.options import DEFAULT_PLACE
-from registry.storage.at_rest import read_at_rest
+from registry.storage.cache import read_at_rest
 
 COUNTED = {"tasks": "task versions"}  # removed ones too
 ADD_TASK = ("t2v task add NAME ./photos", "register a folder of class folders as a task")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Un
 
 from registry.answers import Query
 from registry.errors import InvalidQueryError, NoRegistryError, StorageError
+from registry.files import Durability, is_durable
 from registry.index.neighbors import DamagedIndexError
 from registry.ingest.data import (
     as_query,
@@ -28,6 +29,7 @@ from registry.options import DEFAULT_PLACE, Data, DataOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import Point, View, choose_space
+from registry.storage.moments import together
 from registry.storage.rows import read_origins
 from registry.storage.store import Store
 
@@ -87,7 +89,8 @@ def checks_arguments(method: Callable[Parameters, Answer]) -> Callable[Parameter
             shape.bind(*args, **kwargs)
         except TypeError as err:
             raise InvalidQueryError(f"{method.__name__}: {err}; it takes {', '.join(names)}") from err
-        return method(*args, **kwargs)
+        with together():  # all that it writes is one write
+            return method(*args, **kwargs)
 
     return checked
 
@@ -98,7 +101,10 @@ class RegistryBase:
     Attributes:
         uri: Where it is.
         builtin: Whether starter content is part of lists and answers.
+        as_of: Of which time it is, in words; empty for now.
     """
+
+    as_of = ""
 
     def __init_subclass__(cls) -> None:
         """Check the arguments of every public method, as ``checks_arguments`` does."""
@@ -106,15 +112,21 @@ class RegistryBase:
             if isfunction(method) and not name.startswith("_"):
                 setattr(cls, name, checks_arguments(method))
 
-    def __init__(self, uri: str | Path | None = None, *, builtin: bool = True) -> None:
+    def __init__(
+        self, uri: str | Path | None = None, *, builtin: bool = True, durability: Durability | None = None
+    ) -> None:
         """Remember the place.
 
         Raises:
-            StorageError: If it is in the home of a user who is not known, or at a URL of no object store.
+            StorageError: If it is in the home of a user who is not known, at a URL of no object store, or there
+                is no such durability.
         """
         self.uri = _expanded(str(uri or os.environ.get("T2V_REGISTRY") or DEFAULT_PLACE))
         self.builtin = builtin
-        self._store = Store(self.uri)
+        self._durability = durability
+        if durability:
+            is_durable(durability)  # says what it may be
+        self._store = Store(self.uri, durability)
 
     def __enter__(self) -> Self:
         """The registry, of which the tables are left for the next process to read at once; see ``__exit__``."""
@@ -146,7 +158,7 @@ class RegistryBase:
         """Make the registry, with the starter content unless it is to be empty."""
         from registry.builtin.starter import populate
 
-        Store.create(self.uri, None if empty else populate)
+        Store.create(self.uri, None if empty else populate, self._durability)
 
     def _create_if_missing(self) -> Store:
         """The store of a registry that is made, with the starter content, if it is not there."""

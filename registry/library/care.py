@@ -1,8 +1,10 @@
 """The part of ``TaskRegistry`` that looks after the registry as a whole: made, checked, tidied, carried."""
 
+import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from typing import Self
 
 from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Origin, Problem
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
@@ -10,7 +12,12 @@ from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 from registry.records import AuditRecord
+from registry.storage.moments import KEEP
 from registry.storage.rows import audit_lines, note_trusted, read_origins
+from registry.task_answers import BackupSummary, Write
+
+_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Care(RegistryBase):
@@ -44,10 +51,14 @@ class Care(RegistryBase):
         """
         return Records(self._opened().verify(repair=repair))
 
-    def optimize(self) -> Records[OptimizedTable]:
-        """Put the rows of every table into few files, and delete all files that no row is read from any more.
+    def optimize(self, *, keep: timedelta = KEEP) -> Records[OptimizedTable]:
+        """Put the rows of every table into few files, and delete versions that nothing needs any more.
 
-        What was purged is in no file afterwards. A reader whose files are deleted meanwhile starts over.
+        A reader whose files are deleted meanwhile starts over.
+
+        Args:
+            keep: For how long what was can be asked and taken back; nothing of before, and no file of it, is
+                kept at ``timedelta(0)``.
 
         Returns:
             Every table with its files before and after.
@@ -55,8 +66,85 @@ class Care(RegistryBase):
         Raises:
             StorageError: If there is no registry, or it cannot be written.
         """
-        # Not zero, which LanceDB warns of for the sake of readers: ours start over.
-        return Records(self._opened().optimize(keep=timedelta(milliseconds=1)))
+        return Records(self._opened().optimize(keep=keep))
+
+    # What was, and copies
+
+    def writes(self) -> Records[Write]:
+        """The writes of which it is known what was before, in order, with those that were taken back.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        return Records(self._opened().database.moments.writes())
+
+    def undo(self, write: int | None = None, *, redo: bool = False, preview: bool = False) -> Write:
+        """Take back the last write that stands; once more, the one before. The history keeps its lines.
+
+        It is a write itself: ``redo`` does again what the last undo took back, as long as nothing else was
+        written since. A purge, a repair and a restore cannot be taken back, nor can what was before them.
+
+        Args:
+            write: Number of the write that is meant; nothing is done if another came after it.
+            redo: Whether to do again.
+            preview: Whether only to say which write it would be.
+
+        Returns:
+            The write that was taken back or done again.
+
+        Raises:
+            StorageError: If there is none, it is not kept or cannot be taken back, or the registry cannot be
+                written.
+        """
+        return self._opened().database.moments.undo(write, redo=redo, preview=preview)
+
+    def at(self, when: int | str | datetime) -> Self:
+        """The registry as it was, for questions: whatever writes is refused.
+
+        Args:
+            when: Number of a write, for what was after it; a time, ISO 8601, of this machine if it says no
+                zone; or how long ago, such as ``2h`` or ``3d``.
+
+        Raises:
+            InvalidQueryError: If it is none of these, or a time to come.
+            NotFoundError: If there is no such write.
+            StorageError: If there is no registry, or what was then is not kept.
+        """
+        past = type(self)(self.uri, builtin=self.builtin, durability=self._durability)
+        past._store, past.as_of = self._opened().as_of(_meant(when))
+        return past
+
+    def backup(self, place: str | Path, *, verify: bool = True) -> BackupSummary:
+        """Copy the registry to a folder, as it is at one moment; what is there already is not copied again.
+
+        The folder holds the last backup only, so nothing in it was purged before.
+
+        Args:
+            place: A new folder, or one of a former backup of this registry.
+            verify: Whether a trial restore is checked row by row before the former backup is given up.
+
+        Raises:
+            StorageError: If there is no registry, it is damaged or in an object store, or the folder holds
+                anything else or cannot be written.
+        """
+        from registry.bundles.backup import back_up
+
+        return back_up(self._opened(), _folder(place), verify=verify)
+
+    def restore(self, place: str | Path, *, replace: bool = False) -> BackupSummary:
+        """Bring back what ``backup`` wrote, checked, as the registry in this place.
+
+        Args:
+            place: The folder of the backup.
+            replace: Whether to put it in place of a registry that is here, which is kept beside it.
+
+        Raises:
+            StorageError: If there is no backup, it is damaged, the place cannot be written, or there is a
+                registry and ``replace`` is false.
+        """
+        from registry.bundles.backup import restore
+
+        return restore(self._store, _folder(place), replace=replace)
 
     def audit(self, subject: str | None = None, *, limit: int | None = None) -> Records[AuditRecord]:
         """Who wrote what, in order of time.
@@ -206,3 +294,44 @@ class Care(RegistryBase):
             named = [word for origin in everything for word in (origin.name, origin.file)]
             raise NotFoundError("imported expert, space or file", name, set(named))
         return Records(note_trusted(self._store.database, chosen))
+
+
+def _folder(place: str | Path) -> Path:
+    """The folder of a backup.
+
+    Raises:
+        StorageError: If it is the address of an object store.
+    """
+    if "://" in str(place):
+        raise StorageError(f"{place}: a backup is made in a folder; give one, and copy it from there")
+    return Path(place)
+
+
+def _meant(when: int | str | datetime) -> int | datetime:
+    """The number of a write, or a time that has been, UTC.
+
+    Raises:
+        InvalidQueryError: If it is neither.
+    """
+    now = datetime.now(UTC)
+    text = str(when).strip()
+    if isinstance(when, int) or text.isdecimal():
+        return int(text)
+    try:
+        if isinstance(when, datetime):
+            moment = when
+        elif ago := _AGO.fullmatch(text):
+            moment = now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+        elif re.fullmatch(r"[0-9]{1,2}:[0-9:]+", text):
+            moment = datetime.combine(now.astimezone(), time.fromisoformat(text.zfill(5)))
+        else:
+            moment = datetime.fromisoformat(text)
+        moment = moment.astimezone(UTC)  # without a zone: that of this machine
+    except (ValueError, OverflowError) as err:
+        raise InvalidQueryError(
+            f"{text!r} is no moment; give the number of a write, a time such as 2026-11-30T14:00, "
+            "or how long ago, such as 2h or 3d"
+        ) from err
+    if moment > now:
+        raise InvalidQueryError(f"{moment.isoformat(timespec='seconds')} is not yet; give a time that has been")
+    return moment

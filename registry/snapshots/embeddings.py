@@ -38,7 +38,8 @@ class KnownRows:
     """Which rows of a table are known, so that only those that are added later need to be read.
 
     LanceDB gives added rows higher ids. It also gives new ids to rows that it changes or moves into other
-    files, but then known ones are gone, and the table has fewer rows than are known and seem to be added.
+    files, but then known ones are gone, and the table has fewer rows than are known and seem to be added. After
+    an undo there may be as many, but the last one that is known is gone.
 
     Attributes:
         count: How many are known.
@@ -48,18 +49,36 @@ class KnownRows:
         self.count = 0
         self._database = database
         self._table = table
-        self._last_row_id = -1
+        self._last_row_id, self._has_last = -1, True
 
-    def read_added(self, columns: list[str], *, trust_large_files: bool = False) -> pa.Table:
-        """Rows that were added after those that are known, with ``_rowid``; see ``Database.read``."""
-        where = f"_rowid > {self._last_row_id}"
-        return self._database.read(
-            self._table, columns=columns, where=where, row_ids=True, trust_large_files=trust_large_files
+    def read_added(
+        self, columns: list[str], *, trust_large_files: bool = False, again: bool = False
+    ) -> pa.Table:
+        """Rows that were added after those that are known, with ``_rowid``; see ``Database.read``.
+
+        Args:
+            columns: As there.
+            trust_large_files: As there.
+            again: Whether it was just asked whether the last row that is known is there.
+        """
+        last = self._last_row_id
+        rows = self._database.read(
+            self._table,
+            columns=columns,
+            where=f"_rowid {'>' if again else '>='} {last}",
+            row_ids=True,
+            trust_large_files=trust_large_files,
         )
+        if again or last < 0:
+            self._has_last = self._has_last or last < 0
+            return rows
+        is_last = pc.equal(rows["_rowid"], pa.scalar(last, pa.uint64()))
+        self._has_last = bool(pc.any(is_last).as_py())
+        return rows.filter(pc.invert(is_last))
 
     def are_all_but(self, added: pa.Table) -> bool:
         """Whether the table holds what is known and these rows, and nothing was changed, moved or deleted."""
-        return self.count + len(added) == self._database.count_rows(self._table)
+        return self._has_last and self.count + len(added) == self._database.count_rows(self._table)
 
     def add(self, rows: pa.Table) -> None:
         """Know further rows, which have their ``_rowid``."""
@@ -69,7 +88,7 @@ class KnownRows:
 
     def replace(self, rows: pa.Table) -> None:
         """Know these rows and no others."""
-        self.count = 0
+        self.count, self._last_row_id = 0, -1
         self.add(rows)
 
 
@@ -140,7 +159,7 @@ class EmbeddingCache:
         listed = self._known.read_added(KEY_COLUMNS, trust_large_files=True)
         if not self._known.are_all_but(listed):
             return False
-        added = self._known.read_added(COLUMNS)
+        added = self._known.read_added(COLUMNS, again=True)
         if len(added) != len(listed):
             return False
         self._add([added])

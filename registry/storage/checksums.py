@@ -13,10 +13,11 @@ next write. Object stores keep checksums themselves; these are for local folders
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
+from types import MappingProxyType
 
 import xxhash
 
@@ -44,25 +45,30 @@ class _Table:
         stamp: Changes when the list does.
         listed: Checksum and size of each file by its path within the table.
         verified: Paths of the files that this process has compared.
+        passed: Paths of the files that only older versions of the table need, which are not compared.
         num_lines: Lines of the list, readable or not.
     """
 
     stamp: tuple[int, int, int] = (0, 0, 0)
     listed: dict[str, tuple[str, int]] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
+    passed: set[str] = field(default_factory=set)
     num_lines: int = 0
 
 
 class FileChecksums:
     """The checksums of one registry folder. Recording needs the write lock, checking does not."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, durability: str | None = None, versions: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        self._folder, self._durability = folder, durability
+        self._versions = versions  # of the tables that are read as they were
         self._tables: dict[str, _Table] = {}
 
     def sync(self, table_path: Path) -> None:
         """Wait until the files that are not listed yet are on disk, manifests after what they name."""
-        if not is_durable():
+        if not is_durable(self._durability):
             return
         listed = self._load(table_path).listed
         new = [table_path / name for name in _file_names(str(table_path)) if name not in listed]
@@ -79,14 +85,14 @@ class FileChecksums:
     def torn_versions(self, table_path: Path) -> list[str]:
         """Manifests that are empty or cut short, as a power cut leaves them; newest first."""
         listed = self._load(table_path).listed
-        return [name for name in _versions(table_path) if _is_torn(table_path / name, listed.get(name))]
+        return [name for name in manifests(table_path) if _is_torn(table_path / name, listed.get(name))]
 
     def is_unlisted(self, table_path: Path) -> bool:
         """Whether the newest version is one that no writer got to list; if the list is lost, nobody knows.
 
         One that is there and holds nothing is not lost: a power cut leaves that.
         """
-        listed, versions = self._load(table_path).listed, _versions(table_path)
+        listed, versions = self._load(table_path).listed, manifests(table_path)
         return bool(versions) and versions[0] not in listed and self._list_path(table_path).exists()
 
     def go_back(
@@ -103,7 +109,7 @@ class FileChecksums:
             Paths of the manifests given up, newest first; none where no version is whole, and nothing is done.
         """
         listed, torn, aside = self._load(table_path).listed, self.torn_versions(table_path), dict[str, Path]()
-        while versions := _versions(table_path):
+        while versions := manifests(table_path):
             newest = versions[0]
             if newest in listed and (unlisted_only or newest not in torn):
                 break
@@ -129,9 +135,14 @@ class FileChecksums:
         table, path = self._load(table_path), self._list_path(table_path)
         listed = {}
         names = sorted(_file_names(str(table_path)))
-        changed = [share(table_path / name, self._folder) for name in names if name not in table.listed]
-        if any(changed):
-            for made in (table_path, *table_path.rglob("*")):
+        new = [table_path / name for name in names if name not in table.listed]
+        if sum(share(made, self._folder) for made in new):
+            first = min((version_number(made.name) for made in new if made.suffix == ".manifest"), default=1)
+            others = [*(table_path / VERSIONS_FOLDER).glob("*.json"), *table_path.glob("_transactions/*.txn")]
+            others = [
+                made for made in others if made.suffix == ".json" or int(made.name.split("-")[0]) >= first - 1
+            ]
+            for made in {table_path, *(within.parent for within in (*new, *others)), *others}:
                 share(made, self._folder)
         for name in names:
             if entry := table.listed.get(name) or _checksum(table_path / name):
@@ -149,7 +160,7 @@ class FileChecksums:
         share(path, self._folder)
         # In place of the former ones, never into them: another thread may be going through those.
         table.listed, table.verified = listed, table.verified | (listed.keys() - table.listed.keys())
-        table.num_lines, table.stamp = len(listed), _stamp(path)
+        table.num_lines, table.stamp, table.passed = len(listed), _stamp(path), set()
 
     def check(self, table_path: Path, *, largest: int | None = None) -> None:
         """Compare every file that this process has not yet compared.
@@ -162,7 +173,12 @@ class FileChecksums:
             StorageError: If a file is not what was written, or the newest version of the table is missing.
         """
         table = self._load(table_path)
-        unverified = table.listed.keys() - table.verified
+        unverified = table.listed.keys() - table.verified - table.passed
+        if unverified:
+            needed = needed_files(table_path, self._versions.get(table_path.stem))
+            newest = min((name for name in table.listed if name.endswith(".manifest")), default="")
+            table.passed |= unverified.difference(needed, [newest])
+            unverified -= table.passed
         for name in unverified:
             if largest is not None and table.listed[name][1] > largest and name.startswith(DATA_FOLDER):
                 continue
@@ -170,13 +186,25 @@ class FileChecksums:
                 raise self._damage(table_path, f"its file {name} is not what was written")
             table.verified.add(name)
         versions = [name for name in table.listed if name.endswith(".manifest")]
+        if self._versions:
+            return
         if (unverified or not versions) and _is_newest_torn(table_path, table.listed):
             self._tables.pop(str(table_path), None)
             raise self._damage(table_path, "its newest version is empty or cut short")
         # A kill in the middle of a compaction leaves a newer version that is not listed, and perhaps no other.
-        if unverified and versions and (_versions(table_path) or ["~"])[0] > min(versions):
+        if unverified and versions and (manifests(table_path) or ["~"])[0] > min(versions):
             self._tables.pop(str(table_path), None)
             raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
+
+    def check_copy(self, table_path: Path, name: str, copy: Path) -> None:
+        """Compare a copy of a file with what is listed of it.
+
+        Raises:
+            StorageError: If it is another.
+        """
+        listed = self._load(table_path).listed.get(name)
+        if listed and _checksum(copy) != listed:
+            raise self._damage(table_path, f"its file {name} is not what was written")
 
     def are_whole(self, table_path: Path) -> bool:
         """Whether there is a list, and every line of it can be read."""
@@ -203,7 +231,7 @@ class FileChecksums:
             if (stamp := _stamp(path)) != table.stamp:
                 lines = path.read_bytes().decode("utf-8", "replace").splitlines()
                 listed = dict(entry for line in lines if (entry := _parse(line)))
-                table.listed, table.stamp, table.num_lines = listed, stamp, len(lines)
+                table.listed, table.stamp, table.num_lines, table.passed = listed, stamp, len(lines), set()
         except (FileNotFoundError, IsADirectoryError):
             self._tables[str(table_path)] = table = _Table()
         return table
@@ -234,11 +262,25 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _versions(table_path: Path) -> list[str]:
+def manifests(table_path: Path) -> list[str]:
     """Paths within a table of its manifests, newest first."""
     return sorted(
         f"{VERSIONS_FOLDER}/{path.name}" for path in (table_path / VERSIONS_FOLDER).glob("*.manifest")
     )
+
+
+def needed_files(table_path: Path, version: int | None = None) -> list[str]:
+    """Paths within a table of the files that a version of it needs, its newest if none is given.
+
+    That is its manifest, the data files that the manifest names, and all that is beside the data.
+    """
+    names = sorted(_file_names(str(table_path)))
+    others = [name for name in names if name.startswith(VERSIONS_FOLDER)]
+    chosen = [name for name in others if version in (None, version_number(name))][:1]
+    content = b"".join((table_path / name).read_bytes() for name in chosen)
+    data = [name for name in names if name.startswith(DATA_FOLDER)]
+    others += [name for name in data if Path(name).name.encode() not in content]
+    return sorted(set(names).difference(others).union(chosen))
 
 
 def version_number(name: str) -> int:
@@ -247,7 +289,7 @@ def version_number(name: str) -> int:
 
 
 def _is_newest_torn(table_path: Path, listed: dict[str, tuple[str, int]]) -> bool:
-    return any(_is_torn(table_path / name, listed.get(name)) for name in _versions(table_path)[:1])
+    return any(_is_torn(table_path / name, listed.get(name)) for name in manifests(table_path)[:1])
 
 
 def _is_torn(path: Path, entry: tuple[str, int] | None) -> bool:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ import pyarrow as pa
 from registry.errors import SchemaVersionError, StorageError
 from registry.records import utc_now
 from registry.storage import schema
+from registry.storage.folders import give_up_unfinished, is_readable
+from registry.storage.moments import AUDIT, KEEP, Moments
 from registry.storage.places import (
     CONFLICT,
     FOREIGN_ERRORS,
@@ -26,13 +29,11 @@ from registry.storage.places import (
     retried,
     storage_errors,
 )
-from registry.storage.torn import give_up_unfinished, is_readable
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
 GENERATION = 2**40  # more than there are versions of a table
 ALL_VERSIONS = timedelta(days=36525)
-KEEP_VERSIONS = timedelta(minutes=1)  # a reader whose files are deleted meanwhile starts over
 READ_ATTEMPTS, WRITE_ATTEMPTS = 3, 6
 FIRST_WAIT_SECONDS = 0.05
 CHECKED_BYTES = 2**26  # larger data files are checked row by row, or whole by a read of all they hold
@@ -60,6 +61,9 @@ class Database:
         self._identity = ""
         self._states: dict[str, tuple[int, str]] = {}  # version and stamp of each table when last looked at
         self.generation = 0
+
+    moments = cached_property(Moments)
+    """Its states between writes."""
 
     @property
     def exists(self) -> bool:
@@ -91,6 +95,7 @@ class Database:
         if not self.is_present():
             raise StorageError(f"there is no registry at {self.uri}; create it with `t2v init`")
         with self.place.lock():
+            self.moments.begin()
             yield
 
     def registry_id(self) -> str:
@@ -139,6 +144,12 @@ class Database:
             version = self.table_version(name) % GENERATION
             parts.append(f"{name}:{version}:{self.place.version_stamp(name, version)}")
         return " ".join(parts)
+
+    def notice_changes(self) -> None:
+        """Start anew where a table that was looked at was restored from a copy; a write says what is wrong."""
+        for name in list(self._states) if self.place.identity() else ():
+            with suppress(StorageError):
+                self.table_version(name)
 
     def notice_replacement(self) -> None:
         """Start anew where another folder was put in place of the one that was open, as in a restore."""
@@ -235,6 +246,9 @@ class Database:
                 give_up_unfinished(self, name)  # nothing is built on what may not be whole
             self.place.check_files(name, largest=CHECKED_BYTES)
             table = self._table(name)
+            self.moments.before_commit()
+            if name == AUDIT:
+                self.moments.before_audit()
 
             def attempt() -> None:
                 self.place.check_lock()  # it may have been lost while waiting for this attempt
@@ -246,20 +260,39 @@ class Database:
             with suppress(*FOREIGN_ERRORS):
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > max(MAX_FRAGMENTS, math.isqrt(table.count_rows())):
-                    self._compact(name, KEEP_VERSIONS)
+                    self.moments.trim(KEEP)
+                    self._compact(name, KEEP)
             with suppress(*FOREIGN_ERRORS):
                 self.place.record_checksums(name)
 
-    def optimize(self, name: str, *, keep: timedelta = KEEP_VERSIONS) -> None:
-        """Compact a table and delete its versions that are older than ``keep``."""
-        self.commit(name, lambda _: self._compact(name, keep))
+    def optimize(self, name: str, *, keep: timedelta = KEEP) -> None:
+        """Compact a table and delete its versions that are older than ``keep`` and that no moment needs."""
+        with self.write_lock(), self._errors(name, "written"):
+            self.place.check_files(name, largest=CHECKED_BYTES)
+            self.place.check_lock()
+            retried(lambda: self._compact(name, keep), CONFLICT, WRITE_ATTEMPTS, FIRST_WAIT_SECONDS)
+            self.place.record_checksums(name)
 
     def _compact(self, name: str, keep: timedelta) -> None:
         """In two steps: what replaces the older files is on disk before they are deleted."""
         table = self._table(name)
         table.optimize(cleanup_older_than=ALL_VERSIONS)
         self.place.sync_table(name)
-        table.optimize(cleanup_older_than=keep)
+        table.optimize(cleanup_older_than=self.moments.unneeded_for(table, keep))
+
+    def purge_rows(self, name: str, row_ids: Sequence[int]) -> None:
+        """Delete rows so that no file holds them any more, and all former versions of the table with them.
+
+        What lies in the same fragments is written anew first: LanceDB only marks rows of large ones as deleted.
+        """
+        fragments = sorted({row >> 32 for row in row_ids})
+        if fragments:
+            column = self._table(name).schema.names[0]
+            among = " or ".join(f"(_rowid >= {of << 32} and _rowid < {of + 1 << 32})" for of in fragments)
+            others = f"({among}) and _rowid not in ({', '.join(map(str, row_ids))})"
+            self.commit(name, lambda table: table.update(where=others, values_sql={column: f"`{column}`"}))
+            self.delete_rows(name, row_ids)
+        self.optimize(name, keep=timedelta(0))
 
     def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows by the ids that ``read`` gave; they hold until the next write."""
@@ -277,6 +310,7 @@ class Database:
             unlisted = self.place.is_unlisted(name) or not self.place.checksums_are_whole(name)
             if self.place.has_table(name) and unlisted and not is_readable(self, name):
                 self._database().drop_table(name)  # an attempt that was cut short
+            self.moments.before_commit()
             self._database().create_table(name, schema=columns, exist_ok=True)
             self.place.sync_table(name)
             self.place.record_checksums(name)
@@ -287,6 +321,7 @@ class Database:
             self.place.check_lock()
             self._database().drop_table(name)
             self._open_tables.pop(name, None)
+            self._states.pop(name, None)
             self.place.forget_checksums(name)
 
     def lay_out(self) -> None:
@@ -337,35 +372,8 @@ class Database:
         if version > schema.SCHEMA_VERSION:
             raise SchemaVersionError(self.uri, version, schema.SCHEMA_VERSION)
         if version < schema.SCHEMA_VERSION:
-            self._migrate(version)
+            schema.migrate(self, version)
         self._registry_id = meta["registry_id"]
-
-    def _migrate(self, version: int) -> None:
-        """Run the pending migrations, recording each when it is done.
-
-        Raises:
-            StorageError: If they cannot be, because the registry cannot be written.
-        """
-        where = "key = 'schema_version'"
-        try:
-            with self.write_lock():
-                meta = self.open_table("meta")
-                # Read again, now under the lock: another process may have migrated meanwhile.
-                stored = int(meta.search().where(where).to_arrow()["value"][0].as_py())
-                for reached, migration in schema.pending_migrations(stored):
-                    self.place.check_lock()
-                    migration(self)
-                    for name in self.table_names():
-                        self.place.sync_table(name)
-                        self.place.record_checksums(name)
-                    meta.update(where=where, values={"value": str(reached)})
-                    self.place.sync_table(META_TABLE)
-                self.place.record_checksums(META_TABLE)
-        except StorageError as err:
-            raise StorageError(
-                f"{self.uri}: schema version {version} has to be brought up to {schema.SCHEMA_VERSION} once, "
-                f"by any command of somebody who can write there: {err}"
-            ) from err
 
     def _read_errors(self, name: str) -> AbstractContextManager[None]:
         return self._errors(name, "read", "`t2v verify` reports what is damaged")
@@ -390,11 +398,3 @@ class Database:
                 f"{self.uri}: table {torn[0]} cannot be {done}: a version is empty or cut short, as a power "
                 "cut leaves it; `t2v verify --repair` goes back to the last whole one and says what was lost"
             ) from error
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal: in single quotes, those inside doubled.
-
-    Bytes that are no Unicode come from the command line as surrogates. They are spelled out; no record has any.
-    """
-    return "'" + text.encode(errors="backslashreplace").decode().replace("'", "''") + "'"

@@ -12,7 +12,6 @@ from registry.errors import InvalidRecordError
 from registry.gate import OTHER_DATA
 from registry.records import AuditRecord, ExpertRecord, ResultRecord, utc_now
 from registry.storage import schema
-from registry.storage.database import quoted
 from registry.storage.rows import (
     NOT_BUILTIN,
     PRESENT,
@@ -24,6 +23,7 @@ from registry.storage.rows import (
     lookup,
     refuse_duplicates,
 )
+from registry.storage.schema import quoted
 
 SAME_MEASUREMENT = 0.005
 """Values of one seed that differ by less, as they do between machines, are one measurement."""
@@ -93,6 +93,8 @@ class StoredExperts(StoredRows):
 
     def hold_weights(self, hashes: Mapping[str, str]) -> None:
         """Remember the hashes of weights that were read for the first time, by name of the expert."""
+        if not self.database.place.is_writable():
+            return
         with self.write_lock():
             unread = [expert for expert in self.experts() if expert.name in hashes and not expert.weights_hash]
             self.update_experts([replace(expert, weights_hash=hashes[expert.name]) for expert in unread])
@@ -139,10 +141,12 @@ class StoredExperts(StoredRows):
         with self.write_lock():
             names = self.database.read("experts", columns=["name"])["name"].to_pylist()
             lookup("expert", name, dict.fromkeys(names))
+            self.database.moments.forget(f"expert {name} was purged")
             self._note("expert.purge", [name])
             # Last what makes the rest visible: a kill in between leaves an expert that can be purged again.
-            self._delete("results", f"expert = {quoted(name)}")
-            self._delete("experts", f"name = {quoted(name)}")
+            self._purge("results", f"expert = {quoted(name)}")
+            self._drop_caches()
+            self._purge("experts", f"name = {quoted(name)}")
 
     def add_results(self, results: Sequence[ResultRecord]) -> list[ResultRecord]:
         """Append measured scores, all or none; what is there already is not written again.

@@ -75,7 +75,7 @@ def folder_lock(folder: Path, *, name: str = LOCK_FILE, timeout_seconds: float |
         StorageError: If the folder is not writable, or the holder stands still for too long.
     """
     path = folder / name
-    if _held(path):
+    if held_file(path):
         yield
         return
     timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
@@ -92,7 +92,7 @@ def check_folder_lock(folder: Path) -> None:
         StorageError: If somebody deleted or replaced the file, so that another writer may hold the new one.
     """
     path = folder / LOCK_FILE
-    file = _held(path)
+    file = held_file(path)
     if file is not None and not _is_file_of(file, path):
         raise StorageError(
             f"{path} was deleted or replaced while this process held the lock; nothing more was "
@@ -100,7 +100,7 @@ def check_folder_lock(folder: Path) -> None:
         )
 
 
-def _held(path: Path) -> FileIO | None:
+def held_file(path: Path) -> FileIO | None:
     """The open file by which this thread holds a lock."""
     reference = _HELD.__dict__.get(str(path))
     file: FileIO | None = reference() if reference else None
@@ -267,7 +267,7 @@ class Lease:
         self._version: Version | None = None
         self._renewed_at = 0.0
         self._released_at = 0.0
-        self._released = threading.Event()
+        self._released = self.token = threading.Event()  # another each time that the lock is taken
         self._heart: threading.Thread | None = None
         self._process_id = os.getpid()
 
@@ -346,7 +346,7 @@ class Lease:
         if taken is None:
             return False
         self._held, self._version, self._renewed_at = claim, taken, started_at
-        self._released = threading.Event()
+        self._released = self.token = threading.Event()
         self._heart = threading.Thread(target=self._keep, args=(self._released,), daemon=True)
         self._heart.start()
         return True

@@ -9,7 +9,7 @@ Objects cannot be moved, so a new registry is built under ``.creating`` and copi
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from registry.errors import MissingExtraError, StorageError
+from registry.storage.checksums import version_number
 from registry.storage.locks import LOCK_FILE, Lease, Version
-from registry.storage.places import META_TABLE, STAGING_FOLDER, TABLE_SUFFIX, Place
+from registry.storage.places import META_TABLE, NOTES_FOLDER, STAGING_FOLDER, TABLE_SUFFIX, Place
 
 try:
     import obstore
@@ -73,7 +74,7 @@ class ObjectPlace(Place):
             **({"allow_http": "true"} if self._is_plain else {}),
         }
         self.staging_uri = f"{self.connect_target}/{STAGING_FOLDER}"
-        self._is_there = False
+        self._is_there = self._is_past = False
 
     def has_table(self, name: str) -> bool:
         """Whether a version of a table is there. A registry that was there is taken to be there still."""
@@ -85,7 +86,56 @@ class ObjectPlace(Place):
 
     def has_no_version(self, name: str) -> bool:
         """Whether no version of a table is there."""
-        return not any(path.endswith(".manifest") for path in self._list(f"{name}{TABLE_SUFFIX}/_versions"))
+        return not self.versions(name)
+
+    def versions(self, name: str) -> list[int]:
+        """By the names of the manifests."""
+        paths = self._list(f"{name}{TABLE_SUFFIX}/_versions")
+        return sorted(version_number(path) for path in paths if path.endswith(".manifest"))
+
+    def as_of(self, versions: Mapping[str, int]) -> "ObjectPlace":
+        """The same place, never to be written."""
+        place = ObjectPlace(self.uri)
+        place._is_past = True
+        return place
+
+    def needed_files(self, name: str) -> list[str]:
+        """Not known by what lies in the store.
+
+        Raises:
+            StorageError: Always.
+        """
+        raise StorageError(
+            f"{self.uri}: a backup is made of a folder only; `t2v export` copies this registry to a file"
+        )
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Not needed, as there is no backup."""
+
+    def holding(self) -> object:
+        """The claim by which this process holds the lock."""
+        return self._lease.token
+
+    def note_names(self) -> list[str]:
+        """Names of the objects."""
+        return [path.rpartition("/")[2] for path in self._list(NOTES_FOLDER)]
+
+    def read_note(self, name: str) -> bytes:
+        """The object, or nothing."""
+        with self._errors("cannot be read"):
+            try:
+                return bytes(obstore.get(self._reached(), f"{NOTES_FOLDER}/{name}").bytes())
+            except FileNotFoundError:
+                return b""
+
+    def write_note(self, name: str, content: bytes) -> None:
+        """Write an object."""
+        with self._errors("cannot be written"):
+            obstore.put(self._reached(), f"{NOTES_FOLDER}/{name}", content)
+
+    def delete_notes(self, names: Collection[str]) -> None:
+        """Delete objects."""
+        self._delete([f"{NOTES_FOLDER}/{name}" for name in names])
 
     def is_being_created(self) -> bool:
         """Whether there are objects of a creation."""
@@ -107,6 +157,8 @@ class ObjectPlace(Place):
 
     def is_writable(self) -> bool:
         """Whether this process may write; asked by a write whose condition never holds."""
+        if self._is_past:
+            return False
         try:
             _LockSlot(self).replace(b"", {"e_tag": '"never"', "version": "1"})
         except StorageError:
@@ -151,6 +203,8 @@ class ObjectPlace(Place):
 
     def cache_folder(self, registry_id: str) -> Path:
         """A folder of this registry in the user's cache."""
+        if self._is_past:
+            return Path(os.devnull) / registry_id
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return cache / "task2vec" / registry_id
 

@@ -4,28 +4,22 @@ A place knows files, not tables: whether a table's files are there, how writers 
 and where the rebuildable index of the registry goes. What goes wrong there is said in one sentence of ours.
 """
 
-import os
 import random
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from registry.errors import RegistryError, StorageError
-from registry.files import is_durable, share, sync_folder
-from registry.storage.cache import FOLDER, ReadCache
-from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums, version_number
-from registry.storage.locks import FILES, IMPORT_FILE, check_folder_lock, folder_lock
-from registry.storage.schema import SCHEMA_VERSION
+from registry.storage.cache import ReadCache
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
+NOTES_FOLDER = "moments"
 TABLE_SUFFIX = ".lance"
 
 # What LanceDB and pyarrow raise for a missing file, a full disk, a damaged table or a lost race alike.
@@ -120,6 +114,35 @@ class Place(Protocol):
         """Forget which files were compared."""
         return
 
+    def holding(self) -> object:
+        """What stands for the lock that this thread holds: another each time that it is taken."""
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a table that are kept, rising."""
+
+    def as_of(self, versions: Mapping[str, int]) -> "Place":
+        """This place as it was, by the version of each table: to be read, never written, without caches."""
+
+    # Notes are small files beside the tables, each written whole or not at all.
+
+    def note_names(self) -> list[str]:
+        """Names of all notes."""
+
+    def read_note(self, name: str) -> bytes:
+        """A note; empty if it is not there."""
+
+    def write_note(self, name: str, content: bytes) -> None:
+        """Write a note, on disk when this returns."""
+
+    def delete_notes(self, names: Collection[str]) -> None:
+        """Delete notes."""
+
+    def needed_files(self, name: str) -> list[str]:
+        """Paths of the files that the newest version of a table needs, relative to the registry."""
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file of the registry to a new file on this machine."""
+
     # Object stores keep checksums of objects, and what they acknowledge, themselves; a folder does more.
 
     def sync_table(self, name: str) -> None:
@@ -157,193 +180,6 @@ class Place(Protocol):
     def forget_checksums(self, name: str) -> None:
         """Drop what is remembered of a table that was dropped."""
         return
-
-
-class LocalPlace(Place):
-    """A folder on this machine.
-
-    Attributes:
-        path: The folder, absolute.
-    """
-
-    def __init__(self, uri: str | Path) -> None:
-        self.uri = str(uri)
-        self.path = Path(uri).expanduser().absolute()
-        self.connect_target = str(self.path)
-        self.storage_options: dict[str, str] = {}
-        self.staging_uri = str(self.path / STAGING_FOLDER)
-        self.cache = ReadCache(self.path, SCHEMA_VERSION)
-
-    @cached_property
-    def _checksums(self) -> FileChecksums:
-        return FileChecksums(self.path)
-
-    def has_table(self, name: str) -> bool:
-        """Whether a table's folder is there."""
-        return self._table_path(name).is_dir()
-
-    def has_no_version(self, name: str) -> bool:
-        """Whether a table's folder holds no version of it."""
-        return not any((self._table_path(name) / "_versions").glob("*.manifest"))
-
-    def is_being_created(self) -> bool:
-        """Whether the folder of a creation is there."""
-        return (self.path / STAGING_FOLDER).is_dir()
-
-    def check_kind(self) -> None:
-        """Fail at a file.
-
-        Raises:
-            StorageError: If the place is one.
-        """
-        if self.path.is_file():
-            raise StorageError(f"{self.uri} is a file; a registry needs a folder of its own")
-
-    def check(self) -> None:
-        """Fail where a registry neither is nor can be made.
-
-        Raises:
-            StorageError: If the place is a file or a folder of something else.
-        """
-        self.check_kind()
-        # In this order: a registry that appears in between is then not taken for something else.
-        if self.path.is_dir() and not self._is_ours() and not self.has_table(META_TABLE):
-            raise StorageError(f"{self.uri} is not empty and holds no registry; give a new or empty folder")
-
-    def _is_ours(self) -> bool:
-        """Whether the folder is empty but for the lock, or holds what a killed creation left."""
-        names = {child.name for child in self.path.iterdir()}
-        return STAGING_FOLDER in names or names <= FILES
-
-    def is_writable(self) -> bool:
-        """Whether this process may write in the folder; false on a disk that is mounted read-only."""
-        return os.access(self.path, os.W_OK)
-
-    def lock(self) -> AbstractContextManager[None]:
-        """The lock of the folder."""
-        return folder_lock(self.path)
-
-    def import_lock(self) -> AbstractContextManager[None]:
-        """A lock of its own: an import takes that of the folder for each of its commits."""
-        return folder_lock(self.path, name=IMPORT_FILE)
-
-    def check_lock(self) -> None:
-        """Fail if somebody deleted the lock file while this thread holds it."""
-        check_folder_lock(self.path)
-
-    def prepare(self) -> None:
-        """Make the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._sync(self.path.parent)
-
-    def publish(self) -> None:
-        """Rename the tables and their checksums one by one, ``meta`` last."""
-        staging = Path(self.staging_uri)
-        meta = f"{META_TABLE}{TABLE_SUFFIX}"
-        for child in sorted(staging.iterdir(), key=lambda child: child.name == meta):
-            if child.name == CHECKSUMS_FOLDER or child.suffix == TABLE_SUFFIX:
-                for path in (child, *child.rglob("*")):
-                    share(path, self.path)
-                if child.name == meta:
-                    self._sync(self.path)
-                child.rename(self.path / child.name)
-        self._sync(self.path)
-
-    def _sync(self, folder: Path) -> None:
-        with suppress(PermissionError):  # the folder around a registry may be of another user
-            if is_durable():
-                sync_folder(folder)
-
-    def remove_staging(self) -> None:
-        """Remove the staging folder."""
-        shutil.rmtree(self.staging_uri, ignore_errors=True)
-
-    def remove_leftovers(self) -> None:
-        """Remove what a creation that was cut short left."""
-        for leftover in (self.path / CHECKSUMS_FOLDER, *self.path.glob(f"*{TABLE_SUFFIX}")):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.remove_staging()
-
-    def cache_folder(self, registry_id: str) -> Path:
-        """Beside the tables."""
-        return self.path / FOLDER
-
-    def sync_table(self, name: str) -> None:
-        """Wait until the new files of a table are on disk."""
-        self._checksums.sync(self._table_path(name))
-
-    def torn_versions(self, name: str) -> list[int]:
-        """Versions whose manifests are empty or cut short."""
-        return [version_number(path) for path in self._checksums.torn_versions(self._table_path(name))]
-
-    def is_unlisted(self, name: str) -> bool:
-        """Whether the manifest of the newest version is not among the checksums."""
-        return self._checksums.is_unlisted(self._table_path(name))
-
-    def go_back(self, name: str, is_readable: Callable[[], bool], *, unlisted_only: bool) -> list[int]:
-        """Remove the manifests of versions that were never whole."""
-        path = self._table_path(name)
-        given_up = self._checksums.go_back(path, is_readable, unlisted_only=unlisted_only)
-        return [version_number(manifest) for manifest in given_up]
-
-    def record_checksums(self, name: str) -> None:
-        """List the checksums of the files of a table."""
-        self._checksums.record(self._table_path(name))
-
-    def check_files(self, name: str, *, largest: int | None = None) -> None:
-        """Compare the files of a table with their checksums.
-
-        Args:
-            name: Name of the table.
-            largest: Data files above this many bytes are passed over.
-
-        Raises:
-            StorageError: If one differs.
-        """
-        self._checksums.check(self._table_path(name), largest=largest)
-
-    def damaged_files(self, name: str) -> list[str]:
-        """Every file of a table that is not what was written."""
-        return self._checksums.damaged_files(self._table_path(name))
-
-    def checksums_are_whole(self, name: str) -> bool:
-        """Whether the checksums of a table are there and none is damaged."""
-        return self._checksums.are_whole(self._table_path(name))
-
-    def forget_checksums(self, name: str) -> None:
-        """Remove the checksums of a table."""
-        self._checksums.forget(self._table_path(name))
-
-    def table_size(self, name: str) -> tuple[int, int]:
-        """Number of files of a table, and their bytes in total."""
-        sizes = [path.stat().st_size for path in self._table_path(name).rglob("*") if path.is_file()]
-        return len(sizes), sum(sizes)
-
-    def identity(self) -> str:
-        """Device and number of the folder."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return ""
-        return f"{status.st_dev}.{status.st_ino}"
-
-    def version_stamp(self, name: str, version: int) -> str:
-        """Number, size and time of the manifest of a version."""
-        versions = self._table_path(name) / "_versions"
-        for manifest in (f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest"):
-            try:
-                status = (versions / manifest).stat()
-            except OSError:
-                continue
-            return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
-        return ""
-
-    def forget_files(self) -> None:
-        """Forget which files were compared."""
-        self._checksums = FileChecksums(self.path)
-
-    def _table_path(self, name: str) -> Path:
-        return self.path / f"{name}{TABLE_SUFFIX}"
 
 
 def retried(

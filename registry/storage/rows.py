@@ -12,11 +12,11 @@ import platform
 import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -25,7 +25,10 @@ from registry.errors import DuplicateError, NotFoundError
 from registry.gate import checked_name
 from registry.records import AuditRecord, SpaceRecord, utc_now
 from registry.storage import schema
-from registry.storage.database import Database, quoted
+from registry.storage.schema import quoted
+
+if TYPE_CHECKING:
+    from registry.storage.database import Database
 
 PRESENT = "removed_at = ''"
 REMOVED = "removed_at != ''"
@@ -43,7 +46,7 @@ class StoredRows:
         database: Its tables.
     """
 
-    database: Database
+    database: "Database"
 
     def write_lock(self) -> AbstractContextManager[None]:
         """Keep other writers out of a sequence of reads and writes; re-entrant."""
@@ -112,8 +115,17 @@ class StoredRows:
     def _update(self, name: str, where: str, values: Mapping[str, Any]) -> None:
         self.database.commit(name, lambda table: table.update(where=where, values=values))
 
-    def _delete(self, name: str, where: str) -> None:
-        self.database.commit(name, lambda table: table.delete(where))
+    def _drop_caches(self) -> None:
+        """Delete the index files on this machine, which hold embeddings that are gone; they are built again."""
+        folder = self.database.place.cache_folder(self.database.registry_id())
+        for path in folder.glob("*.*"):  # all but the lock
+            with suppress(OSError):
+                path.unlink()
+
+    def _purge(self, name: str, where: str) -> None:
+        """Delete rows so that no file holds them any more."""
+        rows = self.database.read(name, columns=[schema.TABLES[name].names[0]], where=where, row_ids=True)
+        self.database.purge_rows(name, rows["_rowid"].to_pylist())
 
 
 def among(column: str, values: Collection[str]) -> str:
@@ -203,14 +215,14 @@ def installed_versions() -> str:
 _ORIGIN = "origin."
 
 
-def read_origins(database: Database) -> dict[tuple[str, str], Origin]:
+def read_origins(database: "Database") -> dict[tuple[str, str], Origin]:
     """Origins by kind and name."""
     rows = database.read("meta", where=f"key like '{_ORIGIN}%'")["value"].to_pylist()
     origins = (Origin(**json.loads(value)) for value in rows)
     return {(origin.kind, origin.name): origin for origin in origins}
 
 
-def write_origins(database: Database, origins: Iterable[Origin]) -> None:
+def write_origins(database: "Database", origins: Iterable[Origin]) -> None:
     """Write origins, in place of those of the same things, in one commit."""
     rows = [
         {"key": f"{_ORIGIN}{origin.kind}.{origin.name}", "value": json.dumps(asdict(origin))}
@@ -221,13 +233,13 @@ def write_origins(database: Database, origins: Iterable[Origin]) -> None:
         database.commit("meta", lambda table: _upsert(table, merged))
 
 
-def note_registered(database: Database, kind: str, name: str, loader: str, folder: str) -> None:
+def note_registered(database: "Database", kind: str, name: str, loader: str, folder: str) -> None:
     """Say that something was registered here, its Python module in a folder; no row for what needs none."""
     if folder or (kind, name) in read_origins(database):
         write_origins(database, [Origin(kind, name, utc_now(), actor(), folder=folder, loader=loader)])
 
 
-def note_trusted(database: Database, origins: Iterable[Origin]) -> list[Origin]:
+def note_trusted(database: "Database", origins: Iterable[Origin]) -> list[Origin]:
     """Remember that what these name may be opened and run; they, as they are now."""
     trusted = [replace(origin, trusted_at=utc_now(), trusted_by=actor()) for origin in origins]
     with database.write_lock():

@@ -7,13 +7,17 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from registry.errors import StorageError
 from registry.names import ERROR_SHARES, LOSSES, Key
 from registry.records import SpaceRecord, embedding_checksum
+
+if TYPE_CHECKING:
+    from registry.storage.database import Database
 
 SCHEMA_VERSION = 5
 
@@ -230,6 +234,35 @@ def pending_migrations(stored: int) -> list[tuple[int, Migration]]:
     return [(version, MIGRATIONS[version]) for version in range(stored + 1, SCHEMA_VERSION + 1)]
 
 
+def migrate(database: "Database", version: int) -> None:
+    """Run the migrations that a registry of a version lacks, recording each when it is done.
+
+    Raises:
+        StorageError: If they cannot be, because the registry cannot be written.
+    """
+    where = "key = 'schema_version'"
+    try:
+        with database.write_lock():
+            meta = database.open_table("meta")
+            # Read again, now under the lock: another process may have migrated meanwhile.
+            stored = int(meta.search().where(where).to_arrow()["value"][0].as_py())
+            for reached, migration in pending_migrations(stored):
+                database.place.check_lock()
+                database.moments.forget("its tables were brought up to date")
+                migration(database)
+                for name in database.table_names():
+                    database.place.sync_table(name)
+                    database.place.record_checksums(name)
+                meta.update(where=where, values={"value": str(reached)})
+                database.place.sync_table("meta")
+            database.place.record_checksums("meta")
+    except StorageError as err:
+        raise StorageError(
+            f"{database.uri}: schema version {version} has to be brought up to {SCHEMA_VERSION} once, "
+            f"by any command of somebody who can write there: {err}"
+        ) from err
+
+
 def to_arrow(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
     """Rows of records.
 
@@ -318,3 +351,11 @@ class EmbeddingTable:
 def table_keys(table: pa.Table) -> list[Key]:
     """The first two columns as pairs of name and version, in order of rows."""
     return list(zip(table[0].to_pylist(), table[1].to_pylist(), strict=True))
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal: in single quotes, those inside doubled.
+
+    Bytes that are no Unicode come from the command line as surrogates. They are spelled out; no record has any.
+    """
+    return "'" + text.encode(errors="backslashreplace").decode().replace("'", "''") + "'"

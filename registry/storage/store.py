@@ -9,9 +9,9 @@ Tasks, embeddings and experts are in ``stored_tasks``, ``stored_embeddings`` and
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from registry.answers import OptimizedTable, Problem
 from registry.errors import StorageError
 from registry.records import AuditRecord
 from registry.storage.cache import ROW_ID, CachedTable
-from registry.storage.database import KEEP_VERSIONS, Database, quoted
+from registry.storage.database import Database
 from registry.storage.experts import StoredExperts
-from registry.storage.places import FOREIGN_ERRORS, META_TABLE, LocalPlace, Place, storage_errors
-from registry.storage.schema import EmbeddingTable
+from registry.storage.folders import LocalPlace
+from registry.storage.moments import KEEP, Moment
+from registry.storage.places import FOREIGN_ERRORS, META_TABLE, Place, storage_errors
+from registry.storage.schema import EmbeddingTable, quoted
 from registry.storage.tasks import StoredTasks
 
 __all__ = ["EmbeddingTable", "Store"]
@@ -110,10 +112,23 @@ class Store(StoredTasks, StoredExperts):
 
     database: CachedDatabase
 
-    def __init__(self, uri: str | Path) -> None:
-        """Remember the place: a folder, or an object store such as ``s3://bucket/prefix``."""
-        self.database = CachedDatabase(place_of(uri), _connect)
+    def __init__(self, uri: str | Path, durability: str | None = None) -> None:
+        """Remember the place: a folder, or an object store such as ``s3://bucket/prefix``.
+
+        Args:
+            uri: The place.
+            durability: One of ``registry.files.DURABILITIES``; as ``$T2V_DURABILITY`` says if not given.
+        """
+        self.database = CachedDatabase(place_of(uri, durability), _connect)
         self.uri = self.database.uri
+        self._durability = durability
+
+    def as_of(self, when: int | datetime) -> tuple["Store", str]:
+        """The registry as it was, which cannot be written, and when that was in words."""
+        tables, moment, words = self.database.moments.as_of(when)
+        store = Store(self.uri, self._durability)
+        store.database = PastDatabase(self.database.place, tables, moment, words)
+        return store, words
 
     @property
     def exists(self) -> bool:
@@ -121,20 +136,25 @@ class Store(StoredTasks, StoredExperts):
         return self.database.exists
 
     @staticmethod
-    def create(uri: str | Path, populate: Callable[["Store"], None] | None = None) -> "Store":
+    def create(
+        uri: str | Path,
+        populate: Callable[["Store"], None] | None = None,
+        durability: str | None = None,
+    ) -> "Store":
         """Open the registry at a place, creating it whole or not at all if there is none.
 
         Args:
             uri: A place that is missing, empty, or a registry.
             populate: Fills a new registry before anybody sees it; if it raises, there is no registry.
+            durability: See ``Store``.
 
         Returns:
             The store, whoever created it.
         """
-        store = Store(uri)
+        store = Store(uri, durability)
 
         def make(staging_uri: str) -> None:
-            staged = Store(staging_uri)
+            staged = Store(staging_uri, durability)
             staged.database.lay_out()
             if populate is not None:
                 populate(staged)
@@ -142,8 +162,14 @@ class Store(StoredTasks, StoredExperts):
         create_registry(store.database, make)
         return store
 
+    def check_writable(self) -> None:
+        """Fail if this is a registry as it was at a time."""
+        if isinstance(self.database, PastDatabase):
+            self.database.refuse_writes()
+
     def check_place(self) -> None:
         """Fail where a registry neither is nor can be made, before the work that would be in vain."""
+        self.check_writable()
         check_place(self.database)
 
     def audit(self, subject: str | None = None) -> list[AuditRecord]:
@@ -162,7 +188,7 @@ class Store(StoredTasks, StoredExperts):
         self.database.distrust_cache()
         return verify_database(self.database, repair=repair)
 
-    def optimize(self, *, keep: timedelta = KEEP_VERSIONS) -> list[OptimizedTable]:
+    def optimize(self, *, keep: timedelta = KEEP) -> list[OptimizedTable]:
         """Compact all tables; writes do so by themselves when a table has become scattered.
 
         Args:
@@ -172,11 +198,71 @@ class Store(StoredTasks, StoredExperts):
             Every table with its files before and after.
         """
         sizes = []
+        with self.write_lock():
+            self.database.moments.trim(keep)
         for name in self.database.table_names():
             before = self.database.place.table_size(name)
             self.database.optimize(name, keep=keep)
             sizes.append(OptimizedTable(name, *before, *self.database.place.table_size(name)))
         return sizes
+
+
+class PastDatabase(CachedDatabase):
+    """The tables as they were at a time: read, and never written."""
+
+    _trusts_cache = False
+
+    def __init__(self, place: Place, tables: Mapping[str, int], moment: Moment | None, words: str) -> None:
+        """Remember the version of each table, the moment that says so, and when that is in words."""
+        super().__init__(place.as_of(tables), _connect)
+        self._versions, self._words = tables, words
+        self._note = str(moment.number) if moment else ""
+        self._noted = place.read_note(self._note) if moment else b""
+
+    def refuse_writes(self) -> None:
+        """Fail.
+
+        Raises:
+            StorageError: Always.
+        """
+        raise StorageError(f"{self.uri} {self._words} can be read only; leave out --at to write")
+
+    @contextmanager
+    def write_lock(self) -> Iterator[None]:
+        """Fail."""
+        self.refuse_writes()
+        yield
+
+    def table_names(self) -> list[str]:
+        """Those that there were."""
+        return sorted(self._versions)
+
+    def has_table(self, name: str) -> bool:
+        """Whether there was a table."""
+        return name in self._versions
+
+    def table_version(self, name: str) -> int:
+        """The version then, for as long as it is kept.
+
+        Raises:
+            StorageError: If it was deleted since, as by a purge.
+        """
+        if self._note and self.place.read_note(self._note) != self._noted:
+            raise StorageError(f"{self.uri}: what was {self._words} is not kept any more")
+        return self._versions[name]
+
+    def state(self) -> str:
+        """What distinguishes it from any other state."""
+        return f"{self.registry_id()} {[(name, self.table_version(name)) for name in self.table_names()]}"
+
+    def open_table(self, name: str) -> Any:
+        """A table as it was."""
+        version = self.table_version(name)
+        if name not in self._open_tables:
+            table = self._database().open_table(name)
+            table.checkout(version)
+            self._open_tables[name] = table
+        return self._open_tables[name]
 
 
 # The process that connected to a registry, here or before a fork.
@@ -281,7 +367,7 @@ def check_place(database: Database) -> None:
         database.place.check()
 
 
-def place_of(uri: str | Path) -> Place:
+def place_of(uri: str | Path, durability: str | None = None) -> Place:
     """The place that a URI names: a folder, or an object store such as ``s3://bucket/prefix``.
 
     Raises:
@@ -291,4 +377,4 @@ def place_of(uri: str | Path) -> Place:
         from registry.storage.object_store import ObjectPlace  # an extra
 
         return ObjectPlace(str(uri))
-    return LocalPlace(uri)
+    return LocalPlace(uri, durability)

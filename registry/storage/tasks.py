@@ -3,8 +3,7 @@
 Axes: T embeddings, D filters of the probe, F features of the probe.
 """
 
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from registry.errors import DuplicateError, InvalidRecordError, NotFoundError, StorageError
@@ -12,9 +11,8 @@ from registry.filters import parse_where
 from registry.names import Key, Reference, checked_alias
 from registry.records import AuditRecord, EmbeddingRecord, TaskRecord
 from registry.storage import schema
-from registry.storage.database import quoted
 from registry.storage.rows import PRESENT, REMOVED, StoredRows, among, listed, lookup, refuse_duplicates
-from registry.storage.schema import EmbeddingTable
+from registry.storage.schema import EmbeddingTable, quoted
 
 
 class StoredEmbeddings(StoredRows):
@@ -89,23 +87,19 @@ class StoredEmbeddings(StoredRows):
                     f"be {expected} in space {space_id}, got {widths}"
                 )
 
-    def _remove_embeddings(self, keys: set[Key]) -> None:
+    def _remove_embeddings(
+        self, keys: set[Key], remove: Callable[[str, Sequence[int]], None] | None = None
+    ) -> None:
         """Delete the embeddings of keys in every space: what a killed writer left, or what is purged."""
+        remove = remove or self.database.delete_rows
         where = among("task", {name for name, _ in keys})
         for space in self.spaces():
             name = schema.embeddings_table_name(space.space_id)
             rows = self.database.read(name, columns=schema.EMBEDDING_KEY, where=where, row_ids=True)
             row_ids = rows["_rowid"].to_pylist()
-            self.database.delete_rows(
+            remove(
                 name, [row for key, row in zip(schema.table_keys(rows), row_ids, strict=True) if key in keys]
             )
-
-    def _drop_caches(self) -> None:
-        """Delete the index files on this machine, which hold embeddings that are gone; they are built again."""
-        folder = self.database.place.cache_folder(self.database.registry_id())
-        for path in folder.glob("*.*"):  # all but the lock
-            with suppress(OSError):
-                path.unlink()
 
     def _task_keys(self, where: str = PRESENT) -> list[Key]:
         return schema.table_keys(self.database.read("tasks", columns=["name", "version"], where=where))
@@ -299,13 +293,14 @@ class StoredTasks(StoredEmbeddings):
         with self.write_lock():
             lookup("task", name, dict(self._task_keys(where="")))
             keys = set(self._task_keys(f"name = {quoted(name)}"))
+            self.database.moments.forget(f"task {name} was purged")
             self._note("task.purge", [name], versions=sorted(version for _, version in keys))
             # Hidden first and deleted last: after a kill or on a full disk, the task can be purged again.
             self._mark_removed("tasks", name)
-            self._delete("results", f"task = {quoted(name)}")
-            self._remove_embeddings(keys)
+            self._purge("results", f"task = {quoted(name)}")
+            self._remove_embeddings(keys, self.database.purge_rows)
             self._drop_caches()
-            self._delete("tasks", f"name = {quoted(name)}")
+            self._purge("tasks", f"name = {quoted(name)}")
 
     def _latest_versions(self, names: Collection[str]) -> dict[str, int]:
         """The latest version of each task of a name, of those that are not removed."""

@@ -20,9 +20,9 @@ from registry.names import DATASETS
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.database import Database
+from registry.storage.folders import torn_tables
 from registry.storage.places import META_TABLE, STAGING_FOLDER, storage_errors
 from registry.storage.rows import audit_lines
-from registry.storage.torn import torn_tables
 
 RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
 MOST_NAMED = 5  # rows or files in a message
@@ -98,6 +98,8 @@ class _Check:
     def _repair_tables(self) -> None:
         """Delete the rows at fault, then aliases; before that, note it in the audit if that can be read."""
         faults = {name: len(row_ids) for name, row_ids in self._faulty.items() if row_ids}
+        if faults or self._ambiguous:
+            self._database.moments.forget("the registry was repaired")
         if "audit" in self._tables:
             for name, count in faults.items():
                 self._database.append("audit", audit_lines("repair", [name], deleted_rows=count))
@@ -190,6 +192,8 @@ class _Check:
         except StorageError as error:
             self._report("unreadable", name, str(error), repaired=False)
             return
+        if empty and any(name in moment.tables for moment in self._database.moments.all()):
+            return  # a space that was taken back, and may be done again
         self._report("orphan", name, "the table belongs to no space", repaired=self._repair and empty)
         if self._repair and empty:
             self._database.drop_table(name)

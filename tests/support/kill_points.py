@@ -120,6 +120,29 @@ def add_version(folder: Path) -> None:
     Store(folder).add_task(make_task("a", 3), SPACE, make_embedding("a", 3))
 
 
+def build_for_undo(folder: Path) -> None:
+    """A registry whose last write changed tasks, embeddings and results."""
+    build(folder)
+    with Store(folder).write_lock():
+        add_version(folder)
+        Store(folder).add_results([make_result("a")])
+        Store(folder).set_tags("c", ["blue"])
+
+
+def undo(folder: Path) -> None:
+    """Once: done again, it would take back the write before."""
+    moments = Store(folder).database.moments
+    if not moments.all()[-1].undoes:
+        moments.undo()
+
+
+def build_copied(folder: Path) -> None:
+    """A registry, and a backup of it as it was a write before."""
+    build(folder / "team")
+    TaskRegistry(folder / "team").backup(folder / "backup")
+    add_version(folder / "team")
+
+
 def add_in_space(folder: Path) -> None:
     """In a space that is new."""
     Store(folder).add_space(make_space("space2", dim=5, probe="third.test"))
@@ -165,6 +188,7 @@ CASES: dict[str, Case] = {
     "purge-expert": Case(build, lambda folder: Store(folder).purge_expert("resnet1.test")),
     "tag": Case(build, lambda folder: Store(folder).set_tags("c", ["blue"])),
     "alias": Case(build, lambda folder: Store(folder).set_alias("a@2", "first")),
+    "undo": Case(build_for_undo, undo),
     "optimize": Case(build, lambda folder: Store(folder).optimize()),
     "repair": Case(
         build_faulty,
@@ -177,6 +201,15 @@ CASES: dict[str, Case] = {
     "migrate-2": Case(unzip(2), lambda folder: Store(folder).tasks()),
     "migrate-3": Case(unzip(3), lambda folder: Store(folder).tasks()),
 }
+
+
+COPIES: dict[str, Case] = {
+    "backup": Case(build_copied, lambda folder: TaskRegistry(folder / "team").backup(folder / "backup")),
+    "restore": Case(
+        build_copied, lambda folder: TaskRegistry(folder / "team").restore(folder / "backup", replace=True)
+    ),
+}
+"""Of a registry ``team`` and its ``backup`` in one folder."""
 
 
 def run_again(case: Case, folder: Path) -> None:
@@ -286,7 +319,7 @@ class Killer:
 
         for owner, names in (
             (LanceDBConnection, ("create_table", "drop_table")),
-            (LanceTable, ("add", "update", "delete", "optimize", "add_columns")),
+            (LanceTable, ("add", "update", "delete", "optimize", "add_columns", "restore")),
             (LanceMergeInsertBuilder, ("execute",)),
         ):
             for name in names:
@@ -337,7 +370,7 @@ def _child(name: str, folder: Path, point: Point | None, steps: Any) -> None:
     """Run an operation in a process of its own, telling its steps."""
     killer = Killer(folder, point, steps.send)
     killer.start()
-    CASES[name].run(folder)
+    (CASES | COPIES)[name].run(folder)
     killer.step("end")
 
 

@@ -10,7 +10,7 @@ import pytest
 from command_lines import TASKS, answer, make_small_registry, ok, shown, t2v
 
 from registry import TaskRegistry
-from registry.storage.at_rest import read_at_rest
+from registry.storage.cache import read_at_rest
 
 ALONE = "import sys; from registry.cli.main import main; main([], standalone_mode=False); print(*sys.modules)"
 

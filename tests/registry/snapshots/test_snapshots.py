@@ -248,7 +248,8 @@ def test_after_tasks_were_added_only_those_are_read(opened, reads, num_added):
     del reads[:]
     found = ask(registry, k=50, probe=SPACES[0])
     assert {(f"new{number}", 1) for number in range(num_added)} < set(found)
-    assert rows_read(reads, "tasks") == rows_read(reads, "embeddings", vectors=True) == num_added
+    assert rows_read(reads, "tasks") == num_added + 1  # and the last before, if it still is there
+    assert rows_read(reads, "embeddings", vectors=True) == num_added
 
 
 def entry_in_space(name, version=1, **changes):

@@ -16,7 +16,7 @@ def table(tmp_path):
     """A folder that looks like a table of two versions."""
     table = tmp_path / "tasks.lance"
     for name in ("data/a.lance", "data/b.lance", "_deletions/d.arrow", *MANIFESTS):
-        write(table / name, f"content of {name} LANC")
+        write(table / name, f"content of {name}, which names a.lance, b.lance and c.lance LANC")
     write(table / "_versions" / "latest_version_hint.json", "{}")
     return table
 
@@ -49,6 +49,19 @@ def test_every_file_that_never_changes_is_listed_once(table):
     checksums.record(table)
     FileChecksums(table.parent).record(table)
     assert lines(table) == first
+
+
+def test_what_only_older_versions_need_is_not_compared_before_all_is(table):
+    listed(table)
+    write(table / "data" / "b.lance", "changed")
+    write(table / MANIFESTS[1], "names a.lance only LANC")
+    (table.parent / CHECKSUMS_FOLDER / "tasks").unlink()
+    listed(table)
+    write(table / "data" / "b.lance", "changed again")
+    FileChecksums(table.parent).check(table)
+    assert FileChecksums(table.parent).damaged_files(table) == ["data/b.lance"]
+    with refuses(table, "data/b.lance"):
+        FileChecksums(table.parent, versions={"tasks": 1}).check(table)
 
 
 def test_only_what_is_new_is_added(table):

@@ -109,7 +109,7 @@ def operation(request, server, templates, tmp_path, indexed):
     return Operation(request.param, server, templates(CASES[request.param]), tmp_path)
 
 
-SOME = ("add-version", "purge-task", "repair")
+SOME = ("add-version", "purge-task", "repair", "undo")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from registry.errors import StorageError
 from registry.storage import locks
 from registry.storage.store import Store
 
-CODE = ("registry/storage/locks.py", "registry/storage/places.py", "registry/storage/database.py")
+CODE = tuple(f"registry/storage/{name}.py" for name in ("locks", "folders", "database", "moments"))
 
 
 def is_free(folder):

@@ -324,7 +324,7 @@ def test_an_old_registry_that_cannot_be_written_says_what_it_needs(old, version,
     def refuse(folder):
         raise StorageError(f"{folder} cannot be written: Read-only file system")
 
-    monkeypatch.setattr("registry.storage.places.folder_lock", refuse)
+    monkeypatch.setattr("registry.storage.folders.folder_lock", refuse)
     message = (
         f"{old}: schema version {version} has to be brought up to {schema.SCHEMA_VERSION} once, by any command "
         f"of somebody who can write there: {old} cannot be written: Read-only file system"

@@ -13,7 +13,7 @@ from small_stores import SPACE, add, keys
 
 from registry.cli.main import main as t2v
 from registry.errors import StorageError
-from registry.storage.places import LocalPlace
+from registry.storage.folders import LocalPlace
 from registry.storage.store import Store
 
 

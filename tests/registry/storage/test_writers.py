@@ -188,6 +188,6 @@ def test_quoted_text_is_one_literal(store):
         "t", data=to_arrow([make_task()], schema.TASKS)
     )
     for text in ("", "'", "''", "a'b''c", '"', "\\'", "ü\n"):
-        found = table.search().where(f"{database.quoted(text)} = {database.quoted(text)}").to_arrow()
+        found = table.search().where(f"{schema.quoted(text)} = {schema.quoted(text)}").to_arrow()
         assert found.num_rows == 1
-    assert database.quoted("it's") == "'it''s'"
+    assert schema.quoted("it's") == "'it''s'"

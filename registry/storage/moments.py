@@ -1,0 +1,399 @@
+"""The states of a registry between its writes: what it was at a time, and how a write is taken back.
+
+LanceDB keeps former versions of each table. Before a write is in the audit, a note says which version of every
+table there was (``moments/<number>``). To take a write back is to make those versions the newest again, in a
+write of its own. What is to be restored is noted until it is done (``moments/undoing``): who takes the lock
+next finishes what a kill cut short. The audit is only ever added to.
+
+What deletes content for good, or versions of tables, leaves a bound: nothing of before it is asked or restored.
+"""
+
+import json
+import os
+import socket
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from registry.errors import NotFoundError, StorageError
+from registry.records import utc_now
+from registry.storage.folders import give_up_unfinished
+from registry.storage.rows import audit_lines
+from registry.task_answers import Write
+
+if TYPE_CHECKING:
+    from registry.storage.database import Database
+
+KEEP = timedelta(days=7)
+MOST_KEPT = 1000  # writes; each is a version of some tables, and their number slows writing down
+READERS = timedelta(minutes=1)  # a version stays longer by; a reader that takes yet longer starts over
+UNDOING = "undoing"
+AUDIT = "audit"
+SAID = ["at", "actor", "host", "process_id", "action", "subject"]
+
+_WHOLE: ContextVar[str] = ContextVar("whole", default="")  # of which writes are parts
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """The moment before a write.
+
+    Attributes:
+        number: Of the write, from 1.
+        at: When it began, ISO 8601, UTC.
+        tables: Version of each table before it.
+        host: The machine that wrote.
+        process_id: The process that wrote.
+        undoes: Number of the write that it takes back; 0 if it takes none back.
+        redoes: Number of the write that it does again.
+        restores: Version of each table that it makes the newest.
+        whole: What it is a part of, which is taken back as a whole; empty for a write of its own.
+        bound: Why nothing of before can be asked or restored; empty if it can.
+    """
+
+    number: int
+    at: str
+    tables: Mapping[str, int]
+    host: str = field(default_factory=socket.gethostname)
+    process_id: int = field(default_factory=os.getpid)
+    undoes: int = 0
+    redoes: int = 0
+    restores: Mapping[str, int] = field(default_factory=dict)
+    whole: str = ""
+    bound: str = ""
+
+    @property
+    def since(self) -> str:
+        """When what it is a part of began; its lines may have been made before it took the lock."""
+        return self.whole.rpartition(" ")[2] or self.at
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Let the writes within be parts of one, as far as nobody else writes in between; or of that around it."""
+    token = _WHOLE.set(_WHOLE.get() or f"{socket.gethostname()} {os.getpid()} {utc_now()}")
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
+
+
+class Moments:
+    """The moments of one registry, noted as it is written."""
+
+    def __init__(self, database: "Database") -> None:
+        self._database, self._place = database, database.place
+        self._holding: object = None
+        self._noted = False
+        self._began = ""
+        self._before: dict[str, int] = {}  # of the write in progress, once it has written anything
+
+    # While the registry is written, under the lock
+
+    def begin(self) -> None:
+        """Where the lock was just taken, and not again within: finish what a kill cut short."""
+        holding = self._place.holding()
+        if holding is self._holding:
+            return
+        self._holding, self._noted, self._began, self._before = holding, False, utc_now(), {}
+        self._database.notice_changes()
+        if note := self._place.read_note(UNDOING):
+            self._restore(Moment(**json.loads(note)))
+            self._noted, self._began, self._before = False, utc_now(), {}
+
+    def before_commit(self) -> None:
+        """Remember which versions there are, before the first commit of a write."""
+        if not self._before:
+            names = self._database.table_names()
+            for name in names:
+                give_up_unfinished(self._database, name)
+            self._before = {name: max(self._place.versions(name), default=0) for name in names}
+
+    def before_audit(self) -> None:
+        """Note the moment before this write, once."""
+        if not self._noted:
+            self._note(Moment(self._next_number(), self._began, self._before, whole=_WHOLE.get()))
+
+    def forget(self, why: str) -> None:
+        """Leave a bound: what is deleted from here on comes back by no undo, and was at no time."""
+        self._note(Moment(self._next_number(), self._began, {}, bound=why))
+        self._delete([moment.number for moment in self.all()][:-1])
+
+    def give_up(self, why: str) -> None:
+        """Leave a bound, and do not finish what was cut short; for tables of which versions are lost."""
+        self._holding, self._began, self._before = self._place.holding(), utc_now(), {}
+        self._place.delete_notes([UNDOING])
+        self.forget(why)
+
+    def trim(self, keep: timedelta) -> None:
+        """Forget moments that are older, or too many."""
+        moments, since = self.all(), (datetime.now(UTC) - keep).isoformat()
+        first = moments[-1].number - MOST_KEPT if moments else 0
+        self._delete([one.number for one in moments[:-1] if one.at < since or one.number <= first])
+        if moments and moments[-1].at < since:
+            self._save(replace(moments[-1], tables={}, bound="older versions were deleted"))
+
+    def unneeded_for(self, table: Any, keep: timedelta) -> timedelta:
+        """How long ago a version of a table was written, at least, if no moment needs it."""
+        states = [moment.tables for moment in self.all()] + ([] if self._noted else [self._before])
+        needed = min((tables[table.name] for tables in states if table.name in tables), default=0)
+        at_least = max(min(keep, READERS), timedelta(milliseconds=1))  # LanceDB warns of zero
+        written = [one["timestamp"] for one in table.list_versions() if needed and one["version"] >= needed]
+        if not written:
+            return at_least
+        age: timedelta = datetime.now(UTC) - min(written).astimezone(UTC) + READERS
+        return max(at_least, age)
+
+    # What was, and what is to be again
+
+    def all(self) -> list[Moment]:
+        """Those that are noted, in order."""
+        numbers = sorted(int(name) for name in self._place.note_names() if name.isdecimal())
+        notes = (self._place.read_note(str(number)) for number in numbers)
+        return [Moment(**json.loads(note)) for note in notes if note]
+
+    def writes(self) -> list[Write]:
+        """What was written since the first moment, in order."""
+        groups = _groups(self.all())
+        return self._told(groups, groups)
+
+    def _told(self, groups: list[list[Moment]], chosen: list[list[Moment]]) -> list[Write]:
+        """Some adjacent writes of all, by their lines in the audit."""
+        if not chosen:
+            return []
+        ends, following = dict[Moment, str](), dict[tuple[str, int], str]()
+        for group in reversed(groups):  # what one process wrote ends where its next write begins
+            process = group[0].host, group[0].process_id
+            ends[group[0]] = following.get(process, "~")
+            following[process] = group[0].since
+        first, last = min(one[0].since for one in chosen), max(ends[one[0]] for one in chosen)
+        lines = self._database.read(AUDIT, columns=SAID, where=f"at >= '{first}' and at < '{last}'").sort_by(
+            "at"
+        )
+        times, standing = lines["at"].to_pylist(), {one[-1].number for one in _standing(groups)}
+        begins = [bisect_left(times, one[0].since) for one in chosen]
+        stops = [bisect_left(times, ends[one[0]]) for one in chosen]
+        return [
+            _write(one, lines.slice(begin, max(stop - begin, 0)), one[-1].number in standing)
+            for one, begin, stop in zip(chosen, begins, stops, strict=True)
+        ]
+
+    def undo(self, number: int | None = None, *, redo: bool = False, preview: bool = False) -> Write:
+        """Take back the last write that stands, or do again the last one that was taken back.
+
+        What a kill cut short of an undo before is finished instead, if there is any.
+
+        Args:
+            number: The write that is meant; of another, nothing is done.
+            redo: Whether to do again.
+            preview: Whether only to say which write it would be.
+
+        Returns:
+            The write that was taken back or done again.
+
+        Raises:
+            StorageError: If there is none, it cannot be taken back, or another came after it.
+        """
+        unfinished = self._place.read_note(UNDOING)
+        with nullcontext() if preview else self._database.write_lock():
+            if unfinished:
+                moment = Moment(**json.loads(unfinished))
+                return self._write(moment.undoes or moment.redoes)
+            moments = self.all()
+            standing = _standing(_groups(moments))
+            last = standing[-1] if standing else []
+            target = _last_undo(moments) if redo else next(iter(last), None)
+            if target is None or target.bound:
+                raise StorageError(_nothing(target, redo=redo))
+            meant = target.undoes if redo else last[-1].number
+            if number not in (None, meant):
+                raise StorageError(f"write {number} is not the last one any more, {meant} is; look again")
+            self._check_kept(target)
+            if not preview:
+                self.before_commit()
+                now = Moment(self._next_number(), self._began, self._before, restores=target.tables)
+                self._restore(replace(now, redoes=meant) if redo else replace(now, undoes=meant))
+            return self._write(meant)
+
+    def as_of(self, asked: int | datetime) -> tuple[dict[str, int], Moment | None, str]:
+        """The state of a time.
+
+        Args:
+            asked: The number of a write, for the state after it, or a time, UTC.
+
+        Returns:
+            The version of each table; the moment that says so, which must stay; and the state in words.
+
+        Raises:
+            NotFoundError: If there is no such write.
+            StorageError: If what was then is not kept.
+        """
+        moments = self.all()
+        if isinstance(asked, int):
+            last = moments[-1].number if moments else 0
+            if asked > last:
+                raise NotFoundError("write", str(asked), [str(moment.number) for moment in moments])
+            after = next((moment for moment in moments if moment.number > asked), None)
+            is_kept = after is None or after.number == asked + 1
+            words = f"after write {asked}" if asked else "before write 1"
+        else:
+            text = asked.isoformat(timespec="microseconds")
+            after = next((moment for moment in moments if moment.at > text), None)
+            is_kept = bool(moments) and after is not moments[0]
+            if not is_kept and not (after and after.bound):
+                is_kept = text >= self._since(after.tables if after else self._now())
+            words = f"at {text}"
+        if not is_kept or (after is not None and after.bound):
+            raise StorageError(f"{self._database.uri}: what was {words} is not kept{_kept(moments)}")
+        if after is None:
+            return self._now(), (moments[-1] if moments else None), words
+        return dict(after.tables), after, words
+
+    def _now(self) -> dict[str, int]:
+        """The versions of now, of one moment: no write is in progress."""
+
+        def read() -> dict[str, int]:
+            names = self._database.table_names()
+            return {name: max(self._place.versions(name)) for name in names}
+
+        if not self._place.is_writable():
+            return read()
+        with self._database.write_lock():
+            return read()
+
+    def _since(self, tables: Mapping[str, int]) -> str:
+        """When versions of tables were all there."""
+        written = [
+            one["timestamp"].astimezone(UTC)
+            for name, version in tables.items()
+            for one in self._database.open_table(name).list_versions()
+            if one["version"] == version
+        ]
+        return max(written).isoformat(timespec="microseconds") if len(written) == len(tables) else "~"
+
+    def _next_number(self) -> int:
+        return max((int(name) for name in self._place.note_names() if name.isdecimal()), default=0) + 1
+
+    def _note(self, moment: Moment) -> None:
+        self._save(moment)
+        self._noted = True
+
+    def _save(self, moment: Moment) -> None:
+        self._place.write_note(str(moment.number), json.dumps(asdict(moment)).encode())
+
+    def _delete(self, numbers: list[int]) -> None:
+        self._place.delete_notes([str(number) for number in numbers])
+
+    def _write(self, number: int) -> Write:
+        groups = _groups(self.all())
+        return self._told(groups, [one for one in groups if one[-1].number == number])[0]
+
+    def _check_kept(self, target: Moment) -> None:
+        """Fail before anything is restored where a version is gone.
+
+        Raises:
+            StorageError: If one is.
+        """
+        for name, version in target.tables.items():
+            if name != AUDIT and version not in self._place.versions(name):
+                raise StorageError(
+                    f"{self._database.uri}: write {target.number} cannot be taken back: version {version} of "
+                    f"table {name} is gone"
+                )
+
+    def _restore(self, undo: Moment) -> None:
+        """Make versions of tables the newest again; done over from the start after a kill."""
+        content = json.dumps(asdict(undo)).encode()
+        self._place.write_note(UNDOING, content)
+        self._note(undo)
+        database, number = self._database, undo.undoes or undo.redoes
+        if max(self._place.versions(AUDIT)) == undo.tables[AUDIT]:
+            action = "undo" if undo.undoes else "redo"
+            subjects = self._write(number).subjects or (f"write {number}",)
+            database.append(AUDIT, audit_lines(action, subjects, write=number))
+        # What makes others visible is taken back first, and done again last.
+        names = sorted(
+            undo.tables.keys() - {AUDIT}, key=lambda name: (name == "tasks", name), reverse=bool(undo.undoes)
+        )
+        for name in names:
+            version = undo.restores.get(name)
+            if version is None:  # a table that was not there
+                database.commit(name, methodcaller("delete", "true"))
+            elif version != max(self._place.versions(name)):
+                database.commit(name, methodcaller("restore", version))
+        self._place.delete_notes([UNDOING])
+
+
+def _groups(moments: list[Moment]) -> list[list[Moment]]:
+    """Moments of writes, each with those that are parts of the same and follow one another."""
+    groups = list[list[Moment]]()
+    for one in moments:
+        if groups and one.whole and one.whole == groups[-1][-1].whole:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _standing(groups: list[list[Moment]]) -> list[list[Moment]]:
+    """The writes that were not taken back, in order."""
+    standing, undone = list[list[Moment]](), list[list[Moment]]()
+    for group in groups:
+        if group[-1].undoes:
+            undone += standing[-1:]
+            standing = standing[:-1]
+        elif group[-1].redoes:
+            standing += undone[-1:]
+            undone = undone[:-1]
+        else:
+            standing, undone = [*standing, group], []
+    return standing
+
+
+def _last_undo(moments: list[Moment]) -> Moment | None:
+    """The last undo that was not done again, if nothing else was written since."""
+    undos = list[Moment]()
+    for moment in moments:
+        if moment.undoes:
+            undos.append(moment)
+        elif moment.redoes:
+            undos = undos[:-1]
+        else:
+            undos = []
+    return undos[-1] if undos else None
+
+
+def _write(group: list[Moment], lines: pa.Table, stands: bool) -> Write:
+    """A write by its lines of the audit: those of its process, not those that it imported."""
+    first, last = group[0], group[-1]
+    is_own = pc.and_(pc.equal(lines["host"], last.host), pc.equal(lines["process_id"], last.process_id))
+    actors, actions, subjects = (
+        tuple(pc.unique(lines.filter(is_own)[name]).to_pylist()) for name in ("actor", "action", "subject")
+    )
+    actor = next(iter(actors), "")
+    return Write(last.number, first.at, actor, actions, subjects, stands, stands and not first.bound)
+
+
+def _nothing(target: Moment | None, *, redo: bool) -> str:
+    if target is None:
+        return (
+            "the last write is no undo, so there is nothing to do again"
+            if redo
+            else "there is no write to undo"
+        )
+    return f"write {target.number} cannot be taken back, nor what was before it: {target.bound}"
+
+
+def _kept(moments: list[Moment]) -> str:
+    """From when on states are kept, as the end of a sentence."""
+    first = next((moment for moment in moments if not moment.bound), None)
+    bound = next((f": {moment.bound}" for moment in moments if moment.bound), "")
+    return f"{bound}; kept is what was from write {first.number - 1} on, {first.at}" if first else bound

@@ -1,0 +1,298 @@
+"""What a registry was at a moment, and writes that are taken back, by what anybody can ask."""
+
+import re
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from builders import make_embedding, make_expert, make_result, make_space
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_stores import SPACE, OwnResults, add
+
+from registry import TaskRegistry
+from registry.errors import InvalidQueryError, NotFoundError, StorageError
+from registry.storage import database, moments
+from registry.storage.schema import embeddings_table_name
+from registry.storage.store import Store
+
+
+def state(registry):
+    """All that a registry shows, but for when it was written."""
+    tasks = registry.tasks()
+    own = {"probe": SPACE} if SPACE in {space.space_id for space in registry.spaces()} else {}
+    nearest = registry.nearest(tasks[0].name, k=50, **own) if tasks else ()
+    return {
+        "tasks": registry._store.tasks(latest=False),
+        "experts": registry.experts(),
+        "results": registry.results(),
+        "spaces": [space.space_id for space in registry.spaces()],
+        "nearest": [(one.task, one.version, one.distance) for one in nearest[1]] if nearest else [],
+    }
+
+
+class Writes:
+    """Writes of every kind, each by a number; some do nothing."""
+
+    def __init__(self, uri):
+        self.store, self.registry, self.count = Store(uri), OwnResults(uri), 0
+
+    def write(self, kind):
+        """Write; whether anything was."""
+        self.count += 1
+        names, before = sorted(self.store.task_names()), len(self.store.audit())
+        first, last = (names[0], names[-1]) if names else ("", "")
+        new = f"task{self.count}"
+        match kind:
+            case "add":
+                add(self.store, new)
+            case "version" if last:
+                add(self.store, last, self.store.next_version(last))
+            case "space" if last:
+                self.store.add_space(make_space(new, probe=f"{new}.probe"))
+            case "embed" if first and not self.store.embedding("other", first, 1):
+                with self.store.write_lock():
+                    self.store.add_space(make_space("other", probe="other.probe"))
+                    if self.store.task_versions([(first, 1)]):
+                        self.store.add_embedding("other", make_embedding(first))
+            case "tag" if first:
+                self.store.set_tags(first, [new])
+            case "alias" if last:
+                self.store.set_alias(last, "chosen")
+            case "remove" if last:
+                self.store.remove_task(last)
+            case "expert":
+                self.store.add_experts([make_expert(f"{new}.x")])
+            case "retire" if self.store.experts():
+                self.store.remove_expert(self.store.experts()[0].name)
+            case "result" if first and self.store.experts():
+                self.store.add_results([make_result(first, self.store.experts()[0].name, source=new)])
+            case "optimize":
+                self.store.optimize()
+        return len(self.store.audit()) > before
+
+
+KINDS = ["add", "version", "embed", "space", "tag", "alias", "remove", "expert", "retire", "result", "optimize"]
+
+
+def check_undos(uri, kinds):
+    """After k undos is what was before the last k writes, also for who had asked before; so with redos."""
+    Store.create(uri, lambda new: new.add_space(make_space()))
+    writes = Writes(uri)
+    add(writes.store, "first")
+    asked, before = writes.registry, [state(writes.registry)]
+    before += [state(asked) for kind in kinds if writes.write(kind)]
+    for expected in reversed(before[:-1]):
+        asked.undo()
+        assert state(asked) == expected
+    assert state(OwnResults(uri)) == before[0]
+    assert asked.verify() == []
+    for expected in before[1:]:
+        asked.undo(redo=True)
+        assert state(asked) == expected
+    assert state(OwnResults(uri)) == before[-1]
+    for number, expected in enumerate(before, 1):
+        assert state(asked.at(number)) == expected
+    assert {problem.kind for problem in asked.verify()} <= {"dangling"}
+
+
+def test_undos_lead_back_through_every_kind_of_write(tmp_path):
+    kinds = "add version expert result tag alias embed space optimize remove retire"
+    check_undos(tmp_path / "all", kinds.split())
+
+
+@settings(max_examples=2, deadline=None)
+@given(kinds=st.lists(st.sampled_from(KINDS), min_size=2, max_size=5))
+def test_undos_lead_back_through_any_writes(tmp_path_factory, kinds):
+    check_undos(tmp_path_factory.mktemp("any") / "registry", kinds)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(kinds=st.lists(st.sampled_from(KINDS), max_size=12))
+def test_undos_lead_back_through_many_writes(tmp_path_factory, kinds):
+    check_undos(tmp_path_factory.mktemp("many") / "registry", kinds)
+
+
+def fails(message, kind=StorageError):
+    return pytest.raises(kind, match=re.escape(message))
+
+
+@pytest.fixture
+def registry(store):
+    add(store, "flowers")
+    add(store, "birds")
+    store.set_tags("birds", ["wings"])
+    return OwnResults(store.uri)
+
+
+def test_an_undo_is_a_write_that_says_what_it_took_back(registry, store):
+    assert registry.undo(preview=True).number == 3
+    done = registry.undo()
+    assert (done.number, done.actions, done.subjects, done.stands) == (3, ("task.tag",), ("birds",), False)
+    assert [one.number for one in registry.writes() if one.stands] == [1, 2]
+    line = registry.audit()[-1]
+    assert (line.action, line.subject, line.values) == ("undo", "birds", {"write": 3})
+    with fails("write 3 is not the last one any more, 2 is; look again"):
+        registry.undo(3)
+    assert registry.undo(2).subjects == ("birds@1",)
+    assert [task.name for task in registry.tasks()] == ["flowers"]
+    add(store, "trees")
+    with fails("the last write is no undo, so there is nothing to do again"):
+        registry.undo(redo=True)
+    registry.undo()
+    registry.undo()
+    assert registry.tasks() == []
+    with fails("there is no write to undo"):
+        registry.undo()
+
+
+def test_questions_about_the_past_see_nothing_later_and_write_nothing(registry, store):
+    then = registry.at(2)
+    assert then.as_of == "after write 2"
+    assert then.task("birds").tags == ()
+    store.remove_task("birds")
+    assert [one.task for one in then.nearest("flowers", probe=SPACE)[1]] == ["birds"]
+    assert then.version() == then.version() != registry.version()
+    assert then.verify() == []
+    for write in (
+        lambda: then.tag_task("birds", add=["x"]),
+        lambda: then.undo(),
+        lambda: then.optimize(),
+        lambda: then.verify(repair=True),
+        lambda: then.backup(store.uri + "-backup"),
+        lambda: then.add_task("new", "sklearn:digits"),
+    ):
+        with fails(f"{store.uri} after write 2 can be read only; leave out --at to write"):
+            write()
+    assert then.export(f"{store.uri}.t2v").tasks == 2
+
+
+def test_times_are_those_of_this_machine_and_never_guessed(registry, store):
+    first, second, third = registry.writes()
+    assert registry.at(first.at).as_of.startswith("at ")
+    assert len(registry.at(datetime.fromisoformat(second.at)).tasks()) == 2
+    local = datetime.fromisoformat(second.at).astimezone() - timedelta(microseconds=1)
+    assert len(registry.at(local.replace(tzinfo=None).isoformat()).tasks()) == 1
+    assert len(registry.at("0s").tasks()) == len(registry.at(str(third.number)).tasks()) == 2
+    assert registry.at(0).tasks() == []
+    with fails("no write is named '9'; known are 1, 2, 3", NotFoundError):
+        registry.at(9)
+    with fails("is not yet; give a time that has been", InvalidQueryError):
+        registry.at(datetime.now(UTC) + timedelta(hours=1))
+    for nothing in ("soon", "2026-13-01", "-1", "9" * 20 + "w", ""):
+        with fails("is no moment; give the number of a write, a time such as", InvalidQueryError):
+            registry.at(nothing)
+    with fails("is not kept; kept is what was from write 0 on"):
+        registry.at("2w")
+
+
+@pytest.mark.parametrize("kind", ["task", "expert", "repair", "optimize"])
+def test_nothing_of_before_a_purge_is_asked_or_comes_back(registry, store, kind):
+    store.add_experts([make_expert("m.x")])
+    store.add_results([make_result("birds", "m.x")])
+    then = registry.at(5)
+    assert len(then.nearest("birds", probe=SPACE)[1]) == 1
+    if kind == "repair":
+        store.database.append(embeddings_table_name(SPACE), [make_embedding("ghost")])
+        assert registry.verify(repair=True)
+    elif kind == "optimize":
+        registry.optimize(keep=timedelta(0))
+    else:
+        getattr(registry, f"remove_{kind}")({"task": "birds", "expert": "m.x"}[kind], purge=True)
+    why = {
+        "task": "task birds was purged",
+        "expert": "expert m.x was purged",
+        "repair": "the registry was repaired",
+        "optimize": "older versions were deleted",
+    }[kind]
+    with fails(f"cannot be taken back, nor what was before it: {why}"):
+        registry.undo()
+    for when in (4, "2d"):
+        with fails(f"is not kept: {why}"):
+            registry.at(when)
+    with fails("what was after write 5 is not kept any more"):
+        then.nearest("birds", probe=SPACE)
+    add(store, "later")
+    last = registry.writes()[-1].number
+    assert registry.undo().subjects == ("later@1",)
+    assert len(registry.at(last).tasks()) == len(registry.tasks()) + 1
+
+
+def test_versions_are_kept_for_what_was_written_lately_however_old_they_are(registry, store, monkeypatch):
+    registry.optimize(keep=timedelta(days=1))
+    assert state(registry.at(1))["nearest"] == []
+    for number in range(5):
+        time.sleep(0.5 if number == 2 else 0)
+        add(store, f"late{number}")
+    monkeypatch.setattr(moments, "MOST_KEPT", 2)
+    monkeypatch.setattr(moments, "READERS", timedelta(seconds=0.2))
+    registry.optimize()
+    assert [one.number for one in registry.writes()] == [7, 8]
+    assert len(store.database.place.versions("tasks")) < 6
+    assert len(registry.at(7).tasks()) == len(registry.tasks()) - 1
+    with fails("what was after write 4 is not kept; kept is what was from write 6 on"):
+        registry.at(4)
+
+
+def test_what_a_method_writes_in_parts_is_one_write(tmp_path):
+    source, target = TaskRegistry(tmp_path / "source"), TaskRegistry(tmp_path / "target")
+    source.init()
+    source.export(tmp_path / "all.t2v")
+    target.init(empty=True)
+    target.import_bundle(tmp_path / "all.t2v")
+    whole = state(target)
+    (write,) = target.writes()
+    assert write.number > 1  # it took the lock more than once
+    assert "import" in write.actions
+    target.undo()
+    assert (target.tasks(), target.experts(), target.results()) == ([], [], [])
+    target.undo(redo=True)
+    assert state(target) == whole
+
+
+def test_writes_compact_tables_and_keep_what_undo_needs(store, monkeypatch):
+    monkeypatch.setattr(database, "MAX_FRAGMENTS", 3)
+    for number in range(8):
+        add(store, f"task{number}")
+    registry = OwnResults(store.uri)
+    for number in reversed(range(1, 8)):
+        registry.undo()
+        assert len(registry.tasks()) == number
+
+
+def test_what_a_kill_cut_short_is_finished_by_the_next_write_or_undo(registry, store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(moments.Moments, "_note", interrupt)
+        with pytest.raises(CutError, match=r"^$"):
+            registry.undo()
+    assert registry.task("birds").tags == ("wings",)
+    add(store, "trees")
+    assert registry.task("birds").tags == ()
+    assert [one.number for one in registry.writes() if one.stands] == [1, 2, 5]
+    with monkeypatch.context() as patch:
+        patch.setattr(moments.Moments, "_note", interrupt)
+        with pytest.raises(CutError, match=r"^$"):
+            registry.undo()
+    assert OwnResults(store.uri).undo().subjects == ("trees@1",)
+    assert [task.name for task in registry.tasks()] == ["birds", "flowers"]
+
+
+class CutError(BaseException):
+    """As a kill."""
+
+
+def interrupt(self, moment):
+    raise CutError
+
+
+def test_a_write_that_was_restored_over_by_a_copy_is_noticed_before_the_next_write(tmp_path, store):
+    add(store, "flowers")
+    shutil.copytree(store.uri, tmp_path / "copy")
+    add(store, "birds")
+    shutil.rmtree(store.uri)
+    (tmp_path / "copy").rename(store.uri)
+    add(store, "trees")
+    assert [task.name for task in Store(store.uri).tasks()] == ["flowers", "trees"]
+    assert Store(store.uri).verify() == []
