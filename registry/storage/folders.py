@@ -295,7 +295,9 @@ def give_up_unfinished(database: "Database", name: str) -> bool:
     lost = list[int]()
     with suppress(OSError, StorageError):  # what is wrong is said by whoever met it
         if database.place.is_unlisted(name) and database.place.is_writable():
-            with database.write_lock():  # a writer that is at work lists its version before it lets go
+            # A writer that is at work lists its version before it lets go. Not write_lock, under which an undo
+            # that was cut short is finished first: it needs what is mended here.
+            with database.place.lock():
                 still = database.place.is_unlisted(name)
                 lost = go_back(database, name, unlisted_only=True) if still else []
     if lost:

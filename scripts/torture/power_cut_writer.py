@@ -11,6 +11,7 @@ import json
 import random
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +21,12 @@ import numpy as np
 from torture_workers import make_task
 
 from registry import TaskRegistry
+from registry.errors import StorageError
 from registry.records import ExpertRecord, ResultRecord, SpaceRecord
 from registry.storage.store import Store
 
 DIM, BUNDLES, BATCH = 16, 40, 8
-REGISTRY, BUNDLE = "registry", "bundle{}.t2v"
+REGISTRY, BACKUP, BUNDLE = "registry", "backup", "bundle{}.t2v"
 KEYS = {
     "meta": ["key"],
     "spaces": ["space_id"],
@@ -130,6 +132,8 @@ class Writer:
             "results": self._add_results,
             "optimize": lambda: self._store.optimize(keep=timedelta(milliseconds=1)),
             "import": self._import,
+            "undo": self._undo,
+            "backup": lambda: self._registry.backup(self._disk / BACKUP, verify=self._random.random() < 0.5),
         }
 
     def _number(self) -> int:
@@ -175,6 +179,12 @@ class Writer:
     def _add_results(self) -> None:
         expert = self._random.choice(self._experts)
         self._store.add_results([ResultRecord(self._one(), expert, 0.5, seed=self._number()) for _ in range(3)])
+
+    def _undo(self) -> None:
+        with suppress(StorageError):  # after a purge nothing of before can be taken back
+            self._registry.undo()
+        self._tasks, self._removed = [task.name for task in self._store.tasks()], []
+        self._experts = [expert.name for expert in self._store.experts()]
 
     def _import(self) -> None:
         self.imported += 1

@@ -9,7 +9,8 @@ has returned. Then the power is cut at random moments of that log, as often in e
 was not flushed by then the disk has a random part. The file system is mounted, which replays its journal, the
 registry copied and the file system checked. Then, before any repair and after, all rows must be those of after
 the last call that had returned, but for what the call in progress was to add, change or take away. An import
-that was cut short must be finished by importing again, and the registry take the next write.
+that was cut short must be finished by importing again, a backup be the last that had returned or the one in
+progress, whole, and the registry take the next write.
 
 Needs root, Linux, /dev/fuse, loop devices, mkfs of the file system, and a gigabyte in the temporary folder.
 """
@@ -33,6 +34,7 @@ import click
 from logged_disk import MARK, Log
 from machine import print_machine, save_figures
 from power_cut_writer import (
+    BACKUP,
     BUNDLE,
     REGISTRY,
     SPACE,
@@ -71,11 +73,18 @@ PER_RUN = 50
 @click.option("--file-system", type=click.Choice(list(MAKE)), default="ext4", show_default=True)
 @click.option("--cuts", default=200, show_default=True)
 @click.option("--operations", default=75, show_default=True, help=f"Of the writer, for {PER_RUN} cuts.")
+@click.option("--during", multiple=True, help="Cut inside of this kind only; again for more.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Copy registries with a fault into this folder.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Save the figures here.")
 def main(
-    file_system: str, cuts: int, operations: int, seed: int, keep: Path | None, json_path: Path | None
+    file_system: str,
+    cuts: int,
+    operations: int,
+    during: tuple[str, ...],
+    seed: int,
+    keep: Path | None,
+    json_path: Path | None,
 ) -> None:
     """Run, print the counts, and exit 1 if anything was lost, doubled or could not be read."""
     os.environ["T2V_DURABILITY"] = "full"
@@ -87,7 +96,7 @@ def main(
         while counts["cuts"] < cuts:
             folder = Path(name) / f"run{seed}"
             folder.mkdir()
-            Run(folder, file_system, seed, keep).cut(
+            Run(folder, file_system, seed, keep, during).cut(
                 min(PER_RUN, cuts - counts["cuts"]), operations, counts, kinds
             )
             shutil.rmtree(folder)
@@ -104,9 +113,11 @@ def main(
 class Run:
     """One run of the writer, and cuts at moments of it."""
 
-    def __init__(self, folder: Path, file_system: str, seed: int, keep: Path | None) -> None:
+    def __init__(
+        self, folder: Path, file_system: str, seed: int, keep: Path | None, during: tuple[str, ...]
+    ) -> None:
         self._folder, self._file_system, self._seed, self._keep = folder, file_system, seed, keep
-        self._random = random.Random(seed)
+        self._random, self._during = random.Random(seed), during
 
     def cut(self, cuts: int, length: int, counts: Counter[str], kinds: Counter[str]) -> None:
         """Let the writer write, then cut so often."""
@@ -124,7 +135,9 @@ class Run:
             unflushed = log.cut(position, self._folder / "cut.img", self._random)
             counts["with writes not flushed"] += bool(unflushed)
             operation = replace(operation, before=operation.after) if done else operation
-            faults = self._look(operation, counts)
+            returned = [one.after for one in operations[: number + done] if one.kind == "backup"][-1:]
+            begun = [operation.after] if operation.kind == "backup" else []
+            faults = self._look(operation, counts) + self._restore(returned, [*returned, *begun], counts)
             for fault, what in faults:
                 click.echo(
                     f"{fault}: run {self._seed} at {position}, in {operation.kind} {number}: {what[:300]}",
@@ -157,16 +170,23 @@ class Run:
             if event.kind == MARK:
                 word, value = event.content.decode().split()
                 number, done = int(value), word == "end"
+        by_kind = {
+            kind: moments for kind, moments in by_kind.items() if not self._during or kind in self._during
+        }
         share = -(-cuts // len(by_kind))
         each = [self._random.sample(moments, min(share, len(moments))) for moments in by_kind.values()]
-        return sorted(self._random.sample(list(chain.from_iterable(each)), cuts))
+        chosen = list(chain.from_iterable(each))
+        return sorted(self._random.sample(chosen, min(cuts, len(chosen))))
 
     def _look(self, operation: Operation, counts: Counter[str]) -> list[tuple[str, str]]:
         """Mount what a cut left, check it, and compare the registry with what must and may be in it."""
         faults, copy = list[tuple[str, str]](), self._folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
+        shutil.rmtree(self._folder / BACKUP, ignore_errors=True)
         with mounted(self._folder / "cut.img", self._folder / "mount") as disk:
             shutil.copytree(disk / REGISTRY, copy) if (disk / REGISTRY).exists() else copy.mkdir()
+            if (disk / BACKUP).exists():
+                shutil.copytree(disk / BACKUP, self._folder / BACKUP)
         check = subprocess.run(
             [*CHECK[self._file_system], self._folder / "cut.img"], capture_output=True, text=True
         )
@@ -179,6 +199,19 @@ class Run:
         finally:
             copy.rename(self._folder / "copy")
         return faults
+
+    def _restore(
+        self, returned: list[State], right: list[State], counts: Counter[str]
+    ) -> list[tuple[str, str]]:
+        """Restore the backup that a cut left: one of those that were made or begun last, row for row."""
+        place = self._folder / f"restored{counts['cuts']}"
+        try:
+            TaskRegistry(place).restore(self._folder / BACKUP)
+            rows = _records(read_state(Store(place)))
+        except RegistryError as error:
+            return [("unreadable", f"backup: {error}")] if returned else []
+        counts["backups restored"] += 1
+        return [] if rows in map(_records, right) else [("strange", "a backup that is none of those made last")]
 
     def _compare(self, copy: Path, operation: Operation, counts: Counter[str]) -> list[tuple[str, str]]:
         if not Store(copy).exists and not operation.before.rows:
@@ -213,8 +246,16 @@ class Run:
         return faults
 
 
+def _records(state: State) -> dict[str, Counter[str]]:
+    """Rows that a backup has, but for what the registry notes of itself."""
+    return {name: rows for name, rows in state.rows.items() if name not in {"audit", "meta"}}
+
+
 def differences(state: State, operation: Operation) -> list[tuple[str, str]]:
-    """What is not as it was before or after the write in progress; a task that is purged is hidden first."""
+    """What is not as it was before or after the write in progress.
+
+    A task that is purged is hidden first; an undo that was cut short is finished by the next who writes.
+    """
     faults, before, after = [], operation.before, operation.after
     for name in before.rows.keys() | after.rows.keys() | state.rows.keys():
         for is_key in (False, True):
@@ -226,7 +267,8 @@ def differences(state: State, operation: Operation) -> list[tuple[str, str]]:
             faults += [
                 ("doubled" if row in old | new else "strange", f"{name} {row}")
                 for row in actual - (old | new)
-                if operation.kind != "purge" or name != "tasks" or is_key
+                if (operation.kind, name, is_key) != ("purge", "tasks", False)
+                and (operation.kind, name) != ("undo", "audit")
             ]
     return faults
 

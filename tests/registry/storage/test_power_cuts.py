@@ -14,6 +14,7 @@ from small_stores import SPACE, add, keys
 from registry.cli.main import main as t2v
 from registry.errors import StorageError
 from registry.storage.folders import LocalPlace
+from registry.storage.moments import Moments
 from registry.storage.store import Store
 
 
@@ -97,6 +98,17 @@ def test_what_nobody_acknowledged_is_given_up_by_whoever_meets_it(store, tear, t
     add(Store(store.uri), "lost")
     assert ("lost", 1) in keys(Store(store.uri))
     assert Store(store.uri).verify() == []
+
+
+def test_it_is_given_up_before_an_undo_that_was_cut_short_is_finished(store, monkeypatch):
+    add(store, "kept")
+    empty(unfinished(store)[0])
+
+    def fail(moments):
+        raise StorageError("the undo needs the table")
+
+    monkeypatch.setattr(Moments, "begin", fail)
+    assert keys(Store(store.uri)) == [("kept", 1)]
 
 
 def test_a_space_that_was_cut_short_is_made_again(store):
