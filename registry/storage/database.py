@@ -242,8 +242,7 @@ class Database:
         It is on disk when this returns, and nothing of before is deleted until it is; see ``registry.files``.
         """
         with self.write_lock(), self._errors(name, "written"):
-            if self.place.is_unlisted(name):
-                give_up_unfinished(self, name)  # nothing is built on what may not be whole
+            give_up_unfinished(self, name)  # nothing is built on what may not be whole
             self.place.check_files(name, largest=CHECKED_BYTES)
             table = self._table(name)
             self.moments.before_commit()
@@ -363,6 +362,7 @@ class Database:
             StorageError: If ``meta`` is incomplete.
             SchemaVersionError: If a newer version of this package wrote it.
         """
+        give_up_unfinished(self, META_TABLE)  # else no other table could be asked
         meta = {row["key"]: row["value"] for row in self.open_table("meta").to_arrow().to_pylist()}
         if not {"schema_version", "registry_id"} <= meta.keys():
             raise StorageError(

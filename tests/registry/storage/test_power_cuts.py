@@ -100,6 +100,17 @@ def test_what_nobody_acknowledged_is_given_up_by_whoever_meets_it(store, tear, t
     assert Store(store.uri).verify() == []
 
 
+def test_a_version_of_meta_that_was_cut_short_keeps_no_other_table_from_being_asked(store):
+    add(store, "kept")
+    seals = Path(store.uri) / "seals" / "meta"
+    listed = seals.read_bytes()
+    store.database.commit("meta", lambda table: table.delete("key = ''"))
+    seals.write_bytes(listed)
+    empty(manifests(store, "meta")[0])
+    assert keys(Store(store.uri)) == [("kept", 1)]
+    assert Store(store.uri).verify() == []
+
+
 def test_it_is_given_up_before_an_undo_that_was_cut_short_is_finished(store, monkeypatch):
     add(store, "kept")
     empty(unfinished(store)[0])
