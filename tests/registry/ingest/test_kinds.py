@@ -195,7 +195,8 @@ def given(monkeypatch, folder, method, *words):
 
 
 @pytest.mark.parametrize(
-    ("method", "words"), [("add_task", ("task", "add", "x", "DATA")), ("embed", ("embed", "DATA"))]
+    ("method", "words"),
+    [("add_task", ("task", "add", "x", "sklearn:digits")), ("embed", ("embed", "sklearn:digits"))],
 )
 def test_every_option_of_embedding_reaches_the_registry(monkeypatch, tmp_path, method, words):
     said = SAID | SAID_OF_SPACES
@@ -208,9 +209,9 @@ def test_every_option_of_embedding_reaches_the_registry(monkeypatch, tmp_path, m
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("nearest", ("nearest", "DATA")),
-        ("recommend", ("recommend", "DATA")),
-        ("distance", ("distance", "DATA", "x")),
+        ("nearest", ("nearest", "sklearn:digits")),
+        ("recommend", ("recommend", "sklearn:digits")),
+        ("distance", ("distance", "sklearn:digits", "x")),
     ],
 )
 def test_every_option_of_reading_reaches_the_questions(monkeypatch, tmp_path, method, words):
