@@ -107,12 +107,13 @@ def test_lost_checksums_are_no_loss_and_made_again(store, damage):
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["folder", "empty file"])
-def test_other_things_in_the_place_of_checksums_are_no_traceback(store, make):
+def test_other_things_in_the_place_of_checksums_are_replaced(store, make):
     path = Path(store.uri) / CHECKSUMS_FOLDER / "tasks"
     path.unlink()
     make(path)
-    kind = "unreadable" if path.is_dir() else "stale"
-    assert [problem.kind for problem in Store(store.uri).verify()] == [kind]
+    assert [problem.kind for problem in Store(store.uri).verify()] == ["stale"]
+    assert [problem.repaired for problem in Store(store.uri).verify(repair=True)] == [True]
+    assert Store(store.uri).verify() == []
 
 
 def test_lost_meta_is_an_error_not_an_empty_registry(store):
