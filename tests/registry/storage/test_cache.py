@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -35,26 +36,33 @@ QUESTIONS = [
     ("result", "list", "--json"),
     ("result", "list", "--task", "flowers"),
     ("history",),
+    ("complete", "task", "show"),
+    ("complete", "expert", "show"),
+    ("complete", "--no-builtin", "task", "show"),
 ]
-FEW = [QUESTIONS[0], ("task", "show", "flowers"), ("expert", "list"), ("result", "list")]
+FEW = [QUESTIONS[0], ("task", "show", "flowers"), ("expert", "list"), ("result", "list"), QUESTIONS[-1]]
+LISTS = {"expert": ("expert", "list", "--json"), "result": ("result", "list", "--json")}
 RECOMMEND = ("recommend", "flowers", "--json", "--no-published")
 
 
 def answers(folder, questions=QUESTIONS):
     """Whatever commands print, and what a shell completes."""
-    printed = [(done := t2v(folder, *words)).output + str(done.exit_code) for words in questions]
-    shell = BashComplete(main, {}, "t2v", VARIABLE)
-    for words in (["task", "show"], ["expert", "show"], ["--no-builtin", "task", "show"]):
-        items = shell.get_completions(["--registry", str(folder), *words], "")
-        printed.append([item.value for item in items])
-    return printed
+
+    def answer(command, *words):
+        if command == "complete":
+            shell = BashComplete(main, {}, "t2v", VARIABLE)
+            return [item.value for item in shell.get_completions(["--registry", str(folder), *words], "")]
+        done = t2v(folder, command, *words)
+        return f"{done.output}{done.exit_code}"
+
+    return [answer(*words) for words in questions]
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A registry of five tasks with a current cache."""
     place = make_small_registry(tmp_path / "small")
-    answers(place, QUESTIONS[:1])
+    t2v(place, *QUESTIONS[0])
     return place
 
 
@@ -125,16 +133,19 @@ def writes():
     }
 
 
-def test_after_every_kind_of_write_answers_are_those_of_the_tables(folder, at_once, slowly):
+@pytest.mark.parametrize("count", [1, pytest.param(len(QUESTIONS), marks=pytest.mark.slow)])
+def test_after_every_kind_of_write_answers_are_those_of_the_tables(folder, at_once, slowly, count):
+    """By default after each write what lists it, the history, and one of all questions, which take turns."""
     assert at_once(folder, [*QUESTIONS, RECOMMEND]) == slowly(folder, [*QUESTIONS, RECOMMEND])
-    seen = [at_once(folder)]
+    turns, seen = cycle(QUESTIONS), set()
     for name, write in writes().items():
         write(TaskRegistry(folder))
-        stale = answers(folder, FEW)
-        right, current = slowly(folder), at_once(folder)
-        assert (stale, current) == (slowly(folder, FEW), right), name
-        seen.append(current)
-    assert len({json.dumps(each) for each in seen}) > len(seen) - 4  # restoring and tidying show in no answer
+        listing = LISTS.get("expert" if name == "bundle" else name.partition("_")[0], ("task", "list"))
+        questions = [*islice(turns, count), listing, ("history",)]
+        stale, right, current = (ask(folder, questions) for ask in (answers, slowly, at_once))
+        assert stale == right == current, name
+        seen.add((current[-2], current[-1]))
+    assert len(seen) == len(writes()) - 2  # tidying shows in no answer
 
 
 def test_commands_that_write_leave_the_cache_for_the_next(tmp_path, at_once):
@@ -155,7 +166,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("shift", range(3))
+@pytest.mark.parametrize("shift", [0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (1, 2))])
 def test_a_damaged_file_is_as_if_there_were_none(folder, at_once, slowly, shift):
     right = slowly(folder, FEW)
     names = sorted(path.name for path in (folder / "index").iterdir())
@@ -176,22 +187,23 @@ def rewritten(folder, **changes):
     path.write_bytes(cache_files._sealed({**manifest, **changes}))
 
 
-@pytest.mark.parametrize("changes", [{"format": 2}, {"schema": 4}, {"tables": {}}, {"tables": None}])
-def test_a_cache_of_another_version_is_made_again(folder, at_once, slowly, changes):
-    rewritten(folder, **changes)
-    assert answers(folder, FEW) == slowly(folder, FEW) == at_once(folder, FEW)
+def test_a_cache_of_another_version_is_made_again(folder, at_once, slowly):
+    right = slowly(folder, FEW)
+    for changes in ({"format": 2}, {"schema": 4}, {"tables": {}}, {"tables": None}):
+        rewritten(folder, **changes)
+        assert answers(folder, FEW) == right == at_once(folder, FEW), changes
 
 
 def test_an_older_cache_and_that_of_another_registry_are_not_believed(folder, at_once, slowly, tmp_path):
     shutil.copytree(folder / "index", tmp_path / "older")
     TaskRegistry(folder).tag_task("flowers", add=["later"])
-    right = answers(folder)
+    right = slowly(folder, FEW)
     for foreign in (tmp_path / "older", make_small_registry(tmp_path / "other") / "index"):
         if not foreign.exists():
-            answers(foreign.parent)
+            answers(foreign.parent, FEW)
         shutil.rmtree(folder / "index")
         shutil.copytree(foreign, folder / "index")
-        assert answers(folder) == right == slowly(folder) == at_once(folder)
+        assert answers(folder, FEW) == right == at_once(folder, FEW)
 
 
 def test_a_registry_that_is_replaced_is_read_anew_by_an_open_process(folder, tmp_path):
@@ -221,7 +233,7 @@ def test_a_folder_that_cannot_be_written_is_read(folder, at_once, slowly):
 def test_a_cache_that_cannot_be_written_is_no_error(folder, slowly):
     shutil.rmtree(folder / "index")
     (folder / "index").write_text("in the way")
-    assert answers(folder) == slowly(folder)
+    assert answers(folder, FEW) == slowly(folder, FEW)
 
 
 def test_a_damaged_table_is_reported_though_the_cache_is_whole(folder):
@@ -273,28 +285,24 @@ def test_a_reader_keeps_what_it_has_mapped(folder):
     assert kept.rows.to_pylist() == before
 
 
-ASKED = """
-import sys
+LOADED = """
+import os, sys
 from registry.cli.main import main
+try:
+    main(prog_name="t2v")
+except SystemExit:
+    print(sorted({"numpy", "pyarrow"} & sys.modules.keys()))
+del os.environ["_T2V_COMPLETE"]
 for words in (["nearest", "flowers"], ["task", "list"], ["task", "show", "flowers"], ["expert", "list"],
               ["result", "list"], ["recommend", "flowers"]):
     main(words, standalone_mode=False)
 print(sorted({"lancedb", "pandas", "torch"} & sys.modules.keys()))
 """
-COMPLETED = """
-import atexit, sys
-from registry.cli.main import main
-atexit.register(lambda: print(sorted({"numpy", "pyarrow"} & sys.modules.keys())))
-main(prog_name="t2v")
-"""
 
 
 def test_questions_load_neither_lancedb_nor_pandas_nor_torch(folder):
-    def lines(script, **variables):
-        environment = {**os.environ, "T2V_REGISTRY": str(folder), **variables}
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-        return done.stdout.splitlines()
-
-    assert lines(ASKED)[-1] == "[]"
     complete = {"_T2V_COMPLETE": "bash_complete", "COMP_WORDS": "t2v task show fl", "COMP_CWORD": "3"}
-    assert lines(COMPLETED, **complete) == ["plain,flowers", "[]"]
+    environment = {**os.environ, "T2V_REGISTRY": str(folder), **complete}
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, env=environment)
+    lines = done.stdout.splitlines()
+    assert (lines[:2], lines[-1]) == (["plain,flowers", "[]"], "[]"), done.stderr
