@@ -219,15 +219,17 @@ MARGIN = 0.02
 """How far below the measured one others are kept, in log odds; their order stays."""
 
 
-def shielded(before: Prediction, after: Prediction) -> Prediction:
+def shielded(before: Prediction, after: Prediction, toys: np.ndarray) -> Prediction:
     """Keep unmeasured experts below the best measured one where only the level lifted them past it.
 
     An expert passes the best measured one if it was expected above what that one measured, or was clearly
-    expected to be better than it, before; or if nothing was measured.
+    expected to be better than it, before; or if nothing was measured. A toy passes no real one.
 
     Args:
         before: What was expected before anything was measured on the task.
         after: The same experts afterwards.
+        toys: ``[M]`` bool: small networks that were never measured in the protocol of the answer: where they
+            stand in another says nothing of how they compare with a real network here.
     """
     measured = np.isfinite(after.measured)
     if not measured.any() or measured.all():
@@ -235,9 +237,13 @@ def shielded(before: Prediction, after: Prediction) -> Prediction:
     best = int(np.argmax(np.where(measured, after.logit, -np.inf)))
     top = after.logit[best]
     chance = normal_cdf((before.logit - before.logit[best]) / np.maximum(before.difference_sd(best), 1e-9))
-    lifted = ~measured & (before.logit < top + MARGIN) & (chance < SURE) & (after.logit > top - MARGIN)
-    if not lifted.any():
-        return after
+    after = _below(top, after, ~measured & (before.logit < top + MARGIN) & (chance < SURE))
+    real = after.logit[measured & ~toys]
+    return _below(float(real.max()), after, toys & ~measured) if real.size else after
+
+
+def _below(top: float, after: Prediction, places: np.ndarray) -> Prediction:
+    """The same with the experts at some places ``[M]`` below some log odds, in the order that they had."""
     over = after.logit - (top - MARGIN)
     kept = top - MARGIN * np.exp(-np.maximum(over, 0.0) / MARGIN / 50) - 1e-4
-    return replace(after, logit=np.where(lifted, kept, after.logit))
+    return replace(after, logit=np.where(places & (over > 0), kept, after.logit))

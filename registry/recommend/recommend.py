@@ -219,7 +219,7 @@ class _Work:
             untried = ~np.isfinite(after.measured) & np.array([it.source_task != asked for it in experts])
             outcome = trier([expert.name for expert in experts], after, untried)
             after = outcome.prediction
-        after = shielded(self.before, after)
+        after = shielded(self.before, after, self._strange_toys())
         order = sorted(range(len(experts)), key=lambda i: (-round(float(after.logit[i]), 9), experts[i].name))
         regret = expected_regret(after)
         counts = [self.gathered.counts[expert.name] for expert in experts]
@@ -235,6 +235,13 @@ class _Work:
             prediction=after,
             experts=experts,
         )
+
+    def _strange_toys(self) -> np.ndarray:
+        """``[M]`` bool: candidates that are toys without a result in the protocol of the answer."""
+        table = self.prior.table
+        here = np.array([way == self.gathered.way for way in table.ways], dtype=bool)
+        toys = np.array([expert.toy for expert in self.facts], dtype=bool)
+        return np.asarray((toys & ~table.known[here].any(axis=0))[self.places])
 
     def _ranked(self, number: int, rank: int, after: Prediction, regret: np.ndarray) -> Ranked:
         """One line of the answer."""

@@ -77,8 +77,18 @@ def test_a_better_result_moves_its_expert_up_and_most(seed, place, lift):
 
 def test_an_expert_that_promises_no_more_than_was_measured_stays_below_what_was_measured():
     before = Prediction.of_accuracies(np.array([0.9, 0.9005, 0.93]))
-    after = shielded(before, condition(before, np.array([0.9, np.nan, np.nan])))
+    after = shielded(before, condition(before, np.array([0.9, np.nan, np.nan])), np.zeros(3, bool))
     assert np.argsort(-after.logit).tolist() == [2, 0, 1]
+
+
+def test_a_toy_never_passes_a_real_expert_that_was_measured_whatever_it_promised():
+    before = Prediction.of_accuracies(np.array([0.9, 0.95, 0.97, 0.93, 0.5]))
+    measured = condition(before, np.array([0.9, np.nan, np.nan, np.nan, np.nan]))
+    toys = np.array([False, True, True, False, True])
+    after = shielded(before, measured, toys)
+    assert np.argsort(-after.logit).tolist() == [3, 0, 2, 1, 4]
+    assert after.logit[4] == measured.logit[4]
+    np.testing.assert_array_equal(shielded(before, before, toys).logit, before.logit)
 
 
 @settings(max_examples=25, deadline=None)
@@ -87,7 +97,7 @@ def test_what_was_measured_is_the_expectation_and_stands(seed, place, value):
     before = predict(world(5, seed)[0])
     observed = np.full(8, np.nan)
     observed[place] = value
-    after = shielded(before, condition(before, observed))
+    after = shielded(before, condition(before, observed), np.zeros(8, bool))
     assert after.mean[place] == pytest.approx(value, abs=1e-9)
     passed = (after.logit > after.logit[place]) & (before.logit < before.logit[place])
     passed &= before.logit < after.logit[place]

@@ -108,6 +108,13 @@ def test_one_fine_tuned_result_is_first_in_its_protocol(toys):
     assert found.verdict.protocol == "accuracy after fine-tuning"
 
 
+def test_no_toy_that_was_never_fine_tuned_comes_before_a_real_expert_that_was():
+    real = "tf_efficientnet_lite0.in1k"
+    tuned = [replace(TUNED, task=task, expert=real) for task in ("cats_dogs", "mnist")]
+    order = [line.expert for line in ask("mnist", *tuned, known=True, toys=True, protocol="fine_tuned").ranked]
+    assert order.index(real) < min(order.index(it.name) for it in starter()[2] if it.toy)
+
+
 def test_one_fine_tuned_result_does_not_move_what_toys_measured_as_probes():
     before = accuracies(ask("flowers5", known=True, toys=True, protocol=PROBE))
     after = accuracies(ask("flowers5", TUNED, known=True, toys=True, protocol=PROBE))
