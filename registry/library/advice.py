@@ -1,7 +1,7 @@
 """The part of ``TaskRegistry`` that recommends experts, by results, distances and trials."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack, cast
 
@@ -15,13 +15,14 @@ from registry.answers import (
     Trial,
 )
 from registry.answers import Evidence as ShownEvidence
-from registry.errors import InvalidQueryError, NotFoundError
+from registry.errors import InvalidQueryError
 from registry.index.neighbors import check_k
-from registry.ingest.data import is_inert, takes_texts
+from registry.ingest.data import is_inert
 from registry.library.base import heals_index
+from registry.library.candidates import choose_candidates, under_one_name, why_none
 from registry.library.identity import Identity
 from registry.options import Data, DataOptions, Progress, Size, read_size
-from registry.records import Content, ExpertRecord, ResultRecord, TaskRecord
+from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.snapshots.view import Point, View
 from registry.storage.rows import read_origins
 
@@ -111,13 +112,8 @@ class Advice(Identity):
         check_k(k)
         query = self._asked(query)
         plan = TrialPlan(num_trials, time_budget, stop_below)
-        if record and not num_trials:
-            raise InvalidQueryError("record would change nothing without trials; say how many to make")
-        if (anyway or as_new_version) and not num_trials:
-            raise InvalidQueryError(
-                "anyway and as_new_version would change nothing without trials, which alone read data; say how "
-                "many to make"
-            )
+        if not num_trials:
+            _check_needs_no_trials(record=record, other_data=anyway or as_new_version)
         limits = Limits(
             read_size("max_params", max_params),
             read_size("max_flops", max_flops),
@@ -126,7 +122,6 @@ class Advice(Identity):
             loadable_offline,
             experts,
         )
-        everyone = self._opened().experts(builtin=self.builtin)
         view = self._view([query], probe)
         subject = None
         if num_trials and isinstance(query, str) and self._registered(query, view) is not None:
@@ -137,18 +132,18 @@ class Advice(Identity):
                 query = f"{subject.task.name}@{subject.task.version}"
                 view = self._view([query], probe)
         task = subject.task if subject else None
-        fitting = [expert for expert in everyone if _content_of(expert) == view.space.content]
-        within, left_out = limits.within(fitting)
         results = self._opened().results(builtin=self.builtin)
-        own = self._measured_by_user(query, view, results) | (given or {}).keys()
-        candidates = within if toys else _without_toys(within, own, left_out)
-        _check_given(given or {}, candidates, everyone, view)
+        own = self._measured_by_user(query, view, results)
+        everyone = self._opened().experts(builtin=self.builtin)
+        fitting, candidates, left_out = choose_candidates(
+            everyone, view.space.content, limits, own, given or {}, toys=toys
+        )
         how = self._how_to_read(query, task, options, record=record) if num_trials else None
         of_trials = trial_runs.SAMPLE_OPTIONS if task or not isinstance(query, str) else frozenset()
         rest = {name: value for name, value in options.items() if name not in of_trials or not num_trials}
         (point,) = self._locate([query], view, cast("DataOptions", rest), progress)
         if not candidates:
-            return Recommendation(point.query, (), {}, (_why_none(view.space.content, left_out),))
+            return Recommendation(point.query, (), {}, (why_none(view.space.content, left_out),))
         latest = view.latest_versions()
         evidence = gather_evidence(
             fitting,
@@ -160,7 +155,7 @@ class Advice(Identity):
             metric=metric,
             protocol=protocol,
         )
-        names = _under_one_name(candidates, evidence.alias)
+        names = under_one_name(candidates, evidence.alias)
         left_out["same weights"] = len(candidates) - len(names)
         origins, trials = read_origins(self._store.database), None
         if how:
@@ -313,68 +308,16 @@ def load_line(expert: ExpertRecord, origin: Origin | None) -> str:
     return f"from indexer import load_expert; network = load_expert({json.dumps(expert.loader)})"
 
 
-def _without_toys(experts: list[ExpertRecord], own: Set[str], left_out: dict[str, int]) -> list[ExpertRecord]:
-    """The experts that are no toys, if there are any, and the toys that the user measured on this very task.
-
-    Counts in ``left_out`` what that leaves out.
-    """
-    if all(expert.toy for expert in experts):
-        return experts
-    kept = [expert for expert in experts if not expert.toy or expert.name in own]
-    left_out["toys"] = len(experts) - len(kept)
-    return kept
-
-
-def _under_one_name(experts: Sequence[ExpertRecord], alias: Mapping[str, str]) -> dict[str, ExpertRecord]:
-    """Experts by the name under which they count: the one of that name, or another that limits did leave."""
-    names = dict[str, ExpertRecord]()
-    for expert in experts:
-        counting = alias.get(expert.name, expert.name)
-        if counting not in names or counting == expert.name:
-            names[counting] = expert
-    return names
-
-
-_NONE_OF: dict[Content, str] = {
-    "texts": "there is no text encoder: add one with `t2v expert add hf:./encoder`",
-    "images": "there is no expert of images: add one with `t2v expert add LOADER`",
-}
-
-
-def _why_none(content: Content, left_out: Mapping[str, int]) -> str:
-    """Why there is no expert to recommend, and the way out."""
-    counts = [f"{name} left out {count}" for name, count in left_out.items() if count]
-    if not counts:
-        return _NONE_OF[content]
-    return f"no expert is within the limits ({', '.join(counts)}): widen them, or add an expert"
-
-
-def _content_of(expert: ExpertRecord) -> Content:
-    return "texts" if takes_texts(expert.loader) else "images"
-
-
-def _check_given(
-    given: Mapping[str, float], candidates: Sequence[ExpertRecord], everyone: Sequence[ExpertRecord], view: View
-) -> None:
-    """Check what a user measured.
+def _check_needs_no_trials(*, record: bool, other_data: bool) -> None:
+    """Refuse what changes nothing unless experts are tried.
 
     Raises:
-        NotFoundError: If there is no such expert.
-        InvalidQueryError: If an expert takes other samples or is not within the limits, or an accuracy is not
-            from 0 to 1.
+        InvalidQueryError: If any of it is asked for.
     """
-    registered = {expert.name: expert for expert in everyone}
-    among = {expert.name for expert in candidates}
-    for name, accuracy in given.items():
-        if name not in registered:
-            raise NotFoundError("expert", name, list(registered))
-        if _content_of(registered[name]) != view.space.content:
-            raise InvalidQueryError(
-                f"{name} is given, which does not take {view.space.content}, as tasks here hold; leave it out"
-            )
-        if name not in among:
-            raise InvalidQueryError(
-                f"{name} is given, which is not within the limits; widen them, or leave it out"
-            )
-        if not 0 <= accuracy <= 1:
-            raise InvalidQueryError(f"the accuracy given of {name} must be from 0 to 1, got {accuracy:g}")
+    if record:
+        raise InvalidQueryError("record would change nothing without trials; say how many to make")
+    if other_data:
+        raise InvalidQueryError(
+            "anyway and as_new_version would change nothing without trials, which alone read data; say how "
+            "many to make"
+        )
