@@ -171,14 +171,17 @@ def show_writes(writes: Sequence["Write"]) -> None:
 
 
 def in_words(write: "Write") -> str:
-    """A write as a sentence."""
+    """A write as a sentence; of a token, which lies beside the registry, it is a line of the history only."""
     at = write.at[:19].replace("T", " ")
-    return f"Write {write.number}, of {at} UTC by {write.actor or '?'}: {_what(write)}."
+    is_line = any(action.startswith("token.") for action in write.actions)
+    note = " This is about its line only: a token ends by `t2v token revoke`, and for good." if is_line else ""
+    return f"Write {write.number}, of {at} UTC by {write.actor or '?'}: {_what(write)}.{note}"
 
 
 def _what(write: "Write") -> str:
     shown = ", ".join(write.subjects[:MOST_SHOWN])
-    more = f" and {len(write.subjects) - MOST_SHOWN} more" if write.subjects[MOST_SHOWN:] else ""
+    left = write.subjects[MOST_SHOWN:]  # after starter content comes what the user wrote
+    more = f" and {len(left)} more, the last {left[-1]}" if left else ""
     return f"{' and '.join(write.actions) or 'nothing'} {shown}{more}"
 
 

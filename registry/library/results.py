@@ -129,7 +129,10 @@ class Results(Identity):
             runs, taken = len(read), plan.said(read, {expert.name for expert in experts})
             failed = not results
         elif rules:
-            raise InvalidQueryError(f"{place}: rules are for what a tracker wrote; expected {RECOGNISED}")
+            raise InvalidQueryError(
+                f"{place}: rules are for what a tracker wrote, expected {RECOGNISED}; a CSV file of results "
+                "has columns instead, such as protocol"
+            )
         else:
             check = self._result_check() if not unregistered else lambda result: None
             results, problems = read_results(place, check)

@@ -280,8 +280,10 @@ def read_at_rest(folder: Path) -> AtRest | None:
         ``None`` where there is no registry.
 
     Raises:
-        StorageError: If a manifest cannot be read.
+        StorageError: If a manifest cannot be read, or a file is there.
     """
+    if folder.is_file():
+        raise StorageError(f"{folder} is a file; a registry needs a folder of its own")
     if not (folder / f"{META}{TABLE_SUFFIX}").is_dir():
         return None
     try:

@@ -112,3 +112,24 @@ def test_alone_it_names_a_manifest_that_cannot_be_read(folder, tmp_path):
         done = t2v(copy)
         assert (done.exit_code, done.stdout) == (1, "")
         assert done.stderr == f"Error: {copy}: what it holds cannot be read; `t2v verify` says what is wrong\n"
+
+
+def test_alone_it_calls_a_file_no_registry(tmp_path):
+    place = tmp_path / "file"
+    place.write_text("notes")
+    done = t2v(place)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"Error: {place} is a file; a registry needs a folder of its own\n"
+
+
+def test_an_undo_says_what_it_leaves_and_names_what_was_added_last(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    ok(copy, "task", "tag", "flowers", "--add", "x")
+    ok(copy, "token", "add", "ada", "--role", "read")
+    assert "a token ends by `t2v token revoke`" in ok(copy, "undo").stderr
+    assert "active" in ok(copy, "token", "list").stdout
+    assert "`t2v token revoke`" not in ok(copy, "undo").stderr
+    experts = tmp_path / "experts.csv"
+    experts.write_text("expert,source_task\n" + "".join(f"e{number},imagenet1k\n" for number in range(7)))
+    ok(copy, "expert", "import", experts)
+    assert "e4 and 2 more, the last e6\t" in ok(copy, "undo", "--list").stdout
