@@ -15,6 +15,7 @@ from builders import make_embedding, make_expert, make_result, make_true_space
 from exportable import SPACE0, SPACE1, add, content, exported, imported, make_source
 from forgery import Forgery
 from small_stores import insert
+from templates import copied
 
 from registry.bundles import format as bundle_format
 from registry.errors import BundleError, ConflictError, InvalidQueryError, StorageError
@@ -40,12 +41,14 @@ def theirs(source, tmp_path):
 @pytest.fixture
 def ours(tmp_path):
     """A registry whose flowers@1 and vit.tiny are others."""
-    store = Store.create(tmp_path / "ours")
-    store.add_space(make_true_space())
-    store.add_experts([make_expert("vit.tiny", num_params=5, license="mit")])
-    add(store, "flowers", fingerprint="ours", aliases=("champion",))
-    add(store, "flowers", 2, fingerprint="ours too")
-    return store
+
+    def make(folder):
+        store = Store.create(folder, lambda new: new.add_space(make_true_space()))
+        store.add_experts([make_expert("vit.tiny", num_params=5, license="mit")])
+        add(store, "flowers", fingerprint="ours", aliases=("champion",))
+        add(store, "flowers", 2, fingerprint="ours too")
+
+    return copied("differing", make, tmp_path / "ours")
 
 
 def test_conflicts_are_all_named_and_nothing_is_written(theirs, ours):
