@@ -144,7 +144,7 @@ def backup(registry: "TaskRegistry", /, place: Path, no_verify: bool, as_json: b
     Example:
       t2v backup ./team-backup
     """
-    _show_backup(registry.backup(place, verify=not no_verify), as_json, "Backed up to")
+    _show_backup(registry.backup(place, verify=not no_verify), as_json)
 
 
 @click.command()
@@ -163,17 +163,21 @@ def restore(registry: "TaskRegistry", /, place: Path, yes: bool, as_json: bool) 
     """
     if not yes and sys.stdin.isatty() and registry.version():
         yes = click.confirm(f"Replace the registry at {registry.uri}?", abort=True, err=True)
-    _show_backup(registry.restore(place, replace=yes), as_json, "Restored from")
+    _show_backup(registry.restore(place, replace=yes), as_json, registry.uri)
 
 
-def _show_backup(summary: "BackupSummary", as_json: bool, done: str) -> None:
+def _show_backup(summary: "BackupSummary", as_json: bool, restored: str = "") -> None:
     if as_json:
         click.echo(documents.to_text(summary))
         return
     of = f"{summary.files} files, {size(summary.bytes)} bytes"
     new = f"{summary.copied_files} of them new, {size(summary.copied_bytes)} bytes"
     checked = "a trial restore was checked row by row" if summary.verified else "not checked"
-    terminal.message(f"{done} {summary.path}: {of}, {new}; {checked}.")
+    if restored:
+        at = f"as it was at {summary.at[:19].replace('T', ' ')} UTC"
+        terminal.message(f"Restored {restored} from {summary.path}, {at}: {of}, checked row by row.")
+    else:
+        terminal.message(f"Backed up to {summary.path}: {of}, {new}; {checked}.")
     if summary.kept:
         terminal.message(f"The registry of before is kept at {summary.kept}.")
 

@@ -133,3 +133,11 @@ def test_an_undo_says_what_it_leaves_and_names_what_was_added_last(folder, tmp_p
     experts.write_text("expert,source_task\n" + "".join(f"e{number},imagenet1k\n" for number in range(7)))
     ok(copy, "expert", "import", experts)
     assert "e4 and 2 more, the last e6\t" in ok(copy, "undo", "--list").stdout
+
+
+def test_a_restore_says_what_it_made_of_which_moment(folder, tmp_path):
+    ok(folder, "backup", tmp_path / "backup")
+    place = tmp_path / "restored"
+    said = ok(place, "restore", tmp_path / "backup").stderr
+    assert said.startswith(f"Restored {place} from {tmp_path / 'backup'}, as it was at 2")
+    assert said.endswith(" bytes, checked row by row.\n")
