@@ -45,8 +45,7 @@ def entered(action: Callable[[], object]) -> list[str]:
             and code.co_flags & _IS_FUNCTION
             and path.startswith(prefixes)
             and path.endswith(".py")
-            and code.co_name
-            != "find_spec"  # Python's search for a module, which one process does and another did
+            and code.co_name != "find_spec"  # a search for a module: one process does it, another did
         ):
             files.setdefault(path)
 
