@@ -110,6 +110,10 @@ def main(
     sys.exit(any(counts[name] for name in FAULTS))
 
 
+class UnmountableError(Exception):
+    """A file system could not replay its journal."""
+
+
 class Run:
     """One run of the writer, and cuts at moments of it."""
 
@@ -137,14 +141,17 @@ class Run:
             operation = replace(operation, before=operation.after) if done else operation
             returned = [one.after for one in operations[: number + done] if one.kind == "backup"][-1:]
             begun = [operation.after] if operation.kind == "backup" else []
-            faults = self._look(operation, counts) + self._restore(returned, [*returned, *begun], counts)
+            try:
+                faults = self._look(operation, counts) + self._restore(returned, [*returned, *begun], counts)
+            except UnmountableError as error:  # nothing of ours is to be seen
+                faults = [("file system broken", str(error))]
             for fault, what in faults:
                 click.echo(
                     f"{fault}: run {self._seed} at {position}, in {operation.kind} {number}: {what[:300]}",
                     err=True,
                 )
             counts.update({fault for fault, _ in faults})
-            if faults and self._keep:
+            if faults and self._keep and (self._folder / "copy").exists():
                 kept = self._keep / f"{self._file_system}-{self._seed}-{position}"
                 shutil.copytree(self._folder / "copy", kept, dirs_exist_ok=True)
 
@@ -304,12 +311,17 @@ def logged_disk(folder: Path, image: Path, log: Path) -> Iterator[tuple[Path, Pa
 
 @contextmanager
 def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    """A file system in a file."""
+    """A file system in a file.
+
+    Raises:
+        UnmountableError: If it cannot be mounted.
+    """
     folder.mkdir(exist_ok=True)
     command = ["losetup", "-f", "--show", image]
     loop = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     try:
-        subprocess.run(["mount", loop, folder], check=True)
+        if (mount := subprocess.run(["mount", loop, folder], capture_output=True, text=True)).returncode:
+            raise UnmountableError(mount.stderr)
         try:
             yield folder
         finally:
