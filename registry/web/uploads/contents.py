@@ -71,7 +71,7 @@ def _suffix(path: Path, name: str) -> str:
     for magic, suffix in _MAGIC.items():
         if head.startswith(magic):
             return suffix
-    packer = next((packer for magic, packer in _PACKED.items() if head.startswith(magic)), None)
+    packer = _packer_of(head)
     if packer is gzip and named in TABLES:
         return f"{named}.gz"
     if packer or head[257:262] == b"ustar" or named == ".tar":
@@ -86,6 +86,11 @@ def _suffix(path: Path, name: str) -> str:
     raise RefusedError(
         400, f"what was sent is no zip file, nor any other file of data that is taken: send one of {kinds}"
     )
+
+
+def _packer_of(head: bytes) -> Any:
+    """The module that opens what begins with these bytes; ``None`` if it is not compressed."""
+    return next((packer for magic, packer in _PACKED.items() if head.startswith(magic)), None)
 
 
 def _holds_arrays(path: Path) -> bool:
@@ -105,8 +110,7 @@ def _lay_out_tar(path: Path, target: Path, limits: UploadLimits) -> None:
         OSError: If the disk fails.
     """
     with path.open("rb") as file:
-        head = file.read(6)
-    packer = next((packer for magic, packer in _PACKED.items() if head.startswith(magic)), None)
+        packer = _packer_of(file.read(6))
     files = 0
     try:
         with packer.open(path) if packer else path.open("rb") as source, target.open("xb") as file:
