@@ -10,7 +10,8 @@ import click
 
 from registry.cli import show_care
 from registry.cli.completion import task_names
-from registry.cli.options import Duration, json_option, pass_registry, yes_option
+from registry.cli.main import pass_registry
+from registry.cli.options import Duration, json_option, yes_option
 from registry.faces import documents, terminal
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 from registry.wording import size

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli.completion import expert_names, files, task_names
+from registry.cli.main import pass_registry
 from registry.cli.options import (
     device_option,
     identity_options,
     json_option,
-    pass_registry,
     purge_option,
     seed_option,
 )

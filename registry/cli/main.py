@@ -11,9 +11,13 @@ here are those that list catalogues. Nothing slow is imported before a command n
 """
 
 import errno
+import functools
 import os
+import sys
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
@@ -23,6 +27,12 @@ from registry.faces import terminal
 from registry.files import DURABILITIES
 from registry.options import in_commands, spelled
 from registry.wording import printable
+
+if TYPE_CHECKING:
+    from registry.core import TaskRegistry
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
 
 EXIT_INTERRUPTED = 130
 DEBUG = "T2V_DEBUG"
@@ -103,6 +113,78 @@ class CommandLine(click.Group):
 
 def _sentence(text: str) -> str:
     return printable(spelled(" ".join(text.splitlines()), in_commands))
+
+
+LEAVE_PANDAS = frozenset(("registry", "pyarrow", "lancedb"))
+
+
+class WithoutPandas:
+    """Lets Arrow and LanceDB do without pandas, which they look for and which is slow to import."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Find nothing, and fail where pandas is looked for by a conversion here, or by these libraries.
+
+        Raises:
+            ModuleNotFoundError: As if pandas were not installed.
+        """
+        if name == "pandas":
+            frame: FrameType | None = sys._getframe(1)  # the first that is not of the import itself
+            while frame and frame.f_globals["__name__"].startswith(("importlib", "_frozen_importlib")):
+                frame = frame.f_back
+            importer = frame.f_globals["__name__"] if frame else ""
+            if importer.partition(".")[0] in LEAVE_PANDAS and importer != "registry.notebooks":
+                raise ModuleNotFoundError("pandas is left out", name=name)
+
+
+def pass_registry(
+    command: Callable[Concatenate["TaskRegistry", Parameters], Answer],
+) -> Callable[Parameters, Answer]:
+    """Give a command the registry that ``t2v --registry`` names, as its first argument."""
+
+    @click.pass_context
+    @functools.wraps(command)
+    def with_registry(ctx: click.Context, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        for param in ctx.command.params:
+            if isinstance(param.type, DataPath):
+                given = ctx.params[param.name or ""]
+                for value in given if isinstance(given, tuple) else (given,):
+                    param.type.check(value)
+        if WithoutPandas not in sys.meta_path:
+            sys.meta_path.insert(0, WithoutPandas)
+        # Here, not at the top: it brings Arrow, which takes longer to import than help takes to print.
+        from registry.core import TaskRegistry
+
+        given = dict(ctx.obj)
+        when = given.pop("at")
+        with TaskRegistry(**given) as registry:
+            if when is not None:
+                registry = registry.at(when)
+                terminal.message(f"{registry.uri} as it was {registry.as_of}.")
+            return command(registry, *args, **kwargs)
+
+    return with_registry
+
+
+class DataPath(click.types.StringParamType):
+    """Data; a path at which there is nothing is refused before anything else is loaded.
+
+    Args:
+        may_be_name: Whether a text without a slash may be the name of a task, which is looked up later.
+    """
+
+    def __init__(self, *, may_be_name: bool = False) -> None:
+        self._may_be_name = may_be_name
+
+    def check(self, value: str) -> None:
+        """Refuse a path at which there is nothing."""
+        if "/" in value or not self._may_be_name:
+            from registry.ingest.data import refuse_missing
+
+            refuse_missing(value)
+
+
+NAME_OR_DATA = DataPath(may_be_name=True)
 
 
 @click.group(

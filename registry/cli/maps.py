@@ -7,12 +7,11 @@ import click
 
 from registry.cli import show_maps
 from registry.cli.completion import task_names_or_files
+from registry.cli.main import NAME_OR_DATA, pass_registry
 from registry.cli.options import (
-    NAME_OR_DATA,
     GroupedCommand,
     distance_option,
     json_option,
-    pass_registry,
     picture,
     probe_option,
     reading_options,

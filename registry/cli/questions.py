@@ -7,10 +7,9 @@ import click
 
 from registry.cli import show_maps
 from registry.cli.completion import files, task_names_or_files
+from registry.cli.main import NAME_OR_DATA, DataPath, pass_registry
 from registry.cli.options import (
-    NAME_OR_DATA,
     CommaList,
-    DataPath,
     Duration,
     GroupedCommand,
     Measured,
@@ -20,7 +19,6 @@ from registry.cli.options import (
     embedding_options,
     identity_options,
     json_option,
-    pass_registry,
     picture,
     probe_option,
     shard_options,

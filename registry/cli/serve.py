@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli.options import Duration, Size, json_option, pass_registry
+from registry.cli.main import pass_registry
+from registry.cli.options import Duration, Size, json_option
 from registry.errors import InvalidQueryError, MissingExtraError, StorageError
 from registry.faces import documents, terminal
 from registry.options import ROLES

@@ -6,13 +6,12 @@ import click
 
 from registry.cli import show_care
 from registry.cli.completion import files, task_names
+from registry.cli.main import DataPath, pass_registry
 from registry.cli.options import (
-    DataPath,
     GroupedCommand,
     embedding_options,
     engine_options,
     json_option,
-    pass_registry,
     purge_option,
     shard_options,
 )

@@ -29,7 +29,7 @@ from registry.options import DEFAULT_PLACE, Data, DataOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord
 from registry.snapshots.snapshots import Snapshots
 from registry.snapshots.view import Point, View, choose_space
-from registry.storage.moments import together
+from registry.storage.places import together
 from registry.storage.rows import read_origins
 from registry.storage.store import Store
 

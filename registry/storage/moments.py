@@ -12,9 +12,8 @@ import json
 import os
 import socket
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 from registry.errors import NotFoundError, StorageError
 from registry.records import utc_now
 from registry.storage.folders import give_up_unfinished
+from registry.storage.places import WHOLE
 from registry.storage.rows import audit_lines
 from registry.task_answers import Write
 
@@ -38,8 +38,6 @@ READERS = timedelta(minutes=1)  # a version stays longer by; a reader that takes
 UNDOING = "undoing"
 AUDIT = "audit"
 SAID = ["at", "actor", "host", "process_id", "action", "subject"]
-
-_WHOLE: ContextVar[str] = ContextVar("whole", default="")  # of which writes are parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +74,6 @@ class Moment:
         return self.whole.rpartition(" ")[2] or self.at
 
 
-@contextmanager
-def together() -> Iterator[None]:
-    """Let the writes within be parts of one, as far as nobody else writes in between; or of that around it."""
-    token = _WHOLE.set(_WHOLE.get() or f"{socket.gethostname()} {os.getpid()} {utc_now()}")
-    try:
-        yield
-    finally:
-        _WHOLE.reset(token)
-
-
 class Moments:
     """The moments of one registry, noted as it is written."""
 
@@ -120,7 +108,7 @@ class Moments:
     def before_audit(self) -> None:
         """Note the moment before this write, once."""
         if not self._noted:
-            self._note(Moment(self._next_number(), self._began, self._before, whole=_WHOLE.get()))
+            self._note(Moment(self._next_number(), self._began, self._before, whole=WHOLE.get()))
 
     def forget(self, why: str) -> None:
         """Leave a bound: what is deleted from here on comes back by no undo, and was at no time."""

@@ -4,17 +4,21 @@ A place knows files, not tables: whether a table's files are there, how writers 
 and where the rebuildable index of the registry goes. What goes wrong there is said in one sentence of ours.
 """
 
+import os
 import random
 import re
+import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from registry.errors import RegistryError, StorageError
+from registry.records import utc_now
 from registry.storage.cache import ReadCache
 
 META_TABLE = "meta"
@@ -34,6 +38,7 @@ _RUST_REQUEST = re.compile(r"Generic \w+ error: (?:.*? - )+")
 _RUST_WRAPPED = re.compile(r"Generic N/A error: |(?:Not found: )?Wrapped error: ")
 _RUST_LOCATION = re.compile(r",? (location: )?/\S+\.rs:\d+.*", re.DOTALL)
 
+WHOLE: ContextVar[str] = ContextVar("whole", default="")  # of which writes are parts
 Answer = TypeVar("Answer")
 
 
@@ -233,3 +238,13 @@ def _reason(error: Exception) -> str:
         return error.strerror
     text = _RUST_WRAPPED.sub("", _RUST_REQUEST.sub("", _RUST_PREFIX.sub("", str(error))))
     return _RUST_LOCATION.sub("", text) or type(error).__name__
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Let the writes within be parts of one, as far as nobody else writes in between; or of that around it."""
+    token = WHOLE.set(WHOLE.get() or f"{socket.gethostname()} {os.getpid()} {utc_now()}")
+    try:
+        yield
+    finally:
+        WHOLE.reset(token)
