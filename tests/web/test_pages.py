@@ -271,7 +271,7 @@ def test_a_recommendation_begins_with_what_to_take_its_score_in_percent_and_how_
 
 
 def test_trials_are_offered_where_the_data_can_be_read(client):
-    assert "num_trials=3" in client.get("/tasks/flowers").text
+    assert 'action="/tasks/flowers/try"' in client.get("/tasks/flowers", headers=BEARER).text
     assert 'name="num_trials" type="number" min="0" max="50" value="3"' in (
         client.get("/recommend?task=flowers&num_trials=3", headers=BEARER).text
     )

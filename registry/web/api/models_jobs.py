@@ -48,6 +48,7 @@ class JobOptions(Body):
     where: str | None = Field(None, max_length=MAX_TEXT)
     probe: str | None = Field(None, max_length=200)
     num_trials: int | None = Field(None, ge=0, le=1000)
+    record: bool | None = Field(None, description="Whether trials on a registered task become results.")
     time_budget: float | None = Field(None, gt=0)
     stop_below: float | None = Field(None, ge=0, le=1)
     given: dict[Annotated[str, StringConstraints(max_length=160)], float] | None = Field(None)

@@ -14,6 +14,7 @@ RECOMMEND_OPTIONS = frozenset(
     {
         "k",
         "num_trials",
+        "record",
         "time_budget",
         "stop_below",
         "given",

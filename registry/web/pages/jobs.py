@@ -17,6 +17,9 @@ router = APIRouter()
 
 JOBS_SHOWN = 100
 NUM_EXPERTS = 8
+NUM_TRIALS = 3
+"""How many experts a button tries."""
+
 MILLION = 1e6
 NUMBERS: dict[str, float] = {
     "k": 1,
@@ -129,13 +132,23 @@ def list_jobs(request: Request) -> HTMLResponse:
 @router.get("/jobs/{job_id}")
 def show_job(request: Request, job_id: str) -> HTMLResponse:
     """A job: its progress, or its outcome."""
-    job = request.app.state.jobs.get(job_id)
+    return job_page(request, request.app.state.jobs.get(job_id))
+
+
+def job_page(
+    request: Request, job: Any, *, said: Mapping[str, str] | None = None, problem: str = "", status: int = 200
+) -> HTMLResponse:
+    """The page of a job; with a problem, if its form for the registration was sent and refused."""
     answer = (job.result or {}).get("recommendation")
+    is_new = job.state == "done" and job.kind != "add_task" and "task" not in job.data
     return render(
         request,
         "job.html",
         {
             "job": job,
+            "said": {"name": job.name or "", "tags": "", **(said or {})},
+            "problem": problem,
+            "can_be_registered": is_new,
             "title": title_of(job),
             "unfinished": not job.is_over,
             "answer": answer,
@@ -145,6 +158,7 @@ def show_job(request: Request, job_id: str) -> HTMLResponse:
             "added": (job.result or {}).get("task"),
             "again": _again(job),
         },
+        status=status,
     )
 
 

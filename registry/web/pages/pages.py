@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
-from registry.web.pages import compare, experts, jobs, map, tasks
+from registry.web.pages import compare, experts, jobs, map, tasks, writing
 from registry.web.pages.templating import render
 
 TITLES = {
@@ -30,7 +30,7 @@ TITLES = {
 """What people read above an error, where the standard's phrase would not help them."""
 
 router = APIRouter(include_in_schema=False)
-for pages in (tasks, map, experts, compare, jobs):
+for pages in (writing, tasks, map, experts, compare, jobs):
     router.include_router(pages.router)
 
 
