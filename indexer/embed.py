@@ -71,11 +71,7 @@ def load_task_sample(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Sample:
-    """Draw and decode the sample that ``settings`` asks for, as the probe wants to see it, on so many threads.
-
-    Raises:
-        DataError: If the data cannot be read or makes no task.
-    """
+    """Draw and decode the sample that ``settings`` asks for, as the probe wants to see it."""
     return read_sample(
         data,
         probe.transform,
@@ -89,13 +85,7 @@ def load_task_sample(
 def embed_sample(
     sample: Sample, probe: PretrainedNetwork, settings: EmbeddingSettings, *, progress: Progress | None = None
 ) -> TaskEmbedding:
-    """Embed a decoded sample; the second half of ``embed_dataset``.
-
-    Raises:
-        UnknownNameError: If there is no such estimator.
-        SettingsError: If the device does not exist.
-        UnsupportedLayerError: If the probe has a layer without a Fisher rule.
-    """
+    """Embed a decoded sample; the second half of ``embed_dataset``."""
     start = time.perf_counter()
     move_to_device(probe, settings.device)
     num_tokens = sample.inputs.shape[-1] if probe.takes == "texts" else None

@@ -78,12 +78,7 @@ class TextTransform:
 
 
 class PythonData(str):
-    """A data spec that carries the data itself, an object of a Python program; as text it says what that is.
-
-    Attributes:
-        content: The data.
-        opener: What lists its samples, as those of other kinds of data do.
-    """
+    """A data spec that carries the data itself, an object of a Python program; as text it says what that is."""
 
     PREFIX = "python:"
 
@@ -274,9 +269,6 @@ class DatasetDescription:
         kind: What the labels are. Of a multi-label task the C classes are its labels, of a regression its T
             targets.
         class_sizes: Samples of the dataset that have each class or label; empty for a regression.
-        content: What the samples are.
-        taken: What was taken for what, in sentences.
-        passed_over: Files that are no samples, by reason.
     """
 
     spec: str
@@ -304,9 +296,6 @@ class TaskEmbedding:
     """A dataset measured by a probe.
 
     Attributes:
-        space: What it may be compared with.
-        dataset: What was measured.
-        settings: How it was measured.
         fisher: ``[D]`` float32, non-negative: mean over a filter's weights of the diagonal Fisher
             information, in squared nats per squared unit of weight, mean over samples.
         standard_error: ``[D]`` float32, non-negative: standard error of ``fisher`` over samples.
@@ -349,7 +338,6 @@ class ProbeResult:
     Attributes:
         accuracy: Mean over draws of the class-balanced accuracy, 0 to 1.
         deviation: Standard deviation over draws.
-        protocol: Name of the protocol.
         seed: What the sample and the draws are drawn with.
         standard_error: Of the accuracy, over samples of this size and over draws.
         num_train: Samples that a draw was fitted on, of all classes.

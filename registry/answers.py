@@ -124,7 +124,6 @@ class TrialScores:
     Attributes:
         scores: Transferability scores by name; higher is better.
         accuracy: Accuracy of a few-shot linear probe, 0 to 1; ``None`` where the task is not single-label.
-        seconds: Wall time.
     """
 
     scores: dict[str, float]
@@ -137,10 +136,8 @@ class Trial:
     """One expert that was tried.
 
     Attributes:
-        expert: Name of the expert.
         expected_accuracy: What was expected of it just before, 0 to 1.
         expected_improvement: Over the best expert known just before, in accuracy.
-        found: What trying it gave.
     """
 
     expert: str
@@ -156,7 +153,6 @@ class Evidence:
     Attributes:
         neighbors: The results that weighed most, nearest first.
         results: Number of results of the expert that were used.
-        trial: What trying the expert on the data itself gave, ``None`` if it was not tried.
     """
 
     neighbors: tuple[EvidenceNeighbor, ...]
@@ -238,11 +234,7 @@ class Recommendation(Printed):
     protocol: str = ""
 
     def to_pandas(self) -> "DataFrame":
-        """One row for each recommended expert, best first.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row for each recommended expert, best first."""
         return to_pandas(self.recommendations)
 
     def _repr_html_(self) -> str:
@@ -286,14 +278,7 @@ class ExportSummary(Card):
     """What was exported.
 
     Attributes:
-        path: The file.
-        bytes: Size of the file.
         checksum: Checksum of all that is in the file, hexadecimal; the same content has the same.
-        spaces: Number of embedding spaces.
-        tasks: Number of versions of tasks.
-        embeddings: Number of embeddings.
-        experts: Number of experts.
-        results: Number of results.
         audit_lines: Number of lines on who wrote what.
     """
 
@@ -313,14 +298,9 @@ class ImportSummary(Card):
     """What was imported, and what was not.
 
     Attributes:
-        path: The file.
         checksum: Checksum of all that is in the file, hexadecimal.
         created: Whether there was no registry before.
-        spaces: Number of embedding spaces that were added.
-        tasks: Number of versions of tasks that were added.
-        embeddings: Number of embeddings that were added.
         experts: Number of experts that were added or replaced.
-        results: Number of results that were added.
         audit_lines: Number of lines on who wrote what that were added, without those on this import.
         tagged: Number of versions that were there and got tags or aliases.
         renumbered: Versions that were added under another number, as ``flowers@1 as flowers@3``.
@@ -362,7 +342,6 @@ class Problem:
             results on tasks and of experts that are not registered are allowed, but may be misspelt.
         where: The table, or the folder.
         message: One sentence: what, and how many.
-        repaired: Whether it has been.
     """
 
     kind: str
@@ -379,7 +358,6 @@ class Origin:
         kind: ``expert`` or ``space``.
         name: Name of the expert, or id of the space.
         at: When it came, ISO 8601, UTC.
-        by: Who brought it.
         file: The file or folder that it was imported from; empty if it was registered here.
         checksum: Checksum of the manifest of that file.
         trusted_at: When it was trusted, and may be loaded; empty if it was not.

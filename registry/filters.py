@@ -123,9 +123,6 @@ def parse_where(text: str, fields: Mapping[str, str] = FIELDS) -> Filter:
             ``InvalidQueryError``, which names the position, from 1, and the fields.
         fields: What can be compared, with the kind of value it is compared with.
 
-    Returns:
-        The filter, to be asked which tasks pass.
-
     Example:
         >>> few_medical = parse_where("num_classes < 20 and tags = 'medical'")
         >>> few_medical(TaskRecord("blood", 1, "./blood", 4, 400, ("a", "b", "c", "d"), "", "", ("medical",)))

@@ -83,10 +83,6 @@ def checked_name(kind: str, name: str) -> str:
 def check_fields(record: Any, what: str) -> None:
     """Check every field of a record, and make its numbers plain ones of Python.
 
-    Args:
-        record: A frozen dataclass of ``registry.records``; arrays become float32 vectors.
-        what: What it is of, for messages.
-
     Raises:
         InvalidRecordError: If a field is of another type, out of range, not finite or too long.
     """

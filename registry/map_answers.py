@@ -43,17 +43,11 @@ class TaskMap:
         positions: ``[T, 2]`` in units of the distance; the axes have no meaning of their own.
         placed: ``[T]`` bool: placed between those that were laid out, after them, without moving any.
         kinds: ``[T]`` what the labels of each are.
-        num_classes: ``[T]``.
-        num_samples: ``[T]``.
-        tags: ``[T]`` of each.
         queries: Labels of what was asked about.
         query_positions: ``[Q, 2]``.
         query_nearest: The names and distances of the tasks nearest to each query.
         nearest: ``[T]`` the same of each task, nearest first; empty unless asked for.
-        space: Id of the embedding space.
-        distance: Name of the distance that is drawn.
         method: How the layout was made, in words.
-        seed: Seed of the layout.
         stress: Stress-1 of the layout, 0 (distances drawn as they are) to 1.
         trustworthiness: 0 to 1: how far tasks that are drawn near are near.
         num_neighbors: How many neighbours the trustworthiness is about.
@@ -98,11 +92,7 @@ class TaskMap:
             yield MapPoint(name, version, x, y, placed, kind, num_classes, num_samples, tags)
 
     def to_pandas(self) -> "DataFrame":
-        """One row for each task.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row for each task."""
         return to_pandas(self)
 
     def _repr_html_(self) -> str:
@@ -126,11 +116,9 @@ class TaskCluster:
     Attributes:
         number: From 1, by falling size, ties by name of the medoid.
         label: Name of the medoid, and the tags that set the cluster apart.
-        size: Number of tasks.
         medoid: The task with the smallest sum of distances to the others.
         radius: Mean distance of the others from the medoid.
         tags: What sets it apart, most telling first.
-        members: In order of name.
     """
 
     number: int
@@ -148,8 +136,6 @@ class Clustering:
 
     Attributes:
         method: ``agglomerative`` or ``hdbscan``.
-        distance: Name of the distance.
-        space: Id of the embedding space.
         clusters: By falling size.
         noise: Tasks that HDBSCAN gives to no cluster, in order of name.
         silhouette: Silhouette of the clusters, -1 to 1; ``None`` where it is not defined.
@@ -163,7 +149,6 @@ class Clustering:
         labels: ``[T]`` number of the cluster of each, 0 for noise.
         matrix: ``[T, T]`` distances, where all were taken and can be drawn; else ``None``.
         tree: ``[T - 1, 4]`` of average linkage, as scipy has it, where there is a matrix.
-        notes: What to know of it, in sentences.
     """
 
     method: str
@@ -183,11 +168,7 @@ class Clustering:
     notes: tuple[str, ...] = ()
 
     def to_pandas(self) -> "DataFrame":
-        """One row for each cluster.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row for each cluster."""
         return to_pandas(self.clusters)
 
     def _repr_html_(self) -> str:
@@ -200,13 +181,10 @@ class LayerAgreement:
     """Two tasks in one layer of the probe.
 
     Attributes:
-        layer: Name of the layer.
-        num_filters: Filters of the layer.
         distance: task2vec over the filters of the layer only, 0 to 1.
         source_mean: Mean Fisher information over the filters, of the source.
         source_error: Standard error of that mean, as if filters erred independently.
         target_mean: Mean Fisher information over the filters, of the target.
-        target_error: Standard error of that mean.
     """
 
     layer: str
@@ -230,11 +208,7 @@ class LayerProfile:
     layers: tuple[LayerAgreement, ...]
 
     def to_pandas(self) -> "DataFrame":
-        """One row for each layer.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row for each layer."""
         return to_pandas(self.layers)
 
     def _repr_html_(self) -> str:

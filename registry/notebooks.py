@@ -117,13 +117,7 @@ def to_pandas(records: Iterable[Any]) -> "DataFrame":
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], *, caption: str = "", more: int = 0) -> str:
-    """An HTML table of rows by column, everything escaped.
-
-    Args:
-        rows: Rows of one table; a column that a row lacks is left blank.
-        caption: Above the table.
-        more: How many rows there are besides.
-    """
+    """An HTML table of rows by column, everything escaped."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(

@@ -20,22 +20,16 @@ class AddedTask(Card):
     """The outcome of adding a task.
 
     Attributes:
-        task: Name of the task.
         version: Version of the task, from 1.
         created: Whether anything was written; false if this very data is registered with these settings.
-        kind: What the labels are.
-        space: The embedding space.
         num_samples_drawn: Samples that were drawn from the dataset.
         num_samples_used: Samples that were embedded: those that can be read, or fewer that met the tolerance.
         tolerance: Relative error that was asked for, if any.
         head_metric: What ``head_accuracy`` is, in words.
         head_accuracy: Held-out score of the head, at most 1.
-        norm: Euclidean norm of the embedding.
         relative_error: Median over filters of standard error divided by value.
         skipped_files: Sampled files that could not be decoded.
-        seconds: Wall time.
         warnings: Caveats, in sentences.
-        num_samples: Samples in the dataset.
         class_names: Names of its classes, labels or targets.
         class_sizes: Samples of each class or label; none for a regression.
         taken: What was taken for what, in sentences.
@@ -74,9 +68,7 @@ class AddedOfMany:
     """The outcome of adding one of many tasks.
 
     Attributes:
-        task: Name of the task.
         place: Position of its row in the file that was given, such as ``line 7``.
-        data: The data spec of the task.
         status: ``added`` if anything was written; ``unchanged`` if this very data was registered with these
             settings; ``failed`` if it could not be embedded.
         version: Version of the task; ``None`` if it failed.
@@ -84,8 +76,6 @@ class AddedOfMany:
         head_accuracy: Held-out score of the head, if it was embedded now.
         relative_error: Median over filters of standard error divided by value, if it was embedded now.
         seconds: Time to embed it, or to find it unchanged.
-        error: Why it failed.
-        warnings: Caveats, in sentences.
         notes: What adding it again changed, in sentences.
     """
 
@@ -140,15 +130,12 @@ class AddedMany(Card):
     """The outcome of adding many tasks.
 
     Attributes:
-        asked: Tasks that were asked for.
         added: Written in this run, as new tasks or versions, or in a further space.
         unchanged: Registered before, with this very data and these settings.
         failed: Could not be embedded, or have a row that is no task.
-        space: The embedding space.
         engine: What computed them.
         commits: Writes to the registry.
         check_seconds: Time that it took to find out what is unchanged.
-        seconds: Wall time of it all.
         per_second: Tasks that were embedded, in a second of embedding.
         problems: A sentence for each row that is no task.
         tasks: Every task, in the order in which they were asked for.
@@ -170,14 +157,7 @@ class AddedMany(Card):
 
 @dataclass(frozen=True)
 class TaskPage:
-    """Some of the tasks that were asked for.
-
-    Attributes:
-        total: How many there are.
-        offset: How many come before these.
-        limit: Most tasks on a page.
-        tasks: The latest versions, in the order that was asked for.
-    """
+    """Some of the tasks that were asked for."""
 
     total: int
     offset: int
@@ -195,11 +175,7 @@ class TaskHistory:
 
 
 class Nearest(Printed, tuple[Query, Records[Neighbor]]):
-    """What was asked, and its neighbours; a pair that is printed as the command line prints it.
-
-    Attributes:
-        distance: Name of the distance.
-    """
+    """What was asked, and its neighbours; a pair that is printed as the command line prints it."""
 
     distance: str
 
@@ -235,7 +211,6 @@ class BackupSummary(Card):
     """What a backup holds, or what was restored of one.
 
     Attributes:
-        path: The folder of the backup.
         at: When the backup was made, ISO 8601, UTC.
         files: Files of the tables.
         bytes: Their size.

@@ -221,14 +221,6 @@ def open_tables(
 ) -> Listing | None:
     """List images by the only table that says what they show; ``None`` if there is no table.
 
-    Args:
-        spec: The data spec.
-        tree: The files.
-        root: The folder in which tables are looked for.
-        scope: The folder of the images.
-        reading: What the spec leaves open.
-        notes: What was taken for what.
-
     Raises:
         DataError: If no table says what the images are, several do, or there is no such split.
     """

@@ -49,21 +49,13 @@ def open_array_file(spec: str, reading: Reading) -> Listing:
 
 
 def open_arrays_in_memory(spec: str, images: np.ndarray, labels: np.ndarray, reading: Reading) -> Listing:
-    """List images and labels that a program holds.
-
-    Raises:
-        DataError: If they are of a wrong type or shape, or a split is asked for.
-    """
+    """List images and labels that a program holds."""
     choose_split(spec, {"": images}, reading.split)
     return _array_listing(spec, images, labels, True if reading.target_col else None)
 
 
 def open_digits(spec: str, reading: Reading) -> Listing:
-    """List the digits of scikit-learn, 8x8 grey.
-
-    Raises:
-        DataError: If a split is asked for.
-    """
+    """List the digits of scikit-learn, 8x8 grey."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -40,13 +40,7 @@ _FOLDER = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 
 @dataclass(frozen=True)
 class HubData:
-    """A data spec taken apart.
-
-    Attributes:
-        spec: The data spec itself.
-        place: A folder, Parquet files, or ``ORG/NAME`` of the hub.
-        options: What follows the question mark.
-    """
+    """A data spec taken apart."""
 
     spec: str
     place: str
@@ -95,18 +89,7 @@ def open_hub_data(spec: str, reading: Reading) -> Listing:
 
 
 def open_splits(spec: str, splits: Mapping[str, Any], reading: Reading, data: HubData | None = None) -> Listing:
-    """List the rows of a split of a loaded data set.
-
-    Args:
-        spec: The data spec, for messages.
-        splits: The splits by lower-case name.
-        reading: What the spec leaves open.
-        data: The data spec taken apart, if it can be.
-
-    Raises:
-        DataError: If there is no such split, or no column of samples or labels.
-        MissingLibraryError: If the library is not installed.
-    """
+    """List the rows of a split of a loaded data set."""
     data = _as_asked(data or HubData(spec, ""), reading)
     library = _import_datasets(spec)
     with _translated(spec, library):
@@ -263,14 +246,7 @@ def _present(data: HubData, column: str, features: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """Labels of all rows.
-
-    Attributes:
-        kind: What they are.
-        class_names: Names of the classes, labels or targets.
-        values: By row: rising indices of classes or labels, or the T targets.
-        taken: What was guessed, in a sentence.
-    """
+    """Labels of all rows."""
 
     kind: Kind
     class_names: tuple[str, ...]

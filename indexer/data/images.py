@@ -168,12 +168,7 @@ def image_input(
     channels: str = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """``fit_image`` of ``decode_image``; threads that do this at once take the memory of one large image.
-
-    Raises:
-        UnreadableImageError: If it cannot be decoded, see ``decode_image``.
-        UnfitPixelsError: If its channels or values do not fit, see ``decode_image``.
-    """
+    """``fit_image`` of ``decode_image``; threads that do this at once take the memory of one large image."""
     with ExitStack() as held:
         return fit_image(_decode(raw, channels, value_range, held), transform)
 
@@ -332,10 +327,6 @@ def _stretched(image: Image.Image, low: float, high: float) -> Image.Image:
 
 def channel_groups(rule: str, num_channels: int) -> Groups:
     """The channels that make red, green and blue.
-
-    Args:
-        rule: As ``channels`` in ``indexer.records.EmbeddingSettings``.
-        num_channels: C, at least 1.
 
     Raises:
         UnfitPixelsError: If the rule names a channel that is not there.

@@ -39,8 +39,6 @@ class _Row(NamedTuple):
         number: Counts the rows of all splits from 1.
         place: Its line or row number, in words.
         sample: Its path or text; of the bytes of an image ``(size, path)``.
-        labels: Cells of its labels.
-        split: Name of its split, lower case.
     """
 
     number: int
@@ -108,11 +106,7 @@ def open_manifest(
 def open_rows(
     table: Table, reading: Reading, within: Path | None = None, files: Files | None = None
 ) -> Listing:
-    """List what the rows of a table name, as ``open_manifest`` does of one in a file.
-
-    Raises:
-        DataError: As there.
-    """
+    """List what the rows of a table name, as ``open_manifest`` does of one in a file."""
     manifest = _Manifest(table, reading, within, files)
     return manifest.listing(choose_split(table.spec, manifest.survey(), reading.split))
 

@@ -24,12 +24,6 @@ class RowFiles:
     ) -> None:
         """Remember where to look.
 
-        Args:
-            spec: The table.
-            root: Folder of the images, relative to that of the table.
-            suffix: What the names of images end in, where the table leaves it out.
-            within: Folder that no file may lie outside of; ``None`` for any that the table names.
-
         Raises:
             DataError: If there is no such folder.
         """

@@ -111,9 +111,6 @@ def read_sample(
         tokenizer: What encodes texts; images need none.
         progress: Called as ``progress(done, total)`` after each sample, from the calling thread.
 
-    Returns:
-        The decoded sample, from which a head can be learned.
-
     Raises:
         DataSpecError: If the spec names nothing of a supported kind.
         DataError: If the data is there but is not laid out as its kind asks, has no such split, is not what the
@@ -140,14 +137,7 @@ def read_sample(
 
 @dataclass(frozen=True, eq=False)
 class DrawnSample:
-    """Which samples are drawn, nothing decoded.
-
-    Attributes:
-        dataset: The listing.
-        survey: What a pass over it counts.
-        entries: The n that are drawn, in order of name.
-        labels: Labels of these, as in ``Sample``.
-    """
+    """Which samples are drawn, nothing decoded."""
 
     dataset: Listing
     survey: Survey = field(repr=False)
@@ -174,7 +164,6 @@ class Decoded:
     Attributes:
         inputs: Those that can be read, as in ``Sample``.
         readable: Which samples can be read, ``[n]`` bool.
-        digests: What the bytes of each sample are hashed to.
         faults: What is wrong with those that cannot be read, in their order.
     """
 
@@ -303,18 +292,7 @@ def _check_content(dataset: Listing, transform: Transform, settings: EmbeddingSe
 
 
 def fingerprint_dataset(spec: str, settings: EmbeddingSettings) -> str:
-    """The fingerprint that ``load_sample`` would give: the sampled files are read, and not decoded.
-
-    Args:
-        spec: A data spec.
-        settings: What is drawn, and how it is read.
-
-    Returns:
-        The same as ``DatasetDescription.fingerprint``.
-
-    Raises:
-        DataError: If the data cannot be read or makes no task.
-    """
+    """The fingerprint that ``load_sample`` would give: the sampled files are read, and not decoded."""
     return SurveyedDataset.open(spec, settings).fingerprint()
 
 

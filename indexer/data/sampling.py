@@ -61,12 +61,6 @@ def draw(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list
     regression is one group. Of each group those samples are drawn whose hashed names are smallest, which is a
     uniform choice that needs no more memory than what is chosen.
 
-    Args:
-        dataset: The listing; gone over once, of a multi-label task twice.
-        counted: The survey of the listing.
-        max_samples: Most samples drawn.
-        seed: What names are hashed with.
-
     Returns:
         ``min(N, max_samples)`` entries in the order of the dataset.
     """
@@ -83,13 +77,7 @@ def draw(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list
 
 
 def draw_checked(dataset: Listing, counted: Survey, max_samples: int, seed: int) -> list[Entry]:
-    """Draw as ``draw`` does, from a listing of which a head could be learned.
-
-    Raises:
-        TooFewSamplesError: If there are too few samples of a class or label.
-        SettingsError: If ``max_samples`` is too small for them.
-        DataError: If the listing cannot be read.
-    """
+    """Draw as ``draw`` does, from a listing of which a head could be learned."""
     with system_errors(dataset.spec):
         check_sizes(dataset, counted.sizes, counted.num_samples, "sample")
         check_max_samples(dataset, max_samples)
@@ -148,11 +136,6 @@ def label_array(dataset: Listing, entries: Sequence[Entry]) -> np.ndarray:
 
 def check_labels(dataset: Listing, labels: np.ndarray, what: str) -> None:
     """Refuse labels from which no head could be learned.
-
-    Args:
-        dataset: The listing, for names and messages.
-        labels: As in ``label_array``.
-        what: What one of the samples is called, such as "readable sample".
 
     Raises:
         TooFewSamplesError: If there are not two samples of each class; with and without each label; or at all.

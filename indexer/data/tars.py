@@ -274,11 +274,6 @@ def _is_name(value: Any) -> bool:
 def index_tar(spec: str, path: str, file: IO[bytes] | None = None) -> dict[str, Member | None]:
     """Files of a tar by name, in order; of two of one name the later counts, as when extracting.
 
-    Args:
-        spec: The data spec, for messages.
-        path: The tar file.
-        file: The same, decompressed.
-
     Raises:
         DataError: If it is no complete, uncompressed tar file.
         OSError: If it cannot be read.

@@ -27,8 +27,6 @@ class Engine:
     """A way to run many pieces of work.
 
     Attributes:
-        name: Key in ``ENGINES``.
-        summary: One line for people who choose.
         run: Work, which is taken as it is needed, and settings, to outcomes as they come.
         heeds: Those of ``HEEDED_BY_SOME`` that change something.
     """

@@ -87,11 +87,7 @@ def _keep_stdout_clean(ray: Any) -> None:
 
 
 def _check_listens(address: str | None) -> None:
-    """Fail at once where nothing listens; Ray itself tries for minutes.
-
-    Raises:
-        OSError: If nothing does.
-    """
+    """Fail at once where nothing listens; Ray itself tries for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()

@@ -43,14 +43,7 @@ MAX_SHARDS = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of a drawn sample.
-
-    Attributes:
-        data: A data spec.
-        settings: How it is embedded.
-        number: Which part, from 0.
-        entries: The samples of the part.
-    """
+    """One part of a drawn sample."""
 
     data: str
     settings: EmbeddingSettings
@@ -58,11 +51,7 @@ class Shard:
     entries: tuple[Entry, ...] = field(repr=False)
 
     def decode(self, probe: PretrainedNetwork) -> Decoded:
-        """Read and decode the samples.
-
-        Raises:
-            DataError: If the data cannot be read.
-        """
+        """Read and decode the samples."""
         return decode_entries(
             open_dataset(self.data, self.settings),
             self.entries,
@@ -79,14 +68,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class ShardFeatures:
-    """What a first pass over a part gives.
-
-    Attributes:
-        features: ``[N, F]`` float32, of the samples that can be read.
-        readable: As in ``Decoded``.
-        digests: As in ``Decoded``.
-        faults: As in ``Decoded``.
-    """
+    """What a first pass over a part gives."""
 
     features: np.ndarray = field(repr=False)
     readable: np.ndarray = field(repr=False)
@@ -123,9 +105,6 @@ class FisherWork:
     """The second pass over a part.
 
     Attributes:
-        shard: The part.
-        digests: Its digests in the first pass.
-        head: The head that was fitted to all samples.
         labels: Labels of the samples of the part that can be read.
         samples_before: Number of samples of the parts before this one.
     """
@@ -167,16 +146,7 @@ class FisherWork:
 
 @dataclass(frozen=True, eq=False)
 class ShardedSample:
-    """A drawn sample, of which the features are known and the parts are with the workers.
-
-    Attributes:
-        shards: The parts.
-        first_pass: What the first pass over each part gave.
-        features: ``[N, F]`` float32, of all samples that can be read.
-        labels: Labels of these samples, as in ``Sample``.
-        description: What is known of the whole dataset.
-        seconds: Wall time of the first pass.
-    """
+    """A drawn sample, of which the features are known and the parts are with the workers."""
 
     shards: list[Shard] = field(repr=False)
     first_pass: list[ShardFeatures] = field(repr=False)
@@ -188,13 +158,7 @@ class ShardedSample:
 
 @dataclass(frozen=True)
 class Workers:
-    """What runs the parts.
-
-    Attributes:
-        shards: Most parts.
-        engine: Name in ``indexer.engines.engines.ENGINES``.
-        settings: Settings of the engine.
-    """
+    """What runs the parts."""
 
     shards: int
     engine: str
@@ -278,10 +242,6 @@ def embed_shards(
 
     Returns:
         The embedding of ``indexer.embed.embed_sample``, up to rounding; ``seconds`` with the first pass.
-
-    Raises:
-        DataError: If the data has changed since the first pass.
-        EngineError: If workers are lost again and again.
     """
     start = time.perf_counter()
     kind = sample.description.kind

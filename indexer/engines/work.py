@@ -80,7 +80,6 @@ class Outcome:
     Attributes:
         number: Its place in the order in which work was given, from 0.
         value: What it computed, ``None`` if there is an error.
-        error: Why it computed nothing.
         seconds: How long it ran, without the wait before.
         attempts: How often it was begun.
     """
@@ -98,13 +97,7 @@ waits can see to other things."""
 
 
 def attempt(number: int, work: Work, threads: int | None) -> Outcome:
-    """Do a piece of work in this process; what goes wrong becomes a value.
-
-    Args:
-        number: Place of the work in the order in which it was given.
-        work: What to do.
-        threads: How many compute; as many as the process is set to use if ``None``.
-    """
+    """Do a piece of work in this process; what goes wrong becomes a value."""
     start = time.perf_counter()
     value, error = None, None
     try:
@@ -141,12 +134,7 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 
 def kept_network(loader: str) -> "PretrainedNetwork":
-    """A network, loaded if this thread does not have it yet.
-
-    Raises:
-        UnknownNameError: If there is none of that name.
-        WeightsError: If its weights cannot be read.
-    """
+    """A network, loaded if this thread does not have it yet."""
     from indexer.networks.load import load_network
 
     networks: dict[str, PretrainedNetwork] = _kept.__dict__.setdefault("networks", {})
@@ -159,12 +147,7 @@ def kept_network(loader: str) -> "PretrainedNetwork":
 
 @dataclass(frozen=True)
 class EmbedWork:
-    """Embed one dataset.
-
-    Attributes:
-        data: A data spec.
-        settings: How.
-    """
+    """Embed one dataset."""
 
     data: str
     settings: EmbeddingSettings
@@ -175,11 +158,7 @@ class EmbedWork:
         return self.data
 
     def run(self) -> TaskEmbedding:
-        """Embed as ``indexer.embed.embed_dataset`` does, with the network that this process keeps.
-
-        Raises:
-            DataError: If the data cannot be read or makes no task.
-        """
+        """Embed as ``indexer.embed.embed_dataset`` does, with the network that this process keeps."""
         import torch
 
         from indexer.embed import embed_sample, load_task_sample

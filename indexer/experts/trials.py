@@ -40,9 +40,6 @@ class TrialFeatures:
     Attributes:
         features: ``[N, F]`` float32, finite.
         labels: As in ``indexer.data.samples.Sample``, for the same N samples.
-        kind: What the labels are.
-        weights_hash: Hash of the weights of the expert.
-        loading_seconds: Taken to load the expert.
         feature_seconds: Taken to compute the features; ``None`` where they were in the cache.
     """
 
@@ -56,13 +53,7 @@ class TrialFeatures:
 
 @dataclass(eq=False)
 class TrialData:
-    """A dataset to try experts on; every expert of one input size sees the very same images.
-
-    Attributes:
-        data: A data spec, see ``indexer.data.samples``.
-        settings: How it is sampled and decoded, on what device and in what batches.
-        cache: Where features are kept.
-    """
+    """A dataset to try experts on; every expert of one input size sees the very same images."""
 
     data: str
     settings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
@@ -84,10 +75,6 @@ class TrialData:
 
     def features(self, loader: str, progress: Progress | None = None) -> TrialFeatures:
         """Load an expert and run it over the sample, or read what it made of this sample before.
-
-        Args:
-            loader: The expert, see ``indexer.networks.load``.
-            progress: Called as ``progress(stage, done, total)``.
 
         Raises:
             DataError: If the data cannot be read or makes no task.

@@ -28,14 +28,10 @@ class LayerCost:
 
     Attributes:
         name: The layer, or the parameter where a module has several.
-        kind: Class of the module.
-        filters: Embedded.
         weights: K of each filter.
         positions: P, of all uses together.
         form: ``direct``, ``gram`` or ``shifted_gram``, see ``indexer.fisher.gradients``; ``elementwise`` for
             factors of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
-        multiply_adds: In matrix products.
-        temporary_bytes: Written meanwhile.
     """
 
     name: str
@@ -55,7 +51,6 @@ class ProbeCosts:
     Attributes:
         batch_size: Samples a pass within the budget, at least 1 and at most ``MAX_BATCH``.
         bytes_per_sample: Activations that a pass keeps for one sample.
-        layers: In the order of the embedding.
     """
 
     batch_size: int
@@ -66,16 +61,7 @@ class ProbeCosts:
 def probe_costs(
     network: PretrainedNetwork, *, memory_budget: int = DEFAULT_MEMORY_BUDGET, norm_weights: bool = False
 ) -> ProbeCosts:
-    """Run a probe on one blank image or text, and say what the squares of its layers cost.
-
-    Args:
-        network: The probe.
-        memory_budget: Bytes that activations and temporaries of a pass may take.
-        norm_weights: Whether factors of whole channels are embedded too.
-
-    Returns:
-        The costs; forms are those that a pass within the budget takes.
-    """
+    """Run a probe on one blank image or text, and say what the squares of its layers cost."""
     image, element_size = _blank(network), next(network.body.parameters()).element_size()
     blocks = {block.parameter: block for block in find_filters(network.body, norm_weights=norm_weights)}
     axes = find_sample_axes(network.body, blocks, image)

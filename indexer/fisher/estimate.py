@@ -44,8 +44,6 @@ class Estimator:
     """A way to take the expectation over labels.
 
     Attributes:
-        name: Key in ``ESTIMATORS``.
-        summary: One line for people who choose.
         directions: Likelihood, logits ``[N, C]``, labels of the dataset and a CPU generator to directions
             ``[N, C]``; the squared gradients along them, summed, estimate F for each sample.
         draws: Whether the directions are drawn at random.
@@ -168,9 +166,6 @@ def fisher_information(
         memory_budget: Bytes that temporaries of the layers' rules may take.
         progress: Called after each batch with the number of samples done.
 
-    Returns:
-        Mean and standard error over all samples that were used.
-
     Raises:
         TooFewSamplesError: If there are fewer than two samples, which have no standard error.
     """
@@ -186,9 +181,6 @@ class FisherSums:
 
     Attributes:
         totals: ``[2, D]`` float64: sums over samples of each filter's value, and of its square.
-        num_samples: How many samples.
-        slices: As in ``FisherEstimate``.
-        fallbacks: As in ``FisherEstimate``.
     """
 
     totals: np.ndarray = field(repr=False)
@@ -220,9 +212,6 @@ def fisher_sums(
             that each sample has those that it would have if all were in one part.
         norm_weights: Whether affine weights of normalisation layers are embedded too.
         memory_budget: Bytes that temporaries of the layers' rules may take.
-
-    Returns:
-        The sums of this part.
     """
     square_grads = SquareGrads(body, norm_weights=norm_weights, memory_budget=memory_budget)
     scores = _Scores(body, head, get_estimator(estimator), generator)
@@ -231,12 +220,7 @@ def fisher_sums(
 
 
 def joined_estimate(parts: Sequence[FisherSums]) -> FisherEstimate:
-    """The estimate over the samples of all parts, in whatever order these are: sums add up.
-
-    Raises:
-        TooFewSamplesError: If there are fewer than two samples.
-        WeightsError: If a value is not finite.
-    """
+    """The estimate over the samples of all parts, in whatever order these are: sums add up."""
     first = parts[0]
     count = sum(part.num_samples for part in parts)
     mean, standard_error = _moments(np.sum([part.totals for part in parts], axis=0), count)

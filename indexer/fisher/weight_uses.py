@@ -26,10 +26,6 @@ class FilterBlock:
 
     Attributes:
         name: Name of the parameter without ``.weight``, which for most is the name of its layer.
-        parameter_name: Full name.
-        parameter: The weights.
-        kind: Class of the module that holds it.
-        layout: Where its filters lie.
         groups: Groups of a transposed convolution, else 1.
     """
 
@@ -217,11 +213,6 @@ def find_sample_axes(
 
     The network runs on two samples of which the second is NaN (of lookups in integer inputs: whose looked-up
     vectors are). Where an axis falls into a half without a NaN and one with, it holds the samples.
-
-    Args:
-        network: In eval mode.
-        blocks: By parameter.
-        images: ``[N, ...]``, of which the first is used.
 
     Returns:
         By block that was used; ``None`` for all of TorchScript, where no rule knows the use, where no axis

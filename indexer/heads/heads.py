@@ -84,11 +84,6 @@ def score_labels(logits: np.ndarray, labels: np.ndarray) -> HeadScore:
 def score_targets(predictions: np.ndarray, targets: np.ndarray, variance: np.ndarray) -> HeadScore:
     """R² and Gaussian negative log likelihood of predictions ``[N, T]`` of targets ``[N, T]``, means over T.
 
-    Args:
-        predictions: ``[N, T]``.
-        targets: ``[N, T]``, in the units of the predictions.
-        variance: ``[T]``, positive: of the residuals.
-
     Returns:
         R², at most 1, that of a prediction of the targets' mean being 0; a target that is the same in all
         samples has 0. And the loss, which is negative where residuals are small beside the unit.
@@ -214,9 +209,6 @@ def fit_head(
         kind: What the labels are.
         l2: Weight of the penalty beside the mean loss, positive.
 
-    Returns:
-        The head, for features as given.
-
     Raises:
         DataError: If features are not finite, the fit does not converge, or a label is on all samples or none.
     """
@@ -327,9 +319,6 @@ def score_head(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> He
         features: ``[N, F]``.
         labels: As in ``fit_head``; each label on at least one sample; targets standardised as the head's, see
             ``standardise``.
-
-    Returns:
-        The score, see ``indexer.heads.heads``.
     """
     logits = head.logits(features)
     if head.variance is not None:
@@ -354,9 +343,6 @@ def held_out_score(
         seed: What the split is drawn with.
         kind: What the labels are.
         l2: As in ``fit_head``.
-
-    Returns:
-        The score on the samples held out.
 
     Raises:
         DataError: If a fit does not converge.

@@ -30,16 +30,11 @@ class Node:
     """A folder.
 
     Attributes:
-        name: Its name; empty for the place itself.
         path: Where it is below the place, with forward slashes; empty for the place itself.
-        samples: Samples that lie in it directly.
-        texts: Files that are texts in it.
         bare: Files without a suffix, which are texts where there are no others.
         masks: Images in it that are masks of others beside them.
         masked: Stems of the images that have such masks.
-        others: Files in it that are no samples, by reason.
         tables: Names of files in it that may say what images show.
-        children: Folders in it, by name.
     """
 
     name: str = ""
@@ -256,11 +251,6 @@ class LayoutError(ValueError):
 
 def label_places(held: Sequence[Place], class_level: int | None, notes: Notes) -> list[tuple[str, Place]]:
     """The class of each folder; those that have none are counted.
-
-    Args:
-        held: Folders that hold samples, at least one.
-        class_level: As in ``indexer.records.Reading``.
-        notes: What was taken for what.
 
     Raises:
         LayoutError: If no folder is so deep, or several levels could name the class.

@@ -55,11 +55,7 @@ def without_pickled_objects() -> Iterator[None]:
 
 
 def find_weights(content: Any) -> Mapping[str, Tensor] | None:
-    """The tensors by name that a checkpoint holds, also where they are wrapped; ``None`` if it holds none.
-
-    Args:
-        content: As ``load_checkpoint`` gives it.
-    """
+    """The tensors by name that a checkpoint holds, also where they are wrapped; ``None`` if it holds none."""
     if not isinstance(content, Mapping):
         return None
     for name in WRAPPERS:

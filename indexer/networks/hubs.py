@@ -70,20 +70,12 @@ def _deprecated_names() -> dict[str, str | None]:
 
 
 def timm_configs() -> dict[str, Any]:
-    """The ``PretrainedCfg`` that timm has for each of its weights, by name; nothing is built or read.
-
-    Raises:
-        WeightsError: If timm is not installed.
-    """
+    """The ``PretrainedCfg`` that timm has for each of its weights, by name; nothing is built or read."""
     return {name: timm_config(name) for name in _import_timm().list_pretrained()}
 
 
 def timm_config(name: str) -> Any:
-    """The ``PretrainedCfg`` of one network, by default weights if the name has none; ``None`` if unknown.
-
-    Raises:
-        WeightsError: If timm is not installed.
-    """
+    """The ``PretrainedCfg`` of one network, by default weights if the name has none; ``None`` if unknown."""
     return _import_timm().models.get_pretrained_cfg(name)
 
 

@@ -274,11 +274,7 @@ def _load_whole(loader: Loader) -> tuple[str, nn.Module, InputTransform]:
 
 
 def _from_file(loader: Loader, path: Path) -> tuple[nn.Module, InputTransform]:
-    """Build an architecture for the number of classes that a weights file has, and load the file into it.
-
-    Raises:
-        WeightsError: If the file does not fit.
-    """
+    """Build an architecture for the number of classes that a weights file has, and load the file into it."""
     name = loader.architecture
     usual = build_unfilled(get_architecture(name, loader.weights).build, 1000)  # a wrong name is said first
     state = _with_head(without_prefix(read_weights(path), usual.state_dict()), usual)

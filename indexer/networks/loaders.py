@@ -54,8 +54,6 @@ class Loader:
     """A loader taken apart.
 
     Attributes:
-        text: The loader itself.
-        source: Where the network comes from.
         name: ``architecture`` or ``architecture.weights``, ``ORG/NAME`` of a hub, a folder,
             ``module:function``, or a TorchScript file.
         file: Weights that replace those of the source.

@@ -26,13 +26,9 @@ class PackagedNetwork:
     """A network whose weights are a file of a pip package.
 
     Attributes:
-        architecture: Its name in timm.
         package: What is imported as, though it never is.
-        file: Of the weights, inside the package.
         source_accuracy: Top-1 accuracy on ImageNet's validation images at the size it was trained for, as timm
             publishes it of the same weights.
-        license: SPDX identifier, as the package says.
-        source_task: What it was trained on.
         input_size: Side of its inputs here in pixels: below the 224 to 260 of training, since a CPU is to run
             it over a few hundred images while someone waits.
     """
@@ -127,10 +123,6 @@ def timm_names(state: Mapping[str, object], stages: list[int]) -> dict[str, str]
 
     There, blocks are numbered through; in timm, by stage and within it, and the layers of a block are numbered
     from the first, which is no expansion in the blocks that do not expand.
-
-    Args:
-        state: Tensors by name.
-        stages: Number of blocks in each stage.
 
     Returns:
         Names in timm by names in ``state``; what is none of EfficientNet's keeps its name, so that filling a

@@ -27,10 +27,8 @@ class Body:
     Attributes:
         name: ``architecture.weights``, made of characters that names in a registry may have.
         network: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``.
-        transform: How an image or a text becomes an input.
         num_params: Parameters including the head the network came with.
         num_features: F; ``None`` if it is known only from running the network.
-        tokenizer: What encodes texts, for a text encoder.
     """
 
     name: str
@@ -46,15 +44,12 @@ class PretrainedNetwork:
     """A frozen network without its head.
 
     Attributes:
-        name: ``architecture.weights``.
         loader: What ``load_network`` was given; of a text encoder, with all that it may say of texts.
         body: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``; in
             evaluation mode.
         num_features: F.
         num_params: Parameters including the head the network came with.
-        transform: How an image or a text becomes an input.
         weights_hash: blake2b over the body's tensors, hexadecimal.
-        tokenizer: What encodes texts, for a text encoder.
     """
 
     name: str
@@ -108,10 +103,6 @@ def on_device_of(parameter: Tensor, inputs: Tensor) -> Tensor:
 def measure_features(body: Body, where: str) -> int:
     """F, from a forward pass of two images or texts and one of the first of them alone.
 
-    Args:
-        body: In evaluation mode.
-        where: What errors begin with.
-
     Raises:
         WeightsError: If the network gives no ``[N, F]`` for inputs of its transform, nothing that says
             anything of them, or if what it gives for one depends on the others of its batch.
@@ -145,10 +136,6 @@ def measure_features(body: Body, where: str) -> int:
 
 def check_alive(features: np.ndarray, where: str) -> None:
     """Refuse features from which nothing can be learned.
-
-    Args:
-        features: ``[N, F]`` of samples that differ.
-        where: What errors begin with.
 
     Raises:
         WeightsError: If they are not finite, all zero, or the same for every sample.
@@ -267,9 +254,7 @@ class Batches:
     """Batches of inputs with their labels, as often as one goes through them.
 
     Attributes:
-        network: Whose inputs they are; batches lie on its device.
         inputs: Images, uint8 ``[N, 3, S, S]``, or encoded texts, int32 ``[N, 2, L]``.
-        labels: ``[N, ...]``.
         batch_size: Most samples in each.
         order: Indices of the samples, in order; as they are if ``None``.
     """

@@ -46,7 +46,6 @@ class Tokenizer:
     """A tokenizer of transformers, and how many tokens of a text it reads.
 
     Attributes:
-        backend: The tokenizer.
         max_tokens: Most tokens of a text, those that mark its ends included.
         hash: blake2b of all that it does, hexadecimal.
     """
@@ -57,9 +56,6 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of texts.
-
-        Args:
-            texts: N of them; ``has_tokens`` says of which something is left.
 
         Returns:
             ``[N, 2, L]`` int32: ``TOKENS`` and ``MASK``, padding on the right.
@@ -94,13 +90,6 @@ class Tokenizer:
         """Texts of random tokens: of the first half of the vocabulary where the label is 0, else of the second.
 
         What marks the ends of a text is where it always is.
-
-        Args:
-            labels: ``[N]`` of 0 and 1.
-            generator: Draws the tokens.
-
-        Returns:
-            Encoded texts, as ``encode`` makes them.
         """
         special = set(self.backend.all_special_ids)
         plain = np.array([index for index in sorted(self.backend.get_vocab().values()) if index not in special])

@@ -89,10 +89,6 @@ def without_prefix(state: Mapping[str, Tensor], names: Iterable[str]) -> Mapping
     Such prefixes are ``module.`` of parallel training, ``_orig_mod.`` of compiled networks, ``model.`` of
     Lightning, and the attribute of any network around this one. Of several networks in a file, the one of which
     most is there is taken, and the first of equal ones.
-
-    Args:
-        state: Weights as they were saved.
-        names: Those of the architecture.
     """
     wanted = set(names)
     ends = Counter(

@@ -19,13 +19,10 @@ class ZooNetwork:
     """A pretrained network as its library describes it.
 
     Attributes:
-        name: ``architecture.weights``.
         loader: What ``indexer.networks.load.load_network`` takes.
         source_task: What it was last trained on, or empty.
         source_accuracy: On held-out samples of that, 0 to 1, as published.
-        num_params: Parameters with the head.
         flops: Multiply-adds for one image.
-        input_size: Side of the input in pixels.
         license: SPDX identifier, or what the library calls a licence that has none; empty if not known.
         cached_as: What the weights are called once they were fetched: ``torch:FILE`` or ``hf:ORG/NAME``.
     """
@@ -71,11 +68,7 @@ def describe_torchvision() -> list[ZooNetwork]:
 
 
 def describe_timm() -> list[ZooNetwork]:
-    """Networks of timm that take square images of three channels, one for each of their weights, by name.
-
-    Raises:
-        WeightsError: If timm is not installed.
-    """
+    """Networks of timm that take square images of three channels, one for each of their weights, by name."""
     from indexer.networks.hubs import timm_configs
 
     return [

@@ -42,10 +42,6 @@ def spec_of(data: Any) -> PythonData:
 def open_object(spec: str, reading: Reading) -> Listing:
     """List the samples of data that a program holds.
 
-    Args:
-        spec: As ``spec_of`` makes it.
-        reading: What the data leaves open.
-
     Raises:
         DataError: If it is no data, has no labels, or is not laid out as its kind asks.
     """

@@ -26,12 +26,7 @@ ALWAYS_ALLOWED_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Arrays:
-    """A file of arrays, of which none is held.
-
-    Attributes:
-        names: Their names, in order.
-        read: From a name to the array.
-    """
+    """A file of arrays, of which none is held."""
 
     names: tuple[str, ...]
     read: Callable[[str], np.ndarray] = field(repr=False)

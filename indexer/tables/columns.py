@@ -42,12 +42,10 @@ class Columns:
     """The columns that are read.
 
     Attributes:
-        content: What the samples are.
         sample: The column of paths of images, of their bytes, or of texts.
         labels: The column of labels; or several, which hold 0 or 1 for each label, or a target each.
         numbers: Whether the labels are targets: ``True`` or ``False`` if that was asked for or goes without
             saying, ``None`` for a column that is only called so.
-        split: The column of splits, if there is one.
         taken: What was taken for what, in a sentence, if the header left anything open.
     """
 
@@ -71,11 +69,6 @@ def plain(name: str) -> str:
 
 def choose_columns(table: Table, asked: Reading, endings: Sequence[str]) -> Columns:
     """The columns of a table that are read.
-
-    Args:
-        table: The table.
-        asked: What was asked for.
-        endings: How names of images end, lower case.
 
     Raises:
         DataError: If one is missing or there twice, or the header leaves a doubt.
@@ -265,11 +258,7 @@ class _Header:
         raise self._doubt("the labels", "label_col", rest)
 
     def split(self, others: Sequence[str]) -> str | None:
-        """The column of splits, if there is one.
-
-        Raises:
-            DataError: If the one that is asked for is not there.
-        """
+        """The column of splits, if there is one."""
         if self._asked.split_col is not None:
             return self._named("split_col", self._asked.split_col)
         return self._split_of([name for name in self._names if name not in others])

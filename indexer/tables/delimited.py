@@ -31,13 +31,7 @@ _PEEKED = 20
 
 @dataclass(frozen=True)
 class Form:
-    """How a file of rows is written.
-
-    Attributes:
-        encoding: Name of the encoding.
-        delimiter: What stands between cells.
-        taken: What of this was guessed, in sentences.
-    """
+    """How a file of rows is written."""
 
     encoding: str
     delimiter: str = ","

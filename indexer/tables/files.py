@@ -31,7 +31,6 @@ class Table:
     """A file of rows, of which none is held.
 
     Attributes:
-        spec: Path of the file.
         columns: Names of the columns, as often as they are there.
         read: From the columns that are wanted to the rows.
         taken: What was guessed of how it is written, in sentences.

@@ -24,10 +24,7 @@ class ArrayLabels:
     """Labels of all rows.
 
     Attributes:
-        kind: What they are.
-        class_names: Names of the classes, labels or targets.
         values: ``[N]`` indices of classes, ``[N, C]`` of 0 and 1, or ``[N, T]`` float64.
-        taken: What was guessed, in a sentence.
     """
 
     kind: Kind

@@ -49,13 +49,7 @@ def fit_float32(numbers: Iterable[float]) -> bool:
 
 @dataclass(frozen=True)
 class Labels:
-    """What the labels of a split are.
-
-    Attributes:
-        kind: What they are.
-        class_names: Names of the C classes or labels, or the T targets.
-        taken: What was guessed, in sentences.
-    """
+    """What the labels of a split are."""
 
     spec: str
     kind: Kind
@@ -107,14 +101,7 @@ class LabelSurvey:
     def __init__(
         self, spec: str, columns: Sequence[str], numbers: bool | None, *, is_asked: bool = False
     ) -> None:
-        """Begin.
-
-        Args:
-            spec: The file, for messages.
-            columns: The column of labels, or several.
-            numbers: As in ``indexer.tables.columns.Columns``.
-            is_asked: Whether the columns were named, so that nothing is doubtful.
-        """
+        """Begin."""
         self._spec, self._columns, self._numbers, self._is_asked = spec, tuple(columns), numbers, is_asked
         self._splits: dict[str, _Split] = {}
         self._number, self._word = "", ""
@@ -212,11 +199,7 @@ class LabelSurvey:
                 names_of(self._spec, place, cell)  # a wrong one is refused with its place
 
     def of_split(self, split: str) -> Labels:
-        """What the labels of a split are.
-
-        Raises:
-            DataError: If they leave a doubt.
-        """
+        """What the labels of a split are."""
         held = self._splits.get(split, _Split())
         column = self._columns[0]
         if held.first is not None:

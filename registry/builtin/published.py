@@ -28,7 +28,6 @@ class PublishedExpert:
 
     Attributes:
         name: As the field has it; never one that ``PublishedAliases`` says is another's.
-        content: What it takes.
         loader: What ``indexer.networks.load.load_network`` takes; empty if nothing here loads it.
         num_params: Parameters: of networks of timm and torchvision with their head, of Hugging Face as model
             cards say, with the part for texts; ``None`` if not known.
@@ -69,12 +68,9 @@ class PublishedResult:
     Attributes:
         task: ``TABLE.NAME``; it has no data.
         expert: As the publication names it; ``canonical_name`` makes one of several names of the same weights.
-        metric: What was measured.
         protocol: How, such as ``linear_probe_16shot``, ``fine_tuned``, ``zero_shot``.
-        accuracy: 0 to 1.
         source: The publication and its state.
         license: SPDX identifier of the table that it was taken from.
-        content: What the samples of the task are.
     """
 
     task: str
@@ -167,10 +163,6 @@ def canonical_name(name: str, aliases: Mapping[str, str] | None = None) -> str:
 
     Prefixes go first, where they say no more than the name does: ``timm:NAME`` and ``timm/NAME``, timm's place
     on the hub, are NAME if that says which weights, and ``hf:ORG/NAME`` is ORG/NAME.
-
-    Args:
-        name: Of an expert.
-        aliases: ``published_aliases()`` unless given.
     """
     aliases = published_aliases() if aliases is None else aliases
     for prefix in ("timm:", "timm/", "hf:timm/", "hf:"):

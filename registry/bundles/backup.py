@@ -39,14 +39,7 @@ Files = Mapping[str, tuple[int, str]]
 
 @dataclass(frozen=True)
 class Backup:
-    """What a folder of a backup lists.
-
-    Attributes:
-        registry_id: Of the registry.
-        at: When it was made, ISO 8601, UTC.
-        files: Size and checksum of each file, by its path within the registry.
-        format: Of the folder.
-    """
+    """What a folder of a backup lists."""
 
     registry_id: str
     at: str
@@ -56,14 +49,6 @@ class Backup:
 
 def back_up(store: Store, place: Path, *, verify: bool) -> BackupSummary:
     """Make a backup, of one moment between writes; others may write meanwhile.
-
-    Args:
-        store: The registry.
-        place: A new or empty folder, or one that holds a backup of this registry.
-        verify: Whether to check a trial restore before the backup of before is given up.
-
-    Returns:
-        What it holds, and what of it was new.
 
     Raises:
         StorageError: If the folder holds anything else, cannot be written, or the trial fails.
@@ -91,11 +76,6 @@ def restore(store: Store, place: Path, *, replace: bool) -> BackupSummary:
 
     It is laid out and checked beside that place first, and takes it in one step where the system can do that. A
     registry that was there is kept beside it.
-
-    Args:
-        store: Where.
-        place: The folder of the backup.
-        replace: Whether a registry that is there may be replaced.
 
     Returns:
         What was restored, and where the registry of before is kept.

@@ -72,14 +72,7 @@ def check_license(license: str) -> None:
 
 
 def card_of(tables: Mapping[str, pa.Table], spaces: Sequence[SpaceRecord], license: str) -> str:
-    """The card.
-
-    Args:
-        tables: Rows of ``registry.bundles.format.RECORD_TABLES`` in the bundle, of tasks in order of name and
-            version.
-        spaces: In the bundle.
-        license: Licence of the records, as their owner says.
-    """
+    """The card of a bundle, of its tables, tasks in order of name and version."""
     tasks = _latest(tables["tasks"])
     counts = {"tasks": len(tasks), **{name: len(tables[name]) for name in ("experts", "results")}}
     named = {"tasks": "tasks", "experts": "experts", "results": "results of experts on tasks"}

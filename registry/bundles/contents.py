@@ -33,10 +33,8 @@ class Contents:
     """What a bundle holds.
 
     Attributes:
-        spaces: All of them, by id.
         tasks: Content digest of each task version, in order of keys.
         checksums: Checksum of each embedding, by space.
-        experts: All of them, by name.
         result_names: Names of tasks and of experts that results are of, as ``(kind, name)``.
     """
 

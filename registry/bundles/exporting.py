@@ -30,15 +30,7 @@ _TIMES = {"tasks": "created_at", "experts": "created_at", "results": "created_at
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for.
-
-    Attributes:
-        tasks: Names; all if none.
-        where: A filter that the latest version of a task has to pass, see ``registry.filters``.
-        results: Whether results go along.
-        experts: Whether experts do.
-        builtin: Whether starter content does.
-    """
+    """What is asked for."""
 
     tasks: Sequence[str] = ()
     where: str | None = None
@@ -65,17 +57,6 @@ def export_bundle(
 
     All but the vectors is read under the lock, where it can be taken, so that it is of one moment. Vectors are
     never changed, and are read a row group at a time without keeping writers waiting.
-
-    Args:
-        store: What is exported.
-        path: File or folder to write; a former one is replaced once the new one is whole.
-        selection: What of it.
-        as_folder: Whether to write a folder.
-        license: What the card of a folder says; nobody knows it if empty.
-        key: The private key that signs it.
-
-    Returns:
-        What is in it.
 
     Raises:
         StorageError: If the registry is damaged or the file cannot be written.

@@ -178,32 +178,20 @@ def _halved(rows: pa.Table) -> Iterator[pa.Table]:
 
 
 class BundleWriter:
-    """Writes the members of one bundle, one after the other.
-
-    Attributes:
-        members: What has been written, by name.
-    """
+    """Writes the members of one bundle, one after the other."""
 
     def __init__(
         self,
         open_member: Callable[[str], AbstractContextManager[IO[bytes]]],
         put_manifest: Callable[[bytes], object],
     ) -> None:
-        """Write members where they go.
-
-        Args:
-            open_member: Opens the member of a name, to be written from its beginning to its end.
-            put_manifest: Writes the manifest.
-        """
+        """Write members where they go."""
         self.members: dict[str, Member] = {}
         self._open_member = open_member
         self._put_manifest = put_manifest
 
     def add(self, table: str, columns: pa.Schema, parts: Iterable[pa.Table]) -> int:
         """Write a table, a row group for each part; nothing but one part is in memory.
-
-        Returns:
-            The number of rows.
 
         Raises:
             StorageError: If no import would take it, as its texts are long and nearly all the same.
@@ -231,10 +219,6 @@ class BundleWriter:
 
     def finish(self, *, registry_id: str, as_of: str) -> str:
         """Write the manifest.
-
-        Args:
-            registry_id: Where the records are from.
-            as_of: Time of the newest of them.
 
         Returns:
             Checksum of the manifest, and by it of everything.

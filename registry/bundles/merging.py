@@ -57,12 +57,9 @@ class Plan:
         new: Versions of tasks to add, by their key in the bundle: under which version.
         same: Versions that are here, likewise.
         left_tasks: Names of tasks of which nothing is taken.
-        new_experts: To add.
         replaced_experts: To write in place of those here, which are the same weights.
         retired_experts: Those here of other weights, in whose place new ones of the same name come.
         left_experts: Names of experts of which nothing is taken.
-        new_spaces: To add.
-        conflicts: In sentences.
         ours: What the registry has of the tasks of these names, by name and version.
     """
 
@@ -100,15 +97,6 @@ class Plan:
 
 def make_plan(store: Store, contents: Contents, policy: Policy, where: str) -> Plan:
     """Compare a bundle with a registry; under the lock, if the plan is to be carried out.
-
-    Args:
-        store: The registry; it need not exist.
-        contents: What the bundle holds.
-        policy: What to do about conflicts.
-        where: The file, for messages.
-
-    Returns:
-        The plan.
 
     Raises:
         ConflictError: If there are conflicts and the policy is ``fail``.

@@ -39,13 +39,6 @@ class RowGroup:
 def read_footer(file: IO[bytes], size: int) -> list[RowGroup]:
     """Read a Parquet file up to, but not including, its values.
 
-    Args:
-        file: Seekable.
-        size: Bytes of the file.
-
-    Returns:
-        Its row groups.
-
     Raises:
         ValueError: If it is not of the form that a bundle has.
     """

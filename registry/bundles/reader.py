@@ -58,21 +58,10 @@ class Manifest:
 
 
 class Bundle:
-    """An open bundle, whose members are those of its manifest.
-
-    Attributes:
-        path: The file or folder.
-        manifest: What ``manifest.json`` says.
-        space_ids: Spaces that have a member.
-    """
+    """An open bundle, whose members are those of its manifest."""
 
     def __init__(self, path: Path, manifest: Manifest, places: Mapping[str, Place]) -> None:
         """Take what was opened, comparing every member with its checksum.
-
-        Args:
-            path: The file or folder.
-            manifest: Members that are there, of these sizes.
-            places: Where each member is.
 
         Raises:
             BundleError: If a member is another.
@@ -95,10 +84,6 @@ class Bundle:
 
     def check(self, table: str, columns: pa.Schema) -> None:
         """Check the form of a table by its footer, nothing decoded.
-
-        Args:
-            table: Name of the table.
-            columns: Which it should have, now.
 
         Raises:
             BundleError: If it is not what ``bundles`` would have written.
@@ -244,11 +229,6 @@ def _offsets(path: Path, file: IO[bytes], entries: list[zipfile.ZipInfo], end: i
 
 def checked_manifest(path: Path, content: bytes, sizes: Mapping[str, int]) -> Manifest:
     """The manifest of a bundle.
-
-    Args:
-        path: The file or folder.
-        content: Bytes of the manifest.
-        sizes: Bytes of everything that is there, by name.
 
     Raises:
         BundleError: If it is none, or what it names is not what is there.

@@ -52,11 +52,7 @@ class Range(click.ParamType[tuple[float, float]]):
 
 
 class Duration(click.ParamType[float]):
-    """A positive number of seconds, which may end in s, m, h or d, such as ``90s`` or ``30d``.
-
-    Args:
-        zero: Whether it may be 0.
-    """
+    """A positive number of seconds, which may end in s, m, h or d, such as ``90s`` or ``30d``."""
 
     name = "duration"
     factors: ClassVar = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

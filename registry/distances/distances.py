@@ -48,11 +48,8 @@ class Distance:
     """A way to compare two embeddings; it falls with likeness.
 
     Attributes:
-        name: Key in ``DISTANCES``.
-        summary: One line for help texts and docs.
         symmetric: Whether d(a, b) = d(b, a). Exactly these are also zero between an embedding and itself.
         bounds: Lowest and highest value it can take; for an asymmetric one at ``DEFAULT_ALPHA``.
-        unit: Unit of the value.
         function: ``[B, D]`` and ``[T, D]``, both checked, to ``[B, T]``. For an asymmetric distance the
             symmetric term; ``pairwise`` subtracts the other one.
         block_elements: Numbers in the ``[B, D]`` that ``function`` is given at a time, about.

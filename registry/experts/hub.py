@@ -59,8 +59,6 @@ class DescribedExpert:
     """A model folder as an expert.
 
     Attributes:
-        expert: As it is to be registered.
-        results: On registered tasks.
         about: What else its card says, for the audit.
         notes: What of its card is not kept, in sentences.
     """
@@ -73,9 +71,6 @@ class DescribedExpert:
 
 def read_models(root: Path) -> tuple[list[Model], list[str]]:
     """The models in a folder, and a sentence for each that cannot be an expert.
-
-    Args:
-        root: The folder, see ``registry.experts.model_folders.find_folders``.
 
     Raises:
         InvalidRecordError: If the folder cannot be read or holds no model.
@@ -112,12 +107,7 @@ def _model(name: str, folder: Path) -> Model:
 
 
 def as_experts(models: Sequence[Model], tasks: Collection[str]) -> list[DescribedExpert]:
-    """Models as experts, with the results on registered tasks that their cards report.
-
-    Args:
-        models: As ``read_models`` gives them.
-        tasks: Names of the registered tasks.
-    """
+    """Models as experts, with the results on registered tasks that their cards report."""
     by_letters: dict[str, str] = {}
     for task in tasks:
         letters = letters_of(task)

@@ -14,11 +14,7 @@ class Limits:
     """Limits on experts; one whose value is not known passes no limit on it.
 
     Attributes:
-        max_params: Most parameters.
-        max_flops: Most multiply-adds for one image.
-        input_size: Most pixels of the input's side.
         licenses: SPDX identifiers, of which it must have one; any if there are none.
-        loadable_offline: Whether its weights must be on this machine.
         patterns: Its name or an alias must match one of these, such as ``convnext*``; any if there are none.
     """
 

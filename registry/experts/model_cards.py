@@ -70,10 +70,6 @@ class ModelCard:
     Attributes:
         license: SPDX identifier, or what a licence without one is called.
         datasets: Datasets that it was trained on, as named on the hub.
-        base_models: Models that it was made from.
-        pipeline_tag: What it is for, such as ``image-classification``.
-        tags: Free words.
-        metrics: Names of metrics that it was judged by.
         results: Scores of its ``model-index``.
         left_out: What was not understood, in words.
     """

@@ -31,7 +31,6 @@ class MergedExperts:
     """The experts of a source, by what is to be done with them.
 
     Attributes:
-        new: To be registered.
         changed: Registered ones, as they are to be.
         unchanged: How many are registered with all that the source says of them.
         left: Names that another network has here, or that were removed.
@@ -140,9 +139,6 @@ def merge(
         removed: Names of experts that were removed from it.
         library: Whether the source is a library: then what was removed stays removed, and a name that stands
             for another network goes on to. A row of a file is meant for the expert that it names.
-
-    Returns:
-        What is to be done.
 
     Raises:
         DuplicateError: If a row of a file gives a name to another network.

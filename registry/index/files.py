@@ -54,7 +54,6 @@ class SavedIndex:
         vectors: ``[R, D]`` float32, mapped; a row is what was written only if its checksum says so.
         identities: Identity of each row, in text.
         checksums: ``[R]`` uint64, of each row of ``vectors``.
-        index: Over all rows.
         built_rows: Rows that the principal directions were fitted on; the others were added later.
         generation: Names the file of the vectors; empty where they are in no file.
         verified: ``[R]`` bool, the rows that were compared with their checksums; all of those in memory.
@@ -85,9 +84,6 @@ class IndexFiles:
     @contextmanager
     def writing(self, *, wait: bool) -> Iterator[None]:
         """Keep other writers of this index out.
-
-        Args:
-            wait: Whether to wait for another one, who may be building what is wanted.
 
         Whatever the block leaves unfinished by an error, such as that of a full disk, is removed.
 
@@ -170,14 +166,7 @@ class IndexFiles:
     def save(
         self, index: VectorIndex, identities: pa.ChunkedArray, vectors: "VectorsWriter", *, built_rows: int
     ) -> None:
-        """Write index and manifest, and remove the files of before; call within ``writing``.
-
-        Args:
-            index: Over all rows.
-            identities: Identities of all rows.
-            vectors: Holds the checksums of all rows, and wrote those that no manifest counts yet.
-            built_rows: See ``SavedIndex``.
-        """
+        """Write index and manifest, and remove the files of before; call within ``writing``."""
         rows = pa.table({"identity": identities, "checksum": np.concatenate(vectors.checksums)}, ROW_COLUMNS)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, ROW_COLUMNS) as writer:

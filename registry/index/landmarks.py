@@ -37,9 +37,7 @@ class ComparedTasks:
     """Tasks that are compared.
 
     Attributes:
-        embeddings: The rows of their space.
         rows: ``[T]`` row of each task, in an order that does not depend on when they were added.
-        distance: Name of a symmetric distance.
     """
 
     embeddings: EmbeddingRows

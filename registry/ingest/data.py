@@ -188,10 +188,6 @@ def _is_composed(spec: str) -> bool:
 def check_data_is_there(task: "TaskRecord", place: str | None = None) -> None:
     """Say why a task's data cannot be read in the words of the registry, where the indexer knows a path only.
 
-    Args:
-        task: A registered task.
-        place: Where its data is to be read from now on; where it was registered from if ``None``.
-
     Raises:
         IngestError: If the data did not ship, or is not where it was.
     """
@@ -231,10 +227,6 @@ def reading_options(task: "TaskRecord") -> dict[str, Any]:
 
 def absolute_loader(loader: str, folder: Path | None = None) -> str:
     """A loader that means the same from every working folder, see ``indexer.networks.loaders``.
-
-    Args:
-        loader: May name a file or folder by a relative path.
-        folder: Where such a path is looked for first; then in the working folder.
 
     Raises:
         NotFoundError: If there is no such kind of loader.

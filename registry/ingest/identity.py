@@ -29,10 +29,6 @@ def data_difference(task: TaskRecord, data: str | None = None) -> str:
 
     The listing is compared first: names, sizes and labels of all samples. Only then are the files read that
     the sample of the task was drawn from.
-
-    Args:
-        task: A registered version.
-        data: A data spec; the place of the task if ``None``.
     """
     settings = make_settings(
         max_samples=task.asked["max_samples"], seed=task.asked["seed"], **reading_options(task)

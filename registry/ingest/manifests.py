@@ -38,9 +38,6 @@ class TaskRow:
     """A task that is to be added.
 
     Attributes:
-        name: Name of the task.
-        data: A data spec.
-        tags: Free words.
         split: Split of this dataset; that of the whole run if ``None``.
         max_samples: Most samples of this dataset; that of the whole run if ``None``.
         seed: Seed of this sample; that of the whole run if ``None``.

@@ -28,20 +28,7 @@ def add_rows(
     report: Report | None,
     start: float,
 ) -> AddedMany:
-    """Embed the rows that are not registered with this data and these settings, and write them.
-
-    Args:
-        rows: Tasks of different names.
-        problems: A sentence for each row that is no task.
-        run: How to embed.
-        writer: Writes to the store.
-        store: A registry that has the space of the run.
-        report: Called about once a second, and whenever there is news.
-        start: Time when all of it began, by ``time.monotonic``.
-
-    Raises:
-        StorageError: If the registry cannot be written.
-    """
+    """Embed the rows that are not registered with this data and these settings, and write them."""
     tally = _Tally(len(rows) + len(problems), len(problems), report, start)
     left = _without_unchanged(rows, run, store, tally, writer.tags)
     tally.begin_embedding(len(left))

@@ -44,7 +44,6 @@ class ProbeDescription:
     """A network as a probe.
 
     Attributes:
-        network: As it was loaded.
         flops: Multiply-adds of its body for one image.
         dim: D, without the weights of normalisation layers.
         memory_budget: Bytes that the costs are reckoned with.
@@ -113,12 +112,7 @@ def measure_expert(
 def measure_on_data(
     loader: str, data: str, *, seed: int, device: str, progress: Progress | None, **how: Any
 ) -> "ProbeResult":
-    """``measure_expert`` on data that need not be registered, read as ``how`` says.
-
-    Raises:
-        IngestError: If the data or the expert cannot be read, or the seed is out of its range.
-        NotFoundError: If there is no such network.
-    """
+    """``measure_expert`` on data that need not be registered, read as ``how`` says."""
     make_settings(seed=seed)  # a seed that embeds is one that measures, and that the store can hold
     with translated_errors():
         from indexer.experts.few_shot import measure_expert
@@ -151,11 +145,7 @@ class DataSurvey:
     """What data is, as listed: nothing of it is decoded.
 
     Attributes:
-        kind: What its labels are.
-        samples: Number of samples of the split that is read.
         classes: Number of samples of each class or label, by name; none of a regression.
-        taken: What was taken for what, in sentences.
-        passed_over: Files and rows that are no samples, by reason.
     """
 
     kind: Kind | None

@@ -292,15 +292,7 @@ def embedding_warnings(
     tolerance: float | None = None,
     fallbacks: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Sentences on what makes an embedding less sure than it looks.
-
-    Args:
-        embedding: What came of it.
-        dataset: What was embedded.
-        max_samples: How many samples were asked for at most.
-        tolerance: Relative error that was asked for.
-        fallbacks: Layers of the probe without a rule of their own, as ``name (Class)``.
-    """
+    """Sentences on what makes an embedding less sure than it looks."""
     return (
         *_of_few_samples(embedding, dataset, max_samples),
         *_of_tolerance(embedding, dataset, max_samples, tolerance),

@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """The outcome of one dataset.
-
-    Attributes:
-        number: Place of the dataset in the order in which they were given, from 0.
-        embedding: ``None`` if there is an error.
-        error: Why it could not be embedded.
-        seconds: Time that it took.
-    """
+    """The outcome of one dataset."""
 
     number: int
     embedding: "TaskEmbedding | None"
@@ -37,9 +30,6 @@ class EmbeddingRun:
 
     Attributes:
         settings: How to embed; single datasets may have others, but for what makes the space.
-        probe: The network of the space.
-        engine: Name of the engine.
-        engine_settings: How many at once, and where.
     """
 
     settings: "EmbeddingSettings"
@@ -55,22 +45,14 @@ class EmbeddingRun:
         return space_of(self.probe, self.settings).space_id
 
     def settings_of(self, **changes: Any) -> "EmbeddingSettings":
-        """The settings of the run with some replaced for one dataset.
-
-        Raises:
-            IngestError: If a value is out of its range.
-        """
+        """The settings of the run with some replaced for one dataset."""
         from dataclasses import replace
 
         with translated_errors():
             return replace(self.settings, **changes)
 
     def fingerprint(self, data: str, settings: "EmbeddingSettings") -> str:
-        """Content hash of a dataset; its sample is read, and not decoded.
-
-        Raises:
-            IngestError: If the data cannot be read or makes no task.
-        """
+        """Content hash of a dataset; its sample is read, and not decoded."""
         with translated_errors():
             from indexer.data.samples import fingerprint_dataset
 

@@ -48,10 +48,6 @@ MAX_WHOLE = 2**53  # up to here a float is exact, so that 1.5e9 may stand for 1,
 def read_results(path: Path, check: Callable[[ResultRecord], None]) -> tuple[list[ResultRecord], list[str]]:
     """Results of a CSV file with the columns task, expert, accuracy and optionally those of ``RESULT_COLUMNS``.
 
-    Args:
-        path: The CSV file.
-        check: Raises a ``RegistryError`` for a record that cannot be taken.
-
     Returns:
         The records of the good rows, and a sentence for each cause of bad ones.
 

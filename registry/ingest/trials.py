@@ -92,7 +92,6 @@ class Trials:
         anyway: Whether experts are tried whose weights are not what was registered.
 
     Attributes:
-        trials: What was tried, in order.
         weights: Hash of the weights of each expert that was loaded, by name.
 
     Raises:

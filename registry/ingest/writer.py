@@ -47,12 +47,6 @@ def refreshed(
 ) -> tuple[TaskRecord, tuple[str, ...]]:
     """A task whose content was added again, read from where it is now, with the tags that were given besides.
 
-    Args:
-        store: A registry that has the task.
-        task: The version that has the content.
-        data: The data spec that was given.
-        tags: Words that were given.
-
     Returns:
         The version as it is now, and a sentence for each change.
     """
@@ -77,11 +71,6 @@ def write_tasks(store: Store, space_id: str, entries: Sequence[NamedEmbedding]) 
 
     Data and settings of the latest version make a further embedding of it, or nothing if it has one in this
     space; anything else makes the next version, which keeps the tags of the one before.
-
-    Args:
-        store: A registry that has the space.
-        space_id: Id of the space of the embeddings.
-        entries: Embeddings of tasks of different names.
 
     Returns:
         What is on disk for each, in this order; all of it, or nothing, was written in one commit a table.
@@ -134,10 +123,6 @@ class TaskWriter:
         tags: Tags of all tasks, besides their own.
         batch: Embeddings of a commit.
         max_wait: Seconds after which what there is is written.
-
-    Attributes:
-        tags: As above.
-        commits: How many writes there were.
     """
 
     def __init__(

@@ -99,7 +99,6 @@ class RegistryBase:
     """A registry at a place, without any of the methods of ``TaskRegistry``.
 
     Attributes:
-        uri: Where it is.
         builtin: Whether starter content is part of lists and answers.
         as_of: Of which time it is, in words; empty for now.
     """

@@ -22,14 +22,6 @@ def choose_candidates(
 ) -> tuple[list[ExpertRecord], list[ExpertRecord], dict[str, int]]:
     """The experts that take this content, and those of them that may be recommended.
 
-    Args:
-        everyone: All experts.
-        content: What the samples of the task are.
-        limits: What the user asked of experts.
-        own: Experts that the user measured on the task.
-        given: Accuracies that the user says were measured, by expert.
-        toys: Whether small networks of this package may be recommended beside other experts.
-
     Returns:
         Those that take the content, those that may be recommended, and how many each reason left out.
 

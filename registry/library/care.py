@@ -89,9 +89,6 @@ class Care(RegistryBase):
             redo: Whether to do again.
             preview: Whether only to say which write it would be.
 
-        Returns:
-            The write that was taken back or done again.
-
         Raises:
             StorageError: If there is none, it is not kept or cannot be taken back, or the registry cannot be
                 written.
@@ -186,9 +183,6 @@ class Care(RegistryBase):
             license: Identifier of the licence of the records, for the card.
             sign: A PEM file with the private Ed25519 key that signs it; the signature is written beside it.
 
-        Returns:
-            What was written.
-
         Raises:
             NotFoundError: If there is no such task.
             InvalidQueryError: If the filter does not parse, no task is left, or there is no such format or
@@ -230,9 +224,6 @@ class Care(RegistryBase):
             on_conflict: What to do about tasks and experts that are others here, see
                 ``registry.options.POLICIES``.
             require_signature: A PEM file with the public key whose holder must have signed it.
-
-        Returns:
-            What was written.
 
         Raises:
             MissingExtraError: If cryptography, which checks signatures, is not installed.
@@ -278,9 +269,6 @@ class Care(RegistryBase):
 
         Args:
             name: Of an expert or of a space, or the file that was imported, for all that came from it.
-
-        Returns:
-            What is trusted now.
 
         Raises:
             NotFoundError: If nothing of that name was imported.

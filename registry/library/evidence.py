@@ -63,7 +63,6 @@ class Evidence:
 
     Attributes:
         experts: Registered experts, then those that only publications name.
-        results: What was measured of them.
         alias: The name that counts, for other names of the same weights.
         way: Metric and protocol that the answer is about.
         warnings: Names that were not believed, in sentences.

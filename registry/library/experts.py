@@ -75,9 +75,6 @@ class Experts(RegistryBase):
                 source task and results are those of its card, see ``registry.experts.hub``.
             skip_bad: Take the good model folders, and report the others.
 
-        Returns:
-            How many are new, and what became of the others.
-
         Raises:
             InvalidRecordError: If the file or a row is bad; every bad row is named. So is every model folder
                 that cannot be an expert.
@@ -193,9 +190,6 @@ class Experts(RegistryBase):
         Args:
             name: Name of an expert.
             alias: The other name, which another expert may have too if it is the same weights.
-
-        Returns:
-            The expert as it is now.
 
         Raises:
             NotFoundError: If there is no such expert.

@@ -39,9 +39,6 @@ class Identity(Tasks):
             reference: ``name``, for the latest version, ``name@version`` or ``name@alias``.
             data: The data spec of the new place.
 
-        Returns:
-            The version as it is now.
-
         Raises:
             NotFoundError: If there is no such task.
             IngestError: If there is nothing at that place.

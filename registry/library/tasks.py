@@ -57,9 +57,6 @@ class Tasks(RegistryBase):
             **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``; for
                 a huge dataset ``shards``, and where these are computed, see ``registry.options.OneOptions``.
 
-        Returns:
-            What was done.
-
         Raises:
             InvalidRecordError: If the name or a tag is not allowed.
             IngestError: If the data cannot be read or makes no task, or an option is out of its range.
@@ -118,9 +115,6 @@ class Tasks(RegistryBase):
             report: Called about once a second, and whenever there is news.
             **options: How to embed, see ``add_task``, and where, see ``registry.options.EngineOptions``. With
                 ``skip_bad`` it goes on without rows that are no task, else one such row stops it all.
-
-        Returns:
-            What became of each task.
 
         Raises:
             InvalidRecordError: If the file cannot be read, a tag is not allowed, or a row is no task.
@@ -234,9 +228,6 @@ class Tasks(RegistryBase):
     def tag_task(self, name: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> TaskRecord:
         """Add and take away tags of a task.
 
-        Returns:
-            The task as it is now.
-
         Raises:
             NotFoundError: If it is not there.
             InvalidRecordError: If a tag is not allowed.
@@ -253,9 +244,6 @@ class Tasks(RegistryBase):
         Args:
             reference: ``name``, for the latest version, ``name@version`` or ``name@alias``.
             alias: A word of the characters of a name, with a letter in it; not ``latest``.
-
-        Returns:
-            The version as it is now.
 
         Raises:
             NotFoundError: If it is not there.

@@ -225,12 +225,6 @@ def distinguishing_tags(
     A tag counts by the log of its odds inside over its odds outside, half a task added to each count. Only tags
     that at least a third of the tasks inside have are named, and only where the share outside is smaller. Among
     equals the first in the alphabet is taken.
-
-    Args:
-        inside: Number of tasks of the cluster that have each tag.
-        num_inside: Number of tasks of the cluster.
-        outside: Number of other tasks that have each tag.
-        num_outside: Number of other tasks.
     """
 
     def weight(tag: str) -> float:

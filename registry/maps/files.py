@@ -43,13 +43,10 @@ class Layout:
 
     Attributes:
         identities: ``[T]`` which embedding of which task.
-        positions: ``[T, 2]``.
         roles: ``[T]`` of ``LAID_OUT``, ``PLACED`` and ``LATER``.
         stress: Stress-1 of the layout when it was made.
-        trustworthiness: Trustworthiness of the layout when it was made.
         num_measured: Number of tasks that both were measured on.
         method: How the layout was made, in words.
-        seed: Seed of the layout.
     """
 
     identities: pa.StringArray = field(repr=False)
@@ -128,11 +125,7 @@ class LayoutFiles:
         return Layout(identities, positions, table["role"].to_numpy(), seed=seed, **about)
 
     def save(self, layout: Layout) -> None:
-        """Write a layout in place of the one of its seed; nobody ever sees half a file.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
+        """Write a layout in place of the one of its seed; nobody ever sees half a file."""
         about = {
             "owner": {**self._owner, "format": FORMAT, "seed": layout.seed},
             "stress": layout.stress,

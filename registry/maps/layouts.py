@@ -40,14 +40,7 @@ class Layouts:
     def of(
         self, snapshot: Snapshot, *, seed: int = 0, rebuild: bool = False, progress: Progress | None = None
     ) -> tuple[Layout, list[str]]:
-        """The layout of the latest version of every task, and what happened to it, in sentences.
-
-        Args:
-            snapshot: The space as it is now.
-            seed: Seed of the layout.
-            rebuild: Make the layout anew.
-            progress: Called as ``progress(stage, done, total)``.
-        """
+        """The layout of the latest version of every task, and what happened to it, in sentences."""
         with self._lock:
             answer = self._answers.get(seed)
             if answer and answer[0] is snapshot and not rebuild:

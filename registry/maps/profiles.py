@@ -27,11 +27,6 @@ Layers = tuple[tuple[str, int], ...]
 def layers_of(space: SpaceRecord, folder: Path, measure: Callable[[SpaceRecord], Layers]) -> Layers:
     """The layers of a space: as kept in a folder, or measured now and kept there if it can be written.
 
-    Args:
-        space: The space.
-        folder: Where the index is; it need not be there.
-        measure: Loads the probe and reads its layers.
-
     Raises:
         IngestError: If the probe, as it is now, does not have the filters of the space.
     """

@@ -33,7 +33,6 @@ class Group:
     """Tasks that are drawn alike.
 
     Attributes:
-        label: In the legend.
         members: Which of the T.
         colour: Number of a colour of the palette, or ``REST``.
         shape: 0 to ``NUM_SHAPES`` - 1.
@@ -46,13 +45,7 @@ class Group:
 
 
 def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = None) -> list[Group]:
-    """Tasks in groups that together hold all of them; those with the most tasks first.
-
-    Args:
-        shown: The map.
-        colour: One of ``registry.options.COLOURINGS``.
-        clustering: Clusters of the same tasks, for ``cluster``.
-    """
+    """Tasks in groups that together hold all of them; those with the most tasks first."""
     if colour == "cluster" and clustering is not None:
         return _by_cluster(shown, clustering)
     if colour == "tag":

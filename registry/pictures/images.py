@@ -36,19 +36,7 @@ def save_map(
     clustering: "Clustering | None" = None,
     theme: str | None = None,
 ) -> None:
-    """Draw a map of tasks.
-
-    Args:
-        shown: The map.
-        path: Ends in ``.png`` or ``.svg``.
-        colour: One of ``registry.options.COLOURINGS``.
-        clustering: Clusters of the same tasks, for ``cluster``.
-        theme: ``light`` if ``None``.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-        StorageError: If the file cannot be written.
-    """
+    """Draw a map of tasks."""
     groups = figures.groups_of(shown, colour, clustering)
     with _figure(path, theme, (12.5, 8.6)) as (figure, look):
         axes = figure.add_subplot()
@@ -82,13 +70,7 @@ def save_map(
 
 
 def save_matrix(clustering: "Clustering", path: Path, theme: str | None = None) -> None:
-    """Draw the distances of a clustering in the order of its tree, which stands above.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-        StorageError: If the file cannot be written.
-        InvalidQueryError: If the tasks are too many to be drawn.
-    """
+    """Draw the distances of a clustering in the order of its tree, which stands above."""
     order, lines = figures.tree_of(clustering)
     matrix = figures.matrix_of(clustering)[np.ix_(order, order)]
     names = [clustering.names[place] for place in order]
@@ -122,12 +104,7 @@ def save_matrix(clustering: "Clustering", path: Path, theme: str | None = None) 
 
 
 def save_profile(profile: "LayerProfile", path: Path, theme: str | None = None) -> None:
-    """Draw the distance of two tasks layer by layer, over the Fisher information of each.
-
-    Raises:
-        MissingExtraError: If matplotlib is not installed.
-        StorageError: If the file cannot be written.
-    """
+    """Draw the distance of two tasks layer by layer, over the Fisher information of each."""
     places = np.arange(len(profile.layers))
     with _figure(path, theme, (max(8.0, 0.42 * len(places) + 3), 8.2)) as (figure, look):
         upper, lower = figure.subplots(2, 1, sharex=True)

@@ -28,11 +28,7 @@ NAME_LENGTH = 28
 
 
 def draw_matrix(clustering: "Clustering") -> str:
-    """The matrix with its tree above, the clusters framed, and what the colours stand for.
-
-    Raises:
-        InvalidQueryError: If the tasks are too many to be drawn.
-    """
+    """The matrix with its tree above, the clusters framed, and what the colours stand for."""
     order, lines = figures.tree_of(clustering)
     matrix = figures.matrix_of(clustering)[np.ix_(order, order)]
     names = [figures.shortened(clustering.names[row], NAME_LENGTH) for row in order]

@@ -32,14 +32,7 @@ MAP_SCRIPTS = ("map-points.js", "map-draw.js", "map.js")
 def map_page(
     shown: "TaskMap", colour: str = "cluster", clustering: "Clustering | None" = None, theme: str | None = None
 ) -> str:
-    """A map of tasks: pointing at one says what it is, the legend picks out groups, and the wheel zooms.
-
-    Args:
-        shown: The map.
-        colour: One of ``COLOURINGS``.
-        clustering: Clusters of the same tasks, for ``cluster``.
-        theme: ``light`` or ``dark``; what the reader's system prefers if ``None``.
-    """
+    """A map of tasks: pointing at one says what it is, the legend picks out groups, and the wheel zooms."""
     colourings = [name for name in COLOURINGS if name != "cluster" or clustering]
     options = "".join(f"<option{' selected' if name == colour else ''}>{name}</option>" for name in colourings)
     clusters = cluster_columns(shown.names, clustering) if clustering else None
@@ -60,11 +53,7 @@ def map_page(
 
 
 def matrix_page(clustering: "Clustering", theme: str | None = None) -> str:
-    """A matrix of distances in the order of its tree; pointing at a cell says which two tasks and how far.
-
-    Raises:
-        InvalidQueryError: If the clustering has no matrix.
-    """
+    """A matrix of distances in the order of its tree; pointing at a cell says which two tasks and how far."""
     order, _ = figures.tree_of(clustering)
     data = {
         "names": [clustering.names[row] for row in order],

@@ -28,8 +28,6 @@ class Theme:
 
     Attributes:
         name: ``light`` or ``dark``.
-        ground: The background.
-        ink: Colour of text.
         soft: Colour of text that matters less.
         line: Colour of grids.
         edge: Colour around what is drawn in a colour of ``series``.

@@ -39,13 +39,6 @@ def write_map(
 ) -> None:
     """Write a map of tasks.
 
-    Args:
-        path: Ends in ``.html``, ``.png`` or ``.svg``.
-        shown: The map.
-        colour: ``cluster``, ``tag`` or ``kind``.
-        clustering: Clusters of the same tasks, for ``cluster``.
-        theme: ``light`` or ``dark``; light if ``None``, or in a page what the reader prefers.
-
     Raises:
         InvalidQueryError: If the ending is of no picture, or the folder is missing.
         MissingExtraError: If what draws it is not installed.

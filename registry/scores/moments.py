@@ -1,7 +1,8 @@
 """Transferability scores made of means and covariances of features: LogME, H-score, TransRate, GBC and SFDA.
 
 Axes: N samples, D features, C classes, T targets, R principal directions. Labels ``[N]`` are whole numbers;
-classes are those that occur, so numbers may have holes.
+classes are those that occur, so numbers may have holes; there are two at least. ``coordinates`` are principal
+coordinates of the centred features, where known.
 
 All of them stay the same when features are rotated or multiplied by a number, so all of them work on
 ``principal_coordinates``: at most min(N, D) columns, in which the covariance is diagonal.
@@ -154,11 +155,6 @@ def h_score(features: Array, labels: Array, *, coordinates: Array | None = None)
 
     Range: 0 to C - 1. Constant features give 0.
 
-    Args:
-        features: ``[N, D]``.
-        labels: ``[N]``, at least two classes.
-        coordinates: Principal coordinates of the centred features, where they are known.
-
     Source:
         Ibrahim, Ponomareva and Mazumder 2021, "Newer is not always better", arXiv:2110.06893. The
         score without shrinkage is of Bao et al. 2019, arXiv:2212.10082. No departure.
@@ -188,11 +184,6 @@ def transrate(features: Array, labels: Array, *, coordinates: Array | None = Non
 
     Range: 0 and above. Constant features give 0.
 
-    Args:
-        features: ``[N, D]``.
-        labels: ``[N]``, at least two classes.
-        coordinates: Principal coordinates of the centred features, where they are known.
-
     Source:
         Huang et al. 2022, "Frustratingly easy transferability estimation", arXiv:2106.09362, with
         epsilon = 1e-4. Their code gives every class the same weight; here as in the text, by its size. Scaling
@@ -219,11 +210,6 @@ def gbc(features: Array, labels: Array, *, coordinates: Array | None = None) -> 
     them.
 
     Range: -C (C - 1) to 0. Constant features give the lowest.
-
-    Args:
-        features: ``[N, D]``.
-        labels: ``[N]``, at least two classes.
-        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Pándy et al. 2022, "Transferability estimation using Bhattacharyya class separability",
@@ -273,11 +259,6 @@ def sfda(features: Array, labels: Array, *, coordinates: Array | None = None) ->
     same a gives the probabilities that are scored.
 
     Range: 0 to 1. Constant features give the sum of the squared shares of the classes.
-
-    Args:
-        features: ``[N, D]``.
-        labels: ``[N]``, at least two classes.
-        coordinates: Principal coordinates of the centred features, where they are known.
 
     Source:
         Shao et al. 2022, "Not all models are equal", arXiv:2207.03036. There a = exp(-5 e) with e the largest

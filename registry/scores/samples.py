@@ -62,10 +62,6 @@ def leep(logits: Array, labels: Array) -> float:
 
     Range: -ln(N K) to 0. Logits that are the same for all samples give minus the entropy of the class sizes.
 
-    Args:
-        logits: ``[N, K]``; of probabilities, their logarithms.
-        labels: ``[N]``.
-
     Source:
         Nguyen et al. 2020, "LEEP", arXiv:2002.12462. Source classes of probability zero
         are left out; no departure.
@@ -194,11 +190,6 @@ def folds(targets: Array, kind: str, seed: int) -> list[Array]:
     samples one that other folds leave out too. So in a fold every class lacks samples alike. Without one
     sample alone its own class is rarer, and features that say nothing would fall below chance. A class of one
     sample is never left out. Fewer folds do where no class has ten samples.
-
-    Args:
-        targets: ``[N, T]``.
-        kind: Of the labels.
-        seed: Of the draw; another order of the samples is another draw.
     """
     order = np.random.default_rng(seed).permutation(len(targets))
     groups = targets[order].argmax(axis=1) if kind == "single_label" else np.zeros(len(order), dtype=np.int64)

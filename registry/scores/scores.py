@@ -64,12 +64,10 @@ class Sample:
     """What scores are made of, checked.
 
     Attributes:
-        features: Of N samples.
         labels: ``[N]`` whole numbers, at least two classes; of other kinds empty.
         targets: ``[N, T]`` float64, no column constant: classes or labels as 0 and 1, or numbers of mean 0 and
             variance 1.
         logits: ``[N, K]`` float64, finite; empty if the score does not need them.
-        kind: Of the labels.
         seed: Of scores that draw.
     """
 
@@ -86,11 +84,8 @@ class Score:
     """A way to score an expert on a task; it rises with how well the expert suits.
 
     Attributes:
-        name: Key in ``SCORES``.
-        summary: One line for help texts and docs.
         needs: ``features`` of the penultimate layer, or logits of the ``source_head``.
         kinds: Kinds of labels that it is defined for.
-        function: From a checked sample to the score.
         chance: How features that say nothing come to score the same for any D: ``own``, they do by themselves;
             ``shuffled``, less what shuffled labels score; ``leading``, that in the leading directions.
     """

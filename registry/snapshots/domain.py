@@ -36,10 +36,6 @@ class DomainVectors:
     def of(self, keys: Sequence[Key], token: int) -> NDArray[np.float32]:
         """Mean features ``[N, F]`` of versions of tasks that are embedded.
 
-        Args:
-            keys: At least one.
-            token: State of the table in which they were seen; where it is another one, all are read again.
-
         Raises:
             StorageError: If one is not there any more.
         """

@@ -40,9 +40,6 @@ class KnownRows:
     LanceDB gives added rows higher ids. It also gives new ids to rows that it changes or moves into other
     files, but then known ones are gone, and the table has fewer rows than are known and seem to be added. After
     an undo there may be as many, but the last one that is known is gone.
-
-    Attributes:
-        count: How many are known.
     """
 
     def __init__(self, database: Database, table: str) -> None:

@@ -51,13 +51,10 @@ class Catalogue:
     """The versions of tasks that are not removed; but for what is kept of questions, immutable.
 
     Attributes:
-        rows: T rows of ``COLUMNS``.
         latest: Position of the latest version of each name.
         is_latest: ``[T]`` bool, whether each row is one.
         token: State of the table.
         extends: Token of the catalogue that these rows begin with, if they begin with one.
-        orders: Orders of the rows that were asked for.
-        texts: What is searched, once it was asked for.
     """
 
     rows: pa.Table = field(repr=False)

@@ -50,8 +50,6 @@ class View:
     """What a question can see.
 
     Attributes:
-        space: The space in which tasks are compared.
-        snapshot: The tasks and embeddings of the space.
         answerable: Rows that may be answers ``[R]``.
         snapshots: What else is known of the registry.
     """
@@ -65,14 +63,7 @@ class View:
     def open(
         cls, snapshots: Snapshots, space: SpaceRecord, *, builtin: bool = True, where: str | None = None
     ) -> Self:
-        """Look at the latest version of every task in one space.
-
-        Args:
-            snapshots: What is known of the registry.
-            space: The space in which to compare.
-            builtin: Whether starter tasks may be answers and evidence.
-            where: A filter that answers must pass, see ``registry.filters``.
-        """
+        """Look at the latest version of every task in one space."""
         snapshot = snapshots.of(space)
         answerable = snapshot.answerable(builtin=builtin, where=where)
         return cls(space, snapshot, answerable, snapshots)
@@ -141,11 +132,6 @@ class View:
         self, point: Point, names: set[str]
     ) -> "tuple[dict[str, TaskDistances], dict[str, TaskFacts]]":
         """How alike registered tasks are, to each other and to a point, and what is known of each.
-
-        Args:
-            point: The task that is asked about.
-            names: Tasks that have results or that experts were trained on; those that are not embedded here, or
-                may not be answers, are left out.
 
         Returns:
             Distances by ``DOMAIN`` and ``FISHER_DESCRIPTOR``, and the facts of each task by name.

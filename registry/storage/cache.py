@@ -95,10 +95,6 @@ class ReadCache:
     def renew(self, registry_id: str, read: Callable[[str], CachedTable]) -> None:
         """Leave every table as it is now; those that change meanwhile, and large ones, are left out.
 
-        Args:
-            registry_id: Id of the registry.
-            read: Gives all rows of a table by its name.
-
         Raises:
             OSError: If the cache cannot be written.
         """
@@ -272,9 +268,6 @@ class AtRest:
 
 def read_at_rest(folder: Path) -> AtRest | None:
     """What a registry holds; nothing is created, opened or locked.
-
-    Args:
-        folder: Where it may be.
 
     Returns:
         ``None`` where there is no registry.

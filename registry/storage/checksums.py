@@ -42,11 +42,9 @@ class _Table:
     """The checksums of one table as this process last read them.
 
     Attributes:
-        stamp: Changes when the list does.
         listed: Checksum and size of each file by its path within the table.
         verified: Paths of the files that this process has compared.
         passed: Paths of the files that only older versions of the table need, which are not compared.
-        num_lines: Lines of the list, readable or not.
     """
 
     stamp: tuple[int, int, int] = (0, 0, 0)
@@ -99,11 +97,6 @@ class FileChecksums:
         self, table_path: Path, is_readable: Callable[[], bool], *, unlisted_only: bool = False
     ) -> list[str]:
         """Give up the versions that were never whole.
-
-        Args:
-            table_path: Folder of the table.
-            is_readable: Whether all of the table can be read as it is then.
-            unlisted_only: Whether to leave versions alone that a writer got to list.
 
         Returns:
             Paths of the manifests given up, newest first; none where no version is whole, and nothing is done.

@@ -43,9 +43,6 @@ class Database:
     """The tables of one place.
 
     Attributes:
-        place: Where the tables lie.
-        uri: The place as the user gave it.
-        connect: Opens a LanceDB connection to a place.
         generation: Rises where another registry, or another state of it, was put in place of the open one.
     """
 

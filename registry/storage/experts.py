@@ -42,13 +42,7 @@ class StoredExperts(StoredRows):
         each: Mapping[str, Mapping[str, Any]] | None = None,
         **details: Any,
     ) -> None:
-        """Register experts, all or none; a name that is registered or given twice is a ``DuplicateError``.
-
-        Args:
-            experts: To be registered.
-            each: Details for the audit of some of them, by name.
-            **details: Details for the audit of all.
-        """
+        """Register experts, all or none; a name that is registered or given twice is a ``DuplicateError``."""
         with self.write_lock():
             registered = {expert.name for expert in self.experts()}
             names = [expert.name for expert in experts]

@@ -42,11 +42,7 @@ _LOG = logging.getLogger("registry")
 
 
 class LocalPlace(Place):
-    """A folder on this machine.
-
-    Attributes:
-        path: The folder, absolute.
-    """
+    """A folder on this machine."""
 
     def __init__(self, uri: str | Path, durability: str | None = None) -> None:
         self.uri = str(uri)
@@ -232,10 +228,6 @@ class LocalPlace(Place):
 
     def check_files(self, name: str, *, largest: int | None = None) -> None:
         """Compare the files of a table with their checksums.
-
-        Args:
-            name: Name of the table.
-            largest: Data files above this many bytes are passed over.
 
         Raises:
             StorageError: If one differs.

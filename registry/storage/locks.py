@@ -250,12 +250,7 @@ class _Claim:
 
 
 class Lease:
-    """The lock in one slot, as the threads of this process share it.
-
-    Args:
-        where: The registry, for messages.
-        slot: The object that names the holder.
-    """
+    """The lock in one slot, as the threads of this process share it."""
 
     def __init__(self, where: str, slot: Slot) -> None:
         self.where = where
@@ -273,14 +268,7 @@ class Lease:
 
     @contextmanager
     def hold(self, timeout_seconds: float | None = None) -> Iterator[None]:
-        """Hold the lock; re-entrant within a thread, exclusive between threads, processes and machines.
-
-        Args:
-            timeout_seconds: How long to wait for one holder, ``TIMEOUT_SECONDS`` if not given.
-
-        Raises:
-            StorageError: If the store cannot be written, or another holder does not finish in time.
-        """
+        """Hold the lock; re-entrant within a thread, exclusive between threads, processes and machines."""
         timeout = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         if not self._thread_lock.acquire(timeout=timeout):
             _refuse_to_wait(self.where, str(_Claim()), timeout)

@@ -46,10 +46,6 @@ class Moment:
 
     Attributes:
         number: Of the write, from 1.
-        at: When it began, ISO 8601, UTC.
-        tables: Version of each table before it.
-        host: The machine that wrote.
-        process_id: The process that wrote.
         undoes: Number of the write that it takes back; 0 if it takes none back.
         redoes: Number of the write that it does again.
         restores: Version of each table that it makes the newest.
@@ -179,14 +175,6 @@ class Moments:
 
         What a kill cut short of an undo before is finished instead, if there is any.
 
-        Args:
-            number: The write that is meant; of another, nothing is done.
-            redo: Whether to do again.
-            preview: Whether only to say which write it would be.
-
-        Returns:
-            The write that was taken back or done again.
-
         Raises:
             StorageError: If there is none, it cannot be taken back, or another came after it.
         """
@@ -213,9 +201,6 @@ class Moments:
 
     def as_of(self, asked: int | datetime) -> tuple[dict[str, int], Moment | None, str]:
         """The state of a time.
-
-        Args:
-            asked: The number of a write, for the state after it, or a time, UTC.
 
         Returns:
             The version of each table; the moment that says so, which must stay; and the state in words.

@@ -46,9 +46,6 @@ class Place(Protocol):
     """What the database asks of the place it lies in; what is the same in most places is done here.
 
     Attributes:
-        uri: As the user gave it.
-        connect_target: What LanceDB connects to.
-        storage_options: How LanceDB reaches it.
         staging_uri: Where a new registry is built before it is published.
         cache: The read cache; only a folder has one.
     """
@@ -212,10 +209,6 @@ def retried(
 @contextmanager
 def storage_errors(what: str, hint: str = "") -> Iterator[None]:
     """Turn errors of the database and the operating system into one sentence of ours.
-
-    Args:
-        what: Start of the sentence: the place, and what cannot be done.
-        hint: End of the sentence: what to do about it.
 
     Raises:
         StorageError: If the block raises any of ``FOREIGN_ERRORS``, or the database's own code panics.

@@ -40,11 +40,7 @@ Record = TypeVar("Record")
 
 
 class StoredRows:
-    """Rows of the tables of one registry, and its spaces.
-
-    Attributes:
-        database: Its tables.
-    """
+    """Rows of the tables of one registry, and its spaces."""
 
     database: "Database"
 

@@ -207,10 +207,6 @@ def embeddings_table_name(space_id: str) -> str:
 def embeddings_schema(dim: int, domain_dim: int) -> pa.Schema:
     """Columns of an embeddings table.
 
-    Args:
-        dim: D.
-        domain_dim: F.
-
     Returns:
         The schema; its vectors are float32 of fixed width.
     """
@@ -264,15 +260,7 @@ def migrate(database: "Database", version: int) -> None:
 
 
 def to_arrow(records: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    """Rows of records.
-
-    Args:
-        records: Records whose fields are named as the columns.
-        schema: Columns of the table they go to.
-
-    Returns:
-        One row per record, in order.
-    """
+    """Rows of records."""
     columns = {name: [getattr(record, name) for record in records] for name in schema.names}
     return pa.Table.from_pydict(columns, schema=schema)
 
@@ -333,15 +321,7 @@ class EmbeddingTable:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, committed: Collection[Key]) -> "EmbeddingTable":
-        """Take the rows of committed task versions, sorted; of rows with the same key the last.
-
-        Args:
-            table: Columns ``task``, ``version``, ``fisher`` and ``domain``.
-            committed: Keys that may be shown; a set, for speed.
-
-        Returns:
-            The table of those rows.
-        """
+        """Take the rows of committed task versions, sorted; of rows with the same key the last."""
         rows = {key: row for row, key in enumerate(table_keys(table)) if key in committed}
         keys = sorted(rows)
         order = np.array([rows[key] for key in keys], dtype=np.int64)

@@ -104,21 +104,12 @@ class Store(StoredTasks, StoredExperts):
     Nothing is opened before it is needed and nothing is created but by ``create``. Where there is no registry,
     lists are empty, names are not found and writing is an error. Several threads may use one store; processes
     have to be started by ``spawn``, since LanceDB does not survive a fork.
-
-    Attributes:
-        uri: The folder as it was given.
-        database: Its tables.
     """
 
     database: CachedDatabase
 
     def __init__(self, uri: str | Path, durability: str | None = None) -> None:
-        """Remember the place: a folder, or an object store such as ``s3://bucket/prefix``.
-
-        Args:
-            uri: The place.
-            durability: One of ``registry.files.DURABILITIES``; as ``$T2V_DURABILITY`` says if not given.
-        """
+        """Remember the place: a folder, or an object store such as ``s3://bucket/prefix``."""
         self.database = CachedDatabase(place_of(uri, durability), _connect)
         self.uri = self.database.uri
         self._durability = durability
@@ -173,11 +164,7 @@ class Store(StoredTasks, StoredExperts):
         check_place(self.database)
 
     def audit(self, subject: str | None = None) -> list[AuditRecord]:
-        """Who wrote what, in order of time; only of a task, an expert or a result if given.
-
-        Args:
-            subject: A name of a task stands for all its versions, aliases and results.
-        """
+        """Who wrote what, in order of time; only of a task, an expert or a result if given."""
         records = self._records(AuditRecord, "audit", _about(subject) if subject else "")
         return sorted(records, key=lambda record: record.at)
 
@@ -189,14 +176,7 @@ class Store(StoredTasks, StoredExperts):
         return verify_database(self.database, repair=repair)
 
     def optimize(self, *, keep: timedelta = KEEP) -> list[OptimizedTable]:
-        """Compact all tables; writes do so by themselves when a table has become scattered.
-
-        Args:
-            keep: Versions of the tables that are older are deleted.
-
-        Returns:
-            Every table with its files before and after.
-        """
+        """Compact all tables; writes do so by themselves when a table has become scattered."""
         sizes = []
         with self.write_lock():
             self.database.moments.trim(keep)

@@ -140,10 +140,6 @@ class StoredTasks(StoredEmbeddings):
 
         A version that is registered, even if it was removed, or is given twice is a ``DuplicateError``.
 
-        Args:
-            entries: Each a task and its embedding.
-            space_id: The space of the embeddings.
-
         Raises:
             InvalidRecordError: If an embedding is of another task, or its widths are not those of the space.
         """
@@ -204,9 +200,6 @@ class StoredTasks(StoredEmbeddings):
             where: A filter, see ``registry.filters``; it chooses among the versions that ``latest`` leaves.
             builtin: Whether starter content is listed.
             latest: Whether only the latest version of each name is.
-
-        Returns:
-            Tasks that are not removed.
         """
         chosen = parse_where(where) if where is not None else None
         rows = self._records(TaskRecord, "tasks", listed(builtin))
@@ -225,9 +218,6 @@ class StoredTasks(StoredEmbeddings):
 
         Args:
             reference: A name, for its latest version, or ``name@version`` or ``name@alias``.
-
-        Returns:
-            A task that is not removed.
 
         Raises:
             NotFoundError: If there is none.

@@ -31,10 +31,6 @@ MOST_NAMED = 5  # rows or files in a message
 def verify_database(database: Database, *, repair: bool) -> list[Problem]:
     """Check everything.
 
-    Args:
-        database: The tables; where there is no registry, there is no problem.
-        repair: Whether to delete the rows at fault.
-
     Returns:
         The problems, in the order they were looked for.
     """
@@ -319,11 +315,7 @@ class _Check:
 
 
 def _damage(database: Database, name: str) -> Problem | None:
-    """The files of a table that are not what was written, as one problem.
-
-    Raises:
-        StorageError: If they cannot be read.
-    """
+    """The files of a table that are not what was written, as one problem."""
     with storage_errors(f"{database.uri}: the files of table {name} cannot be compared with their checksums"):
         files = database.place.damaged_files(name)
     if not files:

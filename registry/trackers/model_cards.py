@@ -18,12 +18,7 @@ _CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?", re.ASCII)  # a folde
 
 
 def read_model(folder: Path, root: Path) -> Iterator[Run]:
-    """A run for each result that a model folder reports.
-
-    Args:
-        folder: Of the model.
-        root: The place that was asked for, which is no part of the name of the model.
-    """
+    """A run for each result that a model folder reports."""
     card, evaluated = folder / CARD, (folder / EVALUATIONS).is_dir()
     if not evaluated and "model-index" not in read_text(card):
         return

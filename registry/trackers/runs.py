@@ -49,8 +49,6 @@ class Run:
     Attributes:
         run_id: Its id in the tracker, else a hash of what it holds.
         values: What was set, by ``param:KEY``, ``tag:KEY``, ``dataset:KEY`` or ``run:KEY``.
-        metrics: What was measured, by name.
-        user: Who ran it, if known.
         date: When, in ISO 8601, if known.
         parent: Id of the run that it is a part of.
         left_out: Why it cannot count, such as ``failed``; empty if it can.
@@ -136,11 +134,7 @@ def day(seconds: Any) -> str:
 
 
 def dataset_values(datasets: list[tuple[str, str, str]]) -> dict[str, str]:
-    """Values of the one dataset of a run.
-
-    Args:
-        datasets: Name, digest and context of each; what it was tested on goes before what it was trained on.
-    """
+    """Values of the one dataset of a run."""
     tested = [one for one in datasets if re.search("eval|test|val", one[2], re.IGNORECASE)]
     chosen = {name: digest for name, digest, _ in tested or datasets}
     if len(chosen) != 1:

@@ -18,11 +18,7 @@ BACKLOG = 256  # that wait to be accepted; a fraction of a second of work
 
 
 class Serving:
-    """A server that listens, and answers once it runs.
-
-    Attributes:
-        url: Where it is reached from this machine.
-    """
+    """A server that listens, and answers once it runs."""
 
     def __init__(self, settings: ServeSettings) -> None:
         """Take the port and the state folder.
@@ -43,11 +39,7 @@ class Serving:
         self.url = f"http://{f'[{shown}]' if ':' in shown and '[' not in shown else shown}:{port}"
 
     def run(self, *, grace_seconds: int) -> None:
-        """Serve until SIGINT or SIGTERM.
-
-        Args:
-            grace_seconds: How long answers that have begun may take to finish.
-        """
+        """Serve until SIGINT or SIGTERM."""
         settings, connections = self._settings, Connections.within_file_limit()
         config = uvicorn.Config(
             self._app,

@@ -115,12 +115,7 @@ def remove_job(job_id: models_jobs.JobId, request: Request) -> None:
 
 
 async def events(jobs: Jobs, job_id: str) -> AsyncIterator[str]:
-    """A job as server-sent events, until it ends or the server stops.
-
-    Args:
-        jobs: All jobs.
-        job_id: Id of a job; if it is removed meanwhile, the events end.
-    """
+    """A job as server-sent events, until it ends or the server stops."""
     yield f"retry: {RETRY_MS}\n\n"
     sent, silent = None, 0.0
     while True:

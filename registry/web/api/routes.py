@@ -124,17 +124,7 @@ def paged(
     limit: int,
     offset: int,
 ) -> Model:
-    """A page as JSON, with the addresses of the others in its ``Link`` header.
-
-    Args:
-        model: Model of the page.
-        request: The request that is answered.
-        response: The answer, whose headers are set.
-        rows: The rows of this page, under their name.
-        total: Number of all rows.
-        limit: Most rows of a page.
-        offset: Number of rows before this page.
-    """
+    """A page as JSON, with the addresses of the others in its ``Link`` header."""
     last = max(0, (total - 1) // limit * limit)
     others = {"first": 0, "prev": offset - limit, "next": offset + limit, "last": last}
     links = [

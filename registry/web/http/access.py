@@ -15,11 +15,7 @@ BEARER = {"WWW-Authenticate": "Bearer"}
 
 
 class Access:
-    """The tokens and sessions of one server; threads may share it.
-
-    Attributes:
-        tokens: The named ones.
-    """
+    """The tokens and sessions of one server; threads may share it."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.tokens = Tokens(settings.state)
@@ -87,14 +83,7 @@ class Access:
         return named if named and named.may("read") else None
 
     def log_in(self, given: str, client: str) -> str:
-        """Open a session.
-
-        Returns:
-            The text for the cookie.
-
-        Raises:
-            RefusedError: As ``check``.
-        """
+        """Open a session."""
         return self._sessions.open(self.check(given, client).digest)
 
     def log_out(self, session: str) -> None:

@@ -36,7 +36,6 @@ class Connections:
     """The open connections of a server, and what they may do.
 
     Attributes:
-        most: Connections in all.
         burst: Connections that are accepted before any is looked at.
         waiting: Those that are open, in order of when they began to wait.
     """

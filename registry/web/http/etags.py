@@ -27,12 +27,7 @@ def install(app: FastAPI) -> None:
 
 
 def tag_of(request: Request, *more: Any) -> str:
-    """The tag of an answer, from the address, the state of the registry, this version, and who reads.
-
-    Args:
-        request: The request that is answered.
-        *more: What else the answer depends on.
-    """
+    """The tag of an answer, from the address, the state of the registry, this version, and who reads."""
     state = request.app.state.registry.version()
     query = request.scope.get("query_string", b"").decode("latin-1")
     parts = (_PACKAGE, request.url.path, query, state, request.state.holder, *more)

@@ -45,8 +45,6 @@ class RefusedError(Exception):
 
     Attributes:
         status: One of ``CODES``.
-        message: One sentence.
-        headers: Headers of the answer.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -126,12 +124,7 @@ def _page(request: Request, status: int, message: str, headers: Mapping[str, str
 
 
 def install(app: FastAPI, error_page: ErrorPage) -> None:
-    """Answer every error of an application in the one shape; unexpected ones are left to ``security``.
-
-    Args:
-        app: The application.
-        error_page: Makes a page of a request, a status and one sentence.
-    """
+    """Answer every error of an application in the one shape; unexpected ones are left to ``security``."""
     app.state.error_page = error_page
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RegistryError, _of_registry)

@@ -63,13 +63,7 @@ _SECRET_PART = re.compile(r"(?<=/jobs/)[^/]+|(?<=/uploads/)[^/]+")
 
 
 class Guard:
-    """The outermost layer of the application.
-
-    Args:
-        app: The application that is guarded.
-        settings: Settings of the server.
-        access: Who may do what.
-    """
+    """The outermost layer of the application."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, access: Access) -> None:
         self._app = app

@@ -19,11 +19,7 @@ class Sessions:
     """Sessions of those who logged in: random texts, of which only hashes are kept; threads may share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with nobody logged in.
-
-        Args:
-            clock: Gives seconds that only rise.
-        """
+        """Start with nobody logged in."""
         self._clock = clock
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
@@ -61,11 +57,7 @@ class Throttle:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start without failures.
-
-        Args:
-            clock: Gives seconds that only rise.
-        """
+        """Start without failures."""
         self._clock = clock
         self._lock = threading.Lock()
         self._failures: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()

@@ -11,8 +11,6 @@ class UploadLimits:
     Attributes:
         upload_bytes: Bytes of the zip as it is sent.
         unpacked_bytes: Bytes of all its files together.
-        files: Number of its files.
-        pixels: Pixels of one image.
         seconds: Seconds that sending it may take.
     """
 
@@ -28,10 +26,8 @@ class ServeSettings:
     """How a server is set up.
 
     Attributes:
-        uri: Place of the registry, as ``TaskRegistry`` takes it.
         token: The single token, of an admin; empty if there are named ones only.
         state: Folder of uploads and jobs; made if it is missing.
-        host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         builtin: Whether starter content is part of lists and answers.
         roots: Folders under which a path on the server may be given as data.

@@ -39,10 +39,8 @@ class Token:
         role: One of ``registry.options.ROLES``.
         digest: SHA-256 of the token; 256 random bits need no salt and no slow hash.
         created_at: ISO 8601, UTC, as are the others.
-        created_by: Who added it.
         expires_at: Empty if it never does.
         revoked_at: Empty unless it was.
-        revoked_by: Likewise.
     """
 
     name: str
@@ -109,11 +107,6 @@ class Tokens:
 
     def add(self, name: str, role: str, seconds: float | None = None) -> tuple[str, Token]:
         """Make a token.
-
-        Args:
-            name: Not that of another active one.
-            role: One of ``registry.options.ROLES``.
-            seconds: After which it expires; never if not given.
 
         Returns:
             The text to give to its holder, which nothing remembers, and what is kept.

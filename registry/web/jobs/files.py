@@ -25,13 +25,7 @@ UPLOAD_LABEL = "upload"
 
 
 class JobFiles:
-    """The files of the jobs of one server.
-
-    Args:
-        settings: Settings of the server.
-        registry: The registry that the jobs ask and write.
-        uploads: The uploads that they read.
-    """
+    """The files of the jobs of one server."""
 
     def __init__(self, settings: ServeSettings, registry: TaskRegistry, uploads: Uploads) -> None:
         self._settings = settings

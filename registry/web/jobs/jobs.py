@@ -37,13 +37,7 @@ INTERRUPTED = "the server stopped while this ran; ask again"
 
 
 class Jobs:
-    """The jobs of one server; threads may share it.
-
-    Args:
-        settings: Settings of the server.
-        registry: The registry that the jobs ask and write.
-        uploads: The uploads that they read.
-    """
+    """The jobs of one server; threads may share it."""
 
     def __init__(self, settings: ServeSettings, registry: TaskRegistry, uploads: Uploads) -> None:
         self._settings = settings
@@ -205,9 +199,6 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """End a job and remove its files; a job that has ended stays as it is.
-
-        Returns:
-            The job, which has ended.
 
         Raises:
             UnknownIdError: If it is not there.

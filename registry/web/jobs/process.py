@@ -58,9 +58,6 @@ def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
             job; ``task``, or ``path`` with ``roots`` if it must lie below these and ``label`` for readers;
             ``vectors``, the file for the vectors of an embedding.
         progress: Called as ``progress(stage, done, total)``.
-
-    Returns:
-        The result of the job.
     """
     registry = TaskRegistry(command["uri"], builtin=command["builtin"])
     options = dict(command["options"])

@@ -18,11 +18,7 @@ class JobRun:
     """One process; one thread follows it, and any may end it."""
 
     def __init__(self, command: dict[str, Any]) -> None:
-        """Start the process.
-
-        Args:
-            command: See ``registry.web.jobs.process.run``.
-        """
+        """Start the process."""
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         if command.get("actor"):
             environment["T2V_USER"] = command["actor"]
@@ -45,9 +41,6 @@ class JobRun:
 
     def follow(self, on_progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Read its messages until it ends.
-
-        Args:
-            on_progress: Called with ``stage``, ``done`` and ``total``.
 
         Returns:
             ``result`` or ``error``, neither if it ended without one; and its exit ``code``.

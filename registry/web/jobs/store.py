@@ -45,13 +45,10 @@ class Job:
         data: ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``.
         options: As given, see ``registry.web.jobs.requests``.
         name: Name of the task that is added, or what the data is called.
-        tags: Tags of the task that is added.
         created_at: When the job was queued, in ISO 8601, UTC.
         started_at: When it began to run, or ``None`` before that.
         finished_at: When it ended, or ``None`` before that.
         progress: ``stage``, ``done`` and ``total``, or ``None`` before there is any.
-        result: The answer of a job that is done.
-        error: ``message`` of a job that failed.
         actor: Who the audit says it is from; the user of the server if empty.
     """
 

@@ -13,15 +13,7 @@ MAP_POINTS = 1500
 
 
 def interval(value: float, low: float, high: float, span: tuple[float, float], what: str) -> Markup:
-    """A value with its interval on the line from the lower to the upper end of ``span``.
-
-    Args:
-        value: Marked by a dot.
-        low: Lower end of the interval.
-        high: Upper end.
-        span: What the line stands for, the same for all rows of a table.
-        what: What the value is, for those who cannot see it.
-    """
+    """A value with its interval on the line from the lower to the upper end of ``span``."""
     left, middle, right = (_place(number, span) for number in (low, value, high))
     return _svg(
         f"{what} {value:.3f}, from {low:.3f} to {high:.3f}",

@@ -14,14 +14,7 @@ PAGE_ROWS = 50
 
 @dataclass(frozen=True)
 class Listing(Generic[Row]):
-    """Some rows of a list.
-
-    Attributes:
-        total: Number of all rows.
-        offset: Number of the first row shown, from 0.
-        limit: Most rows shown.
-        rows: The rows shown.
-    """
+    """Some rows of a list."""
 
     total: int
     offset: int
@@ -43,12 +36,6 @@ def sort_rows(
     rows: Sequence[Row], columns: Mapping[str, Callable[[Row], Any]], sort: str, *, descending: bool
 ) -> list[Row]:
     """Rows in the order of a column; those without a value last, ties as they were.
-
-    Args:
-        rows: The rows to be sorted.
-        columns: Functions that give the value of each column, ``None`` where there is none.
-        sort: Name of a column.
-        descending: Largest first.
 
     Raises:
         InvalidQueryError: If there is no such column.

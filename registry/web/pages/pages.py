@@ -59,14 +59,7 @@ def login(request: Request, next: str = "/") -> HTMLResponse:
 
 
 def login_page(request: Request, next: str = "/", *, problem: str = "", status: int = 200) -> HTMLResponse:
-    """The form that takes the token, with what was wrong with the last one.
-
-    Args:
-        request: The request that is answered.
-        next: Where to go afterwards, if that is a path of this server.
-        problem: One sentence, or nothing.
-        status: Status of the answer.
-    """
+    """The form that takes the token, with what was wrong with the last one."""
     return render(request, "login.html", {"next": local_path(next), "problem": problem}, status=status)
 
 

@@ -14,11 +14,6 @@ def in_shared_space(
 ) -> Answer:
     """Ask in the default space; where that cannot be, in the first that all the tasks were embedded in.
 
-    Args:
-        registry: The registry that is asked.
-        references: Tasks, which must be there.
-        ask: The question, given the id of the space, or ``None`` for the default one.
-
     Raises:
         NotFoundError: If there is no such task, or they share no space.
         InvalidQueryError: If it cannot be asked in any.

@@ -30,12 +30,6 @@ _MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"MATLAB": ".mat", b"SQLite"
 def lay_out(path: Path, name: str, folder: Path, limits: UploadLimits) -> None:
     """Turn what was sent into a folder.
 
-    Args:
-        path: The file that was sent; it is gone afterwards.
-        name: What its sender calls it, of which only the ending counts; may be empty.
-        folder: Is made and filled.
-        limits: What it may hold at most.
-
     Raises:
         RefusedError: If it is of no kind that is taken, damaged, or holds more than it may.
     """

@@ -18,10 +18,6 @@ SUFFIXES = frozenset({".npz", ".tar"})
 def allowed_path(given: str, roots: Sequence[Path]) -> Path:
     """The path that was given, resolved, if it lies below one of the roots with all that is in it.
 
-    Args:
-        given: An absolute path of a folder of class folders, an ``.npz`` or a ``.tar``.
-        roots: Folders.
-
     Raises:
         InvalidQueryError: If it does not.
         NotFoundError: If there is nothing at that path.

@@ -61,15 +61,9 @@ class Upload:
 
     Attributes:
         id: Random, so that only those know it who got it.
-        files: Number of files.
-        bytes: Size of all files.
         classes: Number of samples of each class, by name, as far as reading needs no option.
         created_at: When it was received, in ISO 8601, UTC.
         expires_at: When it is removed, in ISO 8601, UTC.
-        kind: What the labels are.
-        samples: Number of samples of the split that is read.
-        taken: What was taken for what, in sentences.
-        passed_over: Files that are no samples, by reason.
         problem: What leaves a doubt, with the option that settles it; empty if nothing does.
     """
 
@@ -101,13 +95,7 @@ class Uploads:
     """The uploads of one server; threads may share it."""
 
     def __init__(self, folder: Path, limits: UploadLimits, seconds: float) -> None:
-        """Remember the folder; ``open`` makes it.
-
-        Args:
-            folder: Folder of all uploads.
-            limits: Limits of each upload.
-            seconds: How long an upload is kept.
-        """
+        """Remember the folder; ``open`` makes it."""
         self.folder = folder
         self._limits = limits
         self._seconds = seconds
@@ -136,10 +124,6 @@ class Uploads:
 
     async def receive_for(self, request: Request, use: Callable[[Path], T]) -> T:
         """Receive a file, lay it out in a new folder, and use that in a thread; it is removed afterwards.
-
-        Args:
-            request: The request.
-            use: Gets the folder, in which the files are in ``DATA``.
 
         Raises:
             RefusedError: If it is no such file, too large, or too slow; then nothing of it is left.
@@ -209,11 +193,7 @@ class Uploads:
         shutil.rmtree(self.folder / self.get(upload_id).id, ignore_errors=True)
 
     def expire(self, kept: frozenset[str]) -> None:
-        """Remove expired uploads.
-
-        Args:
-            kept: Ids of uploads that are in use.
-        """
+        """Remove expired uploads."""
         now = datetime.now(UTC)
         for folder in self.folder.iterdir():
             try:

@@ -54,11 +54,6 @@ _BAD_ZIP = (
 def unpack(path: Path, folder: Path, limits: UploadLimits) -> None:
     """Check a zip and unpack it.
 
-    Args:
-        path: Path of the zip.
-        folder: Is made and filled.
-        limits: What the zip may hold at most.
-
     Raises:
         RefusedError: If it is no zip, or holds more than it may.
     """
