@@ -98,11 +98,7 @@ def open_zip(spec: str, reading: Reading) -> Listing:
             )
 
     def read(member: Member) -> bytes:
-        """Content of a member.
-
-        Raises:
-            OSError: If it is encrypted, damaged or too large.
-        """
+        """Content of a member; ``OSError`` if it is encrypted, damaged or too large."""
         most = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * member.offset)
         try:
             with archive.open(member.path) as file:
@@ -114,11 +110,7 @@ def open_zip(spec: str, reading: Reading) -> Listing:
 
 
 def _bounded(size: int) -> int:
-    """The size, if a file may have it.
-
-    Raises:
-        OSError: If it may not.
-    """
+    """The size, if a file may have it; ``OSError`` if it may not."""
     if size > MAX_FILE_BYTES:
         raise OSError(f"{size} bytes are more than {MAX_FILE_BYTES}")
     return size

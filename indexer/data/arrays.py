@@ -117,11 +117,7 @@ def _pairs(spec: str, arrays: Arrays, reading: Reading) -> dict[str, tuple[str, 
 
 
 def _one(spec: str, arrays: Arrays, named: dict[str, list[str]], role: str) -> str:
-    """The name of the array of a role.
-
-    Raises:
-        DataError: If there is none, or are several.
-    """
+    """The name of the array of a role; ``DataError`` if there is none, or are several."""
     names, option = named.get(role, []), f"{role[:-1]}_col="
     names = [role] if role in names else names
     if len(names) == 1 and names[0] in arrays.names:

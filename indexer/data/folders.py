@@ -136,11 +136,7 @@ def _or_table(root: Node) -> str:
 
 
 def _refuse_unread(spec: str, tree: Tree, root: Node) -> None:
-    """Refuse a place without classes that holds files which are not read.
-
-    Raises:
-        DataError: If there are any.
-    """
+    """Refuse a place without classes that holds files which are not read; ``DataError`` if there are any."""
     for node in root.walk():
         for name, kind, where in tree.items(node.path):
             suffix = PurePosixPath(name).suffix.lower()

@@ -169,11 +169,7 @@ def _translated(spec: str, library: ModuleType) -> Iterator[None]:
 
 
 def _load(library: ModuleType, data: HubData) -> dict[str, Any]:
-    """The splits by lower-case name.
-
-    Raises:
-        DataError: If there is no such folder or file.
-    """
+    """The splits by lower-case name; ``DataError`` if there is no such folder or file."""
     place = str(Path(data.place).expanduser()) if data.is_local else data.place
     if place.endswith(".parquet"):
         files = sorted(glob.glob(place))  # noqa: PTH207 (the pattern may be absolute)
@@ -192,11 +188,7 @@ def _load(library: ModuleType, data: HubData) -> dict[str, Any]:
 
 
 def _sample_column(library: ModuleType, data: HubData, features: Mapping[str, Any]) -> tuple[Content, str]:
-    """What the samples are, and their column.
-
-    Raises:
-        DataError: If there is none, or several and none is named.
-    """
+    """What the samples are, and their column; ``DataError`` if there is none, or several and none is named."""
     if (named := data.options.get("image")) is not None:
         return "images", _present(data, named, features)
     if (named := data.options.get("text")) is not None:
@@ -221,11 +213,7 @@ def _sample_column(library: ModuleType, data: HubData, features: Mapping[str, An
 
 
 def _label_column(library: ModuleType, data: HubData, features: Mapping[str, Any], column: str) -> str:
-    """The column of labels.
-
-    Raises:
-        DataError: If there is none, or several and none is named.
-    """
+    """The column of labels; ``DataError`` if there is none, or several and none is named."""
     if (named := data.options.get("label")) is not None:
         return _present(data, named, features)
     others = {name: feature for name, feature in features.items() if name != column}
@@ -314,11 +302,7 @@ class _Labels:
 
 
 def _check_cell(spec: str, place: str, values: Sequence[Any], names: Sequence[str] | None) -> None:
-    """Refuse a cell of labels that holds none, or anything else.
-
-    Raises:
-        DataError: If it does.
-    """
+    """Refuse a cell of labels that holds none, or anything else; ``DataError`` if it does."""
     for value in values:
         if value is None or value == "":
             raise DataError(spec, f"{place} is empty")
@@ -329,11 +313,7 @@ def _check_cell(spec: str, place: str, values: Sequence[Any], names: Sequence[st
 
 
 def _sizes(spec: str, start: int, samples: Sequence[Any]) -> list[int]:
-    """Bytes of texts.
-
-    Raises:
-        DataError: If one is no text, or blank.
-    """
+    """Bytes of texts; ``DataError`` if one is no text, or blank."""
     for row, sample in enumerate(samples, start=start):
         if not isinstance(sample, str) or not sample.strip():
             raise DataError(spec, f"row {row}: text is empty")
@@ -362,11 +342,7 @@ def _digest(text: str) -> str:
 
 
 def _content(sample: Any) -> bytes:
-    """Bytes of a text or an image.
-
-    Raises:
-        OSError: If there is no image, or its file cannot be read.
-    """
+    """Bytes of a text or an image; ``OSError`` if there is no image, or its file cannot be read."""
     if isinstance(sample, str):
         return sample.encode(errors="surrogatepass")
     if sample and sample["bytes"] is not None:

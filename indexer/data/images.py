@@ -72,11 +72,7 @@ class _Decoding:
 
     @contextmanager
     def room_for(self, pixels: int) -> Iterator[None]:
-        """Wait for room, and hold it.
-
-        Raises:
-            ValueError: If there never is.
-        """
+        """Wait for room, and hold it; ``ValueError`` if there never is."""
         if pixels > MAX_PIXELS:
             raise ValueError(f"{pixels} pixels are more than {MAX_PIXELS}")
         with self._changed:

@@ -126,11 +126,7 @@ class _Manifest:
         self._labels = LabelSurvey(table.spec, self._columns.labels, self._columns.numbers, is_asked=named)
 
     def _rows(self) -> Iterator[_Row]:
-        """Every row.
-
-        Raises:
-            DataError: If a cell is of a wrong form.
-        """
+        """Every row; ``DataError`` if a cell is of a wrong form."""
         columns = self._columns
         for number, (place, cells) in enumerate(self._table.rows(columns.read), start=1):
             sample = cells[columns.sample]
@@ -213,11 +209,7 @@ class _Manifest:
                 )
 
     def listing(self, split: str) -> Listing:
-        """The samples of a split.
-
-        Raises:
-            DataError: If none is left, or a file is not there or listed twice.
-        """
+        """The samples of a split; ``DataError`` if none is left, or a file is not there or listed twice."""
         labels = self._labels.of_split(split)
         self._check_swallowed(labels)
         if self._columns.content == "texts" or self._is_bytes or self._is_pixels:
@@ -306,22 +298,14 @@ class _Manifest:
         return f"{row.number}:{digest}", _Text(row.number, content)
 
     def _encoded(self, row: _Row) -> bytes:
-        """A text in UTF-8.
-
-        Raises:
-            DataError: If it is no Unicode, as JSON allows.
-        """
+        """A text in UTF-8; ``DataError`` if it is no Unicode, as JSON allows."""
         try:
             return bytes(row.sample.encode())
         except UnicodeEncodeError as error:
             raise DataError(self._spec, f"{row.place}: text is no valid Unicode: {error.reason}") from error
 
     def _of(self, labels: Labels, split: str, *, taken: tuple[str, ...] = (), **how: Any) -> Listing:
-        """A listing, and what is said of it.
-
-        Raises:
-            DataError: If no row is left.
-        """
+        """A listing, and what is said of it; ``DataError`` if no row is left."""
         counts = self._counts[split]
         used = counts.rows - sum(
             count

@@ -205,11 +205,7 @@ def _open_webdataset(
 
 
 def _samples(spec: str, shards: Mapping[str, Mapping[str, Member]], *, images: bool) -> Iterator[_ShardSample]:
-    """Every sample with the file that holds its class.
-
-    Raises:
-        DataError: If there is no such file.
-    """
+    """Every sample with the file that holds its class; ``DataError`` if there is no such file."""
     for path, members in shards.items():
         inside = "" if len(shards) == 1 else f"{PurePosixPath(path).name}/"
         by_key: dict[str, dict[str, Member]] = {}
@@ -232,11 +228,7 @@ def _samples(spec: str, shards: Mapping[str, Mapping[str, Member]], *, images: b
 
 
 def _labels(spec: str, sample: _ShardSample, read: Callable[[Member], bytes]) -> str | list[str]:
-    """The class of a sample, or its several labels.
-
-    Raises:
-        DataError: If it is not understood.
-    """
+    """The class of a sample, or its several labels; ``DataError`` if it is not understood."""
     member = sample.labelled_by
     if member.size > MAX_CLASS_BYTES:
         raise DataError(
@@ -288,11 +280,7 @@ def index_tar(spec: str, path: str, file: IO[bytes] | None = None) -> dict[str, 
 
 
 def _index(path: str, file: IO[bytes] | None) -> dict[str, Member | None]:
-    """Files by name.
-
-    Raises:
-        ReadError: If it is no tar file or a damaged one.
-    """
+    """Files by name; ``ReadError`` if it is no tar file or a damaged one."""
     members: dict[str, Member | None] = {}
     if file is not None:
         file.seek(0)

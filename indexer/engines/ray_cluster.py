@@ -53,11 +53,7 @@ def _import_ray() -> Any:
 
 
 def _connect(ray: Any, settings: EngineSettings) -> None:
-    """Join the cluster at the address, or start one on this machine.
-
-    Raises:
-        EngineError: If that does not work.
-    """
+    """Join the cluster at the address, or start one on this machine; ``EngineError`` if that does not work."""
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if settings.address is None:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": _cores(settings)}
@@ -132,11 +128,7 @@ def _resources(settings: EngineSettings) -> dict[str, Any]:
 
 
 def _slots(ray: Any, settings: EngineSettings) -> int:
-    """Pieces of work that the cluster can do at once as it is now.
-
-    Raises:
-        EngineError: If it is lost.
-    """
+    """Pieces of work that the cluster can do at once as it is now; ``EngineError`` if it is lost."""
     try:
         cluster = ray.cluster_resources()
     except Exception as err:

@@ -320,11 +320,7 @@ def _relative_error(mean: np.ndarray, standard_error: np.ndarray) -> float:
 
 
 def _check_finite(mean: np.ndarray, slices: dict[str, slice]) -> None:
-    """Name the first layer that went wrong, if any.
-
-    Raises:
-        WeightsError: If a value is not finite.
-    """
+    """Name the first layer that went wrong, if any; ``WeightsError`` if a value is not finite."""
     for name, columns in slices.items():
         if not np.isfinite(mean[columns]).all():
             raise WeightsError(

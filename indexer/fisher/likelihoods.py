@@ -195,10 +195,6 @@ def _along_axes(deviations: Tensor) -> Iterator[Tensor]:
 
 
 def _check_labels(labels: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse labels that broadcasting would take for others.
-
-    Raises:
-        DataError: If the shape differs.
-    """
+    """Refuse labels that broadcasting would take for others; ``DataError`` if the shape differs."""
     if labels.shape != shape:
         raise DataError("labels", f"expected of shape {list(shape)} for these logits, got {list(labels.shape)}")

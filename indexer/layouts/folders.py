@@ -286,11 +286,7 @@ def _at(parts: tuple[str, ...], level: int) -> str | None:
 
 
 def _only_level(held: Sequence[Place], notes: Notes) -> int:
-    """The level that names the class, where only one can.
-
-    Raises:
-        LayoutError: If several can.
-    """
+    """The level that names the class, where only one can; ``LayoutError`` if several can."""
     below = [place for place in held if len(place[0]) > 1]
     tops = {parts[0] for parts, _ in held if len(parts) == 1}
     if mixed := sorted(tops & {parts[0] for parts, _ in below}):

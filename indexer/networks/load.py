@@ -304,11 +304,7 @@ def _with_head(state: Mapping[str, Tensor], usual: nn.Module) -> Mapping[str, Te
 
 
 def _count_classes(usual: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path, name: str) -> int:
-    """Rows of the head in a file.
-
-    Raises:
-        WeightsError: If it has no head of that architecture.
-    """
+    """Rows of the head in a file; ``WeightsError`` if it has no head of that architecture."""
     head = head_name(usual) + ".weight"
     if not shapes.get(head) or not shapes[head][0]:
         names = ", ".join(list(shapes)[:3])

@@ -103,11 +103,7 @@ def _cells(column: Any) -> Any:
 
 
 def _open_pair(spec: PythonData, images: Any, labels: Any, reading: Reading) -> Listing:
-    """Images and labels, each an array or a list.
-
-    Raises:
-        DataError: If they are not equally many.
-    """
+    """Images and labels, each an array or a list; ``DataError`` if they are not equally many."""
     if len(images) != len(labels):
         raise DataError(spec, f"images and labels must be equally many, got {len(images)} and {len(labels)}")
     if _is_array(images):
@@ -194,11 +190,7 @@ class _Lazy:
 
 
 def _item(spec: PythonData, data: Any, row: int) -> tuple[Any, Any]:
-    """Sample and label of an item.
-
-    Raises:
-        DataError: If it is something else, or cannot be had.
-    """
+    """Sample and label of an item; ``DataError`` if it is something else, or cannot be had."""
     try:
         item = data[row]
     except Exception as error:  # code of others may raise anything

@@ -199,11 +199,7 @@ def _read_member(spec: str, name: str) -> np.ndarray:
 
 
 def _claimed(spec: str, name: str, file: Any, size: int) -> int:
-    """Bytes that an array has by its header.
-
-    Raises:
-        DataError: If the file holds another number.
-    """
+    """Bytes that an array has by its header; ``DataError`` if the file holds another number."""
     read_header = {(1, 0): npy.read_array_header_1_0}.get(npy.read_magic(file), npy.read_array_header_2_0)
     shape, _, dtype = read_header(file)
     expected = file.tell() + math.prod(shape) * dtype.itemsize
@@ -215,11 +211,7 @@ def _claimed(spec: str, name: str, file: Any, size: int) -> int:
 
 
 def _check_size(spec: str, name: str, claimed: int, size: int, held: int) -> None:
-    """Refuse an array that would fill the memory.
-
-    Raises:
-        DataError: If it would.
-    """
+    """Refuse an array that would fill the memory; ``DataError`` if it would."""
     ratio = size / max(1, held)
     if size > ALWAYS_ALLOWED_BYTES and ratio > MAX_RATIO:
         raise DataError(

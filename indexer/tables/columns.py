@@ -137,11 +137,7 @@ class _Header:
         )
 
     def sample(self) -> tuple[Content, str]:
-        """What the samples are, and their column.
-
-        Raises:
-            DataError: If there is none, or a doubt.
-        """
+        """What the samples are, and their column; ``DataError`` if there is none, or a doubt."""
         image, text = self._asked.image_col, self._asked.text_col
         if image is not None and text is not None:
             raise DataError(self._spec, "samples are images or texts; give image_col= or text_col=, not both")
@@ -187,11 +183,7 @@ class _Header:
         ]
 
     def _check_is_header(self) -> None:
-        """Refuse a first row that is none.
-
-        Raises:
-            DataError: If it looks like data.
-        """
+        """Refuse a first row that is none; ``DataError`` if it looks like data."""
         for name in self._names:
             if name.lower().endswith(self._endings) or _is_number(name) or len(name) > 80:
                 raise DataError(
@@ -201,11 +193,7 @@ class _Header:
                 )
 
     def labels(self, sample: str) -> tuple[tuple[str, ...], bool | None]:
-        """The columns of labels, and whether they are targets.
-
-        Raises:
-            DataError: If there is none, or a doubt.
-        """
+        """The columns of labels, and whether they are targets; ``DataError`` if there is none, or a doubt."""
         label, target = self._asked.label_col, self._asked.target_col
         if label is not None and target is not None:
             raise DataError(self._spec, "give label_col= for classes or target_col= for numbers, not both")

@@ -47,11 +47,7 @@ class _Gzip(gzip.GzipFile):
     """A file that gzip compressed; whatever is wrong with it is an OSError."""
 
     def read1(self, size: int = -1) -> bytes:
-        """As of any file.
-
-        Raises:
-            BadGzipFile: If it is damaged.
-        """
+        """As of any file; ``BadGzipFile`` if it is damaged."""
         try:
             return super().read1(size)
         except (EOFError, zlib.error) as error:

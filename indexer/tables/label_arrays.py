@@ -135,11 +135,7 @@ def _counts_classes(labels: np.ndarray) -> bool:
 
 
 def _targets(spec: str, name: str, labels: np.ndarray) -> ArrayLabels:
-    """Measured numbers.
-
-    Raises:
-        DataError: If one is not finite, or too large for a float of its own.
-    """
+    """Measured numbers; ``DataError`` if one is not finite, or too large for a float of its own."""
     _check_finite(spec, name, labels)
     if labels.dtype.kind in "ui" and int(np.abs(labels.astype(object)).max()) > _MAX_WHOLE:
         raise DataError(

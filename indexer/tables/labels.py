@@ -246,11 +246,7 @@ class LabelSurvey:
         )
 
     def _check_names(self, cells: set[str]) -> None:
-        """Refuse names that are numbers or lists, unless their column was named.
-
-        Raises:
-            DataError: If they are.
-        """
+        """Refuse names that are numbers or lists, unless their column was named; ``DataError`` if they are."""
         column = self._columns[0]
         if all(cell.startswith("[") and cell.endswith("]") for cell in cells):
             raise DataError(

@@ -119,11 +119,7 @@ def open_arrow(
 
 
 def _texts(spec: str, schema: Any, columns: Sequence[str]) -> list[str]:
-    """The columns of text, before anything is decompressed.
-
-    Raises:
-        DataError: If a column is of a wrong type.
-    """
+    """The columns of text, before anything is decompressed; ``DataError`` if a column is of a wrong type."""
     from pyarrow import types
 
     plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)

@@ -197,11 +197,7 @@ def _summary(
 
 
 def _backup_before(place: Path, registry_id: str, store: Store) -> Backup | None:
-    """The backup that is there.
-
-    Raises:
-        StorageError: If it is of another registry, or something else is there.
-    """
+    """The backup that is there; ``StorageError`` if it is of another registry, or something else is there."""
     if place.is_file():
         raise StorageError(f"{place}: a backup needs a folder of its own")
     inside = isinstance(store.database.place, LocalPlace) and store.database.place.path.resolve()
@@ -298,11 +294,7 @@ def _try(place: Path, backup: Backup) -> None:
 
 
 def _check(folder: Path, backup: Backup) -> None:
-    """Check every row of what was laid out.
-
-    Raises:
-        StorageError: If it is not a whole registry.
-    """
+    """Check every row of what was laid out; ``StorageError`` if it is not a whole registry."""
     store = Store(folder)
     if store.database.registry_id() != backup.registry_id:
         raise StorageError("it is another registry than its list says")

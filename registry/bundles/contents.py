@@ -110,11 +110,7 @@ def _each(bundle: Bundle, table: str, record_type: type[Record]) -> Iterator[Rec
 
 @contextmanager
 def _naming_member(bundle: Bundle, table: str) -> Iterator[None]:
-    """Name the member in the errors of the block.
-
-    Raises:
-        BundleError: If there is one.
-    """
+    """Name the member in the errors of the block; ``BundleError`` if there is one."""
     try:
         yield
     except BundleError:
@@ -124,11 +120,7 @@ def _naming_member(bundle: Bundle, table: str) -> Iterator[None]:
 
 
 def _require(condition: bool, what: str) -> None:
-    """State what has to hold.
-
-    Raises:
-        ValueError: If it does not; ``_naming_member`` says where.
-    """
+    """State what has to hold; ``ValueError`` if it does not; ``_naming_member`` says where."""
     if not condition:
         raise ValueError(what)
 
@@ -138,11 +130,7 @@ def _check_order(last: Any, key: Any) -> None:
 
 
 def _spaces(bundle: Bundle) -> dict[str, SpaceRecord]:
-    """The spaces, which must be those that have a member.
-
-    Raises:
-        BundleError: If they are not.
-    """
+    """The spaces, which must be those that have a member; ``BundleError`` if they are not."""
     spaces: dict[str, SpaceRecord] = {}
     with _naming_member(bundle, "spaces"):
         for space in _each(bundle, "spaces", SpaceRecord):

@@ -102,11 +102,7 @@ def export_bundle(
 
 
 def _chosen(store: Store, selection: Selection) -> set[str] | None:
-    """Names of the tasks that are asked for; ``None`` for all.
-
-    Raises:
-        InvalidQueryError: If there are none.
-    """
+    """Names of the tasks that are asked for; ``None`` for all; ``InvalidQueryError`` if there are none."""
     if selection.is_everything:
         return None
     for name in selection.tasks:

@@ -242,11 +242,7 @@ class _Import:
             self._counts["embeddings"] += len(added)
 
     def _add_experts(self) -> None:
-        """Write experts, all in one slice; there are few.
-
-        Raises:
-            _ChangedError: If another process changed one.
-        """
+        """Write experts, all in one slice; there are few; ``_ChangedError`` if another process changed one."""
         with self._store.write_lock():
             now = Plan()
             plan_experts(now, self._store, self._contents, self._policy)

@@ -134,11 +134,7 @@ def refuse_impostors(contents: Contents, shipped: Mapping[tuple[str, str], str],
 
 
 def _new_spaces(store: Store, contents: Contents, where: str) -> list[SpaceRecord]:
-    """Spaces that are not here yet.
-
-    Raises:
-        BundleError: If one that is here is another one there.
-    """
+    """Spaces that are not here yet; ``BundleError`` if one that is here is another one there."""
     registered = {space.space_id: space for space in store.spaces()}
     for space_id in contents.spaces.keys() & registered.keys():
         ours, theirs = registered[space_id], contents.spaces[space_id]

@@ -107,11 +107,7 @@ def _check_pages(file: IO[bytes], column: Fields, rows: int, position: int) -> N
 
 
 def _require(condition: bool, what: str) -> None:
-    """State what has to hold.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """State what has to hold; ``ValueError`` if it does not."""
     if not condition:
         raise ValueError(what)
 

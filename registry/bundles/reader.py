@@ -106,11 +106,7 @@ class Bundle:
         self._groups[table] = groups
 
     def _check_size(self, name: str, member: Member, rows: int, in_memory: int) -> None:
-        """Refuse what would grow out of proportion.
-
-        Raises:
-            BundleError: If a member or all of them together do.
-        """
+        """Refuse what would grow out of proportion; ``BundleError`` if a member or all of them together do."""
         self._total_bytes += in_memory
         if bundle_format.is_bomb(rows, in_memory, member.bytes):
             raise self.error(name, "it grows in memory by more than its rows explain, as bombs do")

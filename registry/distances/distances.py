@@ -159,11 +159,7 @@ def trivial_distances(name: str, sources: Array, trivial: Array) -> NDArray[np.f
 
 
 def _checked_selection(selection: ArrayLike, num_sources: int) -> NDArray[np.int64]:
-    """Positions of sources.
-
-    Raises:
-        InvalidQueryError: If one is no whole number, or of no source.
-    """
+    """Positions of sources; ``InvalidQueryError`` if one is no whole number, or of no source."""
     positions = np.asarray(selection)
     whole = positions.ndim == 1 and (positions.dtype.kind in "iu" or positions.size == 0)
     if not whole or (positions.size and not 0 <= positions.min() <= positions.max() < num_sources):

@@ -127,11 +127,7 @@ def read_folder(folder: Path) -> FolderFacts:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InvalidRecordError: If the file is missing or holds none.
-    """
+    """The object in a JSON file; ``InvalidRecordError`` if the file is missing or holds none."""
     if not path.is_file():  # nor is a pipe opened, which nobody might write to
         raise InvalidRecordError(f"{path.parent}: there is no file {path.name}; expected a model of the hub")
     return read_json(path, MAX_JSON_BYTES)
@@ -162,11 +158,7 @@ def _count_params(folder: Path) -> int:
 
 
 def _params_in(path: Path) -> int:
-    """Parameters in one file.
-
-    Raises:
-        InvalidRecordError: If it is missing or damaged.
-    """
+    """Parameters in one file; ``InvalidRecordError`` if it is missing or damaged."""
     if not path.is_file():
         raise InvalidRecordError(f"{path.parent}: there is no file {path.name}, which its index names")
     try:

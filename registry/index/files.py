@@ -227,11 +227,7 @@ class IndexFiles:
         return manifest
 
     def _checked(self, manifest: dict[str, Any], kind: str) -> bytes:
-        """Content of a file that the manifest names.
-
-        Raises:
-            UnusableIndexError: If it is not what was written.
-        """
+        """Content of a file that the manifest names; ``UnusableIndexError`` if it is not what was written."""
         checksum = manifest["files"][kind]
         payload = self._path(f"{checksum}.{kind}").read_bytes()
         if xxhash.xxh3_64_hexdigest(payload) != checksum:

@@ -154,11 +154,7 @@ class EmbeddingRows:
         return rows[np.argpartition(gaps, k - 1)[:k]] if len(rows) > k else rows
 
     def _check(self, rows: Positions) -> None:
-        """Compare mapped rows with their checksums, each once.
-
-        Raises:
-            DamagedIndexError: If one differs.
-        """
+        """Compare mapped rows with their checksums, each once; ``DamagedIndexError`` if one differs."""
         if self.saved is None:
             return
         unseen = rows[~self.saved.verified[rows]]

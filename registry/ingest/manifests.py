@@ -160,11 +160,7 @@ def _csv_rows(path: Path) -> ListedRows:
 
 
 def _parquet_rows(path: Path) -> ListedRows:
-    """Rows of a Parquet file.
-
-    Raises:
-        InvalidRecordError: If it cannot be read, or lacks a column.
-    """
+    """Rows of a Parquet file; ``InvalidRecordError`` if it cannot be read, or lacks a column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -190,11 +186,7 @@ def _parquet_rows(path: Path) -> ListedRows:
 
 
 def _jsonl_rows(path: Path) -> ListedRows:
-    """Rows of a JSON Lines file.
-
-    Raises:
-        InvalidRecordError: If it cannot be read.
-    """
+    """Rows of a JSON Lines file; ``InvalidRecordError`` if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may be in a text
     except (OSError, UnicodeDecodeError) as err:
@@ -206,11 +198,7 @@ def _jsonl_rows(path: Path) -> ListedRows:
 
 
 def _json_object(line: str) -> dict[str, Any]:
-    """The object of a line.
-
-    Raises:
-        InvalidRecordError: If it is none, or lacks a name or data.
-    """
+    """The object of a line; ``InvalidRecordError`` if it is none, or lacks a name or data."""
     try:
         row = json.loads(line, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as err:
@@ -225,11 +213,7 @@ def _json_object(line: str) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON.
-
-    Raises:
-        ValueError: If a name is given twice.
-    """
+    """An object of JSON; ``ValueError`` if a name is given twice."""
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise ValueError(f"{twice[0]!r} is given twice")
     return dict(pairs)
@@ -254,11 +238,7 @@ def _from(folder: Path, data: str) -> str:
 
 
 def _text(values: dict[str, Any], column: str) -> str:
-    """The text of a column, blank where there is none.
-
-    Raises:
-        InvalidRecordError: If it is something else.
-    """
+    """The text of a column, blank where there is none; ``InvalidRecordError`` if it is something else."""
     value = values.get(column)
     if not isinstance(value, str | None):
         raise InvalidRecordError(f"{column} must be text, got {value!r}")
@@ -266,11 +246,7 @@ def _text(values: dict[str, Any], column: str) -> str:
 
 
 def _tags(value: Any) -> tuple[str, ...]:
-    """Tags between bars, or in a list.
-
-    Raises:
-        InvalidRecordError: If they are neither.
-    """
+    """Tags between bars, or in a list; ``InvalidRecordError`` if they are neither."""
     words = value.split(SEPARATOR) if isinstance(value, str) else value or []
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise InvalidRecordError(f"tags must be words between bars, such as plants|outdoors, got {value!r}")
@@ -278,11 +254,7 @@ def _tags(value: Any) -> tuple[str, ...]:
 
 
 def _whole(values: dict[str, Any], column: str) -> int | None:
-    """A whole number, ``None`` where there is nothing.
-
-    Raises:
-        InvalidRecordError: If it is no whole number.
-    """
+    """A whole number, ``None`` where there is nothing; ``InvalidRecordError`` if it is no whole number."""
     value = values.get(column)
     if value is None or value == "":
         return None

@@ -100,11 +100,7 @@ def _result(row: dict[str, str]) -> ResultRecord:
 
 
 def _yes_or_no(column: str, text: str) -> bool | None:
-    """What a cell says, ``None`` if it is empty.
-
-    Raises:
-        InvalidRecordError: If it is neither true nor false.
-    """
+    """What a cell says, ``None`` if it is empty; ``InvalidRecordError`` if it is neither true nor false."""
     words = {"": None, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
         raise InvalidRecordError(f"{column} must be true or false, got {text!r}")

@@ -265,11 +265,7 @@ def _is_at_hand(expert: ExpertRecord) -> bool:
 
 
 def _scores_of(featured: "TrialFeatures") -> dict[str, float]:
-    """Transferability scores by name.
-
-    Raises:
-        TrialFailedError: If they cannot be computed, whatever it was.
-    """
+    """Transferability scores by name; ``TrialFailedError`` if they cannot be computed, whatever it was."""
     from registry.scores.scores import score
     from registry.scores.trial_scores import trial_scores
 

@@ -309,11 +309,7 @@ def load_line(expert: ExpertRecord, origin: Origin | None) -> str:
 
 
 def _check_needs_no_trials(*, record: bool, other_data: bool) -> None:
-    """Refuse what changes nothing unless experts are tried.
-
-    Raises:
-        InvalidQueryError: If any of it is asked for.
-    """
+    """Refuse what changes nothing unless experts are tried; ``InvalidQueryError`` if any of it is asked for."""
     if record:
         raise InvalidQueryError("record would change nothing without trials; say how many to make")
     if other_data:

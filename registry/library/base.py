@@ -142,11 +142,7 @@ class RegistryBase:
         return Snapshots(self._store.database)
 
     def _opened(self) -> Store:
-        """The store of a registry that is there.
-
-        Raises:
-            NoRegistryError: If it is not.
-        """
+        """The store of a registry that is there; ``NoRegistryError`` if it is not."""
         if not self._store.database.is_present():
             raise NoRegistryError(
                 f"{self.uri}: there is no registry yet; make one with `t2v init`, or add a task"

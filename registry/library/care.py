@@ -285,22 +285,14 @@ class Care(RegistryBase):
 
 
 def _folder(place: str | Path) -> Path:
-    """The folder of a backup.
-
-    Raises:
-        StorageError: If it is the address of an object store.
-    """
+    """The folder of a backup; ``StorageError`` if it is the address of an object store."""
     if "://" in str(place):
         raise StorageError(f"{place}: a backup is made in a folder; give one, and copy it from there")
     return Path(place)
 
 
 def _meant(when: int | str | datetime) -> int | datetime:
-    """The number of a write, or a time that has been, UTC.
-
-    Raises:
-        InvalidQueryError: If it is neither.
-    """
+    """The number of a write, or a time that has been, UTC; ``InvalidQueryError`` if it is neither."""
     now = datetime.now(UTC)
     text = str(when).strip()
     if isinstance(when, int) or text.isdecimal():

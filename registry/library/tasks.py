@@ -318,11 +318,7 @@ def _all_of(problems: Sequence[str]) -> str:
 
 
 def _check_page(search: str | None, sort: str, limit: int, offset: int) -> None:
-    """Check what a page is asked for by.
-
-    Raises:
-        InvalidQueryError: If anything is out of its range.
-    """
+    """Check what a page is asked for by; ``InvalidQueryError`` if anything is out of its range."""
     if len((search or "").split()) > MAX_WORDS:
         raise InvalidQueryError(f"search must be at most {MAX_WORDS} words, got {len((search or '').split())}")
     if sort not in SORTS:

@@ -220,11 +220,7 @@ def _matrix(what: str, values: ArrayLike) -> Array:
 
 
 def _same_length(what: str, length: int, num_samples: int) -> None:
-    """Check that something has an entry for every sample.
-
-    Raises:
-        InvalidQueryError: If it has more or fewer.
-    """
+    """Check that something has an entry for every sample; ``InvalidQueryError`` if it has more or fewer."""
     if length != num_samples:
         raise InvalidQueryError(
             f"{what} are of {length} samples and features of {num_samples}; give both for the same samples"
@@ -232,11 +228,7 @@ def _same_length(what: str, length: int, num_samples: int) -> None:
 
 
 def _classes(labels: ArrayLike, num_samples: int) -> Array:
-    """Whole numbers ``[N]`` of at least two classes.
-
-    Raises:
-        InvalidQueryError: If the labels are something else.
-    """
+    """Whole numbers ``[N]`` of at least two classes; ``InvalidQueryError`` if the labels are something else."""
     try:
         classes = np.asarray(labels)
     except ValueError as err:

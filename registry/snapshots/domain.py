@@ -44,11 +44,7 @@ class DomainVectors:
             return np.stack([self._vectors[key] for key in keys])
 
     def _refresh(self, keys: Sequence[Key], token: int) -> None:
-        """Read what is not known of some tasks.
-
-        Raises:
-            StorageError: If one is not there any more.
-        """
+        """Read what is not known of some tasks; ``StorageError`` if one is not there any more."""
         if token != self._token:
             self._vectors.clear()
             self._heads.clear()

@@ -201,11 +201,7 @@ class EmbeddingCache:
             self._memory = np.concatenate([self._memory, *vectors])
 
     def _valid(self, rows: pa.Table) -> Float32:
-        """Embeddings ``[N, D]`` of rows.
-
-        Raises:
-            StorageError: If one is none.
-        """
+        """Embeddings ``[N, D]`` of rows; ``StorageError`` if one is none."""
         fisher = schema.matrix(rows["fisher"])
         valid = np.isfinite(fisher).all(axis=1) & (fisher >= 0).all(axis=1)
         if not valid.all():

@@ -136,11 +136,7 @@ class ReadCache:
         return None
 
     def _manifest(self) -> dict[str, Any]:
-        """The manifest, if it is whole and of this format.
-
-        Raises:
-            ValueError: If it is not.
-        """
+        """The manifest, if it is whole and of this format; ``ValueError`` if it is not."""
         seal, _, content = (self._folder / MANIFEST).read_bytes().partition(b"\n")
         manifest: dict[str, Any] = json.loads(content)
         made = manifest["format"], manifest["schema"] if self._schema_version else None

@@ -270,11 +270,7 @@ class Moments:
         return self._told(groups, [one for one in groups if one[-1].number == number])[0]
 
     def _check_kept(self, target: Moment) -> None:
-        """Fail before anything is restored where a version is gone.
-
-        Raises:
-            StorageError: If one is.
-        """
+        """Fail before anything is restored where a version is gone; ``StorageError`` if one is."""
         for name, version in target.tables.items():
             if name != AUDIT and version not in self._place.versions(name):
                 raise StorageError(

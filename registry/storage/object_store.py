@@ -256,11 +256,7 @@ class ObjectPlace(Place):
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn errors of the store into one sentence.
-
-        Raises:
-            StorageError: If the block raises one.
-        """
+        """Turn errors of the store into one sentence; ``StorageError`` if the block raises one."""
         try:
             yield
         except StorageError:

@@ -61,22 +61,14 @@ class StoredEmbeddings(StoredRows):
         return EmbeddingTable.from_arrow(self.database.read(name, columns=columns), committed)
 
     def _embeddings_table(self, space_id: str) -> str:
-        """Name of the embeddings table of a space.
-
-        Raises:
-            NotFoundError: If there is no such space.
-        """
+        """Name of the embeddings table of a space; ``NotFoundError`` if there is no such space."""
         name = schema.embeddings_table_name(space_id)
         if not self.database.has_table(name):
             raise NotFoundError("space", space_id, (space.space_id for space in self.spaces()))
         return name
 
     def _check_widths(self, space_id: str, embeddings: Sequence[EmbeddingRecord]) -> None:
-        """Check that embeddings fit a space.
-
-        Raises:
-            InvalidRecordError: If one does not.
-        """
+        """Check that embeddings fit a space; ``InvalidRecordError`` if one does not."""
         space = self.space(space_id)
         expected = (space.dim, space.dim, space.domain_dim)
         for embedding in embeddings:
@@ -246,11 +238,7 @@ class StoredTasks(StoredEmbeddings):
         return [by_key[key] for key in keys if key in by_key]
 
     def _some_versions(self, name: str, *, removed: bool = False) -> list[TaskRecord]:
-        """All versions of a task, rising, at least one.
-
-        Raises:
-            NotFoundError: If there is none.
-        """
+        """All versions of a task, rising, at least one; ``NotFoundError`` if there is none."""
         versions = self.versions(name, removed=removed)
         if not versions:
             kind, others = ("removed task", REMOVED) if removed else ("task", PRESENT)

@@ -132,11 +132,7 @@ def _table(where: str, kind: str, value: Any) -> dict[str, str]:
 
 
 def _places(rule: str, value: Any) -> tuple[str, ...]:
-    """Places of values such as ``param:dataset``.
-
-    Raises:
-        InvalidQueryError: If one is of another form.
-    """
+    """Places of values such as ``param:dataset``; ``InvalidQueryError`` if one is of another form."""
     for place in _texts(value):
         kind, mark, key = place.partition(":")
         if kind not in KINDS or not mark or not key:
@@ -154,11 +150,7 @@ def _metrics(value: Any) -> tuple[MetricRule, ...]:
 
 
 def _metric(text: str) -> MetricRule:
-    """A rule such as ``test_acc1=accuracy:percent``.
-
-    Raises:
-        InvalidQueryError: If it is of another form.
-    """
+    """A rule such as ``test_acc1=accuracy:percent``; ``InvalidQueryError`` if it is of another form."""
     theirs, mark, said = text.rpartition("=")
     ours, *words = said.split(":")
     if not mark or not theirs or not re.fullmatch(r"[\w.-]+", ours) or not _WORDS.issuperset(words):

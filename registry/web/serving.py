@@ -80,11 +80,7 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        StorageError: If the port is taken, or the address is none of this machine.
-    """
+    """A socket that listens; ``StorageError`` if the port is taken, or the address is none of this machine."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         family, kind, protocol, _, address = addresses[0]

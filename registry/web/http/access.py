@@ -53,11 +53,7 @@ class Access:
         return self._single
 
     def _named(self, digest: str) -> Token | None:
-        """The named token of a digest, whatever its state.
-
-        Raises:
-            RefusedError: If the tokens cannot be read.
-        """
+        """The named token of a digest, whatever its state; ``RefusedError`` if the tokens cannot be read."""
         try:
             return self.tokens.of(digest)
         except StorageError as error:

@@ -214,11 +214,7 @@ class _Bounded:
     """Receives a body, up to the most bytes that are allowed."""
 
     def __init__(self, receive: Receive, request: Request, settings: ServeSettings) -> None:
-        """Choose the limit of this request.
-
-        Raises:
-            RefusedError: If the request announces more.
-        """
+        """Choose the limit of this request; ``RefusedError`` if the request announces more."""
         is_upload = request.url.path == UPLOADS
         self._most = settings.limits.upload_bytes + FORM_BYTES if is_upload else MAX_BODY_BYTES
         self._receive = receive

@@ -242,11 +242,7 @@ class Jobs:
 
     @property
     def _kept(self) -> JobStore:
-        """The store of a server that has started.
-
-        Raises:
-            StorageError: If it has not.
-        """
+        """The store of a server that has started; ``StorageError`` if it has not."""
         if self._store is None:
             raise StorageError("the server has not started, or has stopped")
         return self._store

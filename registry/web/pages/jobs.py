@@ -104,11 +104,7 @@ def _form(request: Request, said: Mapping[str, str], *, problem: str = "", statu
 
 
 def _options(said: Mapping[str, str]) -> dict[str, Any]:
-    """The options of a job, from the texts of the form.
-
-    Raises:
-        InvalidQueryError: If one is no number.
-    """
+    """The options of a job, from the texts of the form; ``InvalidQueryError`` if one is no number."""
     options: dict[str, Any] = {"licenses": [said["licenses"]]} if said.get("licenses") else {}
     options |= {name: said[name].strip() for name in TEXTS if said.get(name, "").strip()}
     options |= dict.fromkeys((name for name in SWITCHES if said.get(name)), True)

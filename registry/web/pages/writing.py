@@ -162,11 +162,7 @@ def _words(said: Mapping[str, str]) -> list[str]:
 
 
 def _number(said: Mapping[str, str], name: str, kind: type) -> Any:
-    """The number in a field, ``None`` where it is empty.
-
-    Raises:
-        InvalidQueryError: If it is none.
-    """
+    """The number in a field, ``None`` where it is empty; ``InvalidQueryError`` if it is none."""
     text = said.get(name, "")
     try:
         return kind(text) if text else None

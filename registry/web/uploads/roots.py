@@ -63,11 +63,7 @@ def _check_content(path: Path, shown: str, places: Sequence[Path]) -> None:
 
 
 def _check_links(folder: Path, places: Sequence[Path]) -> None:
-    """Check that no link in a folder leads out of the roots.
-
-    Raises:
-        InvalidQueryError: If one does.
-    """
+    """Check that no link in a folder leads out of the roots; ``InvalidQueryError`` if one does."""
     left = [str(folder)]
     while left:
         with os.scandir(left.pop()) as entries:

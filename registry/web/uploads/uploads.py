@@ -307,11 +307,7 @@ async def _file_in_form(request: Request, names: list[str]) -> AsyncIterator[byt
 
 
 def _write_all(file: int, content: bytes) -> None:
-    """Write bytes to an open file.
-
-    Raises:
-        NotStoredError: If there is no room.
-    """
+    """Write bytes to an open file; ``NotStoredError`` if there is no room."""
     view = memoryview(content)
     try:
         while view:

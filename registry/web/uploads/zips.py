@@ -74,11 +74,7 @@ class _Bounded(io.BufferedReader):
         self._most = max(2**17, limits.files * DIRECTORY_BYTES_PER_FILE)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read so many bytes, or all there are, if that is not too much.
-
-        Raises:
-            RefusedError: If it is.
-        """
+        """Read so many bytes, or all there are, if that is not too much; ``RefusedError`` if it is."""
         content = super().read(self._most + 1 if size is None or size < 0 else min(size, self._most + 1))
         is_list = content.startswith(_DIRECTORY_ENTRY)
         if len(content) > self._most or (is_list and content.count(_DIRECTORY_ENTRY) > 2 * self._files):
@@ -156,11 +152,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def _check_name(name: str, shown: str) -> None:
-    """Check that a name can lead nowhere else on any system.
-
-    Raises:
-        RefusedError: If it might.
-    """
+    """Check that a name can lead nowhere else on any system; ``RefusedError`` if it might."""
     parts = name.rstrip("/").split("/")
     if "\0" in name or not name.isprintable():
         problem = "holds characters that cannot be printed"
