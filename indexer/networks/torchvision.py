@@ -4,10 +4,15 @@
 cannot load, as with a CUDA build of torchvision beside a CPU build of torch: it attaches Python kernels
 to two operators that only the library would have declared. Declaring them first makes the import
 succeed. Their C++ kernels stay absent, which nothing here needs: networks and datasets are plain Python.
+
+It also takes one function of torch's compiler, whose import takes as long as that of torch itself, and which
+nothing here needs either: the function imports it when it is first called.
 """
 
 import importlib.util
+import sys
 from importlib.machinery import PathFinder
+from types import ModuleType
 
 import torch
 
@@ -43,9 +48,30 @@ def _declare_missing_operators() -> torch.library.Library | None:
     return library
 
 
+def _is_compile_supported(device_type: str) -> bool:
+    """Whether torch compiles for a kind of device, as its compiler says."""
+    from torch._dynamo.utils import is_compile_supported
+
+    return bool(is_compile_supported(device_type))
+
+
+def _stand_in_for_compiler() -> list[str]:
+    """Let imports find the one function instead of the compiler; the modules to remove afterwards."""
+    names = ["torch._dynamo", "torch._dynamo.utils"]
+    if names[0] in sys.modules:
+        return []
+    sys.modules.update({name: ModuleType(name) for name in names})
+    sys.modules[names[1]].__dict__["is_compile_supported"] = _is_compile_supported
+    return names
+
+
 _load_compiled_operators()
 _declared = _declare_missing_operators()
-
-from torchvision import datasets, models  # noqa: E402  # only now can the import succeed
+_stand_ins = _stand_in_for_compiler()
+try:
+    from torchvision import datasets, models  # only now can the import succeed
+finally:
+    for _name in _stand_ins:
+        del sys.modules[_name]
 
 __all__ = ["datasets", "models"]

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.web.api import admin, experts, jobs, maps, questions, tasks
 from registry.web.http import etags, faults
@@ -44,10 +45,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
     faults.install(app, pages.error_page)
     etags.install(app)
     app.mount("/static", HashedFiles(), name="static")
-    app.include_router(login.router)
-    for routes in (tasks, experts, questions, maps, jobs, admin):
-        app.include_router(routes.router)
-    pages.install(app)
+    api = (routes.router for routes in (tasks, experts, questions, maps, jobs, admin))
+    for router in (login.router, *api, *pages.ROUTERS):
+        app.router.routes.extend(router.routes)  # as they are: `include_router` would build each a second time
+    app.state.kept = LastAnswers()
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 

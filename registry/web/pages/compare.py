@@ -17,7 +17,7 @@ from registry.web.pages.experts import results_of
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 
 @router.get("/compare")

@@ -17,7 +17,7 @@ from registry.records import ExpertRecord, ResultRecord
 from registry.web.pages.listings import page_of, sort_rows
 from registry.web.pages.templating import render, render_if_missing, scored
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 NUM_BEST = 5
 EXPERT_COLUMNS: Mapping[str, Callable[[Any], Any]] = {

@@ -13,7 +13,7 @@ from registry.web.http.faults import RefusedError
 from registry.web.pages import drawings
 from registry.web.pages.templating import render, render_if_missing
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 JOBS_SHOWN = 100
 NUM_EXPERTS = 8

@@ -16,7 +16,7 @@ from registry.pictures.columns import cluster_columns, compact, map_columns
 from registry.web.pages.spaces import default_space, in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 NUM_NEIGHBORS = 12
 WAIT_SECONDS = 20.0

@@ -3,10 +3,9 @@
 import logging
 from http import HTTPStatus
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
 from registry.web.pages import compare, experts, jobs, map, tasks, writing
@@ -30,14 +29,8 @@ TITLES = {
 """What people read above an error, where the standard's phrase would not help them."""
 
 router = APIRouter(include_in_schema=False)
-for pages in (writing, tasks, map, experts, compare, jobs):
-    router.include_router(pages.router)
-
-
-def install(app: FastAPI) -> None:
-    """Add the pages to an application, and what they keep."""
-    app.state.kept = LastAnswers()
-    app.include_router(router)
+ROUTERS = (router, *(part.router for part in (writing, tasks, map, experts, compare, jobs)))
+"""All pages but those that take a login."""
 
 
 def warm(registry: TaskRegistry) -> None:

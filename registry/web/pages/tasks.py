@@ -21,7 +21,7 @@ from registry.web.pages.map import map_of, nearest_to
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 NUM_NEIGHBORS = 10
 NUM_EXPERTS = 8

@@ -19,7 +19,7 @@ from registry.web.pages.jobs import NUM_TRIALS, job_page
 from registry.web.pages.listings import link
 from registry.web.pages.templating import render, render_if_missing, task_path
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 PROTOCOLS = ("linear_probe_20shot", "fine_tuned")
 """Ways to measure that are offered even where no result was measured like that."""

@@ -34,6 +34,18 @@ def test_networks_are_built_and_compiled_operators_work_where_they_load():
     assert not extension._has_ops() or ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() == [1]
 
 
+def test_the_compiler_of_torch_is_imported_when_it_is_asked():
+    code = (
+        "import sys\n"
+        "from indexer.networks.torchvision import _is_compile_supported\n"
+        "loaded = [name for name in sys.modules if name.startswith('torch._dynamo')]\n"
+        "answer = _is_compile_supported('cpu')\n"
+        "print(loaded, answer is sys.modules['torch._dynamo.utils'].is_compile_supported('cpu'))"
+    )
+    done = run(code)
+    assert done.stdout.split() == ["[]", "True"], done.stderr
+
+
 @pytest.mark.slow
 def test_operators_that_exist_are_left_alone():
     code = (
