@@ -82,6 +82,16 @@ class Measurement(Card):
     weights_hash: str = ""
 
 
+class Apart(float):
+    """A distance between two tasks.
+
+    Attributes:
+        nearer_than: Share of the pairs of registered tasks that lie farther apart; ``None`` of too few.
+    """
+
+    nearer_than: float | None = None
+
+
 @dataclass(frozen=True)
 class Neighbor:
     """One answer of *nearest*: rank from 1, distance rising, ties in order of name."""
@@ -93,6 +103,7 @@ class Neighbor:
     num_classes: int
     num_samples: int
     tags: tuple[str, ...]
+    nearer_than: float | None = None
 
 
 @dataclass(frozen=True)

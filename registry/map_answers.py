@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.answers import Apart
 from registry.notebooks import ROWS_SHOWN, html_table, row_of, to_json, to_pandas
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class LayerProfile:
     target: str
     space: str
     probe: str
-    distance: float
+    distance: Apart
     layers: tuple[LayerAgreement, ...]
 
     def to_pandas(self) -> "DataFrame":

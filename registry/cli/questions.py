@@ -155,6 +155,7 @@ def distance(
     value = profile.distance if profile else registry.distance(source, target, name=distance, **options)
     if as_json:
         document = {"source": source, "target": target, "distance": distance, "value": value}
+        document["nearer_than"] = value.nearer_than
         if profile:
             document["layers"] = profile.layers
         click.echo(documents.to_text(document))

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from registry.faces.terminal import beside, card, heading, message, say, table, warn
-from registry.wording import share, short
+from registry.faces.terminal import beside, card, heading, is_piped, message, say, table, warn
+from registry.wording import nearer, share, short
 
 if TYPE_CHECKING:
-    from registry.map_answers import Clustering, LayerProfile, TaskMap
+    from registry.map_answers import Clustering, LayerProfile, TaskCluster, TaskMap
 
 MEMBERS_SHOWN = 6
 WEAK_SILHOUETTE = 0.25
@@ -44,25 +44,22 @@ def show_map(shown: "TaskMap") -> None:
 
 def show_clustering(clustering: "Clustering") -> None:
     """Clusters, the largest first, and how clear they are."""
-    heading(f"Clusters by {clustering.distance} ({clustering.method}), the largest first:")
-    table(
-        (">cluster", "medoid", ">tasks", ">radius", "tags that set it apart", "~members"),
-        [
-            (
-                cluster.number,
-                cluster.medoid,
-                cluster.size,
-                share(cluster.radius),
-                ", ".join(f"{one.tag} {one.inside:.0%} (others {one.outside:.0%})" for one in cluster.tags)
-                or "-",
-                _some(cluster.members),
-            )
-            for cluster in clustering.clusters
-            if cluster.size > 1
-        ],
+    clusters = [cluster for cluster in clustering.clusters if cluster.size > 2]
+    pairs = [" and ".join(cluster.members) for cluster in clustering.clusters if cluster.size == 2]
+    alone = [cluster.medoid for cluster in clustering.clusters if cluster.size == 1]
+    held = sum(cluster.size for cluster in clusters)
+    count = held + 2 * len(pairs) + len(alone) + len(clustering.noise)
+    are = (
+        f"{len(clusters)} {'cluster holds' if len(clusters) == 1 else 'clusters hold'} {held} of {count} tasks"
     )
-    if alone := tuple(sorted(cluster.medoid for cluster in clustering.clusters if cluster.size == 1)):
-        beside(f"Alone in a cluster: {len(alone)}: {_some(alone)}")
+    how = f"by {clustering.distance} ({clustering.method})"
+    heading(f"{are}, {how}, the largest first:" if clusters else f"No three tasks make a cluster, {how}.")
+    if rows := [_clustered(one) for one in (clustering.clusters if is_piped() else clusters) if one.size > 1]:
+        table((">cluster", "medoid", ">tasks", ">radius", "tags that set it apart", "~members"), rows)
+    if pairs:
+        beside(f"Pairs: {len(pairs)}: {_some(tuple(pairs))}")
+    if alone:
+        beside(f"Alone: {len(alone)}: {_some(tuple(sorted(alone)))}")
     if clustering.method == "hdbscan":
         noise = f": {_some(clustering.noise)}" if clustering.noise else ""
         beside(f"In no cluster (noise): {len(clustering.noise)}{noise}")
@@ -73,6 +70,12 @@ def show_clustering(clustering: "Clustering") -> None:
         beside(f"Silhouette {share(clustering.silhouette)}{advice if is_weak(clustering) else ''}.")
     for note in clustering.notes:
         message(f"{note}.")
+
+
+def _clustered(cluster: "TaskCluster") -> tuple[object, ...]:
+    tags = ", ".join(f"{one.tag} {one.inside:.0%} (others {one.outside:.0%})" for one in cluster.tags)
+    radius = share(cluster.radius)
+    return cluster.number, cluster.medoid, cluster.size, radius, tags or "-", _some(cluster.members)
 
 
 def is_weak(clustering: "Clustering") -> bool:
@@ -96,7 +99,9 @@ def show_profile(profile: "LayerProfile") -> None:
             for layer in profile.layers
         ],
     )
-    beside(f"Over all layers: {share(profile.distance)}. Under each task is its mean Fisher information.")
+    context = nearer(profile.distance.nearer_than)
+    over = share(profile.distance) + (f", {context}" if context else "")
+    beside(f"Over all layers: {over}. Under each task is its mean Fisher information.")
     unused = [layer.layer for layer in profile.layers if layer.source_mean == 0 or layer.target_mean == 0]
     if unused:
         warn([f"a task excites no filter of {', '.join(unused)}: a distance there says little"])

@@ -19,7 +19,7 @@ from registry.faces.terminal import (
     wrapped,
 )
 from registry.gate import OTHER_DATA
-from registry.wording import GROUPS, left_out, share, short, size, sureness
+from registry.wording import GROUPS, left_out, nearer, share, short, size, sureness
 
 NUM_TIES_SHOWN = 5
 VERDICT_WIDTH = 62
@@ -27,6 +27,7 @@ VERDICT_WIDTH = 62
 
 if TYPE_CHECKING:
     from registry.answers import (
+        Apart,
         Evidence,
         Measurement,
         Neighbor,
@@ -114,7 +115,7 @@ def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"
     tell_reading(query.taken, {})
     heading(f"Nearest to {_title(query)} by {distance}:")
     table(
-        (">rank", "task", ">distance", ">classes", ">samples", "~tags"),
+        (">rank", "task", ">distance", ">classes", ">samples", "~tags", "nearer than"),
         [
             (
                 neighbor.rank,
@@ -123,16 +124,18 @@ def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"
                 neighbor.num_classes,
                 neighbor.num_samples,
                 ", ".join(neighbor.tags),
+                "-" if neighbor.nearer_than is None else f"{neighbor.nearer_than:.0%} of pairs",
             )
             for neighbor in neighbors
         ],
-        may_go=("tags",),
+        may_go=("samples", "tags"),
     )
 
 
-def show_distance(distance: float) -> None:
-    """A distance, as one number."""
-    say(short(distance))
+def show_distance(distance: "Apart") -> None:
+    """A distance, and what it means beside others; to a program, as one number."""
+    context = "" if is_piped() else nearer(distance.nearer_than)
+    say(f"{short(distance)}: {context}" if context else short(distance))
 
 
 def show_recommendation(answer: "Recommendation") -> None:

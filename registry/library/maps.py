@@ -4,6 +4,7 @@ Axes: T tasks, D filters of the probe, Q queries.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -188,13 +189,14 @@ class Maps(RegistryBase):
             self._error_of(point) if isinstance(query, str) else query.standard_error
             for point, query in zip((first, second), queries, strict=True)
         ]
-        return profiles.profile_of(
+        profile = profiles.profile_of(
             (str(first.query.task), str(second.query.task)),
             view.space,
             profiles.layers_of(view.space, self._cache_folder(), self._probe_layers),
             (first.fisher, second.fisher),
             (errors[0], errors[1]),
         )
+        return replace(profile, distance=view.apart(profile.distance, DEFAULT_DISTANCE))
 
     def _probe_layers(self, space: SpaceRecord) -> "profiles.Layers":
         """The layers of the probe of a space, if it may be loaded."""

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Unpack
 
+from registry.answers import Apart
 from registry.distances import get_distance
 from registry.index.neighbors import check_k
 from registry.ingest.data import data_spec
@@ -71,8 +72,11 @@ class Questions(RegistryBase):
         name: str = DEFAULT_DISTANCE,
         probe: str | None = None,
         **options: Unpack[DataOptions],
-    ) -> float:
+    ) -> Apart:
         """Distance from one task to another, each a registered name, a data spec or an embedding.
+
+        Returns:
+            A number; its ``nearer_than`` is the share of the pairs of registered tasks that lie farther apart.
 
         Raises:
             InvalidQueryError: If options are given and there is no data, or two embeddings are of two spaces.

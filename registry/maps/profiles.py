@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from registry.answers import Apart
 from registry.distances import pairwise
 from registry.errors import IngestError
 from registry.files import write_atomically
@@ -71,7 +72,7 @@ def profile_of(
         errors = [float(np.linalg.norm(error[part].astype(np.float64)) / count) for error in standard_error]
         profile.append(LayerAgreement(layer, count, distance, means[0], errors[0], means[1], errors[1]))
     over_all = float(pairwise("task2vec", source[None], target[None])[0, 0])
-    return LayerProfile(*names, space.space_id, space.probe, over_all, tuple(profile))
+    return LayerProfile(*names, space.space_id, space.probe, Apart(over_all), tuple(profile))
 
 
 def _read(path: Path, space: SpaceRecord) -> Layers | None:

@@ -192,6 +192,7 @@ class Snapshot:
         position_of: ``[R]`` position of the task in each row; that of no task in particular where it has none.
         masks: Masks of the filters that were asked for last.
         between: Distances between some tasks that were asked for last, by descriptor.
+        pairs: Distances of pairs of tasks, rising, by the name of the distance.
     """
 
     catalogue: Catalogue
@@ -200,6 +201,7 @@ class Snapshot:
     position_of: NDArray[np.int64] = field(repr=False)
     masks: LastAnswers = field(default_factory=partial(LastAnswers, MASKS_KEPT), repr=False)
     between: LastAnswers = field(default_factory=partial(LastAnswers, DISTANCES_KEPT), repr=False)
+    pairs: LastAnswers = field(default_factory=partial(LastAnswers, MASKS_KEPT), repr=False)
 
     @classmethod
     def of(cls, catalogue: Catalogue, rows: EmbeddingRows) -> "Snapshot":

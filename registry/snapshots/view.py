@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.answers import Neighbor, Query
+from registry.answers import Apart, Neighbor, Query
 from registry.distances import cosine_distances, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FISHER_DESCRIPTOR = "root_ratio"
 DOMAIN = "domain"
+TASKS_PAIRED = 50
+"""Most tasks of which all pairs are looked at, to say whether a distance is a small one."""
+
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Distances ``[N, M]`` of rows ``[N, ...]`` and ``[M, ...]``."""
 
@@ -105,6 +108,7 @@ class View:
             key_of=self._key,
         )
         positions = self.snapshot.position_of[[row for row, _ in rows]]
+        nearer = self.nearer_than([value for _, value in rows], distance)
         tasks = self.snapshot.catalogue.rows.select(SHOWN).take(positions).to_pylist()
         return [
             Neighbor(
@@ -115,18 +119,46 @@ class View:
                 num_classes=task["num_classes"],
                 num_samples=task["num_samples"],
                 tags=tuple(task["tags"]),
+                nearer_than=share,
             )
-            for rank, ((_, value), task) in enumerate(zip(rows, tasks, strict=True), start=1)
+            for rank, ((_, value), task, share) in enumerate(zip(rows, tasks, nearer, strict=True), start=1)
         ]
 
     def _key(self, row: int) -> Key:
         """Name and version of the task in a row."""
         return self.snapshot.catalogue.key(int(self.snapshot.position_of[row]))
 
-    def distance(self, name: str, source: Point, target: Point) -> float:
+    def distance(self, name: str, source: Point, target: Point) -> Apart:
         """Distance from one point to another."""
         value = pairwise(name, source.fisher[None], target.fisher[None], trivial=self.space.trivial)
-        return float(value[0, 0])
+        return self.apart(float(value[0, 0]), name)
+
+    def apart(self, value: float, name: str) -> Apart:
+        """A distance that knows what it means beside others."""
+        apart = Apart(value)
+        (apart.nearer_than,) = self.nearer_than([value], name)
+        return apart
+
+    def nearer_than(self, values: Sequence[float], name: str) -> list[float | None]:
+        """Share of the pairs of tasks of this space that lie farther apart than each distance.
+
+        Of many tasks some are drawn, always the same. ``None`` where fewer than three tasks make no scale.
+        """
+
+        def make() -> NDArray[np.float64]:
+            rows = np.flatnonzero(self.snapshot.answerable(builtin=True, where=None))
+            if len(rows) > TASKS_PAIRED:
+                rows = np.random.default_rng(0).choice(rows, TASKS_PAIRED, replace=False)
+            fisher = self.snapshot.rows.take(np.sort(rows))
+            between = pairwise(name, fisher, fisher, trivial=self.space.trivial)
+            return np.sort(between[~np.eye(len(rows), dtype=bool)])
+
+        pairs = self.snapshot.pairs.get(name, make)
+        if len(pairs) < 6:
+            return [None] * len(values)
+        rounding = 1e-5  # of float32, which depends on how many are computed together
+        farther = len(pairs) - np.searchsorted(pairs, np.multiply(values, 1 + rounding), side="right")
+        return [float(count) / len(pairs) for count in farther]
 
     def likeness(
         self, point: Point, names: set[str]

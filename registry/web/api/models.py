@@ -46,7 +46,7 @@ _EXPERT = answers.RecommendedExpert(
     answers.Evidence((answers.EvidenceNeighbor("kmnist", 0.31, 0.88),), 46),
 )  # fmt: skip
 _BASELINES = {"static": answers.Baseline("resnet14w32.tiny_imagenet", 0.81)}
-_NEIGHBOR = answers.Neighbor(1, "kmnist", 1, 0.31, 10, 800, ("handwriting",))
+_NEIGHBOR = answers.Neighbor(1, "kmnist", 1, 0.31, 10, 800, ("handwriting",), 0.83)
 NEIGHBORS = to_json({"query": _QUERY, "distance": "task2vec", "neighbors": [_NEIGHBOR]})
 RECOMMENDATION = to_json(answers.Recommendation(_QUERY, (_EXPERT,), _BASELINES))
 RESULT = to_json(
@@ -225,6 +225,9 @@ class DistanceAnswer(Answer):
     target: str = Field(examples=["kmnist"])
     distance: str = Field(examples=["task2vec"])
     value: float = Field(examples=[0.31])
+    nearer_than: float | None = Field(
+        examples=[0.83], description="Share of the pairs of registered tasks that lie farther apart."
+    )
 
 
 class Space(Answer):

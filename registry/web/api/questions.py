@@ -32,7 +32,9 @@ def get_distance(
     """The distance from one registered task to another; `t2v distance`."""
     ends = known_task(registry, source), known_task(registry, target)
     value = registry.distance(*ends, name=distance, probe=probe)
-    return models.DistanceAnswer(source=source, target=target, distance=distance, value=value)
+    return models.DistanceAnswer(
+        source=source, target=target, distance=distance, value=value, nearer_than=value.nearer_than
+    )
 
 
 @router.get("/spaces", dependencies=[READS], responses=UNCHANGED)

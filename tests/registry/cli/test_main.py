@@ -44,6 +44,7 @@ def test_nearest_is_the_contract_and_the_plain_distances(folder):
                 "num_classes": 2,
                 "num_samples": 100,
                 "tags": ["plants"] if name == "trees" else [],
+                "nearer_than": pytest.approx(TaskRegistry(folder).distance("flowers", name).nearer_than),
             }
             for rank, (distance, name) in enumerate(expected, start=1)
         ],
@@ -60,7 +61,8 @@ def test_nearest_takes_a_filter_and_any_distance(folder):
 def test_distance_is_that_of_the_library(folder, name):
     expected = TaskRegistry(folder).distance("flowers", "birds", name=name)
     document = answer(folder, "distance", "flowers", "birds", "--distance", name)
-    assert document == {"source": "flowers", "target": "birds", "distance": name, "value": expected}
+    ends = {"source": "flowers", "target": "birds", "distance": name}
+    assert document == {**ends, "value": expected, "nearer_than": expected.nearer_than}
     assert float(ok(folder, "distance", "flowers", "birds", "--distance", name).stdout) == pytest.approx(
         expected, rel=1e-3
     )

@@ -1,6 +1,7 @@
 """The commands that draw."""
 
 import json
+import re
 
 import pytest
 from builders_maps import make_registry
@@ -72,7 +73,7 @@ def test_map_is_laid_out_anew_when_asked(run):
 
 def test_cluster_prints_clusters(run):
     result = run("cluster")
-    assert "Clusters by task2vec (agglomerative), the largest first:" in result.stdout
+    assert "hold 12 of 12 tasks, by task2vec (agglomerative), the largest first:" in result.stdout
     assert "group1 100% (others 0%)" in result.stdout
     assert "The tree is cut at a distance of 0." in result.stdout
     assert "Silhouette 0." in result.stdout
@@ -80,7 +81,24 @@ def test_cluster_prints_clusters(run):
 
 def test_cluster_shows_noise_and_what_is_alone(run):
     assert "In no cluster (noise): " in run("cluster", "--method", "hdbscan").stdout
-    assert "Alone in a cluster: 12: task000, task001" in run("cluster", "--clusters", "12").stdout
+    assert "Alone: 12: task000, task001" in run("cluster", "--clusters", "12").stdout
+
+
+def test_pairs_and_single_tasks_are_not_called_clusters(run):
+    shown = run("cluster", "--clusters", "8").stdout
+    assert "Pairs: " in shown
+    assert "Alone: " in shown
+    assert "No three tasks make a cluster" in run("cluster", "--clusters", "12").stdout
+
+
+def test_a_distance_says_what_it_means_beside_others_everywhere(run):
+    assert re.fullmatch(r"0\.\d+: nearer than \d+% of pairs\n", run("distance", "task000", "task001").stdout)
+    value = json.loads(run("distance", "task000", "task001", "--json").stdout)
+    first = json.loads(run("nearest", "task000", "-k", "11", "--json").stdout)["neighbors"]
+    near = next(neighbor for neighbor in first if neighbor["task"] == "task001")
+    assert value["nearer_than"] == near["nearer_than"]
+    assert [it["nearer_than"] for it in first] == sorted((it["nearer_than"] for it in first), reverse=True)
+    assert "% of pairs" in run("nearest", "task000").stdout
 
 
 def test_cluster_as_json_is_one_document(run):

@@ -142,6 +142,18 @@ def test_distance_goes_from_source_to_target(store):
     assert there == expected != back
 
 
+@pytest.mark.parametrize("distance", ["task2vec", "task2vec_asymmetric", "kl"])
+def test_a_distance_is_placed_among_those_of_all_pairs(store, distance):
+    view = view_of(store)
+    names = sorted(view.latest_versions())
+    points = {name: point_of(view, name) for name in names}
+    apart = [
+        view.distance(distance, points[one], points[other]) for one in names for other in names if one != other
+    ]
+    for value in apart:
+        assert value.nearer_than == pytest.approx(sum(float(it) > value for it in apart) / len(apart), abs=0.02)
+
+
 def test_a_task_of_another_space_is_not_found_in_this_one(tmp_path):
     store = Store.create(tmp_path)
     for number, name in enumerate(("birds", "trees")):
