@@ -178,11 +178,7 @@ class Reading:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            SettingsError: If the level is none.
-        """
+        """Check the ranges; ``SettingsError`` if the level is none."""
         if self.class_level == 0:
             raise SettingsError(
                 "class_level must not be 0; 1 is the topmost folder around an image, -1 the one it lies in"
@@ -224,11 +220,7 @@ class EmbeddingSettings(Reading):
     memory_budget: int = DEFAULT_MEMORY_BUDGET
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            SettingsError: If a number is out of its range.
-        """
+        """Check the ranges; ``SettingsError`` if a number is out of its range."""
         super().__post_init__()
         limits = {"max_samples": 2, "batch_size": 1, "seed": 0, "memory_budget": MIN_MEMORY_BUDGET}
         for name, least in limits.items():

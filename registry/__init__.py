@@ -80,11 +80,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use.
-
-    Raises:
-        AttributeError: If there is no such name.
-    """
+    """Import a public name on first use; ``AttributeError`` if there is no such name."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

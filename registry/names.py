@@ -118,43 +118,18 @@ DATASETS: Mapping[str, int] = {
 
 
 SHARES = (
-    "accuracy",
-    "balanced_accuracy",
-    "mean_accuracy",
-    "top1",
-    "top5",
-    "f1",
-    "macro_f1",
-    "micro_f1",
-    "precision",
-    "recall",
-    "map",
-    "mean_average_precision",
-    "auroc",
-    "roc_auc",
-    "auprc",
-    "iou",
-    "kappa",
-    "mcc",
-    "r2",
-)
+    "accuracy", "balanced_accuracy", "mean_accuracy", "top1", "top5", "f1", "macro_f1", "micro_f1", "precision",
+    "recall", "map", "mean_average_precision", "auroc", "roc_auc", "auprc", "iou", "kappa", "mcc", "r2",
+)  # fmt: skip
 """Metrics of which higher is better and 1 is perfect; ``kappa``, ``mcc`` and ``r2`` may be negative."""
 
 ERROR_SHARES = ("error_rate", "top1_error", "top5_error")
 """Metrics from 0 to 1 of which lower is better: one minus an accuracy."""
 
 LOSSES = (
-    "loss",
-    "log_loss",
-    "cross_entropy",
-    "nll",
-    "mae",
-    "mse",
-    "rmse",
-    "perplexity",
-    "brier_score",
+    "loss", "log_loss", "cross_entropy", "nll", "mae", "mse", "rmse", "perplexity", "brier_score",
     "calibration_error",
-)
+)  # fmt: skip
 """Metrics from 0 upwards of which lower is better."""
 
 MAY_BE_NEGATIVE = frozenset({"kappa", "mcc", "r2"})

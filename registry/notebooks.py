@@ -38,11 +38,7 @@ class Records(list[Record]):
         return super().__getitem__(index)
 
     def to_pandas(self) -> "DataFrame":
-        """One row for each record.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row for each record; ``MissingExtraError`` if pandas is not installed."""
         return to_pandas(self)
 
     def _repr_html_(self) -> str:
@@ -73,11 +69,7 @@ class Card(Printed):
     """A dataclass that a notebook shows as a table of its fields, and that becomes a DataFrame of one row."""
 
     def to_pandas(self) -> "DataFrame":
-        """One row.
-
-        Raises:
-            MissingExtraError: If pandas is not installed.
-        """
+        """One row; ``MissingExtraError`` if pandas is not installed."""
         return to_pandas([self])
 
     def _repr_html_(self) -> str:
@@ -104,11 +96,7 @@ def row_of(record: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_pandas(records: Iterable[Any]) -> "DataFrame":
-    """A DataFrame with a row for each record.
-
-    Raises:
-        MissingExtraError: If pandas is not installed.
-    """
+    """A DataFrame with a row for each record; ``MissingExtraError`` if pandas is not installed."""
     try:
         import pandas as pd
     except ImportError as error:

@@ -34,11 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def read_size(name: str, value: Size | None) -> float | None:
-    """A size as a number.
-
-    Raises:
-        InvalidQueryError: If it is none.
-    """
+    """A size as a number; ``InvalidQueryError`` if it is none."""
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     number = parse_size(value) if isinstance(value, str) else None
@@ -96,16 +92,9 @@ class ReadingOptions(TypedDict, total=False):
 
 
 TABLE_OPTIONS = (
-    "image_col",
-    "text_col",
-    "label_col",
-    "target_col",
-    "split_col",
-    "image_root",
-    "image_suffix",
-    "delimiter",
+    "image_col", "text_col", "label_col", "target_col", "split_col", "image_root", "image_suffix", "delimiter",
     "encoding",
-)
+)  # fmt: skip
 """Fields of ``indexer.records.Reading`` that say how a table or a file of arrays is read."""
 
 LAYOUT_OPTIONS = ("class_level", *TABLE_OPTIONS)
@@ -176,6 +165,7 @@ class OneOptions(ManyOptions, total=False):
 ExportFormat = Literal["file", "folder"]
 
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+"""How an export is written: as one file, or as a folder that can be pushed to a hub."""
 
 ClusterMethod = Literal["agglomerative", "hdbscan"]
 CLUSTER_METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
@@ -183,7 +173,6 @@ CLUSTER_METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
 Colouring = Literal["cluster", "tag", "kind"]
 COLOURINGS: tuple[Colouring, ...] = get_args(Colouring)
 """What the colours of a map stand for."""
-"""How an export is written: as one file, or as a folder that can be pushed to a hub."""
 
 Policy = Literal["fail", "keep", "take"]
 

@@ -270,11 +270,7 @@ class ExpertRecord:
     weights_hash: str = ""
 
     def __post_init__(self) -> None:
-        """Check names and every field, see ``registry.gate``.
-
-        Raises:
-            InvalidRecordError: If one is not allowed.
-        """
+        """Check names and every field, see ``registry.gate``; ``InvalidRecordError`` if one is not allowed."""
         checked_name("expert", self.name)
         check_fields(self, f"expert {self.name}")
         if self.source_task:

@@ -149,18 +149,8 @@ def system_errors(spec: str) -> Iterator[None]:
 
 
 TABLE_SUFFIXES = (
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".parquet",
-    ".arrow",
-    ".feather",
-    ".xlsx",
-    ".xml",
-)
+    ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".xml",
+)  # fmt: skip
 MAX_TABLES = 200_000
 """Files of a folder that may be annotations."""
 

@@ -22,11 +22,7 @@ class RowFiles:
     def __init__(
         self, spec: str, root: str | None = None, suffix: str | None = None, within: Path | None = None
     ) -> None:
-        """Remember where to look.
-
-        Raises:
-            DataError: If there is no such folder.
-        """
+        """Remember where to look; ``DataError`` if there is no such folder."""
         self._spec = spec
         self._folder = Path(spec).parent / Path(root or ".").expanduser()
         self._within = within.resolve() if within else None

@@ -231,11 +231,7 @@ def counted_faults(names: Sequence[str], faults: Sequence[str]) -> str:
 
 
 def count_alike(dataset: Listing, digests: Sequence[bytes]) -> int:
-    """Most drawn samples that are the same, byte for byte.
-
-    Raises:
-        DataError: If all are.
-    """
+    """Most drawn samples that are the same, byte for byte; ``DataError`` if all are."""
     num_alike = max(Counter(digests).values())
     if num_alike == len(digests):
         raise DataError(

@@ -63,11 +63,7 @@ ENGINES: dict[str, Engine] = {
 
 
 def get_engine(name: str) -> Engine:
-    """Look up an engine.
-
-    Raises:
-        UnknownNameError: If there is none of that name.
-    """
+    """Look up an engine; ``UnknownNameError`` if there is none of that name."""
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
     return ENGINES[name]
@@ -98,11 +94,7 @@ def run_works(
 
 
 def check_heeded(engine: Engine, settings: EngineSettings) -> None:
-    """Refuse settings that would change nothing.
-
-    Raises:
-        SettingsError: If there is one.
-    """
+    """Refuse settings that would change nothing; ``SettingsError`` if there is one."""
     for name in HEEDED_BY_SOME:
         if getattr(settings, name) is not None and name not in engine.heeds:
             able = " or ".join(other.name for other in ENGINES.values() if name in other.heeds)

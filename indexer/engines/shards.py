@@ -121,11 +121,7 @@ class FisherWork:
         return f"{self.shard.data}, part {self.shard.number + 1}"
 
     def run(self) -> FisherSums:
-        """Decode again, and sum up squared gradients.
-
-        Raises:
-            DataError: If the files are not what they were.
-        """
+        """Decode again, and sum up squared gradients; ``DataError`` if the files are not what they were."""
         settings = self.shard.settings
         probe = kept_network(settings.probe)
         decoded = self.shard.decode(probe)
@@ -165,11 +161,7 @@ class Workers:
     settings: EngineSettings
 
     def __post_init__(self) -> None:
-        """Check the range.
-
-        Raises:
-            SettingsError: If there are too few or too many parts.
-        """
+        """Check the range; ``SettingsError`` if there are too few or too many parts."""
         if not 1 <= self.shards <= MAX_SHARDS:
             raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {self.shards}")
 

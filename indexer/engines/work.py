@@ -59,11 +59,7 @@ class EngineSettings:
     retries: int = 1
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            SettingsError: If a number is out of its range.
-        """
+        """Check the ranges; ``SettingsError`` if a number is out of its range."""
         least = {"jobs": 1, "threads": 1, "retries": 0, "gpus_per_task": 0, "memory_per_task": 1}
         for name, low in least.items():
             value = getattr(self, name)

@@ -61,11 +61,7 @@ class TrialData:
     _decoded: dict[Shape, Sample] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the device before anything is loaded.
-
-        Raises:
-            SettingsError: If it does not exist.
-        """
+        """Check the device before anything is loaded; ``SettingsError`` if it does not exist."""
         choose_device(self.settings.device)
 
     @property

@@ -102,11 +102,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def get_estimator(name: str) -> Estimator:
-    """Look up an estimator.
-
-    Raises:
-        UnknownNameError: If there is none of that name.
-    """
+    """Look up an estimator; ``UnknownNameError`` if there is none of that name."""
     if name not in ESTIMATORS:
         raise UnknownNameError("estimator", name, ESTIMATORS)
     return ESTIMATORS[name]

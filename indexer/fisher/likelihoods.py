@@ -130,11 +130,7 @@ class GaussianLikelihood:
     variance: np.ndarray = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Check the range.
-
-        Raises:
-            DataError: If a variance is not positive and finite.
-        """
+        """Check the range; ``DataError`` if a variance is not positive and finite."""
         if not (np.isfinite(self.variance) & (np.asarray(self.variance) > 0)).all():
             raise DataError(
                 "regression head", f"needs a positive, finite variance for each target, got {self.variance}"
@@ -167,11 +163,7 @@ class GaussianLikelihood:
 
 
 def likelihood_of(head: LinearHead) -> Likelihood:
-    """The likelihood of a head's kind of task.
-
-    Raises:
-        DataError: If the head of a regression has no variance.
-    """
+    """The likelihood of a head's kind of task; ``DataError`` if the head of a regression has no variance."""
     if head.kind == "single_label":
         return CategoricalLikelihood()
     if head.kind == "multi_label":

@@ -88,11 +88,7 @@ def read_tabs(name: str, text: Text) -> Iterator[Annotation]:
 
 
 def read_boxes(name: str, text: Text) -> Iterator[Annotation]:
-    """Read ``_annotations.csv`` of Roboflow.
-
-    Raises:
-        LayoutError: If a column is missing.
-    """
+    """Read ``_annotations.csv`` of Roboflow; ``LayoutError`` if a column is missing."""
     rows = csv.DictReader(io.StringIO(text(name)), skipinitialspace=True)
     if not {"filename", "class"} <= set(rows.fieldnames or ()):
         raise LayoutError(
@@ -103,11 +99,7 @@ def read_boxes(name: str, text: Text) -> Iterator[Annotation]:
 
 
 def read_coco(name: str, text: Text) -> Iterator[Annotation]:
-    """Read boxes or captions of classes as COCO writes them.
-
-    Raises:
-        LayoutError: If it is no such file.
-    """
+    """Read boxes or captions of classes as COCO writes them; ``LayoutError`` if it is no such file."""
     try:
         held: Any = json.loads(text(name))
         images = {image["id"]: str(image["file_name"]) for image in held["images"]}
@@ -122,11 +114,7 @@ def read_coco(name: str, text: Text) -> Iterator[Annotation]:
 
 
 def read_xml(name: str, text: Text) -> Iterator[Annotation]:
-    """Read boxes of Pascal VOC, or boxes and tags of CVAT.
-
-    Raises:
-        LayoutError: If it is neither.
-    """
+    """Read boxes of Pascal VOC, or boxes and tags of CVAT; ``LayoutError`` if it is neither."""
     content = text(name)
     if named := re.search("<filename>([^<]+)</filename>", content):
         held = [(named[1], re.findall("<object>.*?<name>([^<]+)</name>", content, re.DOTALL))]

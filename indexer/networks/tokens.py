@@ -26,11 +26,7 @@ class UnreadableTextError(Exception):
 
 
 def decode_text(content: bytes) -> str:
-    """The text of a file, without blanks around it.
-
-    Raises:
-        UnreadableTextError: If it is not UTF-8, or blank.
-    """
+    """The text of a file, without blanks around it; ``UnreadableTextError`` if it is not UTF-8, or blank."""
     kind = content_kind(content)
     try:
         text = content.decode("utf-8-sig").strip()

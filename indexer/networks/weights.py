@@ -117,11 +117,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, architectu
 
 
 def check_finite(network: nn.Module, where: str) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Raises:
-        WeightsError: If they do.
-    """
+    """Refuse weights that hold NaN or infinity; ``WeightsError`` if they do."""
     state = network.state_dict()
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

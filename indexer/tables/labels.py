@@ -291,11 +291,7 @@ def _is_number(text: str) -> bool:
 
 
 def names_of(spec: str, place: str, cell: str) -> list[str]:
-    """Labels between bars; an empty cell is none at all.
-
-    Raises:
-        DataError: If one is empty or repeated.
-    """
+    """Labels between bars; an empty cell is none at all; ``DataError`` if one is empty or repeated."""
     names = [name.strip() for name in cell.split(SEPARATOR)] if cell else []
     if "" in names or len(set(names)) < len(names):
         raise DataError(spec, f"{place}: label {cell!r} must be names between bars, each of them once")

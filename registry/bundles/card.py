@@ -60,11 +60,7 @@ The import checks every file against `manifest.json` and refuses what is not in 
 
 
 def check_license(license: str) -> None:
-    """Refuse what is no identifier of a licence.
-
-    Raises:
-        InvalidQueryError: If it is none.
-    """
+    """Refuse what is no identifier of a licence; ``InvalidQueryError`` if it is none."""
     if not _LICENSE.fullmatch(license):
         raise InvalidQueryError(
             f"a licence must be an identifier such as apache-2.0 or cc-by-4.0, got {license[:80]!r}"

@@ -29,14 +29,8 @@ _COLUMNS = ["name", "version", "fingerprint", "settings", "removed_at", "builtin
 EXPERT_PLANS = ("new_experts", "replaced_experts", "retired_experts", "left_experts")
 # Not ``cached_as``: it follows from the loader, and may have been looked up for one of the two only.
 _EXPERT_FIELDS = (
-    "loader",
-    "source_task",
-    "source_accuracy",
-    "num_params",
-    "flops",
-    "input_size",
-    "license",
-)
+    "loader", "source_task", "source_accuracy", "num_params", "flops", "input_size", "license",
+)  # fmt: skip
 
 
 class OurTask(NamedTuple):

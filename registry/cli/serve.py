@@ -192,15 +192,8 @@ def list_tokens(registry: "TaskRegistry", state: Path | None, as_json: bool) -> 
         click.echo(documents.to_text(tokens))
     elif tokens:
         columns = (
-            "name",
-            "role",
-            "state",
-            "created_at",
-            "created_by",
-            "expires_at",
-            "revoked_at",
-            "revoked_by",
-        )
+            "name", "role", "state", "created_at", "created_by", "expires_at", "revoked_at", "revoked_by",
+        )  # fmt: skip
         rows = [[one[name][:16] if name.endswith("_at") else one[name] for name in columns] for one in tokens]
         terminal.table([name.replace("_", " ") for name in columns], rows)
     else:

@@ -65,11 +65,7 @@ class Distance:
 
 
 def get_distance(name: str) -> Distance:
-    """Return the distance of that name.
-
-    Raises:
-        NotFoundError: If there is none.
-    """
+    """Return the distance of that name; ``NotFoundError`` if there is none."""
     if name not in DISTANCES:
         raise NotFoundError("distance", name, DISTANCES)
     return DISTANCES[name]

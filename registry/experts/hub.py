@@ -20,22 +20,11 @@ PROTOCOL = "model_card"
 """How results of cards were measured: as their authors did."""
 
 LOADABLE = {
-    "image-classification",
-    "image-feature-extraction",
-    "image-to-text",
-    "image-segmentation",
-    "object-detection",
-    "depth-estimation",
-    "zero-shot-image-classification",
-    "feature-extraction",
-    "fill-mask",
-    "question-answering",
-    "sentence-similarity",
-    "text-classification",
-    "text-ranking",
-    "token-classification",
+    "image-classification", "image-feature-extraction", "image-to-text", "image-segmentation",
+    "object-detection", "depth-estimation", "zero-shot-image-classification", "feature-extraction", "fill-mask",
+    "question-answering", "sentence-similarity", "text-classification", "text-ranking", "token-classification",
     "zero-shot-classification",
-}
+}  # fmt: skip
 """Values of ``pipeline_tag`` of models of images or texts, which the loader ``hf:`` may take."""
 
 # Where torchvision and timm say otherwise; see ``indexer.networks.zoo``.

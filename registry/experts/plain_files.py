@@ -36,11 +36,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, most: int = MAX_FILE_BYTES) -> dict[str, Any]:
-    """An object of JSON.
-
-    Raises:
-        InvalidRecordError: If it is none.
-    """
+    """An object of JSON; ``InvalidRecordError`` if it is none."""
     try:
         values = json.loads(read_bytes(path, most).decode("utf-8-sig", errors="replace"))
     except (ValueError, RecursionError) as err:

@@ -16,14 +16,8 @@ LIBRARIES = ("timm", "torchvision")
 ``indexer.networks.zoo``."""
 
 _COMPARED = (
-    "source_task",
-    "source_accuracy",
-    "num_params",
-    "flops",
-    "input_size",
-    "license",
-    "cached_as",
-)
+    "source_task", "source_accuracy", "num_params", "flops", "input_size", "license", "cached_as",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -33,21 +33,20 @@ def to_values(document: Any) -> Any:
     return _finite(to_json(document))
 
 
+def _fields(record: Any, names: str) -> dict[str, Any]:
+    """Some fields of a record, as they are."""
+    return {name: getattr(record, name) for name in names.split()}
+
+
 def of_task(task: "TaskRecord") -> dict[str, Any]:
     """A task in a list; of a regression, ``num_classes`` is the number of targets."""
     from registry.ingest.data import head_metric
 
     return {
         "task": task.name,
-        "version": task.version,
-        "kind": task.kind,
+        **_fields(task, "version kind"),
         "head_metric": head_metric(task.kind),
-        "num_classes": task.num_classes,
-        "num_samples": task.num_samples,
-        "fingerprint": task.fingerprint,
-        "tags": task.tags,
-        "aliases": task.aliases,
-        "created_at": task.created_at,
+        **_fields(task, "num_classes num_samples fingerprint tags aliases created_at"),
     }
 
 
@@ -55,13 +54,10 @@ def of_task_card(
     task: "TaskRecord", embeddings: Sequence[tuple["SpaceRecord", "EmbeddingRecord"]]
 ) -> dict[str, Any]:
     """A task with its data, settings, and an embedding for each space."""
+    measured = "num_samples_used head_accuracy head_loss norm relative_error seed seconds"
     return {
         **of_task(task),
-        "data": task.data,
-        "settings": task.settings,
-        "class_names": task.class_names,
-        "builtin": task.builtin,
-        "num_samples_drawn": task.num_samples_drawn,
+        **_fields(task, "data settings class_names builtin num_samples_drawn"),
         "tolerance": task.asked.get("tolerance"),
         "embeddings": [
             {
@@ -69,13 +65,7 @@ def of_task_card(
                 "probe": space.probe,
                 "estimator": space.recipe[0],
                 "pooling": space.recipe[1],
-                "num_samples_used": embedding.num_samples_used,
-                "head_accuracy": embedding.head_accuracy,
-                "head_loss": embedding.head_loss,
-                "norm": embedding.norm,
-                "relative_error": embedding.relative_error,
-                "seed": embedding.seed,
-                "seconds": embedding.seconds,
+                **_fields(embedding, measured),
             }
             for space, embedding in embeddings
         ],
@@ -84,34 +74,21 @@ def of_task_card(
 
 def of_history(history: "TaskHistory") -> dict[str, Any]:
     """All versions of a task, and who changed it."""
+    versions = [
+        of_task(task) | _fields(task, "data settings builtin") | {"removed_at": task.removed_at or None}
+        for task in history.versions
+    ]
     return {
         "task": history.task,
-        "versions": [
-            {
-                **of_task(task),
-                "data": task.data,
-                "settings": task.settings,
-                "builtin": task.builtin,
-                "removed_at": task.removed_at or None,
-            }
-            for task in history.versions
-        ],
+        "versions": versions,
         "audit": [of_audit_line(line) for line in history.audit],
     }
 
 
 def of_audit_line(line: "AuditRecord") -> dict[str, Any]:
     """Who wrote what, when, with which versions of the libraries."""
-    return {
-        "at": line.at,
-        "actor": line.actor,
-        "host": line.host,
-        "process_id": line.process_id,
-        "action": line.action,
-        "subject": line.subject,
-        "details": line.values,
-        "versions": json.loads(line.versions),
-    }
+    said = _fields(line, "at actor host process_id action subject")
+    return {**said, "details": line.values, "versions": json.loads(line.versions)}
 
 
 def of_imported_results(imported: "ImportedResults", *, dry_run: bool) -> dict[str, Any]:
@@ -126,33 +103,19 @@ def of_space(space: "SpaceRecord") -> dict[str, Any]:
     estimator, pooling = space.recipe
     return {
         "space": space.space_id,
-        "probe": space.probe,
-        "probe_source": space.probe_source,
+        **_fields(space, "probe probe_source"),
         "estimator": estimator,
         "pooling": pooling,
-        "dim": space.dim,
-        "domain_dim": space.domain_dim,
-        "builtin": space.builtin,
+        **_fields(space, "dim domain_dim builtin"),
     }
 
 
 def of_expert(expert: "ExpertRecord") -> dict[str, Any]:
     """An expert, in a list or alone."""
-    return {
-        "expert": expert.name,
-        "loader": expert.loader,
-        "source_task": expert.source_task,
-        "source_accuracy": expert.source_accuracy,
-        "num_params": expert.num_params,
-        "flops": expert.flops,
-        "input_size": expert.input_size,
-        "license": expert.license,
-        "cached_as": expert.cached_as,
-        "toy": expert.toy,
-        "aliases": expert.aliases,
-        "builtin": expert.builtin,
-        "created_at": expert.created_at,
-    }
+    measured = "loader source_task source_accuracy num_params flops input_size"
+    return {"expert": expert.name} | _fields(
+        expert, f"{measured} license cached_as toy aliases builtin created_at"
+    )
 
 
 def of_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"]) -> dict[str, Any]:
@@ -167,18 +130,12 @@ def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
 
     dataset, settings = embedding.dataset, embedding.settings
     record = embedding_record("unregistered", 1, embedding)  # for its norm and error; no name is shown
+    asked = _fields(settings, "max_samples tolerance")
     return {
         "data": dataset.spec,
         "space": embedding.space.space_id,
-        "probe": embedding.space.probe,
-        "estimator": embedding.space.estimator,
-        "pooling": embedding.space.pooling,
-        "kind": dataset.kind,
-        "fingerprint": dataset.fingerprint,
-        "class_names": dataset.class_names,
-        "num_classes": dataset.num_classes,
-        "class_sizes": dataset.class_sizes,
-        "taken": dataset.taken,
+        **_fields(embedding.space, "probe estimator pooling"),
+        **_fields(dataset, "kind fingerprint class_names num_classes class_sizes taken"),
         "passed_over": dict(dataset.passed_over),
         "num_samples": dataset.num_samples,
         "num_samples_drawn": min(dataset.num_samples, settings.max_samples),
@@ -186,31 +143,16 @@ def of_embedding(embedding: "TaskEmbedding") -> dict[str, Any]:
         "num_samples_used": record.num_samples_used,
         "dim": len(record.fisher),
         "head_metric": head_metric(dataset.kind),
-        "head_accuracy": record.head_accuracy,
-        "head_loss": record.head_loss,
-        "norm": record.norm,
-        "relative_error": record.relative_error,
-        "seed": record.seed,
+        **_fields(record, "head_accuracy head_loss norm relative_error seed"),
         "skipped_files": dataset.num_skipped,
         "seconds": record.seconds,
-        "warnings": embedding_warnings(
-            record,
-            dataset,
-            max_samples=settings.max_samples,
-            tolerance=settings.tolerance,
-            fallbacks=embedding.fallbacks,
-        ),
+        "warnings": embedding_warnings(record, dataset, fallbacks=embedding.fallbacks, **asked),
     }
 
 
 def of_network(network: Any) -> dict[str, Any]:
     """A network that can be named as a probe or an expert, from ``ingest.list_networks``."""
-    return {
-        "network": network.name,
-        "source": network.source,
-        "num_params": network.num_params,
-        "input_size": network.input_size,
-    }
+    return {"network": network.name} | _fields(network, "source num_params input_size")
 
 
 def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
@@ -220,8 +162,7 @@ def of_probe(probe: "ProbeDescription") -> dict[str, Any]:
     network, costs = probe.network, probe.costs
     return {
         "network": network.name,
-        "loader": network.loader,
-        "num_params": network.num_params,
+        **_fields(network, "loader num_params"),
         "flops": probe.flops,
         "takes": network.takes,
         **_input_of(network),
@@ -247,13 +188,7 @@ def of_estimator(estimator: Any) -> dict[str, Any]:
 
 def of_distance(distance: "Distance") -> dict[str, Any]:
     """A distance of the catalogue; a bound that is infinite becomes null."""
-    return {
-        "distance": distance.name,
-        "summary": distance.summary,
-        "symmetric": distance.symmetric,
-        "bounds": distance.bounds,
-        "unit": distance.unit,
-    }
+    return {"distance": distance.name} | _fields(distance, "summary symmetric bounds unit")
 
 
 def _finite(value: Any) -> Any:
@@ -271,23 +206,23 @@ def of_map(shown: "TaskMap") -> dict[str, Any]:
         shown.names, shown.versions.tolist(), shown.positions.tolist(), shown.placed.tolist(), strict=True
     )
     asked = zip(shown.queries, shown.query_positions.tolist(), shown.query_nearest, strict=True)
+    measured = (
+        "space distance method seed stress trustworthiness num_neighbors num_measured num_landmarks notes"
+    )
     return {
-        "space": shown.space,
-        "distance": shown.distance,
-        "method": shown.method,
-        "seed": shown.seed,
-        "stress": shown.stress,
-        "trustworthiness": shown.trustworthiness,
-        "num_neighbors": shown.num_neighbors,
-        "num_measured": shown.num_measured,
-        "num_landmarks": shown.num_landmarks,
-        "notes": shown.notes,
+        **_fields(shown, measured),
         "tasks": [
             {"task": name, "version": version, "x": x, "y": y, "placed": placed}
             for name, version, (x, y), placed in columns
         ],
         "queries": [
-            {"query": query, "x": x, "y": y, "nearest": _nearest(nearest)} for query, (x, y), nearest in asked
+            {
+                "query": query,
+                "x": x,
+                "y": y,
+                "nearest": [{"task": name, "distance": distance} for name, distance in nearest],
+            }
+            for query, (x, y), nearest in asked
         ],
     }
 
@@ -295,31 +230,16 @@ def of_map(shown: "TaskMap") -> dict[str, Any]:
 def of_clustering(clustering: "Clustering") -> dict[str, Any]:
     """Clusters with their members, and what was compared to choose them."""
     return {
-        "space": clustering.space,
-        "distance": clustering.distance,
-        "method": clustering.method,
-        "silhouette": clustering.silhouette,
-        "cut_height": clustering.cut_height,
-        "num_landmarks": clustering.num_landmarks,
-        "notes": clustering.notes,
+        **_fields(clustering, "space distance method silhouette cut_height num_landmarks notes"),
         "tried": [{"number": number, "silhouette": value} for number, value in clustering.tried],
         "clusters": [
             {
                 "cluster": cluster.number,
-                "label": cluster.label,
-                "size": cluster.size,
-                "medoid": cluster.medoid,
-                "radius": cluster.radius,
-                "tags": [
-                    {"tag": tag.tag, "inside": tag.inside, "outside": tag.outside} for tag in cluster.tags
-                ],
+                **_fields(cluster, "label size medoid radius"),
+                "tags": [_fields(tag, "tag inside outside") for tag in cluster.tags],
                 "tasks": cluster.members,
             }
             for cluster in clustering.clusters
         ],
         "noise": clustering.noise,
     }
-
-
-def _nearest(nearest: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
-    return [{"task": name, "distance": distance} for name, distance in nearest]

@@ -45,11 +45,7 @@ class ComparedTasks:
     distance: str = "task2vec"
 
     def __post_init__(self) -> None:
-        """Check the distance.
-
-        Raises:
-            InvalidQueryError: If it depends on the direction.
-        """
+        """Check the distance; ``InvalidQueryError`` if it depends on the direction."""
         if not get_distance(self.distance).symmetric:
             raise InvalidQueryError(
                 f"{self.distance} depends on the direction, and a group has none; use task2vec"

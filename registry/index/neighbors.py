@@ -82,11 +82,7 @@ class EmbeddingRows:
         return len(self.saved.vectors) if self.saved else 0
 
     def take(self, rows: Positions) -> Float32:
-        """Embeddings ``[N, D]`` of some rows.
-
-        Raises:
-            DamagedIndexError: If a mapped one is not what was written.
-        """
+        """Embeddings ``[N, D]`` of some rows; ``DamagedIndexError`` if a mapped one is not what was written."""
         if self.saved is None:
             return self.memory[rows]
         mapped = rows < self.num_mapped

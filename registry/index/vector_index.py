@@ -118,11 +118,7 @@ class VectorIndex:
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> "VectorIndex":
-        """The index of ``to_bytes``.
-
-        Raises:
-            ValueError: If this version of faiss does not understand it.
-        """
+        """The index of ``to_bytes``; ``ValueError`` if this version of faiss does not understand it."""
         try:
             return cls(_faiss().deserialize_index(np.frombuffer(payload, dtype=np.uint8)))
         except RuntimeError as err:

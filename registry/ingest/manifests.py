@@ -110,11 +110,7 @@ def read_task_rows(path: Path) -> tuple[list[TaskRow], list[str]]:
 
 
 def checked_rows(rows: Iterable[TaskRow]) -> list[TaskRow]:
-    """Rows that a program made.
-
-    Raises:
-        InvalidRecordError: If two are of one name.
-    """
+    """Rows that a program made; ``InvalidRecordError`` if two are of one name."""
     checked, problems = _unique(None, list(rows), [])
     if problems:
         raise InvalidRecordError("; ".join(problems))

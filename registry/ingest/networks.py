@@ -121,11 +121,7 @@ def measure_on_data(
 
 
 def with_data(task: TaskRecord, data: str) -> TaskRecord:
-    """A registered task whose data is given again.
-
-    Raises:
-        IngestError: If it is other data, or cannot be read.
-    """
+    """A registered task whose data is given again; ``IngestError`` if it is other data, or cannot be read."""
     how = {name: task.asked[name] for name in ("max_samples", "seed") if name in task.asked}
     settings = make_settings(**how, **reading_options(task))
     with translated_errors():
@@ -156,11 +152,7 @@ class DataSurvey:
 
 
 def survey_data(data: str) -> DataSurvey:
-    """List and count data as adding it would.
-
-    Raises:
-        IngestError: If it cannot be read or makes no task.
-    """
+    """List and count data as adding it would; ``IngestError`` if it cannot be read or makes no task."""
     with translated_errors():
         from indexer.data.samples import SurveyedDataset
         from indexer.data.sampling import check_sizes

@@ -13,27 +13,12 @@ from registry.records import ExpertRecord, ResultRecord
 Record = TypeVar("Record", ResultRecord, ExpertRecord)
 
 RESULT_COLUMNS = (
-    "task",
-    "expert",
-    "accuracy",
-    "metric",
-    "protocol",
-    "source",
-    "seed",
-    "run_id",
-    "lower_is_better",
+    "task", "expert", "accuracy", "metric", "protocol", "source", "seed", "run_id", "lower_is_better",
     "task_version",
-)
+)  # fmt: skip
 EXPERT_COLUMNS = (
-    "expert",
-    "loader",
-    "source_task",
-    "num_params",
-    "flops",
-    "input_size",
-    "license",
-    "source_accuracy",
-)
+    "expert", "loader", "source_task", "num_params", "flops", "input_size", "license", "source_accuracy",
+)  # fmt: skip
 
 MOST_LINES = 5
 """Lines or names in one sentence."""

@@ -31,11 +31,7 @@ NEIGHBORS_UP_TO = 2000
 
 
 def unregistered(label: str, fisher: np.ndarray, view: View) -> Point:
-    """An embedding under a label as a point.
-
-    Raises:
-        InvalidQueryError: If it is no embedding of the space.
-    """
+    """An embedding under a label as a point; ``InvalidQueryError`` if it is no embedding of the space."""
     row = checked_rows(label, np.asarray(fisher, np.float32)[None])
     if row.shape[1] != view.space.dim:
         raise InvalidQueryError(

@@ -99,11 +99,7 @@ class Score:
 
 
 def get_score(name: str) -> Score:
-    """Return the score of that name.
-
-    Raises:
-        NotFoundError: If there is none.
-    """
+    """Return the score of that name; ``NotFoundError`` if there is none."""
     if name not in SCORES:
         raise NotFoundError("score", name, SCORES)
     return SCORES[name]

@@ -29,18 +29,9 @@ from registry.task_answers import NO_VERSION
 TABLE = "tasks"
 MAX_CHUNKS = 32  # pieces of a column, one for each time that rows were added
 COLUMNS = [
-    "name",
-    "version",
-    "kind",
-    "num_classes",
-    "num_samples",
-    "tags",
-    "aliases",
-    "builtin",
-    "created_at",
-    "data",
+    "name", "version", "kind", "num_classes", "num_samples", "tags", "aliases", "builtin", "created_at", "data",
     "removed_at",
-]
+]  # fmt: skip
 NOT_EMBEDDED = -1
 MASKS_KEPT = 16
 DISTANCES_KEPT = 3

@@ -81,11 +81,7 @@ class View:
         return position is not None and bool(self.snapshot.row_of[position] == NOT_EMBEDDED)
 
     def point(self, position: int) -> Point:
-        """A registered task as a point.
-
-        Raises:
-            NotEmbeddedError: If it was not embedded in this space.
-        """
+        """A registered task as a point; ``NotEmbeddedError`` if it was not embedded in this space."""
         name, version = self.snapshot.catalogue.key(position)
         row = self.snapshot.row_of[position]
         if row == NOT_EMBEDDED:

@@ -190,11 +190,7 @@ class FileChecksums:
             raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
 
     def check_copy(self, table_path: Path, name: str, copy: Path) -> None:
-        """Compare a copy of a file with what is listed of it.
-
-        Raises:
-            StorageError: If it is another.
-        """
+        """Compare a copy of a file with what is listed of it; ``StorageError`` if it is another."""
         listed = self._load(table_path).listed.get(name)
         if listed and _checksum(copy) != listed:
             raise self._damage(table_path, f"its file {name} is not what was written")

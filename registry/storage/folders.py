@@ -71,11 +71,7 @@ class LocalPlace(Place):
         return (self.path / STAGING_FOLDER).is_dir()
 
     def check_kind(self) -> None:
-        """Fail at a file.
-
-        Raises:
-            StorageError: If the place is one.
-        """
+        """Fail at a file; ``StorageError`` if the place is one."""
         if self.path.is_file():
             raise StorageError(f"{self.uri} is a file; a registry needs a folder of its own")
 
@@ -195,11 +191,7 @@ class LocalPlace(Place):
         return [f"{name}{TABLE_SUFFIX}/{path}" for path in needed_files(self._table_path(name))]
 
     def fetch(self, path: str, target: Path) -> None:
-        """Copy it, if it still is what was listed.
-
-        Raises:
-            StorageError: If it is not what was written.
-        """
+        """Copy it, if it still is what was listed; ``StorageError`` if it is not what was written."""
         table, _, name = path.partition("/")
         shutil.copyfile(self.path / table / name, target)
         self._checksums.check_copy(self.path / table, name, target)
@@ -227,11 +219,7 @@ class LocalPlace(Place):
         self._checksums.record(self._table_path(name))
 
     def check_files(self, name: str, *, largest: int | None = None) -> None:
-        """Compare the files of a table with their checksums.
-
-        Raises:
-            StorageError: If one differs.
-        """
+        """Compare the files of a table with their checksums; ``StorageError`` if one differs."""
         self._checksums.check(self._table_path(name), largest=largest)
 
     def damaged_files(self, name: str) -> list[str]:

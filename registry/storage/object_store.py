@@ -171,11 +171,7 @@ class ObjectPlace(Place):
         return self._lease.hold()
 
     def check_lock(self) -> None:
-        """Make sure that the lock is still held.
-
-        Raises:
-            StorageError: If another process has taken over.
-        """
+        """Make sure that the lock is still held; ``StorageError`` if another process has taken over."""
         self._lease.check()
 
     def publish(self) -> None:

@@ -139,22 +139,14 @@ def listed(builtin: bool) -> str:
 
 
 def lookup(kind: str, name: str, records: Mapping[str, Record]) -> Record:
-    """The record of a name.
-
-    Raises:
-        NotFoundError: If there is none.
-    """
+    """The record of a name; ``NotFoundError`` if there is none."""
     if name not in records:
         raise NotFoundError(kind, name, records)
     return records[name]
 
 
 def refuse_duplicates(kind: str, names: Sequence[str], registered: set[str]) -> None:
-    """Check that all names are new.
-
-    Raises:
-        DuplicateError: If one is registered or there twice.
-    """
+    """Check that all names are new; ``DuplicateError`` if one is registered or there twice."""
     for name, count in Counter(names).items():
         if count > 1:
             raise DuplicateError(f"{kind} {name} is given twice")

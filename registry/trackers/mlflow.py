@@ -52,11 +52,7 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 
 
 def read_database(path: Path) -> list[Run]:
-    """The runs of a database.
-
-    Raises:
-        InvalidRecordError: If it is damaged, or not as MLflow makes one.
-    """
+    """The runs of a database; ``InvalidRecordError`` if it is damaged, or not as MLflow makes one."""
     try:
         with closing(_opened(path)) as database:
             return list(_runs(path, database))

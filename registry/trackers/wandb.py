@@ -29,11 +29,7 @@ _LOG = re.compile(rb":W&B.{3}", re.DOTALL)
 
 
 def read_offline(path: Path) -> Run:
-    """The run of a file ``run-ID.wandb``.
-
-    Raises:
-        InvalidRecordError: If it is no such file, or damaged.
-    """
+    """The run of a file ``run-ID.wandb``; ``InvalidRecordError`` if it is no such file, or damaged."""
     about: dict[int, list[Any]] = {}
     values: dict[str, Any] = {}
     steps: dict[str, Metric] = {}

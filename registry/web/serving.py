@@ -21,11 +21,7 @@ class Serving:
     """A server that listens, and answers once it runs."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Take the port and the state folder.
-
-        Raises:
-            StorageError: If the port or the folder is not available.
-        """
+        """Take the port and the state folder; ``StorageError`` if the port or the folder is not available."""
         self._settings = settings
         self._app = create_app(settings)
         self._socket = _listen(settings.host, settings.port)

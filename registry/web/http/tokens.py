@@ -79,11 +79,7 @@ class Tokens:
         self._read: tuple[tuple[int, int, int] | None, list[Token]] = (None, [])
 
     def all(self) -> list[Token]:
-        """Every token that ever was, oldest first.
-
-        Raises:
-            StorageError: If the file cannot be read.
-        """
+        """Every token that ever was, oldest first; ``StorageError`` if the file cannot be read."""
         try:
             stamp = self._path.stat()
             version = (stamp.st_ino, stamp.st_mtime_ns, stamp.st_size)

@@ -97,11 +97,7 @@ class JobFiles:
         self._vectors(job_id).unlink(missing_ok=True)
 
     def fisher(self, job_id: str) -> np.ndarray:
-        """The Fisher information ``[D]`` of what a job embedded.
-
-        Raises:
-            UnknownIdError: If it embedded nothing.
-        """
+        """The Fisher information ``[D]`` of what a job embedded; ``UnknownIdError`` if it embedded nothing."""
         try:
             with np.load(self._vectors(job_id), allow_pickle=False) as vectors:
                 fisher: np.ndarray = vectors["fisher"]

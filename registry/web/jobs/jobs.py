@@ -177,11 +177,7 @@ class Jobs:
         return job
 
     def get(self, job_id: str) -> Job:
-        """One job as it is now.
-
-        Raises:
-            UnknownIdError: If there is no such job.
-        """
+        """One job as it is now; ``UnknownIdError`` if there is no such job."""
         return self.peek(job_id) or self._kept.get(job_id)
 
     def peek(self, job_id: str) -> Job | None:

@@ -10,30 +10,11 @@ from registry.options import DataOptions
 DATA_OPTIONS = frozenset(DataOptions.__annotations__) - {"device"}
 """Options on reading data, see ``registry.options.DataOptions``."""
 
-RECOMMEND_OPTIONS = frozenset(
-    {
-        "k",
-        "num_trials",
-        "record",
-        "time_budget",
-        "stop_below",
-        "given",
-        "max_params",
-        "max_flops",
-        "licenses",
-        "input_size",
-        "loadable_offline",
-        "protocol",
-        "metric",
-        "experts",
-        "toys",
-        "published",
-        "download",
-        "anyway",
-        "as_new_version",
-        "probe",
-    }
-)
+RECOMMEND_OPTIONS = frozenset((
+    "k", "num_trials", "record", "time_budget", "stop_below", "given", "max_params", "max_flops", "licenses",
+    "input_size", "loadable_offline", "protocol", "metric", "experts", "toys", "published", "download",
+    "anyway", "as_new_version", "probe",
+))  # fmt: skip
 NEAREST_OPTIONS = frozenset({"k", "distance", "where", "probe"})
 JobKind = Literal["recommend", "nearest", "add_task"]
 OPTIONS: dict[str, frozenset[str]] = {

@@ -17,21 +17,9 @@ UNFINISHED: tuple[State, ...] = ("queued", "running")
 _SCHEMA_VERSION = 2
 _JSON = ("data", "options", "tags", "progress", "result", "error")
 _COLUMNS = (
-    "id",
-    "kind",
-    "state",
-    "data",
-    "options",
-    "name",
-    "tags",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "progress",
-    "result",
-    "error",
-    "actor",
-)
+    "id", "kind", "state", "data", "options", "name", "tags", "created_at", "started_at", "finished_at",
+    "progress", "result", "error", "actor",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,11 +107,7 @@ class JobStore:
         self._run(f"UPDATE jobs SET {settings} WHERE id = ?", [*_to_row(job), job.id])
 
     def get(self, job_id: str) -> Job:
-        """One job.
-
-        Raises:
-            UnknownIdError: If it is not there.
-        """
+        """One job; ``UnknownIdError`` if it is not there."""
         rows = self._run(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE id = ?", [job_id])
         if not rows:
             raise UnknownIdError("job", job_id)

@@ -151,11 +151,7 @@ class Uploads:
             return await anyio.to_thread.run_sync(lay_out_and_use, limiter=self._limiter)
 
     def get(self, upload_id: str) -> Upload:
-        """One upload.
-
-        Raises:
-            UnknownIdError: If there is no such upload, or not any more.
-        """
+        """One upload; ``UnknownIdError`` if there is no such upload, or not any more."""
         path = self.folder / upload_id / CARD
         try:
             if _ID.fullmatch(upload_id):
@@ -185,11 +181,7 @@ class Uploads:
         return self.folder / self.get(upload_id).id / DATA
 
     def remove(self, upload_id: str) -> None:
-        """Remove an upload with its images.
-
-        Raises:
-            UnknownIdError: If there is no such upload.
-        """
+        """Remove an upload with its images; ``UnknownIdError`` if there is no such upload."""
         shutil.rmtree(self.folder / self.get(upload_id).id, ignore_errors=True)
 
     def expire(self, kept: frozenset[str]) -> None:

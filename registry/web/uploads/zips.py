@@ -52,11 +52,7 @@ _BAD_ZIP = (
 
 
 def unpack(path: Path, folder: Path, limits: UploadLimits) -> None:
-    """Check a zip and unpack it.
-
-    Raises:
-        RefusedError: If it is no zip, or holds more than it may.
-    """
+    """Check a zip and unpack it; ``RefusedError`` if it is no zip, or holds more than it may."""
     with refusing_bad_zips(), path.open("rb", buffering=0) as raw, _Bounded(raw, limits) as file:
         _check_start(file)
         with zipfile.ZipFile(file) as archive:
