@@ -46,28 +46,8 @@ def read_size(name: str, value: Size | None) -> float | None:
 class ReadingOptions(TypedDict, total=False):
     """How data is read and computed with, whatever the seed; any of it goes with any space.
 
-    Attributes:
-        max_samples: Most samples used, at least 2; 2,000 by default.
-        split: Which split of the dataset; by default its train split, if it has splits.
-        class_level: Which folder around an image names its class: from the top 1, 2, ..., or from the image
-            -1, -2, ...; by default the layout decides, where it leaves no doubt.
-        skip_bad: Whether class folders without samples are left out, and rows that name no file.
-        image_col: Column of a table, or array of a file of arrays, that holds the images; for this and the next
-            four the default is what their names leave no doubt about.
-        text_col: Column that holds the texts.
-        label_col: Column of the classes; or, between commas, those that hold 0 or 1 for each label.
-        target_col: The same of numbers that were measured, for a regression.
-        split_col: Column of the split.
-        image_root: Folder of the images that a table names, relative to the table; by default where it lies.
-        image_suffix: What names of images end in, where a table leaves it out.
-        delimiter: What stands between the cells of a text file, such as ``;`` or ``tab``.
-        encoding: Encoding of a text file; by default UTF-8, or as the file says.
-        channels: How images become RGB: ``auto``, ``mean``, ``tile``, or three indices such as ``3,2,1``.
-        value_range: Values of images of more than 8 bits that stand for black and white.
-        tolerance: Stop once the relative error of the embedding is below this, between 0 and 1.
-        memory_budget: Bytes that a pass may take; 2**30 by default.
-        batch_size: Samples per pass; by default 64, or fewer if the memory budget asks for it.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    Fields are those of ``indexer.records.Reading`` and ``EmbeddingSettings``, where each is described. A
+    ``memory_budget`` may be a text such as ``500M``.
     """
 
     max_samples: int | None
@@ -102,23 +82,13 @@ LAYOUT_OPTIONS = ("class_level", *TABLE_OPTIONS)
 
 
 class DataOptions(ReadingOptions, total=False):
-    """How data is read, and the seed.
-
-    Attributes:
-        seed: Seed of sample and draws; 0 by default.
-    """
+    """How data is read, and the seed; 0 by default."""
 
     seed: int | None
 
 
 class EmbeddingOptions(DataOptions, total=False):
-    """How data is read, and what makes the space.
-
-    Attributes:
-        probe: Loader of the probe; the built-in one by default.
-        estimator: Name of the estimator of Fisher information, see ``t2v estimators``; ``signed`` by default.
-        norm_weights: Whether the affine weights of normalisation layers are embedded too.
-    """
+    """How data is read, and what makes the space, see ``indexer.records.EmbeddingSettings``."""
 
     probe: str | None
     estimator: str | None
@@ -126,16 +96,10 @@ class EmbeddingOptions(DataOptions, total=False):
 
 
 class EngineOptions(TypedDict, total=False):
-    """Where embeddings are computed.
+    """Where embeddings are computed; fields but the first are those of ``indexer.engines.work.EngineSettings``.
 
     Attributes:
         engine: Name in ``indexer.engines.engines.ENGINES``: ``serial``, the default, ``processes`` or ``ray``.
-        jobs: Embeddings at once; by default one a core, or what the cluster can take.
-        threads: Threads of each; 1 by default. Embeddings are the same bytes where it is the same.
-        address: Address of a Ray cluster; by default one is started on this machine.
-        gpus_per_task: GPUs of each under Ray, which may be a fraction.
-        memory_per_task: Bytes that Ray sets aside for each.
-        retries: How often work is done again whose process or machine was lost; 1 by default.
     """
 
     engine: str | None

@@ -56,7 +56,11 @@ def _connect(ray: Any, settings: EngineSettings) -> None:
     """Join the cluster at the address, or start one on this machine; ``EngineError`` if that does not work."""
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if settings.address is None:
-        options |= {"address": "local", "include_dashboard": False, "num_cpus": _cores(settings)}
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": settings.jobs and settings.jobs * settings.threads,
+        }
     else:
         options["address"] = settings.address
     _keep_stdout_clean(ray)
@@ -87,10 +91,6 @@ def _check_listens(address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-
-
-def _cores(settings: EngineSettings) -> int | None:
-    return None if settings.jobs is None else settings.jobs * settings.threads
 
 
 def _run(ray: Any, works: Iterable[Work], settings: EngineSettings) -> Outcomes:

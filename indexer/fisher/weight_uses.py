@@ -4,7 +4,7 @@ Axes: N samples, D filters of the network, O filters of one parameter, k rows of
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +166,8 @@ class WeightUses(OwnMode):
             with self:
                 return COMPOSED[function](*args, **kwargs)
         output = function(*args, **kwargs)
-        used = [value for value in _parameters((*args, *kwargs.values())) if value in self._blocks]
+        given = _tensors((*args, *kwargs.values()))
+        used = [value for value in given if isinstance(value, nn.Parameter) and value in self._blocks]
         if not used or not any(value is not used[0] for value in _tensors(output)):
             return output  # a look at a shape or a dtype, or a conversion that changed nothing
         rule = RULES.get(function)
@@ -178,10 +179,6 @@ class WeightUses(OwnMode):
         for parameter in used:
             self._on_other(self._blocks[parameter])
         return output
-
-
-def _parameters(values: Iterable[Any]) -> Iterator[nn.Parameter]:
-    return (value for value in _tensors(values) if isinstance(value, nn.Parameter))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -123,7 +123,7 @@ def drop_masks(root: Node, notes: Notes) -> None:
     beside_images = sum(node.masks for node in root.walk())
     notes.leave_out("mask", beside_images)
     if dropped:
-        notes.taken.append(f"{_quoted(sorted(dropped))} as masks of the images beside, left out")
+        notes.taken.append(f"{', '.join(map(repr, sorted(dropped)))} as masks of the images beside, left out")
     if beside_images:
         notes.taken.append("names such as x_mask.png as masks of the images x, left out")
 
@@ -235,10 +235,6 @@ def split_below(held: list[Place]) -> dict[str, list[Place]]:
                 by_split.setdefault(parts[level].lower(), []).append(rest)
             return by_split
     return {}
-
-
-def _quoted(names: list[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 NUM_NAMED = 3

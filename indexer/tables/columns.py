@@ -233,7 +233,11 @@ class _Header:
         rest = [name for name in rest if name != split and plain(name) not in ID_NAMES]
         if len(rest) == 1:
             return (rest[0],)
-        binary = [name for name in rest if self._all(name, lambda value: _is_binary(value) or value == "-1")]
+        binary = [
+            name
+            for name in rest
+            if self._all(name, lambda value: value in _ONES or value in _ZEROS or value == "-1")
+        ]
         if len(binary) > 1:
             rows = zip(*map(self._values, binary), strict=True)
             if binary == rest or all(sum(value in _ONES for value in row) == 1 for row in rows):
@@ -279,10 +283,6 @@ class _Header:
 
 _ONES = frozenset(("1", "1.0", "True", "true", "TRUE"))
 _ZEROS = frozenset(("0", "0.0", "False", "false", "FALSE"))
-
-
-def _is_binary(value: str) -> bool:
-    return value in _ONES or value in _ZEROS
 
 
 def as_bit(value: str) -> bool | None:

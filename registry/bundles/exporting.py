@@ -123,7 +123,8 @@ def _record_tables(store: Store, selection: Selection, names: set[str] | None) -
     removed = store.removed_weights().difference(_weights(rows["experts"], "name"))
     results = results.filter(pa.array([it not in removed for it in _weights(results, "expert")], pa.bool_()))
     tasks, experts, results = (
-        _builtin(table, selection) for table in (rows["tasks"], rows["experts"], results)
+        table if selection.builtin else table.filter(pc.invert(table["builtin"]))
+        for table in (rows["tasks"], rows["experts"], results)
     )
     audit = store.database.read("audit", where="not starts_with(action, 'token.')")
     if names is not None:
@@ -145,10 +146,6 @@ def _weights(rows: pa.Table, name: str) -> list[tuple[str, str]]:
 
 def _among(rows: pa.Table, column: str, names: Collection[str]) -> pa.Table:
     return rows.filter(pc.is_in(rows[column], value_set=pa.array(sorted(names), pa.string())))
-
-
-def _builtin(rows: pa.Table, selection: Selection) -> pa.Table:
-    return rows if selection.builtin else rows.filter(pc.invert(rows["builtin"]))
 
 
 def _about(subjects: Sequence[str], names: set[str]) -> pa.Array:

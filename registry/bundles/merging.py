@@ -161,7 +161,11 @@ def our_tasks(store: Store, names: Collection[str]) -> dict[str, dict[int, OurTa
 def _plan_task(plan: Plan, store: Store, name: str, digests: dict[Key, bytes], policy: Policy) -> None:
     """Decide about all versions of one task together, so that their order stays."""
     ours = plan.ours.get(name, {})
-    differing = [key for key, digest in digests.items() if _differs(ours.get(key[1]), digest)]
+    differing = [
+        key
+        for key, digest in digests.items()
+        if (our := ours.get(key[1])) and (our.removed or our.digest != digest)
+    ]
     if not differing:
         for key in digests:
             (plan.same if key[1] in ours else plan.new)[key] = key[1]
@@ -173,10 +177,6 @@ def _plan_task(plan: Plan, store: Store, name: str, digests: dict[Key, bytes], p
         plan.left_tasks.add(name)
     elif policy == "take":
         _append_versions(plan, ours, digests, set(differing), store.next_version(name))
-
-
-def _differs(ours: OurTask | None, digest: bytes) -> bool:
-    return ours is not None and (ours.removed or ours.digest != digest)
 
 
 def _append_versions(

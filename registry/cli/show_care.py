@@ -154,7 +154,7 @@ def show_audit(lines: Sequence["AuditRecord"]) -> None:
                 f"{line.actor}@{line.host}",
                 line.action,
                 line.subject,
-                _details(line.values),
+                ", ".join(f"{name} {_words(value)}" for name, value in line.values.items()),
             )
             for line in lines
         ],
@@ -207,10 +207,6 @@ def show_sizes(tables: Iterable["OptimizedTable"]) -> None:
 
 def _minute(time: str) -> str:
     return time[:16].replace("T", " ")
-
-
-def _details(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_words(value)}" for name, value in values.items())
 
 
 def _words(value: Any) -> str:

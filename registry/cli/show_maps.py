@@ -66,8 +66,9 @@ def show_clustering(clustering: "Clustering") -> None:
     if clustering.cut_height is not None:
         beside(f"The tree is cut at a distance of {short(clustering.cut_height)}.")
     if clustering.silhouette is not None:
-        advice = ": these clusters are weak; take them as a hint, or say how many with --clusters"
-        beside(f"Silhouette {share(clustering.silhouette)}{advice if is_weak(clustering) else ''}.")
+        is_weak = clustering.silhouette < WEAK_SILHOUETTE
+        advice = ": these clusters are weak; take them as a hint, or say how many with --clusters" * is_weak
+        beside(f"Silhouette {share(clustering.silhouette)}{advice}.")
     for note in clustering.notes:
         message(f"{note}.")
 
@@ -76,11 +77,6 @@ def _clustered(cluster: "TaskCluster") -> tuple[object, ...]:
     tags = ", ".join(f"{one.tag} {one.inside:.0%} (others {one.outside:.0%})" for one in cluster.tags)
     radius = share(cluster.radius)
     return cluster.number, cluster.medoid, cluster.size, radius, tags or "-", _some(cluster.members)
-
-
-def is_weak(clustering: "Clustering") -> bool:
-    """Whether clusters hardly set themselves apart."""
-    return clustering.silhouette is not None and clustering.silhouette < WEAK_SILHOUETTE
 
 
 def show_profile(profile: "LayerProfile") -> None:

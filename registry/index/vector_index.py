@@ -44,8 +44,8 @@ class VectorIndex:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._lists = _inverted_lists(engine)
-        projection = _projection(engine)
+        self._lists = _faiss().downcast_index(engine.index)
+        projection = _faiss().downcast_VectorTransform(engine.chain.at(0))  # by A ``[P, D]``, plus b ``[P]``
         self._directions = _faiss().vector_to_array(projection.A).reshape(projection.d_out, projection.d_in)
         self._offset = _faiss().vector_to_array(projection.b)
 
@@ -123,16 +123,6 @@ class VectorIndex:
             return cls(_faiss().deserialize_index(np.frombuffer(payload, dtype=np.uint8)))
         except RuntimeError as err:
             raise ValueError(f"not understood by faiss {_faiss().__version__} ({err})") from err
-
-
-def _projection(engine: Any) -> Any:
-    """What an engine does first: A ``[P, D]``, the principal directions, and b ``[P]``, which is added."""
-    return _faiss().downcast_VectorTransform(engine.chain.at(0))
-
-
-def _inverted_lists(engine: Any) -> Any:
-    """What an engine searches after the projection."""
-    return _faiss().downcast_index(engine.index)
 
 
 def _centred_logs(rows: Float32) -> Float32:

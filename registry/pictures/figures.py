@@ -52,7 +52,10 @@ def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = N
         return _by_tag(shown)
     counts = Counter(shown.kinds)
     kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
-    return [_group(KINDS[kind], _where(shown.kinds, kind), n) for n, kind in enumerate(kinds)]
+    return [
+        _group(KINDS[kind], np.flatnonzero([one == kind for one in shown.kinds]), n)
+        for n, kind in enumerate(kinds)
+    ]
 
 
 def _by_cluster(shown: "TaskMap", clustering: "Clustering") -> list[Group]:
@@ -99,10 +102,6 @@ def _group(label: str, members: NDArray[np.int64], number: int) -> Group:
 
 def _rest(label: str, members: NDArray[np.int64]) -> Group:
     return Group(f"{label}: {len(members):,}", members, REST, 0)
-
-
-def _where(values: Sequence[str], wanted: str) -> NDArray[np.int64]:
-    return np.flatnonzero(np.array([value == wanted for value in values]))
 
 
 def shortened(label: str, length: int = LABEL_LENGTH) -> str:

@@ -57,8 +57,8 @@ class JobRun:
             else:
                 outcome = message
         self._process.stdout.close()
-        with self._lock:
-            self._close_input()
+        with self._lock, contextlib.suppress(OSError):
+            self._input.close()
         return {**outcome, "code": self._process.wait()}
 
     def end(self) -> None:
@@ -74,7 +74,3 @@ class JobRun:
     @property
     def _input(self) -> Any:
         return self._process.stdin
-
-    def _close_input(self) -> None:
-        with contextlib.suppress(OSError):
-            self._input.close()
