@@ -184,6 +184,7 @@ class Advice(Identity):
     ) -> "Answer":
         """Ask the model of past results."""
         from registry.library.evidence import Measured, versioned
+        from registry.library.kept_priors import KeptPriors
         from registry.recommend.recommend import Asking, answer
 
         metric, protocol = evidence.way
@@ -203,6 +204,7 @@ class Advice(Identity):
         ]
         tasks = {row.task for row in results} | {expert.source_task for expert in evidence.experts}
         descriptors, facts = view.likeness(point, tasks)
+        database = self._store.database
         return answer(
             Asking(asked, point.query.version > 0 or bool(given), view.facts(point), protocol, metric),
             evidence.experts,
@@ -214,6 +216,7 @@ class Advice(Identity):
             k=k,
             trier=trier,
             left_out=left_out,
+            files=KeptPriors(database.place.cache_folder(database.registry_id())),
         )
 
     def _measured_by_user(

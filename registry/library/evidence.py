@@ -6,9 +6,11 @@ metric is turned so that higher is better.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from registry.builtin.published import (
     PublishedExpert,
@@ -256,11 +258,13 @@ def _choose_way(
 @cache
 def _published(content: Content) -> tuple[Measured, ...]:
     """Published results on tasks of a content, each expert under its one name."""
-    aliases = published_aliases()
+    aliases, results = published_aliases(), published_results()
+    here = np.array(results.content.values)[results.content.codes] == content
+    experts = replace(results.expert, values=tuple(aliases.get(it, it) for it in results.expert.values))
+    coded = (results.task, experts, results.metric, results.protocol)
+    columns = (np.array(column.values, dtype=object)[column.codes[here]].tolist() for column in coded)
     return tuple(
-        Measured(row.task, aliases.get(row.expert, row.expert), row.metric, row.protocol, row.accuracy, None)
-        for row in published_results()
-        if row.content == content
+        Measured._make((*row, None)) for row in zip(*columns, results.accuracy[here].tolist(), strict=True)
     )
 
 

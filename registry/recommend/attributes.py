@@ -9,6 +9,7 @@ does not say stays empty: nothing here is looked up, loaded or guessed from accu
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from registry.names import DATASETS
@@ -183,6 +184,7 @@ _SUPERVISED = re.compile(r"supervised|(?<![a-z])(sup|wsl|swsl|swag|ns)(?![a-z])"
 _DISTILLED = re.compile(r"dist(illed|ill)?(?![a-z])|ssld|tinyclip")
 
 
+@lru_cache(maxsize=20_000)
 def attributes_of(name: str) -> ExpertAttributes:
     """What the name of an expert says of it; of a name that says nothing, all is empty.
 

@@ -19,6 +19,7 @@ Axes: R rows, M experts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Protocol
 
 import numpy as np
 
@@ -226,6 +227,16 @@ def _deviations(calibration: Calibration, variance: np.ndarray, noise: float, pl
     return covariance
 
 
+class PriorFiles(Protocol):
+    """Where fitted models are kept by a digest of what they were fitted to."""
+
+    def load(self, key: bytes) -> Prior | None:
+        """A model, if it is there."""
+
+    def save(self, key: bytes, prior: Prior) -> None:
+        """Leave a model."""
+
+
 _KEPT = LastAnswers(4)
 """The models last fitted: a server is asked about many tasks in a row, with the same results."""
 
@@ -236,10 +247,20 @@ def kept_prior(
     facts: Mapping[str, TaskFacts],
     between: Distances,
     source: np.ndarray,
+    files: PriorFiles | None = None,
 ) -> Prior:
-    """``fit_prior``, or what it returned for the same inputs."""
+    """``fit_prior``, or what it returned for the same inputs, here or to a process that left it in files."""
     key = _digest(table, experts, facts, between, source)
-    return _KEPT.get(key, lambda: fit_prior(table, experts, facts, between, source))
+
+    def make() -> Prior:
+        if files and (prior := files.load(key)):
+            return prior
+        prior = fit_prior(table, experts, facts, between, source)
+        if files:
+            files.save(key, prior)
+        return prior
+
+    return _KEPT.get(key, make)
 
 
 def _digest(

@@ -37,7 +37,7 @@ from registry.caching import one_thread
 from registry.recommend.facts import ExpertFacts, facts_of
 from registry.recommend.levels import TaskFacts
 from registry.recommend.prediction import Prediction, condition, expected_regret, shielded
-from registry.recommend.prior import SOURCE_DESCRIPTOR, Asked, Prior, kept_prior
+from registry.recommend.prior import SOURCE_DESCRIPTOR, Asked, Prior, PriorFiles, kept_prior
 from registry.recommend.results import Gathered, Result, TaskDistances, Way, choose_way, gather
 from registry.recommend.trials import TrialOutcome
 from registry.recommend.verdict import make_verdict
@@ -132,6 +132,7 @@ def answer(
     k: int = 5,
     trier: Trier | None = None,
     left_out: Mapping[str, int] | None = None,
+    files: PriorFiles | None = None,
 ) -> Answer:
     """Rank experts by expected accuracy on the task that is asked about.
 
@@ -149,6 +150,7 @@ def answer(
         k: Most experts to list.
         trier: Tries experts on the task; none is tried if ``None``.
         left_out: How many experts each limit removed, for the verdict.
+        files: Where fitted models are kept; nowhere if ``None``.
     """
     sizes = {name: fact.num_samples or 0 for name, fact in tasks.items()}
     facts = tuple(
@@ -161,7 +163,7 @@ def answer(
         note = "there is no expert to recommend: add one, or ask for less"
         return Answer(way, (), {}, None, (note,), None, None, ())
     with one_thread():  # many small matrices: threads would wait for each other
-        work = _Work.of(asking, facts, wanted, results, way, tasks, descriptors or {}, alias or {})
+        work = _Work.of(asking, facts, wanted, results, way, tasks, descriptors or {}, alias or {}, files)
     return work.answer(k, trier, left_out or {})
 
 
@@ -188,6 +190,7 @@ class _Work:
         tasks: Mapping[str, TaskFacts],
         descriptors: Mapping[str, TaskDistances],
         alias: Mapping[str, str],
+        files: PriorFiles | None,
     ) -> "_Work":
         """Fit the model, predict the task, before its own results."""
         asked = asking.task if asking.registered else None
@@ -200,9 +203,8 @@ class _Work:
         origin = descriptors.get(SOURCE_DESCRIPTOR)
         names = [expert.source_task for expert in facts]
         source = np.full((len(facts), len(rows)), np.nan) if origin is None else origin.between(names, rows)
-        prior = kept_prior(
-            gathered.table, facts, {task: tasks[task] for task in rows if task in tasks}, between, source
-        )
+        among = {task: tasks[task] for task in rows if task in tasks}
+        prior = kept_prior(gathered.table, facts, among, between, source, files)
         places = np.array([number for number, expert in enumerate(facts) if expert.name in wanted])
         to_query = {name: distances.from_tasks(prior.table.tasks) for name, distances in descriptors.items()}
         near = np.full(len(facts), np.nan) if origin is None else origin.from_tasks(names)

@@ -218,10 +218,11 @@ def stamp_of_files(table_path: Path) -> str:
     """What changes with every write of a table, and when one of its files is replaced, changed or lost."""
     stamps = []
     for root, _, names in os.walk(table_path):
+        inside = root[len(str(table_path)) :]  # however its place is spelled, and wherever it is moved
         for name in names:
             with suppress(FileNotFoundError):  # as old ones go
                 status = Path(root, name).stat()
-                stamps.append(f"{root}/{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
+                stamps.append(f"{inside}/{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
     return xxhash.xxh3_128_hexdigest("\n".join(sorted(stamps)).encode())
 
 

@@ -9,53 +9,17 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
-from builders import make_embedding, make_expert, make_result, make_task
-from click.shell_completion import BashComplete
-from command_lines import EXPERT, SETTINGS, make_small_registry, t2v
-from small_stores import SPACE
+from command_lines import make_small_registry, t2v
+from written_registries import DAMAGES, QUESTIONS, answers, writes
 
 from registry import TaskRegistry
-from registry.cli.completion import VARIABLE
-from registry.cli.main import main
 from registry.errors import StorageError
 from registry.storage import cache as cache_files
 from registry.storage import store as stores
 from registry.storage.cache import CachedTable, ReadCache
 
-QUESTIONS = [
-    ("nearest", "flowers"),
-    ("nearest", "flowers@1", "--json", "--where", "num_classes < 100", "-k", "3"),
-    ("distance", "flowers", "birds", "--json"),
-    ("task", "list"),
-    ("--no-builtin", "task", "list", "--json"),
-    ("task", "list", "--json", "--where", "tags = 'b' or name like 'f%'"),
-    ("task", "show", "flowers", "--json"),
-    ("task", "show", "gone"),
-    ("expert", "list", "--json"),
-    ("expert", "show", EXPERT, "--json"),
-    ("result", "list", "--json"),
-    ("result", "list", "--task", "flowers"),
-    ("history",),
-    ("complete", "task", "show"),
-    ("complete", "expert", "show"),
-    ("complete", "--no-builtin", "task", "show"),
-]
 FEW = [QUESTIONS[0], ("task", "show", "flowers"), ("expert", "list"), ("result", "list"), QUESTIONS[-1]]
 LISTS = {"expert": ("expert", "list", "--json"), "result": ("result", "list", "--json")}
-RECOMMEND = ("recommend", "flowers", "--json", "--no-published")
-
-
-def answers(folder, questions=QUESTIONS):
-    """Whatever commands print, and what a shell completes."""
-
-    def answer(command, *words):
-        if command == "complete":
-            shell = BashComplete(main, {}, "t2v", VARIABLE)
-            return [item.value for item in shell.get_completions(["--registry", str(folder), *words], "")]
-        done = t2v(folder, command, *words)
-        return f"{done.output}{done.exit_code}"
-
-    return [answer(*words) for words in questions]
 
 
 @pytest.fixture
@@ -94,49 +58,10 @@ def at_once(monkeypatch):
     return ask
 
 
-def writes():
-    """Every kind of write, by name, as what does it to a registry."""
-
-    def bundled(registry):
-        path, other = Path(registry.uri).with_suffix(".t2v"), TaskRegistry(f"{registry.uri}.other")
-        other.init(empty=True)
-        other._store.add_experts([make_expert("imported.net")])
-        other.export(path)
-        registry.import_bundle(path)
-
-    def restored(registry):
-        registry.remove_task("birds")
-        registry.restore_task("birds")
-
-    return {
-        "add": lambda r: r._store.add_task(make_task("new", settings=SETTINGS), SPACE, make_embedding("new")),
-        "version": lambda r: r._store.add_task(
-            make_task("flowers", 2, settings=SETTINGS), SPACE, make_embedding("flowers", 2)
-        ),
-        "tag": lambda r: r.tag_task("flowers", add=["b"]),
-        "alias": lambda r: r.alias_task("flowers@1", "champion"),
-        "unalias": lambda r: r.unalias_task("flowers", "champion"),
-        "move": lambda r: r._store.move_tasks([r.task("flowers")], "/elsewhere"),
-        "expert": lambda r: r._store.add_experts([make_expert("another.net")]),
-        "expert_alias": lambda r: r.alias_expert("another.net", "other.name"),
-        "expert_remove": lambda r: r.remove_expert("another.net"),
-        "expert_restore": lambda r: r.restore_expert("another.net"),
-        "expert_purge": lambda r: r.remove_expert("another.net", purge=True),
-        "result": lambda r: r._store.add_results([make_result("flowers", EXPERT, accuracy=0.123)]),
-        "remove": lambda r: r.remove_task("birds"),
-        "restore": lambda r: r.restore_task("birds"),
-        "remove_and_restore": restored,
-        "optimize": lambda r: r.optimize(),
-        "repair": lambda r: r.verify(repair=True),
-        "bundle": bundled,
-        "purge": lambda r: r.remove_task("birds", purge=True),
-    }
-
-
 @pytest.mark.parametrize("count", [1, pytest.param(len(QUESTIONS), marks=pytest.mark.slow)])
 def test_after_every_kind_of_write_answers_are_those_of_the_tables(folder, at_once, slowly, count):
     """By default after each write what lists it, the history, and one of all questions, which take turns."""
-    assert at_once(folder, [*QUESTIONS, RECOMMEND]) == slowly(folder, [*QUESTIONS, RECOMMEND])
+    assert at_once(folder) == slowly(folder)
     turns, seen = cycle(QUESTIONS), set()
     for name, write in writes().items():
         write(TaskRegistry(folder))
@@ -153,17 +78,6 @@ def test_commands_that_write_leave_the_cache_for_the_next(tmp_path, at_once):
     assert any("mnist" in str(answer) for answer in at_once(tmp_path / "new"))
     t2v(tmp_path / "new", "task", "tag", "mnist", "--add", "seen")
     assert "seen" in str(at_once(tmp_path / "new", [("task", "show", "mnist")]))
-
-
-DAMAGES = {
-    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-7]),
-    "empty": lambda path: path.write_bytes(b""),
-    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "bit": lambda path: path.write_bytes(bytes([*path.read_bytes()[:99], 1, *path.read_bytes()[100:]])),
-    "foreign": lambda path: path.write_bytes(b'{"format": 1}\n[1, 2]'),
-    "deleted": lambda path: path.unlink(),
-    "folder": lambda path: (path.unlink(), path.mkdir()),
-}
 
 
 @pytest.mark.parametrize("shift", [0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (1, 2))])
@@ -275,6 +189,16 @@ def test_what_changes_while_it_is_copied_is_left_out(folder):
     assert cache.table("tasks") is None
     assert cache.table("experts").rows.num_rows
     assert ReadCache(folder).names("tasks", builtin=True) is None
+
+
+def test_a_cache_is_current_however_the_place_is_spelled_and_after_a_move(folder, at_once, monkeypatch):
+    right = at_once(folder, FEW)
+    monkeypatch.chdir(folder.parent)
+    for spelled in ("small", "./small/", "../" + folder.parent.name + "/small"):
+        assert at_once(spelled, FEW) == right, spelled
+        assert ReadCache(Path(spelled)).names("tasks", builtin=True) is not None
+    folder.rename(folder.with_name("moved"))
+    assert at_once(folder.with_name("moved"), FEW) == right
 
 
 def test_a_reader_keeps_what_it_has_mapped(folder):
