@@ -20,6 +20,8 @@ from registry.library.results import Results
 class TaskRegistry(Experts, Results, Questions, Advice, Maps, Care):
     """Every task a team has met, every expert it owns, and what was measured of them.
 
+    Whatever needs a registry raises ``StorageError`` where there is none.
+
     Args:
         uri: A folder, or a place such as ``s3://bucket/prefix``; ``$T2V_REGISTRY``, or ``~/.task2vec``, if
             ``None``. It need not exist: the first write creates it, with the starter content that ships with

@@ -247,26 +247,36 @@ def open_tables(
             except DataError as error:
                 problems.append(f"{table.path(root)}: {error.problem}")
         if read:
-            break
-    if len(of_split := [pair for pair in read if pair[0].kind]) == 1:
-        read = of_split
-    if len(read) != 1:
-        if not read and not problems:
-            return None
-        if read:
-            paths = " and ".join(table.path(root) for table, _ in read)
-            raise DataError(
-                spec,
-                f"{paths} both say what the images show; give the one that is meant as the data, with "
-                "image_root=, or take out the other",
-            )
+            table, listing = _the_one(spec, root, read)
+            return _of_table(spec, root, images, table, listing, wanted if kinds else None, notes)
+    if problems:
         raise DataError(spec, f"no table says what the images show: {'; '.join(problems)}")
-    table, listing = read[0]
+    return None
+
+
+def _the_one(spec: str, root: Node, read: list[tuple[_Table, Listing]]) -> tuple[_Table, Listing]:
+    """The table that is meant, with what it lists; ``DataError`` if it could be several."""
+    meant = [pair for pair in read if pair[0].kind]
+    meant = meant if len(meant) == 1 else read
+    if len(meant) > 1:
+        paths = " and ".join(table.path(root) for table, _ in read)
+        raise DataError(
+            spec,
+            f"{paths} both say what the images show; give the one that is meant as the data, with image_root=, "
+            "or take out the other",
+        )
+    return meant[0]
+
+
+def _of_table(
+    spec: str, root: Node, images: Images, table: _Table, listing: Listing, split: str | None, notes: Notes
+) -> Listing:
+    """What a table lists of a split, or of all images; what it leaves out is noted."""
     entries = list(listing.scan())
-    others = sorted({split for split in images.splits if kinds and split_kind(split) not in (None, wanted)})
-    of = f" of split {wanted!r}, and not {', '.join(map(repr, others))}," if others else ""
+    others = sorted({other for other in images.splits if split and split_kind(other) not in (None, split)})
+    of = f" of split {split!r}, and not {', '.join(map(repr, others))}," if others else ""
     notes.taken.append(f"labels of the images{of} from {table.path(root)}")
-    meant = [count for split, count in images.splits.items() if not kinds or split_kind(split) == wanted]
+    meant = [count for other, count in images.splits.items() if not split or split_kind(other) == split]
     notes.leave_out("not in the table", sum(meant) - len(entries))
     notes.take_back(reason_of(PurePosixPath(table.name).suffix.lower()))
     for reason, count in listing.passed_over.items():

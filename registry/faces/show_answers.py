@@ -155,18 +155,7 @@ def show_recommendation(answer: "Recommendation") -> None:
     if answer.trials:
         say()
         heading("What was tried, in this order:")
-        table(
-            ("tried", ">expected", ">measured", ">seconds"),
-            [
-                (
-                    trial.expert,
-                    share(trial.expected_accuracy),
-                    _scores(trial.found),
-                    f"{trial.found.seconds:.1f}",
-                )
-                for trial in answer.trials
-            ],
-        )
+        table(("tried", ">expected", ">measured", ">seconds"), map(_tried, answer.trials))
     _show_evidence(answer.recommendations)
     say()
     heading("What simple rules would pick:")
@@ -187,6 +176,11 @@ def show_recommendation(answer: "Recommendation") -> None:
             say(f"  {line}")
     if answer.verdict and answer.verdict.compared == 1 and set(answer.verdict.left_out) <= {"toys"}:
         message("Next: t2v expert import torchvision adds experts to compare it with; nothing is downloaded")
+
+
+def _tried(trial: "Trial") -> tuple[str, ...]:
+    found = trial.found
+    return trial.expert, share(trial.expected_accuracy), _scores(found), f"{found.seconds:.1f}"
 
 
 def _show_evidence(experts: Sequence["RecommendedExpert"]) -> None:

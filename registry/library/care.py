@@ -71,11 +71,7 @@ class Care(RegistryBase):
     # What was, and copies
 
     def writes(self) -> Records[Write]:
-        """The writes of which it is known what was before, in order, with those that were taken back.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
+        """The writes of which it is known what was before, in order, with those that were taken back."""
         return Records(self._opened().database.moments.writes())
 
     def undo(self, write: int | None = None, *, redo: bool = False, preview: bool = False) -> Write:
@@ -149,9 +145,6 @@ class Care(RegistryBase):
         Args:
             subject: Only lines about this task or expert, or results on or of it.
             limit: Only the last so many lines.
-
-        Raises:
-            StorageError: If there is no registry.
         """
         lines = self._opened().audit(subject)
         return Records(lines if limit is None else lines[max(len(lines) - limit, 0) :])
@@ -256,11 +249,7 @@ class Care(RegistryBase):
             self._store.database.append("audit", audit_lines(f"token.{done}", [name], **details))
 
     def origins(self) -> Records[Origin]:
-        """Where imported experts and spaces came from, by kind and name, and who trusted them.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
+        """Where imported experts and spaces came from, by kind and name, and who trusted them."""
         origins = read_origins(self._opened().database)
         return Records(origins[key] for key in sorted(origins) if origins[key].file)
 

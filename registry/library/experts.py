@@ -145,7 +145,6 @@ class Experts(RegistryBase):
 
         Raises:
             InvalidQueryError: If no expert matches a pattern.
-            StorageError: If there is no registry.
         """
         from registry.experts.limits import Limits
 

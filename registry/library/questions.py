@@ -131,11 +131,7 @@ class Questions(RegistryBase):
         return self._embedded(data, self._space(probe), progress, **options)
 
     def spaces(self) -> Records[SpaceRecord]:
-        """The spaces that tasks were embedded in, sorted by id.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
+        """The spaces that tasks were embedded in, sorted by id."""
         return Records(self._opened().spaces())
 
     def space(self, probe: str | None = None) -> SpaceRecord:
@@ -148,6 +144,5 @@ class Questions(RegistryBase):
         Raises:
             NotFoundError: If no task was embedded with that probe.
             InvalidQueryError: If several spaces fit, or there is none at all.
-            StorageError: If there is no registry.
         """
         return self._space(probe)

@@ -110,7 +110,6 @@ class Results(Identity):
                 another of the same seed, data or weights are not what was registered, or no run of a tracker
                 can count; every cause is named.
             InvalidQueryError: If a rule is not of its form, or the file has no use for it.
-            StorageError: If there is no registry.
         """
         from registry.ingest.tables import read_results
         from registry.trackers.places import RECOGNISED, is_recognised, read_place
@@ -146,11 +145,7 @@ class Results(Identity):
         return ImportedResults(new, problems, len(results) - len(new), runs or len(results), taken)
 
     def results(self, *, task: str | None = None, expert: str | None = None) -> Records[ResultRecord]:
-        """Every result, of one task or expert if asked for.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
+        """Every result, of one task or expert if asked for."""
         return Records(self._opened().results(task=task, expert=expert, builtin=self.builtin))
 
     def measure(

@@ -160,7 +160,6 @@ class Tasks(RegistryBase):
 
         Raises:
             InvalidQueryError: If the filter does not parse.
-            StorageError: If there is no registry.
         """
         return Records(self._opened().tasks(where=where, builtin=self.builtin))
 
@@ -186,7 +185,6 @@ class Tasks(RegistryBase):
 
         Raises:
             InvalidQueryError: If the filter does not parse, or anything is out of its range.
-            StorageError: If there is no registry.
         """
         _check_page(search, sort, limit, offset)
         store = self._opened()
@@ -200,11 +198,7 @@ class Tasks(RegistryBase):
         return TaskPage(len(positions), offset, limit, Records(store.task_versions(keys)))
 
     def has_task(self, reference: str) -> bool:
-        """Whether ``name``, ``name@version`` or ``name@alias`` is there; quick, and nothing is taken for data.
-
-        Raises:
-            StorageError: If there is no registry.
-        """
+        """Whether ``name``, ``name@version`` or ``name@alias`` is there; nothing is taken for data."""
         self._opened()
         return self._snapshots.catalogue().find(reference) is not None
 
@@ -213,7 +207,6 @@ class Tasks(RegistryBase):
 
         Raises:
             NotFoundError: If it is not there.
-            StorageError: If there is no registry.
         """
         return self._opened().task(reference)
 
