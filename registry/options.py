@@ -152,7 +152,7 @@ ROLES = {
     "write": "and add, upload, tag, remove and restore",
     "admin": "and purge, trust what was imported, and make tokens",
 }
-"""What a token of the server is for; each may do what those before it may. docs/security.md has the table."""
+"""What a token of the server is for; each may do what those before it may, see docs/security-server.md."""
 
 _SPOKEN = "anyway as_new_version builtin download experts expert_from format from_dir lower_is_better metric"
 _SPOKEN += " on_conflict task_from unregistered"

@@ -76,6 +76,13 @@ state_option = click.option(
 @state_option
 @click.option("--max-upload", type=Size(), metavar="SIZE", help="Most bytes of an upload. [default: 512 MiB]")
 @click.option(
+    "--rate",
+    type=click.IntRange(0, 10**6),
+    default=50,
+    show_default=True,
+    help="Requests a second that one token, or one address without one, may send; 0 for any number.",
+)
+@click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs that run at once."
 )
 @pass_registry
@@ -90,6 +97,7 @@ def serve(
     proxies: tuple[str, ...],
     state: Path | None,
     max_upload: float | None,
+    rate: int,
     workers: int,
 ) -> None:
     """Serve pages for people, and the REST API, of the registry.
@@ -124,6 +132,7 @@ def serve(
         roots=tuple(map(_existing, roots)),
         hosts=hosts,
         proxies=tuple(map(_address, proxies)),
+        rate=rate,
         workers=workers,
         limits=replace(limits, upload_bytes=int(max_upload)) if max_upload else limits,
     )

@@ -12,7 +12,7 @@ from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
 from registry.records import AuditRecord
-from registry.storage.moments import KEEP
+from registry.storage.moments import KEEP, UNASKED
 from registry.storage.rows import audit_lines, note_trusted, read_origins
 from registry.task_answers import BackupSummary, Write
 
@@ -238,7 +238,7 @@ class Care(RegistryBase):
         """Say in the history, if there is a registry, what was done with a token; exports leave the line out.
 
         Args:
-            done: ``add`` or ``revoke``.
+            done: ``add`` or ``revoke``; ``limited`` or ``jobs``, which are no writes that undo takes back.
             name: Of the token.
             **details: Such as its role.
 
@@ -246,7 +246,10 @@ class Care(RegistryBase):
             StorageError: If it cannot be written.
         """
         if self._store.exists:
-            self._store.database.append("audit", audit_lines(f"token.{done}", [name], **details))
+            with self._store.write_lock():
+                if f"token.{done}" in UNASKED:
+                    self._store.database.moments.pass_over()
+                self._store.database.append("audit", audit_lines(f"token.{done}", [name], **details))
 
     def origins(self) -> Records[Origin]:
         """Where imported experts and spaces came from, by kind and name, and who trusted them."""

@@ -36,8 +36,8 @@ KEEP = timedelta(days=7)
 MOST_KEPT = 1000  # writes; each is a version of some tables, and their number slows writing down
 READERS = timedelta(minutes=1)  # a version stays longer by; a reader that takes yet longer starts over
 UNDOING = "undoing"
-AUDIT = "audit"
-SAID = ["at", "actor", "host", "process_id", "action", "subject"]
+AUDIT, UNASKED = "audit", ["token.limited", "token.jobs"]  # actions that are no writes to take back
+SAID = ["at", "host", "process_id", "actor", "action", "subject"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,10 @@ class Moments:
         """Note the moment before this write, once."""
         if not self._noted:
             self._note(Moment(self._next_number(), self._began, self._before, whole=WHOLE.get()))
+
+    def pass_over(self) -> None:
+        """Note no moment before this write, a line of the audit that nobody asked for."""
+        self._noted = True
 
     def forget(self, why: str) -> None:
         """Leave a bound: what is deleted from here on comes back by no undo, and was at no time."""
@@ -343,21 +347,17 @@ def _last_undo(moments: list[Moment]) -> Moment | None:
 def _write(group: list[Moment], lines: pa.Table, stands: bool) -> Write:
     """A write by its lines of the audit: those of its process, not those that it imported."""
     first, last = group[0], group[-1]
-    is_own = pc.and_(pc.equal(lines["host"], last.host), pc.equal(lines["process_id"], last.process_id))
-    actors, actions, subjects = (
-        tuple(pc.unique(lines.filter(is_own)[name]).to_pylist()) for name in ("actor", "action", "subject")
-    )
+    is_own = (pc.field("host") == last.host) & (pc.field("process_id") == last.process_id)
+    own = lines.filter(is_own & ~pc.field("action").isin(UNASKED))
+    actors, actions, subjects = (tuple(own[name].unique().to_pylist()) for name in SAID[3:])
     actor = next(iter(actors), "")
     return Write(last.number, first.at, actor, actions, subjects, stands, stands and not first.bound)
 
 
 def _nothing(target: Moment | None, *, redo: bool) -> str:
     if target is None:
-        return (
-            "the last write is no undo, so there is nothing to do again"
-            if redo
-            else "there is no write to undo"
-        )
+        nothing = "the last write is no undo, so there is nothing to do again"
+        return nothing if redo else "there is no write to undo"
     return f"write {target.number} cannot be taken back, nor what was before it: {target.bound}"
 
 

@@ -41,7 +41,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.state.uploads = Uploads(settings.state / "uploads", settings.limits, settings.upload_seconds)
     app.state.jobs = Jobs(settings, app.state.registry, app.state.uploads)
     app.state.access = Access(settings)
-    app.add_middleware(Guard, settings=settings, access=app.state.access)
+    note = app.state.registry.note_token
+    app.add_middleware(Guard, settings=settings, access=app.state.access, note=note)
     faults.install(app, pages.error_page)
     etags.install(app)
     app.mount("/static", HashedFiles(), name="static")

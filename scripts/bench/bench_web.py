@@ -112,7 +112,8 @@ def serving(uri: Path, folder: Path) -> Iterator[str]:
         ClickException: If it ends instead.
     """
     program, log = str(Path(sys.executable).with_name("t2v")), folder / "log"
-    command = [program, "--registry", str(uri), "serve", "--port", "0", "--state", str(folder / "state")]
+    command = [program, "--registry", str(uri), "serve", "--port", "0", "--rate", "0"]
+    command += ["--state", str(folder / "state")]
     token = secrets.token_urlsafe(32)
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, env={**os.environ, "T2V_TOKEN": token})

@@ -1,4 +1,4 @@
-"""The table of roles in docs/security.md, and the routes of a server."""
+"""The table of roles in docs/security-server.md, and the routes of a server."""
 
 import re
 
@@ -10,8 +10,8 @@ PARTIES = ("nobody", *ROLES)
 
 
 def documented() -> dict[tuple[str, str], dict[str, bool]]:
-    """Requests in the table of docs/security.md, and who may send them."""
-    page = (ROOT / "docs" / "security.md").read_text()
+    """Requests in the table of docs/security-server.md, and who may send them."""
+    page = (ROOT / "docs" / "security-server.md").read_text()
     rows = re.findall(r"^\|(.*)\| (yes|no) \| (yes|no) \| (yes|no) \| (yes|no) \|$", page, re.MULTILINE)
     return {
         request: dict(zip(PARTIES, (word == "yes" for word in words), strict=True))

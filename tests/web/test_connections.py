@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from markdown_pages import ROOT
@@ -21,7 +22,7 @@ START += "from registry.cli.main import main; main()"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Port and log of a server that may have 256 files."""
+    """Port, log and process of a server that may have 256 files."""
     tmp_path = tmp_path_factory.mktemp("server")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -33,7 +34,7 @@ def server(tmp_path_factory):
     deadline = time.monotonic() + 60
     while "Serving" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
-    yield port, log
+    yield port, log, process.pid
     process.terminate()
     process.wait(20)
 
@@ -46,9 +47,17 @@ def seconds_of_an_answer(port, path="/api/v1/version", timeout=10):
     return time.monotonic() - started
 
 
+def processor_seconds(process):
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def beset(server, idle, slow, rounds):
-    port, log = server
-    seconds_of_an_answer(port, "/", 60)  # the first one reads everything
+    """Seconds of the slowest answer, and of the processor that each connection took."""
+    port, log, process = server
+    for _ in range(5):
+        seconds_of_an_answer(port, "/", 60)  # the first one reads everything
+    before = processor_seconds(process)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, idle + slow + 200)), hard))
     with ExitStack() as stack:
@@ -57,7 +66,8 @@ def beset(server, idle, slow, rounds):
         ]
         for client in held[idle:]:
             client.sendall(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n")
-        seconds = []
+        seconds = [seconds_of_an_answer(port, "/")]
+        each = (processor_seconds(process) - before) / len(held)
         for _ in range(rounds):
             for client in held[idle:]:
                 try:
@@ -66,11 +76,15 @@ def beset(server, idle, slow, rounds):
                     continue
             seconds += [seconds_of_an_answer(port), seconds_of_an_answer(port, "/")]
     assert log.stat().st_size < 2**20
-    return max(seconds)
+    load = os.getloadavg()[0]
+    print(f"slowest {max(seconds):.3f} s, {each * 1e3:.2f} ms of processor a connection, load {load:.1f}")  # noqa: T201
+    return max(seconds), each
 
 
 def test_idle_and_slow_connections_stop_no_answer(server):
-    assert beset(server, 300, 60, rounds=3) < 5
+    slowest, each = beset(server, 300, 60, rounds=3)
+    assert slowest < 5
+    assert each < 1e-3
 
 
 def test_no_header_hides_whose_guesses_these_are_or_makes_them_those_of_others(server):
@@ -98,14 +112,16 @@ def test_the_log_of_what_is_refused_is_bounded():
 
 @pytest.mark.slow
 def test_thousands_of_idle_and_slow_connections_stop_no_answer(server):
-    """Within a second, on a machine with little else to do."""
-    most = 1 if os.getloadavg()[0] < os.cpu_count() else 9
-    assert beset(server, 2000, 200, rounds=20) < most
+    """Within a second, unless the machine has much else to do."""
+    most = 1 if os.getloadavg()[0] < 4 * os.cpu_count() else 5
+    slowest, each = beset(server, 2000, 200, rounds=20)
+    assert slowest < most
+    assert each < 0.5e-3
 
 
 @pytest.mark.slow
 def test_a_connection_that_says_nothing_is_closed(server):
-    port, _ = server
+    port = server[0]
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"GET / HT")
         started = time.monotonic()

@@ -23,6 +23,7 @@ from registry import TaskRegistry
 from registry.errors import NotFoundError, StorageError
 from registry.faces import documents
 from registry.web.app import create_app
+from registry.web.http.tokens import Tokens
 from registry.web.jobs import process
 from registry.web.jobs.jobs import Jobs
 from registry.web.jobs.store import Job, JobStore
@@ -136,6 +137,32 @@ def test_a_cancelled_job_leaves_nothing(served):
     for job_id in (running, waiting):
         assert client.delete(f"/api/v1/jobs/{job_id}", headers=BEARER).status_code == 204
         assert client.get(f"/api/v1/jobs/{job_id}").status_code == 404
+
+
+def test_jobs_of_a_revoked_token_are_cancelled_and_stopped(served, uri):
+    """The token is revoked by another process; one of the same name that is made later has jobs of its own."""
+    _, client, folder = served
+    tokens = Tokens(folder / "state")
+
+    bearer = {"Authorization": f"Bearer {tokens.add('guest', 'write')[0]}"}
+    first = {"kind": "add_task", "data": {"upload": upload(client)}, "name": "never"}
+    answers = [client.post("/api/v1/jobs", json=job, headers=bearer) for job in (first, NEAREST, NEAREST)]
+    running, *queued = (answer.json()["id"] for answer in answers)
+    while client.get(f"/api/v1/jobs/{running}").json()["state"] == "queued":
+        time.sleep(0.01)
+    tokens.revoke("guest")
+    bearer = {"Authorization": f"Bearer {tokens.add('guest', 'write')[0]}"}
+    later = client.post("/api/v1/jobs", json=NEAREST, headers=bearer).json()["id"]
+    ended = [finished(client, job_id) for job_id in (running, *queued)]
+    assert [job["state"] for job in ended] == ["cancelled"] * 3
+    assert all("the token guest was revoked by" in job["error"]["message"] for job in ended)
+    assert "nothing was kept: the token guest was revoked by" in client.get(f"/jobs/{running}").text
+    assert finished(client, later)["state"] == "done"
+    assert client.get("/api/v1/tasks/never").status_code == 404
+    lines = [line for line in TaskRegistry(uri).audit("guest") if line.action == "token.jobs"]
+    counts = [line.values for line in lines]
+    assert sum(int(count.get("stopped", 0)) for count in counts) == 1
+    assert sum(int(count.get("cancelled", 0)) for count in counts) == 2
 
 
 def test_a_reader_who_leaves_disturbs_nobody(served):

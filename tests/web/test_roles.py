@@ -1,4 +1,4 @@
-"""Named tokens and their roles: every route from everybody as docs/security.md says; made, revoked, audited."""
+"""Named tokens and their roles: every route as docs/security-server.md says; made, ended, audited."""
 
 import json
 import re

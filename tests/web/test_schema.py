@@ -23,7 +23,7 @@ ACCEPTED = ["2xx", "3xx", "400", "404", "409"]
 def client(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schema")
     TaskRegistry(folder / "registry").init()
-    app = create_app(settings_of(folder / "registry", folder / "state", limits=small_limits()))
+    app = create_app(settings_of(folder / "registry", folder / "state", limits=small_limits(), rate=0))
     with pytest.MonkeyPatch.context() as patch, TestClient(app, base_url=URL) as client:
         patch.setattr(sessions, "ATTEMPTS", 10**6)  # a check tries wrong tokens
         yield client

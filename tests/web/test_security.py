@@ -1,5 +1,6 @@
 """Who may do what: hosts, tokens, sessions, origins, headers, and what the log says."""
 
+import asyncio
 import itertools
 import logging
 import re
@@ -12,7 +13,7 @@ from web_zips import good
 
 from registry import TaskRegistry
 from registry.web.http import sessions
-from registry.web.http.security import HEADERS, host_name
+from registry.web.http.security import HEADERS, Guard, host_name
 from registry.web.http.sessions import Sessions, Throttle
 from registry.web.pages.pages import local_path
 from registry.wording import INTERNAL
@@ -73,6 +74,34 @@ def log_in(client) -> None:
 
 
 # Who may
+
+
+def test_a_body_that_never_comes_reaches_no_route(local, monkeypatch):
+    """Neither where its sender leaves, nor where it is sent a byte at a time."""
+    monkeypatch.setattr("registry.web.http.security.AHEAD_SECONDS", 0.05)
+    reached, sent = [], []
+    guard = Guard(reached.append, local.app.state.settings, local.app.state.access, note=print)
+    scope = {"type": "http", "method": "POST", "path": "/login", "query_string": b"", "app": local.app}
+    scope["headers"] = [(b"host", b"127.0.0.1"), (b"content-length", b"99")]
+
+    async def ask(*messages):
+        coming = iter(messages)
+
+        async def receive():
+            await asyncio.sleep(0.02)
+            return next(coming)
+
+        async def send(message):
+            sent.append(message)
+
+        await guard(scope, receive, send)
+
+    part = {"type": "http.request", "body": b"x", "more_body": True}
+    asyncio.run(ask(part, {"type": "http.disconnect"}))
+    assert sent == []
+    asyncio.run(ask(*[part] * 9))
+    assert sent[0]["status"] == 408
+    assert reached == []
 
 
 def test_writing_needs_the_token(local, uri):

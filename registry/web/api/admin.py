@@ -79,6 +79,7 @@ class Settings(models.Answer):
     hosts: list[str] = Field(examples=[["registry.example.org"]])
     proxies: list[str] = Field(examples=[["127.0.0.1"]])
     roots: list[str] = Field(examples=[["/data"]])
+    rate: float = Field(examples=[50.0])
     workers: int = Field(examples=[1])
     max_upload: int = Field(examples=[536870912])
 
@@ -105,9 +106,10 @@ def revoke_token(
     request: Request,
     registry: Registry,
 ) -> None:
-    """End a token for good, and the sessions that were opened with it; `t2v token revoke`."""
+    """End a token for good, with its sessions and its jobs; `t2v token revoke`."""
     _tokens(request).revoke(name)
     registry.note_token("revoke", name)
+    request.app.state.jobs.end_revoked()
 
 
 @router.get("/trust", dependencies=[ADMIN])
@@ -126,7 +128,7 @@ def trust(asked: ToTrust, registry: Registry) -> Origins:
 def get_settings(request: Request) -> Settings:
     """How the server was started; `t2v serve`."""
     settings: Any = request.app.state.settings
-    shown = {name: getattr(settings, name) for name in ("host", "hosts", "proxies", "workers")}
+    shown = {name: getattr(settings, name) for name in ("host", "hosts", "proxies", "rate", "workers")}
     roots = [str(root) for root in settings.roots]
     return answered(Settings, {**shown, "roots": roots, "max_upload": settings.limits.upload_bytes})
 

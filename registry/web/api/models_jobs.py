@@ -109,7 +109,7 @@ class JobProgress(Answer):
 
 
 class JobError(Answer):
-    """Why a job failed."""
+    """Why a job failed, or was cancelled though nobody asked for it."""
 
     message: str = Field(examples=["the server stopped while this ran; ask again"])
 

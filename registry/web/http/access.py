@@ -9,7 +9,7 @@ from registry.errors import StorageError
 from registry.web.http.faults import RefusedError
 from registry.web.http.sessions import Sessions, Throttle, client_of
 from registry.web.http.settings import ServeSettings
-from registry.web.http.tokens import SINGLE, Token, Tokens, digest_of
+from registry.web.http.tokens import ACTOR, SINGLE, Token, Tokens, digest_of
 
 BEARER = {"WWW-Authenticate": "Bearer"}
 
@@ -128,7 +128,7 @@ def demand(request: Request, role: str) -> None:
 def actor_of(request: Request) -> str:
     """Who the audit says a request is from; empty for the single token, which is of the server's user."""
     holder: Token | None = getattr(request.state, "holder", None)
-    return f"token:{holder.name}" if holder and holder.name != SINGLE else ""
+    return f"{ACTOR}{holder.name}" if holder and holder.name != SINGLE else ""
 
 
 def cookie_name(request: Request) -> str:

@@ -38,11 +38,13 @@ class Connections:
     Attributes:
         burst: Connections that are accepted before any is looked at.
         waiting: Those that are open, in order of when they began to wait.
+        of_client: How many of them each address has.
     """
 
     most: int
     burst: int
     waiting: dict["LimitedProtocol", None] = field(default_factory=dict)
+    of_client: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def within_file_limit(cls) -> "Connections":
@@ -62,29 +64,35 @@ class Connections:
         """Take a connection; the one of its client, or of all, that has waited longest makes room for it."""
         loop = asyncio.get_running_loop()
         self.waiting[new] = None
+        self.of_client[new.address] += 1
         if len(self.waiting) == 1:
             loop.call_later(1.0, self.sweep)
         loop.call_soon(loop.call_soon, self._keep_within, new)  # once what it has sent already was read
 
-    def _keep_within(self, new: "LimitedProtocol") -> None:
-        clients = Counter(one.address for one in self.waiting)
-        if clients[new.address] > max(1, self.most * OF_ONE_CLIENT):
-            self._make_room([one for one in self.waiting if one.address == new.address])
-        elif len(self.waiting) > self.most:
-            self._make_room(list(self.waiting))
+    def remove(self, gone: "LimitedProtocol") -> None:
+        """Forget a connection."""
+        if gone in self.waiting:
+            del self.waiting[gone]
+            self.of_client[gone.address] -= 1
+            if not self.of_client[gone.address]:
+                del self.of_client[gone.address]
 
-    def _make_room(self, among: list["LimitedProtocol"]) -> None:
+    def _keep_within(self, new: "LimitedProtocol") -> None:
         """Close the one that has waited longest; the newest where all others are being answered."""
-        gone = next((one for one in among if one.is_waiting), among[-1])
-        self.waiting.pop(gone, None)
+        is_greedy = self.of_client[new.address] > max(1, self.most * OF_ONE_CLIENT)
+        if is_greedy or len(self.waiting) > self.most:
+            among = (one for one in self.waiting if one.address == new.address or not is_greedy)
+            self._close(next((one for one in among if one.is_waiting), new))
+
+    def _close(self, gone: "LimitedProtocol") -> None:
+        self.remove(gone)
         gone.transport.abort()
 
     def sweep(self) -> None:
         """Close what is late, and look again in a second."""
         now = time.monotonic()
-        for one in [one for one in self.waiting if one.is_late(now)]:
-            self.waiting.pop(one, None)
-            one.transport.abort()
+        for late in [one for one in self.waiting if one.is_late(now)]:
+            self._close(late)
         if self.waiting:
             asyncio.get_running_loop().call_later(1.0, self.sweep)
 
@@ -119,7 +127,7 @@ class LimitedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave."""
-        self._limits.waiting.pop(self, None)
+        self._limits.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -5,12 +5,14 @@ none; everything else does: as ``Authorization: Bearer TOKEN``, or by the cookie
 asked by the routes.
 """
 
+import asyncio
 import ipaddress
 import logging
 import re
 import socket
 import time
-from typing import Any
+from collections import deque
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -20,9 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.storage.rows import acting_as
 from registry.web.http import faults
-from registry.web.http.access import Access, NotLoggedInError, actor_of
+from registry.web.http.access import Access, NotLoggedInError, actor_of, address_of
 from registry.web.http.faults import RefusedError
 from registry.web.http.settings import ServeSettings
+from registry.web.http.shares import Share, Shares
+from registry.web.http.tokens import Token
 from registry.wording import INTERNAL, printable
 
 LOG = logging.getLogger("t2v.serve")
@@ -35,6 +39,9 @@ OTHER_SITE = "this was sent by another site; send it from a page of this server"
 MAX_BODY_BYTES = 2**20
 FORM_BYTES = 2**16
 """Bytes that a form may add to the file in it."""
+
+AHEAD_BYTES, AHEAD_SECONDS = 2**16, 30.0
+"""Of a body that are there, in so long, before anything is done: who sends it slowly costs next to nothing."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -65,11 +72,14 @@ _SECRET_PART = re.compile(r"(?<=/jobs/)[^/]+|(?<=/uploads/)[^/]+")
 class Guard:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, access: Access) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServeSettings, access: Access, note: Callable[[str, str], None]
+    ) -> None:
         self._app = app
         self._settings = settings
         self._access = access
         self._hosts = allowed_hosts(settings)
+        self._shares = Shares(settings.rate, note)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -83,10 +93,14 @@ class Guard:
         reply = _Reply(send)
         try:
             self._check(request)
-            # HEAD is answered as GET: routes know no other way, and the server sends no body.
-            answered = {**scope, "method": "GET"} if request.method == "HEAD" else scope
-            with acting_as(actor_of(request)):
-                await self._app(answered, _Bounded(receive, request, self._settings), reply)
+            holder: Token | None = request.state.holder
+            share = self._shares.open(
+                holder.name if holder else address_of(request), is_token=holder is not None
+            )
+            try:
+                await self._take_turn(share, request, receive, reply)
+            finally:
+                share.open -= 1
         except RefusedError as error:
             refusal = faults.answer(request, error.status, error.message, headers=error.headers)
             await refusal(scope, receive, reply)
@@ -99,6 +113,23 @@ class Guard:
             where = path_for_log(request.url.path)
             line = printable(request.method), where, reply.status or "-", seconds * 1e3
             LOG.info("%s %s %s %.1f ms", *line, extra={"no_success": not 0 < reply.status < 400})
+
+    async def _take_turn(self, share: Share, request: Request, receive: Receive, reply: "_Reply") -> None:
+        """Answer a request once its body is there and its holder has few others that are being answered."""
+        scope = request.scope
+        # HEAD is answered as GET: routes know no other way, and the server sends no body.
+        answered = {**scope, "method": "GET"} if request.method == "HEAD" else scope
+        body = _Bounded(receive, request, self._settings)
+        if request.url.path != UPLOADS:  # which has a clock of its own, and whose time is spent on sending
+            if not await body.ahead():
+                return
+            await share.turns.acquire()
+            reply.on_start = share.turns.release  # sending for long, such as events of a job, is free
+        try:
+            with acting_as(actor_of(request)):
+                await self._app(answered, body, reply)
+        finally:
+            reply.begin()
 
     def _check(self, request: Request) -> None:
         """Whether a request may be answered; sets ``request.state.holder``.
@@ -199,10 +230,18 @@ class _Reply:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
+        self.on_start: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """Note, once, that the answer is made."""
+        on_start, self.on_start = self.on_start, None
+        if on_start is not None:
+            on_start()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.begin()
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers[name] = value
@@ -219,12 +258,37 @@ class _Bounded:
         self._most = settings.limits.upload_bytes + FORM_BYTES if is_upload else MAX_BODY_BYTES
         self._receive = receive
         self._received = 0
+        self._ahead = deque[Message]()
         announced = Headers(scope=request.scope).get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > self._most:
             raise self._too_large(RefusedError)
 
-    async def __call__(self) -> Any:
-        message = await self._receive()
+    async def ahead(self) -> bool:
+        """Wait for the body, or the beginning of a long one; whether the client is still there.
+
+        Raises:
+            RefusedError: If it takes too long.
+        """
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(AHEAD_SECONDS):
+                while more and size < AHEAD_BYTES:
+                    self._ahead.append(await self._receive())
+                    size += len(self._ahead[-1].get("body", b""))
+                    more = self._ahead[-1].get("more_body", False)
+        except TimeoutError:
+            raise RefusedError(
+                408, f"the body did not come within {AHEAD_SECONDS:g} s; send it again"
+            ) from None
+        return bool(self._ahead[-1]["type"] != "http.disconnect")
+
+    async def __call__(self) -> Message:
+        """The next part of the body.
+
+        Raises:
+            HTTPException: If it is too large by now.
+        """
+        message = self._ahead.popleft() if self._ahead else await self._receive()
         self._received += len(message.get("body", b""))
         if self._received > self._most:
             raise self._too_large(HTTPException)  # the one that FastAPI lets through where it reads a body

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import lru_cache
 
 SESSION_SECONDS = 12 * 3600.0
 MAX_SESSIONS = 1000
@@ -81,6 +82,7 @@ class Throttle:
                 self._failures.popitem(last=False)
 
 
+@lru_cache(MAX_CLIENTS)
 def client_of(address: str) -> str:
     """Who has an address, for counting: of IPv6 the network of 64 bits, as a client has all addresses in it."""
     try:

@@ -33,6 +33,7 @@ class ServeSettings:
         roots: Folders under which a path on the server may be given as data.
         hosts: Further names by which it is reached, such as that of a reverse proxy.
         proxies: Addresses of reverse proxies, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
+        rate: Requests a second of one token, or of one address without one, on the average; 0 for any number.
         workers: Number of jobs that run at once.
         upload_seconds: How long an upload is kept unless a job makes a task of it.
         job_seconds: How long a job is kept after its end.
@@ -48,6 +49,7 @@ class ServeSettings:
     roots: tuple[Path, ...] = ()
     hosts: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
+    rate: float = 50.0
     workers: int = 1
     upload_seconds: float = 24 * 3600.0
     job_seconds: float = 7 * 24 * 3600.0

@@ -25,7 +25,7 @@ from registry.records import utc_now
 from registry.storage.rows import actor
 
 RANKS = list(ROLES)
-FILE, PREFIX = "tokens.json", "t2v_"
+FILE, PREFIX, ACTOR = "tokens.json", "t2v_", "token:"
 SINGLE = "server"
 """Name of the single token of ``--token-file`` and ``$T2V_TOKEN``, which is of an admin."""
 
@@ -100,6 +100,18 @@ class Tokens:
             if hmac.compare_digest(digest, token.digest):
                 match = token
         return match
+
+    def revoked(self, actor: str, at: str) -> Token | None:
+        """The token in whose name something was asked at a time, if it was revoked since.
+
+        A later one may have its name.
+
+        Raises:
+            StorageError: If the file cannot be read.
+        """
+        name = actor.removeprefix(ACTOR)
+        asked = [one for one in self.all() if one.name == name != actor and one.created_at <= at]
+        return asked[-1] if asked and asked[-1].revoked_at else None
 
     def add(self, name: str, role: str, seconds: float | None = None) -> tuple[str, Token]:
         """Make a token.

@@ -9,7 +9,9 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +23,7 @@ from registry.errors import RegistryError, StorageError
 from registry.records import utc_now
 from registry.web.http.faults import RefusedError
 from registry.web.http.settings import ServeSettings
+from registry.web.http.tokens import Tokens
 from registry.web.jobs.files import JobFiles
 from registry.web.jobs.requests import check_request
 from registry.web.jobs.runs import JobRun
@@ -43,11 +46,12 @@ class Jobs:
         self._settings = settings
         self._uploads = uploads
         self._files = JobFiles(settings, registry, uploads)
+        self._tokens, self._note = Tokens(settings.state), registry.note_token
         self._changed = threading.Condition()
         self._waiting: list[str] = []
         self._live: dict[str, Job] = {}
         self._runs: dict[str, JobRun] = {}
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, str] = {}  # and why, unless somebody asked for it
         self._workers: list[threading.Thread] = []
         self._store: JobStore | None = None
         # One thread takes the lock, and another one releases it.
@@ -154,17 +158,8 @@ class Jobs:
         given = {option: value for option, value in (options or {}).items() if value is not None}
         check_request(kind, data, name=name, tags=tags, options=given)
         self._files.check(data)
-        job = Job(
-            secrets.token_urlsafe(18),
-            kind,
-            "queued",
-            dict(data),
-            given,
-            name,
-            tuple(tags),
-            created_at=utc_now(),
-            actor=actor,
-        )
+        about = dict(data), given, name, tuple(tags)
+        job = Job(secrets.token_urlsafe(18), kind, "queued", *about, utc_now(), actor=actor)
         with self._changed:
             if self._is_closing:
                 raise RefusedError(503, "the server is stopping; ask again in a moment")
@@ -200,18 +195,45 @@ class Jobs:
             UnknownIdError: If it is not there.
         """
         with self._changed:
-            job = self._live.get(job_id)
             run = self._runs.get(job_id)
-            if job is not None:
-                self._cancelled.add(job_id)
-            if job_id in self._waiting:
-                self._waiting.remove(job_id)
-                self._end(job_id, state="cancelled")
+            if job_id in self._live:
+                self._cancel(job_id)
         if run is not None:
             run.end()
         with self._changed:
             self._changed.wait_for(lambda: job_id not in self._live, timeout=CANCEL_SECONDS)
         return self.get(job_id)
+
+    def end_revoked(self) -> None:
+        """Cancel what was asked with a token that was revoked since: what waits, and what runs.
+
+        It is looked for when a job begins, and whenever one tells how far it is.
+
+        Raises:
+            StorageError: If the tokens cannot be read.
+        """
+        ended, runs = defaultdict[str, Counter[str]](Counter), list[JobRun]()
+        with self._changed:
+            for job in [job for job in self._live.values() if job.id not in self._cancelled]:
+                if token := self._tokens.revoked(job.actor, job.created_at):
+                    runs += [self._runs[job.id]] if job.id in self._runs else []
+                    ended[token.name]["cancelled" if job.state == "queued" else "stopped"] += 1
+                    by = f"{token.revoked_by or 'somebody'}, {token.revoked_at[:16]} UTC"
+                    self._cancel(job.id, f"the token {token.name} was revoked by {by}")
+        for run in runs:
+            run.end()
+        for name, counts in ended.items():
+            try:
+                self._note("jobs", name, **{how: str(number) for how, number in counts.items()})
+            except RegistryError as error:
+                LOG.warning("that jobs of the token %s ended is not in the history: %s", name, error)
+
+    def _cancel(self, job_id: str, why: str = "") -> None:
+        """End what waits; note of what runs that it is to end."""
+        self._cancelled[job_id] = why
+        if job_id in self._waiting:
+            self._waiting.remove(job_id)
+            self._end(job_id, state="cancelled")
 
     def remove(self, job_id: str) -> None:
         """Remove a job that has ended, with its vectors.
@@ -249,6 +271,8 @@ class Jobs:
             try:
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_closing or self._waiting, timeout=EXPIRE_SECONDS)
+                self.end_revoked()
+                with self._changed:
                     job_id = self._waiting.pop(0) if self._waiting and not self._is_closing else None
                 if job_id:
                     self._run_one(job_id)
@@ -306,11 +330,14 @@ class Jobs:
         """Show progress to readers at once; it is stored when the job ends, not on every step."""
         with self._changed:
             self._live[job_id] = dataclasses.replace(self._live[job_id], progress=progress)
+        with suppress(StorageError):  # no other job begins then
+            self.end_revoked()
 
     def _end(self, job_id: str, **values: Any) -> None:
         """Store the end of a job; for readers it has ended even where that cannot be stored."""
+        if (why := self._cancelled.pop(job_id, "")) and values["state"] == "cancelled":
+            values["error"] = _error(why)
         job = dataclasses.replace(self._live.pop(job_id), finished_at=utc_now(), **values)
-        self._cancelled.discard(job_id)
         self._changed.notify_all()
         if job.state != "done":
             self._files.remove_vectors(job_id)
