@@ -71,8 +71,7 @@ def _decompress(spec: str, opener: Any, target: IO[bytes]) -> None:
         while piece := source.read(2**20):
             if target.tell() + len(piece) > most:
                 raise DataError(
-                    spec,
-                    f"decompresses to more than {most} bytes; decompress it yourself, where it fits",
+                    spec, f"decompresses to more than {most} bytes; decompress it yourself, where it fits"
                 )
             target.write(piece)
 

@@ -259,8 +259,7 @@ def _decodable(
         said = ", ".join(f"{label!r} ({why})" for label, why in sorted(bad.items()))
         notes.taken.append(f"classes but {said}, of which no file can be decoded, left out as bad")
         notes.leave_out(
-            "in a class that cannot be decoded",
-            sum(node.samples for label in bad for node in by_class[label]),
+            "in a class that cannot be decoded", sum(node.samples for label in bad for node in by_class[label])
         )
     return [one for one in labelled if one[0] not in bad]
 
@@ -284,12 +283,7 @@ def _is_aside(name: str) -> bool:
 
 
 def _listing(
-    spec: str,
-    tree: Tree,
-    root: Node,
-    labelled: list[tuple[str, Place]],
-    content: Content,
-    notes: Notes,
+    spec: str, tree: Tree, root: Node, labelled: list[tuple[str, Place]], content: Content, notes: Notes
 ) -> Listing:
     class_names = sorted({label for label, _ in labelled})
     label_of = {name: (label,) for label, name in enumerate(class_names)}

@@ -226,8 +226,7 @@ class _Manifest:
                 name, path, size = found_at
                 if name in entries:
                     raise DataError(
-                        self._spec,
-                        f"{row.place}: path {row.sample!r} is listed before; list each file once",
+                        self._spec, f"{row.place}: path {row.sample!r} is listed before; list each file once"
                     )
             except DataError as error:
                 if not self._reading.skip_bad:

@@ -250,10 +250,7 @@ def _open_table(
     def read(wanted: Sequence[str]) -> Iterator[Row]:
         for row in range(count):
             cells = {name: columns[name][row] for name in wanted}
-            yield (
-                f"row {row}",
-                {name: _size(cell) if name in blobs else cell for name, cell in cells.items()},
-            )
+            yield (f"row {row}", {name: _size(cell) if name in blobs else cell for name, cell in cells.items()})
 
     table = Table(
         spec,

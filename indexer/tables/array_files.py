@@ -157,13 +157,7 @@ def _open_mat(spec: str) -> Arrays:
     return Arrays(tuple(shapes), read)
 
 
-ARRAY_FILES = {
-    ".npz": _open_npz,
-    ".npy": _open_npy,
-    ".mat": _open_mat,
-    ".h5": _open_hdf5,
-    ".hdf5": _open_hdf5,
-}
+ARRAY_FILES = {".npz": _open_npz, ".npy": _open_npy, ".mat": _open_mat, ".h5": _open_hdf5, ".hdf5": _open_hdf5}
 IDX = re.compile(r"[.-]idx\d-ubyte(?:\.gz)?$", re.IGNORECASE)
 """How names of idx files end, such as ``train-images-idx3-ubyte.gz``."""
 

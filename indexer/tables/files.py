@@ -134,10 +134,7 @@ def _of_lists(
         for place, cells in rows:
             if len(cells) > len(columns) and any(cell_text(cell) for cell in cells[len(columns) :]):
                 raise DataError(spec, f"{place}: more fields than columns; put quotes around commas")
-            yield (
-                place,
-                {column: cells[at] if at < len(cells) else None for column, at in places.items()},
-            )
+            yield (place, {column: cells[at] if at < len(cells) else None for column, at in places.items()})
 
     return Table(spec, columns, read, taken)
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from registry.errors import StorageError
 from registry.files import share, sync_file, sync_folder, write_atomically
 from registry.records import utc_now
+from registry.storage.checksums import TABLE_SUFFIX
 from registry.storage.folders import LocalPlace
 from registry.storage.locks import HOLDER_FILE, LOCK_FILE, folder_lock
-from registry.storage.places import META_TABLE, TABLE_SUFFIX, storage_errors
+from registry.storage.places import META_TABLE, storage_errors
 from registry.storage.rows import audit_lines
 from registry.storage.store import Store
 from registry.task_answers import BackupSummary

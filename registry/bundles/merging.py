@@ -180,11 +180,7 @@ def _plan_task(plan: Plan, store: Store, name: str, digests: dict[Key, bytes], p
 
 
 def _append_versions(
-    plan: Plan,
-    ours: dict[int, OurTask],
-    digests: dict[Key, bytes],
-    differing: set[Key],
-    next_version: int,
+    plan: Plan, ours: dict[int, OurTask], digests: dict[Key, bytes], differing: set[Key], next_version: int
 ) -> None:
     """Take versions as the next ones, but for those that were taken before, whatever their number."""
     here = {task.digest: version for version, task in sorted(ours.items()) if not task.removed}

@@ -293,12 +293,7 @@ def export_registry(
 @json_option
 @pass_registry
 def import_file(
-    registry: "TaskRegistry",
-    /,
-    path: Path,
-    on_conflict: Policy,
-    require_signature: Path | None,
-    as_json: bool,
+    registry: "TaskRegistry", /, path: Path, on_conflict: Policy, require_signature: Path | None, as_json: bool
 ) -> None:
     """Import what `t2v export` wrote.
 

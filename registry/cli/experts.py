@@ -6,13 +6,7 @@ import click
 
 from registry.cli.completion import expert_names, files, task_names
 from registry.cli.main import pass_registry
-from registry.cli.options import (
-    device_option,
-    identity_options,
-    json_option,
-    purge_option,
-    seed_option,
-)
+from registry.cli.options import device_option, identity_options, json_option, purge_option, seed_option
 from registry.faces import documents, show_answers, show_records, terminal
 from registry.gate import OTHER_DATA
 

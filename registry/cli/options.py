@@ -258,11 +258,7 @@ engine_options = together(
         metavar="N",
         help="Threads of each; another number changes rounding. [default: 1]",
     ),
-    click.option(
-        "--address",
-        metavar="A",
-        help="Ray cluster, such as auto. [default: one on this machine]",
-    ),
+    click.option("--address", metavar="A", help="Ray cluster, such as auto. [default: one on this machine]"),
     click.option("--gpus-per-task", type=float, metavar="X", help="GPUs of each under Ray, such as 0.25."),
     click.option(
         "--memory-per-task", type=Size(), metavar="SIZE", help="Bytes that Ray sets aside for each, such as 2G."

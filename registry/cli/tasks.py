@@ -228,12 +228,7 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
 @pass_registry
 @click.pass_context
 def add_many(
-    ctx: click.Context,
-    registry: "TaskRegistry",
-    /,
-    manifest: str,
-    as_json: bool,
-    **options: Any,
+    ctx: click.Context, registry: "TaskRegistry", /, manifest: str, as_json: bool, **options: Any
 ) -> None:
     """Embed many labelled datasets and register them.
 

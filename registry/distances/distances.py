@@ -279,12 +279,7 @@ DISTANCES: dict[str, Distance] = {
         Distance("euclidean", "norm of the difference", True, _INFINITE, "of the embedding", euclidean),
         Distance("cosine", "one minus the cosine", True, (0, 1), "none", cosine),
         Distance(
-            "correlation",
-            "one minus the correlation of the variances",
-            True,
-            (0, 2),
-            "none",
-            correlation,
+            "correlation", "one minus the correlation of the variances", True, (0, 2), "none", correlation
         ),
         Distance("log_euclidean", "norm of the difference of logs", True, _INFINITE, "nats", log_euclidean),
         Distance("root_ratio", "mean squared relative difference of roots", True, (0, 1), "none", root_ratio),

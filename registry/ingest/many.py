@@ -162,11 +162,7 @@ class _Tally:
         return self._embedded / seconds if self._embedded and seconds > 0 else 0.0
 
     def summary(
-        self,
-        rows: Sequence[TaskRow],
-        run: EmbeddingRun,
-        writer: TaskWriter,
-        problems: Sequence[str],
+        self, rows: Sequence[TaskRow], run: EmbeddingRun, writer: TaskWriter, problems: Sequence[str]
     ) -> AddedMany:
         """The outcome of the whole run."""
         progress = self.progress()

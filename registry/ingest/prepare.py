@@ -199,10 +199,7 @@ def embed_in_space(
     """
     estimator, pooling = space.recipe
     settings = make_settings(
-        probe=space.probe_source,
-        estimator=estimator or None,
-        norm_weights=pooling == NORM_POOLING,
-        **options,
+        probe=space.probe_source, estimator=estimator or None, norm_weights=pooling == NORM_POOLING, **options
     )
     prepared = prepare_task(data, settings, progress)
     if prepared.space_id != space.space_id:
@@ -232,11 +229,7 @@ def space_record(probe: "PretrainedNetwork", settings: "EmbeddingSettings") -> S
 
 
 def task_record(
-    dataset: "DatasetDescription",
-    settings: "EmbeddingSettings",
-    name: str,
-    version: int,
-    tags: tuple[str, ...],
+    dataset: "DatasetDescription", settings: "EmbeddingSettings", name: str, version: int, tags: tuple[str, ...]
 ) -> TaskRecord:
     """A dataset as a task under a name and version."""
     return TaskRecord(

@@ -5,15 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry.answers import (
-    Baseline,
-    EvidenceNeighbor,
-    Origin,
-    Query,
-    Recommendation,
-    RecommendedExpert,
-    Trial,
-)
+from registry.answers import Baseline, EvidenceNeighbor, Origin, Query, Recommendation, RecommendedExpert, Trial
 from registry.answers import Evidence as ShownEvidence
 from registry.errors import InvalidQueryError
 from registry.index.neighbors import check_k

@@ -89,11 +89,7 @@ class Questions(RegistryBase):
         return view.distance(name, *self._locate(queries, view, options))
 
     def embed(
-        self,
-        data: Data,
-        *,
-        progress: Progress | None = None,
-        **options: Unpack[OneOptions],
+        self, data: Data, *, progress: Progress | None = None, **options: Unpack[OneOptions]
     ) -> "TaskEmbedding":
         """Embed a labelled dataset without remembering it; the arguments are those of ``add_task``.
 

@@ -204,12 +204,7 @@ class View:
         return [TaskFacts(head, **count) for head, count in zip(heads, counts, strict=True)]
 
     def _likeness(
-        self,
-        name: str,
-        measure: Measure,
-        places: NDArray[np.int64],
-        vectors: np.ndarray,
-        query: np.ndarray,
+        self, name: str, measure: Measure, places: NDArray[np.int64], vectors: np.ndarray, query: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Distances between rows ``[U, U]``, kept while the same are asked for, and to the query ``[U]``."""
         between = self.snapshot.between.get((name, places.tobytes()), lambda: measure(vectors, vectors))

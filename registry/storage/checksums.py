@@ -13,11 +13,11 @@ next write. Object stores keep checksums themselves; these are for local folders
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
-from types import MappingProxyType
 
 import xxhash
 
@@ -25,6 +25,7 @@ from registry.errors import StorageError
 from registry.files import is_durable, share, sync_file, sync_folder, write_atomically
 
 CHECKSUMS_FOLDER = "seals"
+TABLE_SUFFIX = ".lance"
 LISTED_FOLDERS = ("_versions", "data", "_deletions", "_indices")
 DATA_FOLDER, VERSIONS_FOLDER = "data", "_versions"
 CHUNK_BYTES = 2**20
@@ -55,21 +56,23 @@ class _Table:
 
 
 class FileChecksums:
-    """The checksums of one registry folder. Recording needs the write lock, checking does not."""
+    """The checksums of one registry folder, a part of it. Recording needs the write lock, checking does not."""
 
-    def __init__(
-        self, folder: Path, durability: str | None = None, versions: Mapping[str, int] = MappingProxyType({})
-    ) -> None:
-        self._folder, self._durability = folder, durability
-        self._versions = versions  # of the tables that are read as they were
-        self._tables: dict[str, _Table] = {}
+    path: Path
+    durability: str | None
+    _versions: Mapping[str, int]  # of the tables that are read as they were
+    _tables: dict[str, _Table]
 
-    def sync(self, table_path: Path) -> None:
+    def _table_path(self, name: str) -> Path:
+        return self.path / f"{name}{TABLE_SUFFIX}"
+
+    def sync_table(self, name: str) -> None:
         """Wait until the files that are not listed yet are on disk, manifests after what they name."""
-        if not is_durable(self._durability):
+        if not is_durable(self.durability):
             return
+        table_path = self._table_path(name)
         listed = self._load(table_path).listed
-        new = [table_path / name for name in _file_names(str(table_path)) if name not in listed]
+        new = [table_path / file for file in _file_names(str(table_path)) if file not in listed]
         for are_manifests in (False, True):
             paths = [path for path in new if (path.parent.name == VERSIONS_FOLDER) == are_manifests]
             for path in paths:
@@ -78,30 +81,29 @@ class FileChecksums:
                 sync_folder(folder)
         if not listed:  # a new table
             sync_folder(table_path)
-            sync_folder(self._folder)
+            sync_folder(self.path)
 
-    def torn_versions(self, table_path: Path) -> list[str]:
-        """Manifests that are empty or cut short, as a power cut leaves them; newest first."""
+    def torn_versions(self, name: str) -> list[int]:
+        """Versions whose manifests are empty or cut short, as a power cut leaves them; newest first."""
+        return [version_number(path) for path in self._torn_manifests(self._table_path(name))]
+
+    def _torn_manifests(self, table_path: Path) -> list[str]:
         listed = self._load(table_path).listed
         return [name for name in manifests(table_path) if _is_torn(table_path / name, listed.get(name))]
 
-    def is_unlisted(self, table_path: Path) -> bool:
+    def is_unlisted(self, name: str) -> bool:
         """Whether the newest version is one that no writer got to list; if the list is lost, nobody knows.
 
         One that is there and holds nothing is not lost: a power cut leaves that.
         """
+        table_path = self._table_path(name)
         listed, versions = self._load(table_path).listed, manifests(table_path)
         return bool(versions) and versions[0] not in listed and self._list_path(table_path).exists()
 
-    def go_back(
-        self, table_path: Path, is_readable: Callable[[], bool], *, unlisted_only: bool = False
-    ) -> list[str]:
-        """Give up the versions that were never whole.
-
-        Returns:
-            Paths of the manifests given up, newest first; none where no version is whole, and nothing is done.
-        """
-        listed, torn, aside = self._load(table_path).listed, self.torn_versions(table_path), dict[str, Path]()
+    def go_back(self, name: str, is_readable: Callable[[], bool], *, unlisted_only: bool) -> list[int]:
+        """Give up the versions of a table that were never whole, newest first; none where none is whole."""
+        table_path, aside = self._table_path(name), dict[str, Path]()
+        listed, torn = self._load(table_path).listed, self._torn_manifests(table_path)
         while versions := manifests(table_path):
             newest = versions[0]
             if newest in listed and (unlisted_only or newest not in torn):
@@ -111,106 +113,115 @@ class FileChecksums:
             path = table_path / newest
             aside[newest] = path.rename(path.with_suffix(".torn"))
         if (listed or unlisted_only) and not versions:
-            for name, path in aside.items():
-                path.rename(table_path / name)
+            for manifest, path in aside.items():
+                path.rename(table_path / manifest)
             return []
-        lost = [*aside, *(name for name in torn if name not in aside and not unlisted_only)]
+        lost = [*aside, *(manifest for manifest in torn if manifest not in aside and not unlisted_only)]
         # What else was cut short, and is not missed by who reads all, belongs to the versions given up.
-        others = [name for name in listed if not unlisted_only and _is_torn(table_path / name, listed[name])]
+        others = [file for file in listed if not unlisted_only and _is_torn(table_path / file, listed[file])]
         gone = [*lost, *(others if others and is_readable() else ())]
-        for path in (*aside.values(), *(table_path / name for name in gone)):
+        for path in (*aside.values(), *(table_path / file for file in gone)):
             path.unlink(missing_ok=True)
         sync_folder(table_path / VERSIONS_FOLDER)
-        return lost
+        return [version_number(manifest) for manifest in lost]
 
-    def record(self, table_path: Path) -> None:
+    def record_checksums(self, name: str) -> None:
         """List every file of a table, computing the checksums of those that are not listed yet."""
+        table_path = self._table_path(name)
         table, path = self._load(table_path), self._list_path(table_path)
         listed = {}
         names = sorted(_file_names(str(table_path)))
-        new = [table_path / name for name in names if name not in table.listed]
-        if sum(share(made, self._folder) for made in new):
+        new = [table_path / file for file in names if file not in table.listed]
+        if sum(share(made, self.path) for made in new):
             first = min((version_number(made.name) for made in new if made.suffix == ".manifest"), default=1)
             others = [*(table_path / VERSIONS_FOLDER).glob("*.json"), *table_path.glob("_transactions/*.txn")]
             others = [
                 made for made in others if made.suffix == ".json" or int(made.name.split("-")[0]) >= first - 1
             ]
             for made in {table_path, *(within.parent for within in (*new, *others)), *others}:
-                share(made, self._folder)
-        for name in names:
-            if entry := table.listed.get(name) or _checksum(table_path / name):
-                listed[name] = entry
+                share(made, self.path)
+        for file in names:
+            if entry := table.listed.get(file) or _checksum(table_path / file):
+                listed[file] = entry
         if listed == table.listed and table.num_lines == len(listed):
             return
         if not path.parent.is_dir():
             path.parent.mkdir()
-            share(path.parent, self._folder)
+            share(path.parent, self.path)
         for leftover in path.parent.glob("*.tmp"):  # of a killed writer: this one has the lock
             leftover.unlink()
         if path.is_dir():
             path.rmdir()
         write_atomically(path, "".join(starmap(_line, listed.items())).encode())
-        share(path, self._folder)
+        share(path, self.path)
         # In place of the former ones, never into them: another thread may be going through those.
         table.listed, table.verified = listed, table.verified | (listed.keys() - table.listed.keys())
         table.num_lines, table.stamp, table.passed = len(listed), _stamp(path), set()
 
-    def check(self, table_path: Path, *, largest: int | None = None) -> None:
-        """Compare every file that this process has not yet compared.
+    def check_files(self, name: str, *, largest: int | None = None) -> None:
+        """Compare every file of a table that this process has not yet compared.
 
         Args:
-            table_path: Folder of the table.
+            name: Of the table.
             largest: Data files above this many bytes are passed over.
 
         Raises:
             StorageError: If a file is not what was written, or the newest version of the table is missing.
         """
+        table_path = self._table_path(name)
         table = self._load(table_path)
         unverified = table.listed.keys() - table.verified - table.passed
         if unverified:
-            needed = needed_files(table_path, self._versions.get(table_path.stem))
-            newest = min((name for name in table.listed if name.endswith(".manifest")), default="")
+            needed = needed_files(table_path, self._versions.get(name))
+            newest = min((file for file in table.listed if file.endswith(".manifest")), default="")
             table.passed |= unverified.difference(needed, [newest])
             unverified -= table.passed
-        for name in unverified:
-            if largest is not None and table.listed[name][1] > largest and name.startswith(DATA_FOLDER):
+        for file in unverified:
+            if largest is not None and table.listed[file][1] > largest and file.startswith(DATA_FOLDER):
                 continue
-            if _checksum(table_path / name) not in {None, table.listed[name]}:
-                raise self._damage(table_path, f"its file {name} is not what was written")
-            table.verified.add(name)
-        versions = [name for name in table.listed if name.endswith(".manifest")]
+            if _checksum(table_path / file) not in {None, table.listed[file]}:
+                raise self._damage(name, f"its file {file} is not what was written")
+            table.verified.add(file)
+        versions = [file for file in table.listed if file.endswith(".manifest")]
         if self._versions:
             return
         if (unverified or not versions) and _is_newest_torn(table_path, table.listed):
             self._tables.pop(str(table_path), None)
-            raise self._damage(table_path, "its newest version is empty or cut short")
+            raise self._damage(name, "its newest version is empty or cut short")
         # A kill in the middle of a compaction leaves a newer version that is not listed, and perhaps no other.
         if unverified and versions and (manifests(table_path) or ["~"])[0] > min(versions):
             self._tables.pop(str(table_path), None)
-            raise self._damage(table_path, f"its newest version, {min(versions)}, is missing")
+            raise self._damage(name, f"its newest version, {min(versions)}, is missing")
 
-    def check_copy(self, table_path: Path, name: str, copy: Path) -> None:
-        """Compare a copy of a file with what is listed of it; ``StorageError`` if it is another."""
-        listed = self._load(table_path).listed.get(name)
-        if listed and _checksum(copy) != listed:
-            raise self._damage(table_path, f"its file {name} is not what was written")
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file, if it still is what was listed; ``StorageError`` if it is not what was written."""
+        table, _, name = path.partition("/")
+        shutil.copyfile(self.path / table / name, target)
+        listed = self._load(self.path / table).listed.get(name)
+        if listed and _checksum(target) != listed:
+            raise self._damage(table.removesuffix(TABLE_SUFFIX), f"its file {name} is not what was written")
 
-    def are_whole(self, table_path: Path) -> bool:
-        """Whether there is a list, and every line of it can be read."""
-        table = self._load(table_path)
+    def checksums_are_whole(self, name: str) -> bool:
+        """Whether there is a list of a table, and every line of it can be read."""
+        table = self._load(self._table_path(name))
         return bool(table.listed) and table.num_lines == len(table.listed)
 
-    def forget(self, table_path: Path) -> None:
+    def forget_checksums(self, name: str) -> None:
         """Remove the list of a table that was dropped."""
-        self._list_path(table_path).unlink(missing_ok=True)
-        self._tables.pop(str(table_path), None)
+        self._list_path(self._table_path(name)).unlink(missing_ok=True)
+        self._tables.pop(str(self._table_path(name)), None)
 
-    def damaged_files(self, table_path: Path) -> list[str]:
+    def forget_files(self) -> None:
+        """Forget which files were compared."""
+        self._tables = {}
+
+    def damaged_files(self, name: str) -> list[str]:
         """Every listed file that is there and is not what was written, by comparing all of them again."""
+        table_path = self._table_path(name)
         table = self._load(table_path)
-        actual = {name: _checksum(table_path / name) for name in sorted(table.listed)}
-        table.verified = {name for name, checksum in actual.items() if checksum == table.listed[name]}
-        return [name for name, checksum in actual.items() if checksum not in {None, table.listed[name]}]
+        actual = {file: _checksum(table_path / file) for file in sorted(table.listed)}
+        table.verified = {file for file, checksum in actual.items() if checksum == table.listed[file]}
+        return [file for file, checksum in actual.items() if checksum not in {None, table.listed[file]}]
 
     def _load(self, table_path: Path) -> _Table:
         """The list as it is on disk now; read only if it has changed."""
@@ -225,13 +236,11 @@ class FileChecksums:
             self._tables[str(table_path)] = table = _Table()
         return table
 
-    def _damage(self, table_path: Path, what: str) -> StorageError:
-        return StorageError(
-            f"{self._folder}: table {table_path.stem} is damaged: {what}; restore the registry from a copy"
-        )
+    def _damage(self, name: str, what: str) -> StorageError:
+        return StorageError(f"{self.path}: table {name} is damaged: {what}; restore the registry from a copy")
 
     def _list_path(self, table_path: Path) -> Path:
-        return self._folder / CHECKSUMS_FOLDER / table_path.stem
+        return self.path / CHECKSUMS_FOLDER / table_path.stem
 
 
 def _file_names(table_path: str) -> Iterator[str]:

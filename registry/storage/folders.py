@@ -9,10 +9,9 @@ import logging
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,16 +19,16 @@ from registry.answers import Problem
 from registry.errors import StorageError
 from registry.files import is_durable, share, sync_folder, write_atomically
 from registry.storage.cache import FOLDER, ReadCache
-from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums, manifests, needed_files, version_number
-from registry.storage.locks import FILES, IMPORT_FILE, LOCK_FILE, check_folder_lock, folder_lock, held_file
-from registry.storage.places import (
-    META_TABLE,
-    NOTES_FOLDER,
-    STAGING_FOLDER,
+from registry.storage.checksums import (
+    CHECKSUMS_FOLDER,
     TABLE_SUFFIX,
-    Place,
-    storage_errors,
+    FileChecksums,
+    manifests,
+    needed_files,
+    version_number,
 )
+from registry.storage.locks import FILES, IMPORT_FILE, LOCK_FILE, check_folder_lock, folder_lock, held_file
+from registry.storage.places import META_TABLE, NOTES_FOLDER, STAGING_FOLDER, Place, storage_errors
 from registry.storage.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ PAGE_ROWS = 8192  # read at a time
 _LOG = logging.getLogger("registry")
 
 
-class LocalPlace(Place):
+class LocalPlace(FileChecksums, Place):
     """A folder on this machine."""
 
     def __init__(self, uri: str | Path, durability: str | None = None) -> None:
@@ -51,12 +50,8 @@ class LocalPlace(Place):
         self.connect_target = str(self.path)
         self.storage_options: dict[str, str] = {}
         self.staging_uri = str(self.path / STAGING_FOLDER)
-        self._versions: Mapping[str, int] = {}
+        self._versions, self._tables = {}, {}
         self.cache = ReadCache(self.path, SCHEMA_VERSION)
-
-    @cached_property
-    def _checksums(self) -> FileChecksums:
-        return FileChecksums(self.path, self.durability, self._versions)
 
     def has_table(self, name: str) -> bool:
         """Whether a table's folder is there."""
@@ -190,50 +185,6 @@ class LocalPlace(Place):
         """By what the newest manifest names."""
         return [f"{name}{TABLE_SUFFIX}/{path}" for path in needed_files(self._table_path(name))]
 
-    def fetch(self, path: str, target: Path) -> None:
-        """Copy it, if it still is what was listed; ``StorageError`` if it is not what was written."""
-        table, _, name = path.partition("/")
-        shutil.copyfile(self.path / table / name, target)
-        self._checksums.check_copy(self.path / table, name, target)
-
-    def sync_table(self, name: str) -> None:
-        """Wait until the new files of a table are on disk."""
-        self._checksums.sync(self._table_path(name))
-
-    def torn_versions(self, name: str) -> list[int]:
-        """Versions whose manifests are empty or cut short."""
-        return [version_number(path) for path in self._checksums.torn_versions(self._table_path(name))]
-
-    def is_unlisted(self, name: str) -> bool:
-        """Whether the manifest of the newest version is not among the checksums."""
-        return self._checksums.is_unlisted(self._table_path(name))
-
-    def go_back(self, name: str, is_readable: Callable[[], bool], *, unlisted_only: bool) -> list[int]:
-        """Remove the manifests of versions that were never whole."""
-        path = self._table_path(name)
-        given_up = self._checksums.go_back(path, is_readable, unlisted_only=unlisted_only)
-        return [version_number(manifest) for manifest in given_up]
-
-    def record_checksums(self, name: str) -> None:
-        """List the checksums of the files of a table."""
-        self._checksums.record(self._table_path(name))
-
-    def check_files(self, name: str, *, largest: int | None = None) -> None:
-        """Compare the files of a table with their checksums; ``StorageError`` if one differs."""
-        self._checksums.check(self._table_path(name), largest=largest)
-
-    def damaged_files(self, name: str) -> list[str]:
-        """Every file of a table that is not what was written."""
-        return self._checksums.damaged_files(self._table_path(name))
-
-    def checksums_are_whole(self, name: str) -> bool:
-        """Whether the checksums of a table are there and none is damaged."""
-        return self._checksums.are_whole(self._table_path(name))
-
-    def forget_checksums(self, name: str) -> None:
-        """Remove the checksums of a table."""
-        self._checksums.forget(self._table_path(name))
-
     def table_size(self, name: str) -> tuple[int, int]:
         """Number of files of a table, and their bytes in total."""
         sizes = [path.stat().st_size for path in self._table_path(name).rglob("*") if path.is_file()]
@@ -257,13 +208,6 @@ class LocalPlace(Place):
                 continue
             return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
         return ""
-
-    def forget_files(self) -> None:
-        """Forget which files were compared."""
-        self.__dict__.pop("_checksums", None)
-
-    def _table_path(self, name: str) -> Path:
-        return self.path / f"{name}{TABLE_SUFFIX}"
 
 
 def give_up_unfinished(database: "Database", name: str) -> bool:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from registry.errors import MissingExtraError, StorageError
-from registry.storage.checksums import version_number
+from registry.storage.checksums import TABLE_SUFFIX, version_number
 from registry.storage.locks import LOCK_FILE, Lease, Version
-from registry.storage.places import META_TABLE, NOTES_FOLDER, STAGING_FOLDER, TABLE_SUFFIX, Place
+from registry.storage.places import META_TABLE, NOTES_FOLDER, STAGING_FOLDER, Place
 
 try:
     import obstore

@@ -24,7 +24,6 @@ from registry.storage.cache import ReadCache
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
 NOTES_FOLDER = "moments"
-TABLE_SUFFIX = ".lance"
 
 # What LanceDB and pyarrow raise for a missing file, a full disk, a damaged table or a lost race alike.
 FOREIGN_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)

@@ -128,9 +128,7 @@ class Store(StoredTasks, StoredExperts):
 
     @staticmethod
     def create(
-        uri: str | Path,
-        populate: Callable[["Store"], None] | None = None,
-        durability: str | None = None,
+        uri: str | Path, populate: Callable[["Store"], None] | None = None, durability: str | None = None
     ) -> "Store":
         """Open the registry at a place, creating it whole or not at all if there is none.
 

@@ -208,11 +208,7 @@ def _results_of(
 
 
 def _named(
-    run: Run,
-    kind: str,
-    asked: Sequence[str],
-    guesses: Sequence[str],
-    resolve: Resolve,
+    run: Run, kind: str, asked: Sequence[str], guesses: Sequence[str], resolve: Resolve
 ) -> tuple[str, str, str, bool]:
     """Place and text that name the task or expert of a run, its name here, and whether it is there.
 

@@ -42,9 +42,7 @@ def get_map(
     """
     asked = tuple(known_task(registry, name) for name in query or ())
     shown = _made(
-        request,
-        ("api map", asked, where, probe),
-        lambda: registry.map(asked, where=where, probe=probe),
+        request, ("api map", asked, where, probe), lambda: registry.map(asked, where=where, probe=probe)
     )
     return answered(models_maps.Map, documents.of_map(shown))
 

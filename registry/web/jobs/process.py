@@ -97,10 +97,7 @@ def _save(embedding: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         np.savez(
-            file,
-            fisher=embedding.fisher,
-            standard_error=embedding.standard_error,
-            domain=embedding.domain,
+            file, fisher=embedding.fisher, standard_error=embedding.standard_error, domain=embedding.domain
         )
 
 

@@ -28,12 +28,7 @@ SOURCES = ("upload", "path", "task")
 
 
 def check_request(
-    kind: str,
-    data: Mapping[str, str],
-    *,
-    name: str | None,
-    tags: Sequence[str],
-    options: Mapping[str, Any],
+    kind: str, data: Mapping[str, str], *, name: str | None, tags: Sequence[str], options: Mapping[str, Any]
 ) -> None:
     """Check what can be checked without looking at the data.
 

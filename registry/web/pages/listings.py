@@ -44,10 +44,7 @@ def sort_rows(
         raise InvalidQueryError(f"this list cannot be sorted by {sort!r}; choose {' or '.join(columns)}")
     value = columns[sort]
     valued = [row for row in rows if value(row) is not None]
-    return [
-        *sorted(valued, key=value, reverse=descending),
-        *(row for row in rows if value(row) is None),
-    ]
+    return [*sorted(valued, key=value, reverse=descending), *(row for row in rows if value(row) is None)]
 
 
 def page_of(rows: Sequence[Row], page: int, limit: int = PAGE_ROWS) -> Listing[Row]:

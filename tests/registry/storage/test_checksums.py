@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from registry.errors import StorageError
-from registry.storage.checksums import CHECKSUMS_FOLDER, FileChecksums
+from registry.storage.checksums import CHECKSUMS_FOLDER
+from registry.storage.folders import LocalPlace
 
 MANIFESTS = ["_versions/18446744073709551614.manifest", "_versions/18446744073709551613.manifest"]
 
@@ -31,7 +32,7 @@ def lines(table):
 
 
 def listed(table):
-    FileChecksums(table.parent).record(table)
+    LocalPlace(table.parent).record_checksums("tasks")
     return table
 
 
@@ -41,13 +42,13 @@ def refuses(table, name):
 
 
 def test_every_file_that_never_changes_is_listed_once(table):
-    checksums = FileChecksums(table.parent)
-    checksums.record(table)
+    place = LocalPlace(table.parent)
+    place.record_checksums("tasks")
     first = lines(table)
     assert len(first) == 5
     assert not any("hint" in line for line in first)
-    checksums.record(table)
-    FileChecksums(table.parent).record(table)
+    place.record_checksums("tasks")
+    LocalPlace(table.parent).record_checksums("tasks")
     assert lines(table) == first
 
 
@@ -58,18 +59,18 @@ def test_what_only_older_versions_need_is_not_compared_before_all_is(table):
     (table.parent / CHECKSUMS_FOLDER / "tasks").unlink()
     listed(table)
     write(table / "data" / "b.lance", "changed again")
-    FileChecksums(table.parent).check(table)
-    assert FileChecksums(table.parent).damaged_files(table) == ["data/b.lance"]
+    LocalPlace(table.parent).check_files("tasks")
+    assert LocalPlace(table.parent).damaged_files("tasks") == ["data/b.lance"]
     with refuses(table, "data/b.lance"):
-        FileChecksums(table.parent, versions={"tasks": 1}).check(table)
+        LocalPlace(table.parent).as_of({"tasks": 1}).check_files("tasks")
 
 
 def test_only_what_is_new_is_added(table):
-    checksums = FileChecksums(table.parent)
-    checksums.record(table)
+    place = LocalPlace(table.parent)
+    place.record_checksums("tasks")
     first = lines(table)
     write(table / "data" / "c.lance", "more")
-    checksums.record(table)
+    place.record_checksums("tasks")
     added = set(lines(table)) - set(first)
     assert len(first) == len(lines(table)) - 1
     assert [line.split()[2] for line in added] == ["data/c.lance"]
@@ -80,8 +81,8 @@ def test_only_what_is_new_is_added(table):
 def test_a_changed_file_is_refused(listed_table, name, content):
     (listed_table / name).write_text(content)
     with refuses(listed_table, name):
-        FileChecksums(listed_table.parent).check(listed_table)
-    assert FileChecksums(listed_table.parent).damaged_files(listed_table) == [name]
+        LocalPlace(listed_table.parent).check_files("tasks")
+    assert LocalPlace(listed_table.parent).damaged_files("tasks") == [name]
 
 
 @pytest.fixture
@@ -91,72 +92,72 @@ def listed_table(table):
 
 def test_large_data_files_may_be_passed_over_but_no_manifest(listed_table):
     (listed_table / "data" / "a.lance").write_text("x" * 200)
-    FileChecksums(listed_table.parent).check(listed_table, largest=10)
+    LocalPlace(listed_table.parent).check_files("tasks", largest=10)
     with refuses(listed_table, "data/a.lance"):
-        FileChecksums(listed_table.parent).check(listed_table)
+        LocalPlace(listed_table.parent).check_files("tasks")
     (listed_table / MANIFESTS[1]).write_text("x" * 200)
     with refuses(listed_table, MANIFESTS[1]):
-        FileChecksums(listed_table.parent).check(listed_table, largest=10)
+        LocalPlace(listed_table.parent).check_files("tasks", largest=10)
 
 
 def test_old_files_may_go_but_not_the_newest_version(listed_table):
     (listed_table / "data" / "a.lance").unlink()
     (listed_table / MANIFESTS[0]).unlink()
-    FileChecksums(listed_table.parent).check(listed_table)
+    LocalPlace(listed_table.parent).check_files("tasks")
     (listed_table / MANIFESTS[1]).unlink()
     with pytest.raises(StorageError, match=re.escape(f"its newest version, {MANIFESTS[1]}, is missing")):
-        FileChecksums(listed_table.parent).check(listed_table)
+        LocalPlace(listed_table.parent).check_files("tasks")
 
 
 def test_files_without_a_checksum_are_taken_as_they_are(listed_table):
     write(listed_table / "data" / "new.lance", "after a kill")
-    FileChecksums(listed_table.parent).check(listed_table)
+    LocalPlace(listed_table.parent).check_files("tasks")
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
 def test_a_line_that_was_cut_off_harms_no_other(listed_table, cut):
     path = listed_table.parent / CHECKSUMS_FOLDER / "tasks"
     path.write_bytes(path.read_bytes()[:-cut])
-    FileChecksums(listed_table.parent).check(listed_table)
-    checksums = FileChecksums(listed_table.parent)
+    LocalPlace(listed_table.parent).check_files("tasks")
+    place = LocalPlace(listed_table.parent)
     write(listed_table / "data" / "c.lance", "more")
-    checksums.record(listed_table)
-    assert FileChecksums(listed_table.parent).damaged_files(listed_table) == []
+    place.record_checksums("tasks")
+    assert LocalPlace(listed_table.parent).damaged_files("tasks") == []
     (listed_table / "data" / "c.lance").write_text("less")
     with refuses(listed_table, "data/c.lance"):
-        FileChecksums(listed_table.parent).check(listed_table)
+        LocalPlace(listed_table.parent).check_files("tasks")
 
 
 def test_a_line_that_was_changed_is_ignored(listed_table):
     path = listed_table.parent / CHECKSUMS_FOLDER / "tasks"
     path.write_text(path.read_text().replace("data/a.lance", "data/b.lance", 1))
-    FileChecksums(listed_table.parent).check(listed_table)
+    LocalPlace(listed_table.parent).check_files("tasks")
 
 
 def test_the_list_forgets_files_that_are_gone(table):
-    checksums = FileChecksums(table.parent)
+    place = LocalPlace(table.parent)
     for number in range(200):
         write(table / "data" / f"{number}.lance", "short-lived")
-        checksums.record(table)
+        place.record_checksums("tasks")
         (table / "data" / f"{number}.lance").unlink()
     assert len(lines(table)) < 100
-    FileChecksums(table.parent).check(table)
+    LocalPlace(table.parent).check_files("tasks")
 
 
 def test_a_dropped_table_leaves_no_checksums(listed_table):
-    checksums = FileChecksums(listed_table.parent)
-    checksums.forget(listed_table)
+    place = LocalPlace(listed_table.parent)
+    place.forget_checksums("tasks")
     assert not (listed_table.parent / CHECKSUMS_FOLDER / "tasks").exists()
-    checksums.check(listed_table)
+    place.check_files("tasks")
 
 
 def test_threads_may_check_while_one_checksums(table):
-    checksums, errors = FileChecksums(table.parent), []
+    place, errors = LocalPlace(table.parent), []
 
     def check():
         try:
             for _ in range(50):
-                checksums.check(table)
+                place.check_files("tasks")
         except Exception as error:
             errors.append(error)
 
@@ -165,7 +166,7 @@ def test_threads_may_check_while_one_checksums(table):
         thread.start()
     for number in range(30):
         write(table / "data" / f"more{number}.lance", str(number))
-        checksums.record(table)
+        place.record_checksums("tasks")
     for thread in threads:
         thread.join()
     assert errors == []
