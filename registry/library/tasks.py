@@ -197,6 +197,16 @@ class Tasks(RegistryBase):
         keys = [catalogue.key(position) for position in positions[offset : offset + limit].tolist()]
         return TaskPage(len(positions), offset, limit, Records(store.task_versions(keys)))
 
+    def tag_counts(self) -> dict[str, int]:
+        """How many tasks have each tag, the most first, then by name.
+
+        Raises:
+            StorageError: If there is no registry.
+        """
+        self._opened()
+        catalogue = self._snapshots.catalogue()
+        return catalogue.tag_counts(catalogue.answerable(builtin=self.builtin, where=None))
+
     def has_task(self, reference: str) -> bool:
         """Whether ``name``, ``name@version`` or ``name@alias`` is there; nothing is taken for data."""
         self._opened()

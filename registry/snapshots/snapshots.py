@@ -7,6 +7,7 @@ Axes: T versions of tasks, R rows of embeddings.
 
 import hashlib
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -100,6 +101,11 @@ class Catalogue:
             order = pc.sort_indices(self.rows, sort_keys=keys).to_numpy().astype(np.int64)
             self.orders[column, descending] = order
         return order
+
+    def tag_counts(self, mask: NDArray[np.bool_]) -> dict[str, int]:
+        """How many of some rows ``[T]`` have each tag, the most first, then by name."""
+        tags = pc.list_flatten(self.rows["tags"].filter(pa.array(mask))).to_pylist()
+        return dict(sorted(Counter(tags).items(), key=lambda item: (-item[1], item[0])))
 
     def holding(self, word: str) -> NDArray[np.bool_]:
         """Which rows have a word as a part of their name or of a tag, in either case ``[T]``."""

@@ -1,7 +1,7 @@
 """The pages of experts and results."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from statistics import fmean
@@ -14,7 +14,7 @@ from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.gate import OTHER_DATA
 from registry.records import ExpertRecord, ResultRecord
-from registry.web.pages.listings import page_of, sort_rows
+from registry.web.pages.listings import MEASURED, facet_number, page_of, rows_of, sort_rows
 from registry.web.pages.templating import render, render_if_missing, scored
 
 router = APIRouter(include_in_schema=False)
@@ -31,6 +31,7 @@ EXPERT_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
     "results": lambda row: row[1],
     "mean": lambda row: row[2],
 }
+EXPERT_KINDS = {False: "real", True: "toy"}
 RESULT_COLUMNS: Mapping[str, Callable[[ResultRecord], Any]] = {
     name: attrgetter(name) for name in ("task", "expert", "metric", "protocol", "source", "created_at")
 } | {"accuracy": scored}
@@ -40,6 +41,10 @@ RESULT_COLUMNS: Mapping[str, Callable[[ResultRecord], Any]] = {
 def experts(
     request: Request,
     search: str = "",
+    license: str = "",
+    measured: str = "",
+    kind: str = "",
+    max_params: str = "",
     sort: str = "name",
     order: str = "up",
     page: int = Query(1, ge=1, le=10**9),
@@ -49,11 +54,27 @@ def experts(
     if missing := render_if_missing(request, "Experts"):
         return missing
     rows = kept.get(("experts", registry.version()), lambda: _with_results(registry))
-    matching = [row for row in rows if _matches(row[0], search)]
+    said = {"license": license, "measured": measured, "kind": kind, "max_params": max_params}
+    most = facet_number("max_params", max_params)
+    matching = [
+        row
+        for row in rows
+        if _matches(row[0], search)
+        and license in {"", row[0].license}
+        and measured in {"", MEASURED[row[1] > 0]}
+        and kind in {"", EXPERT_KINDS[row[0].toy]}
+        and (most is None or (row[0].num_params or math.inf) <= most * 1e6)
+    ]
     descending = order == "down"
-    listing = page_of(sort_rows(matching, EXPERT_COLUMNS, sort, descending=descending), page)
+    listing = page_of(sort_rows(matching, EXPERT_COLUMNS, sort, descending=descending), page, rows_of(request))
     shown = {"search": search, "sort": sort, "descending": descending, "listing": listing, "any": bool(rows)}
-    return render(request, "experts.html", shown)
+    licenses = Counter(row[0].license for row in rows if row[0].license)
+    facets = {
+        "license": ("Licence", licenses.most_common()),
+        "kind": ("Kind", [(name, 0) for name in EXPERT_KINDS.values()]),
+        "measured": ("Measured", [(name, 0) for name in MEASURED.values()]),
+    }
+    return render(request, "experts.html", {**shown, "said": said, "facets": facets})
 
 
 @router.get("/experts/{name:path}")
@@ -99,7 +120,7 @@ def results(
     matching = [row for row in rows if task in {"", row.task} and expert in {"", row.expert}]
     sort = sort or ("accuracy" if task else "created_at" if expert else "task")
     descending = order == "down" if order else sort != "task"
-    listing = page_of(sort_rows(matching, RESULT_COLUMNS, sort, descending=descending), page)
+    listing = page_of(sort_rows(matching, RESULT_COLUMNS, sort, descending=descending), page, rows_of(request))
     weights = kept.get(("weights", registry.version()), lambda: _weights(registry))
     shown = {"task": task, "expert": expert, "sort": sort, "descending": descending, "listing": listing}
     shown["marks"] = [_mark(row, weights) for row in listing.rows]

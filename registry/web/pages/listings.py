@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
+from fastapi import Request
+
 from registry.errors import InvalidQueryError
 
 Row = TypeVar("Row")
 
 PAGE_ROWS = 50
+MEASURED = {True: "measured", False: "not measured"}
+"""What a facet calls things by whether there is a result of them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,19 @@ def page_of(rows: Sequence[Row], page: int, limit: int = PAGE_ROWS) -> Listing[R
     """One page of rows that are all at hand; a page after the last one is empty."""
     offset = (page - 1) * limit
     return Listing(len(rows), offset, limit, rows[offset : offset + limit])
+
+
+def rows_of(request: Request) -> int:
+    """How many rows a page of a list has: all that there are, where they are wanted as CSV."""
+    return 10**9 if "csv" in request.query_params else PAGE_ROWS
+
+
+def facet_number(name: str, text: str) -> float | None:
+    """The number in a facet, ``None`` where it is empty; any other text is an ``InvalidQueryError``."""
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        raise InvalidQueryError(f"{name} must be a number, got {text!r:.100}") from None
 
 
 def link(path: str, query: Mapping[str, object], **changes: object) -> str:

@@ -1,7 +1,7 @@
 """The pages of tasks: the list, the card of one, and the parts of it that take longer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,18 +11,22 @@ from registry.answers import Recommendation
 from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
-from registry.filters import FIELDS
+from registry.filters import FIELDS, parse_where
 from registry.ingest.data import head_metric
 from registry.options import DEFAULT_DISTANCE
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web.pages import drawings
-from registry.web.pages.listings import PAGE_ROWS, Listing
+from registry.web.pages.experts import results_of
+from registry.web.pages.listings import MEASURED, PAGE_ROWS, Listing, facet_number, page_of, rows_of
 from registry.web.pages.map import map_of, nearest_to
 from registry.web.pages.spaces import in_shared_space
 from registry.web.pages.templating import render, render_if_missing
+from registry.wording import KINDS
 
 router = APIRouter(include_in_schema=False)
 
+CSV_ROWS = 1000
+TAGS_OFFERED = 100
 NUM_NEIGHBORS = 10
 NUM_EXPERTS = 8
 NUM_MARKED = 5
@@ -36,18 +40,32 @@ NORMAL_95 = 1.96
 def tasks(
     request: Request,
     search: str = "",
+    tag: str = "",
+    kind: str = "",
+    measured: str = "",
+    min_samples: str = "",
+    max_classes: str = "",
     where: str = "",
     sort: str = "name",
     order: str = "up",
     page: int = Query(1, ge=1, le=10**9),
 ) -> HTMLResponse:
     """All tasks: searched, filtered, sorted, a page at a time."""
-    registry: TaskRegistry = request.app.state.registry
+    registry, kept = request.app.state.registry, request.app.state.kept
     if missing := render_if_missing(request, "Tasks"):
         return missing
+    said = {
+        "tag": tag,
+        "kind": kind,
+        "measured": measured,
+        "min_samples": min_samples,
+        "max_classes": max_classes,
+    }
     shown: dict[str, Any] = {
         "search": search,
         "where": where,
+        "said": said,
+        "facets": kept.get(("facets", registry.version()), lambda: _facets(registry)),
         "sort": sort,
         "descending": order == "down",
         "fields": list(FIELDS),
@@ -56,19 +74,55 @@ def tasks(
         "listing": Listing(0, 0, PAGE_ROWS, ()),
     }
     try:
-        matching = registry.find_tasks(
-            search=search or None,
-            where=where or None,
-            sort=sort,
-            descending=order == "down",
-            limit=PAGE_ROWS,
-            offset=(page - 1) * PAGE_ROWS,
+        if where:
+            parse_where(where)  # by itself, so that its problem is about what was typed
+        asked = {"search": search or None, "where": _narrowed(registry, kept, where, said) or None}
+        shown["listing"] = _listed(
+            registry, {**asked, "sort": sort, "descending": order == "down"}, request, page
         )
     except InvalidQueryError as err:
         return render(request, "tasks.html", {**shown, "problem": str(err)}, status=400)
-    shown["listing"] = Listing(matching.total, matching.offset, matching.limit, matching.tasks)
-    shown["empty"] = not (matching.total or search or where)
+    shown["empty"] = not (shown["listing"].total or search or where or any(said.values()))
     return render(request, "tasks.html", shown)
+
+
+def _listed(
+    registry: TaskRegistry, asked: Mapping[str, Any], request: Request, page: int
+) -> Listing[TaskRecord]:
+    """A page of tasks; all of them where they are wanted as CSV."""
+    if rows_of(request) == PAGE_ROWS:
+        found = registry.find_tasks(**asked, limit=PAGE_ROWS, offset=(page - 1) * PAGE_ROWS)
+        return Listing(found.total, found.offset, found.limit, found.tasks)
+    tasks: list[TaskRecord] = []
+    while part := registry.find_tasks(**asked, limit=CSV_ROWS, offset=len(tasks)).tasks:
+        tasks += part
+    return page_of(tasks, 1, rows_of(request))
+
+
+def _facets(registry: TaskRegistry) -> dict[str, tuple[str, list[tuple[str, int]]]]:
+    """What tasks can be chosen by: the title of each facet, and its values with how many tasks have them."""
+    return {
+        "tag": ("Tag", list(registry.tag_counts().items())[:TAGS_OFFERED]),
+        "kind": ("Kind", [(words, 0) for words in KINDS.values()]),
+        "measured": ("Measured", [(words, 0) for words in MEASURED.values()]),
+    }
+
+
+def _narrowed(registry: TaskRegistry, kept: LastAnswers, where: str, said: Mapping[str, str]) -> str:
+    """A filter with what the facets say added to it."""
+    parts = [f"({where})"] if where else []
+    if said["tag"]:
+        parts.append("tags = '{}'".format(said["tag"].replace("'", "''")))
+    kinds = {words: kind for kind, words in KINDS.items()}
+    if said["kind"] in kinds:
+        parts.append(f"kind = '{kinds[said['kind']]}'")
+    for name, comparison in (("min_samples", "num_samples >="), ("max_classes", "num_classes <=")):
+        if (number := facet_number(name, said[name])) is not None:
+            parts.append(f"{comparison} {number:.0f}")
+    if said["measured"] in MEASURED.values():
+        tasks = sorted({f"'{result.task}'" for result in results_of(registry, kept)}) or ["''"]
+        parts.append(f"name {'not ' * (said['measured'] != MEASURED[True])}in ({', '.join(tasks)})")
+    return " and ".join(parts)
 
 
 @router.get("/tasks/{name}")

@@ -17,8 +17,9 @@ from registry.records import ResultRecord
 from registry.task_answers import NO_VERSION
 from registry.web.http.access import may
 from registry.web.pages import drawings
+from registry.web.pages.csv_tables import csv_of
 from registry.web.pages.listings import link
-from registry.wording import GROUPS, KINDS, STAGES, left_out, share, short, size, sureness
+from registry.wording import GROUPS, KINDS, STAGES, left_out, nearer, share, short, size, sureness
 
 FOLDER = Path(__file__).parents[1]
 STATIC = FOLDER / "static"
@@ -49,6 +50,12 @@ def render(
         "returning": path + (f"?{request.url.query}" if request.url.query else ""),
     }
     text = _environment().get_template(template).render({**shared, **(context or {})})
+    if status == 200 and (title := request.query_params.get("csv")):
+        headers = {
+            "Content-Disposition": 'attachment; filename="table.csv"',
+            "Cache-Control": "private, no-cache",
+        }
+        return HTMLResponse(csv_of(text, title), headers=headers, media_type="text/csv")
     return HTMLResponse(text, status_code=status, headers={"Cache-Control": "private, no-cache"})
 
 
@@ -102,11 +109,13 @@ def _environment() -> Environment:
         interval=drawings.interval,
         stages=STAGES,
         sureness=sureness,
+        nearer=nearer,
         left_out=left_out,
         score=scored,
     )
     environment.filters.update(
         share=lambda value: NOTHING if value is None else share(value),
+        of_pairs=lambda value: NOTHING if value is None else f"{value:.0%} of pairs",
         percent=lambda value: f"{100 * value:.1f}%",
         short=_short,
         size=lambda value: NOTHING if value is None else size(value),
