@@ -36,16 +36,14 @@ class Entry(NamedTuple):
     Attributes:
         name: Unlike that of any other: path below the folder, path as the manifest has it, or tar member, all
             with forward slashes; of arrays the row number from 0.
-        where: What the container needs to find it again.
         labels: Rising indices into the class names: one of a single-label task, any number of a multi-label
             task, none of a regression.
-        targets: The T numbers of a regression.
     """
 
     name: str
-    where: Any
+    where: Any  # what the container needs to find it again
     labels: tuple[int, ...] = ()
-    targets: tuple[float, ...] = ()
+    targets: tuple[float, ...] = ()  # the T numbers of a regression
 
 
 @dataclass(frozen=True, eq=False)

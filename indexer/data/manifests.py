@@ -33,17 +33,11 @@ from indexer.tables.pixels import PIXELS, pixels_of, with_pixels
 
 
 class _Row(NamedTuple):
-    """One row of a manifest.
+    """One row of a manifest."""
 
-    Attributes:
-        number: Counts the rows of all splits from 1.
-        place: Its line or row number, in words.
-        sample: Its path or text; of the bytes of an image ``(size, path)``.
-    """
-
-    number: int
-    place: str
-    sample: Any
+    number: int  # counts the rows of all splits from 1
+    place: str  # its line or row number, in words
+    sample: Any  # its path or text; of the bytes of an image ``(size, path)``
     labels: tuple[str, ...]
     split: str
 

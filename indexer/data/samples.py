@@ -159,18 +159,12 @@ def draw_sample(spec: str, transform: Transform, settings: EmbeddingSettings) ->
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Some drawn samples, decoded.
+    """Some drawn samples, decoded."""
 
-    Attributes:
-        inputs: Those that can be read, as in ``Sample``.
-        readable: Which samples can be read, ``[n]`` bool.
-        faults: What is wrong with those that cannot be read, in their order.
-    """
-
-    inputs: np.ndarray = field(repr=False)
-    readable: np.ndarray = field(repr=False)
+    inputs: np.ndarray = field(repr=False)  # those that can be read, as in ``Sample``
+    readable: np.ndarray = field(repr=False)  # which samples can be read, ``[n]`` bool
     digests: list[bytes] = field(repr=False)
-    faults: list[str] = field(repr=False)
+    faults: list[str] = field(repr=False)  # what is wrong with those that cannot be read, in their order
 
 
 def decode_entries(

@@ -29,15 +29,13 @@ class Survey:
     """What one pass over a listing counts.
 
     Attributes:
-        num_samples: N.
-        sizes: C numbers of the samples that have each class or label; none for a regression.
         listing_hash: Sum modulo ``2**128`` of the blake2b of each sample's name, size and labels, so that equal
             listings hash equally in whatever order they are met. It finds changes; it is no proof against
             listings made to collide.
     """
 
-    num_samples: int
-    sizes: tuple[int, ...]
+    num_samples: int  # N
+    sizes: tuple[int, ...]  # C numbers of the samples that have each class or label; none for a regression
     listing_hash: int
 
 

@@ -28,13 +28,12 @@ class Engine:
 
     Attributes:
         run: Work, which is taken as it is needed, and settings, to outcomes as they come.
-        heeds: Those of ``HEEDED_BY_SOME`` that change something.
     """
 
     name: str
     summary: str
     run: Callable[[Iterable[Work], EngineSettings], Outcomes]
-    heeds: frozenset[str] = frozenset()
+    heeds: frozenset[str] = frozenset()  # those of ``HEEDED_BY_SOME`` that change something
 
 
 def _run_serial(works: Iterable[Work], settings: EngineSettings) -> Outcomes:

@@ -102,18 +102,13 @@ class FeatureWork:
 
 @dataclass(frozen=True, eq=False)
 class FisherWork:
-    """The second pass over a part.
-
-    Attributes:
-        labels: Labels of the samples of the part that can be read.
-        samples_before: Number of samples of the parts before this one.
-    """
+    """The second pass over a part."""
 
     shard: Shard
     digests: list[bytes] = field(repr=False)
     head: LinearHead = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    samples_before: int
+    labels: np.ndarray = field(repr=False)  # labels of the samples of the part that can be read
+    samples_before: int  # number of samples of the parts before this one
 
     @property
     def title(self) -> str:

@@ -46,17 +46,14 @@ class EngineSettings:
         threads: Threads of each, at least 1. Another number of threads rounds otherwise, so results are the
             same bytes only where it is the same.
         address: A Ray cluster, such as ``auto`` or ``ray://host:10001``; ``None`` for one on this machine.
-        gpus_per_task: GPUs of each, which may be a fraction such as 0.25; none by default.
-        memory_per_task: Bytes that Ray sets aside for each.
-        retries: How often work is done again whose process or machine was lost.
     """
 
     jobs: int | None = None
     threads: int = 1
     address: str | None = None
-    gpus_per_task: float | None = None
-    memory_per_task: int | None = None
-    retries: int = 1
+    gpus_per_task: float | None = None  # GPUs of each, which may be a fraction such as 0.25; none by default
+    memory_per_task: int | None = None  # bytes that Ray sets aside for each
+    retries: int = 1  # how often work is done again whose process or machine was lost
 
     def __post_init__(self) -> None:
         """Check the ranges; ``SettingsError`` if a number is out of its range."""
@@ -71,20 +68,13 @@ class EngineSettings:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of one piece of work.
+    """What came of one piece of work."""
 
-    Attributes:
-        number: Its place in the order in which work was given, from 0.
-        value: What it computed, ``None`` if there is an error.
-        seconds: How long it ran, without the wait before.
-        attempts: How often it was begun.
-    """
-
-    number: int
-    value: Any = None
+    number: int  # its place in the order in which work was given, from 0
+    value: Any = None  # what it computed, ``None`` if there is an error
     error: IndexerError | None = None
-    seconds: float = 0.0
-    attempts: int = 1
+    seconds: float = 0.0  # how long it ran, without the wait before
+    attempts: int = 1  # how often it was begun
 
 
 Outcomes = Iterator[Outcome | None]

@@ -33,15 +33,10 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """A folder of features; it need not be there, nor be writable.
+    """A folder of features; it need not be there, nor be writable."""
 
-    Attributes:
-        folder: Where the files are.
-        max_bytes: Most that they take together; those used longest ago are deleted first.
-    """
-
-    folder: Path
-    max_bytes: int = MAX_BYTES
+    folder: Path  # where the files are
+    max_bytes: int = MAX_BYTES  # most that they take together; those used longest ago are deleted first
 
     def get(self, key: str) -> Entry | None:
         """What is kept under that key, or ``None`` if there is nothing, or it is damaged."""

@@ -35,20 +35,14 @@ Shape = tuple[int, int] | TextTransform
 
 @dataclass(frozen=True, eq=False)
 class TrialFeatures:
-    """What an expert makes of the sample.
+    """What an expert makes of the sample."""
 
-    Attributes:
-        features: ``[N, F]`` float32, finite.
-        labels: As in ``indexer.data.samples.Sample``, for the same N samples.
-        feature_seconds: Taken to compute the features; ``None`` where they were in the cache.
-    """
-
-    features: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
+    features: np.ndarray = field(repr=False)  # ``[N, F]`` float32, finite
+    labels: np.ndarray = field(repr=False)  # as in ``indexer.data.samples.Sample``, for the same N samples
     kind: Kind
     weights_hash: str
     loading_seconds: float
-    feature_seconds: float | None
+    feature_seconds: float | None  # taken to compute the features; ``None`` where they were in the cache
 
 
 @dataclass(eq=False)

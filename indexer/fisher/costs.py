@@ -27,18 +27,15 @@ class LayerCost:
     """How the squares of one layer are computed, and what that costs for one sample.
 
     Attributes:
-        name: The layer, or the parameter where a module has several.
-        weights: K of each filter.
-        positions: P, of all uses together.
         form: ``direct``, ``gram`` or ``shifted_gram``, see ``indexer.fisher.gradients``; ``elementwise`` for
             factors of channels; ``fallback`` for the slow route; ``unused`` if the network does without.
     """
 
-    name: str
+    name: str  # the layer, or the parameter where a module has several
     kind: str
     filters: int
-    weights: int
-    positions: int
+    weights: int  # K of each filter
+    positions: int  # P, of all uses together
     form: str
     multiply_adds: int
     temporary_bytes: int
@@ -46,15 +43,10 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class ProbeCosts:
-    """What a probe costs.
+    """What a probe costs."""
 
-    Attributes:
-        batch_size: Samples a pass within the budget, at least 1 and at most ``MAX_BATCH``.
-        bytes_per_sample: Activations that a pass keeps for one sample.
-    """
-
-    batch_size: int
-    bytes_per_sample: int
+    batch_size: int  # samples a pass within the budget, at least 1 and at most ``MAX_BATCH``
+    bytes_per_sample: int  # activations that a pass keeps for one sample
     layers: tuple[LayerCost, ...]
 
 

@@ -46,13 +46,12 @@ class Estimator:
     Attributes:
         directions: Likelihood, logits ``[N, C]``, labels of the dataset and a CPU generator to directions
             ``[N, C]``; the squared gradients along them, summed, estimate F for each sample.
-        draws: Whether the directions are drawn at random.
     """
 
     name: str
     summary: str
     directions: Directions
-    draws: bool = False
+    draws: bool = False  # whether the directions are drawn at random
 
 
 def _montecarlo(
@@ -116,16 +115,13 @@ class FisherEstimate:
         mean: ``[D]`` float64, non-negative: mean over samples, and over the weights of each filter, in squared
             nats per squared unit of weight.
         standard_error: ``[D]`` float64, non-negative: of ``mean``, over samples and label draws together.
-        num_samples: N, those that were used.
-        slices: Layer name to its filters, in the order of ``SquareGrads``.
-        fallbacks: Layers that took its slow route.
     """
 
     mean: np.ndarray = field(repr=False)
     standard_error: np.ndarray = field(repr=False)
-    num_samples: int
-    slices: dict[str, slice] = field(repr=False)
-    fallbacks: tuple[str, ...] = ()
+    num_samples: int  # N, those that were used
+    slices: dict[str, slice] = field(repr=False)  # layer name to its filters, in the order of ``SquareGrads``
+    fallbacks: tuple[str, ...] = ()  # layers that took its slow route
 
 
 def fisher_information(

@@ -41,13 +41,9 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Gradient(ABC):
-    """The gradient of one weight for each of N samples, as factors.
+    """The gradient of one weight for each of N samples, as factors."""
 
-    Attributes:
-        grads: ``[N, O, ...]``: gradients in the output, of the O filters of all groups.
-    """
-
-    grads: Tensor
+    grads: Tensor  # ``[N, O, ...]``: gradients in the output, of the O filters of all groups
 
     @property
     def num_samples(self) -> int:

@@ -120,14 +120,11 @@ class BernoulliLikelihood:
 class GaussianLikelihood:
     """T numbers, normal about the logits; labels ``[N, T]``.
 
-    Attributes:
-        variance: ``[T]``, positive: of the labels about the logits.
-
     Raises:
         DataError: If a variance is not positive and finite.
     """
 
-    variance: np.ndarray = field(repr=False)
+    variance: np.ndarray = field(repr=False)  # ``[T]``, positive: of the labels about the logits
 
     def __post_init__(self) -> None:
         """Check the range; ``DataError`` if a variance is not positive and finite."""

@@ -22,19 +22,14 @@ _OFFSETS = re.compile(r"bias|token|pos_emb|position_emb|class_emb|probe$")
 
 @dataclass(frozen=True, eq=False)
 class FilterBlock:
-    """The filters of one parameter.
+    """The filters of one parameter."""
 
-    Attributes:
-        name: Name of the parameter without ``.weight``, which for most is the name of its layer.
-        groups: Groups of a transposed convolution, else 1.
-    """
-
-    name: str
+    name: str  # name of the parameter without ``.weight``, which for most is the name of its layer
     parameter_name: str
     parameter: nn.Parameter
     kind: str
     layout: Layout
-    groups: int = 1
+    groups: int = 1  # groups of a transposed convolution, else 1
 
     @property
     def num_filters(self) -> int:
@@ -122,15 +117,10 @@ OnUse = Callable[[FilterBlock, Rule, dict[str, Any], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SampleAxis:
-    """Where the samples lie in a layer's input and output: along ``axis``, of size k * N.
+    """Where the samples lie in a layer's input and output: along ``axis``, of size k * N."""
 
-    Attributes:
-        axis: Counted from the first.
-        minor: Whether neighbouring rows are of different samples; else each sample has k rows in a row.
-    """
-
-    axis: int
-    minor: bool
+    axis: int  # counted from the first
+    minor: bool  # whether neighbouring rows are of different samples; else each sample has k rows in a row
 
     def rows(self, values: Tensor, num_samples: int) -> Tensor:
         """Values with the axis first and sample n in rows k*n to k*(n+1)-1."""

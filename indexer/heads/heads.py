@@ -31,15 +31,10 @@ not grow without bound where a head happens to fit exactly.
 
 @dataclass(frozen=True)
 class HeadScore:
-    """How a head does on samples it was not fitted on.
+    """How a head does on samples it was not fitted on."""
 
-    Attributes:
-        accuracy: At most 1, by ``indexer.records.HEAD_METRICS``.
-        loss: Negative log likelihood, in nats, mean over classes, labels or targets.
-    """
-
-    accuracy: float
-    loss: float
+    accuracy: float  # at most 1, by ``indexer.records.HEAD_METRICS``
+    loss: float  # negative log likelihood, in nats, mean over classes, labels or targets
 
 
 def score_classes(logits: np.ndarray, labels: np.ndarray) -> HeadScore:
@@ -168,14 +163,12 @@ class LinearHead:
     """A linear classifier or regression on features.
 
     Attributes:
-        weight: ``[C, F]`` float64; ``[T, F]`` of a regression.
-        bias: ``[C]`` float64: logits are ``features @ weight.T + bias``.
         kind: What the logits are of: one class of C, C independent labels, or T standardised targets.
         variance: ``[T]`` float64 of a regression: of the residuals, in units of the targets' variance.
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
+    weight: np.ndarray  # ``[C, F]`` float64; ``[T, F]`` of a regression
+    bias: np.ndarray  # ``[C]`` float64: logits are ``features @ weight.T + bias``
     kind: Kind = "single_label"
     variance: np.ndarray | None = None
 

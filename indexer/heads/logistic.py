@@ -38,11 +38,10 @@ class Span:
 
     Attributes:
         coordinates: ``[N, R]``, R at most the smaller of N and F: the inputs are ``coordinates @ basis``.
-        basis: ``[R, F]``, orthonormal rows.
     """
 
     coordinates: np.ndarray
-    basis: np.ndarray
+    basis: np.ndarray  # ``[R, F]``, orthonormal rows
 
 
 def span_of(inputs: np.ndarray) -> Span:
@@ -112,19 +111,12 @@ def fit_logistic(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The objective of tables ``[K, R+1]``, the bias last; K is C, or 1 of two classes.
+    """The objective of tables ``[K, R+1]``, the bias last; K is C, or 1 of two classes."""
 
-    Attributes:
-        inputs: ``[N, R+1]``, the last column ones.
-        truth: ``[N, K]`` of 0 and 1.
-        share: ``[N, 1]``.
-        penalty: ``[R+1]``.
-    """
-
-    inputs: np.ndarray
-    truth: np.ndarray
-    share: np.ndarray
-    penalty: np.ndarray
+    inputs: np.ndarray  # ``[N, R+1]``, the last column ones
+    truth: np.ndarray  # ``[N, K]`` of 0 and 1
+    share: np.ndarray  # ``[N, 1]``
+    penalty: np.ndarray  # ``[R+1]``
 
     def value(self, table: np.ndarray) -> tuple[float, np.ndarray]:
         """The objective, and the probabilities ``[N, K]`` that the table foretells."""

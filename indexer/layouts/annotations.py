@@ -20,17 +20,11 @@ from indexer.layouts.names import split_kind
 
 
 class Annotation(NamedTuple):
-    """What one line says.
+    """What one line says."""
 
-    Attributes:
-        image: Path of an image, relative to where images lie, or the end of one; the suffix may be left out.
-        label: A class that it shows, empty for none.
-        split: The split it belongs to, if that is said.
-    """
-
-    image: str
-    label: str
-    split: str = ""
+    image: str  # path of an image, relative to where images lie, or the end of one; the suffix may be left out
+    label: str  # a class that it shows, empty for none
+    split: str = ""  # the split it belongs to, if that is said
 
 
 Text = Callable[[str], str]

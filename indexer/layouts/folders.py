@@ -27,25 +27,17 @@ from indexer.layouts.names import (
 
 @dataclass(eq=False)
 class Node:
-    """A folder.
-
-    Attributes:
-        path: Where it is below the place, with forward slashes; empty for the place itself.
-        bare: Files without a suffix, which are texts where there are no others.
-        masks: Images in it that are masks of others beside them.
-        masked: Stems of the images that have such masks.
-        tables: Names of files in it that may say what images show.
-    """
+    """A folder."""
 
     name: str = ""
-    path: str = ""
+    path: str = ""  # where it is below the place, with forward slashes; empty for the place itself
     samples: int = 0
     texts: int = 0
-    bare: int = 0
-    masks: int = 0
-    masked: frozenset[str] = frozenset()
+    bare: int = 0  # files without a suffix, which are texts where there are no others
+    masks: int = 0  # images in it that are masks of others beside them
+    masked: frozenset[str] = frozenset()  # stems of the images that have such masks
     others: Counter[str] = field(default_factory=Counter)
-    tables: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)  # names of files in it that may say what images show
     children: dict[str, "Node"] = field(default_factory=dict)
 
     def walk(self) -> Iterator["Node"]:

@@ -56,17 +56,14 @@ class Loader:
     Attributes:
         name: ``architecture`` or ``architecture.weights``, ``ORG/NAME`` of a hub, a folder,
             ``module:function``, or a TorchScript file.
-        file: Weights that replace those of the source.
-        pooling: How a text encoder pools, if the loader says so.
-        max_tokens: Most tokens of a text, at least 3, if the loader says so.
     """
 
     text: str
     source: Source
     name: str
-    file: Path | None = None
-    pooling: TextPooling | None = None
-    max_tokens: int | None = None
+    file: Path | None = None  # weights that replace those of the source
+    pooling: TextPooling | None = None  # how a text encoder pools, if the loader says so
+    max_tokens: int | None = None  # most tokens of a text, at least 3, if the loader says so
 
     @property
     def tells_of_texts(self) -> bool:

@@ -25,17 +25,14 @@ class Body:
     """What a source of networks gives.
 
     Attributes:
-        name: ``architecture.weights``, made of characters that names in a registry may have.
         network: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``.
-        num_params: Parameters including the head the network came with.
-        num_features: F; ``None`` if it is known only from running the network.
     """
 
-    name: str
+    name: str  # ``architecture.weights``, made of characters that names in a registry may have
     network: nn.Module
     transform: Transform
-    num_params: int
-    num_features: int | None = None
+    num_params: int  # parameters including the head the network came with
+    num_features: int | None = None  # F; ``None`` if it is known only from running the network
     tokenizer: Tokenizer | None = None
 
 
@@ -44,21 +41,17 @@ class PretrainedNetwork:
     """A frozen network without its head.
 
     Attributes:
-        loader: What ``load_network`` was given; of a text encoder, with all that it may say of texts.
         body: Maps normalised images ``[N, 3, S, S]`` or encoded texts ``[N, 2, L]`` to features ``[N, F]``; in
             evaluation mode.
-        num_features: F.
-        num_params: Parameters including the head the network came with.
-        weights_hash: blake2b over the body's tensors, hexadecimal.
     """
 
     name: str
-    loader: str
+    loader: str  # what ``load_network`` was given; of a text encoder, with all that it may say of texts
     body: nn.Module
-    num_features: int
-    num_params: int
+    num_features: int  # F
+    num_params: int  # parameters including the head the network came with
     transform: Transform
-    weights_hash: str
+    weights_hash: str  # blake2b over the body's tensors, hexadecimal
     tokenizer: Tokenizer | None = None
 
     @property
@@ -251,19 +244,13 @@ def full_precision() -> contextlib.AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Batches of inputs with their labels, as often as one goes through them.
-
-    Attributes:
-        inputs: Images, uint8 ``[N, 3, S, S]``, or encoded texts, int32 ``[N, 2, L]``.
-        batch_size: Most samples in each.
-        order: Indices of the samples, in order; as they are if ``None``.
-    """
+    """Batches of inputs with their labels, as often as one goes through them."""
 
     network: PretrainedNetwork
-    inputs: np.ndarray
+    inputs: np.ndarray  # images, uint8 ``[N, 3, S, S]``, or encoded texts, int32 ``[N, 2, L]``
     labels: np.ndarray
-    batch_size: int
-    order: np.ndarray | None = None
+    batch_size: int  # most samples in each
+    order: np.ndarray | None = None  # indices of the samples, in order; as they are if ``None``
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images ``[B, 3, S, S]`` or texts ``[B, 2, L]``, and labels ``[B, ...]``, in order.

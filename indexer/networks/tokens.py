@@ -39,16 +39,11 @@ def decode_text(content: bytes) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A tokenizer of transformers, and how many tokens of a text it reads.
-
-    Attributes:
-        max_tokens: Most tokens of a text, those that mark its ends included.
-        hash: blake2b of all that it does, hexadecimal.
-    """
+    """A tokenizer of transformers, and how many tokens of a text it reads."""
 
     backend: Any = field(repr=False)
-    max_tokens: int
-    hash: str
+    max_tokens: int  # most tokens of a text, those that mark its ends included
+    hash: str  # blake2b of all that it does, hexadecimal
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of texts.

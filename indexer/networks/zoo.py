@@ -16,26 +16,17 @@ from indexer.networks.loaders import Loader
 
 @dataclass(frozen=True)
 class ZooNetwork:
-    """A pretrained network as its library describes it.
-
-    Attributes:
-        loader: What ``indexer.networks.load.load_network`` takes.
-        source_task: What it was last trained on, or empty.
-        source_accuracy: On held-out samples of that, 0 to 1, as published.
-        flops: Multiply-adds for one image.
-        license: SPDX identifier, or what the library calls a licence that has none; empty if not known.
-        cached_as: What the weights are called once they were fetched: ``torch:FILE`` or ``hf:ORG/NAME``.
-    """
+    """A pretrained network as its library describes it."""
 
     name: str
-    loader: str
-    source_task: str = ""
-    source_accuracy: float | None = None
+    loader: str  # what ``indexer.networks.load.load_network`` takes
+    source_task: str = ""  # what it was last trained on, or empty
+    source_accuracy: float | None = None  # on held-out samples of that, 0 to 1, as published
     num_params: int | None = None
-    flops: int | None = None
+    flops: int | None = None  # multiply-adds for one image
     input_size: int | None = None
-    license: str = ""
-    cached_as: str = ""
+    license: str = ""  # SPDX identifier, or what the library calls a licence that has none; empty if not known
+    cached_as: str = ""  # what the weights are called once they were fetched: ``torch:FILE`` or ``hf:ORG/NAME``
 
 
 # Torchvision's own licence is that of its code. It names one of weights in few entries, by its address.

@@ -42,19 +42,17 @@ class Columns:
     """The columns that are read.
 
     Attributes:
-        sample: The column of paths of images, of their bytes, or of texts.
         labels: The column of labels; or several, which hold 0 or 1 for each label, or a target each.
         numbers: Whether the labels are targets: ``True`` or ``False`` if that was asked for or goes without
             saying, ``None`` for a column that is only called so.
-        taken: What was taken for what, in a sentence, if the header left anything open.
     """
 
     content: Content
-    sample: str
+    sample: str  # the column of paths of images, of their bytes, or of texts
     labels: tuple[str, ...]
     numbers: bool | None
     split: str | None
-    taken: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()  # what was taken for what, in a sentence, if the header left anything open
 
     @property
     def read(self) -> tuple[str, ...]:

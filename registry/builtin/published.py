@@ -27,38 +27,26 @@ class PublishedExpert:
     """A pretrained network or text encoder that was measured somewhere, or that a library offers.
 
     Attributes:
-        name: As the field has it; never one that ``PublishedAliases`` says is another's.
-        loader: What ``indexer.networks.load.load_network`` takes; empty if nothing here loads it.
         num_params: Parameters: of networks of timm and torchvision with their head, of Hugging Face as model
             cards say, with the part for texts; ``None`` if not known.
-        flops: Multiply-adds of one image at ``input_size``; ``None`` if not known.
-        input_size: Side of the input in pixels; ``None`` if not known.
-        width: Length of its features; ``None`` if not known.
-        family: Of its architecture, see ``registry.recommend.attributes``; empty if not known.
-        training: How it was first trained, see there.
-        source: Dataset of that, see there.
-        source_size: Images of that dataset, or ``None``.
-        fine_tuned_on: Dataset that it was trained on last, if that is another.
-        license: Of its weights, SPDX or what its library calls it, in lower case; empty if not known.
         imagenet_accuracy: Top-1 on ImageNet's validation images, 0 to 1, as timm measured it; ``None`` if not.
-        open_weights: Whether anybody may have the weights: of APIs nobody has.
     """
 
-    name: str
+    name: str  # as the field has it; never one that ``PublishedAliases`` says is another's
     content: Literal["images", "texts"]
-    loader: str = ""
+    loader: str = ""  # what ``indexer.networks.load.load_network`` takes; empty if nothing here loads it
     num_params: int | None = None
-    flops: int | None = None
-    input_size: int | None = None
-    width: int | None = None
-    family: str = ""
-    training: str = ""
-    source: str = ""
-    source_size: int | None = None
-    fine_tuned_on: str = ""
-    license: str = ""
+    flops: int | None = None  # multiply-adds of one image at ``input_size``; ``None`` if not known
+    input_size: int | None = None  # side of the input in pixels; ``None`` if not known
+    width: int | None = None  # length of its features; ``None`` if not known
+    family: str = ""  # of its architecture, see ``registry.recommend.attributes``; empty if not known
+    training: str = ""  # how it was first trained, see there
+    source: str = ""  # dataset of that, see there
+    source_size: int | None = None  # images of that dataset, or ``None``
+    fine_tuned_on: str = ""  # dataset that it was trained on last, if that is another
+    license: str = ""  # of its weights, SPDX or what its library calls it, in lower case; empty if not known
     imagenet_accuracy: float | None = None
-    open_weights: bool = True
+    open_weights: bool = True  # whether anybody may have the weights: of APIs nobody has
 
 
 @dataclass(frozen=True)
@@ -66,34 +54,25 @@ class PublishedResult:
     """An accuracy as it was published.
 
     Attributes:
-        task: ``TABLE.NAME``; it has no data.
         expert: As the publication names it; ``canonical_name`` makes one of several names of the same weights.
-        protocol: How, such as ``linear_probe_16shot``, ``fine_tuned``, ``zero_shot``.
-        source: The publication and its state.
-        license: SPDX identifier of the table that it was taken from.
     """
 
-    task: str
+    task: str  # ``TABLE.NAME``; it has no data
     expert: str
     metric: str
-    protocol: str
+    protocol: str  # how, such as ``linear_probe_16shot``, ``fine_tuned``, ``zero_shot``
     accuracy: float
-    source: str
-    license: str
+    source: str  # the publication and its state
+    license: str  # SPDX identifier of the table that it was taken from
     content: Literal["images", "texts"]
 
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """A column of texts with few values: ``values[codes[n]]`` is that of row n.
+    """A column of texts with few values: ``values[codes[n]]`` is that of row n."""
 
-    Attributes:
-        values: Each once, sorted.
-        codes: ``[N]`` int32.
-    """
-
-    values: tuple[str, ...]
-    codes: np.ndarray
+    values: tuple[str, ...]  # each once, sorted
+    codes: np.ndarray  # ``[N]`` int32
 
     def __getitem__(self, row: int) -> str:
         """The text of a row."""
@@ -102,11 +81,7 @@ class Coded:
 
 @dataclass(frozen=True, eq=False)
 class PublishedResults:
-    """All published results as columns, in order of task, expert and protocol; see ``PublishedResult``.
-
-    Attributes:
-        accuracy: ``[N]`` float64.
-    """
+    """All published results as columns, in order of task, expert and protocol; see ``PublishedResult``."""
 
     task: Coded
     expert: Coded
@@ -115,7 +90,7 @@ class PublishedResults:
     source: Coded
     license: Coded
     content: Coded
-    accuracy: np.ndarray
+    accuracy: np.ndarray  # ``[N]`` float64
 
     def __len__(self) -> int:
         """N."""

@@ -45,17 +45,12 @@ class Model:
 
 @dataclass(frozen=True)
 class DescribedExpert:
-    """A model folder as an expert.
-
-    Attributes:
-        about: What else its card says, for the audit.
-        notes: What of its card is not kept, in sentences.
-    """
+    """A model folder as an expert."""
 
     expert: ExpertRecord
     results: list[ResultRecord] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)  # what else its card says, for the audit
+    notes: list[str] = field(default_factory=list)  # what of its card is not kept, in sentences
 
 
 def read_models(root: Path) -> tuple[list[Model], list[str]]:

@@ -14,14 +14,13 @@ class Limits:
     """Limits on experts; one whose value is not known passes no limit on it.
 
     Attributes:
-        licenses: SPDX identifiers, of which it must have one; any if there are none.
         patterns: Its name or an alias must match one of these, such as ``convnext*``; any if there are none.
     """
 
     max_params: float | None = None
     max_flops: float | None = None
     input_size: float | None = None
-    licenses: Sequence[str] = ()
+    licenses: Sequence[str] = ()  # SPDX identifiers, of which it must have one; any if there are none
     loadable_offline: bool = False
     patterns: Sequence[str] = ()
 

@@ -48,40 +48,26 @@ _SEPARATOR = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class CardResult:
-    """A score that a card reports.
+    """A score that a card reports."""
 
-    Attributes:
-        datasets: Names that the dataset goes by, the most exact first.
-        split: Split that it was measured on; empty if it is not said.
-        metric: One of the values of ``METRICS``.
-        accuracy: 0 to 1; what is above 1 in the card is taken as percent.
-    """
-
-    datasets: tuple[str, ...]
-    split: str
-    metric: str
-    accuracy: float
+    datasets: tuple[str, ...]  # names that the dataset goes by, the most exact first
+    split: str  # split that it was measured on; empty if it is not said
+    metric: str  # one of the values of ``METRICS``
+    accuracy: float  # 0 to 1; what is above 1 in the card is taken as percent
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card says of a model; what it does not say is empty.
+    """What a card says of a model; what it does not say is empty."""
 
-    Attributes:
-        license: SPDX identifier, or what a licence without one is called.
-        datasets: Datasets that it was trained on, as named on the hub.
-        results: Scores of its ``model-index``.
-        left_out: What was not understood, in words.
-    """
-
-    license: str = ""
-    datasets: tuple[str, ...] = ()
+    license: str = ""  # SPDX identifier, or what a licence without one is called
+    datasets: tuple[str, ...] = ()  # datasets that it was trained on, as named on the hub
     base_models: tuple[str, ...] = ()
     pipeline_tag: str = ""
     tags: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    results: tuple[CardResult, ...] = ()
-    left_out: tuple[str, ...] = ()
+    results: tuple[CardResult, ...] = ()  # scores of its ``model-index``
+    left_out: tuple[str, ...] = ()  # what was not understood, in words
 
 
 def read_card(path: Path) -> ModelCard:

@@ -22,18 +22,12 @@ _COMPARED = (
 
 @dataclass(frozen=True)
 class MergedExperts:
-    """The experts of a source, by what is to be done with them.
-
-    Attributes:
-        changed: Registered ones, as they are to be.
-        unchanged: How many are registered with all that the source says of them.
-        left: Names that another network has here, or that were removed.
-    """
+    """The experts of a source, by what is to be done with them."""
 
     new: list[ExpertRecord]
-    changed: list[ExpertRecord]
-    unchanged: int
-    left: tuple[str, ...]
+    changed: list[ExpertRecord]  # registered ones, as they are to be
+    unchanged: int  # how many are registered with all that the source says of them
+    left: tuple[str, ...]  # names that another network has here, or that were removed
 
 
 def describe_expert(

@@ -52,19 +52,15 @@ class SavedIndex:
 
     Attributes:
         vectors: ``[R, D]`` float32, mapped; a row is what was written only if its checksum says so.
-        identities: Identity of each row, in text.
-        checksums: ``[R]`` uint64, of each row of ``vectors``.
-        built_rows: Rows that the principal directions were fitted on; the others were added later.
-        generation: Names the file of the vectors; empty where they are in no file.
         verified: ``[R]`` bool, the rows that were compared with their checksums; all of those in memory.
     """
 
     vectors: Float32 = field(repr=False)
-    identities: pa.StringArray = field(repr=False)
-    checksums: NDArray[np.uint64] = field(repr=False)
+    identities: pa.StringArray = field(repr=False)  # identity of each row, in text
+    checksums: NDArray[np.uint64] = field(repr=False)  # ``[R]`` uint64, of each row of ``vectors``
     index: VectorIndex = field(repr=False)
-    built_rows: int
-    generation: str
+    built_rows: int  # rows that the principal directions were fitted on; the others were added later
+    generation: str  # names the file of the vectors; empty where they are in no file
     verified: NDArray[np.bool_] = field(repr=False)
 
     def damaged_row(self, rows: NDArray[np.int64]) -> int | None:

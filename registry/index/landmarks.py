@@ -34,14 +34,10 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class ComparedTasks:
-    """Tasks that are compared.
-
-    Attributes:
-        rows: ``[T]`` row of each task, in an order that does not depend on when they were added.
-    """
+    """Tasks that are compared."""
 
     embeddings: EmbeddingRows
-    rows: Rows
+    rows: Rows  # ``[T]`` row of each task, in an order that does not depend on when they were added
     distance: str = "task2vec"
 
     def __post_init__(self) -> None:

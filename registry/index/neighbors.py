@@ -53,22 +53,16 @@ class EmbeddingRows:
     """R embeddings of one space; immutable.
 
     Attributes:
-        keys: ``name@version`` of each row, or ``NO_KEY``.
-        memory: ``[M, D]`` float32: all rows, or those after the rows of the index.
-        saved: The index over the rows before those, if there are so many.
-        projected: ``[M, P]``, rows in memory as the index compares them.
-        token: State of the table.
-        extends: Token of the rows that these begin with, if they begin with some.
         to_trivial: ``[M]`` from each row in memory to the trivial task, by distance that was asked for.
         identities: ``name@version:checksum`` of each row, whether or not it has a key; the keys if not given.
     """
 
-    keys: pa.StringArray = field(repr=False)
-    memory: Float32 = field(repr=False)
-    saved: SavedIndex | None = field(repr=False)
-    projected: Float32 | None = field(repr=False)
-    token: int
-    extends: int | None = None
+    keys: pa.StringArray = field(repr=False)  # ``name@version`` of each row, or ``NO_KEY``
+    memory: Float32 = field(repr=False)  # ``[M, D]`` float32: all rows, or those after the rows of the index
+    saved: SavedIndex | None = field(repr=False)  # the index over the rows before those, if there are so many
+    projected: Float32 | None = field(repr=False)  # ``[M, P]``, rows in memory as the index compares them
+    token: int  # state of the table
+    extends: int | None = None  # token of the rows that these begin with, if they begin with some
     to_trivial: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
     identities: pa.StringArray | None = field(default=None, repr=False)
 

@@ -41,20 +41,13 @@ def list_estimators() -> list["Estimator"]:
 
 @dataclass(frozen=True, eq=False)
 class ProbeDescription:
-    """A network as a probe.
-
-    Attributes:
-        flops: Multiply-adds of its body for one image.
-        dim: D, without the weights of normalisation layers.
-        memory_budget: Bytes that the costs are reckoned with.
-        costs: What each layer costs, if that was asked for.
-    """
+    """A network as a probe."""
 
     network: "PretrainedNetwork"
-    flops: int
-    dim: int
-    memory_budget: int
-    costs: "ProbeCosts | None"
+    flops: int  # multiply-adds of its body for one image
+    dim: int  # D, without the weights of normalisation layers
+    memory_budget: int  # bytes that the costs are reckoned with
+    costs: "ProbeCosts | None"  # what each layer costs, if that was asked for
 
 
 def describe_probe(loader: str, *, costs: bool = False, memory_budget: float | None = None) -> ProbeDescription:
@@ -138,15 +131,11 @@ def with_data(task: TaskRecord, data: str) -> TaskRecord:
 
 @dataclass(frozen=True)
 class DataSurvey:
-    """What data is, as listed: nothing of it is decoded.
-
-    Attributes:
-        classes: Number of samples of each class or label, by name; none of a regression.
-    """
+    """What data is, as listed: nothing of it is decoded."""
 
     kind: Kind | None
     samples: int
-    classes: dict[str, int]
+    classes: dict[str, int]  # number of samples of each class or label, by name; none of a regression
     taken: tuple[str, ...]
     passed_over: dict[str, int]
 

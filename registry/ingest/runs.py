@@ -26,13 +26,9 @@ class Embedded:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingRun:
-    """Datasets to be embedded in one space.
+    """Datasets to be embedded in one space."""
 
-    Attributes:
-        settings: How to embed; single datasets may have others, but for what makes the space.
-    """
-
-    settings: "EmbeddingSettings"
+    settings: "EmbeddingSettings"  # how to embed; single datasets may have others, but for what makes the space
     probe: "PretrainedNetwork"
     engine: str
     engine_settings: "EngineSettings"

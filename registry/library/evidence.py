@@ -61,20 +61,13 @@ class KnownExpert:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything that a recommendation learns from.
+    """Everything that a recommendation learns from."""
 
-    Attributes:
-        experts: Registered experts, then those that only publications name.
-        alias: The name that counts, for other names of the same weights.
-        way: Metric and protocol that the answer is about.
-        warnings: Names that were not believed, in sentences.
-    """
-
-    experts: Sequence[Any]
+    experts: Sequence[Any]  # registered experts, then those that only publications name
     results: Sequence[Measured]
-    alias: Mapping[str, str]
-    way: Way
-    warnings: tuple[str, ...] = ()
+    alias: Mapping[str, str]  # the name that counts, for other names of the same weights
+    way: Way  # metric and protocol that the answer is about
+    warnings: tuple[str, ...] = ()  # names that were not believed, in sentences
 
 
 def same_weights(

@@ -34,21 +34,13 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Which tasks go together.
+    """Which tasks go together."""
 
-    Attributes:
-        labels: ``[T]`` from 1, or ``NOISE``.
-        silhouette: Silhouette of the clusters, noise left out; ``None`` where it is not defined.
-        tried: Each number that was compared, with its silhouette.
-        cut_height: Where the tree was cut.
-        tree: ``[T - 1, 4]`` of average linkage.
-    """
-
-    labels: Labels
-    silhouette: float | None
-    tried: tuple[tuple[int, float], ...]
-    cut_height: float | None
-    tree: Array = field(repr=False)
+    labels: Labels  # ``[T]`` from 1, or ``NOISE``
+    silhouette: float | None  # silhouette of the clusters, noise left out; ``None`` where it is not defined
+    tried: tuple[tuple[int, float], ...]  # each number that was compared, with its silhouette
+    cut_height: float | None  # where the tree was cut
+    tree: Array = field(repr=False)  # ``[T - 1, 4]`` of average linkage
 
 
 def check_options(method: str, num_clusters: int | None, cut_height: float | None) -> None:

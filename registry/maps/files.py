@@ -39,23 +39,15 @@ class UnusableLayoutError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where tasks lie, and how well that shows their distances.
+    """Where tasks lie, and how well that shows their distances."""
 
-    Attributes:
-        identities: ``[T]`` which embedding of which task.
-        roles: ``[T]`` of ``LAID_OUT``, ``PLACED`` and ``LATER``.
-        stress: Stress-1 of the layout when it was made.
-        num_measured: Number of tasks that both were measured on.
-        method: How the layout was made, in words.
-    """
-
-    identities: pa.StringArray = field(repr=False)
+    identities: pa.StringArray = field(repr=False)  # ``[T]`` which embedding of which task
     positions: NDArray[np.float64] = field(repr=False)
-    roles: NDArray[np.uint8] = field(repr=False)
-    stress: float
+    roles: NDArray[np.uint8] = field(repr=False)  # ``[T]`` of ``LAID_OUT``, ``PLACED`` and ``LATER``
+    stress: float  # stress-1 of the layout when it was made
     trustworthiness: float
-    num_measured: int
-    method: str
+    num_measured: int  # number of tasks that both were measured on
+    method: str  # how the layout was made, in words
     seed: int
 
     def __len__(self) -> int:

@@ -30,18 +30,12 @@ REST = -1
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Tasks that are drawn alike.
-
-    Attributes:
-        members: Which of the T.
-        colour: Number of a colour of the palette, or ``REST``.
-        shape: 0 to ``NUM_SHAPES`` - 1.
-    """
+    """Tasks that are drawn alike."""
 
     label: str
-    members: NDArray[np.int64] = field(repr=False)
-    colour: int
-    shape: int
+    members: NDArray[np.int64] = field(repr=False)  # which of the T
+    colour: int  # number of a colour of the palette, or ``REST``
+    shape: int  # 0 to ``NUM_SHAPES`` - 1
 
 
 def groups_of(shown: "TaskMap", colour: str, clustering: "Clustering | None" = None) -> list[Group]:

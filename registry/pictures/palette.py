@@ -24,25 +24,16 @@ SEQUENCE = (
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a picture.
+    """The colours of a picture."""
 
-    Attributes:
-        name: ``light`` or ``dark``.
-        soft: Colour of text that matters less.
-        line: Colour of grids.
-        edge: Colour around what is drawn in a colour of ``series``.
-        rest: Colour of what has none of its own.
-        series: The eight colours of groups.
-    """
-
-    name: str
+    name: str  # ``light`` or ``dark``
     ground: str
     ink: str
-    soft: str
-    line: str
-    edge: str
-    rest: str
-    series: tuple[str, ...]
+    soft: str  # colour of text that matters less
+    line: str  # colour of grids
+    edge: str  # colour around what is drawn in a colour of ``series``
+    rest: str  # colour of what has none of its own
+    series: tuple[str, ...]  # the eight colours of groups
 
 
 THEMES: dict[str, Theme] = {

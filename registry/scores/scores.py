@@ -64,19 +64,16 @@ class Sample:
     """What scores are made of, checked.
 
     Attributes:
-        labels: ``[N]`` whole numbers, at least two classes; of other kinds empty.
         targets: ``[N, T]`` float64, no column constant: classes or labels as 0 and 1, or numbers of mean 0 and
             variance 1.
-        logits: ``[N, K]`` float64, finite; empty if the score does not need them.
-        seed: Of scores that draw.
     """
 
     features: Features
-    labels: Array
+    labels: Array  # ``[N]`` whole numbers, at least two classes; of other kinds empty
     targets: Array
-    logits: Array
+    logits: Array  # ``[N, K]`` float64, finite; empty if the score does not need them
     kind: Kind
-    seed: int
+    seed: int  # of scores that draw
 
 
 @dataclass(frozen=True)

@@ -40,20 +40,13 @@ DISTANCES_KEPT = 3
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The versions of tasks that are not removed; but for what is kept of questions, immutable.
-
-    Attributes:
-        latest: Position of the latest version of each name.
-        is_latest: ``[T]`` bool, whether each row is one.
-        token: State of the table.
-        extends: Token of the catalogue that these rows begin with, if they begin with one.
-    """
+    """The versions of tasks that are not removed; but for what is kept of questions, immutable."""
 
     rows: pa.Table = field(repr=False)
-    latest: dict[str, int] = field(repr=False)
-    is_latest: NDArray[np.bool_] = field(repr=False)
-    token: int
-    extends: int | None = None
+    latest: dict[str, int] = field(repr=False)  # position of the latest version of each name
+    is_latest: NDArray[np.bool_] = field(repr=False)  # ``[T]`` bool, whether each row is one
+    token: int  # state of the table
+    extends: int | None = None  # token of the catalogue that these rows begin with, if they begin with one
     orders: dict[tuple[str, bool], NDArray[np.int64]] = field(default_factory=dict, repr=False)
     texts: list[pa.ChunkedArray] = field(default_factory=list, repr=False)
 

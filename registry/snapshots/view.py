@@ -50,17 +50,12 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a question can see.
-
-    Attributes:
-        answerable: Rows that may be answers ``[R]``.
-        snapshots: What else is known of the registry.
-    """
+    """What a question can see."""
 
     space: SpaceRecord
     snapshot: Snapshot
-    answerable: NDArray[np.bool_]
-    snapshots: Snapshots
+    answerable: NDArray[np.bool_]  # rows that may be answers ``[R]``
+    snapshots: Snapshots  # what else is known of the registry
 
     @classmethod
     def open(

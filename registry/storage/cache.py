@@ -252,15 +252,10 @@ FRAGMENT, DELETION, NUM_ROWS, TIMESTAMP, SECONDS = 2, 3, 4, 7, 1
 
 @dataclass(frozen=True)
 class AtRest:
-    """What lies in the folder of a registry.
+    """What lies in the folder of a registry."""
 
-    Attributes:
-        rows: Rows of each table that is counted, removed ones and all versions too.
-        written_at: Seconds since 1970 of the last write of any table.
-    """
-
-    rows: dict[str, int]
-    written_at: int
+    rows: dict[str, int]  # rows of each table that is counted, removed ones and all versions too
+    written_at: int  # seconds since 1970 of the last write of any table
 
 
 def read_at_rest(folder: Path) -> AtRest | None:

@@ -42,27 +42,18 @@ SAID = ["at", "host", "process_id", "actor", "action", "subject"]
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """The moment before a write.
+    """The moment before a write."""
 
-    Attributes:
-        number: Of the write, from 1.
-        undoes: Number of the write that it takes back; 0 if it takes none back.
-        redoes: Number of the write that it does again.
-        restores: Version of each table that it makes the newest.
-        whole: What it is a part of, which is taken back as a whole; empty for a write of its own.
-        bound: Why nothing of before can be asked or restored; empty if it can.
-    """
-
-    number: int
+    number: int  # of the write, from 1
     at: str
     tables: Mapping[str, int]
     host: str = field(default_factory=socket.gethostname)
     process_id: int = field(default_factory=os.getpid)
-    undoes: int = 0
-    redoes: int = 0
-    restores: Mapping[str, int] = field(default_factory=dict)
-    whole: str = ""
-    bound: str = ""
+    undoes: int = 0  # number of the write that it takes back; 0 if it takes none back
+    redoes: int = 0  # number of the write that it does again
+    restores: Mapping[str, int] = field(default_factory=dict)  # version of each table that it makes the newest
+    whole: str = ""  # what it is a part of, which is taken back as a whole; empty for a write of its own
+    bound: str = ""  # why nothing of before can be asked or restored; empty if it can
 
     @property
     def since(self) -> str:

@@ -42,18 +42,13 @@ Answer = TypeVar("Answer")
 
 
 class Place(Protocol):
-    """What the database asks of the place it lies in; what is the same in most places is done here.
+    """What the database asks of the place it lies in; what is the same in most places is done here."""
 
-    Attributes:
-        staging_uri: Where a new registry is built before it is published.
-        cache: The read cache; only a folder has one.
-    """
-
-    cache: ReadCache | None = None
+    cache: ReadCache | None = None  # the read cache; only a folder has one
     uri: str
     connect_target: str
     storage_options: dict[str, str]
-    staging_uri: str
+    staging_uri: str  # where a new registry is built before it is published
 
     def has_table(self, name: str) -> bool:
         """Whether a table's files are there, without opening it."""

@@ -307,17 +307,11 @@ def made_checksums(embeddings: pa.Table) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingTable:
-    """The embeddings of one space.
+    """The embeddings of one space."""
 
-    Attributes:
-        keys: The T pairs of task name and version, rising.
-        fisher: ``[T, D]`` float32, rows in order of ``keys``.
-        domain: ``[T, F]`` float32, rows in order of ``keys``.
-    """
-
-    keys: tuple[Key, ...]
-    fisher: np.ndarray = field(repr=False)
-    domain: np.ndarray = field(repr=False)
+    keys: tuple[Key, ...]  # the T pairs of task name and version, rising
+    fisher: np.ndarray = field(repr=False)  # ``[T, D]`` float32, rows in order of ``keys``
+    domain: np.ndarray = field(repr=False)  # ``[T, F]`` float32, rows in order of ``keys``
 
     @classmethod
     def from_arrow(cls, table: pa.Table, committed: Collection[Key]) -> "EmbeddingTable":

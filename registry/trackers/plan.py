@@ -80,16 +80,14 @@ class Plan:
     """What an import would add.
 
     Attributes:
-        results: One for each run and metric that counts.
         left_out: Runs that cannot count by the cause, each with what the cause is true of.
         taken: What was taken for what, and of how many runs.
-        renamed: Names there that are others here.
     """
 
-    results: list[ResultRecord] = field(default_factory=list)
+    results: list[ResultRecord] = field(default_factory=list)  # one for each run and metric that counts
     left_out: dict[str, list[tuple[Run, str]]] = field(default_factory=lambda: defaultdict(list))
     taken: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    renamed: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)  # names there that are others here
 
     def problems(self, place: Path) -> list[str]:
         """A sentence for each cause."""

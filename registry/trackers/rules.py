@@ -34,19 +34,13 @@ IF_REGISTERED = ("run:experiment", "run:project", "run:group", "run:folder", "ru
 
 @dataclass(frozen=True)
 class MetricRule:
-    """A metric of a tracker, called ``theirs``, and what it counts as.
-
-    Attributes:
-        lower: Whether lower values are better; by its name if ``None``.
-        scale: ``percent`` or ``share``; by its values if empty.
-        step: ``last`` or ``best``; as the rules say if empty.
-    """
+    """A metric of a tracker, called ``theirs``, and what it counts as."""
 
     theirs: str
     ours: str
-    lower: bool | None = None
-    scale: str = ""
-    step: str = ""
+    lower: bool | None = None  # whether lower values are better; by its name if ``None``
+    scale: str = ""  # ``percent`` or ``share``; by its values if empty
+    step: str = ""  # ``last`` or ``best``; as the rules say if empty
 
 
 @dataclass(frozen=True)
@@ -55,17 +49,14 @@ class Rules:
 
     Attributes:
         task_from: Values that name the task, the first that a run has; ``expert_from`` likewise.
-        metrics: What counts, the first that a run has for each metric here.
-        protocol: A protocol, or ``KIND:KEY`` of a value that names it; that of the tracker if empty.
-        step: Which step counts.
         names: What names of tasks and experts there are called here.
     """
 
     task_from: tuple[str, ...] = ()
     expert_from: tuple[str, ...] = ()
-    metrics: tuple[MetricRule, ...] = ()
-    protocol: str = ""
-    step: str = "last"
+    metrics: tuple[MetricRule, ...] = ()  # what counts, the first that a run has for each metric here
+    protocol: str = ""  # a protocol, or ``KIND:KEY`` of a value that names it; that of the tracker if empty
+    step: str = "last"  # which step counts
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 

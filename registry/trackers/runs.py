@@ -47,25 +47,20 @@ class Run:
     """One run of a tracker, at a place, by what people call it.
 
     Attributes:
-        run_id: Its id in the tracker, else a hash of what it holds.
         values: What was set, by ``param:KEY``, ``tag:KEY``, ``dataset:KEY`` or ``run:KEY``.
-        date: When, in ISO 8601, if known.
-        parent: Id of the run that it is a part of.
-        left_out: Why it cannot count, such as ``failed``; empty if it can.
-        protocol: How trackers of its kind measure.
     """
 
     tracker: str
-    run_id: str
+    run_id: str  # its id in the tracker, else a hash of what it holds
     name: str
     place: Path
     values: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     user: str = ""
-    date: str = ""
-    parent: str = ""
-    left_out: str = ""
-    protocol: str = "fine_tuned"
+    date: str = ""  # when, in ISO 8601, if known
+    parent: str = ""  # id of the run that it is a part of
+    left_out: str = ""  # why it cannot count, such as ``failed``; empty if it can
+    protocol: str = "fine_tuned"  # how trackers of its kind measure
 
 
 def unreadable(tracker: str, error: Exception) -> Run:

@@ -36,15 +36,13 @@ class Connections:
     """The open connections of a server, and what they may do.
 
     Attributes:
-        burst: Connections that are accepted before any is looked at.
         waiting: Those that are open, in order of when they began to wait.
-        of_client: How many of them each address has.
     """
 
     most: int
-    burst: int
+    burst: int  # connections that are accepted before any is looked at
     waiting: dict["LimitedProtocol", None] = field(default_factory=dict)
-    of_client: Counter[str] = field(default_factory=Counter)
+    of_client: Counter[str] = field(default_factory=Counter)  # how many of them each address has
 
     @classmethod
     def within_file_limit(cls) -> "Connections":

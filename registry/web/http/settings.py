@@ -6,19 +6,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """What an upload may hold; one byte or file more is refused.
+    """What an upload may hold; one byte or file more is refused."""
 
-    Attributes:
-        upload_bytes: Bytes of the zip as it is sent.
-        unpacked_bytes: Bytes of all its files together.
-        seconds: Seconds that sending it may take.
-    """
-
-    upload_bytes: int = 512 * 2**20
-    unpacked_bytes: int = 2 * 2**30
+    upload_bytes: int = 512 * 2**20  # bytes of the zip as it is sent
+    unpacked_bytes: int = 2 * 2**30  # bytes of all its files together
     files: int = 100_000
     pixels: int = 50_000_000
-    seconds: float = 600.0
+    seconds: float = 600.0  # seconds that sending it may take
 
 
 @dataclass(frozen=True)
@@ -26,34 +20,24 @@ class ServeSettings:
     """How a server is set up.
 
     Attributes:
-        token: The single token, of an admin; empty if there are named ones only.
-        state: Folder of uploads and jobs; made if it is missing.
-        port: Port to listen on; 0 for any that is free.
-        builtin: Whether starter content is part of lists and answers.
-        roots: Folders under which a path on the server may be given as data.
-        hosts: Further names by which it is reached, such as that of a reverse proxy.
         proxies: Addresses of reverse proxies, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
         rate: Requests a second of one token, or of one address without one, on the average; 0 for any number.
-        workers: Number of jobs that run at once.
-        upload_seconds: How long an upload is kept unless a job makes a task of it.
-        job_seconds: How long a job is kept after its end.
-        limits: Limits of uploads.
     """
 
     uri: str | None
-    token: str = field(repr=False)
-    state: Path
+    token: str = field(repr=False)  # the single token, of an admin; empty if there are named ones only
+    state: Path  # folder of uploads and jobs; made if it is missing
     host: str = "127.0.0.1"
-    port: int = 8000
-    builtin: bool = True
-    roots: tuple[Path, ...] = ()
-    hosts: tuple[str, ...] = ()
+    port: int = 8000  # port to listen on; 0 for any that is free
+    builtin: bool = True  # whether starter content is part of lists and answers
+    roots: tuple[Path, ...] = ()  # folders under which a path on the server may be given as data
+    hosts: tuple[str, ...] = ()  # further names by which it is reached, such as that of a reverse proxy
     proxies: tuple[str, ...] = ()
     rate: float = 50.0
-    workers: int = 1
-    upload_seconds: float = 24 * 3600.0
-    job_seconds: float = 7 * 24 * 3600.0
-    limits: UploadLimits = field(default_factory=UploadLimits)
+    workers: int = 1  # number of jobs that run at once
+    upload_seconds: float = 24 * 3600.0  # how long an upload is kept unless a job makes a task of it
+    job_seconds: float = 7 * 24 * 3600.0  # how long a job is kept after its end
+    limits: UploadLimits = field(default_factory=UploadLimits)  # limits of uploads
 
     @property
     def is_local(self) -> bool:

@@ -37,17 +37,13 @@ class Share:
     """What one holder has asked.
 
     Attributes:
-        left: Requests that may come at once.
-        at: When that was so.
-        open: Requests that have not ended.
-        refused_at: When one was refused last.
         turns: Taken by each answer that is made.
     """
 
-    left: float
-    at: float
-    open: int = 0
-    refused_at: float = -math.inf
+    left: float  # requests that may come at once
+    at: float  # when that was so
+    open: int = 0  # requests that have not ended
+    refused_at: float = -math.inf  # when one was refused last
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
 

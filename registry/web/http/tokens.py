@@ -32,24 +32,15 @@ SINGLE = "server"
 
 @dataclass(frozen=True)
 class Token:
-    """A token, without what is secret.
+    """A token, without what is secret."""
 
-    Attributes:
-        name: Whose it is, or what for.
-        role: One of ``registry.options.ROLES``.
-        digest: SHA-256 of the token; 256 random bits need no salt and no slow hash.
-        created_at: ISO 8601, UTC, as are the others.
-        expires_at: Empty if it never does.
-        revoked_at: Empty unless it was.
-    """
-
-    name: str
-    role: str
-    digest: str
-    created_at: str
+    name: str  # whose it is, or what for
+    role: str  # one of ``registry.options.ROLES``
+    digest: str  # SHA-256 of the token; 256 random bits need no salt and no slow hash
+    created_at: str  # ISO 8601, UTC, as are the others
     created_by: str
-    expires_at: str = ""
-    revoked_at: str = ""
+    expires_at: str = ""  # empty if it never does
+    revoked_at: str = ""  # empty unless it was
     revoked_by: str = ""
 
     @property

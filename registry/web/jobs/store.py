@@ -24,36 +24,22 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Job:
-    """Work that takes longer than a reader waits.
+    """Work that takes longer than a reader waits."""
 
-    Attributes:
-        id: Random, so that only those know it who got it.
-        kind: ``recommend``, ``nearest`` or ``add_task``.
-        state: Queued, running, or how it ended.
-        data: ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``.
-        options: As given, see ``registry.web.jobs.requests``.
-        name: Name of the task that is added, or what the data is called.
-        created_at: When the job was queued, in ISO 8601, UTC.
-        started_at: When it began to run, or ``None`` before that.
-        finished_at: When it ended, or ``None`` before that.
-        progress: ``stage``, ``done`` and ``total``, or ``None`` before there is any.
-        actor: Who the audit says it is from; the user of the server if empty.
-    """
-
-    id: str
-    kind: str
-    state: str
-    data: dict[str, str]
-    options: dict[str, Any]
-    name: str | None
+    id: str  # random, so that only those know it who got it
+    kind: str  # ``recommend``, ``nearest`` or ``add_task``
+    state: str  # queued, running, or how it ended
+    data: dict[str, str]  # ``{"upload": ID}``, ``{"path": PATH}`` or ``{"task": NAME}``
+    options: dict[str, Any]  # as given, see ``registry.web.jobs.requests``
+    name: str | None  # name of the task that is added, or what the data is called
     tags: tuple[str, ...]
-    created_at: str
-    started_at: str | None = None
-    finished_at: str | None = None
-    progress: dict[str, Any] | None = None
+    created_at: str  # when the job was queued, in ISO 8601, UTC
+    started_at: str | None = None  # when it began to run, or ``None`` before that
+    finished_at: str | None = None  # when it ended, or ``None`` before that
+    progress: dict[str, Any] | None = None  # ``stage``, ``done`` and ``total``, or ``None`` before there is any
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
-    actor: str = ""
+    actor: str = ""  # who the audit says it is from; the user of the server if empty
 
     @property
     def is_over(self) -> bool:

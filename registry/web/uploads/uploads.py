@@ -57,27 +57,19 @@ _ID = re.compile(r"[A-Za-z0-9_-]{20,64}")
 
 @dataclass(frozen=True)
 class Upload:
-    """Data that was uploaded.
+    """Data that was uploaded."""
 
-    Attributes:
-        id: Random, so that only those know it who got it.
-        classes: Number of samples of each class, by name, as far as reading needs no option.
-        created_at: When it was received, in ISO 8601, UTC.
-        expires_at: When it is removed, in ISO 8601, UTC.
-        problem: What leaves a doubt, with the option that settles it; empty if nothing does.
-    """
-
-    id: str
+    id: str  # random, so that only those know it who got it
     files: int
     bytes: int
-    classes: dict[str, int]
-    created_at: str
-    expires_at: str
+    classes: dict[str, int]  # number of samples of each class, by name, as far as reading needs no option
+    created_at: str  # when it was received, in ISO 8601, UTC
+    expires_at: str  # when it is removed, in ISO 8601, UTC
     kind: str | None = None
     samples: int = 0
     taken: Sequence[str] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    problem: str = ""
+    problem: str = ""  # what leaves a doubt, with the option that settles it; empty if nothing does
 
 
 class NotStoredError(RefusedError):
