@@ -98,11 +98,7 @@ def check_fields(record: Any, what: str) -> None:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The JSON object in a text.
-
-    Raises:
-        ValueError: If there is none, it is nested too deeply, or a number in it is not finite.
-    """
+    """The JSON object in a text; ``ValueError`` if none, nested too deeply, or with a number not finite."""
     try:
         values = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as err:

@@ -195,11 +195,7 @@ class _TableImages:
         self.taken: tuple[str, ...] = ()
 
     def find(self, place: str, named: str) -> tuple[str, Any, int] | None:
-        """Name, place and size of an image; ``None`` for one of another split.
-
-        Raises:
-            DataError: If there is none, or several could be meant.
-        """
+        """Name, place and size of an image; ``None`` for another split's; ``DataError`` unless one is meant."""
         alike = self._images.find(f"{named}{self._suffix}", self._base)
         mine = [image for image in alike if self.kind in (None, split_kind(image.split))]
         if len(mine) == 1:

@@ -92,11 +92,7 @@ def _role(name: str) -> tuple[str, str]:
 
 
 def _pairs(spec: str, arrays: Arrays, reading: Reading) -> dict[str, tuple[str, str]]:
-    """Names of the images and of their labels by split.
-
-    Raises:
-        DataError: If one is missing, or there are several.
-    """
+    """Names of images and labels by split; ``DataError`` if one is missing, or there are several."""
     roles: dict[str, dict[str, list[str]]] = {}
     for name in arrays.names:
         split, role = _role(name)

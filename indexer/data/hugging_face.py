@@ -58,11 +58,7 @@ class HubData:
 
 
 def parse_hub_data(spec: str) -> HubData:
-    """Take a data spec apart; nothing is looked up.
-
-    Raises:
-        DataError: If it names nothing, or an option is none of ours.
-    """
+    """Take a data spec apart; ``DataError`` if it names nothing, or an option is none of ours."""
     place, mark, query = spec.removeprefix(PREFIX).rpartition("?")
     if not mark or not re.fullmatch(r"\w+=[^?]*", query):
         place, query = spec.removeprefix(PREFIX), ""

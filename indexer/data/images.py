@@ -140,11 +140,7 @@ def decode_image(
 
 
 def count_pixels(content: bytes) -> int:
-    """Pixels that have to be decoded for an image; nothing is.
-
-    Raises:
-        UnreadableImageError: If Pillow does not recognise an image.
-    """
+    """Pixels of an image, of which none is decoded; ``UnreadableImageError`` if Pillow knows no image."""
 
     def count(content: bytes) -> int:
         with _DECODING.quietly(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -322,11 +318,7 @@ def _stretched(image: Image.Image, low: float, high: float) -> Image.Image:
 
 
 def channel_groups(rule: str, num_channels: int) -> Groups:
-    """The channels that make red, green and blue.
-
-    Raises:
-        UnfitPixelsError: If the rule names a channel that is not there.
-    """
+    """The channels that make red, green and blue; ``UnfitPixelsError`` if one is not there."""
     if rule == "mean":
         everything = tuple(range(num_channels))
         return everything, everything, everything

@@ -184,11 +184,7 @@ class _Manifest:
             )
 
     def _check_swallowed(self, labels: Labels) -> None:
-        """Refuse texts of several lines that hold rows: one of a label that is one elsewhere.
-
-        Raises:
-            DataError: If there is one.
-        """
+        """Refuse texts that hold rows, of a label that is one elsewhere, by a ``DataError``."""
         for place, cells in self._table.suspects:
             values = [cells.get(name, "") for name in self._columns.labels]
             try:

@@ -50,11 +50,7 @@ class RowFiles:
         return read_file(where)
 
     def find(self, place: str, named: str) -> tuple[str, Path, int]:
-        """Name, path and size of the file that a row names.
-
-        Raises:
-            DataError: If there is none, or several could be meant.
-        """
+        """Name, path and size of the file that a row names; ``DataError`` if none or several are meant."""
         name = named if named.endswith(self._suffix) else named + self._suffix
         try:
             status = (path := self._folder / name).stat()
@@ -80,11 +76,7 @@ class RowFiles:
         return PurePosixPath(name).as_posix(), path, status.st_size
 
     def _alike(self, place: str, named: str, name: str, problem: str = "") -> tuple[str, Path, int]:
-        """The only file below the folder whose path ends like a name.
-
-        Raises:
-            DataError: If there is none, or several.
-        """
+        """The only file below the folder whose path ends like a name; ``DataError`` if none or several do."""
         parts = _parts(name)
         fitting, same = self._fitting(parts) if len(parts) > 1 else ([], 0)
         if len(fitting) > 1:
@@ -140,11 +132,7 @@ class RowFiles:
         return best, max(0, most - 1) // 2
 
     def _files(self) -> dict[str, list[str]]:
-        """Images below the folder, by name, and by name without its ending.
-
-        Raises:
-            DataError: If they are too many.
-        """
+        """Images below the folder by name, with and without its ending; ``DataError`` if too many."""
         if self._listed is None:
             self._listed, count = {}, 0
             for folder, folders, names in os.walk(self._folder):

@@ -185,11 +185,7 @@ def check_sizes(dataset: Listing, sizes: Sequence[int], num_samples: int, what: 
 
 
 def check_max_samples(dataset: Listing, max_samples: int) -> None:
-    """Refuse a sample that could not hold two of each class or label.
-
-    Raises:
-        SettingsError: If ``max_samples`` is too small.
-    """
+    """Refuse, by a ``SettingsError``, a sample that could not hold two of each class or label."""
     num_classes = len(dataset.class_names)
     if dataset.kind != "regression" and max_samples < 2 * num_classes:
         one, several = ("class", "classes") if dataset.kind == "single_label" else ("label", "labels")

@@ -116,11 +116,7 @@ def _open(spec: str, paths: list[str], reading: Reading) -> Listing:
 
 
 def open_indexed(spec: str, shards: Shards, read: Callable[[Member], bytes], reading: Reading) -> Listing:
-    """List the files of tars: the samples of a webdataset, or folders.
-
-    Raises:
-        DataError: If it is neither, or there is no such split.
-    """
+    """List the files of tars: a webdataset, or folders; ``DataError`` if neither, or without that split."""
     if _is_webdataset(shards):
         return _open_webdataset(spec, _files(shards), read, reading.split)
     merged = {}

@@ -34,11 +34,7 @@ class Likelihood(Protocol):
         """Score ``[N, C]`` of labels drawn from the model."""
 
     def label_score(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Score ``[N, C]`` of given labels.
-
-        Raises:
-            DataError: If the labels do not have the shape that the logits ask for.
-        """
+        """Score ``[N, C]`` of given labels; ``DataError`` if they have another shape than the logits."""
 
     def signed_direction(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """A random ``[N, C]`` with the mean and covariance of the score, made from random signs."""

@@ -269,11 +269,7 @@ class SquareGrads:
 
 
 def _check_batch_norms(network: nn.Module) -> None:
-    """Refuse what ties samples together.
-
-    Raises:
-        UnsupportedLayerError: If a batch norm uses statistics of the batch.
-    """
+    """Refuse batch norms that use statistics of the batch, by an ``UnsupportedLayerError``."""
     for name, layer in network.named_modules():
         if isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None):
             raise UnsupportedLayerError(

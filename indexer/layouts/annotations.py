@@ -44,11 +44,7 @@ def read_cub(name: str, text: Text) -> Iterator[Annotation]:
 
 
 def _numbered(name: str, content: str) -> dict[str, str]:
-    """Lines such as ``12 the rest`` by their number.
-
-    Raises:
-        LayoutError: If a line of a file that must be so is not.
-    """
+    """Lines such as ``12 the rest`` by number; ``LayoutError`` if one that must be so is not."""
     rows = {}
     for place, line in enumerate(content.splitlines(), start=1):
         number, _, rest = line.strip().partition(" ")
@@ -68,11 +64,7 @@ def read_lists(name: str, text: Text) -> Iterator[Annotation]:
 
 
 def read_tabs(name: str, text: Text) -> Iterator[Annotation]:
-    """Read lines of Tiny ImageNet: an image and its class, with tabs between.
-
-    Raises:
-        LayoutError: If there is no class on a line.
-    """
+    """Read an image and its class, with tabs between, a line; ``LayoutError`` if there is no class."""
     for place, line in enumerate(text(name).splitlines(), start=1):
         cells = line.split("\t")
         if line.strip() and len(cells) < 2:

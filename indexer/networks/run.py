@@ -128,11 +128,7 @@ def measure_features(body: Body, where: str) -> int:
 
 
 def check_alive(features: np.ndarray, where: str) -> None:
-    """Refuse features from which nothing can be learned.
-
-    Raises:
-        WeightsError: If they are not finite, all zero, or the same for every sample.
-    """
+    """Refuse features that are not finite, all zero or the same for every sample, by a ``WeightsError``."""
     if not np.isfinite(features).all():
         problem = "features that are NaN or infinite"
     elif not features.any():
@@ -208,11 +204,7 @@ def running(loader: str) -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is CUDA where there is one.
-
-    Raises:
-        SettingsError: If there is no such device on this machine.
-    """
+    """The device of a name, ``auto`` for CUDA where there is one; ``SettingsError`` if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

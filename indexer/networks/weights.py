@@ -54,11 +54,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_growth(path: Path) -> None:
-    """Refuse an archive that is compressed as only one is that is made to fill the memory.
-
-    Raises:
-        ValueError: If it is.
-    """
+    """Refuse an archive that is made to fill the memory, by a ``ValueError``."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -102,11 +98,7 @@ def without_prefix(state: Mapping[str, Tensor], names: Iterable[str]) -> Mapping
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, architecture: str) -> None:
-    """Make the tensors read from ``path`` the weights of a network, all of them and no others.
-
-    Raises:
-        WeightsError: If they do not fit.
-    """
+    """Make tensors from ``path`` the weights of a network, all of them; ``WeightsError`` if they do not fit."""
     versioned = OrderedDict(state)
     # Files hold no version of the network's class; MNASNet asks for one, and without it does not load.
     versioned._metadata = {"": {"version": network._version}}  # type: ignore[attr-defined]  # as Module.state_dict

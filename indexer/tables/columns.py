@@ -66,11 +66,7 @@ def plain(name: str) -> str:
 
 
 def choose_columns(table: Table, asked: Reading, endings: Sequence[str]) -> Columns:
-    """The columns of a table that are read.
-
-    Raises:
-        DataError: If one is missing or there twice, or the header leaves a doubt.
-    """
+    """The columns that are read; ``DataError`` if one is missing or twice there, or in doubt."""
     if not table.columns:
         raise DataError(table.spec, "is empty; expected a header such as path,label and a row for each sample")
     header = _Header(table, asked, endings)
@@ -111,11 +107,7 @@ class _Header:
         return [name for name in (self._names if of is None else of) if plain(name) in names]
 
     def _named(self, option: str, column: str) -> str:
-        """The column that an option names, in any spelling if that leaves no doubt.
-
-        Raises:
-            DataError: If there is none.
-        """
+        """The column that an option names, in any spelling; ``DataError`` if there is none."""
         alike = [column] if column in self._table.columns else self._called({plain(column)})
         if len(alike) != 1:
             raise DataError(
@@ -222,11 +214,7 @@ class _Header:
         return tuple(self._named(option, name.strip()) for name in named.split(","))
 
     def _labels_by_value(self, rest: list[str]) -> tuple[str, ...]:
-        """The only column that is left, or those that hold 0 and 1.
-
-        Raises:
-            DataError: If there is no such, or others could be meant.
-        """
+        """The only column left, or those of 0 and 1; ``DataError`` if none, or others could be meant."""
         split = self._split_of(rest)
         rest = [name for name in rest if name != split and plain(name) not in ID_NAMES]
         if len(rest) == 1:

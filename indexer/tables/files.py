@@ -49,11 +49,7 @@ class Table:
     read_blob: Callable[[int], Any] | None = field(default=None, repr=False)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Place and cells of every row.
-
-        Raises:
-            DataError: If the file is not what its name says, or has too many rows.
-        """
+        """Place and cells of every row; ``DataError`` if the file is none of its kind, or too long."""
         for number, row in enumerate(self.read(columns), start=1):
             if number > MAX_ROWS:
                 raise DataError(self.spec, f"{row[0]}: more than {MAX_ROWS} rows are not read; split the file")

@@ -114,11 +114,7 @@ class LabelSurvey:
         self._noes: set[str] = set()
 
     def take(self, place: str, cells: Sequence[str], split: str) -> bool:
-        """Look at the labels of a row; false where there are none.
-
-        Raises:
-            DataError: If they are of a wrong form.
-        """
+        """Look at the labels of a row; false where there are none; ``DataError`` if of a wrong form."""
         of_split = self._splits.setdefault(split, _Split())
         cleaned = [clean(cell) for cell in cells]
         if not any(cleaned):
@@ -162,11 +158,7 @@ class LabelSurvey:
         return cells
 
     def _take_number(self, place: str, cell: str, of_split: _Split) -> bool:
-        """Take a cell as targets, if it can be and the others are.
-
-        Raises:
-            DataError: If it cannot and others could, or the other way round.
-        """
+        """Take a cell as targets; ``DataError`` if other cells can be and it cannot, or the reverse."""
         try:
             numbers = numbers_of(self._spec, place, cell, of_split.first)
         except DataError:

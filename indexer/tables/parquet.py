@@ -190,11 +190,7 @@ class ParquetImages:
         self._held: list[tuple[int, Any]] = []
 
     def read(self, row: int) -> bytes:
-        """Bytes of the image in a row, counted from 0.
-
-        Raises:
-            OSError: If the file has changed, so that it is not there.
-        """
+        """Bytes of the image in a row, counted from 0; ``OSError`` if the file has changed since."""
         import pyarrow
         import pyarrow.parquet
 

@@ -216,11 +216,7 @@ def _backup_before(place: Path, registry_id: str, store: Store) -> Backup | None
 
 
 def _read(place: Path) -> Backup:
-    """What is listed.
-
-    Raises:
-        StorageError: If there is no backup, or it was made by a newer version of this package.
-    """
+    """What is listed; ``StorageError`` if there is no backup, or a newer version made it."""
     path = place / LIST
     if not path.is_file():
         raise StorageError(f"{place} holds no backup; give the folder that `t2v backup` wrote")

@@ -206,11 +206,7 @@ def _check_embedding(embedding: EmbeddingRecord, *, has_task: bool) -> None:
 
 
 def _refuse_tasks_without_embedding(bundle: Bundle, contents: Contents) -> None:
-    """Check that every task would be one that `verify` finds whole.
-
-    Raises:
-        BundleError: If one has no embedding in any space.
-    """
+    """Check that every task has an embedding in some space; ``BundleError`` if one has none."""
     for name, version in contents.tasks:
         if not any((name, version) in embedded for embedded in contents.checksums.values()):
             raise BundleError(

@@ -165,11 +165,7 @@ def _sorted(rows: pa.Table) -> pa.Table:
 
 
 def _embedded(store: Store, tasks: set[Key], *, keep_empty: bool) -> tuple[list[SpaceRecord], list[list[Key]]]:
-    """The spaces that are needed, and which of the tasks are embedded in each, in order.
-
-    Raises:
-        StorageError: If a task is embedded in none.
-    """
+    """Spaces that are needed, and the tasks embedded in each; ``StorageError`` if one is in none."""
     spaces, embedded, lacking = [], [], set(tasks)
     for space in store.spaces():
         name = schema.embeddings_table_name(space.space_id)

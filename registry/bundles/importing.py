@@ -213,11 +213,7 @@ class _Import:
         return present
 
     def _add_embeddings(self, space_id: str, present: set[Key]) -> None:
-        """Append the embeddings that are not present, a slice a commit.
-
-        Raises:
-            _ChangedError: If another process has added one of them.
-        """
+        """Append embeddings that are not present, in slices; ``_ChangedError`` if others added one."""
         table = schema.embeddings_table_name(space_id)
         for batch in contents.sliced(contents.embeddings(self._bundle, space_id)):
             added, further = [], []

@@ -225,11 +225,7 @@ def _are_other_weights(ours: ExpertRecord, theirs: ExpertRecord) -> bool:
 
 
 def _check_results(store: Store, contents: Contents, where: str) -> None:
-    """Check that results are of tasks and experts that are in the bundle, or here.
-
-    Raises:
-        BundleError: If one is not.
-    """
+    """Check that results are of tasks and experts of the bundle, or here; ``BundleError`` if not."""
     there = {"task": {name for name, _ in contents.tasks}, "expert": contents.experts.keys()}
     lacking = {(kind, name) for kind, name in contents.result_names if name not in there[kind]}
     if not lacking:

@@ -37,11 +37,7 @@ class RowGroup:
 
 
 def read_footer(file: IO[bytes], size: int) -> list[RowGroup]:
-    """Read a Parquet file up to, but not including, its values.
-
-    Raises:
-        ValueError: If it is not of the form that a bundle has.
-    """
+    """Read a Parquet file up to its values; ``ValueError`` if it has not the form of a bundle's."""
     file.seek(max(0, size - 8))
     tail = file.read(8)
     file.seek(0)

@@ -61,11 +61,7 @@ class Bundle:
     """An open bundle, whose members are those of its manifest."""
 
     def __init__(self, path: Path, manifest: Manifest, places: Mapping[str, Place]) -> None:
-        """Take what was opened, comparing every member with its checksum.
-
-        Raises:
-            BundleError: If a member is another.
-        """
+        """Take what was opened, comparing every member with its checksum; ``BundleError`` if it is another."""
         for name, member in manifest.members.items():
             if _checksum(_Window(*places[name], member.bytes)) != member.blake2b:
                 raise BundleError(f"{path}: {name} is not what its checksum was made of; nothing was imported")
@@ -268,11 +264,7 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
 
 
 def _typed(member: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the manifest, if its values have the types that ``Member`` has.
-
-    Raises:
-        TypeError: If a value is of another.
-    """
+    """An entry of the manifest, if its values are of the types of ``Member``; else ``TypeError``."""
     for field in fields(Member):
         if type(member[field.name]) is not field.type:
             raise TypeError(field.name)
@@ -280,11 +272,7 @@ def _typed(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_members(path: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
-    """Check that there is what the manifest names, and that it names what a bundle has.
-
-    Raises:
-        BundleError: If there is more, or less.
-    """
+    """Check that what is there is what the manifest names, and belongs; ``BundleError`` if not."""
     required = set(map(member_name, bundle_format.RECORD_TABLES))
     spaces = {name for name in manifest.members if EMBEDDINGS_MEMBER.fullmatch(name)}
     foreign = manifest.members.keys() - required - spaces | sizes.keys() - manifest.members.keys() - {MANIFEST}

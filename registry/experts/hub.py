@@ -73,11 +73,7 @@ def read_models(root: Path) -> tuple[list[Model], list[str]]:
 
 
 def _model(name: str, folder: Path) -> Model:
-    """One model.
-
-    Raises:
-        InvalidRecordError: If a file is missing or damaged, the name is none, or no loader takes its kind.
-    """
+    """One model; ``InvalidRecordError`` if a file is missing or damaged, or no loader takes its kind."""
     checked_name("expert", name)
     facts = read_folder(folder)
     if not (folder / CARD).is_file():

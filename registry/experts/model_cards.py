@@ -168,11 +168,7 @@ def _results(index: Any) -> tuple[list[CardResult], list[str]]:
 
 
 def _scores(entry: Any) -> Iterator[CardResult]:
-    """Scores of one entry that are shares; others, such as losses, are passed over.
-
-    Raises:
-        ValueError: If a score is no share.
-    """
+    """Scores of an entry that are shares, others passed over; ``ValueError`` if one is out of range."""
     dataset, split = names_of(entry["dataset"]), entry["dataset"].get("split") or ""
     for metric in entry["metrics"]:
         name = METRICS.get(letters_of(str(metric["type"])))
@@ -189,11 +185,7 @@ def _scores(entry: Any) -> Iterator[CardResult]:
 
 
 def names_of(dataset: dict[str, Any]) -> tuple[str, ...]:
-    """Names that a dataset goes by; where only a part of it was used, names of the part.
-
-    Raises:
-        ValueError: If it has none.
-    """
+    """Names of a dataset, or of the part of it that was used; ``ValueError`` if it has none."""
     kind, name = str(dataset.get("type") or ""), str(dataset.get("name") or "")
     part = str(dataset.get("config") or dataset.get("args") or "")
     kinds = [kind, kind.rpartition("/")[2]] if letters_of(kind) not in GENERIC_DATASETS else []

@@ -102,11 +102,7 @@ def _snapshot(cached: Path) -> Path | None:
 
 
 def read_folder(folder: Path) -> FolderFacts:
-    """What the files of a model say.
-
-    Raises:
-        InvalidRecordError: If one is missing or damaged, or the model is of a kind that no loader takes.
-    """
+    """What the files of a model say; ``InvalidRecordError`` if one is missing or bad, or no loader takes it."""
     config = _json(folder / CONFIG)
     num_params = _count_params(folder)
     processor = next((folder / name for name in _PROCESSORS if (folder / name).is_file()), None)
@@ -134,11 +130,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _count_params(folder: Path) -> int:
-    """Parameters in the weights of a model, by their heads.
-
-    Raises:
-        InvalidRecordError: If there are none in safetensors, or a file is damaged.
-    """
+    """Parameters of a model, by the heads of its files; ``InvalidRecordError`` without whole safetensors."""
     if (folder / WEIGHTS).is_file():
         files = [folder / WEIGHTS]
     elif (folder / SHARDS).is_file():

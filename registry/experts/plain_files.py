@@ -13,11 +13,7 @@ MAX_FILE_BYTES = 2**28
 
 
 def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
-    """A whole file of at most some bytes.
-
-    Raises:
-        InvalidRecordError: If it cannot be read, is no plain file, or is too large.
-    """
+    """A whole plain file; ``InvalidRecordError`` if it is none, too large, or cannot be read."""
     try:
         if not path.is_file():
             raise InvalidRecordError(f"{path}: is no file")
@@ -60,11 +56,7 @@ def read_settings(*paths: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[dict[str, str]]:
-    """Rows of a CSV file by its header, cells without spaces around them.
-
-    Raises:
-        InvalidRecordError: If it is no CSV.
-    """
+    """Rows of a CSV file by its header, cells stripped; ``InvalidRecordError`` if it is no CSV."""
     try:
         lines = read_text(path).splitlines(keepends=True)
         for row in csv.DictReader(lines, restval="", delimiter=delimiter):

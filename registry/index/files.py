@@ -116,11 +116,7 @@ class IndexFiles:
             return self._load()  # another process saved, and removed the files of before, in the middle of it
 
     def _load(self) -> SavedIndex:
-        """Read what ``save`` wrote, if nobody saves meanwhile.
-
-        Raises:
-            UnusableIndexError: If it is missing, damaged, or of another format.
-        """
+        """Read what ``save`` wrote, if nobody saves meanwhile; ``UnusableIndexError`` as of ``load``."""
         try:
             manifest = self._manifest()
             rows = pa.ipc.open_file(self._checked(manifest, "rows")).read_all().combine_chunks()
@@ -207,11 +203,7 @@ class IndexFiles:
         return False
 
     def _manifest(self) -> dict[str, Any]:
-        """The manifest, if it is whole and of this registry, space and format.
-
-        Raises:
-            UnusableIndexError: If it is not.
-        """
+        """The manifest; ``UnusableIndexError`` if damaged, or of another registry, space or format."""
         manifest: dict[str, Any] = json.loads(self._manifest_path.read_bytes())
         checksum = manifest.pop("checksum")
         if checksum != xxhash.xxh3_64_hexdigest(_canonical(manifest)):

@@ -157,11 +157,7 @@ class EmbeddingRows:
 
 
 def check_k(k: int) -> None:
-    """Check a number of answers before the work that leads to them.
-
-    Raises:
-        InvalidQueryError: If it is no whole number of at least 1.
-    """
+    """Check a number of answers before the work; ``InvalidQueryError`` unless whole and at least 1."""
     if not isinstance(k, int | np.integer):
         raise InvalidQueryError(f"k must be a whole number of at least 1, got {k!r}")
     if k < 1:

@@ -55,11 +55,7 @@ def translated_errors() -> Iterator[None]:
 
 
 def make_settings(**options: Unpack[EmbeddingOptions]) -> "EmbeddingSettings":
-    """Embedding settings; options of ``None`` stand for the defaults.
-
-    Raises:
-        IngestError: If a value is out of its range.
-    """
+    """Embedding settings; ``None`` stands for a default; ``IngestError`` if a value is out of its range."""
     values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if "value_range" in values:  # whole numbers mean the same, and must make the same settings
         values["value_range"] = tuple(map(float, values["value_range"]))
@@ -165,11 +161,7 @@ def looks_like_data(query: str) -> bool:
 
 
 def absolute_data(spec: str) -> str:
-    """A data spec that means the same from every working folder.
-
-    Raises:
-        IngestError: If it is composed of parts, and not understood.
-    """
+    """A data spec that means the same from every folder; ``IngestError`` if it is not understood."""
     if spec.startswith((NO_PATH, IN_MEMORY)):
         return str(spec)
     if _is_composed(spec):

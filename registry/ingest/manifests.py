@@ -135,11 +135,7 @@ def _unique(path: Path | None, rows: list[TaskRow], problems: list[str]) -> tupl
 
 
 def _folder_rows(path: Path) -> ListedRows:
-    """One task for each folder inside, by name; hidden ones are not looked at.
-
-    Raises:
-        InvalidRecordError: If there is none.
-    """
+    """A task for each folder inside that is not hidden, by name; ``InvalidRecordError`` if there is none."""
     try:
         folders = sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
     except OSError as err:

@@ -79,11 +79,7 @@ def _unchanged(row: TaskRow, task: TaskRecord, run: EmbeddingRun) -> AddedOfMany
 
 
 def _embed_all(rows: list[TaskRow], run: EmbeddingRun, writer: TaskWriter, tally: "_Tally") -> None:
-    """Embed and write; whatever ends it, what is embedded by then is written.
-
-    Raises:
-        StorageError: If that is what cannot be done.
-    """
+    """Embed and write; whatever ends it, what is embedded is written, unless a ``StorageError`` forbids."""
 
     def datasets() -> Iterator[tuple[str, Any]]:
         for row in rows:

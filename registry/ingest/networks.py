@@ -161,11 +161,7 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 def image_pixels(content: bytes) -> int:
-    """Number of pixels that a file of an image announces; none is decoded.
-
-    Raises:
-        IngestError: If it is no image.
-    """
+    """Number of pixels that an image file announces; none is decoded; ``IngestError`` if it is none."""
     from indexer.data.images import UnreadableImageError, count_pixels
 
     try:

@@ -241,11 +241,7 @@ def _column(name: str) -> str:
 def _columns(
     path: Path, header: Sequence[str], required: tuple[str, ...], optional: tuple[str, ...]
 ) -> list[str]:
-    """Names of the columns.
-
-    Raises:
-        InvalidRecordError: If a required one is missing, or one that is read is there twice.
-    """
+    """Names of columns; ``InvalidRecordError`` if a required one is missing, or one is there twice."""
     present = [_column(column) for column in header]
     if missing := [column for column in required if column not in present]:
         raise InvalidRecordError(

@@ -41,11 +41,7 @@ def unregistered(label: str, fisher: np.ndarray, view: View) -> Point:
 
 
 def rows_by_name(view: View) -> np.ndarray:
-    """Rows ``[T]`` of the tasks that may be answers, in order of name.
-
-    Raises:
-        InvalidQueryError: If there are none.
-    """
+    """Rows ``[T]`` of tasks that may be answers, by name; ``InvalidQueryError`` if there are none."""
     rows = np.flatnonzero(view.answerable)
     if not len(rows):
         raise InvalidQueryError(

@@ -148,11 +148,7 @@ def profile_title(profile: "LayerProfile") -> str:
 
 
 def matrix_of(clustering: "Clustering") -> NDArray[np.float64]:
-    """The distances ``[T, T]`` that a clustering kept.
-
-    Raises:
-        InvalidQueryError: If they are too many to be drawn.
-    """
+    """The distances ``[T, T]`` of a clustering; ``InvalidQueryError`` if they are too many to be drawn."""
     if clustering.matrix is None:
         raise InvalidQueryError(
             f"a matrix of {len(clustering.names):,} tasks is too large to draw; filter them, or draw a map"

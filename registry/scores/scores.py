@@ -189,11 +189,7 @@ def _shuffled(sample: Sample, order: Array) -> Sample:
 
 
 def _matrix(what: str, values: ArrayLike) -> Array:
-    """Finite float64 ``[N, D]`` with at least one column.
-
-    Raises:
-        InvalidQueryError: If the values are something else.
-    """
+    """Finite float64 ``[N, D]`` of at least one column; ``InvalidQueryError`` if it is something else."""
     try:
         matrix = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as err:
@@ -261,11 +257,7 @@ def _columns(labels: ArrayLike, num_samples: int, kind: Kind) -> Array:
 
 
 def _logits(name: str, logits: ArrayLike | None, num_samples: int) -> Array:
-    """Logits ``[N, K]`` of a source head.
-
-    Raises:
-        InvalidQueryError: If there are none, or they are something else.
-    """
+    """Logits ``[N, K]`` of a source head; ``InvalidQueryError`` if none, or something else."""
     if logits is None:
         raise InvalidQueryError(f"score {name!r} needs logits of the expert's own head; give logits=")
     outputs = _matrix("logits", logits)

@@ -34,11 +34,7 @@ class DomainVectors:
             return [self._heads[key] for key in keys]
 
     def of(self, keys: Sequence[Key], token: int) -> NDArray[np.float32]:
-        """Mean features ``[N, F]`` of versions of tasks that are embedded.
-
-        Raises:
-            StorageError: If one is not there any more.
-        """
+        """Mean features ``[N, F]`` of embedded versions of tasks; ``StorageError`` if one is gone."""
         with self._lock:
             self._refresh(keys, token)
             return np.stack([self._vectors[key] for key in keys])

@@ -254,11 +254,7 @@ class EmbeddingCache:
 
     @contextmanager
     def _index_errors(self) -> Iterator[None]:
-        """Go on without what cannot be read or written of the index.
-
-        Raises:
-            StorageError: If it is the table that cannot be read.
-        """
+        """Go on without an index that cannot be read or written; ``StorageError`` if it is the table."""
         try:
             yield
         except StorageError:

@@ -145,11 +145,7 @@ class ReadCache:
         return manifest
 
     def _current(self, name: str) -> dict[str, Any]:
-        """What the manifest says of a table.
-
-        Raises:
-            ValueError: If the table, or the one that says what registry this is, has changed since.
-        """
+        """What the manifest says of a table; ``ValueError`` if that table or ``meta`` has changed since."""
         tables: dict[str, dict[str, Any]] = self._manifest()["tables"]
         for table in {META, name}:
             if stamp_of_files(self._registry / f"{table}{TABLE_SUFFIX}") != tables[table]["stamp"]:
@@ -157,11 +153,7 @@ class ReadCache:
         return tables[name]
 
     def _rows(self, file: str) -> "pa.Table":
-        """The rows in a file, mapped and compared with their checksum once.
-
-        Raises:
-            ValueError: If it is not what was written.
-        """
+        """The rows in a file, mapped, compared with their checksum once; ``ValueError`` if they differ."""
         if file not in self._mapped:
             import pyarrow as pa
 
@@ -180,11 +172,7 @@ class ReadCache:
         return content
 
     def _check(self, file: str, content: Any) -> None:
-        """Compare what a file holds with the checksum in its name.
-
-        Raises:
-            ValueError: If it is not what was written.
-        """
+        """Compare a file with the checksum in its name; ``ValueError`` if it is not what was written."""
         if xxhash.xxh3_64_hexdigest(content) != file.split(".")[-2]:
             raise ValueError("damaged")
 

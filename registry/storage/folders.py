@@ -71,11 +71,7 @@ class LocalPlace(FileChecksums, Place):
             raise StorageError(f"{self.uri} is a file; a registry needs a folder of its own")
 
     def check(self) -> None:
-        """Fail where a registry neither is nor can be made.
-
-        Raises:
-            StorageError: If the place is a file or a folder of something else.
-        """
+        """Fail, by a ``StorageError``, at a file or a folder of something else."""
         self.check_kind()
         # In this order: a registry that appears in between is then not taken for something else.
         if self.path.is_dir() and not self._is_ours() and not self.has_table(META_TABLE):

@@ -172,11 +172,7 @@ def _work_of(process_id: int) -> str:
 
 
 def _name_holder(path: Path) -> None:
-    """Leave our process id where others find it.
-
-    Raises:
-        StorageError: If the file cannot be written, such as on a full disk.
-    """
+    """Leave our process id for others; ``StorageError`` if it cannot be written, as on a full disk."""
     try:
         with open_shared(path.with_name(f"{path.name}.pid")) as file:
             file.truncate(0)

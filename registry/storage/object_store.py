@@ -226,11 +226,7 @@ class ObjectPlace(Place):
             )
 
     def _reached(self) -> "ObjectStore":
-        """The store, unless this process was forked from one that had reached it.
-
-        Raises:
-            StorageError: If it was.
-        """
+        """The store; ``StorageError`` in a process forked from one that had reached it."""
         if _PROCESSES - {os.getpid()}:
             raise StorageError(
                 f"{self.uri} cannot be opened in a process forked from one that had opened a registry; "

@@ -220,11 +220,7 @@ class PastDatabase(CachedDatabase):
         return name in self._versions
 
     def table_version(self, name: str) -> int:
-        """The version then, for as long as it is kept.
-
-        Raises:
-            StorageError: If it was deleted since, as by a purge.
-        """
+        """The version then, while it is kept; ``StorageError`` if it was deleted since, as by a purge."""
         if self._note and self.place.read_note(self._note) != self._noted:
             raise StorageError(f"{self.uri}: what was {self._words} is not kept any more")
         return self._versions[name]

@@ -308,11 +308,7 @@ class StoredTasks(StoredEmbeddings):
             self._move_alias(named.name, alias, to_version=named.version)
 
     def remove_alias(self, name: str, alias: str) -> None:
-        """Let an alias of a task name nothing.
-
-        Raises:
-            NotFoundError: If there is no such task, or it names none of its versions.
-        """
+        """Let an alias name nothing; ``NotFoundError`` if there is no such task, or no version has it."""
         with self.write_lock():
             named = self.task(f"{name}@{alias}")
             if alias not in named.aliases:

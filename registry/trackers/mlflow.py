@@ -128,11 +128,7 @@ def is_run_folder(meta: Path) -> bool:
 
 
 def read_folder(meta: Path) -> Run:
-    """The run of a ``meta.yaml`` in a folder ``mlruns``.
-
-    Raises:
-        InvalidRecordError: If a file of it cannot be read.
-    """
+    """The run of a ``meta.yaml`` in ``mlruns``; ``InvalidRecordError`` if a file cannot be read."""
     folder, about = meta.parent, read_settings(meta)
     experiment = read_settings(folder.parent / "meta.yaml")
     values: dict[str, Any] = {

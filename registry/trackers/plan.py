@@ -208,11 +208,7 @@ def _results_of(
 def _named(
     run: Run, kind: str, asked: Sequence[str], guesses: Sequence[str], resolve: Resolve
 ) -> tuple[str, str, str, bool]:
-    """Place and text that name the task or expert of a run, its name here, and whether it is there.
-
-    Raises:
-        _LeftOutError: If none does.
-    """
+    """Place and text that name what a run is of, its name here, whether it is there; or ``_LeftOutError``."""
     named = [(place, text, *resolve(text)) for place, text in _texts(run, asked or guesses)]
     named = [one for one in named if one[2]]
     if not asked:

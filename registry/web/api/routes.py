@@ -95,11 +95,7 @@ Registry = Annotated[TaskRegistry, Depends(registry_of)]
 
 
 def known_task(registry: TaskRegistry, reference: str) -> str:
-    """Check that a reference names a registered task, so that a question about it embeds nothing.
-
-    Raises:
-        NotFoundError: If it names none.
-    """
+    """Check that a reference names a registered task, not data; ``NotFoundError`` if it names none."""
     if not registry.has_task(reference):
         registry.task(reference)  # raises an error with close matches
     return reference

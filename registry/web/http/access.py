@@ -60,11 +60,7 @@ class Access:
             raise RefusedError(503, str(error)) from error
 
     def by_header(self, request: Request) -> Token | None:
-        """The token that came with a request, if any did.
-
-        Raises:
-            RefusedError: If a wrong one came, or there were too many wrong ones.
-        """
+        """The token that came with a request, if any; ``RefusedError`` if it is wrong, or too many were."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":  # other schemes are meant for a proxy in front of this server
             return None

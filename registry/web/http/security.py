@@ -149,11 +149,7 @@ class Guard:
             raise NotLoggedInError
 
     def _check_host(self, host: str) -> None:
-        """Refuse host names that are not ours, as another site could point its own name to this machine.
-
-        Raises:
-            RefusedError: If it is another name.
-        """
+        """Refuse host names that are not ours, by a ``RefusedError``: another site may point its name here."""
         name = host_name(host)
         if name in self._hosts or (not self._settings.is_local and _is_address(name)):
             return

@@ -63,11 +63,7 @@ class Shares:
         self._of: OrderedDict[tuple[str, bool], Share] = OrderedDict()
 
     def open(self, holder: str, *, is_token: bool) -> Share:
-        """Count a request, until ``open`` of the share is lowered again.
-
-        Raises:
-            RefusedError: If there are too many.
-        """
+        """Count a request, until ``open`` is lowered again; ``RefusedError`` if there are too many."""
         now, most = self._clock(), max(self._rate * BURST_SECONDS, 1.0)
         share = self._of.setdefault((holder, is_token), Share(most, now))
         self._of.move_to_end((holder, is_token))

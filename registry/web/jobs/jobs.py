@@ -189,11 +189,7 @@ class Jobs:
         return self._kept.count()
 
     def cancel(self, job_id: str) -> Job:
-        """End a job and remove its files; a job that has ended stays as it is.
-
-        Raises:
-            UnknownIdError: If it is not there.
-        """
+        """End a job and remove its files; one that has ended stays; ``UnknownIdError`` if it is not there."""
         with self._changed:
             run = self._runs.get(job_id)
             if job_id in self._live:
@@ -248,11 +244,7 @@ class Jobs:
         self._files.remove_vectors(job_id)
 
     def embedding(self, job_id: str) -> np.ndarray:
-        """The Fisher information ``[D]`` that a job computed.
-
-        Raises:
-            UnknownIdError: If there is no such job, or it embedded nothing.
-        """
+        """The Fisher information ``[D]`` that a job computed; ``UnknownIdError`` if there is none."""
         self.get(job_id)
         return self._files.fisher(job_id)
 

@@ -51,11 +51,7 @@ class JobStore:
     """The jobs of one state folder; threads may share it."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or make it.
-
-        Raises:
-            StorageError: If the file cannot be read or written, or a newer version of this package wrote it.
-        """
+        """Open the file, or make it; ``StorageError`` if that fails, or a newer version wrote it."""
         self._path = path
         self._lock = threading.Lock()
         with self._reporting_errors():

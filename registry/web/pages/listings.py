@@ -39,11 +39,7 @@ class Listing(Generic[Row]):
 def sort_rows(
     rows: Sequence[Row], columns: Mapping[str, Callable[[Row], Any]], sort: str, *, descending: bool
 ) -> list[Row]:
-    """Rows in the order of a column; those without a value last, ties as they were.
-
-    Raises:
-        InvalidQueryError: If there is no such column.
-    """
+    """Rows by a column, ties as they were, gaps last; ``InvalidQueryError`` without that column."""
     if sort not in columns:
         raise InvalidQueryError(f"this list cannot be sorted by {sort!r}; choose {' or '.join(columns)}")
     value = columns[sort]

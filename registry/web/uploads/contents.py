@@ -28,11 +28,7 @@ _MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"MATLAB": ".mat", b"SQLite"
 
 
 def lay_out(path: Path, name: str, folder: Path, limits: UploadLimits) -> None:
-    """Turn what was sent into a folder.
-
-    Raises:
-        RefusedError: If it is of no kind that is taken, damaged, or holds more than it may.
-    """
+    """Turn what was sent into a folder; ``RefusedError`` if of no kind that is taken, damaged or too large."""
     suffix = _suffix(path, name)
     if suffix == ".zip":
         unpack(path, folder, limits)
@@ -51,11 +47,7 @@ def lay_out(path: Path, name: str, folder: Path, limits: UploadLimits) -> None:
 
 
 def _suffix(path: Path, name: str) -> str:
-    """The kind of a file, by its first bytes, and where these say nothing by its name.
-
-    Raises:
-        RefusedError: If it is of no kind that is taken.
-    """
+    """The kind of a file, by its first bytes, else its name; ``RefusedError`` if none that is taken."""
     with path.open("rb") as file:
         head = file.read(512)
     low = name.lower()

@@ -94,11 +94,7 @@ class Uploads:
         self._limiter: CapacityLimiter | None = None
 
     def open(self) -> None:
-        """Make the folder, and remove uploads that an earlier server had not finished.
-
-        Raises:
-            StorageError: If it cannot be written.
-        """
+        """Make the folder, and remove unfinished uploads; ``StorageError`` if it cannot be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in self.folder.glob(f"{PART}*"):
@@ -165,11 +161,7 @@ class Uploads:
         return folder
 
     def folder_of(self, upload_id: str) -> Path:
-        """The folder for the images of an upload, whether or not they are there now.
-
-        Raises:
-            UnknownIdError: If there is no such upload.
-        """
+        """The folder for an upload's images, there or not; ``UnknownIdError`` if there is no such upload."""
         return self.folder / self.get(upload_id).id / DATA
 
     def remove(self, upload_id: str) -> None:
@@ -198,11 +190,7 @@ class Uploads:
             shutil.rmtree(part, ignore_errors=True)
 
     async def _write(self, body: AsyncIterator[bytes], path: Path) -> None:
-        """Write a body to a file and count its bytes; another thread waits for the disk.
-
-        Raises:
-            RefusedError: If it is too large.
-        """
+        """Write a body to a file in another thread; its bytes; ``RefusedError`` if it is too large."""
         waiting, size = bytearray(), 0
         with path.open("xb", buffering=0) as file:
             async for piece in body:
@@ -217,11 +205,7 @@ class Uploads:
             await anyio.to_thread.run_sync(_write_all, file.fileno(), bytes(waiting))
 
     def _finish(self, part: Path) -> Upload:
-        """Say what the files of an upload are, and move them to their final place.
-
-        Raises:
-            RefusedError: If they are no data, whatever options say.
-        """
+        """Say what an upload is, and move it to its place; ``RefusedError`` if no options make it data."""
         seen, problem = DataSurvey(None, 0, {}, (), {}), ""
         try:
             seen = survey_data(str(part / DATA))

@@ -103,11 +103,7 @@ def _check_start(file: BinaryIO) -> None:
 
 
 def _checked_entries(archive: zipfile.ZipFile, limits: UploadLimits) -> list[zipfile.ZipInfo]:
-    """The entries that are files, each checked, and all of them together.
-
-    Raises:
-        RefusedError: If anything is wrong.
-    """
+    """The entries that are files, checked one by one and together; ``RefusedError`` if one is wrong."""
     entries = archive.infolist()
     for entry in entries:
         _check_entry(entry)
@@ -128,11 +124,7 @@ def _checked_entries(archive: zipfile.ZipFile, limits: UploadLimits) -> list[zip
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
-    """Check what the list of the zip says of one entry.
-
-    Raises:
-        RefusedError: If it is no plain file or folder below the zip's own.
-    """
+    """Check an entry of the list; ``RefusedError`` if it is no plain file or folder below the zip's own."""
     shown = repr(printable(entry.orig_filename[:200]))
     _check_name(entry.orig_filename, shown)
     kind = stat.S_IFMT(entry.external_attr >> 16)
@@ -168,11 +160,7 @@ def _check_name(name: str, shown: str) -> None:
 
 
 def _check_overlap(entries: list[zipfile.ZipInfo], end: int) -> None:
-    """Refuse entries that share bytes: a small zip can unpack to anything that way.
-
-    Raises:
-        RefusedError: If any do, or reach into the list of entries.
-    """
+    """Refuse, by a ``RefusedError``, entries that share bytes: a small zip can unpack to anything that way."""
     taken = sorted(
         (entry.header_offset, entry.header_offset + _LOCAL_HEADER_BYTES + entry.compress_size)
         for entry in entries
@@ -185,11 +173,7 @@ def _check_overlap(entries: list[zipfile.ZipInfo], end: int) -> None:
 
 
 def _check_collisions(files: list[zipfile.ZipInfo]) -> None:
-    """Refuse two files that would be one, here or where case and accents do not count.
-
-    Raises:
-        RefusedError: If there are any.
-    """
+    """Refuse, by a ``RefusedError``, two files that would be one where case and accents do not count."""
     counts = Counter(unicodedata.normalize("NFKC", entry.filename).casefold() for entry in files)
     for entry in files:
         if counts[unicodedata.normalize("NFKC", entry.filename).casefold()] > 1:
@@ -238,11 +222,7 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, roo
 
 
 def check_pixels(content: bytes, name: str, limits: UploadLimits) -> None:
-    """Count the pixels that an image announces; what is no image is left to whoever reads it.
-
-    Raises:
-        RefusedError: If they are too many.
-    """
+    """Count the pixels that an image announces; ``RefusedError`` if too many; no image is passed over."""
     with contextlib.suppress(IngestError):
         if (pixels := networks.image_pixels(content)) > limits.pixels:
             raise RefusedError(
