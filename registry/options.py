@@ -154,8 +154,10 @@ ROLES = {
 }
 """What a token of the server is for; each may do what those before it may, see docs/security-server.md."""
 
-_SPOKEN = "anyway as_new_version builtin download experts expert_from format from_dir lower_is_better metric"
-_SPOKEN += " on_conflict task_from unregistered"
+_SPOKEN = (
+    "allow_older anyway as_new_version builtin download experts expert_from format from_dir lower_is_better"
+)
+_SPOKEN += " metric on_conflict task_from unregistered"
 _OPTION = re.compile(
     rf"(?<![\w.-])({'|'.join({*OneOptions.__annotations__, *_SPOKEN.split()})})="
     r"""('[^']*'|"[^"]*"|\([^()]*\)|True|False|-?\d+|(?![^\s,.;:)]))"""

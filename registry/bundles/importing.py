@@ -33,12 +33,12 @@ from registry.bundles.merging import (
     refuse_impostors,
 )
 from registry.bundles.reader import Bundle, open_bundle
-from registry.bundles.signing import check_signature, read_public_key
+from registry.bundles.signing import check_signature
 from registry.names import Key
 from registry.options import Policy
 from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord, utc_now
 from registry.storage import schema
-from registry.storage.rows import actor, audit_lines, write_origins
+from registry.storage.rows import actor, audit_lines, write_origins, write_values
 from registry.storage.schema import quoted
 from registry.storage.store import Store
 
@@ -54,6 +54,8 @@ def import_bundle(
     policy: Policy,
     shipped: Mapping[tuple[str, str], str] = MappingProxyType({}),
     key: Path | None = None,
+    *,
+    allow_older: bool = False,
 ) -> ImportSummary:
     """Import a bundle.
 
@@ -63,6 +65,7 @@ def import_bundle(
         policy: What to do where file and registry disagree.
         shipped: What loads the experts and spaces of the starter content, by kind and name: theirs alone.
         key: A public key, whose holder must have signed the file.
+        allow_older: Whether it may have been signed before what was imported here of that signer.
 
     Returns:
         What was written. Where the file is not right or a conflict stands in the way, that is an error, and
@@ -70,8 +73,7 @@ def import_bundle(
     """
     store.check_place()
     with open_folder(path) if path.is_dir() else open_bundle(path) as bundle:
-        if key is not None:
-            check_signature(path, bundle.manifest.digest, read_public_key(key))
+        signed = check_signature(store, bundle, key, allow_older=allow_older) if key else {}
         contents = read_contents(bundle)
         refuse_impostors(contents, shipped, str(path))
         created = not store.exists
@@ -80,11 +82,9 @@ def import_bundle(
             Store.create(store.uri)
         with store.database.place.import_lock():
             work = _Import(store, bundle, contents, policy)
-            for _ in range(MOST_TRIES):
-                with suppress(_ChangedError):
-                    return work.run(created=created)
-            with store.write_lock():  # under which nobody else changes anything
-                return work.run(created=created)
+            summary = work.run_in_turns(created=created)
+            write_values(store.database, signed)
+            return summary
 
 
 class _ChangedError(Exception):
@@ -102,6 +102,14 @@ class _Import:
         self._claimed: list[tuple[str, str]] = []  # references and aliases that another version has here
         self._added: set[Key] = set()  # versions, since the comparison
         self._renumbered: dict[Key, int] = {}
+
+    def run_in_turns(self, *, created: bool) -> ImportSummary:
+        """Import, letting others write in between, unless they change what is compared again and again."""
+        for _ in range(MOST_TRIES):
+            with suppress(_ChangedError):
+                return self.run(created=created)
+        with self._store.write_lock():  # under which nobody else changes anything
+            return self.run(created=created)
 
     def run(self, *, created: bool) -> ImportSummary:
         """Compare, and write everything, in order.
@@ -179,9 +187,8 @@ class _Import:
         marks = dict(zip(IMPORT_MARKS, values, strict=True))
         for batch in contents.sliced(contents.records(self._bundle, "audit", AuditRecord)):
             new = _new(batch, here)
-            lines = [replace(line, details=json.dumps(line.values | marks, sort_keys=True)) for line in new]
-            self._note(lines)
-            self._counts["audit"] += len(lines)
+            self._note([replace(one, details=json.dumps(one.values | marks, sort_keys=True)) for one in new])
+            self._counts["audit"] += len(new)
 
     def _prepare_space(self, space_id: str) -> set[Key]:
         with self._store.write_lock():

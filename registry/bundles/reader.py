@@ -50,10 +50,11 @@ Place = tuple[IO[bytes], int]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``manifest.json`` says, checked; ``digest`` is the checksum of all of it."""
+    """What ``manifest.json`` says, checked, but for whose it is; ``digest`` is the checksum of all of it."""
 
     schema_version: int
     members: dict[str, Member]
+    registry_id: str
     digest: str
 
 
@@ -260,7 +261,9 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
             f"{path}: format version {format_version} with schema version {schema_version} was never written; "
             f"the oldest are 1 and {bundle_format.OLDEST_SCHEMA_VERSION}"
         )
-    return Manifest(schema_version, members, bundle_format.checksum(content))
+    return Manifest(
+        schema_version, members, str(values.get("registry_id", ""))[:64], bundle_format.checksum(content)
+    )
 
 
 def _typed(member: dict[str, Any]) -> dict[str, Any]:

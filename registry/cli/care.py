@@ -290,10 +290,19 @@ def export_registry(
     metavar="KEY",
     help="Import only what the holder of this public key signed, a PEM file.",
 )
+@click.option(
+    "--allow-older", is_flag=True, help="Take what was signed before what was imported with that key."
+)
 @json_option
 @pass_registry
 def import_file(
-    registry: "TaskRegistry", /, path: Path, on_conflict: Policy, require_signature: Path | None, as_json: bool
+    registry: "TaskRegistry",
+    /,
+    path: Path,
+    on_conflict: Policy,
+    require_signature: Path | None,
+    allow_older: bool,
+    as_json: bool,
 ) -> None:
     """Import what `t2v export` wrote.
 
@@ -307,7 +316,9 @@ def import_file(
       t2v import ./from-the-hub
       t2v --registry ./team import theirs.t2v --on-conflict keep
     """
-    summary = registry.import_bundle(path, on_conflict=on_conflict, require_signature=require_signature)
+    summary = registry.import_bundle(
+        path, on_conflict=on_conflict, require_signature=require_signature, allow_older=allow_older
+    )
     if as_json:
         click.echo(documents.to_text(summary))
         return

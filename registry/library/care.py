@@ -205,7 +205,12 @@ class Care(RegistryBase):
         )
 
     def import_bundle(
-        self, path: str | Path, *, on_conflict: Policy = "fail", require_signature: str | Path | None = None
+        self,
+        path: str | Path,
+        *,
+        on_conflict: Policy = "fail",
+        require_signature: str | Path | None = None,
+        allow_older: bool = False,
     ) -> ImportSummary:
         """Bring what ``export`` wrote into this registry, which is made, empty, if it is not there.
 
@@ -216,7 +221,9 @@ class Care(RegistryBase):
             path: The file or folder.
             on_conflict: What to do about tasks and experts that are others here, see
                 ``registry.options.POLICIES``.
-            require_signature: A PEM file with the public key whose holder must have signed it.
+            require_signature: A PEM file with the public key whose holder must have signed it, not before what
+                was imported here with that key of the same registry.
+            allow_older: Whether it may have been signed before that.
 
         Raises:
             MissingExtraError: If cryptography, which checks signatures, is not installed.
@@ -232,7 +239,8 @@ class Care(RegistryBase):
         if on_conflict not in POLICIES:
             raise InvalidQueryError(f"on_conflict must be {' or '.join(POLICIES)}, got {on_conflict!r}")
         key = Path(require_signature) if require_signature else None
-        return import_bundle(self._store, Path(path), on_conflict, shipped_loaders(), key)
+        store = self._store
+        return import_bundle(store, Path(path), on_conflict, shipped_loaders(), key, allow_older=allow_older)
 
     def note_token(self, done: str, name: str, **details: str) -> None:
         """Say in the history, if there is a registry, what was done with a token; exports leave the line out.

@@ -212,13 +212,16 @@ def read_origins(database: "Database") -> dict[tuple[str, str], Origin]:
 
 def write_origins(database: "Database", origins: Iterable[Origin]) -> None:
     """Write origins, in place of those of the same things, in one commit."""
-    rows = [
-        {"key": f"{_ORIGIN}{origin.kind}.{origin.name}", "value": json.dumps(asdict(origin))}
-        for origin in origins
-    ]
-    if rows:
-        merged = pa.Table.from_pylist(rows, schema=schema.META)
-        database.commit("meta", lambda table: _upsert(table, merged))
+    write_values(
+        database, {f"{_ORIGIN}{origin.kind}.{origin.name}": json.dumps(asdict(origin)) for origin in origins}
+    )
+
+
+def write_values(database: "Database", values: Mapping[str, str]) -> None:
+    """Write values of ``meta``, in place of those of the same keys, in one commit."""
+    if values:
+        rows = pa.table({"key": list(values), "value": list(values.values())}, schema=schema.META)
+        database.commit("meta", lambda table: _upsert(table, rows))
 
 
 def note_registered(database: "Database", kind: str, name: str, loader: str, folder: str) -> None:

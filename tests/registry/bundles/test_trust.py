@@ -198,7 +198,9 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_without_end(folder):
         registry.import_bundle("theirs.t2v", require_signature="pipe")
 
 
-def test_signatures_hold_for_what_was_signed_alone(folder):
+@pytest.fixture
+def keys(folder):
+    """Files of two keys, ``ours`` and ``other``."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -208,6 +210,9 @@ def test_signatures_hold_for_what_was_signed_alone(folder):
         (folder / f"{name}.pem").write_bytes(pem)
         public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
         (folder / f"{name}.pub").write_bytes(public)
+
+
+def test_signatures_hold_for_what_was_signed_alone(folder, keys):
     source = Store.create(folder / "source")
     source.add_space(make_true_space())
     add(source, "flowers")
@@ -232,3 +237,44 @@ def test_signatures_hold_for_what_was_signed_alone(folder):
     with pytest.raises(InvalidQueryError, match="is no Ed25519 public key"):
         TaskRegistry(folder / "new").import_bundle("a.t2v", require_signature="a.t2v")
     assert not (folder / "new").exists()
+
+
+def test_an_older_file_of_a_signer_is_refused_unless_it_is_meant(folder, keys):
+    """What was signed of another registry, or by another key, is no older one of these."""
+    source, target = Store.create(folder / "source"), TaskRegistry(folder / "target")
+    source.add_space(make_true_space())
+    registry = TaskRegistry(source.uri)
+    for number, name in enumerate(("flowers", "birds")):
+        add(source, name)
+        registry.export(f"{number}.t2v", sign="ours.pem")
+    registry.export("theirs.t2v", sign="other.pem")
+    TaskRegistry(folder / "second").init(empty=True)
+    TaskRegistry(folder / "second").export("second.t2v", sign="ours.pem")
+    sooner = (folder / "0.t2v.sig").read_text()
+    assert target.import_bundle("1.t2v", require_signature="ours.pub").tasks == 2
+    assert target.import_bundle("1.t2v", require_signature="ours.pub").tasks == 0
+    before = target.version()
+    with pytest.raises(
+        BundleError, match=r"0.t2v was signed at .*, before .* give allow_older=True to take an"
+    ):
+        target.import_bundle("0.t2v", require_signature="ours.pub")
+    assert target.version() == before
+    said = CliRunner().invoke(
+        main, ["--registry", target.uri, "import", "0.t2v", "--require-signature", "ours.pub"]
+    )
+    assert (said.exit_code, "or give --allow-older to take" in said.stderr) == (1, True)
+    target.import_bundle("0.t2v", require_signature="ours.pub", allow_older=True)
+    with pytest.raises(BundleError, match="was signed at"):  # that it was meant once changes nothing
+        target.import_bundle("0.t2v", require_signature="ours.pub")
+    for path, key in (("second.t2v", "ours.pub"), ("theirs.t2v", "other.pub"), ("0.t2v", None)):
+        target.import_bundle(path, require_signature=key)
+    # The time is signed too.
+    values = json.loads(sooner) | {"signed_at": "2999-01-01T00:00:00+00:00"}
+    (folder / "0.t2v.sig").write_text(json.dumps(values))
+    with pytest.raises(BundleError, match="is no signature of it"):
+        target.import_bundle("0.t2v", require_signature="ours.pub")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("registry.bundles.signing.utc_now", lambda: "2999-01-01T00:00:00+00:00")
+        registry.export("2.t2v", sign="ours.pem")
+    with pytest.raises(BundleError, match="which is not yet: set the clocks right"):
+        target.import_bundle("2.t2v", require_signature="ours.pub")
