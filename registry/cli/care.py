@@ -10,7 +10,7 @@ import click
 
 from registry.cli import show_care
 from registry.cli.completion import task_names
-from registry.cli.main import pass_registry
+from registry.cli.main import answer, pass_registry
 from registry.cli.options import Duration, json_option, yes_option
 from registry.faces import documents, terminal
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
@@ -87,10 +87,7 @@ def optimize(registry: "TaskRegistry", keep: float | None, as_json: bool) -> Non
       t2v optimize --keep 1d
     """
     tables = registry.optimize() if keep is None else registry.optimize(keep=timedelta(seconds=keep))
-    if as_json:
-        click.echo(documents.to_text(tables))
-    else:
-        show_care.show_sizes(tables)
+    answer(as_json, tables, show_care.show_sizes)
 
 
 @click.command()
@@ -114,10 +111,7 @@ def undo(registry: "TaskRegistry", redo: bool, listed: bool, yes: bool, as_json:
     """
     if listed:
         writes = registry.writes()
-        if as_json:
-            click.echo(documents.to_text(writes))
-        else:
-            show_care.show_writes(writes)
+        answer(as_json, writes, show_care.show_writes)
         return
     shown = registry.undo(redo=redo, preview=True)
     terminal.message(show_care.in_words(shown))
@@ -268,10 +262,7 @@ def export_registry(
         license=license,
         sign=sign,
     )
-    if as_json:
-        click.echo(documents.to_text(summary))
-    else:
-        terminal.message(f"Wrote {path}: {_counts(summary)}.")
+    answer(as_json, summary, terminal.message, f"Wrote {path}: {_counts(summary)}.")
 
 
 @click.command("import")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli.completion import expert_names, files, task_names
-from registry.cli.main import pass_registry
+from registry.cli.main import answer, pass_registry
 from registry.cli.options import device_option, identity_options, json_option, purge_option, seed_option
 from registry.faces import documents, show_answers, show_records, terminal
 from registry.gate import OTHER_DATA
@@ -70,10 +70,7 @@ def import_experts(
       t2v expert import experts.csv
     """
     imported = registry.import_experts(source, from_dir=from_dir, skip_bad=skip_bad)
-    if as_json:
-        click.echo(documents.to_text(imported))
-    else:
-        show_records.show_imported_experts(imported)
+    answer(as_json, imported, show_records.show_imported_experts)
 
 
 @expert.command("list")
@@ -112,10 +109,7 @@ def show_expert(registry: "TaskRegistry", name: str, as_json: bool) -> None:
       t2v expert show resnet18.birds
     """
     record = registry.expert(name)
-    if as_json:
-        click.echo(documents.to_text(documents.of_expert(record)))
-    else:
-        show_records.show_expert(record)
+    answer(as_json, documents.of_expert(record), show_records.show_expert, record)
 
 
 @expert.command("alias")
@@ -332,7 +326,4 @@ def measure(
     how: dict[str, Any] = {"seed": seed or 0, "device": device or "auto", "record": not no_record}
     with terminal.progress_bar() as progress:
         measured = registry.measure(task, expert, **how, **options, progress=progress)
-    if as_json:
-        click.echo(documents.to_text(measured))
-    else:
-        show_answers.show_measurement(measured)
+    answer(as_json, measured, show_answers.show_measurement)

@@ -137,6 +137,16 @@ class WithoutPandas:
                 raise ModuleNotFoundError("pandas is left out", name=name)
 
 
+def answer(as_json: bool, document: Any, show: Callable[..., object], *shown: Any) -> None:
+    """Print one JSON document, if that was asked for, or show to a person what it says."""
+    if not as_json:
+        show(*(shown or [document]))
+        return
+    from registry.faces import documents
+
+    click.echo(documents.to_text(document))
+
+
 def pass_registry(
     command: Callable[Concatenate["TaskRegistry", Parameters], Answer],
 ) -> Callable[Parameters, Answer]:
@@ -271,10 +281,7 @@ def probes(ctx: click.Context, as_json: bool) -> None:
     from registry.ingest.networks import list_networks
 
     networks = [documents.of_network(network) for network in list_networks()]
-    if as_json:
-        click.echo(documents.to_text(networks))
-    else:
-        show_care.show_networks(networks)
+    answer(as_json, networks, show_care.show_networks)
 
 
 @probes.command("show")
@@ -300,10 +307,7 @@ def show_probe(loader: str, costs: bool, memory_budget: float | None, as_json: b
     from registry.ingest.networks import describe_probe
 
     probe = documents.of_probe(describe_probe(loader, costs=costs, memory_budget=memory_budget))
-    if as_json:
-        click.echo(documents.to_text(probe))
-    else:
-        show_care.show_probe(probe)
+    answer(as_json, probe, show_care.show_probe)
 
 
 @main.command()
@@ -320,10 +324,7 @@ def estimators(as_json: bool) -> None:
     from registry.ingest.networks import list_estimators
 
     catalogue = [documents.of_estimator(estimator) for estimator in list_estimators()]
-    if as_json:
-        click.echo(documents.to_text(catalogue))
-    else:
-        show_care.show_estimators(catalogue)
+    answer(as_json, catalogue, show_care.show_estimators)
 
 
 @main.command()

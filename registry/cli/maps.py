@@ -7,7 +7,7 @@ import click
 
 from registry.cli import show_maps
 from registry.cli.completion import task_names_or_files
-from registry.cli.main import NAME_OR_DATA, pass_registry
+from registry.cli.main import NAME_OR_DATA, answer, pass_registry
 from registry.cli.options import (
     GroupedCommand,
     distance_option,
@@ -94,10 +94,7 @@ def map_tasks(
         )
         by_cluster = out is not None and colour == "cluster"
         clustering = registry.clusters(probe=probe, where=where, progress=progress) if by_cluster else None
-    if as_json:
-        click.echo(documents.to_text(documents.of_map(shown)))
-    else:
-        show_maps.show_map(shown)
+    answer(as_json, documents.of_map(shown), show_maps.show_map, shown)
     if out:
         pictures.write_map(out, shown, colour=colour, clustering=clustering, theme=theme)
         terminal.message(f"Wrote {out}.")
@@ -150,10 +147,7 @@ def cluster(
         pictures.check_path(plot)
     with terminal.progress_bar() as progress:
         clustering = registry.clusters(**options, progress=progress)
-    if as_json:
-        click.echo(documents.to_text(documents.of_clustering(clustering)))
-    else:
-        show_maps.show_clustering(clustering)
+    answer(as_json, documents.of_clustering(clustering), show_maps.show_clustering, clustering)
     if plot:
         pictures.write_matrix(plot, clustering, theme)
         terminal.message(f"Wrote {plot}.")

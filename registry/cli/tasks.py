@@ -6,7 +6,7 @@ import click
 
 from registry.cli import show_care
 from registry.cli.completion import files, task_names
-from registry.cli.main import DataPath, pass_registry
+from registry.cli.main import DataPath, answer, pass_registry
 from registry.cli.options import (
     GroupedCommand,
     embedding_options,
@@ -51,10 +51,7 @@ def add_task(
     """
     with terminal.progress_bar() as progress:
         added = registry.add_task(name, data, tags=tags, **options, progress=progress)
-    if as_json:
-        click.echo(documents.to_text(added))
-    else:
-        show_records.show_added(added)
+    answer(as_json, added, show_records.show_added)
 
 
 @task.command("list")
@@ -98,10 +95,7 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
       t2v task show flowers
     """
     record, embeddings = registry.task(name), registry.embeddings_of(name)
-    if as_json:
-        click.echo(documents.to_text(documents.of_task_card(record, embeddings)))
-    else:
-        show_records.show_task(record, embeddings)
+    answer(as_json, documents.of_task_card(record, embeddings), show_records.show_task, record, embeddings)
 
 
 @task.command("history")
@@ -116,10 +110,7 @@ def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
       t2v task history flowers
     """
     history = registry.history(name)
-    if as_json:
-        click.echo(documents.to_text(documents.of_history(history)))
-    else:
-        show_care.show_history(history)
+    answer(as_json, documents.of_history(history), show_care.show_history, history)
 
 
 @task.command("move")

@@ -149,9 +149,8 @@ def clustering_of(
 
     distances = tasks.matrix(chosen, report("distances"))
     parted = clusters.partition(distances, method=method, num_clusters=num_clusters, cut_height=cut_height)
-    labels = np.zeros(len(tasks), np.int64)
+    labels, notes = np.zeros(len(tasks), np.int64), []
     labels[chosen] = parted.labels
-    notes = []
     if len(chosen) < len(tasks):
         others = np.setdiff1d(np.arange(len(tasks)), chosen)
         numbers, _ = tasks.nearest(others, chosen, 1, report("placing"))

@@ -32,8 +32,7 @@ def read_offline(path: Path) -> Run:
     """The run of a file ``run-ID.wandb``; ``InvalidRecordError`` if it is no such file, or damaged."""
     about: dict[int, list[Any]] = {}
     values: dict[str, Any] = {}
-    steps: dict[str, Metric] = {}
-    summary: dict[str, Metric] = {}
+    steps, summary = dict[str, Metric](), dict[str, Metric]()
     user, exits = "", []
     try:
         for record in _records(path, read_bytes(path, MAX_LOG_BYTES)):
