@@ -247,11 +247,7 @@ class _Labels:
     def from_column(
         cls, library: ModuleType, spec: str, column: str, rows: Any, *, is_number: bool = False
     ) -> "_Labels":
-        """Take the labels of a column.
-
-        Raises:
-            DataError: If a row has none, or they are neither words nor numbers.
-        """
+        """Take the labels of a column; ``DataError`` if a row has none, or other than words or numbers."""
         cells: list[Any] = rows.with_format("arrow")[:][column].to_pylist() if len(rows) else []
         if not cells:
             raise DataError(spec, "holds no samples")

@@ -133,11 +133,7 @@ class _Manifest:
             yield _Row(number, place, sample if self._is_bytes else cell_text(sample), labels, split)
 
     def survey(self) -> dict[str, str]:
-        """Go over the file once; gives the names of its splits.
-
-        Raises:
-            DataError: If there are no rows, or a cell is of a wrong form.
-        """
+        """Go over the file; the names of its splits; ``DataError`` without rows, or for an odd cell."""
         is_held = self._columns.content == "images" and not self._is_bytes and not self._is_pixels
         shared: dict[Any, Any] = {}
         held = 0

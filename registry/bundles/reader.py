@@ -80,11 +80,7 @@ class Bundle:
         return self.path.name or self.path.resolve().name
 
     def check(self, table: str, columns: pa.Schema) -> None:
-        """Check the form of a table by its footer, nothing decoded.
-
-        Raises:
-            BundleError: If it is not what ``bundles`` would have written.
-        """
+        """Check a table by its footer, nothing decoded; ``BundleError`` if no ``bundles`` wrote it so."""
         name, member = member_name(table), self.manifest.members[member_name(table)]
         try:
             groups = read_footer(self._window(name), member.bytes)

@@ -102,11 +102,7 @@ class IndexFiles:
             raise BusyIndexError("another process writes them") from err
 
     def load(self) -> SavedIndex:
-        """Read what ``save`` wrote, trusting nothing.
-
-        Raises:
-            UnusableIndexError: If it is missing, damaged, or of another format.
-        """
+        """Read what ``save`` wrote, trusting nothing; ``UnusableIndexError`` if it is not all of that."""
         seen = self.generation()
         try:
             return self._load()

@@ -87,11 +87,7 @@ class LayoutFiles:
             lock.release()
 
     def load(self, seed: int) -> Layout:
-        """Read what ``save`` wrote, trusting nothing.
-
-        Raises:
-            UnusableLayoutError: If it is missing, damaged, or of another registry, space or format.
-        """
+        """Read what ``save`` wrote, trusting nothing; ``UnusableLayoutError`` if it is not all of that."""
         try:
             return self._load(seed)
         except FileNotFoundError:

@@ -224,11 +224,7 @@ class EmbeddingCache:
             self._build(str(err))
 
     def _adopt_files(self) -> None:
-        """Know the rows of the index files and no others.
-
-        Raises:
-            UnusableIndexError: If they cannot be used, are of another width, or are refused.
-        """
+        """Know the rows of the index files alone; ``UnusableIndexError`` if that cannot be."""
         saved = self._files.load()
         if saved.generation == self._refused:
             raise UnusableIndexError("damaged or outgrown")

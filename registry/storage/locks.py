@@ -281,11 +281,7 @@ class Lease:
             self._thread_lock.release()
 
     def check(self) -> None:
-        """Make sure, before a commit, that the lock is still held.
-
-        Raises:
-            StorageError: If another process has taken over, or may have.
-        """
+        """Make sure, before a commit, that the lock is held; ``StorageError`` if it may be another's."""
         if self._age() > TTL_SECONDS / 2:
             self._renew()
         if self._held is None or self._process_id != os.getpid() or self._age() > TTL_SECONDS:
@@ -295,11 +291,7 @@ class Lease:
             )
 
     def _acquire(self, timeout: float) -> None:
-        """Wait until the lock is free or its holder dead, and take it.
-
-        Raises:
-            StorageError: If one holder keeps it for longer than ``timeout``.
-        """
+        """Take the lock once it is free or its holder dead; ``StorageError`` if one stands still."""
         claim = _Claim()
         holder: _Claim | None = None
         seen: Version | None = None
