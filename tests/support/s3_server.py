@@ -76,7 +76,7 @@ class _OneByOne:
 
 def serve() -> None:
     """Serve on a free port, whose URL is printed first."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Handler(WSGIRequestHandler):
@@ -85,7 +85,7 @@ def serve() -> None:
         def log(self, type: str, message: str, *args: Any) -> None:
             pass
 
-    application = _OneByOne(DomainDispatcherApplication(create_backend_app))
+    application = _OneByOne(create_backend_app("s3"))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
     sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
     sys.stdout.flush()

@@ -34,6 +34,7 @@ def test_networks_are_built_and_compiled_operators_work_where_they_load():
     assert not extension._has_ops() or ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist() == [1]
 
 
+@pytest.mark.slow
 def test_the_compiler_of_torch_is_imported_when_it_is_asked():
     code = (
         "import sys\n"
