@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 MOVE_COST = 8  # one element written by a pass over memory, in multiply-adds of a matrix product
+WIDEST_QUICK_KERNEL = 9  # weights of a depthwise filter, for which libraries have a kernel of their own
+MOST_CORRELATED = 8  # positions for each weight of a filter up to which a correlation is quicker
 CALL_COST = 1_000_000  # one call of a library kernel for a single sample, in the same
 
 
@@ -247,18 +249,40 @@ class ConvGradient(Gradient):
         for axis, size in enumerate(geometry.kernel):
             shape[axis] = geometry.positions[axis]
             written += size * math.prod(shape) ** 2
+        direct = Cost(filters * weights * positions, filters * weights, calls=1)
+        if self._correlates:
+            direct = Cost(direct.multiply_adds, filters * positions + len(self.inputs[0]) * pixels)
         return {
-            "direct": Cost(filters * weights * positions, filters * weights, calls=1),
+            "direct": direct,
             "shifted_gram": Cost(
                 self.inputs.shape[1] * pixels**2 + filters * positions**2,
                 geometry.groups * written + filters * positions,
             ),
         }
 
+    @property
+    def _correlates(self) -> bool:
+        """Whether all samples at once are best one convolution, of inputs with gradients as kernels.
+
+        So it is where each channel has a group of its own, and a kernel for which libraries have nothing quick.
+        """
+        size, positions = math.prod(self.geometry.kernel), math.prod(self.geometry.positions)
+        is_depthwise = self.inputs.shape[1] == self.geometry.groups
+        return is_depthwise and size > WIDEST_QUICK_KERNEL and positions <= MOST_CORRELATED * size
+
     def full(self, rows: slice) -> Tensor:
-        """``[n, G * O, K]``; the library's kernel for the weight of one sample beats unfolding them all."""
+        """``[n, G * O, K]``, by the quickest of three ways.
+
+        A matrix product where a weight sees one pixel, a correlation as above, else the library's kernel for
+        the weight of one sample after the other, which beats unfolding them all.
+        """
         grads, inputs, geometry = self.grads[rows], self.inputs[rows], self.geometry
         filters, weights, _ = self.sizes
+        if set(geometry.kernel) == {1} and geometry.groups == 1 and not any(geometry.padding):
+            seen = inputs[(slice(None), slice(None), *(slice(None, None, step) for step in geometry.stride))]
+            return torch.bmm(grads.flatten(2), seen.flatten(2).mT)
+        if self._correlates:
+            return _correlation(grads, inputs, geometry)
         shape = (filters, self.inputs.shape[1] // geometry.groups, *geometry.kernel)
         total = grads.new_empty(len(grads), filters, weights)
         for sample, (grad, pixels) in enumerate(
@@ -299,6 +323,27 @@ class TransposedConvGradient(ConvGradient):
     def quadratic(self, rows: slice) -> Tensor:
         """``[n, G * O]``, by ``direct``: there is no other form."""
         return Gradient.quadratic(self, rows)
+
+
+def _correlation(grads: Tensor, inputs: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Gradient ``[N, G * O, K]`` of a depthwise weight: the inputs at each offset times the gradients, summed.
+
+    As a convolution, its kernels are the gradients, so that stride and dilation change places.
+    """
+    kernels = grads.reshape(-1, 1, *geometry.positions)
+    sums = torch.convolution(
+        inputs.reshape(1, -1, *geometry.pixels),
+        kernels,
+        None,
+        geometry.dilation,
+        geometry.padding,
+        geometry.stride,
+        False,  # not transposed
+        [0] * len(geometry.kernel),
+        inputs.shape[0] * geometry.groups,
+    )
+    within = sums[(slice(None), slice(None), *map(slice, geometry.kernel))]  # a stride may leave pixels unseen
+    return within.reshape(*grads.shape[:2], -1)
 
 
 def _weight_grad(grad: Tensor, pixels: Tensor, shape: tuple[int, ...], geometry: ConvGeometry) -> Tensor:

@@ -42,6 +42,13 @@ def test_costs_of_a_convolution_count_its_products():
     assert costs["shifted_gram"].elements == 64**2 + 3 * 64**2 + 3 * 64**2 + 64 * 64
 
 
+@pytest.mark.parametrize(("kernel", "pixels", "calls"), [(5, 7, 0), (7, 14, 0), (3, 7, 1), (5, 28, 1)])
+def test_wide_depthwise_kernels_at_few_positions_take_no_call_for_each_sample(kernel, pixels, calls):
+    depthwise = convolution(240, 240, kernel, pixels=pixels, groups=240)
+    assert depthwise.costs()["direct"].calls == calls
+    assert convolution(240, 240, kernel, pixels=pixels, groups=120).costs()["direct"].calls == 1
+
+
 def test_groups_have_a_gram_matrix_each():
     whole, grouped = convolution().costs()["shifted_gram"], convolution(groups=4).costs()["shifted_gram"]
     assert grouped.multiply_adds == whole.multiply_adds

@@ -79,6 +79,7 @@ def test_filters_lie_in_the_order_of_named_modules():
 CONVOLUTIONS = {
     "plain": nn.Conv2d(3, 4, 3),
     "one_by_one": nn.Conv2d(3, 4, 1),
+    "one_by_one_strided": nn.Conv2d(3, 4, 1, stride=(2, 3)),
     "one_by_one_strided_padded": nn.Conv2d(3, 4, 1, stride=2, padding=1),
     "stride_and_uneven_kernel": nn.Conv2d(3, 4, (3, 2), stride=(2, 3), padding=(1, 0)),
     "dilation": nn.Conv2d(3, 4, 3, dilation=(2, 1), padding=2),
@@ -87,6 +88,7 @@ CONVOLUTIONS = {
     "grouped": nn.Conv2d(6, 4, 3, groups=2, padding=1),
     "depthwise": nn.Conv2d(6, 6, 3, groups=6, padding=1),
     "depthwise_multiplied": nn.Conv2d(3, 6, 5, groups=3, stride=2, padding=2),
+    "depthwise_volume": nn.Conv3d(4, 8, 3, groups=4, padding=(1, 2, 1), dilation=(1, 2, 1), stride=(1, 1, 2)),
     "reflect": nn.Conv2d(3, 4, 3, padding=(2, 1), padding_mode="reflect"),
     "replicate": nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate", stride=2),
     "circular_same": nn.Conv2d(3, 4, 4, padding="same", padding_mode="circular"),
