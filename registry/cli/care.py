@@ -193,12 +193,8 @@ def history(registry: "TaskRegistry", limit: int, as_json: bool) -> None:
       t2v history --limit 10
     """
     lines = registry.audit(limit=limit)
-    if as_json:
-        click.echo(documents.to_text([documents.of_audit_line(line) for line in lines]))
-    elif lines:
-        show_care.show_audit(lines)
-    else:
-        terminal.message("Nothing was written since this registry has a history.")
+    empty = "Nothing was written since this registry has a history."
+    answer(as_json, list(map(documents.of_audit_line, lines)), show_care.show_audit, lines, empty=empty)
 
 
 @click.command("export")
@@ -343,12 +339,7 @@ def trust(registry: "TaskRegistry", /, name: str | None, as_json: bool) -> None:
       t2v trust
     """
     origins = registry.origins() if name is None else registry.trust(name)
-    if as_json:
-        click.echo(documents.to_text(origins))
-    elif origins:
-        show_care.show_origins(origins)
-    else:
-        terminal.message("No expert and no space was imported.")
+    answer(as_json, origins, show_care.show_origins, empty="No expert and no space was imported.")
 
 
 def _counts(summary: Any) -> str:

@@ -89,12 +89,8 @@ def list_experts(registry: "TaskRegistry", patterns: tuple[str, ...], toys: bool
       t2v expert list 'convnext*' 'resnet50*'
     """
     experts = registry.experts(patterns=patterns, toys=toys)
-    if as_json:
-        click.echo(documents.to_text([documents.of_expert(expert) for expert in experts]))
-    elif experts:
-        show_records.show_experts(experts)
-    else:
-        terminal.message("There is no expert yet; add one with `t2v expert add LOADER`.")
+    empty = "There is no expert yet; add one with `t2v expert add LOADER`."
+    answer(as_json, list(map(documents.of_expert, experts)), show_records.show_experts, experts, empty=empty)
 
 
 @expert.command("show")
@@ -281,15 +277,12 @@ def list_results(registry: "TaskRegistry", task: str | None, expert: str | None,
       t2v result list --task flowers
     """
     results = registry.results(task=task, expert=expert)
-    if as_json:
-        click.echo(documents.to_text(results))
-    elif results:
-        show_records.show_results(results, registry.experts())
-    else:
-        terminal.message(
-            "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
-            "or measure one with `t2v result measure TASK EXPERT`."
-        )
+    empty = (
+        "There is no such result yet; add one with `t2v result add TASK EXPERT --accuracy A`, "
+        "or measure one with `t2v result measure TASK EXPERT`."
+    )
+    registered = registry.experts() if results and not as_json else ()
+    answer(as_json, results, show_records.show_results, results, registered, empty=empty)
 
 
 @result.command("measure")

@@ -137,14 +137,17 @@ class WithoutPandas:
                 raise ModuleNotFoundError("pandas is left out", name=name)
 
 
-def answer(as_json: bool, document: Any, show: Callable[..., object], *shown: Any) -> None:
-    """Print one JSON document, if that was asked for, or show to a person what it says."""
-    if not as_json:
-        show(*(shown or [document]))
-        return
-    from registry.faces import documents
+def answer(as_json: bool, document: Any, show: Callable[..., object], *shown: Any, empty: str = "") -> None:
+    """Print one JSON document, if that was asked for; else show a person what it says, or that it is empty."""
+    shown = shown or (document,)
+    if as_json:
+        from registry.faces import documents
 
-    click.echo(documents.to_text(document))
+        click.echo(documents.to_text(document))
+    elif empty and not shown[0]:
+        terminal.message(empty)
+    else:
+        show(*shown)
 
 
 def pass_registry(

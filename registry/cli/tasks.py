@@ -71,14 +71,10 @@ def list_tasks(registry: "TaskRegistry", where: str | None, as_json: bool) -> No
       t2v task list --where "kind = 'multi_label'"
     """
     tasks = registry.tasks(where=where)
-    if as_json:
-        click.echo(documents.to_text([documents.of_task(task) for task in tasks]))
-    elif tasks:
-        show_records.show_tasks(tasks)
-    elif where is not None:
-        terminal.message("No task passes the filter; `t2v task list` shows them all.")
-    else:
-        terminal.message("There is no task yet; add one with `t2v task add NAME DATA`.")
+    empty = "There is no task yet; add one with `t2v task add NAME DATA`."
+    if where is not None:
+        empty = "No task passes the filter; `t2v task list` shows them all."
+    answer(as_json, list(map(documents.of_task, tasks)), show_records.show_tasks, tasks, empty=empty)
 
 
 @task.command("show")
