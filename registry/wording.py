@@ -77,7 +77,9 @@ def nearer(than: float | None) -> str:
     """What a distance means among those of all pairs of tasks, such as ``nearer than 83% of pairs``."""
     if than is None:
         return ""
-    return f"nearer than {than:.0%} of pairs" if than >= 0.005 else "farther than nearly all pairs"
+    if 0.005 <= than < 0.995:
+        return f"nearer than {than:.0%} of pairs"
+    return f"{'nearer' if than > 0.5 else 'farther'} than {'' if than in {0, 1} else 'nearly '}all pairs"
 
 
 _FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}

@@ -256,7 +256,7 @@ def test_pages_answer_first_what_is_asked(client):
     assert re.search(r"(of all 4|% of the 4) other tasks", client.get("/compare?a=flowers&b=birds").text)
     leading = client.get("/experts/resnet18.tv_in1k").text  # it is alone on birds, which is no lead
     assert 'in the same way, on <a href="/tasks/flowers">flowers</a> (unspecified).' in leading
-    assert "some other expert was measured to be better" in client.get("/experts/net.unmeasured").text
+    assert "one of them is as good or better" in client.get("/experts/net.unmeasured").text
     history = client.get("/tasks/flowers/history").text
     assert "accuracy <code>0.91234</code>, protocol <code>unspecified</code>" in history
 
@@ -324,6 +324,12 @@ def test_without_a_registry_every_page_says_how_to_begin(tmp_path, url):
     assert faults_of(page) == []
 
 
+def test_starter_content_is_promised_only_where_it_will_come(tmp_path):
+    for builtin in (True, False):
+        with serving(tmp_path / "none", tmp_path / f"state{builtin}", builtin=builtin) as client:
+            assert ("brings starter content along" in client.get("/").text) is builtin
+
+
 def test_empty_lists_tell_the_next_command(tmp_path):
     registry.TaskRegistry(tmp_path / "empty").init(empty=True)
     commands = {"/": "t2v task add", "/experts": "t2v expert import torchvision", "/results": "t2v result add"}
@@ -341,7 +347,10 @@ def test_empty_lists_tell_the_next_command(tmp_path):
         ("/?search=nothing", "No task matches Try a shorter word or a wider filter. All tasks"),
         ("/experts?search=nothing", "No expert matches"),
         ("/results?task=ages", "Measure one: t2v result measure ages EXPERT"),
-        ("/experts/net.unmeasured", "On every task some other expert was measured to be better."),
+        (
+            "/experts/net.unmeasured",
+            "Wherever others were measured in the same way, one of them is as good or better.",
+        ),
         ("/tasks/ages", "none yet; t2v result measure ages EXPERT makes one"),
         ("/compare?a=ages&b=evil", "No expert was measured on both in the same way."),
     ],

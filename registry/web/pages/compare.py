@@ -26,7 +26,7 @@ from registry.web.pages.templating import render, render_if_missing, scored
 
 router = APIRouter(include_in_schema=False)
 
-MOST = 12
+MOST = 6
 """Most tasks or experts side by side."""
 
 

@@ -83,7 +83,7 @@ def expert(request: Request, name: str) -> HTMLResponse:
     registry: TaskRegistry = request.app.state.registry
     record = registry.expert(name)
     history = sorted(registry.results(expert=name), key=attrgetter("created_at"), reverse=True)
-    leading = _leading(results_of(registry, request.app.state.kept), name)
+    leading, rivals = _leading(results_of(registry, request.app.state.kept), name)
     return render(
         request,
         "expert.html",
@@ -92,6 +92,7 @@ def expert(request: Request, name: str) -> HTMLResponse:
             "history": history,
             "tasks": {result.task for result in history},
             "leading": leading,
+            "rivals": rivals,
             "best": sorted(history, key=scored, reverse=True)[:NUM_BEST],
         },
     )
@@ -164,17 +165,18 @@ def _matches(record: ExpertRecord, search: str) -> bool:
     return all(word in words for word in search.lower().split())
 
 
-def _leading(results: Sequence[ResultRecord], name: str) -> list[ResultRecord]:
-    """Results of an expert that beat those of all others on that task, by version, metric and protocol."""
+def _leading(results: Sequence[ResultRecord], name: str) -> tuple[list[ResultRecord], int]:
+    """Results of an expert that beat those of all others on that task, by version, metric and protocol.
+
+    Returns:
+        Those, the highest first; and how many of its results can be compared with another expert's.
+    """
     key = attrgetter("task", "task_version", "metric", "protocol")
     counting = [result for result in results if result.task_version != OTHER_DATA]
     others: dict[Any, float] = {}
     for result in counting:
         if result.expert != name:
             others[key(result)] = max(others.get(key(result), 0.0), scored(result))
-    leading = [
-        result
-        for result in counting
-        if result.expert == name and scored(result) > others.get(key(result), math.inf)
-    ]
-    return sorted(leading, key=scored, reverse=True)
+    own = [result for result in counting if result.expert == name and key(result) in others]
+    leading = [result for result in own if scored(result) > others[key(result)]]
+    return sorted(leading, key=scored, reverse=True), len(own)

@@ -63,7 +63,7 @@ def render_if_missing(request: Request, title: str) -> HTMLResponse | None:
     """The page of a list where there is no registry yet: what to do first; ``None`` where there is one."""
     if request.app.state.registry.version() != NO_VERSION:
         return None
-    return render(request, "missing.html", {"title": title})
+    return render(request, "missing.html", {"title": title, "starter": request.app.state.settings.builtin})
 
 
 def task_path(name: str, version: int | None = None) -> str:
