@@ -129,7 +129,12 @@ class NotFoundError(RegistryError, LookupError):
         alike = difflib.get_close_matches(name, self.known, n=3)
         self.close = close = list(dict.fromkeys([*begun, *alike]))[:3]
         listing, adding = COMMANDS.get(kind, ("", ""))
-        if close:
+        if name.isdecimal() and (numbers := sorted(int(one) for one in self.known if one.isdecimal())):
+            self.close, hint = (
+                [],
+                f"they go from {numbers[0]} to {numbers[-1]}",
+            )  # no number is a misspelled one
+        elif close:
             hint = f"did you mean {' or '.join(close)}?"
         elif self.known:
             more = (f", ...; `{listing}` lists all" if listing else ", ...") if len(self.known) > 8 else ""

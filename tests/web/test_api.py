@@ -204,3 +204,42 @@ def test_a_map_that_takes_longer_than_one_waits_is_asked_for_again(reader, monke
         monkeypatch.setattr("registry.web.api.maps.WAIT_SECONDS", 0.5)
     assert statuses[0] == 503
     assert statuses[-1] == 200
+
+
+def test_questions_about_what_was_have_the_answers_of_then(tmp_path, embedded):
+    """As ``t2v --at`` has them; the tag is that of the state, and nothing is written so."""
+    shutil.copytree(embedded, tmp_path / "registry")
+    registry = TaskRegistry(tmp_path / "registry")
+    registry.tag_task("images", add=["first"])
+    number = registry.writes()[-1].number
+    with serving(tmp_path / "registry", tmp_path / "state") as client:
+        then = client.get(f"/api/v1/tasks?at={number}")
+        registry.tag_task("images", add=["second"])
+        registry.remove_task("images")
+        assert client.get("/api/v1/tasks").json()["total"] == then.json()["total"] - 1
+        again = client.get(f"/api/v1/tasks?at={number}")
+        assert again.headers["T2V-As-Of"] == registry.at(number).as_of == f"after write {number}"
+        assert again.json() == then.json()
+        paths = ("", "/images", "/images/history", "/images/neighbors", "/images/recommendation")
+        for path in [*(f"tasks{path}" for path in paths), "spaces", "experts", "results"]:
+            asked = f"/api/v1/{path}?at={number}"
+            answer = client.get(asked)
+            assert answer.status_code == 200, answer.text
+            same = {"If-None-Match": answer.headers["ETag"]}
+            assert client.get(asked, headers=same).status_code == 304
+            assert client.get(f"/api/v1/{path}?at={number + 1}", headers=same).status_code == 200
+        assert client.get(f"/api/v1/tasks/images?at={number}").json()["tags"][-1] == "first"
+        assert client.get("/api/v1/tasks/images").status_code == 404
+        for at, status, words in [
+            ("99", 404, "no write is named '99'; they go from"),
+            ("30d", 404, "is not kept"),
+            ("soon", 400, "'soon' is no moment; give the number of a write, a time such as"),
+            ("2999-01-01", 400, "is not yet"),
+        ]:
+            answer = client.get(f"/api/v1/tasks?at={at}")
+            assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), (
+                answer.text
+            )
+        assert "Pages show the registry as it is now" in client.get(f"/?at={number}").text
+        answer = client.patch(f"/api/v1/tasks/images?at={number}", json={"add": ["x"]}, headers=BEARER)
+        assert (answer.status_code, "read only" in answer.text) == (400, True)

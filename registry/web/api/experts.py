@@ -21,6 +21,7 @@ from registry.web.api.routes import (
     UNCHANGED,
     WRITES,
     Registry,
+    Then,
     answered,
     example,
     new_router,
@@ -39,7 +40,7 @@ OfExpert = Annotated[str | None, Query(pattern=models.EXPERT_NAME, description="
 def list_experts(
     request: Request,
     response: Response,
-    registry: Registry,
+    registry: Then,
     search: Annotated[str | None, Query(max_length=200, description="Part of the name.")] = None,
     limit: models.Limit = 50,
     offset: models.Offset = 0,
@@ -55,7 +56,7 @@ def list_experts(
 
 
 @router.get("/experts/{name:path}", dependencies=[READS], responses=UNCHANGED)
-def get_expert(name: models.ExpertName, registry: Registry) -> models.Expert:
+def get_expert(name: models.ExpertName, registry: Then) -> models.Expert:
     """One expert; `t2v expert show`."""
     return answered(models.Expert, documents.of_expert(registry.expert(name)))
 
@@ -95,7 +96,7 @@ def restore_expert(name: models.ExpertName, registry: Registry) -> models.Expert
 def list_results(
     request: Request,
     response: Response,
-    registry: Registry,
+    registry: Then,
     task: OfTask = None,
     expert: OfExpert = None,
     limit: models.Limit = 50,

@@ -13,7 +13,7 @@ from registry.caching import LastAnswers
 from registry.faces import documents
 from registry.options import CLUSTER_METHODS, DEFAULT_DISTANCE
 from registry.web.api import models, models_maps
-from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
+from registry.web.api.routes import READS, UNCHANGED, Then, answered, known_task, new_router
 from registry.web.http.faults import RefusedError
 
 Made = TypeVar("Made")
@@ -31,7 +31,7 @@ Queries = Annotated[
 @router.get("/map", dependencies=[READS], responses=UNCHANGED)
 def get_map(
     request: Request,
-    registry: Registry,
+    registry: Then,
     query: Queries = None,
     where: models.Where = None,
     probe: models.ProbeName = None,
@@ -42,7 +42,9 @@ def get_map(
     """
     asked = tuple(known_task(registry, name) for name in query or ())
     shown = _made(
-        request, ("api map", asked, where, probe), lambda: registry.map(asked, where=where, probe=probe)
+        request,
+        (registry.version(), "api map", asked, where, probe),
+        lambda: registry.map(asked, where=where, probe=probe),
     )
     return answered(models_maps.Map, documents.of_map(shown))
 
@@ -50,7 +52,7 @@ def get_map(
 @router.get("/clusters", dependencies=[READS], responses=UNCHANGED)
 def get_clusters(
     request: Request,
-    registry: Registry,
+    registry: Then,
     method: Annotated[str, Query(pattern=f"^({'|'.join(CLUSTER_METHODS)})$")] = "agglomerative",
     num_clusters: Annotated[
         int | None, Query(ge=1, le=10**6, description="Number of clusters; unless given, chosen.")
@@ -63,7 +65,7 @@ def get_clusters(
     """The tasks in clusters of those that are alike; `t2v cluster`."""
     clustering = _made(
         request,
-        ("api clusters", method, num_clusters, cut_height, distance, where, probe),
+        (registry.version(), "api clusters", method, num_clusters, cut_height, distance, where, probe),
         lambda: registry.clusters(
             method=method,
             num_clusters=num_clusters,
@@ -83,7 +85,7 @@ def _made(request: Request, key: tuple[object, ...], make: Callable[[], Made]) -
         RefusedError: If it takes longer than a reader waits; it is made all the same.
     """
     kept: LastAnswers = request.app.state.kept
-    answer = kept.wait((request.app.state.registry.version(), *key), make, WAIT_SECONDS)
+    answer = kept.wait(key, make, WAIT_SECONDS)
     if answer is None:
         raise RefusedError(
             503,

@@ -9,7 +9,7 @@ from registry.errors import NoRegistryError
 from registry.faces import documents
 from registry.options import DEFAULT_DISTANCE
 from registry.web.api import models
-from registry.web.api.routes import READS, UNCHANGED, Registry, answered, known_task, new_router
+from registry.web.api.routes import READS, UNCHANGED, Registry, Then, answered, known_task, new_router
 
 router = new_router("questions")
 PACKAGE = version("task2vec-registry")
@@ -25,7 +25,7 @@ def _end(which: str) -> Any:
 def get_distance(
     source: Annotated[str, _end("from")],
     target: Annotated[str, _end("to")],
-    registry: Registry,
+    registry: Then,
     distance: models.DistanceName = DEFAULT_DISTANCE,
     probe: models.ProbeName = None,
 ) -> models.DistanceAnswer:
@@ -38,7 +38,7 @@ def get_distance(
 
 
 @router.get("/spaces", dependencies=[READS], responses=UNCHANGED)
-def list_spaces(registry: Registry) -> models.SpaceList:
+def list_spaces(registry: Then) -> models.SpaceList:
     """The spaces that tasks were embedded in."""
     try:
         spaces = registry.spaces()

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from registry.core import TaskRegistry
+from registry.errors import NoRegistryError, StorageError
 from registry.faces import documents
 from registry.web.api.models import ErrorAnswer
 from registry.web.http.access import demand
@@ -34,6 +35,8 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 def _writer(request: Request, token: Bearer) -> None:
     demand(request, "write")
+    if "at" in request.query_params:
+        raise RefusedError(400, "what was can be read only; leave out at to write")
 
 
 def _admin(request: Request, token: Bearer) -> None:
@@ -51,7 +54,53 @@ def json_only(request: Request) -> None:
         raise RefusedError(415, f"send the body as application/json; this came as {kind[:80] or 'nothing'}")
 
 
-READS = Depends(fresh)
+def registry_of(request: Request) -> TaskRegistry:
+    """The registry that is served."""
+    registry: TaskRegistry = request.app.state.registry
+    return registry
+
+
+def registry_at(
+    request: Request,
+    response: Response,
+    at: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=64,
+            description="Ask the registry as it was: after a write by its number, at a time such as "
+            "2026-11-30T14:00, or so long ago, such as 2h or 3d; `t2v --at`.",
+        ),
+    ] = None,
+) -> TaskRegistry:
+    """The registry that is served, or as it was, which the header ``T2V-As-Of`` says in words.
+
+    Raises:
+        NoRegistryError: If there is no registry.
+        RefusedError: If what was then is not kept.
+    """
+    registry = registry_of(request)
+    if at is None:
+        return registry
+    try:
+        past = registry.at(at)
+    except NoRegistryError:
+        raise
+    except StorageError as error:
+        raise RefusedError(404, str(error)) from error
+    response.headers["T2V-As-Of"] = past.as_of
+    return past
+
+
+Registry = Annotated[TaskRegistry, Depends(registry_of)]
+Then = Annotated[TaskRegistry, Depends(registry_at)]
+
+
+def _reads(request: Request, response: Response, registry: Then) -> None:
+    fresh(request, response, registry.version())
+
+
+READS = Depends(_reads)
 """For routes that only read the registry: an answer is not sent again while the registry stays the same."""
 
 WRITES = Depends(_writer)
@@ -83,15 +132,6 @@ FILE_BODY: dict[str, Any] = {
 def new_router(tag: str) -> APIRouter:
     """A router below ``/api/v1``, with the errors that any route may answer."""
     return APIRouter(prefix=PREFIX, tags=[tag], responses=ERRORS)
-
-
-def registry_of(request: Request) -> TaskRegistry:
-    """The registry that is served."""
-    registry: TaskRegistry = request.app.state.registry
-    return registry
-
-
-Registry = Annotated[TaskRegistry, Depends(registry_of)]
 
 
 def known_task(registry: TaskRegistry, reference: str) -> str:

@@ -16,6 +16,7 @@ from registry.web.api.routes import (
     UNCHANGED,
     WRITES,
     Registry,
+    Then,
     answered,
     example,
     known_task,
@@ -37,7 +38,7 @@ Search = Annotated[
 def list_tasks(
     request: Request,
     response: Response,
-    registry: Registry,
+    registry: Then,
     search: Search = None,
     where: models.Where = None,
     sort: Sort = "name",
@@ -57,7 +58,7 @@ def list_tasks(
 
 
 @router.get("/tasks/{name}", dependencies=[READS], responses=UNCHANGED)
-def get_task(name: models.TaskReference, registry: Registry) -> models.TaskCard:
+def get_task(name: models.TaskReference, registry: Then) -> models.TaskCard:
     """A task with its data, settings and embeddings; `t2v task show`."""
     task = registry.task(name)
     return answered(
@@ -66,7 +67,7 @@ def get_task(name: models.TaskReference, registry: Registry) -> models.TaskCard:
 
 
 @router.get("/tasks/{name}/history", dependencies=[READS], responses=UNCHANGED)
-def get_history(name: models.TaskName, registry: Registry) -> models.History:
+def get_history(name: models.TaskName, registry: Then) -> models.History:
     """All versions of a task, and who changed it; `t2v task history`."""
     return answered(models.History, documents.of_history(registry.history(name)))
 
@@ -74,7 +75,7 @@ def get_history(name: models.TaskName, registry: Registry) -> models.History:
 @router.get("/tasks/{name}/neighbors", dependencies=[READS], responses=UNCHANGED)
 def get_neighbors(
     name: models.TaskReference,
-    registry: Registry,
+    registry: Then,
     k: models.Neighbours = 10,
     distance: models.DistanceName = DEFAULT_DISTANCE,
     where: models.Where = None,
@@ -94,7 +95,7 @@ def get_neighbors(
 )
 def get_recommendation(
     name: models.TaskReference,
-    registry: Registry,
+    registry: Then,
     k: Annotated[int, Query(ge=1, le=1000, description="Most experts.")] = 5,
     max_params: Annotated[float | None, Query(gt=0, description="Most parameters.")] = None,
     max_flops: Annotated[float | None, Query(gt=0, description="Most multiply-adds for one image.")] = None,

@@ -2,7 +2,6 @@
 
 import hashlib
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -26,23 +25,22 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(UnchangedError, unchanged)
 
 
-def tag_of(request: Request, *more: Any) -> str:
+def tag_of(request: Request, state: str) -> str:
     """The tag of an answer, from the address, the state of the registry, this version, and who reads."""
-    state = request.app.state.registry.version()
     query = request.scope.get("query_string", b"").decode("latin-1")
-    parts = (_PACKAGE, request.url.path, query, state, request.state.holder, *more)
+    parts = (_PACKAGE, request.url.path, query, state, request.state.holder)
     return f'W/"{hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()}"'
 
 
-def fresh(request: Request, response: Response) -> None:
-    """Tag the answer, unless the reader has it; a dependency of routes that only read the registry.
+def fresh(request: Request, response: Response, state: str) -> None:
+    """Tag the answer that is made of a state of the registry, unless the reader has it.
 
     The tag is taken before the answer is made: a write in between shows in the next request.
 
     Raises:
         UnchangedError: If the reader has it.
     """
-    tag = tag_of(request)
+    tag = tag_of(request, state)
     held = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
     if held & {tag, tag.removeprefix("W/"), "*"}:
         raise UnchangedError(tag)

@@ -182,7 +182,7 @@ def test_times_are_those_of_this_machine_and_never_guessed(registry, store):
     assert len(registry.at(local.replace(tzinfo=None).isoformat()).tasks()) == 1
     assert len(registry.at("0s").tasks()) == len(registry.at(str(third.number)).tasks()) == 2
     assert registry.at(0).tasks() == []
-    with fails("no write is named '9'; known are 1, 2, 3", NotFoundError):
+    with fails("no write is named '9'; they go from 1 to 3", NotFoundError):
         registry.at(9)
     with fails("is not yet; give a time that has been", InvalidQueryError):
         registry.at(datetime.now(UTC) + timedelta(hours=1))
