@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from indexer.data.samples import Sample, read_sample
+from indexer.data.sampling import contact_sheet
 from indexer.errors import WeightsError
 from indexer.fisher.costs import fitting_batch_size
 from indexer.fisher.estimate import FisherEstimate, fisher_information
@@ -30,7 +31,7 @@ from indexer.networks.run import (
     move_to_device,
     running,
 )
-from indexer.records import DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
+from indexer.records import ContactSheet, DatasetDescription, EmbeddingSettings, Kind, Space, TaskEmbedding
 
 TRIVIAL_SAMPLES = 64
 
@@ -107,7 +108,8 @@ def embed_sample(
                 progress=(lambda done: progress("fisher", done, len(labels))) if progress else None,
             )
     seconds = time.perf_counter() - start
-    return embedding_of(probe, settings, sample.description, features, score, estimate, seconds)
+    sheet = contact_sheet(sample.description, sample.labels, settings.seed, sample.inputs.__getitem__)
+    return embedding_of(probe, settings, sample.description, features, score, estimate, seconds, sheet)
 
 
 def fit_task_head(
@@ -134,6 +136,7 @@ def embedding_of(
     score: HeadScore,
     estimate: FisherEstimate,
     seconds: float,
+    sheet: ContactSheet | None = None,
 ) -> TaskEmbedding:
     """Put together what was measured on a sample with features ``[N, F]``.
 
@@ -157,6 +160,7 @@ def embedding_of(
         head_loss=score.loss,
         seconds=seconds,
         fallbacks=estimate.fallbacks,
+        sheet=sheet,
     )
 
 

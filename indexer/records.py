@@ -283,6 +283,23 @@ class DatasetDescription:
         return len(self.class_names)
 
 
+@dataclass(frozen=True)
+class ContactSheet:
+    """A small picture of a few samples of a dataset, of which each column has its own class.
+
+    Attributes:
+        image: WebP without metadata, of square tiles.
+        columns: What each column of tiles shows, from the left.
+        rows: How many tiles the longest columns have.
+        seed: What the columns and the samples were drawn with.
+    """
+
+    image: bytes = field(repr=False)
+    columns: tuple[str, ...]
+    rows: int
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)
 class TaskEmbedding:
     """A dataset measured by a probe.
@@ -299,6 +316,7 @@ class TaskEmbedding:
             several.
         seconds: Wall time of the embedding.
         fallbacks: Layers of the probe without a rule of their own, which took a slow exact route.
+        sheet: A few samples as a picture; ``None`` of texts.
     """
 
     space: Space
@@ -312,6 +330,7 @@ class TaskEmbedding:
     head_loss: float
     seconds: float
     fallbacks: tuple[str, ...] = ()
+    sheet: ContactSheet | None = None
     printer: ClassVar[Callable[[Any], str]] = repr
     """What ``print`` shows; set by whoever knows more than its fields."""
 

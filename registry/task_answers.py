@@ -1,4 +1,4 @@
-"""What the registry answers about tasks that are added, listed and kept, writes and backups; never stored."""
+"""What the registry answers about tasks that are added, listed and kept, writes and backups."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,5 +1,7 @@
 """Counting, fingerprinting and drawing from a listing as it streams by; what makes a task of the labels drawn.
 
+And the contact sheet, a small picture of some of the samples that were drawn.
+
 Nothing here holds a listing: memory grows with the number of classes and of the samples drawn, and results do
 not depend on the order of the listing.
 
@@ -8,17 +10,26 @@ Axes: N samples of the dataset, n samples drawn, C classes or labels, T targets.
 
 import hashlib
 import heapq
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from indexer.data.listings import Entry, Listing, system_errors
 from indexer.errors import DataError, SettingsError, TooFewSamplesError
+from indexer.records import ContactSheet, DatasetDescription
 
 NUM_NAMED = 5
 """Unreadable files, and faults of them, that are named in descriptions and messages."""
+
+TILE = 64  # pixels
+MOST_COLUMNS, MOST_ROWS, MOST_TILES = 12, 5, 48
+MOST_BYTES = 80_000
+QUALITIES = (75, 50, 25, 5)
+"""Tried in this order, until a sheet has at most ``MOST_BYTES``."""
 
 _DIGEST_SIZE = 16
 _MODULUS = 2 ** (8 * _DIGEST_SIZE)
@@ -249,3 +260,59 @@ def fingerprint_of(dataset: Listing, counted: Survey, digests: Sequence[bytes]) 
     for digest in digests:
         total.update(digest)
     return total.hexdigest()
+
+
+def contact_sheet(
+    dataset: DatasetDescription, labels: np.ndarray, seed: int, pixels: Callable[[Sequence[int]], np.ndarray]
+) -> ContactSheet | None:
+    """A few samples of each of some classes or labels, or of ranges of the first target, as a small picture.
+
+    It is made of pixels as the network sees them: upright, cropped and small. So nothing that a file says
+    beside its pixels, such as where a photo was taken, gets into it.
+
+    Args:
+        dataset: What is known of the samples.
+        labels: As in ``indexer.data.samples.Sample``.
+        seed: What classes and samples are drawn with.
+        pixels: Gives images ``[n, 3, H, W]`` uint8 of some of the N samples.
+
+    Returns:
+        The sheet; ``None`` of texts.
+    """
+    if dataset.content != "images":
+        return None
+    generator = np.random.default_rng(seed)
+    columns = _sheet_columns(dataset, labels, generator)
+    num_rows = min(MOST_ROWS, MOST_TILES // len(columns))
+    chosen = [np.sort(generator.permutation(rows)[:num_rows]) for _, rows in columns]
+    images = iter(pixels(np.concatenate(chosen).tolist()).transpose(0, 2, 3, 1))
+    num_rows = max(map(len, chosen))
+    sheet = Image.new("RGBA", (TILE * len(columns), TILE * num_rows))  # transparent where a class has fewer
+    for column, rows in enumerate(chosen):
+        for row, image in zip(range(len(rows)), images, strict=False):
+            tile = Image.fromarray(np.ascontiguousarray(image)).resize((TILE, TILE), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (TILE * column, TILE * row))
+    return ContactSheet(_encoded(sheet), tuple(name for name, _ in columns), num_rows, seed)
+
+
+def _sheet_columns(
+    dataset: DatasetDescription, labels: np.ndarray, generator: np.random.Generator
+) -> list[tuple[str, np.ndarray]]:
+    """What each column shows, and its samples."""
+    names = dataset.class_names
+    if dataset.kind == "regression":
+        parts = np.array_split(np.argsort(labels[:, 0], kind="stable"), min(MOST_COLUMNS // 2, len(labels)))
+        return [(f"{names[0]} {np.median(labels[part, 0]):.3g}", part) for part in parts]
+    shown = np.sort(generator.permutation(len(names))[:MOST_COLUMNS]).tolist()
+    of = labels.T if dataset.kind == "multi_label" else [labels == label for label in range(len(names))]
+    return [(names[label], np.flatnonzero(of[label])) for label in shown]
+
+
+def _encoded(sheet: Image.Image) -> bytes:
+    """A picture as WebP, without metadata."""
+    for quality in QUALITIES:
+        out = io.BytesIO()
+        sheet.save(out, "WEBP", quality=quality, method=2)
+        if out.tell() <= MOST_BYTES:
+            break
+    return out.getvalue()

@@ -20,6 +20,7 @@ import torch
 
 from indexer.data.listings import Entry
 from indexer.data.samples import Decoded, DrawnSample, decode_entries, described_sample, draw_sample
+from indexer.data.sampling import contact_sheet
 from indexer.data.specs import open_dataset
 from indexer.embed import embedding_of, fit_task_head
 from indexer.engines.engines import run_works
@@ -36,7 +37,7 @@ from indexer.networks.run import (
     full_precision,
     move_to_device,
 )
-from indexer.records import DatasetDescription, EmbeddingSettings, TaskEmbedding
+from indexer.records import ContactSheet, DatasetDescription, EmbeddingSettings, TaskEmbedding
 
 MAX_SHARDS = 100_000
 
@@ -241,7 +242,21 @@ def embed_shards(
             works.append(FisherWork(shard, part.digests, head, labels[before:done], before))
     estimate = joined_estimate(workers.run(works, "fisher", progress))
     seconds = sample.seconds + time.perf_counter() - start
-    return embedding_of(probe, settings, sample.description, sample.features, score, estimate, seconds)
+    sheet = _sheet(sample, probe, settings)
+    return embedding_of(probe, settings, sample.description, sample.features, score, estimate, seconds, sheet)
+
+
+def _sheet(sample: ShardedSample, probe: PretrainedNetwork, settings: EmbeddingSettings) -> ContactSheet | None:
+    """A contact sheet, for which some samples are decoded here once more."""
+    entries = [entry for shard in sample.shards for entry in shard.entries]
+    readable = np.flatnonzero(np.concatenate([part.readable for part in sample.first_pass]))
+
+    def pixels(rows: Sequence[int]) -> np.ndarray:
+        chosen = [entries[readable[row]] for row in rows]
+        data = open_dataset(sample.shards[0].data, settings)
+        return decode_entries(data, chosen, probe.transform, settings).inputs
+
+    return contact_sheet(sample.description, sample.labels, settings.seed, pixels)
 
 
 def _split(data: str, drawn: DrawnSample, settings: EmbeddingSettings, most: int) -> list[Shard]:

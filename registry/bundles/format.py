@@ -125,6 +125,7 @@ OLDEST_SCHEMA_VERSION = 3
 UPGRADES: dict[int, Upgrade] = {
     4: Upgrade(_without_source_accuracy, _with_source_accuracy),
     5: Upgrade(_without_identity, _with_identity),
+    6: Upgrade(lambda _, columns: columns, lambda _, rows: rows),  # a table that no bundle has
 }
 
 

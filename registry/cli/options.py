@@ -134,6 +134,11 @@ probe_option = click.option(
     metavar="LOADER",
     help="Compare in the space of this probe, or of this id. [default: the built-in one]",
 )
+thumbnails_option = click.option(
+    "--thumbnails/--no-thumbnails",
+    default=True,
+    help="Whether a few samples of images are kept too, as one small picture.  [default: thumbnails]",
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
 purge_option = click.option("--purge", is_flag=True, help="Delete it for good.")
 device_option = click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N. [default: auto]")

@@ -14,6 +14,7 @@ from registry.cli.options import (
     json_option,
     purge_option,
     shard_options,
+    thumbnails_option,
 )
 from registry.faces import documents, show_records, terminal
 
@@ -32,6 +33,7 @@ def task() -> None:
 @click.option("--tag", "tags", multiple=True, metavar="T", help="A free word; give it again for more.")
 @embedding_options
 @shard_options
+@thumbnails_option
 @json_option
 @pass_registry
 def add_task(
@@ -211,6 +213,7 @@ def tag_task(registry: "TaskRegistry", name: str, add: tuple[str, ...], remove: 
 )
 @engine_options
 @embedding_options
+@thumbnails_option
 @json_option
 @pass_registry
 @click.pass_context

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from indexer.data.samples import Sample
     from indexer.engines.shards import ShardedSample, Workers
     from indexer.networks.run import PretrainedNetwork
-    from indexer.records import DatasetDescription, EmbeddingSettings
+    from indexer.records import ContactSheet, DatasetDescription, EmbeddingSettings
     from indexer.records import (
         TaskEmbedding as TaskEmbedding,  # the library and the faces name it in signatures
     )
@@ -70,6 +70,13 @@ class PreparedTask:
 
         with translated_errors():
             return embed_sample(self.sample, self.probe, self.settings, progress=progress)
+
+    def sheet(self) -> "ContactSheet | None":
+        """A few samples as a picture, without embedding; ``None`` where the samples are not at hand."""
+        from indexer.data.sampling import contact_sheet
+
+        sample = self.sample
+        return contact_sheet(sample.description, sample.labels, self.settings.seed, sample.inputs.__getitem__)
 
     def space_record(self) -> SpaceRecord:
         """The space of the embedding, with its trivial task measured."""
@@ -127,6 +134,9 @@ class ShardedTask(PreparedTask):
 
     sample: "ShardedSample"  # type: ignore[assignment]  # which has a description too
     workers: "Workers"
+
+    def sheet(self) -> None:
+        """None: the samples are with the workers."""
 
     def embed(self, progress: Progress | None = None) -> "TaskEmbedding":
         """Compute the embedding.

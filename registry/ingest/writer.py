@@ -15,11 +15,13 @@ from registry.ingest.prepare import embedding_record, embedding_warnings, task_r
 from registry.options import BATCH
 from registry.records import EmbeddingRecord, TaskRecord
 from registry.storage.locks import patience
+from registry.storage.rows import SheetRecord
 from registry.storage.store import Store
 from registry.task_answers import AddedOfMany
 
 if TYPE_CHECKING:
-    from registry.ingest.prepare import TaskEmbedding
+    from indexer.records import ContactSheet
+    from registry.ingest.prepare import PreparedTask, TaskEmbedding
 
 MAX_WAIT_SECONDS = 5.0
 """Longest that an embedding is kept back: what a killed run has to do again."""
@@ -61,16 +63,38 @@ def refreshed(
     return (store.task(f"{task.name}@{task.version}") if notes else task), tuple(notes)
 
 
+def sheet_again(
+    store: Store, task: TaskRecord, prepared: "PreparedTask", *, thumbnails: bool
+) -> tuple[str, ...]:
+    """Keep a contact sheet of a version that was added again, or delete it; what was done, in sentences."""
+    present = store.sheet(task.name, task.version)
+    if present and not thumbnails:
+        store.purge_sheet(task.name, task.version)
+        return ("its contact sheet was deleted for good",)
+    if not present and thumbnails and not task.builtin and (sheet := prepared.sheet()):
+        store.add_sheets([sheet_record(task.name, task.version, sheet)])
+        return ("it got a contact sheet, a small picture of a few samples",)
+    return ()
+
+
 def has_content(task: TaskRecord, fingerprint: str, settings: str) -> bool:
     """Whether a task is of this data and these settings."""
     return (task.fingerprint, task.settings) == (fingerprint, settings)
 
 
-def write_tasks(store: Store, space_id: str, entries: Sequence[NamedEmbedding]) -> list[WrittenTask]:
+def sheet_record(name: str, version: int, sheet: "ContactSheet") -> SheetRecord:
+    """A contact sheet under the name and version of a task."""
+    return SheetRecord(name, version, sheet.seed, sheet.columns, sheet.rows, sheet.image)
+
+
+def write_tasks(
+    store: Store, space_id: str, entries: Sequence[NamedEmbedding], *, thumbnails: bool = True
+) -> list[WrittenTask]:
     """Write embeddings, each as one of the latest version of its task or of the next one, as the content asks.
 
     Data and settings of the latest version make a further embedding of it, or nothing if it has one in this
     space; anything else makes the next version, which keeps the tags of the one before.
+    ``thumbnails`` says whether new versions get their contact sheets.
 
     Returns:
         What is on disk for each, in this order; all of it, or nothing, was written in one commit a table.
@@ -103,7 +127,13 @@ def write_tasks(store: Store, space_id: str, entries: Sequence[NamedEmbedding]) 
         if new_embeddings:
             store.add_embeddings(space_id, new_embeddings)
         if new_versions:
-            store.add_tasks(new_versions, space_id)
+            versions = {task.name: task.version for task, _ in new_versions}
+            sheets = [
+                sheet_record(name, versions[name], embedding.sheet)
+                for name, _, embedding in entries
+                if thumbnails and name in versions and embedding.sheet
+            ]
+            store.add_tasks(new_versions, space_id, sheets)
     return written
 
 
@@ -122,6 +152,7 @@ class TaskWriter:
         space_id: Id of the space of the embeddings.
         tags: Tags of all tasks, besides their own.
         batch: Embeddings of a commit.
+        thumbnails: Whether new versions get contact sheets.
         max_wait: Seconds after which what there is is written.
     """
 
@@ -132,12 +163,13 @@ class TaskWriter:
         *,
         tags: tuple[str, ...] = (),
         batch: int = BATCH,
+        thumbnails: bool = True,
         max_wait: float = MAX_WAIT_SECONDS,
     ) -> None:
         self._store = store
         self._space_id = space_id
         self.tags = tags
-        self._batch = batch
+        self._batch, self._thumbnails = batch, thumbnails
         self._max_wait = max_wait
         self._waiting: list[_Waiting] = []
         self._since = 0.0
@@ -170,7 +202,7 @@ class TaskWriter:
             NamedEmbedding(one.row.name, (*one.row.tags, *self.tags), one.embedding) for one in self._waiting
         ]
         with patience():  # what was embedded is not lost to another writer that takes its time
-            written = write_tasks(self._store, self._space_id, named)
+            written = write_tasks(self._store, self._space_id, named, thumbnails=self._thumbnails)
         added = [_outcome(*pair) for pair in zip(self._waiting, written, strict=True)]
         self._waiting = []
         self.commits += len({task.new for task in written} - {"nothing"})

@@ -1,7 +1,7 @@
 """The part of ``TaskRegistry`` that keeps tasks."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -9,12 +9,20 @@ from registry.errors import InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.gate import checked_name
 from registry.ingest.data import data_spec, make_settings, module_folder
 from registry.library.base import RegistryBase
+from registry.names import Key
 from registry.notebooks import Records
 from registry.options import BATCH, Data, EngineOptions, ManyOptions, OneOptions, Progress
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.storage.locks import patience
-from registry.storage.rows import note_registered
-from registry.task_answers import SORTS, AddedMany, AddedTask, Report, TaskHistory, TaskPage
+from registry.storage.rows import SheetLayout, SheetRecord, note_registered
+from registry.task_answers import (
+    SORTS,
+    AddedMany,
+    AddedTask,
+    Report,
+    TaskHistory,
+    TaskPage,
+)
 
 if TYPE_CHECKING:
     from registry.ingest.manifests import TaskRow
@@ -37,6 +45,7 @@ class Tasks(RegistryBase):
         data: Data,
         *,
         tags: Sequence[str] = (),
+        thumbnails: bool = True,
         progress: Progress | None = None,
         **options: Unpack[OneOptions],
     ) -> AddedTask:
@@ -53,6 +62,8 @@ class Tasks(RegistryBase):
                 ``sklearn:digits``; a path; or data that the program holds, see ``registry.options.Data``,
                 which is registered by its content and not kept.
             tags: Free words.
+            thumbnails: Whether a few samples are kept too, as one small picture; without it, one that was kept
+                of this very data is deleted for good.
             progress: Called as ``progress(stage, done, total)``.
             **options: Probe, estimator, most samples and so on, see ``registry.options.EmbeddingOptions``; for
                 a huge dataset ``shards``, and where these are computed, see ``registry.options.OneOptions``.
@@ -65,7 +76,7 @@ class Tasks(RegistryBase):
             StorageError: If the registry cannot be written.
         """
         from registry.ingest.prepare import prepare_one
-        from registry.ingest.writer import NamedEmbedding, has_content, refreshed, write_tasks
+        from registry.ingest.writer import NamedEmbedding, has_content, refreshed, sheet_again, write_tasks
 
         if not isinstance(name, str):
             raise InvalidRecordError(
@@ -80,10 +91,12 @@ class Tasks(RegistryBase):
             present = self._store.embedding(prepared.space_id, name, task.version)
             if present:
                 task, notes = refreshed(self._store, task, data_spec(data), tags)
+                notes += sheet_again(self._store, task, prepared, thumbnails=thumbnails)
                 return prepared.added(task, present, created=False, notes=notes)
         embedding = prepared.embed(progress)
         self._create_with_space(prepared.space_id, prepared.space_record)
-        (written,) = write_tasks(self._store, prepared.space_id, [NamedEmbedding(name, tuple(tags), embedding)])
+        named = [NamedEmbedding(name, tuple(tags), embedding)]
+        (written,) = write_tasks(self._store, prepared.space_id, named, thumbnails=thumbnails)
         is_new = written.new != "nothing"  # or another process was first
         notes = written.notes
         if written.new == "version" and task and task.settings == prepared.settings_key:
@@ -96,6 +109,7 @@ class Tasks(RegistryBase):
         tasks: "str | Path | Iterable[TaskRow]",
         *,
         tags: Sequence[str] = (),
+        thumbnails: bool = True,
         batch: int = BATCH,
         report: Report | None = None,
         **options: Unpack[ManyOptions],
@@ -111,6 +125,7 @@ class Tasks(RegistryBase):
             tasks: A .csv, .parquet or .jsonl file, a folder of task folders, see ``registry.ingest.manifests``,
                 or rows that a program made.
             tags: Free words for all of them, besides their own.
+            thumbnails: Whether a few samples of each new version are kept too, as one small picture.
             batch: Embeddings of a commit, at least 1; fewer where they come slowly.
             report: Called about once a second, and whenever there is news.
             **options: How to embed, see ``add_task``, and where, see ``registry.options.EngineOptions``. With
@@ -141,8 +156,22 @@ class Tasks(RegistryBase):
         run = make_run(make_settings(**given), **where)
         with patience():
             self._create_with_space(run.space_id, lambda: space_record(run.probe, run.settings))
-        writer = TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch)
+        writer = TaskWriter(self._store, run.space_id, tags=all_tags, batch=batch, thumbnails=thumbnails)
         return add_rows(rows, problems, run, writer, self._store, report=report, start=start)
+
+    def sheet(self, reference: str) -> SheetRecord | None:
+        """A few samples of a task as one small picture, if they were kept when it was added.
+
+        Raises:
+            NotFoundError: If there is no such task.
+            StorageError: If there is no registry, or the picture is damaged.
+        """
+        task = self.task(reference)
+        return self._store.sheet(task.name, task.version)
+
+    def sheet_layouts(self, names: Collection[str] | None = None) -> dict[Key, SheetLayout]:
+        """What the contact sheets of tasks look like, by name and version; of some names, or all."""
+        return self._opened().sheet_layouts(names)
 
     def _create_with_space(self, space_id: str, make: Callable[[], SpaceRecord]) -> None:
         """Make the registry, and a space in it, unless they are there."""

@@ -32,6 +32,9 @@ MANIFEST = "tables.json"
 MAX_BYTES = 2**28
 """Tables that take more are not kept: to write them takes longer than to read them once."""
 
+NOT_KEPT = ("sheets",)
+"""Pictures, for which no question of a short process asks."""
+
 NAMED_TABLES = ("tasks", "experts")
 """Tables whose names a shell completes."""
 
@@ -101,6 +104,8 @@ class ReadCache:
         tables = {}
         for path in sorted(self._registry.glob(f"*{TABLE_SUFFIX}")):
             name, stamp = path.stem, stamp_of_files(path)
+            if name in NOT_KEPT:
+                continue
             if entry := self._kept(registry_id, name, stamp):
                 tables[name] = entry
             elif (table := read(name)).rows.nbytes <= MAX_BYTES and stamp_of_files(path) == stamp:

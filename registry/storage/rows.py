@@ -6,6 +6,7 @@ Every write has lines in the audit. Origins are rows of ``meta``, which no expor
 
 import functools
 import getpass
+import hashlib
 import json
 import os
 import platform
@@ -14,15 +15,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from registry.answers import Origin
-from registry.errors import DuplicateError, NotFoundError
+from registry.errors import DuplicateError, InvalidRecordError, NotFoundError, StorageError
 from registry.gate import checked_name
+from registry.names import Key
 from registry.records import AuditRecord, SpaceRecord, utc_now
 from registry.storage import schema
 from registry.storage.schema import quoted
@@ -35,6 +37,7 @@ REMOVED = "removed_at != ''"
 NOT_BUILTIN = "builtin = false"
 
 LONGEST_LIST = 1000  # names in a condition
+MAX_SHEET_BYTES = 100_000
 
 Record = TypeVar("Record")
 
@@ -122,6 +125,113 @@ class StoredRows:
         """Delete rows so that no file holds them any more."""
         rows = self.database.read(name, columns=[schema.TABLES[name].names[0]], where=where, row_ids=True)
         self.database.purge_rows(name, rows["_rowid"].to_pylist())
+
+
+@dataclass(frozen=True)
+class SheetRecord:
+    """The contact sheet of one version of a task: a few samples as one small picture. It is stored.
+
+    Attributes:
+        task: Name of the task.
+        version: Version of the task.
+        seed: What the classes and the samples were drawn with.
+        columns: What each column of square tiles shows, from the left.
+        rows: How many tiles the longest columns have.
+        image: WebP without metadata.
+        checksum: Checksum of all the others; made unless given.
+    """
+
+    task: str
+    version: int
+    seed: int
+    columns: tuple[str, ...]
+    rows: int
+    image: bytes = field(repr=False)
+    checksum: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        Raises:
+            InvalidRecordError: If it has no columns, is no WebP of bounded size, or the checksum is off.
+        """
+        checked_name("task", self.task)
+        what = f"contact sheet of {self.task}@{self.version}"
+        if not (self.columns and self.rows > 0 and self.image[:4] == b"RIFF" and self.image[8:12] == b"WEBP"):
+            raise InvalidRecordError(
+                f"{what}: it must have columns and rows, and be a picture of the kind WebP"
+            )
+        if len(self.image) > MAX_SHEET_BYTES:
+            raise InvalidRecordError(f"{what}: it must have at most {MAX_SHEET_BYTES:,} bytes")
+        content = repr((self.task, self.version, self.seed, self.columns, self.rows)).encode() + self.image
+        made = int.from_bytes(hashlib.blake2b(content, digest_size=7).digest())
+        if self.checksum not in {None, made}:
+            raise InvalidRecordError(f"{what}: it is not what its checksum was made of")
+        object.__setattr__(self, "checksum", made)
+
+
+class SheetLayout(NamedTuple):
+    """What a page needs to know of a contact sheet to show it; see ``SheetRecord``."""
+
+    columns: tuple[str, ...]
+    rows: int
+    checksum: int
+
+
+class StoredSheets(StoredRows):
+    """Contact sheets of versions of tasks."""
+
+    def add_sheets(self, sheets: Sequence[SheetRecord]) -> None:
+        """Give registered task versions contact sheets in place of those that they have."""
+        with self.write_lock():
+            self._note("task.sheet", [f"{sheet.task}@{sheet.version}" for sheet in sheets])
+            self._remove_sheets({(sheet.task, sheet.version) for sheet in sheets})
+            self.database.append(schema.SHEETS, sheets)
+
+    def purge_sheet(self, name: str, version: int) -> None:
+        """Delete the contact sheet of a version of a task, so that no file holds it any more."""
+        with self.write_lock():
+            self.database.moments.forget(f"the contact sheet of {name}@{version} was purged")
+            self._note("task.sheet", [f"{name}@{version}"], purged=True)
+            self._purge(schema.SHEETS, f"task = {quoted(name)} and version = {version}")
+
+    def sheet(self, name: str, version: int) -> SheetRecord | None:
+        """The contact sheet of a version of a task that is not removed, if it has one.
+
+        Raises:
+            StorageError: If it is not what its checksum was made of.
+        """
+        if (name, version) not in self._task_keys(f"name = {quoted(name)} and {PRESENT}"):
+            return None
+        where = f"task = {quoted(name)} and version = {version}"
+        rows = self.database.read(
+            schema.SHEETS, where=where, trust_large_files=True
+        )  # one row, which is checked
+        try:
+            return schema.from_arrow(SheetRecord, rows.slice(max(len(rows) - 1, 0)))[0] if len(rows) else None
+        except InvalidRecordError as err:
+            raise StorageError(f"{self.database.uri}: table {schema.SHEETS} is damaged: {err}") from err
+
+    def sheet_layouts(self, names: Collection[str] | None = None) -> dict[Key, SheetLayout]:
+        """What the contact sheets of tasks look like, by name and version; of some names, or all."""
+        where = "" if names is None else among("task", names)
+        columns = [*schema.EMBEDDING_KEY, "columns", "rows", "checksum"]
+        rows = self.database.read(schema.SHEETS, columns=columns, where=where, trust_large_files=True)
+        values = (rows[name].to_pylist() for name in columns[2:])
+        layouts = (SheetLayout(tuple(of), *more) for of, *more in zip(*values, strict=True))
+        return dict(zip(schema.table_keys(rows), layouts, strict=True))
+
+    def _remove_sheets(self, keys: set[Key]) -> None:
+        """Delete the sheets of keys, such as what a killed writer left."""
+        where = among("task", {name for name, _ in keys})
+        rows = self.database.read(
+            schema.SHEETS, columns=schema.EMBEDDING_KEY, where=where, row_ids=True, trust_large_files=True
+        )
+        ids = zip(schema.table_keys(rows), rows["_rowid"].to_pylist(), strict=True)
+        self.database.delete_rows(schema.SHEETS, [row for key, row in ids if key in keys])
+
+    def _task_keys(self, where: str = PRESENT) -> list[Key]:
+        return schema.table_keys(self.database.read("tasks", columns=["name", "version"], where=where))
 
 
 def among(column: str, values: Collection[str]) -> str:

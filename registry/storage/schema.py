@@ -19,7 +19,7 @@ from registry.records import SpaceRecord, embedding_checksum
 if TYPE_CHECKING:
     from registry.storage.database import Database
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class Tables(Protocol):
@@ -98,11 +98,23 @@ def _add_identity(tables: Tables) -> None:
         )
 
 
+def _add_sheets(tables: Tables) -> None:
+    """To version 6: a table of contact sheets."""
+    tables.create_table(SHEETS, TABLES[SHEETS])
+
+
 # From version N - 1 to N, under key N. Append only. A kill may make one run again, so each must leave a table
 # alone that it has already changed.
-MIGRATIONS: dict[int, Migration] = {2: _add_kind, 3: _add_history, 4: _add_source_accuracy, 5: _add_identity}
+MIGRATIONS: dict[int, Migration] = {
+    2: _add_kind,
+    3: _add_history,
+    4: _add_source_accuracy,
+    5: _add_identity,
+    6: _add_sheets,
+}
 
 EMBEDDINGS_PREFIX = "embeddings__"
+SHEETS = "sheets"
 TASK_KEY = ["name", "version"]
 EMBEDDING_KEY = ["task", "version"]
 EMBEDDING_NUMBERS = ["num_samples_used", "head_accuracy", "head_loss", "seed", "seconds"]
@@ -196,6 +208,15 @@ TABLES: dict[str, pa.Schema] = {
     "experts": EXPERTS,
     "results": RESULTS,
     "audit": AUDIT,
+    SHEETS: _columns(
+        task=_TEXT,
+        version=_INTEGER,
+        seed=_INTEGER,
+        columns=_WORDS,
+        rows=_INTEGER,
+        image=pa.binary(),
+        checksum=_INTEGER,
+    ),
 }
 
 

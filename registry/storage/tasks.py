@@ -11,11 +11,20 @@ from registry.filters import parse_where
 from registry.names import Key, Reference, checked_alias
 from registry.records import AuditRecord, EmbeddingRecord, TaskRecord
 from registry.storage import schema
-from registry.storage.rows import PRESENT, REMOVED, StoredRows, among, listed, lookup, refuse_duplicates
-from registry.storage.schema import EmbeddingTable, quoted
+from registry.storage.rows import (
+    PRESENT,
+    REMOVED,
+    SheetRecord,
+    StoredSheets,
+    among,
+    listed,
+    lookup,
+    refuse_duplicates,
+)
+from registry.storage.schema import SHEETS, EmbeddingTable, quoted
 
 
-class StoredEmbeddings(StoredRows):
+class StoredEmbeddings(StoredSheets):
     """The embeddings in each space."""
 
     def embedding(self, space_id: str, task: str, version: int) -> EmbeddingRecord | None:
@@ -93,9 +102,6 @@ class StoredEmbeddings(StoredRows):
                 name, [row for key, row in zip(schema.table_keys(rows), row_ids, strict=True) if key in keys]
             )
 
-    def _task_keys(self, where: str = PRESENT) -> list[Key]:
-        return schema.table_keys(self.database.read("tasks", columns=["name", "version"], where=where))
-
 
 class StoredTasks(StoredEmbeddings):
     """The versions of tasks."""
@@ -127,7 +133,12 @@ class StoredTasks(StoredEmbeddings):
         """Register one version of a task with its embedding; see ``add_tasks``."""
         self.add_tasks([(task, embedding)], space_id)
 
-    def add_tasks(self, entries: Sequence[tuple[TaskRecord, EmbeddingRecord]], space_id: str) -> None:
+    def add_tasks(
+        self,
+        entries: Sequence[tuple[TaskRecord, EmbeddingRecord]],
+        space_id: str,
+        sheets: Sequence[SheetRecord] = (),
+    ) -> None:
         """Register task versions with their embeddings, all or none.
 
         A version that is registered, even if it was removed, or is given twice is a ``DuplicateError``.
@@ -150,6 +161,8 @@ class StoredTasks(StoredEmbeddings):
             refuse_duplicates("task", keys, registered)
             self.pin_results(self._latest_versions({task.name for task, _ in entries if task.version > 1}))
             self._remove_embeddings({(task.name, task.version) for task, _ in entries})
+            self._remove_sheets({(task.name, task.version) for task, _ in entries})
+            self.database.append(SHEETS, sheets)
             self.database.append(schema.embeddings_table_name(space_id), embeddings)
             self._note("task.add", keys, space=space_id)
             self.database.append("tasks", [task for task, _ in entries])
@@ -277,6 +290,7 @@ class StoredTasks(StoredEmbeddings):
             self._mark_removed("tasks", name)
             self._purge("results", f"task = {quoted(name)}")
             self._remove_embeddings(keys, self.database.purge_rows)
+            self._purge(SHEETS, f"task = {quoted(name)}")
             self._drop_caches()
             self._purge("tasks", f"name = {quoted(name)}")
 

@@ -22,9 +22,14 @@ from registry.storage import schema
 from registry.storage.database import Database
 from registry.storage.folders import torn_tables
 from registry.storage.places import META_TABLE, STAGING_FOLDER, storage_errors
-from registry.storage.rows import audit_lines
+from registry.storage.rows import SheetRecord, audit_lines
 
-RECORDS: dict[str, type] = {"tasks": TaskRecord, "experts": ExpertRecord, "results": ResultRecord}
+RECORDS: dict[str, type] = {
+    "tasks": TaskRecord,
+    "experts": ExpertRecord,
+    "results": ResultRecord,
+    schema.SHEETS: SheetRecord,
+}
 MOST_NAMED = 5  # rows or files in a message
 
 
@@ -244,13 +249,13 @@ class _Check:
         self._report_rows("invalid", name, changed, "that is not what its checksum was made of")
 
     def _check_commits(self, embeddings: list[str]) -> None:
-        """Every embedding needs its task, every task an embedding."""
+        """Every embedding and contact sheet needs its task, every task an embedding."""
         tasks = self._rows("tasks", ["name", "version"])
         committed = set(tasks.values())
         embedded = set()
-        for name in embeddings:
+        for name in [*embeddings, *self._tables.keys() & {schema.SHEETS}]:
             rows = self._rows(name, schema.EMBEDDING_KEY)
-            embedded |= set(rows.values())
+            embedded |= set(rows.values()) if name != schema.SHEETS else set()
             orphans = {row_id: key for row_id, key in rows.items() if key not in committed}
             self._report_rows("orphan", name, orphans, "of a task that was never committed")
         # A task may be embedded in a table that could not be read: then nothing can be said of it.

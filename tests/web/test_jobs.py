@@ -99,6 +99,8 @@ def test_an_upload_becomes_a_recommendation(served):
     assert result["recommendation"]["query"]["task"] == "photos" == result["embedding"]["data"]
     assert [entry["task"] for entry in result["neighbors"]["neighbors"]] == ["images"]
     assert str(folder) not in json.dumps(job)
+    assert "Samples of cats" in client.get(f"/jobs/{job_id}").text
+    assert client.get(f"/jobs/{job_id}/sheet").content[8:12] == b"WEBP"
 
 
 @pytest.mark.slow

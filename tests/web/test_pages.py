@@ -11,11 +11,13 @@ from web_servers import BEARER, serving
 import registry
 from registry.pictures.pages import STATIC as PICTURES
 from registry.pictures.palette import SERIES, SERIES_DARK, THEMES
+from registry.storage.rows import SheetRecord
 from registry.storage.store import Store
 from registry.web.pages.pages import warm
 from registry.web.pages.templating import STATIC, static_path
 
 SCRIPT = "<script>alert(1)</script>"
+SHEET = b"RIFF....WEBP, of which nothing is drawn here"
 PROFILE = "/compare/profile?a=flowers&b=birds"
 BREAKOUT = "\"'><img src=x onerror=alert(1)>"
 
@@ -46,7 +48,8 @@ def fill(store: Store) -> None:
     ]
     store.add_tasks([(task, make_embedding(task.name)) for task in tasks], "space0")
     later = make_task("flowers", 2, tags=("plants",), settings='{"max_samples": 2000, "seed": 1}')
-    store.add_task(later, "space0", make_embedding("flowers", 2))
+    sheet = SheetRecord("flowers", 2, 0, ("no", SCRIPT), 1, SHEET)
+    store.add_tasks([(later, make_embedding("flowers", 2))], "space0", [sheet])
     store.set_alias("flowers@1", "champion")
     store.add_results(
         [
@@ -85,6 +88,23 @@ def page_at(client, url: str, status: int = 200) -> Page:
     answer = client.get(url)
     assert answer.status_code == status, (url, answer.text[:2000])
     return Page(answer.text, url)
+
+
+def test_samples_are_shown_where_they_were_kept(client):
+    shown = client.get("/tasks/flowers").text
+    assert "Samples of &lt;script" in shown
+    assert SCRIPT not in shown
+    (address,) = set(re.findall(r'image href="([^"]+)"', shown.replace("&amp;", "&")))
+    assert address in client.get("/tasks/birds").text.replace("&amp;", "&")  # a neighbour
+    assert "sheet?" not in client.get("/tasks/flowers?version=1").text.split("Most like it")[0]
+    picture = client.get(address)
+    assert (picture.content, picture.headers["content-type"]) == (SHEET, "image/webp")
+    assert picture.headers["cache-control"] == "private, max-age=31536000, immutable"
+    for plain in ("/tasks/flowers/sheet", "/tasks/flowers/sheet?version=2&checksum=5"):
+        assert client.get(plain).headers["cache-control"] == "private, no-cache"
+    assert client.get(address, headers={"If-None-Match": picture.headers["etag"]}).status_code == 304
+    for none in ("/tasks/birds/sheet", "/tasks/flowers/sheet?version=1", "/tasks/minst/sheet", "/jobs/x/sheet"):
+        assert client.get(none).status_code == 404, none
 
 
 def test_every_link_of_every_page_leads_somewhere_and_no_page_has_a_fault(client):

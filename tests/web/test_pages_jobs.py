@@ -9,6 +9,7 @@ from web_servers import BEARER, URL, serving
 
 from registry.options import TABLE_OPTIONS
 from registry.storage.store import Store
+from registry.web.http.faults import UnknownIdError
 from registry.web.jobs.store import Job
 
 HEADERS = {**BEARER, "Origin": URL}
@@ -95,6 +96,9 @@ class FakeJobs:
 
     def get(self, job_id):
         return next(job for job in self.jobs if job.id == job_id)
+
+    def vectors(self, job_id, *names):
+        raise UnknownIdError("embedding of job", job_id)
 
     def list(self, *, limit):
         return list(self.jobs[:limit])

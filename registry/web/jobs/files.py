@@ -96,12 +96,15 @@ class JobFiles:
         """Remove what a job embedded."""
         self._vectors(job_id).unlink(missing_ok=True)
 
-    def fisher(self, job_id: str) -> np.ndarray:
-        """The Fisher information ``[D]`` of what a job embedded; ``UnknownIdError`` if it embedded nothing."""
+    def vectors(self, job_id: str, *names: str) -> list[np.ndarray]:
+        """What a job embedded: ``fisher`` ``[D]``, or ``sheet``, ``columns`` and ``rows`` of its sheet.
+
+        Raises:
+            UnknownIdError: If it did not embed that.
+        """
         try:
             with np.load(self._vectors(job_id), allow_pickle=False) as vectors:
-                fisher: np.ndarray = vectors["fisher"]
-                return fisher
+                return [vectors[name] for name in names]
         except (OSError, ValueError, KeyError) as error:
             raise UnknownIdError("embedding of job", job_id) from error
 

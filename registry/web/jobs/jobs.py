@@ -243,10 +243,10 @@ class Jobs:
         self._kept.remove(job_id)
         self._files.remove_vectors(job_id)
 
-    def embedding(self, job_id: str) -> np.ndarray:
-        """The Fisher information ``[D]`` that a job computed; ``UnknownIdError`` if there is none."""
+    def vectors(self, job_id: str, *names: str) -> Sequence[np.ndarray]:
+        """What a job embedded, see ``JobFiles.vectors``; ``UnknownIdError`` if nothing of that name."""
         self.get(job_id)
-        return self._files.fisher(job_id)
+        return self._files.vectors(job_id, *names)
 
     # Running
 

@@ -91,13 +91,21 @@ def run(command: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def _save(embedding: Any, path: Path) -> None:
-    """Write the vectors, without pickled objects."""
+    """Write the vectors and the contact sheet, without pickled objects."""
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = embedding.sheet
+    shown: dict[str, Any] = {}
+    if sheet:
+        shown = {"sheet": np.frombuffer(sheet.image, np.uint8), "columns": sheet.columns, "rows": sheet.rows}
     with path.open("wb") as file:
         np.savez(
-            file, fisher=embedding.fisher, standard_error=embedding.standard_error, domain=embedding.domain
+            file,
+            fisher=embedding.fisher,
+            standard_error=embedding.standard_error,
+            domain=embedding.domain,
+            **shown,
         )
 
 

@@ -11,6 +11,7 @@ from registry.errors import InvalidQueryError, RegistryError
 from registry.web.http.access import actor_of, demand
 from registry.web.http.faults import RefusedError
 from registry.web.pages import drawings
+from registry.web.pages.assets import sheet_of_job, sheets_of
 from registry.web.pages.templating import render, render_if_missing
 
 router = APIRouter(include_in_schema=False)
@@ -137,6 +138,7 @@ def job_page(
     """The page of a job; with a problem, if its form for the registration was sent and refused."""
     answer = (job.result or {}).get("recommendation")
     is_new = job.state == "done" and job.kind != "add_task" and "task" not in job.data
+    neighbors = ((job.result or {}).get("neighbors") or {}).get("neighbors", ())
     return render(
         request,
         "job.html",
@@ -149,7 +151,11 @@ def job_page(
             "unfinished": not job.is_over,
             "answer": answer,
             "span": _span(answer),
-            "neighbors": ((job.result or {}).get("neighbors") or {}).get("neighbors", ()),
+            "neighbors": neighbors,
+            "sheet": sheet_of_job(request.app.state.jobs, job.id),
+            "sheets": sheets_of(request.app.state.registry, {near["task"] for near in neighbors})
+            if neighbors
+            else {},
             "embedding": (job.result or {}).get("embedding"),
             "added": (job.result or {}).get("task"),
             "again": _again(job),

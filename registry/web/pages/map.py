@@ -108,7 +108,7 @@ def nearest_to(registry: TaskRegistry, task: str, k: int, space: str | None = No
 def _placed_text(registry: TaskRegistry, jobs: Any, kept: LastAnswers, job: str) -> str | None:
     """The points with the data of a job among them."""
     done = jobs.get(job)
-    query, space = (_label(done), jobs.embedding(job)), _space_of(done)
+    query, space = (_label(done), jobs.vectors(job, "fisher")[0]), _space_of(done)
 
     def make() -> str:
         return compact(map_columns(registry.map([query], probe=space or None)))

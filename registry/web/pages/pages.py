@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from registry.core import TaskRegistry
 from registry.errors import RegistryError
-from registry.web.pages import compare, experts, jobs, map, tasks, writing
+from registry.web.pages import assets, compare, experts, jobs, map, tasks, writing
 from registry.web.pages.templating import render
 
 TITLES = {
@@ -29,7 +29,7 @@ TITLES = {
 """What people read above an error, where the standard's phrase would not help them."""
 
 router = APIRouter(include_in_schema=False)
-ROUTERS = (router, *(part.router for part in (writing, tasks, map, experts, compare, jobs)))
+ROUTERS = (router, *(part.router for part in (writing, tasks, assets, map, experts, compare, jobs)))
 """All pages but those that take a login."""
 
 

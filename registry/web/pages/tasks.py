@@ -16,6 +16,7 @@ from registry.ingest.data import head_metric
 from registry.options import DEFAULT_DISTANCE
 from registry.records import EmbeddingRecord, SpaceRecord, TaskRecord
 from registry.web.pages import drawings
+from registry.web.pages.assets import sheets_of
 from registry.web.pages.experts import results_of
 from registry.web.pages.listings import MEASURED, PAGE_ROWS, Listing, facet_number, page_of, rows_of
 from registry.web.pages.map import map_of, nearest_to
@@ -140,6 +141,7 @@ def task(request: Request, name: str, version: int | None = Query(None, ge=1)) -
             "head_metric": head_metric(record.kind),
             "embeddings": [_measured(record, *pair) for pair in embeddings],
             "neighbors": neighbors,
+            "sheets": sheets_of(registry, {record.name, *(neighbor.task for neighbor in neighbors)}),
             "unplaced": unplaced,
             "farthest": max((neighbor.distance for neighbor in neighbors), default=0.0),
             "distance": DEFAULT_DISTANCE,

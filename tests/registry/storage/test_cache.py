@@ -17,6 +17,7 @@ from registry.errors import StorageError
 from registry.storage import cache as cache_files
 from registry.storage import store as stores
 from registry.storage.cache import CachedTable, ReadCache
+from registry.storage.schema import SCHEMA_VERSION
 
 FEW = [QUESTIONS[0], ("task", "show", "flowers"), ("expert", "list"), ("result", "list"), QUESTIONS[-1]]
 LISTS = {"expert": ("expert", "list", "--json"), "result": ("result", "list", "--json")}
@@ -202,7 +203,7 @@ def test_a_cache_is_current_however_the_place_is_spelled_and_after_a_move(folder
 
 
 def test_a_reader_keeps_what_it_has_mapped(folder):
-    kept = ReadCache(folder, 5).table("tasks") or pytest.fail("no cache")
+    kept = ReadCache(folder, SCHEMA_VERSION).table("tasks") or pytest.fail("no cache")
     before = kept.rows.to_pylist()
     TaskRegistry(folder).tag_task("flowers", add=["x"])
     answers(folder)  # which removes the file
