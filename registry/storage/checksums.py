@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -63,8 +64,9 @@ class FileChecksums:
     _versions: Mapping[str, int]  # of the tables that are read as they were
     _tables: dict[str, _Table]
 
-    def _table_path(self, name: str) -> Path:
-        return self.path / f"{name}{TABLE_SUFFIX}"
+    if TYPE_CHECKING:
+
+        def _table_path(self, name: str) -> Path: ...
 
     def sync_table(self, name: str) -> None:
         """Wait until the files that are not listed yet are on disk, manifests after what they name."""

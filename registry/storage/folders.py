@@ -53,6 +53,9 @@ class LocalPlace(FileChecksums, Place):
         self._versions, self._tables = {}, {}
         self.cache = ReadCache(self.path, SCHEMA_VERSION)
 
+    def _table_path(self, name: str) -> Path:
+        return self.path / f"{name}{TABLE_SUFFIX}"
+
     def has_table(self, name: str) -> bool:
         """Whether a table's folder is there."""
         return self._table_path(name).is_dir()
