@@ -147,7 +147,8 @@ class Trial:
     """One expert that was tried.
 
     Attributes:
-        expected_accuracy: What was expected of it just before, 0 to 1.
+        expected_accuracy: What was expected of it just before, 0 to 1: of a linear probe where that was
+            measured, whatever the answer is about.
         expected_improvement: Over the best expert known just before, in accuracy.
     """
 

@@ -29,14 +29,13 @@ PLACE = click.Path(path_type=Path)
 def init(registry: "TaskRegistry", empty: bool) -> None:
     """Create the registry, with the starter content that ships with this package.
 
-    The first `task add`, `expert add` or `expert import` does the same: this is for an empty one.
+    The first command that adds tasks, experts or results does the same: this is for an empty one.
 
     \b
     Example:
       t2v --registry ./team init --empty
     """
     registry.init(empty=empty)
-    terminal.message(f"Created {registry.uri}.")
 
 
 @click.command()

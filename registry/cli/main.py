@@ -174,7 +174,12 @@ def pass_registry(
             if when is not None:
                 registry = registry.at(when)
                 terminal.message(f"{registry.uri} as it was {registry.as_of}.")
-            return command(registry, *args, **kwargs)
+            try:
+                return command(registry, *args, **kwargs)
+            finally:
+                if registry.created:
+                    content = "" if kwargs.get("empty") else ", with the starter content"
+                    terminal.message(f"Created {registry.uri}{content}.")
 
     return with_registry
 

@@ -26,7 +26,8 @@ from registry.ingest.data import (
 )
 from registry.ingest.identity import changed_weights_message, weights_difference
 from registry.options import DataOptions, Progress
-from registry.recommend.prediction import Prediction
+from registry.recommend.prediction import Prediction, condition
+from registry.recommend.results import Way
 from registry.recommend.trial_costs import CostModel
 from registry.recommend.trials import (
     TRIAL_SD,
@@ -36,6 +37,7 @@ from registry.recommend.trials import (
     TrialPlan,
     try_experts,
 )
+from registry.recommend.verdict import describe_way
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class Trials:
         experts: Mapping[str, ExpertRecord],
         reading: Reading,
         plan: TrialPlan,
-        way: tuple[str, str],
+        way: Way,
         download: bool = False,
         progress: Progress | None = None,
         on_trial: Callable[[Trial], None] | None = None,
@@ -120,7 +122,9 @@ class Trials:
             from indexer.experts.trials import TrialData
 
             self._sample = TrialData(reading.data, self._settings)
-        self._is_asked = way == ("accuracy", PROTOCOL)
+        self._way = ("accuracy", PROTOCOL)
+        self._asked = way
+        self._probes: Prediction | None = None
         num_images = self._settings.max_samples
         if reading.num_samples is not None:
             num_images = min(num_images, reading.num_samples)
@@ -128,9 +132,15 @@ class Trials:
         self._cautions: list[str] = []
 
     def __call__(
-        self, names: Sequence[str], prediction: Prediction, untried: NDArray[np.bool_]
+        self,
+        names: Sequence[str],
+        prediction: Prediction,
+        untried: NDArray[np.bool_],
+        expect: Callable[[Way], Prediction],
     ) -> TrialOutcome:
         """Try experts, the most promising first, and fold in what that gives."""
+        if not self._is_asked:  # a trial is compared with what is expected of a trial
+            self._probes = expect(self._way)
         experts = [self._experts[name] for name in names]
         inert = np.array([is_inert(expert.loader, self._origin(expert)) for expert in experts])
         at_hand = np.array([self._download or _is_at_hand(expert) for expert in experts]) & ~inert
@@ -190,11 +200,22 @@ class Trials:
     def _tell(self, trial: TrialEvidence, expected: tuple[float, float]) -> None:
         """Complete the last trial with what was expected of it, and report it."""
         accuracy, gain = expected
+        measured = self.trials[-1].found.accuracy
+        if self._probes and measured is not None:
+            accuracy = float(self._probes.mean[trial.place])
+            observed = np.full(len(self._probes.logit), np.nan)
+            observed[trial.place] = measured
+            self._probes = condition(self._probes, observed, trial.sd)
         self.trials[-1] = replace(self.trials[-1], expected_accuracy=accuracy, expected_improvement=gain)
         if self._progress:
             self._progress("trials", len(self.trials), self._plan.num_trials)
         if self._on_trial:
             self._on_trial(self.trials[-1])
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether trials measure what the answer is about."""
+        return self._asked == self._way
 
     @property
     def _says_how_well(self) -> bool:
@@ -206,9 +227,13 @@ class Trials:
         """What trials are worth that do not measure what is asked."""
         if all(trial.found.accuracy is None for trial in self.trials):
             reason = "trials of tasks with several labels or numbers to predict give scores only"
-        else:
-            reason = "trials measure linear probes, and the answer is about another protocol"
-        return f"{reason}: they compare the experts tried, and say nothing of how well these do"
+            return f"{reason}: they compare the experts tried, and say nothing of how well these do"
+        tried, asked = describe_way(self._way), describe_way(self._asked)
+        one = "; one expert compares with none" if len(self.trials) == 1 else ""
+        return (
+            f"what was expected and found in trials is {tried}; of {asked} that says which of the experts "
+            f"tried is better, not how good it is{one}"
+        )
 
     def _try(self, place: int, expert: ExpertRecord) -> TrialEvidence:
         """Run one expert.

@@ -101,9 +101,11 @@ class RegistryBase:
     Attributes:
         builtin: Whether starter content is part of lists and answers.
         as_of: Of which time it is, in words; empty for now.
+        created: Whether it was made by a call to this object.
     """
 
     as_of = ""
+    created = False
 
     def __init_subclass__(cls) -> None:
         """Check the arguments of every public method, as ``checks_arguments`` does."""
@@ -154,6 +156,7 @@ class RegistryBase:
         from registry.builtin.starter import populate
 
         Store.create(self.uri, None if empty else populate, self._durability)
+        self.created = True
 
     def _create_if_missing(self) -> Store:
         """The store of a registry that is made, with the starter content, if it is not there."""

@@ -12,6 +12,7 @@ from registry.notebooks import Records
 from registry.options import Data, Progress
 from registry.records import ResultRecord
 from registry.storage.experts import new_results
+from registry.storage.store import Store
 
 
 class Results(Identity):
@@ -54,7 +55,7 @@ class Results(Identity):
             InvalidRecordError: If the value is out of the range of the metric, it is not known which way the
                 metric goes, the value contradicts another of the same seed, or the data or the weights changed.
         """
-        store = self._opened()
+        store = self._made_for(task, expert)
         record = store.expert(expert)
         named, version = self._subject(task, measured=False, anyway=anyway, as_new_version=as_new_version)
         result = ResultRecord(
@@ -116,7 +117,8 @@ class Results(Identity):
         from registry.trackers.plan import Names, plan_results
         from registry.trackers.rules import make_rules
 
-        place, store = Path(str(path).removeprefix("sqlite:///").removeprefix("file:")), self._opened()
+        place = Path(str(path).removeprefix("sqlite:///").removeprefix("file:"))
+        store = self._opened() if dry_run else self._create_if_missing()
         runs, taken = 0, list[str]()
         if place.is_dir() or is_recognised(place):
             checked = make_rules(**rules)
@@ -230,6 +232,24 @@ class Results(Identity):
         return Measurement(
             data, expert, measured.accuracy, measured.deviation, measured.protocol, recorded=False
         )
+
+    def _made_for(self, task: str, expert: str) -> Store:
+        """The store; of a registry that is not there yet, if the starter content has what is named.
+
+        Raises:
+            NotFoundError: If it has not; then none is made.
+        """
+        if not self._store.exists:
+            from registry.builtin.starter import load_starter
+
+            starter = load_starter()
+            for kind, name, records in (
+                ("task", task.partition("@")[0], starter.tasks),
+                ("expert", expert, starter.experts),
+            ):
+                if name not in (names := [record.name for record in records]):
+                    raise NotFoundError(kind, name, names)
+        return self._create_if_missing()
 
     def _result_check(self) -> Callable[[ResultRecord], None]:
         """A check that raises ``NotFoundError`` for a result of a task or expert that is not registered."""

@@ -86,16 +86,29 @@ class Prediction:
 
     def scenarios(self) -> np.ndarray:
         """``[S, M]`` accuracies as they may be, at the expected level: draws of a fixed seed, and mirrors."""
-        scale = float(np.diag(self.covariance).max(initial=0.0))
-        size = len(self.logit)
-        factor = np.linalg.cholesky(self.covariance + (1e-9 + JITTER * scale) * np.eye(size))
-        draws = np.random.default_rng(0).standard_normal((NUM_SCENARIOS // 2, size)) @ factor.T
+        jitter = 1e-9 + JITTER * np.diag(self.covariance)
+        factor = np.linalg.cholesky(self.covariance + np.diag(jitter))
+        # Drawn one expert after the other, so that those that come last change nothing of the first.
+        draws = (factor @ np.random.default_rng(0).standard_normal((len(self.logit), NUM_SCENARIOS // 2))).T
         return from_logit(np.concatenate([self.logit + draws, self.logit - draws]))
 
     def difference_sd(self, place: int) -> np.ndarray:
         """``[M]`` sd of the difference between each expert and one of them, in log odds."""
         own = np.diag(self.covariance)
         return np.asarray(np.sqrt(np.maximum(own + own[place] - 2 * self.covariance[place], 0.0)))
+
+
+def beside(first: Prediction, *others: Prediction) -> Prediction:
+    """Predictions of one task by models that share nothing but its level, of which the first knows most."""
+    parts = (first, *others)
+    sizes = np.cumsum([0, *(len(part.logit) for part in parts)])
+    covariance = np.zeros((sizes[-1], sizes[-1]))
+    for part, start, end in zip(parts, sizes, sizes[1:], strict=False):
+        covariance[start:end, start:end] = part.covariance
+    logit, quantile, measured = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("logit", "quantile", "measured")
+    )
+    return Prediction(logit, covariance, first.level_sd, quantile, measured)
 
 
 def condition(

@@ -274,3 +274,20 @@ def test_version_is_that_of_the_package():
     except PackageNotFoundError:
         pytest.skip("the package is not installed")
     assert CliRunner().invoke(main, ["--version"]).stdout == f"t2v, version {expected}\n"
+
+
+def test_the_first_result_makes_the_registry_and_what_cannot_be_or_only_reads_does_not(tmp_path):
+    place, real, table = tmp_path / "new", "tf_efficientnet_lite0.in1k", tmp_path / "results.csv"
+    table.write_text(f"task,expert,accuracy\nmnist,{real},0.9\n")
+    for words, said in (
+        (("result", "add", "mnist", "none.such", "--accuracy", "0.9"), "no expert is named 'none.such'"),
+        (("result", "add", "none", real, "--accuracy", "0.9"), "no task is named 'none'"),
+        (("result", "import", str(table), "--dry-run"), "there is no registry yet"),
+        (("result", "list"), "there is no registry yet"),
+    ):
+        assert said in t2v(place, *words).stderr
+        assert not place.exists()
+    for number, words in enumerate((("add", "mnist", real, "--accuracy", "0.9"), ("import", str(table)))):
+        made = ok(tmp_path / str(number), "result", *words)
+        assert f"Created {tmp_path / str(number)}, with the starter content.\n" in made.stderr
+        assert "Created" not in ok(tmp_path / str(number), "result", *words).stderr

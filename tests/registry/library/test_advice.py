@@ -1,6 +1,7 @@
 """TaskRegistry.recommend with trials of real experts, and with what the user measured."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -446,12 +447,18 @@ def test_nothing_is_fetched_without_download(template, registry):
 
 def test_trials_of_another_protocol_only_compare(registry):
     registry.add_result("other", KNOWN[0], accuracy=0.5, protocol="fine_tuned")
-    answer = registry.recommend("images", num_trials=1, protocol="fine_tuned")
+    registry.add_result("images", KNOWN[1], accuracy=0.31, protocol=PROTOCOL)
+    answer = registry.recommend("images", num_trials=2, protocol="fine_tuned")
     assert {it.measured for it in answer.recommendations} == {False}
     assert answer.warnings[-1] == (
-        "trials measure linear probes, and the answer is about another protocol: they compare the experts "
-        "tried, and say nothing of how well these do"
+        "what was expected and found in trials is accuracy of a linear probe, 20 samples a class; of accuracy "
+        "after fine-tuning that says which of the experts tried is better, not how good it is"
     )
+    probes = registry.recommend("images", protocol=PROTOCOL)
+    expected = {it.expert: it.expected_accuracy for it in probes.recommendations}
+    assert answer.trials[0].expected_accuracy == pytest.approx(expected[answer.trials[0].expert], abs=0.05)
+    (single,) = registry.recommend("images", num_trials=1, protocol="fine_tuned").trials
+    assert single == replace(answer.trials[0], found=single.found)
 
 
 # Real data
