@@ -331,7 +331,7 @@ class _Work:
     def _strange_toys(self) -> np.ndarray:
         """Toys ``[M]`` bool without a result in the protocol of the answer."""
         known = self.wide.prior.table.known[self.wide.here].any(axis=0)[self.wide.places(self.experts)]
-        return np.array([expert.toy for expert in self.experts], dtype=bool) & ~known
+        return np.asarray(np.array([expert.toy for expert in self.experts], dtype=bool) & ~known)
 
     def _ranked(
         self, expert: ExpertFacts, number: int, rank: int, after: Prediction, regret: np.ndarray

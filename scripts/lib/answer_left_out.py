@@ -70,7 +70,10 @@ def _judge_left_out(rows: Figures, world: World, prior: Prior, left: np.ndarray,
 
 
 def bench_alias() -> Figures:
-    """Image encoders of one table ranked by zero-shot accuracies of the same weights in another."""
+    """Image encoders of one table ranked by zero-shot accuracies of the same weights in another.
+
+    And as if those had not been published: by attributes, and what these are worth for other encoders there.
+    """
     way = ("accuracy", "linear_probe_16shot")
     images, zero_shot = read_published(["mteb_image"]), read_published(["open_clip_zero_shot"])
     there = {row.expert for row in zero_shot}
@@ -85,6 +88,7 @@ def bench_alias() -> Figures:
     world = World(NOTHING, facts, zero_shot)
     places = np.array([names.index(other) for other in alias.values()])
     prediction = ask(world.fit(), way).of(places)
+    without = ask(world.fit(unknown=alias.values()), way).of(places)
     truth = {(row.task, row.expert): row.accuracy for row in images}
     means = world.truth(sorted({row.task for row in zero_shot}), ("accuracy", "zero_shot"))
     rows: Figures = {}
@@ -93,6 +97,7 @@ def bench_alias() -> Figures:
         if np.isfinite(accuracy).sum() > 2:
             rows.setdefault("mean zero-shot", []).append(judge(np.nanmean(means[:, places], axis=0), accuracy))
             rows.setdefault("ours", []).append(judge(prediction.logit, accuracy, prediction))
+            rows.setdefault("ours, theirs left out", []).append(judge(without.logit, accuracy, without))
     return rows
 
 
