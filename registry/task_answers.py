@@ -167,11 +167,19 @@ class TaskPage:
 
 @dataclass(frozen=True)
 class TaskHistory:
-    """All versions of a task, rising, removed ones too; and who wrote what of it, in order of time."""
+    """All versions of a task, rising, removed ones too; and who wrote what of it, in order of time.
+
+    Attributes:
+        task: Its name.
+        versions: The versions.
+        audit: The lines.
+        earlier: How many lines of before these were not asked for.
+    """
 
     task: str
     versions: tuple[TaskRecord, ...]
     audit: tuple[AuditRecord, ...]
+    earlier: int = 0
 
 
 class Nearest(Printed, tuple[Query, Records[Neighbor]]):

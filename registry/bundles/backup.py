@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from registry.errors import StorageError
 from registry.files import share, sync_file, sync_folder, write_atomically
@@ -62,11 +63,11 @@ def back_up(store: Store, place: Path, *, verify: bool) -> BackupSummary:
         with folder_lock(place):
             for leftover in place.glob(f"{TRIAL}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            files, copied = _copied_of_one_moment(store, place, before.files if before else {})
+            files, copied = _copied_of_one_moment(store, place, _kept(place, before, verify=verify))
             backup = Backup(registry_id, utc_now(), files)
             if verify:
                 _try(place, backup)
-            write_atomically(place / LIST, json.dumps(asdict(backup)).encode(), durable=True)
+            write_atomically(place / LIST, _listed(backup), durable=True)
             _delete_others(place, files)
     new = files.keys() - (before.files.keys() if before else set())
     return _summary(place, backup, len(new), copied, verified=verify)
@@ -215,6 +216,27 @@ def _backup_before(place: Path, registry_id: str, store: Store) -> Backup | None
     return None
 
 
+def _kept(place: Path, before: Backup | None, *, verify: bool) -> Files:
+    """The files of a former backup that need not be copied again: those that are what they were."""
+    files = before.files if before else {}
+    paths = {name: place / TABLES / name for name in files if (place / TABLES / name).is_file()}
+    return {
+        name: files[name]
+        for name, path in paths.items()
+        if (_fingerprint(path) == files[name] if verify else path.stat().st_size == files[name][0])
+    }
+
+
+def _listed(backup: Backup) -> bytes:
+    """What is listed, with its checksum."""
+    document = asdict(backup)
+    return json.dumps(document | {"checksum": _checksum(document)}).encode()
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 def _read(place: Path) -> Backup:
     """What is listed; ``StorageError`` if there is no backup, or a newer version made it."""
     path = place / LIST
@@ -222,10 +244,15 @@ def _read(place: Path) -> Backup:
         raise StorageError(f"{place} holds no backup; give the folder that `t2v backup` wrote")
     try:
         document = json.loads(path.read_bytes())
+        if document.pop("checksum", None) not in {None, _checksum(document)}:
+            document = {}
         files = {str(name): (int(size), str(checksum)) for name, (size, checksum) in document["files"].items()}
         backup = Backup(str(document["registry_id"]), str(document["at"]), files, int(document["format"]))
+    except OSError as err:
+        raise StorageError(f"{path} cannot be read: {err.strerror or err}") from err
     except (ValueError, TypeError, KeyError, AttributeError) as err:
-        raise StorageError(f"{path} is damaged; restore from another backup") from err
+        said = "is damaged; restore from another backup, or delete this file and back up again"
+        raise StorageError(f"{path} {said}") from err
     if backup.format > FORMAT:
         raise StorageError(f"{place} was written by a newer version of this package; update it")
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
@@ -261,7 +288,7 @@ def _copied(store: Store, place: Path, names: list[str], before: Files) -> tuple
     files, copied, folders = {}, 0, set[Path]()
     for name in names:
         target = place / TABLES / name
-        if name in before and target.is_file() and target.stat().st_size == before[name][0]:
+        if name in before:
             files[name] = before[name]
             continue
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,7 @@ Axes: T embeddings, D filters of the probe, F features of the probe.
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,11 +20,9 @@ from registry.names import Key
 from registry.records import AuditRecord, EmbeddingRecord, ExpertRecord, ResultRecord, SpaceRecord, TaskRecord
 from registry.storage import schema
 
-SLICE_ROWS, TURN_SECONDS = 2048, 0.06  # the latter is longer than writers wait before they try again
 MARK_CHARS = 2048  # of what a line of the audit gets at its import
 
 Record = TypeVar("Record")
-Row = TypeVar("Row")
 
 
 @dataclass
@@ -81,15 +78,6 @@ def embeddings(bundle: Bundle, space_id: str) -> Iterator[list[EmbeddingRecord]]
     with _naming_member(bundle, table):
         for rows in bundle.row_groups(table):
             yield schema.from_arrow(EmbeddingRecord, rows)
-
-
-def sliced(batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
-    """Lists in parts of at most ``SLICE_ROWS``, each one commit; after it, whoever waits has a turn."""
-    for batch in batches:
-        for start in range(0, len(batch), SLICE_ROWS):
-            yield batch[start : start + SLICE_ROWS]
-            if len(batch) >= SLICE_ROWS:
-                time.sleep(TURN_SECONDS)
 
 
 def described_id(description: str) -> str:

@@ -38,7 +38,7 @@ from registry.names import Key
 from registry.options import Policy
 from registry.records import AuditRecord, EmbeddingRecord, ResultRecord, TaskRecord, utc_now
 from registry.storage import schema
-from registry.storage.rows import actor, audit_lines, write_origins, write_values
+from registry.storage.rows import SLICE_ROWS, actor, audit_lines, sliced, write_origins, write_values
 from registry.storage.schema import quoted
 from registry.storage.store import Store
 
@@ -185,7 +185,7 @@ class _Import:
         """Append the lines of the audit that are not here; each says which file it came in, and by whom."""
         here, values = self._digests("audit", AuditRecord), (self._bundle.name[:255], actor()[:255])
         marks = dict(zip(IMPORT_MARKS, values, strict=True))
-        for batch in contents.sliced(contents.records(self._bundle, "audit", AuditRecord)):
+        for batch in sliced(contents.records(self._bundle, "audit", AuditRecord)):
             new = _new(batch, here)
             self._note([replace(one, details=json.dumps(one.values | marks, sort_keys=True)) for one in new])
             self._counts["audit"] += len(new)
@@ -222,7 +222,7 @@ class _Import:
     def _add_embeddings(self, space_id: str, present: set[Key]) -> None:
         """Append embeddings that are not present, in slices; ``_ChangedError`` if others added one."""
         table = schema.embeddings_table_name(space_id)
-        for batch in contents.sliced(contents.embeddings(self._bundle, space_id)):
+        for batch in sliced(contents.embeddings(self._bundle, space_id)):
             added, further = [], []
             for embedding in batch:
                 key = embedding.task, embedding.version
@@ -276,7 +276,7 @@ class _Import:
         latest = {name: [number for number, one in of.items() if not one.removed] for name, of in ours}
         self._store.pin_results({name: max(numbers) for name, numbers in latest.items() if numbers})
         here = self._digests("results", ResultRecord)
-        for batch in contents.sliced(contents.records(self._bundle, "results", ResultRecord)):
+        for batch in sliced(contents.records(self._bundle, "results", ResultRecord)):
             taken = [
                 self._plan.renumbered(result)
                 for result in batch
@@ -291,7 +291,7 @@ class _Import:
 
     def _add_tasks(self) -> None:
         """Append the versions that are new, and give those that are here the tags and aliases they lack."""
-        for batch in contents.sliced(contents.records(self._bundle, "tasks", TaskRecord)):
+        for batch in sliced(contents.records(self._bundle, "tasks", TaskRecord)):
             new, lines = [], []
             lacking: dict[Key, _Words] = defaultdict(_Words)
             for task in batch:
@@ -354,7 +354,7 @@ class _Import:
     def _digests(self, table: str, record_type: type[Record]) -> set[bytes]:
         """Digests of all rows of a table in the registry."""
         rows = self._store.database.read(table)
-        size = contents.SLICE_ROWS
+        size = SLICE_ROWS
         slices = (rows.slice(start, size) for start in range(0, len(rows), size))
         return {_digest(record) for part in slices for record in schema.from_arrow(record_type, part)}
 

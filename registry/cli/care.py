@@ -61,6 +61,9 @@ def verify(ctx: click.Context, registry: "TaskRegistry", repair: bool, as_json: 
         terminal.message(f"{registry.uri}: all is well.")
     else:
         show_care.show_problems(problems)
+        kinds = {problem.kind for problem in problems if problem.repaired or problem.kind == "torn"}
+        if repair and kinds - {"stale", "index"}:
+            terminal.message("What was before this repair cannot be asked or taken back.")
         if remaining and not repair:
             terminal.message("`t2v verify --repair` repairs what can be repaired.")
     ctx.exit(1 if remaining else 0)

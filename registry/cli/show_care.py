@@ -142,6 +142,8 @@ def show_history(history: "TaskHistory") -> None:
         if history.versions or not is_piped():
             say()
         show_audit(history.audit)
+    if history.earlier:
+        beside(f"{history.earlier} earlier lines are left out.")
 
 
 def show_audit(lines: Sequence["AuditRecord"]) -> None:

@@ -98,16 +98,17 @@ def show_task(registry: "TaskRegistry", name: str, as_json: bool) -> None:
 
 @task.command("history")
 @click.argument("name", shell_complete=task_names)
+@click.option("--limit", type=click.IntRange(min=1), help="How many lines at most, the latest.  [default: all]")
 @json_option
 @pass_registry
-def show_history(registry: "TaskRegistry", name: str, as_json: bool) -> None:
+def show_history(registry: "TaskRegistry", name: str, limit: int | None, as_json: bool) -> None:
     """Show all versions of a task and who wrote them.
 
     \b
     Example:
       t2v task history flowers
     """
-    history = registry.history(name)
+    history = registry.history(name, limit=limit)
     answer(as_json, documents.of_history(history), show_care.show_history, history)
 
 

@@ -146,8 +146,7 @@ class Care(RegistryBase):
             subject: Only lines about this task or expert, or results on or of it.
             limit: Only the last so many lines.
         """
-        lines = self._opened().audit(subject)
-        return Records(lines if limit is None else lines[max(len(lines) - limit, 0) :])
+        return Records(self._opened().audit(subject, limit=limit))
 
     def export(
         self,

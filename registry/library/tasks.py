@@ -318,18 +318,23 @@ class Tasks(RegistryBase):
         """
         self._opened().restore_task(name)
 
-    def history(self, name: str) -> TaskHistory:
-        """All versions of a task, removed ones too, and every line of the audit about it.
+    def history(self, name: str, *, limit: int | None = None) -> TaskHistory:
+        """All versions of a task, removed ones too, and the lines of the audit about it.
+
+        Args:
+            name: Of the task.
+            limit: Only the last so many lines; the answer says how many were before.
 
         Raises:
             NotFoundError: If there never was a task of that name.
         """
         store = self._opened()
         versions = store.versions(name) + store.versions(name, removed=True)
-        lines = [line for line in store.audit(name) if line.action.startswith(("task.", "result."))]
-        if not versions and not lines:
+        lines, earlier = store.last_lines(name, limit, ("task.", "result."))
+        if not (versions or lines or earlier):
             raise NotFoundError("task", name, store.task_names())
-        return TaskHistory(name, tuple(sorted(versions, key=lambda task: task.version)), tuple(lines))
+        versions.sort(key=lambda task: task.version)
+        return TaskHistory(name, tuple(versions), tuple(lines), earlier)
 
 
 def _rows_of(tasks: "str | Path | Iterable[TaskRow]") -> "tuple[list[TaskRow], list[str]]":

@@ -20,7 +20,7 @@ import xxhash
 
 from registry.errors import InvalidQueryError, StorageError
 from registry.files import share, write_atomically
-from registry.storage.checksums import MAGIC, VERSIONS_FOLDER
+from registry.storage.checksums import LAST_VERSION, MAGIC, VERSIONS_FOLDER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -241,6 +241,53 @@ COUNTED = ("tasks", "experts", "results")
 END = struct.Struct("<QHH4s")
 VARINT, BYTES, FIXED_SIZES = 0, 2, {1: 8, 5: 4}  # kinds of fields
 FRAGMENT, DELETION, NUM_ROWS, TIMESTAMP, SECONDS = 2, 3, 4, 7, 1
+FRAGMENT_ID, FILE, PATH, IS_BITMAP, DELETED_AT, DELETION_ID = 1, 2, 1, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Rows of a table that lie in the same files.
+
+    Attributes:
+        number: Of the fragment; row ids begin with it.
+        rows: How many rows its files hold.
+        deleted: How many of these are deleted.
+        files: Paths of the files within the table.
+    """
+
+    number: int
+    rows: int
+    deleted: int
+    files: tuple[str, ...]
+
+
+def read_fragments(manifest: Path) -> list[Fragment]:
+    """The fragments of the version of a table that a manifest describes, in order."""
+    fragments = []
+    for kind, value in _message(manifest):
+        if kind == FRAGMENT:
+            number, deletion = _number(value, FRAGMENT_ID), _part(value, DELETION)
+            files = [f"data/{_part(of, PATH).decode()}" for field, of in _fields(value) if field == FILE]
+            marks = number, _number(deletion, DELETED_AT), _number(deletion, DELETION_ID)
+            end = "bin" if _number(deletion, IS_BITMAP) else "arrow"
+            files += [f"_deletions/{'-'.join(map(str, marks))}.{end}"] if deletion else []
+            fragments.append(
+                Fragment(number, _number(value, NUM_ROWS), _number(deletion, NUM_ROWS), tuple(files))
+            )
+    return fragments
+
+
+def unneeded_files(table: Path, kept: Sequence[str]) -> list[Path]:
+    """Files of data, deletions and transactions of a table that no version needs.
+
+    Args:
+        table: Folder of the table.
+        kept: Paths within it of the manifests of all versions.
+    """
+    needed = {table / file for manifest in kept for of in read_fragments(table / manifest) for file in of.files}
+    first = min(LAST_VERSION - int(Path(manifest).stem) for manifest in kept)
+    old = [path for path in table.glob("_transactions/*.txn") if int(path.name.split("-")[0]) < first - 1]
+    return [*{*table.glob("data/*"), *table.glob("_deletions/*")} - needed, *old]
 
 
 @dataclass(frozen=True)
@@ -273,23 +320,24 @@ def read_at_rest(folder: Path) -> AtRest | None:
 
 
 def _newest(table: Path) -> tuple[int, int]:
-    """Rows of the newest version of a table, and when it was written; manifests are numbered downwards.
+    """Rows of the newest version of a table, and when it was written; manifests are numbered downwards."""
+    newest = min((table / VERSIONS_FOLDER).glob("*.manifest"))
+    rows = sum(fragment.rows - fragment.deleted for fragment in read_fragments(newest))
+    return rows, max(_number(value, SECONDS) for number, value in _message(newest) if number == TIMESTAMP)
+
+
+def _message(manifest: Path) -> list[tuple[int, bytes]]:
+    """The fields of a manifest.
 
     Raises:
-        ValueError: If it has no whole manifest.
+        ValueError: If it is not whole.
     """
-    content = min((table / VERSIONS_FOLDER).glob("*.manifest")).read_bytes()
+    content = manifest.read_bytes()
     start, _, _, magic = END.unpack(content[-END.size :])
     if magic != MAGIC:
-        raise ValueError(f"{table} has no manifest of Lance")
+        raise ValueError(f"{manifest} is no manifest of Lance")
     (length,) = struct.unpack_from("<I", content, start)
-    rows = written = 0
-    for number, value in _fields(content[start + 4 : start + 4 + length]):
-        if number == FRAGMENT:
-            rows += _number(value, NUM_ROWS) - _number(_part(value, DELETION), NUM_ROWS)
-        elif number == TIMESTAMP:
-            written = _number(value, SECONDS)
-    return rows, written
+    return list(_fields(content[start + 4 : start + 4 + length]))
 
 
 def _part(message: bytes, number: int) -> bytes:

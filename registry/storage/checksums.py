@@ -217,7 +217,7 @@ class FileChecksums:
         """Forget which files were compared."""
         self._tables = {}
 
-    def damaged_files(self, name: str) -> list[str]:
+    def changed_files(self, name: str) -> list[str]:
         """Every listed file that is there and is not what was written, by comparing all of them again."""
         table_path = self._table_path(name)
         table = self._load(table_path)

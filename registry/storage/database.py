@@ -5,34 +5,25 @@ Knows rows, not records. What connects to the place is passed in, so that one fi
 
 import math
 import os
-import uuid
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
-from registry.errors import SchemaVersionError, StorageError
-from registry.records import utc_now
-from registry.storage import schema
+from registry.errors import StorageError
+from registry.storage import places, schema
 from registry.storage.folders import give_up_unfinished, is_readable
 from registry.storage.moments import AUDIT, KEEP, Moments
-from registry.storage.places import (
-    CONFLICT,
-    FOREIGN_ERRORS,
-    META_TABLE,
-    VANISHED,
-    Answer,
-    Place,
-    retried,
-    storage_errors,
-)
+from registry.storage.places import CONFLICT, FOREIGN_ERRORS, META_TABLE, VANISHED, retried, storage_errors
+from registry.storage.rows import TURN_SECONDS, rewrite, scattered, slice_rows, within
 
 PAGE_SIZE = 100  # tables listed per call
 MAX_FRAGMENTS = 64  # every write adds one, and reading slows down with their number
-GENERATION = 2**40  # more than there are versions of a table
+LAST_FRAGMENT, GENERATION = 2**32, 2**40  # the latter is more than there are versions of a table
 ALL_VERSIONS = timedelta(days=36525)
 READ_ATTEMPTS, WRITE_ATTEMPTS = 3, 6
 FIRST_WAIT_SECONDS = 0.05
@@ -46,7 +37,7 @@ class Database:
         generation: Rises where another registry, or another state of it, was put in place of the open one.
     """
 
-    def __init__(self, place: Place, connect: Callable[[Place], Any]) -> None:
+    def __init__(self, place: places.Place, connect: Callable[[places.Place], Any]) -> None:
         """Remember the place and how to connect to it, which is done when first needed."""
         self.place = place
         self.uri = place.uri
@@ -197,7 +188,7 @@ class Database:
 
         return self._answer(name, query)
 
-    def _answer(self, name: str, question: Callable[[], Answer]) -> Answer:
+    def _answer(self, name: str, question: Callable[[], places.Answer]) -> places.Answer:
         """Ask a table; again, where a write that was cut short before anybody was told of it is given up.
 
         Raises:
@@ -257,38 +248,61 @@ class Database:
                 fragments = table.stats()["fragment_stats"]["num_fragments"]
                 if fragments > max(MAX_FRAGMENTS, math.isqrt(table.count_rows())):
                     self.moments.trim(KEEP)
-                    self._compact(name, KEEP)
+                    self._compact(name)
+                    self.moments.prune(self._table(name), KEEP)
             with suppress(*FOREIGN_ERRORS):
                 self.place.record_checksums(name)
 
     def optimize(self, name: str, *, keep: timedelta = KEEP) -> None:
-        """Compact a table and delete its versions that are older than ``keep`` and that no moment needs."""
-        with self.write_lock(), self._errors(name, "written"):
-            self.place.check_files(name, largest=CHECKED_BYTES)
-            self.place.check_lock()
-            retried(lambda: self._compact(name, keep), CONFLICT, WRITE_ATTEMPTS, FIRST_WAIT_SECONDS)
-            self.place.record_checksums(name)
+        """Compact a table, a slice under the lock at a time; delete versions that are older and not needed."""
+        with self._errors(name, "written"):
+            self.place.check_files(name, largest=CHECKED_BYTES)  # all that is there, while others may write
+            last = max((of.number for of in self.place.fragments(name)), default=0)
+        more = True
+        while more:
+            with self.write_lock(), self._errors(name, "written"):
+                self.place.check_files(name, largest=CHECKED_BYTES)
+                self.place.check_lock()
+                more = retried(partial(self._compact, name, last), CONFLICT, WRITE_ATTEMPTS, FIRST_WAIT_SECONDS)
+                if not more:
+                    self.moments.prune(self._table(name), keep)
+                self.place.record_checksums(name)
+            time.sleep(TURN_SECONDS * more)
 
-    def _compact(self, name: str, keep: timedelta) -> None:
-        """In two steps: what replaces the older files is on disk before they are deleted."""
-        table = self._table(name)
-        table.optimize(cleanup_older_than=ALL_VERSIONS)
+    def _compact(self, name: str, last: int = LAST_FRAGMENT) -> bool:
+        """Put scattered rows together in one commit, which is on disk then; whether there may be more.
+
+        Args:
+            name: Name of the table.
+            last: Number of the last fragment that counts, since others may write new ones all the time.
+        """
+        table, fragments = self._table(name), self.place.fragments(name)
+        most, numbers = slice_rows(table.schema), list[int]()
+        if sum(of.rows - of.deleted for of in fragments) <= most:
+            table.optimize(cleanup_older_than=ALL_VERSIONS)
+        elif numbers := scattered([of for of in fragments if of.number <= last], most):
+            where, column = within(numbers), table.schema.names[0]
+            rows = table.search().with_row_id(True).where(where).select([column]).to_arrow()["_rowid"]
+            rewrite(table, f"({where}) and _rowid <= {sorted(rows.to_pylist())[:most][-1]}")
         self.place.sync_table(name)
-        table.optimize(cleanup_older_than=self.moments.unneeded_for(table, keep))
+        return bool(numbers)
 
     def purge_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows so that no file holds them any more, and all former versions of the table with them.
 
-        What lies in the same fragments is written anew first: LanceDB only marks rows of large ones as deleted.
+        What lies in the same fragments, or in those of rows deleted before, is written anew first: LanceDB only
+        marks rows of large ones as deleted.
         """
-        fragments = sorted({row >> 32 for row in row_ids})
-        if fragments:
-            column = self._table(name).schema.names[0]
-            among = " or ".join(f"(_rowid >= {of << 32} and _rowid < {of + 1 << 32})" for of in fragments)
-            others = f"({among}) and _rowid not in ({', '.join(map(str, row_ids))})"
-            self.commit(name, lambda table: table.update(where=others, values_sql={column: f"`{column}`"}))
+        numbers = {row >> 32 for row in row_ids} | {
+            of.number for of in self.place.fragments(name) if of.deleted
+        }
+        if numbers:
+            others = f"({within(numbers)}) and _rowid not in ({', '.join(map(str, row_ids)) or -1})"
+            self.commit(name, lambda table: rewrite(table, others))
             self.delete_rows(name, row_ids)
-        self.optimize(name, keep=timedelta(0))
+        with self.write_lock(), self._errors(name, "written"):
+            self.moments.prune(self._table(name), timedelta(0))
+            self.place.record_checksums(name)
 
     def delete_rows(self, name: str, row_ids: Sequence[int]) -> None:
         """Delete rows by the ids that ``read`` gave; they hold until the next write."""
@@ -322,12 +336,9 @@ class Database:
 
     def lay_out(self) -> None:
         """Make the tables of a new registry in this place."""
-        values = (str(schema.SCHEMA_VERSION), uuid.uuid4().hex, utc_now())
-        meta = zip(("schema_version", "registry_id", "created_at"), values, strict=True)
         with storage_errors(f"{self.uri}: a registry cannot be created here"):
-            for name, columns in schema.TABLES.items():
-                rows = [{"key": key, "value": value} for key, value in meta] if name == META_TABLE else []
-                self._database().create_table(name, data=pa.Table.from_pylist(rows, schema=columns))
+            for name, rows in schema.first_rows().items():
+                self._database().create_table(name, data=rows)
                 self.place.sync_table(name)
                 self.place.record_checksums(name)
 
@@ -353,24 +364,13 @@ class Database:
         return self.open_table(name)
 
     def _check_schema(self) -> None:
-        """Learn the registry's id; bring an older one up to date.
-
-        Raises:
-            StorageError: If ``meta`` is incomplete.
-            SchemaVersionError: If a newer version of this package wrote it.
-        """
+        """Learn the registry's id; bring an older one up to date."""
         give_up_unfinished(self, META_TABLE)  # else no other table could be asked
-        meta = {row["key"]: row["value"] for row in self.open_table("meta").to_arrow().to_pylist()}
-        if not {"schema_version", "registry_id"} <= meta.keys():
-            raise StorageError(
-                f"{self.uri}: table meta lacks the schema version; restore the registry from a copy"
-            )
-        version = int(meta["schema_version"])
-        if version > schema.SCHEMA_VERSION:
-            raise SchemaVersionError(self.uri, version, schema.SCHEMA_VERSION)
+        rows = self.open_table(META_TABLE).to_arrow().to_pylist()
+        version, registry_id = schema.read_meta(self.uri, rows)
         if version < schema.SCHEMA_VERSION:
             schema.migrate(self, version)
-        self._registry_id = meta["registry_id"]
+        self._registry_id = registry_id
 
     def _read_errors(self, name: str) -> AbstractContextManager[None]:
         return self._errors(name, "read", "`t2v verify` reports what is damaged")

@@ -3,15 +3,17 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from registry.errors import InvalidRecordError
+from registry.errors import InvalidRecordError, RegistryError, StorageError
 from registry.gate import OTHER_DATA
 from registry.records import AuditRecord, ExpertRecord, ResultRecord, utc_now
-from registry.storage import schema
+from registry.storage import rows, schema
+from registry.storage.places import together
 from registry.storage.rows import (
     NOT_BUILTIN,
     PRESENT,
@@ -22,6 +24,7 @@ from registry.storage.rows import (
     listed,
     lookup,
     refuse_duplicates,
+    sliced,
 )
 from registry.storage.schema import quoted
 
@@ -143,42 +146,70 @@ class StoredExperts(StoredRows):
             self._purge("experts", f"name = {quoted(name)}")
 
     def add_results(self, results: Sequence[ResultRecord]) -> list[ResultRecord]:
-        """Append measured scores, all or none; what is there already is not written again.
+        """Append measured scores; what is there already is not written again.
 
         One that does not say of which version of its task or of which weights it is, is of the latest version
-        and of the weights of the expert as they are registered.
+        and of the weights of the expert as they are registered. All are compared before anything is written;
+        many are written a slice at a time, as one write, and others may write between.
 
         Returns:
             Those that were new, in order, as they were written.
 
         Raises:
             InvalidRecordError: If one contradicts another that was measured in the very same way.
+            StorageError: If another process removed a task or an expert between slices.
         """
         if not results:
             return []
-        with self.write_lock():
-            where = among("task", {result.task for result in results})
-            new = new_results(results, self._records(ResultRecord, "results", where), self._completer(results))
-            if new:
-                self.database.append("audit", _audit_of(new))
-                self.database.append("results", new)
-        return new
+        with together(), self.write_lock() if len(results) < rows.SLICE_ROWS else nullcontext():
+            version = self.database.table_version("results")
+            latest, weights = self._measurable(results)
 
-    def _completer(self, results: Sequence[ResultRecord]) -> Callable[[ResultRecord], ResultRecord]:
-        """What completes a result by the latest version of its task, and the weights of its expert."""
+            def complete(result: ResultRecord) -> ResultRecord:
+                return replace(
+                    result,
+                    task_version=result.task_version or latest.get(result.task, 0),
+                    weights_hash=result.weights_hash or weights.get(result.expert, ""),
+                )
+
+            new, written = new_results(results, self._results_like(results), complete), list[ResultRecord]()
+            for part in sliced([new]):
+                with self.write_lock(), _saying(len(written), len(new)):
+                    self._check_measurable(part, latest, weights)
+                    if version != self.database.table_version("results"):  # another process wrote some
+                        version, part = -1, new_results(part, self._results_like(part))
+                    self.database.append("audit", _audit_of(part))
+                    self.database.append("results", part)
+                    version = self.database.table_version("results") if version >= 0 else version
+                written += part
+        return written
+
+    def _results_like(self, results: Sequence[ResultRecord]) -> list[ResultRecord]:
+        """Those that are there of the tasks and experts of some."""
+        parts = [among("task", {one.task for one in results}), among("expert", {one.expert for one in results})]
+        return self._records(ResultRecord, "results", " and ".join(filter(None, parts)))
+
+    def _measurable(self, results: Sequence[ResultRecord]) -> tuple[dict[str, int], dict[str, str]]:
+        """The latest version of each task that results are of, and the weights of each expert."""
         some = among("name", {result.task for result in results})
-        rows = self.database.read("tasks", columns=["name", "version"], where=f"{PRESENT} and {some or 'true'}")
-        keys = sorted(zip(rows["name"].to_pylist(), rows["version"].to_pylist(), strict=True))
-        latest, weights = dict(keys), {expert.name: expert.weights_hash for expert in self.experts()}
+        read = self.database.read("tasks", columns=["name", "version"], where=f"{PRESENT} and {some or 'true'}")
+        return dict(sorted(schema.table_keys(read))), {
+            expert.name: expert.weights_hash for expert in self.experts()
+        }
 
-        def complete(result: ResultRecord) -> ResultRecord:
-            return replace(
-                result,
-                task_version=result.task_version or latest.get(result.task, 0),
-                weights_hash=result.weights_hash or weights.get(result.expert, ""),
-            )
+    def _check_measurable(
+        self, results: Sequence[ResultRecord], tasks: Collection[str], experts: Collection[str]
+    ) -> None:
+        """Check that what was registered still is.
 
-        return complete
+        Raises:
+            StorageError: If it was removed.
+        """
+        now_tasks, now_experts = self._measurable(results)
+        gone = {one.task for one in results if one.task in tasks} - now_tasks.keys()
+        gone |= {one.expert for one in results if one.expert in experts} - now_experts.keys()
+        if gone:
+            raise StorageError(f"{self.database.uri}: another process removed {', '.join(sorted(gone)[:5])}")
 
     def results(
         self, *, task: str | None = None, expert: str | None = None, builtin: bool = True
@@ -225,6 +256,21 @@ def new_results(
             if seeded:
                 measured[seeded] = completed
     return new
+
+
+@contextmanager
+def _saying(written: int, of: int) -> Iterator[None]:
+    """Let an error say what was written before it.
+
+    Raises:
+        RegistryError: The same.
+    """
+    try:
+        yield
+    except RegistryError as err:
+        if written:
+            err.args = (f"{err}; {written} of {of} results were added, the others can be added again",)
+        raise
 
 
 def _audit_of(results: Sequence[ResultRecord]) -> list[AuditRecord]:

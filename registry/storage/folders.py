@@ -8,17 +8,17 @@ whoever meets it gives it up. Under ``--durability normal`` writes return before
 import logging
 import os
 import shutil
+import time
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from datetime import UTC
+from datetime import UTC, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from registry.answers import Problem
 from registry.errors import StorageError
 from registry.files import is_durable, share, sync_folder, write_atomically
-from registry.storage.cache import FOLDER, ReadCache
+from registry.storage.cache import FOLDER, Fragment, ReadCache, read_fragments, unneeded_files
 from registry.storage.checksums import (
     CHECKSUMS_FOLDER,
     TABLE_SUFFIX,
@@ -164,6 +164,8 @@ class LocalPlace(FileChecksums, Place):
             return (self.path / NOTES_FOLDER / name).read_bytes()
         except FileNotFoundError:
             return b""
+        except (IsADirectoryError, PermissionError):
+            return b"unreadable"
 
     def write_note(self, name: str, content: bytes) -> None:
         """Write a file whole."""
@@ -176,13 +178,47 @@ class LocalPlace(FileChecksums, Place):
     def delete_notes(self, names: Collection[str]) -> None:
         """Delete files, for good once this returns."""
         for name in names:
-            (self.path / NOTES_FOLDER / name).unlink(missing_ok=True)
+            _delete(self.path / NOTES_FOLDER / name)
         if names:
             self._sync(self.path / NOTES_FOLDER)
 
     def needed_files(self, name: str) -> list[str]:
         """By what the newest manifest names."""
         return [f"{name}{TABLE_SUFFIX}/{path}" for path in needed_files(self._table_path(name))]
+
+    def damaged_files(self, name: str, versions: Collection[int]) -> tuple[list[str], list[str]]:
+        """Every file that is not what was written; of versions, also what is missing."""
+        table = self._table_path(name)
+        damaged, newest = self.changed_files(name), manifests(table)[:1]
+        needed = {*newest, *_files_of(table, [path for path in newest if path not in damaged])}
+        names = {version_number(path): path for path in manifests(table)}
+        former = [names[version] for version in versions if version in names]
+        files = _files_of(table, [path for path in former if path not in damaged])
+        past = {path for path in files if not (table / path).exists()}.union(damaged) - needed
+        gone = [f"version {version}" for version in versions if version not in names]
+        return [path for path in damaged if path in needed], [*sorted(past), *gone]
+
+    def fragments(self, name: str) -> list[Fragment]:
+        """By the newest manifest."""
+        table = self._table_path(name)
+        return [fragment for path in manifests(table)[:1] for fragment in read_fragments(table / path)]
+
+    def prune(self, table: Any, needed: Sequence[int], age: timedelta) -> None:
+        """In files, all but the versions needed and what came after the last of them.
+
+        Manifests go first: what a kill leaves, no version needs, and the next time deletes it.
+        """
+        folder, seconds, last = self._table_path(table.name), age.total_seconds(), max(needed, default=0)
+        kept, names = [manifests(folder)[0]], manifests(folder)[1:]
+        for manifest in names:
+            version, path = version_number(manifest), folder / manifest
+            is_young = seconds and time.time() - path.stat().st_mtime < seconds
+            if version in needed or version >= last > 0 or is_young:
+                kept.append(manifest)
+            else:
+                _delete(path)
+        for path in unneeded_files(folder, kept):
+            _delete(path)
 
     def table_size(self, name: str) -> tuple[int, int]:
         """Number of files of a table, and their bytes in total."""
@@ -209,6 +245,19 @@ class LocalPlace(FileChecksums, Place):
         return ""
 
 
+def _files_of(table: Path, paths: Sequence[str]) -> list[str]:
+    """Paths within a table of the files that some of its manifests name."""
+    return [file for path in paths for fragment in read_fragments(table / path) for file in fragment.files]
+
+
+def _delete(path: Path) -> None:
+    """Remove a file, or what is in its place."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def give_up_unfinished(database: "Database", name: str) -> bool:
     """Give up the newest version of a table if its writer did not get to list it and it is not whole.
 
@@ -225,28 +274,8 @@ def give_up_unfinished(database: "Database", name: str) -> bool:
                 lost = go_back(database, name, unlisted_only=True) if still else []
     if lost:
         said = "%s: a write to table %s was cut short and is given up: %s"
-        _LOG.warning(said, database.uri, name, _lost(database, name, lost))
+        _LOG.warning(said, database.uri, name, lost_since(database, name, lost))
     return bool(lost)
-
-
-def torn_tables(database: "Database", *, repair: bool) -> list[Problem]:
-    """Tables with versions that a power cut left empty or cut short; repair goes back to what is whole."""
-    problems = []
-    names = sorted(database.table_names(), key=lambda name: (name != META_TABLE, name != "audit", name))
-    for name in names:
-        with suppress(StorageError), storage_errors(name):  # which is reported by the checks that follow
-            torn = database.place.torn_versions(name)
-            if not torn and (not database.place.is_unlisted(name) or is_readable(database, name)):
-                continue
-            lost = go_back(database, name) if repair else []
-            version = f"version {', '.join(map(str, lost or torn))}" if lost or torn else "the newest version"
-            message = f"{version} is empty, cut short or without its data, as a power cut leaves it"
-            if lost:
-                message += f": {_lost(database, name, lost)}"
-            elif repair:
-                message += "; none of before is whole: restore the registry from a copy"
-            problems.append(Problem("torn", name, message, bool(lost)))
-    return problems
 
 
 def is_readable(database: "Database", name: str) -> bool:
@@ -273,7 +302,7 @@ def go_back(database: "Database", name: str, *, unlisted_only: bool = False) -> 
     return lost
 
 
-def _lost(database: "Database", name: str, lost: list[int]) -> str:
+def lost_since(database: "Database", name: str, lost: list[int]) -> str:
     """What went with the versions of a table that were given up, by the audit, which is written before."""
     try:
         with storage_errors(name):

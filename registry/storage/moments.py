@@ -8,13 +8,10 @@ next finishes what a kill cut short. The audit is only ever added to.
 What deletes content for good, or versions of tables, leaves a bound: nothing of before it is asked or restored.
 """
 
-import json
-import os
-import socket
 from bisect import bisect_left
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
@@ -22,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from registry.answers import Problem
 from registry.errors import NotFoundError, StorageError
 from registry.records import utc_now
-from registry.storage.folders import give_up_unfinished
-from registry.storage.places import WHOLE
+from registry.storage.folders import give_up_unfinished, go_back, is_readable, lost_since
+from registry.storage.places import META_TABLE, WHOLE, Moment, groups_of, last_undo, standing_of, storage_errors
 from registry.storage.rows import audit_lines
 from registry.task_answers import Write
 
@@ -34,31 +32,12 @@ if TYPE_CHECKING:
 
 KEEP = timedelta(days=7)
 MOST_KEPT = 1000  # writes; each is a version of some tables, and their number slows writing down
+PARTS = timedelta(minutes=1)  # of a write in parts, between the moments that are noted
 READERS = timedelta(minutes=1)  # a version stays longer by; a reader that takes yet longer starts over
 UNDOING = "undoing"
+DAMAGED = "the note of a write is damaged or lost"
 AUDIT, UNASKED = "audit", ["token.limited", "token.jobs"]  # actions that are no writes to take back
 SAID = ["at", "host", "process_id", "actor", "action", "subject"]
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """The moment before a write."""
-
-    number: int  # of the write, from 1
-    at: str
-    tables: Mapping[str, int]
-    host: str = field(default_factory=socket.gethostname)
-    process_id: int = field(default_factory=os.getpid)
-    undoes: int = 0  # number of the write that it takes back; 0 if it takes none back
-    redoes: int = 0  # number of the write that it does again
-    restores: Mapping[str, int] = field(default_factory=dict)  # version of each table that it makes the newest
-    whole: str = ""  # what it is a part of, which is taken back as a whole; empty for a write of its own
-    bound: str = ""  # why nothing of before can be asked or restored; empty if it can
-
-    @property
-    def since(self) -> str:
-        """When what it is a part of began; its lines may have been made before it took the lock."""
-        return self.whole.rpartition(" ")[2] or self.at
 
 
 class Moments:
@@ -81,7 +60,11 @@ class Moments:
         self._holding, self._noted, self._began, self._before = holding, False, utc_now(), {}
         self._database.notice_changes()
         if note := self._place.read_note(UNDOING):
-            self._restore(Moment(**json.loads(note)))
+            # Of one that is damaged, the last moment tells; if that is another write, nothing was restored yet.
+            undo = Moment.unsealed(note) or next(iter(self.all()[-1:]), None)
+            if undo and (undo.undoes or undo.redoes):
+                self._restore(undo)
+            self._place.delete_notes([UNDOING])
             self._noted, self._began, self._before = False, utc_now(), {}
 
     def before_commit(self) -> None:
@@ -93,9 +76,13 @@ class Moments:
             self._before = {name: max(self._place.versions(name), default=0) for name in names}
 
     def before_audit(self) -> None:
-        """Note the moment before this write, once."""
+        """Note the moment before this write, once; of one in parts that follow one another, once a while."""
+        number, whole = self._next_number(), WHOLE.get()
+        last = self._place.read_note(str(number - 1)) if whole and not self._noted else b""
+        if (one := Moment.unsealed(last)) and one.whole == whole:
+            self._noted = datetime.fromisoformat(self._began) - datetime.fromisoformat(one.at) < PARTS
         if not self._noted:
-            self._note(Moment(self._next_number(), self._began, self._before, whole=WHOLE.get()))
+            self._note(Moment(number, self._began, self._before, whole=whole))
 
     def pass_over(self) -> None:
         """Note no moment before this write, a line of the audit that nobody asked for."""
@@ -104,7 +91,7 @@ class Moments:
     def forget(self, why: str) -> None:
         """Leave a bound: what is deleted from here on comes back by no undo, and was at no time."""
         self._note(Moment(self._next_number(), self._began, {}, bound=why))
-        self._delete([moment.number for moment in self.all()][:-1])
+        self._delete(sorted(self._numbers())[:-1])
 
     def give_up(self, why: str) -> None:
         """Leave a bound, and do not finish what was cut short; for tables of which versions are lost."""
@@ -113,35 +100,49 @@ class Moments:
         self.forget(why)
 
     def trim(self, keep: timedelta) -> None:
-        """Forget moments that are older, or too many."""
+        """Forget moments that are older, or too many; not how a write began of which a part is kept."""
         moments, since = self.all(), (datetime.now(UTC) - keep).isoformat()
-        first = moments[-1].number - MOST_KEPT if moments else 0
-        self._delete([one.number for one in moments[:-1] if one.at < since or one.number <= first])
-        if moments and moments[-1].at < since:
-            self._save(replace(moments[-1], tables={}, bound="older versions were deleted"))
+        kept = [one for one in moments[-MOST_KEPT:] if one.at >= since] or moments[-1:]
+        begun = {group[0] for group in groups_of(moments) if kept and kept[0] in group and kept[0].at >= since}
+        first, starts = min((one.number for one in kept), default=0), {one.number for one in begun}
+        self._delete([number for number in sorted(self._numbers()) if number < first and number not in starts])
+        if kept and kept[0].at < since:
+            self._save(replace(kept[0], tables={}, bound="older versions were deleted"))
 
-    def unneeded_for(self, table: Any, keep: timedelta) -> timedelta:
-        """How long ago a version of a table was written, at least, if no moment needs it."""
+    def prune(self, table: Any, keep: timedelta) -> None:
+        """Delete the versions of a table that are older and that no moment needs; what is newer is on disk."""
         states = [moment.tables for moment in self.all()] + ([] if self._noted else [self._before])
-        needed = min((tables[table.name] for tables in states if table.name in tables), default=0)
-        at_least = max(min(keep, READERS), timedelta(milliseconds=1))  # LanceDB warns of zero
-        written = [one["timestamp"] for one in table.list_versions() if needed and one["version"] >= needed]
-        if not written:
-            return at_least
-        age: timedelta = datetime.now(UTC) - min(written).astimezone(UTC) + READERS
-        return max(at_least, age)
+        needed = sorted({tables[table.name] for tables in states if table.name in tables})
+        self._place.prune(table, needed, min(keep, READERS))
 
     # What was, and what is to be again
 
     def all(self) -> list[Moment]:
-        """Those that are noted, in order."""
-        numbers = sorted(int(name) for name in self._place.note_names() if name.isdecimal())
-        notes = (self._place.read_note(str(number)) for number in numbers)
-        return [Moment(**json.loads(note)) for note in notes if note]
+        """Those that are noted, in order; a bound in place of one damaged or lost, and of those before it."""
+        moments = list[Moment]()
+        for number in sorted(
+            (int(name) for name in self._place.note_names() if name.isdecimal()), reverse=True
+        ):
+            one, after = self._moment(number), moments[-1] if moments else None
+            is_next = (
+                after is None or after.number == number + 1 or bool(one and one.whole == after.whole != "")
+            )
+            if one is None or not is_next:
+                number = number if one is None or after is None else after.number - 1
+                moments.append(Moment(number, after.at if after else utc_now(), {}, "", 0, bound=DAMAGED))
+                break
+            moments.append(one)
+        return moments[::-1]
+
+    def _numbers(self) -> list[int]:
+        return [int(name) for name in self._place.note_names() if name.isdecimal()]
+
+    def _moment(self, number: int) -> Moment | None:
+        return Moment.unsealed(self._place.read_note(str(number)))
 
     def writes(self) -> list[Write]:
         """What was written since the first moment, in order."""
-        groups = _groups(self.all())
+        groups = groups_of(self.all())
         return self._told(groups, groups)
 
     def _told(self, groups: list[list[Moment]], chosen: list[list[Moment]]) -> list[Write]:
@@ -157,7 +158,7 @@ class Moments:
         lines = self._database.read(AUDIT, columns=SAID, where=f"at >= '{first}' and at < '{last}'").sort_by(
             "at"
         )
-        times, standing = lines["at"].to_pylist(), {one[-1].number for one in _standing(groups)}
+        times, standing = lines["at"].to_pylist(), {one[-1].number for one in standing_of(groups)}
         begins = [bisect_left(times, one[0].since) for one in chosen]
         stops = [bisect_left(times, ends[one[0]]) for one in chosen]
         return [
@@ -175,13 +176,12 @@ class Moments:
         """
         unfinished = self._place.read_note(UNDOING)
         with nullcontext() if preview else self._database.write_lock():
-            if unfinished:
-                moment = Moment(**json.loads(unfinished))
+            if unfinished and (moment := Moment.unsealed(unfinished)):
                 return self._write(moment.undoes or moment.redoes)
             moments = self.all()
-            standing = _standing(_groups(moments))
+            standing = standing_of(groups_of(moments))
             last = standing[-1] if standing else []
-            target = _last_undo(moments) if redo else next(iter(last), None)
+            target = last_undo(moments) if redo else next(iter(last), None)
             if target is None or target.bound:
                 raise StorageError(_nothing(target, redo=redo))
             meant = target.undoes if redo else last[-1].number
@@ -248,20 +248,20 @@ class Moments:
         return max(written).isoformat(timespec="microseconds") if len(written) == len(tables) else "~"
 
     def _next_number(self) -> int:
-        return max((int(name) for name in self._place.note_names() if name.isdecimal()), default=0) + 1
+        return max(self._numbers(), default=0) + 1
 
     def _note(self, moment: Moment) -> None:
         self._save(moment)
         self._noted = True
 
     def _save(self, moment: Moment) -> None:
-        self._place.write_note(str(moment.number), json.dumps(asdict(moment)).encode())
+        self._place.write_note(str(moment.number), moment.sealed())
 
     def _delete(self, numbers: list[int]) -> None:
         self._place.delete_notes([str(number) for number in numbers])
 
     def _write(self, number: int) -> Write:
-        groups = _groups(self.all())
+        groups = groups_of(self.all())
         return self._told(groups, [one for one in groups if one[-1].number == number])[0]
 
     def _check_kept(self, target: Moment) -> None:
@@ -275,8 +275,7 @@ class Moments:
 
     def _restore(self, undo: Moment) -> None:
         """Make versions of tables the newest again; done over from the start after a kill."""
-        content = json.dumps(asdict(undo)).encode()
-        self._place.write_note(UNDOING, content)
+        self._place.write_note(UNDOING, undo.sealed())
         self._note(undo)
         database, number = self._database, undo.undoes or undo.redoes
         if max(self._place.versions(AUDIT)) == undo.tables[AUDIT]:
@@ -294,45 +293,6 @@ class Moments:
             elif version != max(self._place.versions(name)):
                 database.commit(name, methodcaller("restore", version))
         self._place.delete_notes([UNDOING])
-
-
-def _groups(moments: list[Moment]) -> list[list[Moment]]:
-    """Moments of writes, each with those that are parts of the same and follow one another."""
-    groups = list[list[Moment]]()
-    for one in moments:
-        if groups and one.whole and one.whole == groups[-1][-1].whole:
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    return groups
-
-
-def _standing(groups: list[list[Moment]]) -> list[list[Moment]]:
-    """The writes that were not taken back, in order."""
-    standing, undone = list[list[Moment]](), list[list[Moment]]()
-    for group in groups:
-        if group[-1].undoes:
-            undone += standing[-1:]
-            standing = standing[:-1]
-        elif group[-1].redoes:
-            standing += undone[-1:]
-            undone = undone[:-1]
-        else:
-            standing, undone = [*standing, group], []
-    return standing
-
-
-def _last_undo(moments: list[Moment]) -> Moment | None:
-    """The last undo that was not done again, if nothing else was written since."""
-    undos = list[Moment]()
-    for moment in moments:
-        if moment.undoes:
-            undos.append(moment)
-        elif moment.redoes:
-            undos = undos[:-1]
-        else:
-            undos = []
-    return undos[-1] if undos else None
 
 
 def _write(group: list[Moment], lines: pa.Table, stands: bool) -> Write:
@@ -357,3 +317,23 @@ def _kept(moments: list[Moment]) -> str:
     first = next((moment for moment in moments if not moment.bound), None)
     bound = next((f": {moment.bound}" for moment in moments if moment.bound), "")
     return f"{bound}; kept is what was from write {first.number - 1} on, {first.at}" if first else bound
+
+
+def torn_tables(database: "Database", *, repair: bool) -> list[Problem]:
+    """Tables with versions that a power cut left empty or cut short; repair goes back to what is whole."""
+    problems = []
+    names = sorted(database.table_names(), key=lambda name: (name != META_TABLE, name != "audit", name))
+    for name in names:
+        with suppress(StorageError), storage_errors(name):  # which is reported by the checks that follow
+            torn = database.place.torn_versions(name)
+            if not torn and (not database.place.is_unlisted(name) or is_readable(database, name)):
+                continue
+            lost = go_back(database, name) if repair else []
+            version = f"version {', '.join(map(str, lost or torn))}" if lost or torn else "the newest version"
+            message = f"{version} is empty, cut short or without its data, as a power cut leaves it"
+            if lost:
+                message += f": {lost_since(database, name, lost)}"
+            elif repair:
+                message += "; none of before is whole: restore the registry from a copy"
+            problems.append(Problem("torn", name, message, bool(lost)))
+    return problems

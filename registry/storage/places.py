@@ -4,22 +4,27 @@ A place knows files, not tables: whether a table's files are there, how writers 
 and where the rebuildable index of the registry goes. What goes wrong there is said in one sentence of ours.
 """
 
+import json
 import os
 import random
 import re
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
+import xxhash
 
 from registry.errors import RegistryError, StorageError
 from registry.records import utc_now
-from registry.storage.cache import ReadCache
+from registry.storage.cache import Fragment, ReadCache
+from registry.storage.checksums import LAST_VERSION
 
 META_TABLE = "meta"
 STAGING_FOLDER = ".creating"
@@ -139,6 +144,19 @@ class Place(Protocol):
     def fetch(self, path: str, target: Path) -> None:
         """Copy a file of the registry to a new file on this machine."""
 
+    # What only a folder does: object stores leave it to LanceDB.
+
+    def fragments(self, name: str) -> list[Fragment]:
+        """The fragments of the newest version of a table, in order; empty where nobody knows."""
+        return []
+
+    def prune(self, table: Any, needed: Sequence[int], age: timedelta) -> None:
+        """Delete the versions of a table of LanceDB that are older and before those that are needed."""
+        first, now = min(needed, default=LAST_VERSION), datetime.now(UTC)
+        written = [one["timestamp"] for one in table.list_versions() if one["version"] >= first]
+        ages = [now - at.astimezone(UTC) + age for at in written]
+        table.optimize(cleanup_older_than=max([age, timedelta(milliseconds=1), *ages]))  # it warns of zero
+
     # Object stores keep checksums of objects, and what they acknowledge, themselves; a folder does more.
 
     def sync_table(self, name: str) -> None:
@@ -165,9 +183,13 @@ class Place(Protocol):
         """Fail if a file of a table is not what was written; pass over data files above ``largest`` bytes."""
         return
 
-    def damaged_files(self, name: str) -> list[str]:
-        """Every file of a table that is not what was written, by comparing all of them."""
-        return []
+    def damaged_files(self, name: str, versions: Collection[int]) -> tuple[list[str], list[str]]:
+        """Every file of a table that is not what was written, by comparing all of them.
+
+        Returns:
+            Those that its newest version needs, and those that only former ones do.
+        """
+        return [], []
 
     def checksums_are_whole(self, name: str) -> bool:
         """Whether what is remembered of the files of a table is there and can be read."""
@@ -176,6 +198,84 @@ class Place(Protocol):
     def forget_checksums(self, name: str) -> None:
         """Drop what is remembered of a table that was dropped."""
         return
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """The moment before a write."""
+
+    number: int  # of the write, from 1
+    at: str
+    tables: Mapping[str, int]
+    host: str = field(default_factory=socket.gethostname)
+    process_id: int = field(default_factory=os.getpid)
+    undoes: int = 0  # number of the write that it takes back; 0 if it takes none back
+    redoes: int = 0  # number of the write that it does again
+    restores: Mapping[str, int] = field(default_factory=dict)  # version of each table that it makes the newest
+    whole: str = ""  # what it is a part of, which is taken back as a whole; empty for a write of its own
+    bound: str = ""  # why nothing of before can be asked or restored; empty if it can
+
+    @property
+    def since(self) -> str:
+        """When what it is a part of began; its lines may have been made before it took the lock."""
+        return self.whole.rpartition(" ")[2] or self.at
+
+    def sealed(self) -> bytes:
+        """The note of it, with its checksum."""
+        text = json.dumps(asdict(self)).encode()
+        return text + b"\n" + xxhash.xxh3_64_hexdigest(text).encode()
+
+    @staticmethod
+    def unsealed(note: bytes) -> "Moment | None":
+        """The moment of a note; ``None`` if it is not what was written. Older notes have no checksum."""
+        text, _, checksum = note.partition(b"\n")
+        try:
+            return (
+                Moment(**json.loads(text))
+                if checksum in {b"", xxhash.xxh3_64_hexdigest(text).encode()}
+                else None
+            )
+        except (ValueError, TypeError):
+            return None
+
+
+def groups_of(moments: list[Moment]) -> list[list[Moment]]:
+    """Moments of writes, each with those that are parts of the same and follow one another."""
+    groups = list[list[Moment]]()
+    for one in moments:
+        if groups and one.whole and one.whole == groups[-1][-1].whole:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def standing_of(groups: list[list[Moment]]) -> list[list[Moment]]:
+    """The writes that were not taken back, in order."""
+    standing, undone = list[list[Moment]](), list[list[Moment]]()
+    for group in groups:
+        if group[-1].undoes:
+            undone += standing[-1:]
+            standing = standing[:-1]
+        elif group[-1].redoes:
+            standing += undone[-1:]
+            undone = undone[:-1]
+        else:
+            standing, undone = [*standing, group], []
+    return standing
+
+
+def last_undo(moments: list[Moment]) -> Moment | None:
+    """The last undo that was not done again, if nothing else was written since."""
+    undos = list[Moment]()
+    for moment in moments:
+        if moment.undoes:
+            undos.append(moment)
+        elif moment.redoes:
+            undos = undos[:-1]
+        else:
+            undos = []
+    return undos[-1] if undos else None
 
 
 def retried(

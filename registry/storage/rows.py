@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import socket
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -30,6 +31,7 @@ from registry.storage import schema
 from registry.storage.schema import quoted
 
 if TYPE_CHECKING:
+    from registry.storage.cache import Fragment
     from registry.storage.database import Database
 
 PRESENT = "removed_at = ''"
@@ -38,6 +40,8 @@ NOT_BUILTIN = "builtin = false"
 
 LONGEST_LIST = 1000  # names in a condition
 MAX_SHEET_BYTES = 100_000
+SLICE_ROWS, SLICE_BYTES = 2048, 2**25  # of work in bulk, each under the lock for less than a second
+TURN_SECONDS = 0.06  # that others get after a slice; longer than writers wait before they try again
 
 Record = TypeVar("Record")
 
@@ -232,6 +236,45 @@ class StoredSheets(StoredRows):
 
     def _task_keys(self, where: str = PRESENT) -> list[Key]:
         return schema.table_keys(self.database.read("tasks", columns=["name", "version"], where=where))
+
+
+def sliced(batches: Iterable[list[Record]]) -> Iterator[list[Record]]:
+    """Lists in parts of at most ``SLICE_ROWS``, each one commit; after it, whoever waits has a turn."""
+    for batch in batches:
+        for start in range(0, len(batch), SLICE_ROWS):
+            yield batch[start : start + SLICE_ROWS]
+            if len(batch) >= SLICE_ROWS:
+                time.sleep(TURN_SECONDS)
+
+
+def slice_rows(columns: pa.Schema) -> int:
+    """How many rows of some columns make a slice."""
+    return max(SLICE_BYTES // sum(4 * getattr(column.type, "list_size", 16) for column in columns), 1)
+
+
+def within(fragments: Iterable[int]) -> str:
+    """Condition of the rows of fragments, by their numbers."""
+    return " or ".join(f"(_rowid >= {of << 32} and _rowid < {of + 1 << 32})" for of in sorted(fragments))
+
+
+def rewrite(table: Any, where: str) -> None:
+    """Write rows anew, as they are, in one fragment of their own."""
+    column = table.schema.names[0]
+    table.update(where=where, values_sql={column: f"`{column}`"})
+
+
+def scattered(fragments: Sequence["Fragment"], most: int) -> list[int]:
+    """Numbers of adjacent fragments that should be one of at most so many rows, or of one with many deleted."""
+    chosen, rows = list["Fragment"](), 0
+    for one in [*fragments, None]:
+        live = one.rows - one.deleted if one else 0
+        if one and (2 * live < most or 10 * one.deleted > one.rows) and rows + live <= max(most, live):
+            chosen, rows = [*chosen, one], rows + live
+            continue
+        if len(chosen) > 1 or any(10 * of.deleted > of.rows for of in chosen):
+            break
+        chosen, rows = [], 0
+    return [of.number for of in chosen]
 
 
 def among(column: str, values: Collection[str]) -> str:

@@ -5,16 +5,17 @@ Columns are named as the fields of the records, so that one function converts ea
 Axes: T embeddings, D filters of the probe, F features of the probe.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from registry.errors import StorageError
+from registry.errors import SchemaVersionError, StorageError
 from registry.names import ERROR_SHARES, LOSSES, Key
-from registry.records import SpaceRecord, embedding_checksum
+from registry.records import SpaceRecord, embedding_checksum, utc_now
 
 if TYPE_CHECKING:
     from registry.storage.database import Database
@@ -346,6 +347,33 @@ class EmbeddingTable:
 def table_keys(table: pa.Table) -> list[Key]:
     """The first two columns as pairs of name and version, in order of rows."""
     return list(zip(table[0].to_pylist(), table[1].to_pylist(), strict=True))
+
+
+def first_rows() -> dict[str, pa.Table]:
+    """The tables of a new registry, by name."""
+    meta = {"schema_version": str(SCHEMA_VERSION), "registry_id": uuid.uuid4().hex, "created_at": utc_now()}
+    rows = pa.Table.from_pylist([{"key": key, "value": value} for key, value in meta.items()], schema=META)
+    return {name: columns.empty_table() for name, columns in TABLES.items()} | {"meta": rows}
+
+
+def read_meta(uri: str, rows: Sequence[Mapping[str, str]]) -> tuple[int, str]:
+    """Schema version and id of a registry.
+
+    Args:
+        uri: The registry.
+        rows: Those of its table ``meta``.
+
+    Raises:
+        StorageError: If they are not there.
+        SchemaVersionError: If a newer version of this package wrote them.
+    """
+    meta = {row["key"]: row["value"] for row in rows}
+    if not {"schema_version", "registry_id"} <= meta.keys():
+        raise StorageError(f"{uri}: table meta lacks the schema version; restore the registry from a copy")
+    version = int(meta["schema_version"])
+    if version > SCHEMA_VERSION:
+        raise SchemaVersionError(uri, version, SCHEMA_VERSION)
+    return version, meta["registry_id"]
 
 
 def quoted(text: str) -> str:

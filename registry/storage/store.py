@@ -9,7 +9,7 @@ Tasks, embeddings and experts are in ``stored_tasks``, ``stored_embeddings`` and
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from importlib.util import find_spec, module_from_spec
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from registry.answers import OptimizedTable, Problem
 from registry.errors import StorageError
@@ -25,8 +26,8 @@ from registry.storage.cache import ROW_ID, CachedTable
 from registry.storage.database import Database
 from registry.storage.experts import StoredExperts
 from registry.storage.folders import LocalPlace
-from registry.storage.moments import KEEP, Moment
-from registry.storage.places import FOREIGN_ERRORS, META_TABLE, Place, storage_errors
+from registry.storage.moments import KEEP
+from registry.storage.places import FOREIGN_ERRORS, META_TABLE, Moment, Place, storage_errors
 from registry.storage.schema import EmbeddingTable, quoted
 from registry.storage.tasks import StoredTasks
 
@@ -161,10 +162,32 @@ class Store(StoredTasks, StoredExperts):
         self.check_writable()
         check_place(self.database)
 
-    def audit(self, subject: str | None = None) -> list[AuditRecord]:
-        """Who wrote what, in order of time; only of a task, an expert or a result if given."""
-        records = self._records(AuditRecord, "audit", _about(subject) if subject else "")
-        return sorted(records, key=lambda record: record.at)
+    def audit(self, subject: str | None = None, *, limit: int | None = None) -> list[AuditRecord]:
+        """The lines of ``last_lines``."""
+        return self.last_lines(subject, limit)[0]
+
+    def last_lines(
+        self, subject: str | None, limit: int | None, actions: Sequence[str] = ()
+    ) -> tuple[list[AuditRecord], int]:
+        """Who wrote what, in order of time, and how many earlier lines are left out.
+
+        Args:
+            subject: Only about this; a name of a task stands for all its versions, aliases and results.
+            limit: Only the last so many lines.
+            actions: Only actions that start with one of these.
+        """
+        chosen = [_about(subject)] if subject else []
+        chosen += (
+            [" or ".join(f"starts_with(action, {quoted(action)})" for action in actions)] if actions else []
+        )
+        earlier, where = 0, " and ".join(f"({part})" for part in chosen)
+        if limit is not None:
+            times = self.database.read("audit", columns=["at"], where=where)["at"]
+            earlier = max(len(times) - max(limit, 0), 0)
+            last = times.take(pc.top_k_unstable(times, len(times) - earlier))
+            where += f"{where and ' and '}at >= {quoted(pc.min(last).as_py() or '~')}"
+        lines = sorted(self._records(AuditRecord, "audit", where), key=lambda line: line.at)
+        return lines[earlier and len(lines) - (limit or 0) :], earlier
 
     def verify(self, *, repair: bool = False) -> list[Problem]:
         """Check every table against the others; see ``registry.storage.verify``."""

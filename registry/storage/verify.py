@@ -7,7 +7,8 @@ of which a file is damaged, since then anything in it may look wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from registry.names import DATASETS
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.storage import schema
 from registry.storage.database import Database
-from registry.storage.folders import torn_tables
+from registry.storage.moments import DAMAGED, torn_tables
 from registry.storage.places import META_TABLE, STAGING_FOLDER, storage_errors
 from registry.storage.rows import SheetRecord, audit_lines
 
@@ -31,6 +32,7 @@ RECORDS: dict[str, type] = {
     schema.SHEETS: SheetRecord,
 }
 MOST_NAMED = 5  # rows or files in a message
+PAST = "what was before cannot be asked or taken back"
 
 
 def verify_database(database: Database, *, repair: bool) -> list[Problem]:
@@ -50,7 +52,7 @@ def verify_database(database: Database, *, repair: bool) -> list[Problem]:
     except SchemaVersionError as error:
         return [*torn, Problem("schema", "meta", str(error))]
     except StorageError as error:
-        return [*torn, _damage(database, META_TABLE) or Problem("unreadable", META_TABLE, str(error))]
+        return [*torn, _damage(database, META_TABLE)[0] or Problem("unreadable", META_TABLE, str(error))]
     # Under the lock, so that a write in progress is not taken for a broken one; but a registry that
     # cannot be written, such as one on a read-only disk, can be verified too.
     locked = repair or database.place.is_writable()
@@ -68,6 +70,7 @@ class _Check:
         self._database = database
         self._repair = repair
         self._problems = list(torn)
+        self._past: list[str] = []  # tables of which only former versions are damaged
         self._torn = {problem.where for problem in torn if not problem.repaired}
         self._tables: dict[str, pa.Table] = {}
         self._spaces_are_whole = True
@@ -77,6 +80,7 @@ class _Check:
     def run(self) -> list[Problem]:
         """Look at one thing after another; rows found at fault are not there for the later ones."""
         self._check_staging()
+        self._check_notes()
         for name, columns in schema.TABLES.items():
             self._load(name, columns)
         self._load_embeddings()
@@ -93,8 +97,24 @@ class _Check:
             self._check_aliases()
         self._check_references()
         if self._repair:
+            self._repair_past()
             self._repair_tables()
         return self._problems
+
+    def _check_notes(self) -> None:
+        """What is known of former states; a note that is damaged or lost is a bound, as after a repair."""
+        moments = self._database.moments.all()
+        if any(moment.bound == DAMAGED for moment in moments):
+            self._past.append("")
+            self._report("past", "moments", f"{DAMAGED}: {PAST}")
+
+    def _repair_past(self) -> None:
+        """Give up what was before, and delete the files of former versions that are not whole."""
+        if self._past:
+            self._database.moments.forget("it was damaged, and given up by a repair")
+        for name in filter(None, self._past):
+            with suppress(StorageError):
+                self._database.optimize(name, keep=timedelta(0))
 
     def _repair_tables(self) -> None:
         """Delete the rows at fault, then aliases; before that, note it in the audit if that can be read."""
@@ -132,9 +152,15 @@ class _Check:
         if name in self._torn:
             return
         try:
-            if damage := _damage(self._database, name):
+            damage, past = _damage(self._database, name)
+            if damage:
                 self._problems.append(damage)
                 return
+            if past:
+                self._past.append(name)
+                self._report(
+                    "past", name, f"files of former versions are missing or damaged: {_shown(past)}: {PAST}"
+                )
             table = self._database.read(name, row_ids=True)
             with storage_errors(f"{self._database.uri}: table {name} makes no sense"):
                 table.validate(full=True)
@@ -319,16 +345,17 @@ class _Check:
         self._problems.append(Problem(kind, where, message, self._repair if repaired is None else repaired))
 
 
-def _damage(database: Database, name: str) -> Problem | None:
-    """The files of a table that are not what was written, as one problem."""
+def _damage(database: Database, name: str) -> tuple[Problem | None, list[str]]:
+    """The files of a table that are not what was written, as one problem; and those of former versions only."""
     with storage_errors(f"{database.uri}: the files of table {name} cannot be compared with their checksums"):
-        files = database.place.damaged_files(name)
+        states = [moment.tables for moment in database.moments.all()]
+        versions = {tables[name] for tables in states if name in tables}
+        files, past = database.place.damaged_files(name, versions)
     if not files:
-        return None
+        return None, past
     what = _counted(len(files), "file is", "files are")
-    return Problem(
-        "damaged", name, f"{what} not what was written: {_shown(files)}; restore the registry from a copy"
-    )
+    said = f"{what} not what was written: {_shown(files)}; restore the registry from a copy"
+    return Problem("damaged", name, said), []
 
 
 def _makes(record_type: type, row: pa.Table) -> bool:

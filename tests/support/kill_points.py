@@ -164,11 +164,13 @@ class Case:
         build: Makes the registry.
         run: The operation.
         faults: Kinds of problems that a kill may leave, as ``verify`` names them.
+        between: What else than before and after may be shown in between, by its part of ``snapshot``.
     """
 
     build: Operation
     run: Operation
     faults: frozenset[str] = frozenset({"orphan"})
+    between: tuple[tuple[str, Any], ...] = ()
 
 
 CASES: dict[str, Case] = {
@@ -183,7 +185,12 @@ CASES: dict[str, Case] = {
     "add-results": Case(build, lambda f: Store(f).add_results([make_result("c"), make_result("d")])),
     "remove-task": Case(build, lambda folder: Store(folder).remove_task("a")),
     "restore-task": Case(build, lambda folder: Store(folder).restore_task("gone")),
-    "purge-task": Case(build, lambda folder: Store(folder).purge_task("a")),
+    "purge-task": Case(  # hidden first
+        build,
+        lambda folder: Store(folder).purge_task("a"),
+        frozenset({"orphan", "incomplete"}),
+        (("removed", [1, 2, 1]),),
+    ),
     "remove-expert": Case(build, lambda folder: Store(folder).remove_expert("resnet1.test")),
     "purge-expert": Case(build, lambda folder: Store(folder).purge_expert("resnet1.test")),
     "tag": Case(build, lambda folder: Store(folder).set_tags("c", ["blue"])),

@@ -111,7 +111,7 @@ class JobFiles:
     def _is_data_of_a_task(self, job: Job, folder: Path) -> bool:
         """Whether a version of the task was registered with this folder as its data."""
         try:
-            versions = self._registry.history(str(job.name)).versions
+            versions = self._registry.history(str(job.name), limit=0).versions
         except NotFoundError:
             return False
         except StorageError:  # there is none, or it cannot be read: nothing is deleted then

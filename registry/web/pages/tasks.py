@@ -155,11 +155,8 @@ def task(request: Request, name: str, version: int | None = Query(None, ge=1)) -
 @router.get("/tasks/{name}/history")
 def history(request: Request, name: str) -> HTMLResponse:
     """All versions of a task, and who changed it."""
-    task_history = request.app.state.registry.history(name)
-    lines = task_history.audit[::-1]
-    num_more = max(len(lines) - NUM_LINES, 0)
     return render(
-        request, "history.html", {"history": task_history, "lines": lines[:NUM_LINES], "num_more": num_more}
+        request, "history.html", {"history": request.app.state.registry.history(name, limit=NUM_LINES)}
     )
 
 

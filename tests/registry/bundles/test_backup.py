@@ -142,6 +142,7 @@ def test_a_damaged_backup_is_refused_whole(registry, tmp_path):
         (place / "backup.json").write_bytes(broken)
         with fails("backup.json is damaged; restore from another backup"):
             TaskRegistry(tmp_path / "back").restore(place)
+    listed = listed[: listed.index(b', "checksum"')] + b"}"  # as before there was one
     (place / "backup.json").write_bytes(listed.replace(b"meta.lance/", b"../x.lance/"))
     with fails("names files outside of the backup"):
         TaskRegistry(tmp_path / "back").restore(place)

@@ -1,16 +1,16 @@
-"""An import writes in slices: others write between them, and what they change there is noticed."""
+"""Imports write in slices: others write between them, and what they change there is noticed."""
 
 import fcntl
 import json
 from pathlib import Path
 
 import pytest
-from builders import make_expert, make_true_space
+from builders import make_expert, make_result, make_true_space
 from exportable import add, content, exported, imported, make_source
 from templates import copied
 
-from registry.bundles import contents as bundle_contents
-from registry.errors import ConflictError
+from registry.errors import ConflictError, InvalidRecordError, StorageError
+from registry.storage import rows
 from registry.storage.locks import LOCK_FILE
 from registry.storage.store import Store
 
@@ -35,8 +35,8 @@ def ours(tmp_path):
 def between(monkeypatch):
     """Rows are written one by one; what is put into this list runs between them, one each time."""
     works = []
-    monkeypatch.setattr(bundle_contents, "SLICE_ROWS", 1)
-    monkeypatch.setattr(bundle_contents.time, "sleep", lambda _: works.pop(0)() if works else None)
+    monkeypatch.setattr(rows, "SLICE_ROWS", 1)
+    monkeypatch.setattr(rows.time, "sleep", lambda _: works.pop(0)() if works else None)
     return works
 
 
@@ -74,7 +74,7 @@ def test_others_write_between_the_slices_and_nobody_sees_half_a_task(theirs, our
 
 def test_import_in_slices_writes_what_an_import_at_once_does(theirs, tmp_path, between):
     imported(theirs, tmp_path / "slices")
-    bundle_contents.SLICE_ROWS = 2048  # until the fixture ends
+    rows.SLICE_ROWS = 2048  # until the fixture ends
     imported(theirs, tmp_path / "at-once")
     assert without_audit(tmp_path / "slices") == without_audit(tmp_path / "at-once")
     again = imported(theirs, tmp_path / "slices")
@@ -130,3 +130,60 @@ def test_lines_of_the_history_that_came_in_say_from_where_and_by_whom(theirs, ou
     imported(tmp_path / "back.t2v", tmp_path / "third")
     lines = [line for line in Store(tmp_path / "third").audit("flowers") if line.action == "task.add"]
     assert {line.values["imported_from"] for line in lines} == {"back.t2v"}
+
+
+def measured(numbers, **changes):
+    return [make_result("own", "e.x", protocol=f"fold{number}", seed=1, **changes) for number in numbers]
+
+
+@pytest.fixture
+def measurable(ours):
+    ours.add_experts([make_expert("e.x"), make_expert("f.x")])
+    return ours
+
+
+def test_results_in_slices_are_one_write_and_others_write_between(measurable, between):
+    def work():
+        other = Store(measurable.uri)
+        assert is_free(measurable)
+        other.add_results(measured([7]))  # which is in the file too
+        other.set_tags("own", ("meanwhile",))
+
+    seen = len(measurable.database.moments.writes())
+    assert measurable.add_results(measured(range(6))) == measurable.results()
+    assert len(measurable.database.moments.writes()) == seen + 1
+    measurable.database.moments.undo()
+    assert measurable.results() == []
+    between += [lambda: None, work]
+    assert len(measurable.add_results(measured(range(10)))) == 9
+    assert [result.protocol for result in measurable.results()] == [f"fold{number}" for number in range(10)]
+    assert measurable.task("own").tags == ("meanwhile",)
+    assert measurable.add_results(measured(range(10))) == []
+    assert measurable.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "said"),
+    [
+        (
+            lambda store: store.purge_expert("e.x"),
+            StorageError,
+            "another process removed e.x; 2 of 9 results were",
+        ),
+        (
+            lambda store: store.add_results(measured([4], accuracy=0.1)),
+            InvalidRecordError,
+            "contradicts 0.1, which is there by the same protocol (fold4) and seed (1)",
+        ),
+    ],
+)
+def test_what_others_do_between_slices_of_results_is_noticed(measurable, between, work, kind, said):
+    between += [lambda: None, lambda: work(Store(measurable.uri))]
+    with pytest.raises(kind) as refused:
+        measurable.add_results(measured(range(9)))
+    assert said in str(refused.value)
+    assert "results were added, the others can be added again" in str(refused.value)
+    assert measurable.verify() == []
+    with pytest.raises(InvalidRecordError, match="contradicts"):  # before anything is written
+        measurable.add_results([*measured([20]), *measured([21, 21], accuracy=0.3), *measured([21])])
+    assert "fold20" not in {result.protocol for result in measurable.results()}

@@ -101,7 +101,8 @@ class Operation:
         for part in found:
             allowed = [state[part] for state in (self.before, self.after) if part in state]
             empty = [[(), [], []]] if part.startswith("embeddings") else []  # a space that is new
-            assert found[part] in allowed + empty, (where, part)
+            between = [shown for name, shown in self.case.between if name == part]
+            assert found[part] in allowed + empty + between, (where, part)
 
 
 @pytest.fixture

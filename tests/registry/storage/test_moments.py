@@ -241,7 +241,9 @@ def test_versions_are_kept_for_what_was_written_lately_however_old_they_are(regi
         registry.at(4)
 
 
-def test_what_a_method_writes_in_parts_is_one_write(tmp_path):
+@pytest.mark.parametrize("seconds", [60, 0])
+def test_what_a_method_writes_in_parts_is_one_write(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(moments, "PARTS", timedelta(seconds=seconds))
     source, target = TaskRegistry(tmp_path / "source"), TaskRegistry(tmp_path / "target")
     source.init()
     source.export(tmp_path / "all.t2v")
@@ -249,7 +251,7 @@ def test_what_a_method_writes_in_parts_is_one_write(tmp_path):
     target.import_bundle(tmp_path / "all.t2v")
     whole = state(target)
     (write,) = target.writes()
-    assert write.number > 1  # it took the lock more than once
+    assert (write.number > 1) == (seconds == 0)  # it took the lock more than once
     assert "import" in write.actions
     target.undo()
     assert (target.tasks(), target.experts(), target.results()) == ([], [], [])
@@ -281,6 +283,69 @@ def test_what_a_kill_cut_short_is_finished_by_the_next_write_or_undo(registry, s
             registry.undo()
     assert OwnResults(store.uri).undo().subjects == ("trees@1",)
     assert [task.name for task in registry.tasks()] == ["birds", "flowers"]
+
+
+@pytest.mark.parametrize("way", ["delete", "half", "flip", "folder", "zeros"])
+def test_a_note_that_is_damaged_is_a_bound_and_never_a_wrong_answer(registry, store, way):
+    note = store.database.place.path / "moments" / "2"
+    content = note.read_bytes()
+    note.unlink()
+    match way:
+        case "half":
+            note.write_bytes(content[: len(content) // 2])
+        case "flip":
+            note.write_bytes(content.replace(b'"tasks": ', b'"tasks": 1', 1))
+        case "folder":
+            note.mkdir()
+        case "zeros":
+            note.write_bytes(bytes(len(content)))
+    assert [(one.number, one.can_be_undone) for one in registry.writes()] == [(2, False), (3, True)]
+    assert len(registry.at(2).tasks()) == 2
+    with fails("the note of a write is damaged or lost"):
+        registry.at(0)
+    registry.undo()
+    with fails("cannot be taken back, nor what was before it: the note of a write is damaged or lost"):
+        registry.undo()
+    assert [(problem.kind, problem.where) for problem in registry.verify(repair=True)] == [("past", "moments")]
+    assert registry.verify() == []
+    store.set_tags("birds", ["again"])
+    assert registry.undo().subjects == ("birds",)
+
+
+def test_an_undo_that_a_kill_cut_short_is_finished_though_its_note_is_damaged(registry, store):
+    undone = registry.undo().number
+    place = store.database.place
+    place.write_note(moments.UNDOING, place.read_note(str(undone + 1))[:20])
+    add(store, "trees")
+    assert (registry.task("birds").tags, place.read_note(moments.UNDOING)) == ((), b"")
+    place.write_note(moments.UNDOING, b"of an undo that had not begun")
+    store.set_tags("birds", ["again"])
+    assert [task.name for task in registry.tasks()] == ["birds", "flowers", "trees"]
+
+
+def test_files_of_former_versions_that_are_lost_cost_the_past_only(registry, store):
+    versions = sorted((store.database.place.path / "tasks.lance" / "_versions").glob("*.manifest"))
+    versions[-2].unlink()
+    (problem,) = registry.verify()
+    assert (problem.kind, problem.where, problem.repaired) == ("past", "tasks", False)
+    assert [problem.repaired for problem in registry.verify(repair=True)] == [True]
+    assert registry.verify() == []
+    assert [task.name for task in registry.tasks()] == ["birds", "flowers"]
+    with fails("it was damaged, and given up by a repair"):
+        registry.undo()
+
+
+def test_of_many_moments_of_one_write_the_first_stays(registry, monkeypatch):
+    monkeypatch.setattr(moments, "PARTS", timedelta(0))
+    monkeypatch.setattr(moments, "MOST_KEPT", 3)
+    before = registry.tasks()
+    with moments.together():
+        for number in range(6):
+            add(registry._store, f"part{number}")
+    registry.optimize()
+    assert [one.number for one in registry.writes()] == [9]
+    registry.undo()
+    assert registry.tasks() == before
 
 
 class CutError(BaseException):

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import lancedb
 import pytest
 from builders import make_expert, make_task
-from small_stores import add, keys
+from small_stores import SPACE, add, keys
 
 from registry.errors import (
     DuplicateError,
@@ -171,6 +172,29 @@ def test_scattered_table_is_compacted(store, monkeypatch):
     store.optimize()
     assert num_fragments() == 1
     assert len(store.experts()) == 7
+
+
+def test_a_large_table_is_compacted_in_slices_while_others_write(store, monkeypatch):
+    """Whatever others write meanwhile, it ends; nothing is lost, and each write can be taken back."""
+    monkeypatch.setattr(database, "slice_rows", lambda columns: 5)
+    for number in range(20):
+        add(store, f"task{number:02}")
+    written = []
+
+    def write(_):
+        written.append(f"other{len(written)}")
+        add(Store(store.uri), written[-1])
+
+    monkeypatch.setattr(database.time, "sleep", write)
+    store.optimize(keep=timedelta(0))
+    assert len(written) > 5
+    monkeypatch.undo()
+    expected = sorted([*(f"task{number:02}" for number in range(20)), *written])
+    assert [task.name for task in store.tasks()] == expected
+    assert len(store.embeddings(SPACE).keys) == len(expected)
+    assert store.verify() == []
+    store.database.moments.undo()
+    assert written[-1] not in Store(store.uri).task_names()
 
 
 def test_failed_compaction_is_no_error_of_the_write(store, monkeypatch):
