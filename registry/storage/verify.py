@@ -113,8 +113,9 @@ class _Check:
         if self._past:
             self._database.moments.forget("it was damaged, and given up by a repair")
         for name in filter(None, self._past):
-            with suppress(StorageError):
-                self._database.optimize(name, keep=timedelta(0))
+            with suppress(StorageError), storage_errors(name):
+                self._database.moments.prune(self._database.open_table(name), timedelta(0))
+                self._database.place.record_checksums(name)
 
     def _repair_tables(self) -> None:
         """Delete the rows at fault, then aliases; before that, note it in the audit if that can be read."""

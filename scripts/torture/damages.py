@@ -222,11 +222,11 @@ def run(folder: Path, *words: str) -> tuple[int, str, list[str]]:
     )
 
 
-def repair_faults(folder: Path, right: Answers) -> tuple[list[str], str]:
+def repair_faults(folder: Path, right: Answers, but: Sequence[str]) -> tuple[list[str], str]:
     """What is wrong with `t2v verify --repair`, and how it ended."""
     code, output, faults = run(folder, "verify", "--repair")
     said = answers(folder)
-    but = ("writes", "at") if BOUND in output else ()
+    but = ("writes", "at") if BOUND in output else but
     faults += faults_of(said, right, "lost without being said", but) if "lost" not in output else []
     if code == 0:
         faults += [
@@ -306,10 +306,10 @@ def work(pristine: Path, folder: Path, how: Mapping[str, Any], start: int) -> No
             faults, ended = backup_faults(folder, right)
         else:
             said = answers(folder)
-            but = ("writes",) if damage.path.startswith("moments") else ()  # fewer than there were
+            but = ("writes", "at") if damage.path.startswith("moments") else ()  # fewer than there were
             faults = faults_of(said, right, but=but) + run(folder, "verify")[2]
             if how["repairs"]:
-                further, ended = repair_faults(folder, right)
+                further, ended = repair_faults(folder, right, but)
                 faults += further
         clear(folder)
         shutil.copytree(pristine, folder, dirs_exist_ok=True)

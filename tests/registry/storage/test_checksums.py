@@ -60,7 +60,7 @@ def test_what_only_older_versions_need_is_not_compared_before_all_is(table):
     listed(table)
     write(table / "data" / "b.lance", "changed again")
     LocalPlace(table.parent).check_files("tasks")
-    assert LocalPlace(table.parent).damaged_files("tasks") == ["data/b.lance"]
+    assert LocalPlace(table.parent).changed_files("tasks") == ["data/b.lance"]
     with refuses(table, "data/b.lance"):
         LocalPlace(table.parent).as_of({"tasks": 1}).check_files("tasks")
 
@@ -82,7 +82,7 @@ def test_a_changed_file_is_refused(listed_table, name, content):
     (listed_table / name).write_text(content)
     with refuses(listed_table, name):
         LocalPlace(listed_table.parent).check_files("tasks")
-    assert LocalPlace(listed_table.parent).damaged_files("tasks") == [name]
+    assert LocalPlace(listed_table.parent).changed_files("tasks") == [name]
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_line_that_was_cut_off_harms_no_other(listed_table, cut):
     place = LocalPlace(listed_table.parent)
     write(listed_table / "data" / "c.lance", "more")
     place.record_checksums("tasks")
-    assert LocalPlace(listed_table.parent).damaged_files("tasks") == []
+    assert LocalPlace(listed_table.parent).changed_files("tasks") == []
     (listed_table / "data" / "c.lance").write_text("less")
     with refuses(listed_table, "data/c.lance"):
         LocalPlace(listed_table.parent).check_files("tasks")

@@ -14,7 +14,7 @@ from templates import copied
 
 from registry import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
-from registry.storage import database, moments
+from registry.storage import database, moments, places
 from registry.storage.schema import embeddings_table_name
 from registry.storage.store import Store
 
@@ -339,7 +339,7 @@ def test_of_many_moments_of_one_write_the_first_stays(registry, monkeypatch):
     monkeypatch.setattr(moments, "PARTS", timedelta(0))
     monkeypatch.setattr(moments, "MOST_KEPT", 3)
     before = registry.tasks()
-    with moments.together():
+    with places.together():
         for number in range(6):
             add(registry._store, f"part{number}")
     registry.optimize()
