@@ -4,11 +4,12 @@ from registry.distances.distances import (
     DEFAULT_ALPHA,
     DISTANCES,
     Distance,
+    check_trivial,
     checked_rows,
     get_distance,
     list_distances,
     pairwise,
-    trivial_distances,
+    symmetric_distances,
 )
 from registry.distances.formulas import cosine_distances
 
@@ -16,10 +17,11 @@ __all__ = [
     "DEFAULT_ALPHA",
     "DISTANCES",
     "Distance",
+    "check_trivial",
     "checked_rows",
     "cosine_distances",
     "get_distance",
     "list_distances",
     "pairwise",
-    "trivial_distances",
+    "symmetric_distances",
 ]

@@ -103,7 +103,7 @@ def pairwise(
         selection: Positions of the sources that are meant, from 0; all if not given.
         checked: Whether ``checked_rows`` has seen these sources before. Looking at every number once more
             takes a third of the time of the distances.
-        to_trivial: ``[S]`` from ``trivial_distances``, where a caller keeps them; half of the work of an
+        to_trivial: ``[S]`` from ``symmetric_distances``, where a caller keeps them; half of the work of an
             asymmetric distance.
 
     Returns:
@@ -131,27 +131,38 @@ def pairwise(
 
     if distance.symmetric:
         return to(target_rows)
+    trivial_row = check_trivial(name, trivial, alpha, source_rows)[None]
+    if to_trivial is not None:
+        kept = np.asarray(to_trivial)[:, None]
+        return to(target_rows) - alpha * (kept if positions is None else kept[positions])
+    return to(target_rows) - alpha * to(trivial_row)
+
+
+def check_trivial(name: str, trivial: ArrayLike | None, alpha: float, sources: Array) -> Array:
+    """Check what an asymmetric distance subtracts.
+
+    Raises:
+        InvalidQueryError: If alpha is no such number, or there is no trivial embedding as wide as the sources.
+    """
     if not (math.isfinite(alpha) and alpha >= 0):
         raise InvalidQueryError(f"alpha must be a finite number of at least 0, got {alpha}")
     if trivial is None:
         raise InvalidQueryError(
             f"distance {name} needs the trivial embedding of the space; pass it as trivial, or use task2vec"
         )
-    if to_trivial is not None:
-        kept = np.asarray(to_trivial)[:, None]
-        return to(target_rows) - alpha * (kept if positions is None else kept[positions])
-    trivial_row = checked_rows("trivial", np.asarray(trivial)[None])
-    _check_widths("trivial", trivial_row, source_rows)
-    return to(target_rows) - alpha * to(trivial_row)
+    row = checked_rows("trivial", np.asarray(trivial)[None])
+    _check_widths("trivial", row, sources)
+    return np.asarray(row[0])
 
 
-def trivial_distances(name: str, sources: Array, trivial: Array) -> NDArray[np.float64]:
-    """Distance ``[S]`` of sources ``[S, D]``, which are not checked, to the trivial task ``[D]``.
+def symmetric_distances(name: str, sources: Array, target: Array) -> NDArray[np.float64]:
+    """The symmetric term of a distance, of sources ``[S, D]``, which are not checked, to a target ``[D]``.
 
-    It is that of the symmetric term of an asymmetric distance; it depends on the source alone and can be kept.
+    Each depends on its source and the target alone, and can be kept.
     """
-    distance = get_distance(name)
-    return in_blocks(distance.function, sources, trivial[None], block_elements=distance.block_elements)[:, 0]
+    distance, target_row = get_distance(name), checked_rows("targets", target[None])
+    _check_widths("targets", target_row, sources)
+    return in_blocks(distance.function, sources, target_row, block_elements=distance.block_elements)[:, 0]
 
 
 def _checked_selection(selection: ArrayLike, num_sources: int) -> NDArray[np.int64]:

@@ -5,14 +5,17 @@ Rows lie in memory, or are mapped from the files of the index; they never change
 Axes: R rows, M of them in memory, N some of them, D filters of the probe, P principal directions.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from registry.distances import DEFAULT_ALPHA, get_distance, pairwise, trivial_distances
+from registry.distances import DEFAULT_ALPHA, check_trivial, get_distance, pairwise, symmetric_distances
 from registry.errors import InvalidQueryError, StorageError
 from registry.index.files import SavedIndex
 from registry.names import Key
@@ -32,6 +35,8 @@ Positions = NDArray[np.int64]
 BATCH_ROWS = 4096
 MOST_ROWS = 0.9  # from this share on, all rows are compared and those that are asked for are taken
 NO_KEY = ""
+KEPT_BYTES = 2**26
+"""Of distances to what was asked about last, in one space: 800 questions about 10,000 tasks."""
 
 
 class DamagedIndexError(StorageError):
@@ -48,12 +53,37 @@ class DamagedIndexError(StorageError):
         return type(self), (self.path, self.generation, self.row)
 
 
+class KeptDistances:
+    """Distances from rows in memory to what was asked about last; threads may share it.
+
+    Rows never change, and further ones come after them: of what is asked again only those are compared.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, bytes], NDArray[np.float64]] = OrderedDict()
+        self._bytes = 0
+
+    def to(self, name: str, target: Float32, rows: Float32) -> NDArray[np.float64]:
+        """The symmetric term of a distance, from each row ``[M, D]`` to a target ``[D]``: ``[M]``."""
+        key = name, target.tobytes()
+        kept = self._kept.get(key, np.empty(0))
+        if len(kept) < len(rows):
+            kept = np.concatenate([kept, symmetric_distances(name, rows[len(kept) :], target)])
+        with self._lock:
+            self._bytes += kept.nbytes - self._kept.pop(key, np.empty(0)).nbytes
+            self._kept[key] = kept
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return kept[: len(rows)]
+
+
 @dataclass(frozen=True, eq=False)
 class EmbeddingRows:
     """R embeddings of one space; immutable.
 
     Attributes:
-        to_trivial: ``[M]`` from each row in memory to the trivial task, by distance that was asked for.
+        kept: Distances from the rows in memory, shared with the rows that these extend.
         identities: ``name@version:checksum`` of each row, whether or not it has a key; the keys if not given.
     """
 
@@ -63,7 +93,7 @@ class EmbeddingRows:
     projected: Float32 | None = field(repr=False)  # ``[M, P]``, rows in memory as the index compares them
     token: int  # state of the table
     extends: int | None = None  # token of the rows that these begin with, if they begin with some
-    to_trivial: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    kept: KeptDistances = field(default_factory=KeptDistances, repr=False)
     identities: pa.StringArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -96,36 +126,34 @@ class EmbeddingRows:
         """
         distances = np.empty(len(rows))
         mapped = rows < self.num_mapped
-        parts: list[tuple[NDArray[np.bool_], Float32, int, NDArray[np.float64] | None]] = [
-            (~mapped, self.memory, self.num_mapped, self._kept(name, trivial))
-        ]
         if self.saved is not None:
             self._check(rows[mapped])
-            parts.append((mapped, self.saved.vectors, 0, None))
-        for part, table, first, to_trivial in parts:
-            selection = rows[part] - first
+            how: dict[str, Any] = {"trivial": trivial, "alpha": alpha, "checked": True}
+            table, selection = self.saved.vectors, rows[mapped]
             # Rows that lie side by side are read faster, even a few too many.
             most = len(selection) > MOST_ROWS * len(table)
-            of_rows = pairwise(
-                name,
-                table,
-                query[None],
-                trivial=trivial,
-                alpha=alpha,
-                selection=None if most else selection,
-                checked=True,
-                to_trivial=to_trivial,
-            )[:, 0]
-            distances[part] = of_rows[selection] if most else of_rows
+            of_rows = pairwise(name, table, query[None], selection=None if most else selection, **how)[:, 0]
+            distances[mapped] = of_rows[selection] if most else of_rows
+        distances[~mapped] = self._in_memory(name, query, rows[~mapped] - self.num_mapped, trivial, alpha)
         return distances
 
-    def _kept(self, name: str, trivial: Float32 | None) -> NDArray[np.float64] | None:
-        """Distances from the rows in memory to the trivial task, if the distance has such a term."""
-        if trivial is None or get_distance(name).symmetric:
-            return None
-        if name not in self.to_trivial:
-            self.to_trivial[name] = trivial_distances(name, self.memory, trivial)
-        return self.to_trivial[name]
+    def _in_memory(
+        self, name: str, query: Float32, rows: Positions, trivial: Float32 | None, alpha: float
+    ) -> NDArray[np.float64]:
+        """``distances`` of some rows in memory; where most are meant, of all.
+
+        What is asked again is kept, of the distances that compare each row by itself to the last bit.
+        """
+        most, to_trivial = len(rows) > MOST_ROWS * len(self.memory), None
+        if not get_distance(name).symmetric:
+            to_trivial = self.kept.to(name, check_trivial(name, trivial, alpha, self.memory), self.memory)
+        if most and name in SHORTLISTED_DISTANCES:
+            to_query = self.kept.to(name, query, self.memory)
+            return (to_query if to_trivial is None else to_query - alpha * to_trivial)[rows]
+        how: dict[str, Any] = {"trivial": trivial, "alpha": alpha, "to_trivial": to_trivial}
+        selection = None if most else rows
+        of_rows = pairwise(name, self.memory, query[None], selection=selection, checked=True, **how)[:, 0]
+        return of_rows[rows] if most else of_rows
 
     def shortlist(self, query: Float32, k: int, allowed: NDArray[np.bool_]) -> Positions:
         """Up to k of the allowed rows ``[R]`` that are likely the nearest to a query ``[D]``, in no order.

@@ -19,7 +19,14 @@ import pyarrow.compute as pc
 from registry.errors import StorageError
 from registry.index import neighbors
 from registry.index.files import BusyIndexError, IndexFiles, SavedIndex, UnusableIndexError
-from registry.index.neighbors import BATCH_ROWS, NO_KEY, DamagedIndexError, EmbeddingRows, Float32
+from registry.index.neighbors import (
+    BATCH_ROWS,
+    NO_KEY,
+    DamagedIndexError,
+    EmbeddingRows,
+    Float32,
+    KeptDistances,
+)
 from registry.index.vector_index import VectorIndex
 from registry.records import SpaceRecord
 from registry.storage import schema
@@ -28,6 +35,8 @@ from registry.storage.database import Database
 KEY_COLUMNS = [*schema.EMBEDDING_KEY, "checksum"]
 COLUMNS = [*KEY_COLUMNS, "fisher"]
 MAX_GROWTH = 2  # the index is built again once the rows have doubled
+ROOM = 1.25  # of memory for rows, as much as they take: those that are added need not move the others
+MORE_MEANWHILE = 64  # rows, beside those that were counted, that are read where they seem to be added
 SAVE_ROWS = 5000  # rows in memory that are worth a save
 SAVE_SHARE = 0.02  # or, where that is more, this share of the rows of the index
 
@@ -46,36 +55,24 @@ class KnownRows:
         self.count = 0
         self._database = database
         self._table = table
-        self._last_row_id, self._has_last = -1, True
+        self._last_row_id = -1
 
-    def read_added(
-        self, columns: list[str], *, trust_large_files: bool = False, again: bool = False
-    ) -> pa.Table:
-        """Rows that were added after those that are known, with ``_rowid``; see ``Database.read``.
+    def read_added(self, columns: list[str]) -> pa.Table | None:
+        """The rows that were added, with ``_rowid``; ``None`` if known ones were changed, moved or deleted.
 
-        Args:
-            columns: As there.
-            trust_large_files: As there.
-            again: Whether it was just asked whether the last row that is known is there.
+        After a compaction all rows seem to be added, of which no more are read than are too many.
         """
-        last = self._last_row_id
-        rows = self._database.read(
-            self._table,
-            columns=columns,
-            where=f"_rowid {'>' if again else '>='} {last}",
-            row_ids=True,
-            trust_large_files=trust_large_files,
-        )
-        if again or last < 0:
-            self._has_last = self._has_last or last < 0
-            return rows
-        is_last = pc.equal(rows["_rowid"], pa.scalar(last, pa.uint64()))
-        self._has_last = bool(pc.any(is_last).as_py())
-        return rows.filter(pc.invert(is_last))
-
-    def are_all_but(self, added: pa.Table) -> bool:
-        """Whether the table holds what is known and these rows, and nothing was changed, moved or deleted."""
-        return self._has_last and self.count + len(added) == self._database.count_rows(self._table)
+        last, added = self._last_row_id, self._database.count_rows(self._table) - self.count
+        if added <= 0:
+            return None
+        most, where = added + MORE_MEANWHILE, f"_rowid >= {last}"
+        rows = self._database.read(self._table, columns=columns, where=where, row_ids=True, most=most)
+        if last >= 0:
+            is_last = pc.equal(rows["_rowid"], pa.scalar(last, pa.uint64()))
+            if not pc.any(is_last).as_py():
+                return None
+            rows = rows.filter(pc.invert(is_last))
+        return rows if self.count + len(rows) == self._database.count_rows(self._table) else None
 
     def add(self, rows: pa.Table) -> None:
         """Know further rows, which have their ``_rowid``."""
@@ -101,6 +98,9 @@ class EmbeddingCache:
         self._outgrown_rows = 0  # when the index was last found outgrown, built again or not
         self._current: EmbeddingRows | None
         self._saved: SavedIndex | None
+        self._memory: Float32
+        self._room: Float32  # which the rows in memory are the first of
+        self._distances: KeptDistances
         self._forget()
 
     @cached_property
@@ -137,14 +137,13 @@ class EmbeddingCache:
         """Know no row, as in the beginning."""
         self._current = self._saved = None
         self._identities = self._keys = pa.array([], pa.string())
-        self._memory = np.empty((0, self._dim), np.float32)
+        self._remember(np.empty((0, self._dim), np.float32))
         self._known = KnownRows(self._database, self._table)
 
     def _snapshot(self, token: int, *, extends: int | None) -> EmbeddingRows:
         projected = self._saved.index.project(self._memory) if self._saved else None
-        return EmbeddingRows(
-            self._keys, self._memory, self._saved, projected, token, extends, identities=self._identities
-        )
+        known = self._keys, self._memory, self._saved, projected, token, extends, self._distances
+        return EmbeddingRows(*known, identities=self._identities)
 
     # Reading the table
 
@@ -152,12 +151,8 @@ class EmbeddingCache:
         """Take the rows that were added; false where known ones were moved, changed or deleted too."""
         if self._known.count == 0:
             return False
-        # Their keys first: after a compaction these are all rows of the table, whose vectors are known.
-        listed = self._known.read_added(KEY_COLUMNS, trust_large_files=True)
-        if not self._known.are_all_but(listed):
-            return False
-        added = self._known.read_added(COLUMNS, again=True)
-        if len(added) != len(listed):
+        added = self._known.read_added(COLUMNS)
+        if added is None:
             return False
         self._add([added])
         self._known.add(added)
@@ -198,7 +193,22 @@ class EmbeddingCache:
             further = keys_of(identities[len(self._identities) :])
             self._keys = pa.chunked_array([self._keys, further]).combine_chunks()
             self._identities = identities
-            self._memory = np.concatenate([self._memory, *vectors])
+            self._append(vectors)
+
+    def _append(self, vectors: Sequence[Float32]) -> None:
+        """Write rows after those in memory, into room that nobody who has these looks at."""
+        start = len(self._memory)
+        size = start + sum(map(len, vectors))
+        if size > len(self._room):
+            self._room = np.empty((int(ROOM * size), self._dim), np.float32)
+            self._room[:start] = self._memory
+        self._room[start:size] = np.concatenate(vectors)
+        self._memory = self._room[:size]
+
+    def _remember(self, memory: Float32) -> None:
+        """Have these rows in memory, and know no distance from them."""
+        self._memory = self._room = memory
+        self._distances = KeptDistances()
 
     def _valid(self, rows: pa.Table) -> Float32:
         """Embeddings ``[N, D]`` of rows; ``StorageError`` if one is none."""
@@ -279,7 +289,7 @@ class EmbeddingCache:
             return
         self._refused = before
         if not saved.generation:
-            self._memory = np.concatenate([saved.vectors, self._memory])
+            self._remember(np.concatenate([saved.vectors, self._memory]))
             self._index_memory()
 
     def _index_memory(self) -> None:
@@ -288,7 +298,7 @@ class EmbeddingCache:
         index = VectorIndex.build(rows)
         verified = np.ones(len(rows), dtype=bool)
         self._saved = SavedIndex(rows, self._identities, checksums, index, len(rows), "", verified)
-        self._memory = np.empty((0, self._dim), np.float32)
+        self._remember(np.empty((0, self._dim), np.float32))
 
     def _save_added(self) -> None:
         """Append the rows in memory to the files, unless somebody else does."""

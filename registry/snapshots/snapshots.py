@@ -140,7 +140,7 @@ class CatalogueCache:
         """
         added = self._known.read_added(COLUMNS)
         if (
-            not self._known.are_all_but(added)
+            added is None
             or self._database.table_version(TABLE) != token
             or pc.any(pc.not_equal(added["removed_at"], "")).as_py()
         ):

@@ -165,6 +165,7 @@ class Database:
         where: str = "",
         row_ids: bool = False,
         trust_large_files: bool = False,
+        most: int = 0,
     ) -> pa.Table:
         """Rows of a table as they are now.
 
@@ -175,6 +176,7 @@ class Database:
             row_ids: Whether to add the column ``_rowid``, for ``delete_rows``.
             trust_large_files: Whether data files above ``CHECKED_BYTES`` are read without having been compared
                 with their checksums; for a caller that reads few rows and checks each.
+            most: Rows that are read at most, whichever these are; all if 0.
 
         Returns:
             The rows, in no order to rely on; none where there is no registry.
@@ -184,7 +186,7 @@ class Database:
 
         def query() -> pa.Table:
             self.place.check_files(name, largest=CHECKED_BYTES if trust_large_files else None)
-            return retried(lambda: self._query(name, columns, where, row_ids), VANISHED, READ_ATTEMPTS)
+            return retried(lambda: self._query(name, columns, where, row_ids, most), VANISHED, READ_ATTEMPTS)
 
         return self._answer(name, query)
 
@@ -211,11 +213,11 @@ class Database:
             for batch in query.to_batches(batch_rows):
                 yield pa.Table.from_batches([batch])
 
-    def _query(self, name: str, columns: list[str] | None, where: str, row_ids: bool) -> pa.Table:
+    def _query(self, name: str, columns: list[str] | None, where: str, row_ids: bool, most: int) -> pa.Table:
         table = self._table(name)
         if not (columns or where or row_ids):
             return table.to_arrow()  # in one step of LanceDB's loop rather than in four
-        query = table.search().with_row_id(row_ids)
+        query = table.search().with_row_id(row_ids).limit(most)
         query = query.where(where) if where else query
         return (query.select(columns) if columns else query).to_arrow()
 

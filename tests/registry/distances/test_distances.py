@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references_distances import ASYMMETRIC, SYMMETRIC, reference, reference_code_cosine
 
-from registry.distances import DISTANCES, get_distance, list_distances, pairwise, trivial_distances
+from registry.distances import DISTANCES, get_distance, list_distances, pairwise, symmetric_distances
 from registry.errors import InvalidQueryError, NotFoundError
 
 SYMMETRIC_NAMES = sorted(name for name, distance in DISTANCES.items() if distance.symmetric)
@@ -235,7 +235,7 @@ def test_kept_distances_to_the_trivial_task_change_nothing(selection):
     sources, target, trivial = (
         generator.lognormal(size=shape).astype(np.float32) for shape in ((5, 7), (1, 7), (7,))
     )
-    kept = trivial_distances("task2vec_asymmetric", sources, trivial)
+    kept = symmetric_distances("task2vec_asymmetric", sources, trivial)
     expected = pairwise("task2vec_asymmetric", sources, target, trivial=trivial, selection=selection)
     found = pairwise(
         "task2vec_asymmetric", sources, target, trivial=trivial, selection=selection, to_trivial=kept

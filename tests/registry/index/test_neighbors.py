@@ -13,7 +13,7 @@ from registry.distances import DISTANCES, pairwise
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.index import neighbors
 from registry.index.files import SavedIndex, row_checksums
-from registry.index.neighbors import EmbeddingRows, nearest
+from registry.index.neighbors import EmbeddingRows, KeptDistances, nearest
 from registry.index.vector_index import VectorIndex
 
 DIM = 24
@@ -278,3 +278,36 @@ def test_unknown_distance_is_not_found(monkeypatch):
     message = "no distance is named 'task3vec'; did you mean task2vec"
     with pytest.raises(NotFoundError, match=re.escape(message)):
         find(fisher[0], WatchedRows(fisher, []), keys, k=3, distance="task3vec")
+
+
+@pytest.mark.parametrize("distance", neighbors.SHORTLISTED_DISTANCES)
+def test_distances_that_are_kept_are_those_computed_at_once(distance):
+    generator = np.random.default_rng(5)
+    room = generator.lognormal(size=(700, 928)).astype(np.float32)
+    trivial, queries = room[-1], room[:3]
+    kept, how = KeptDistances(), {"trivial": trivial, "alpha": 0.15}
+    for size in (1, 300, 301, 640, 500):
+        keys = pa.array([f"task{row}@1" for row in range(size)])
+        rows = EmbeddingRows(keys, room[:size], None, None, token=size, kept=kept)
+        for selection in (np.arange(size), np.arange(size)[1:], np.arange(0, size, 3)):
+            for query in queries:
+                found = rows.distances(distance, query, selection, **how)
+                expected = pairwise(distance, room[selection], query[None], trivial=trivial, alpha=0.15)
+                np.testing.assert_array_equal(found, expected[:, 0])
+
+
+def test_no_more_distances_are_kept_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(neighbors, "KEPT_BYTES", 3 * 8 * 5)
+    rows, kept = np.ones((5, 4), np.float32), KeptDistances()
+    computed = []
+    monkeypatch.setattr(
+        neighbors,
+        "symmetric_distances",
+        lambda name, sources, target: computed.append(float(target[0])) or np.full(len(sources), target[0]),
+    )
+    for number in (1, 2, 3, 1, 4, 1, 2):
+        target = np.full(4, number, np.float32)
+        assert kept.to("task2vec", target, rows).tolist() == [number] * 5
+    assert computed == [1, 2, 3, 4, 2]  # 2 was asked for longest ago
+    assert kept._bytes == 3 * 8 * 5
+    assert kept.to("task2vec", target, np.ones((7, 4), np.float32)).tolist() == [2] * 7
