@@ -236,3 +236,17 @@ class BackupSummary(Card):
     copied_bytes: int
     verified: bool
     kept: str = ""
+
+
+@dataclass(frozen=True)
+class TransferScore:
+    """How well an expert may suit a task, by one score: the higher the better, beside other experts there.
+
+    Attributes:
+        score: Name in ``registry.scores.scores.SCORES``.
+        summary: What it is made of.
+    """
+
+    score: str
+    value: float
+    summary: str

@@ -12,7 +12,7 @@ import numpy as np
 from indexer.data.samples import Sample
 from indexer.embed import load_task_sample
 from indexer.experts.feature_cache import FeatureCache, default_folder
-from indexer.networks.load import load_network
+from indexer.networks.load import load_network, load_source_head
 from indexer.networks.loaders import parse_loader
 from indexer.networks.run import (
     PretrainedNetwork,
@@ -116,3 +116,11 @@ class TrialData:
         how = (asked.max_samples, asked.seed, asked.split, asked.channels, asked.value_range)
         what = (network.name, network.weights_hash, asdict(network.transform))
         return json.dumps([FORMAT, fingerprint, how, what])
+
+
+def source_logits(loader: str, features: np.ndarray) -> np.ndarray | None:
+    """Logits ``[N, K]`` of an expert's own head on its features ``[N, F]``; ``None`` without one."""
+    import torch
+
+    head = load_source_head(loader)
+    return None if head is None else head(torch.from_numpy(features)).numpy()

@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 EXIT_INTERRUPTED = 130
 DEBUG = "T2V_DEBUG"
 SECTIONS = {
-    "Ask": ("recommend", "nearest", "distance", "cluster", "map", "embed"),
+    "Ask": ("recommend", "nearest", "distance", "score", "cluster", "map", "embed"),
     "Tell": ("task", "expert", "result"),
     "Keep": ("init", "history", "undo", "verify", "optimize", "backup", "restore", "export", "import", "trust"),
     "More": ("demo", "serve", "token", "probes", "estimators", "distances", "completion"),
@@ -46,7 +46,7 @@ SECTIONS = {
 
 MODULES = {
     **dict.fromkeys(SECTIONS["Keep"], "care"),
-    **dict.fromkeys(("embed", "nearest", "distance", "recommend"), "questions"),
+    **dict.fromkeys(("embed", "nearest", "distance", "recommend", "score"), "questions"),
     **dict.fromkeys(("map", "cluster"), "maps"),
     **dict.fromkeys(("expert", "result"), "experts"),
     "task": "tasks",

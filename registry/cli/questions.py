@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli import show_maps
-from registry.cli.completion import files, task_names_or_files
-from registry.cli.main import NAME_OR_DATA, DataPath, pass_registry
+from registry.cli.completion import expert_names, files, task_names_or_files
+from registry.cli.main import NAME_OR_DATA, DataPath, answer, pass_registry
 from registry.cli.options import (
     CommaList,
     Duration,
@@ -267,13 +267,33 @@ def recommend(registry: "TaskRegistry", /, query: str, as_json: bool, **options:
       t2v recommend ./new-photos --given resnet14w32.cifar10=0.71
     """
     with terminal.progress_bar() as progress:
-        answer = registry.recommend(query, **options, progress=progress, on_trial=show_answers.show_trial)
+        advice = registry.recommend(query, **options, progress=progress, on_trial=show_answers.show_trial)
     if options["record"]:
-        show_answers.show_recorded(answer)
-    if as_json:
-        click.echo(documents.to_text(answer))
-    else:
-        show_answers.show_recommendation(answer)
+        show_answers.show_recorded(advice)
+    answer(as_json, advice, show_answers.show_recommendation)
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("query", metavar="NAME|DATA", type=NAME_OR_DATA, shell_complete=task_names_or_files)
+@click.argument("expert", shell_complete=expert_names)
+@data_options
+@json_option
+@pass_registry
+def score(registry: "TaskRegistry", /, query: str, expert: str, as_json: bool, **options: Any) -> None:
+    """Score how well an expert may suit a task, without training it.
+
+    LogME, LEEP and others, from one pass over a sample. They compare experts on the same task, the higher the
+    better; those that need a head of the expert's own are left out where it has none. `t2v recommend --try`
+    runs the experts that promise most, and counts what that gave.
+
+    \b
+    Example:
+      t2v score flowers resnet18.IMAGENET1K_V1
+      t2v score ./new-photos resnet14w32.cifar10 --max-samples 200
+    """
+    with terminal.progress_bar() as progress:
+        scores = registry.score(query, expert, **options, progress=progress)
+    answer(as_json, scores, show_answers.show_scores)
 
 
 def _save(embedding: "TaskEmbedding", document: dict[str, Any], path: Path) -> None:

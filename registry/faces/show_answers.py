@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TrialScores,
         Verdict,
     )
+    from registry.task_answers import TransferScore
 
 
 def show_embedding(document: Mapping[str, Any]) -> None:
@@ -130,6 +131,11 @@ def show_neighbors(query: "Query", distance: str, neighbors: Sequence["Neighbor"
         ],
         may_go=("samples", "tags"),
     )
+
+
+def show_scores(scores: Sequence["TransferScore"]) -> None:
+    """Every transferability score, by name."""
+    table(("score", ">value", "made of"), [(it.score, short(it.value), it.summary) for it in scores])
 
 
 def show_distance(distance: "Apart") -> None:

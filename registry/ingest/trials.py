@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.answers import Origin, Trial, TrialScores
-from registry.errors import IngestError, RegistryError
+from registry.errors import IngestError, InvalidRecordError, RegistryError
 from registry.ingest.data import (
     READING_SETTINGS,
     check_data_is_there,
@@ -39,6 +39,7 @@ from registry.recommend.trials import (
 )
 from registry.recommend.verdict import describe_way
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
+from registry.task_answers import TransferScore
 
 if TYPE_CHECKING:
     from indexer.experts.trials import TrialFeatures
@@ -282,6 +283,33 @@ class Trials:
             raise TrialFailedError(str(err)) from err
         except IndexerError as err:
             raise TrialFailedError(str(err)) from err
+
+
+def score_expert(expert: ExpertRecord, reading: Reading, progress: Progress | None) -> list[TransferScore]:
+    """Every transferability score that is defined for the data and what the expert has.
+
+    Raises:
+        IngestError: If the data or the expert cannot be read.
+        InvalidRecordError: If its weights are not what was registered.
+    """
+    from registry.scores.scores import list_scores, score
+
+    with translated_errors():
+        from indexer.experts.trials import TrialData, source_logits
+
+        featured = TrialData(reading.data, make_settings(**reading.options)).features(expert.loader, progress)
+        logits = source_logits(expert.loader, featured.features)
+    if difference := weights_difference(expert, featured.weights_hash):
+        raise InvalidRecordError(changed_weights_message(expert, difference))
+    seed = reading.options.get("seed") or 0
+    return [
+        TransferScore(
+            it.name,
+            score(it.name, featured.features, featured.labels, logits=logits, kind=featured.kind, seed=seed),
+            it.summary,
+        )
+        for it in list_scores(featured.kind, source_head=logits is not None)
+    ]
 
 
 def _is_at_hand(expert: ExpertRecord) -> bool:

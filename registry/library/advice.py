@@ -5,7 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack, cast
 
-from registry.answers import Baseline, EvidenceNeighbor, Origin, Query, Recommendation, RecommendedExpert, Trial
+from registry.answers import (
+    Baseline,
+    EvidenceNeighbor,
+    Origin,
+    Query,
+    Recommendation,
+    RecommendedExpert,
+    Trial,
+)
 from registry.answers import Evidence as ShownEvidence
 from registry.errors import InvalidQueryError
 from registry.index.neighbors import check_k
@@ -13,10 +21,12 @@ from registry.ingest.data import is_inert
 from registry.library.base import heals_index
 from registry.library.candidates import choose_candidates, under_one_name, why_none
 from registry.library.identity import Identity
+from registry.notebooks import Records
 from registry.options import Data, DataOptions, Progress, Size, read_size
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.snapshots.view import Point, View
 from registry.storage.rows import read_origins
+from registry.task_answers import TransferScore
 
 if TYPE_CHECKING:
     from registry.ingest import trials as trial_runs
@@ -161,6 +171,34 @@ class Advice(Identity):
         answered = _as_recommendation(point.query, ranked, names, trials, origins)
         notes = (_TRIED_ON_OTHERS,) if subject and subject.is_other_data else ()
         return replace(answered, warnings=(*answered.warnings, *evidence.warnings, *notes))
+
+    def score(
+        self, query: Data, expert: str, *, progress: Progress | None = None, **options: Unpack[DataOptions]
+    ) -> Records[TransferScore]:
+        """Transferability scores of an expert, from one pass over a sample; nothing is fine-tuned or kept.
+
+        Args:
+            query: Name of a registered task, or data.
+            expert: Name of an expert.
+            progress: Called as ``progress(stage, done, total)``.
+            **options: As of ``recommend``.
+
+        Raises:
+            NotFoundError: If there is no such task, data or expert.
+            IngestError: If the data or the expert cannot be read.
+            InvalidRecordError: If data or weights are not what was registered.
+        """
+        from registry.ingest.trials import score_expert
+
+        record, query = self._opened().expert(expert), self._asked(query)
+        task = None
+        if isinstance(query, str) and self._registered(query, self._view([query], None)) is not None:
+            task = self._subject(
+                query, measured=True, anyway=False, as_new_version=False, progress=progress
+            ).task
+        reading = self._how_to_read(query, task, options, record=False)
+        with self._opening("expert", record.name, record.loader):
+            return Records(score_expert(record, reading, progress))
 
     def _ask(
         self,

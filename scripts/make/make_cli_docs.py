@@ -57,7 +57,7 @@ PAGES = {
     "cli-tasks.md": ("Command line: tasks", ("task",)),
     "cli-experts.md": ("Command line: experts", ("expert",)),
     "cli-results.md": ("Command line: results", ("result",)),
-    "cli-questions.md": ("Command line: questions", ("recommend", "nearest", "distance")),
+    "cli-questions.md": ("Command line: questions", ("recommend", "nearest", "distance", "score")),
     "cli-maps.md": ("Command line: maps, clusters, embeddings", ("map", "cluster", "embed")),
     "cli-keep.md": ("Command line: keeping the registry", SECTIONS["Keep"]),
     "cli-more.md": ("Command line: demo, server, catalogues", SECTIONS["More"]),

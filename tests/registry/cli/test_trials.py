@@ -5,12 +5,13 @@ import re
 import shutil
 
 import pytest
-from command_lines import answer, ok, shown
+from command_lines import answer, ok, shown, t2v
 
 from registry import TaskRegistry
 from registry.answers import Trial, TrialScores
 from registry.cli.options import Duration
 from registry.faces.show_answers import show_trial
+from registry.scores.scores import list_scores
 
 EXPERTS = ("resnet14w32.cifar10", "resnet14w32.mnist")
 
@@ -77,6 +78,22 @@ def test_what_is_recorded_is_told_and_listed(folder, tmp_path):
     assert done.stderr.splitlines()[2] == "Recorded 2 results."
     for result in answer(copy, "result", "list", "--task", "images"):
         assert (result["source"], result["seed"]) == ("t2v recommend --try", 1)
+
+
+def test_scores_of_an_expert_are_those_that_its_head_and_the_labels_allow(folder, images):
+    before = answer(folder, "result", "list")
+    document = answer(folder, "score", "images", EXPERTS[0])
+    assert [list(row) for row in document] == [["score", "value", "summary"]] * len(document)
+    values = {row["score"]: row["value"] for row in document}
+    headless = {it.name for it in list_scores("single_label", source_head=False)}
+    assert headless <= values.keys() <= {it.name for it in list_scores("single_label")}
+    assert 0 <= values["knn"] <= 1
+    of_data = answer(folder, "score", str(images), EXPERTS[0])
+    assert {row["score"]: row["value"] for row in of_data} == pytest.approx(values)
+    (printed,) = re.findall(r"^knn +(\S+) ", shown(folder, "score", "images", EXPERTS[0]).stdout, re.M)
+    assert float(printed) == pytest.approx(values["knn"], abs=1e-3)
+    assert "no expert is named 'none'" in t2v(folder, "score", "images", "none").stderr
+    assert answer(folder, "result", "list") == before
 
 
 def test_what_is_given_is_an_option_that_may_be_repeated(folder):
