@@ -12,21 +12,23 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from registry.answers import Origin
 from registry.errors import StorageError
 from registry.files import share, sync_file, sync_folder, write_atomically
 from registry.records import utc_now
 from registry.storage.checksums import TABLE_SUFFIX
+from registry.storage.database import Database
 from registry.storage.folders import LocalPlace
 from registry.storage.locks import HOLDER_FILE, LOCK_FILE, folder_lock
 from registry.storage.places import META_TABLE, storage_errors
-from registry.storage.rows import audit_lines
+from registry.storage.rows import actor, audit_lines, read_origins, write_origins
 from registry.storage.store import Store
 from registry.task_answers import BackupSummary
 
@@ -73,11 +75,17 @@ def back_up(store: Store, place: Path, *, verify: bool) -> BackupSummary:
     return _summary(place, backup, len(new), copied, verified=verify)
 
 
-def restore(store: Store, place: Path, *, replace: bool) -> BackupSummary:
+def restore(store: Store, place: Path, *, replace: bool, is_name: Callable[[str], bool]) -> BackupSummary:
     """Bring a backup back, as the registry at the place of a store.
 
     It is laid out and checked beside that place first, and takes it in one step where the system can do that. A
-    registry that was there is kept beside it.
+    registry that was there is kept beside it. Paths and code that it names are inert, unless it may load them.
+
+    Args:
+        store: The registry that is to be.
+        place: The folder of the backup.
+        replace: Whether there may be one already.
+        is_name: Whether a loader is a mere name, which opens no path and runs no code.
 
     Returns:
         What was restored, and where the registry of before is kept.
@@ -103,6 +111,7 @@ def restore(store: Store, place: Path, *, replace: bool) -> BackupSummary:
         _tidy(staging, folder)
         try:
             _lay_out_whole(place, backup, staging)
+            _distrust(Store(staging).database, place, store.database if is_there else None, is_name)
             kept = _take_place(staging, folder, keep=is_there)
         except BaseException:
             _tidy(staging, folder)
@@ -122,6 +131,30 @@ def _lay_out_whole(place: Path, backup: Backup, staging: Path) -> None:
     with restored.write_lock():
         restored.moments.forget(f"the registry was restored from a backup of {backup.at}")
         restored.append("audit", audit_lines("restore", [place.name], backup_of=backup.at))
+
+
+def _distrust(restored: Database, place: Path, here: Database | None, is_name: Callable[[str], bool]) -> None:
+    """Let no path and no code that a backup names be used before it is trusted, but what may be already."""
+    ours = set[tuple[tuple[str, str], str]]()
+    if here is not None:
+        with suppress(StorageError):  # it may be damaged
+            ours = set(_usable(here).items())
+    brought = [one for one in _usable(restored).items() if not is_name(one[1]) and one not in ours]
+    file, at, by = str(place.resolve()), utc_now(), actor()
+    write_origins(restored, [Origin(*key, at, by, file, loader=loader) for key, loader in brought])
+
+
+def _usable(database: Database) -> dict[tuple[str, str], str]:
+    """What loads the experts and spaces that may be loaded."""
+    columns = (("space", "spaces", "space_id", "probe_source"), ("expert", "experts", "name", "loader"))
+    origins = read_origins(database)
+    inert = {key for key, origin in origins.items() if origin.file and not origin.trusted_at}
+    return {
+        (kind, row[name]): row[loader]
+        for kind, table, name, loader in columns
+        for row in database.read(table, columns=[name, loader]).to_pylist()
+        if (kind, row[name]) not in inert
+    }
 
 
 def _take_place(staging: Path, folder: Path, *, keep: bool) -> str:

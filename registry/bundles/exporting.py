@@ -15,7 +15,7 @@ from registry.answers import ExportSummary
 from registry.bundles import format as bundle_format
 from registry.bundles.card import UNKNOWN_LICENSE, card_of
 from registry.bundles.folders import CARD, FolderWriter, writing_folder
-from registry.bundles.signing import read_private_key, sign
+from registry.bundles.signing import read_private_key, sign, signature_path
 from registry.errors import InvalidQueryError, InvalidRecordError, StorageError
 from registry.gate import checked_name
 from registry.names import Key
@@ -64,6 +64,9 @@ def export_bundle(
     if path.is_dir() and not as_folder:
         raise StorageError(f"{path} is a folder; give the file to write, or format='folder'")
     signer = read_private_key(key) if key else None
+    beside = signature_path(path)
+    if signer and beside.exists() and not beside.is_file():
+        raise StorageError(f"{beside}: the signature cannot be written: that is no file; move it away")
     database = store.database
     database.distrust_cache()
     names = _chosen(store, selection)

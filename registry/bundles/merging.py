@@ -119,8 +119,9 @@ def refuse_impostors(contents: Contents, shipped: Mapping[tuple[str, str], str],
         for name in (expert.name, *expert.aliases)
     ]
     loaders += [(("space", name), space.probe_source) for name, space in contents.spaces.items()]
+    reserved = {(kind, name.casefold()): (name, loader) for (kind, name), loader in shipped.items()}
     for (kind, name), loader in loaders:
-        if loader != shipped.get((kind, name), loader):
+        if (name, loader) != reserved.get((kind, name.casefold()), (name, loader)):
             raise BundleError(
                 f"{where}: {kind} {name} has the name of shipped content and would load {loader}; "
                 "nothing was imported"

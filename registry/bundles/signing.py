@@ -17,6 +17,7 @@ from registry.bundles.reader import Bundle
 from registry.errors import BundleError, InvalidQueryError, MissingExtraError, StorageError
 from registry.files import open_regular, write_atomically
 from registry.records import utc_now
+from registry.storage.places import storage_errors
 from registry.storage.schema import quoted
 from registry.storage.store import Store
 
@@ -90,7 +91,9 @@ def sign(path: Path, checksum: str, key: "Ed25519PrivateKey") -> None:
         "signature": base64.b64encode(key.sign(_said(checksum, at))).decode(),
         "public_key": key.public_key().public_bytes_raw().hex(),
     }
-    write_atomically(signature_path(path), json.dumps(values, indent=1).encode(), durable=True)
+    beside = signature_path(path)
+    with storage_errors(f"{beside}: the signature cannot be written"):
+        write_atomically(beside, json.dumps(values, indent=1).encode(), durable=True)
 
 
 def check_signature(store: Store, bundle: Bundle, key: Path, *, allow_older: bool) -> dict[str, str]:

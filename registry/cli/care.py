@@ -152,7 +152,8 @@ def backup(registry: "TaskRegistry", /, place: Path, no_verify: bool, as_json: b
 def restore(registry: "TaskRegistry", /, place: Path, yes: bool, as_json: bool) -> None:
     """Bring back what `t2v backup` wrote, as the registry in this place.
 
-    A registry that is there is replaced with --yes, and kept beside it.
+    A registry that is there is replaced with --yes, and kept beside it. Paths and code that the backup names
+    are not used before `t2v trust DIR`, unless the registry that was there may use the same.
 
     \b
     Example:
@@ -161,6 +162,11 @@ def restore(registry: "TaskRegistry", /, place: Path, yes: bool, as_json: bool) 
     if not yes and sys.stdin.isatty() and registry.version():
         yes = click.confirm(f"Replace the registry at {registry.uri}?", abort=True, err=True)
     _show_backup(registry.restore(place, replace=yes), as_json, registry.uri)
+    if brought := [
+        of.name for of in registry.origins() if of.file == str(place.resolve()) and not of.trusted_at
+    ]:
+        shown = f"{', '.join(brought[:3])}{' and others' if len(brought) > 3 else ''}"
+        terminal.warn([f"{shown}: the paths and code they name are not used before `t2v trust {place}`"])
 
 
 def _show_backup(summary: "BackupSummary", as_json: bool, restored: str = "") -> None:

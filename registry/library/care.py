@@ -8,6 +8,7 @@ from typing import Self
 
 from registry.answers import ExportSummary, ImportSummary, OptimizedTable, Origin, Problem
 from registry.errors import InvalidQueryError, NotFoundError, StorageError
+from registry.ingest.data import names_only
 from registry.library.base import RegistryBase
 from registry.notebooks import Records
 from registry.options import EXPORT_FORMATS, POLICIES, ExportFormat, Policy
@@ -127,6 +128,9 @@ class Care(RegistryBase):
     def restore(self, place: str | Path, *, replace: bool = False) -> BackupSummary:
         """Bring back what ``backup`` wrote, checked, as the registry in this place.
 
+        Paths and code that it names are not used before ``trust(place)``, unless the registry that it replaces
+        may load the same.
+
         Args:
             place: The folder of the backup.
             replace: Whether to put it in place of a registry that is here, which is kept beside it.
@@ -137,7 +141,7 @@ class Care(RegistryBase):
         """
         from registry.bundles.backup import restore
 
-        return restore(self._store, _folder(place), replace=replace)
+        return restore(self._store, _folder(place), replace=replace, is_name=names_only)
 
     def audit(self, subject: str | None = None, *, limit: int | None = None) -> Records[AuditRecord]:
         """Who wrote what, in order of time.

@@ -201,7 +201,8 @@ class Experts(RegistryBase):
         checked_name("expert", alias)
         with store.write_lock():
             expert = store.expert(name)
-            if shipped_loaders().get(("expert", alias), expert.loader) != expert.loader:
+            reserved = {name.casefold(): loader for (_, name), loader in shipped_loaders().items()}
+            if reserved.get(alias.casefold(), expert.loader) != expert.loader:
                 raise InvalidRecordError(
                     f"{alias} cannot be another name of {expert.name}: it is that of a shipped expert; choose "
                     "another alias"

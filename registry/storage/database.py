@@ -51,6 +51,7 @@ class Database:
         self.generation = 0
 
     moments = cached_property(Moments)
+    present: "Database | None" = None  # where this is what was
     """Its states between writes."""
 
     @property

@@ -357,10 +357,14 @@ _ORIGIN = "origin."
 
 
 def read_origins(database: "Database") -> dict[tuple[str, str], Origin]:
-    """Origins by kind and name."""
+    """Origins by kind and name; of a registry as it was, nothing is trusted that is not trusted now."""
     rows = database.read("meta", where=f"key like '{_ORIGIN}%'")["value"].to_pylist()
     origins = (Origin(**json.loads(value)) for value in rows)
-    return {(origin.kind, origin.name): origin for origin in origins}
+    then = {(origin.kind, origin.name): origin for origin in origins}
+    if database.present is None:
+        return then
+    trusted = {(key, of.loader) for key, of in read_origins(database.present).items() if of.trusted_at}
+    return {key: of if (key, of.loader) in trusted else replace(of, trusted_at="") for key, of in then.items()}
 
 
 def write_origins(database: "Database", origins: Iterable[Origin]) -> None:

@@ -120,6 +120,7 @@ class Store(StoredTasks, StoredExperts):
         tables, moment, words = self.database.moments.as_of(when)
         store = Store(self.uri, self._durability)
         store.database = PastDatabase(self.database.place, tables, moment, words)
+        store.database.present = self.database
         return store, words
 
     @property

@@ -171,6 +171,56 @@ def test_names_of_shipped_content_and_ids_of_spaces_are_not_believed(folder):
     assert not (folder / "victim").exists()
 
 
+@pytest.mark.parametrize("name", ["RESNET14W32.mnist", "Resnet14w32.MNIST"])
+def test_names_of_shipped_experts_are_reserved_in_any_case(folder, name):
+    store = Store.create(folder / "theirs")
+    store.add_experts([make_expert(name, loader="resnet14w32.mnist"), make_expert("own.net", loader="own:net")])
+    TaskRegistry(store.uri).export("theirs.t2v")
+    with pytest.raises(BundleError, match=f"expert {name} has the name of shipped content"):
+        TaskRegistry(folder / "victim").import_bundle("theirs.t2v")
+    with pytest.raises(InvalidRecordError, match=f"{name} cannot be another name of own.net: it is"):
+        TaskRegistry(store.uri).alias_expert("own.net", name)
+
+
+def test_as_of_a_time_nothing_is_trusted_that_is_not_trusted_now(folder):
+    registry = imported(folder, f"{CANARY}:build")
+    before = registry.writes()[-1].number
+    (folder / "elsewhere").mkdir()
+    registry.trust("theirs.t2v")
+    trusted = registry.writes()[-1].number
+
+    def asks(past):
+        with pytest.raises(RegistryError, match=CANARY) as refused:
+            past.nearest("data")
+        return type(refused.value)
+
+    assert asks(registry.at(trusted)) is not UntrustedError  # it is looked for, where no import has it
+    assert asks(registry.at(before)) is UntrustedError
+    registry.undo()
+    assert asks(registry) is asks(registry.at(trusted)) is UntrustedError
+    registry.undo(redo=True)
+    assert asks(registry) is not UntrustedError
+
+
+def test_a_backup_from_elsewhere_is_inert_and_what_was_trusted_here_stays_so(folder):
+    registry = imported(folder, f"{CANARY}:build")
+    registry.trust("theirs.t2v")
+    Store(registry.uri).add_experts([make_expert("named.net", loader="resnet14w32.mnist")])
+    registry.backup("backup")
+    restored = CliRunner().invoke(main, ["--registry", "elsewhere", "restore", "backup"])
+    assert "are not used before `t2v trust backup`" in restored.stderr
+    elsewhere = TaskRegistry(folder / "elsewhere", builtin=False)
+    with pytest.raises(UntrustedError, match=rf"came from {folder / 'backup'} and would load {CANARY}"):
+        elsewhere.nearest("data")
+    assert "named.net" not in {origin.name for origin in elsewhere.origins()}
+    assert {origin.name for origin in elsewhere.trust("backup")} >= {"vit.tiny", SPACE0}
+    with pytest.raises(RegistryError, match="no module"):
+        elsewhere.nearest("data")
+    Store(registry.uri).add_experts([make_expert("later.net", loader="later:net")])
+    registry.restore("backup", replace=True)
+    assert all(origin.trusted_at for origin in registry.origins())
+
+
 def test_names_of_shipped_experts_are_no_aliases_of_others(folder):
     store = Store.create(folder / "theirs")
     store.add_experts([make_expert("vit.tiny", loader="evil:build", aliases=("resnet14w32.mnist",))])
@@ -237,6 +287,15 @@ def test_signatures_hold_for_what_was_signed_alone(folder, keys):
     with pytest.raises(InvalidQueryError, match="is no Ed25519 public key"):
         TaskRegistry(folder / "new").import_bundle("a.t2v", require_signature="a.t2v")
     assert not (folder / "new").exists()
+
+
+def test_a_signature_replaces_no_device_or_pipe(folder, keys):
+    Store.create(folder / "source")
+    os.mkfifo("a.t2v.sig")
+    with pytest.raises(StorageError, match=r"a.t2v.sig: the signature cannot be written: that is no file"):
+        TaskRegistry(folder / "source").export("a.t2v", sign="ours.pem")
+    assert not (folder / "a.t2v").exists()
+    assert (folder / "a.t2v.sig").is_fifo()
 
 
 def test_an_older_file_of_a_signer_is_refused_unless_it_is_meant(folder, keys):
