@@ -17,7 +17,8 @@ from registry.storage.moments import KEEP, UNASKED
 from registry.storage.rows import audit_lines, note_trusted, read_origins
 from registry.task_answers import BackupSummary, Write
 
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhdw])")
+_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)(?: ago)?")
+_DAYS_AGO = {"now": 0, "yesterday": 1}  # at this time of the day
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -303,10 +304,14 @@ def _meant(when: int | str | datetime) -> int | datetime:
     try:
         if isinstance(when, datetime):
             moment = when
+        elif text in _DAYS_AGO:
+            moment = now - timedelta(days=_DAYS_AGO[text])
         elif ago := _AGO.fullmatch(text):
-            moment = now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
-        elif re.fullmatch(r"[0-9]{1,2}:[0-9:]+", text):
-            moment = datetime.combine(now.astimezone(), time.fromisoformat(text.zfill(5)))
+            moment = now - timedelta(**{_UNITS[ago[2][0]]: float(ago[1])})
+        elif re.fullmatch(r"[0-9]{1,2}:[0-9:.]+", text):
+            moment = datetime.combine(
+                now.astimezone(), time.fromisoformat(text if text[2] == ":" else f"0{text}")
+            )
         else:
             moment = datetime.fromisoformat(text)
         moment = moment.astimezone(UTC)  # without a zone: that of this machine

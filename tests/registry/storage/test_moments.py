@@ -186,7 +186,11 @@ def test_times_are_those_of_this_machine_and_never_guessed(registry, store):
         registry.at(9)
     with fails("is not yet; give a time that has been", InvalidQueryError):
         registry.at(datetime.now(UTC) + timedelta(hours=1))
-    for nothing in ("soon", "2026-13-01", "-1", "9" * 20 + "w", ""):
+    assert len({len(registry.at(same).tasks()) for same in ("now", "0s", "0 minutes ago", "0days", "0 h")}) == 1
+    for before in ("yesterday", "3 days ago", "1 week", "2020-01-01", "2026-11-01T10:00+09:00"):
+        with fails("is not kept; kept is what was from write 0 on"):
+            registry.at(before)
+    for nothing in ("soon", "tomorrow", "3 months", "2026-13-01", "-1", "9" * 20 + "w", ""):
         with fails("is no moment; give the number of a write, a time such as", InvalidQueryError):
             registry.at(nothing)
     with fails("is not kept; kept is what was from write 0 on"):
