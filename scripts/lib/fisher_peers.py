@@ -230,10 +230,7 @@ def _forward_inverted_residual(block: Any, inputs: Tensor) -> Tensor:
     return inputs + block.block(inputs) if block.use_res_connect else block.block(inputs)
 
 
-_OUT_OF_PLACE_FORWARDS = {
-    "BasicBlock": _forward_basic_block,
-    "InvertedResidual": _forward_inverted_residual,
-}
+_OUT_OF_PLACE_FORWARDS = {"BasicBlock": _forward_basic_block, "InvertedResidual": _forward_inverted_residual}
 
 
 def largest_error(found: Squares, expected: Squares, floor: float = 1e-3) -> float:

@@ -116,10 +116,7 @@ def _nearest_of_part(table: Array, rows: Array, trivial: Array, start: int) -> d
     part = table[start : start + PART_ROWS]
     matrix = pairwise("task2vec", part, np.concatenate([table[rows], trivial[None]]))
     # The asymmetric distance by its definition; computing it anew would double the longest part.
-    found = {
-        "task2vec": matrix[:, :-1],
-        "task2vec_asymmetric": matrix[:, :-1] - DEFAULT_ALPHA * matrix[:, -1:],
-    }
+    found = {"task2vec": matrix[:, :-1], "task2vec_asymmetric": matrix[:, :-1] - DEFAULT_ALPHA * matrix[:, -1:]}
     inside = np.flatnonzero((rows >= start) & (rows < start + len(part)))
     for distances in found.values():
         distances[rows[inside] - start, inside] = np.inf

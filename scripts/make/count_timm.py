@@ -77,11 +77,7 @@ def count(key: Key, *, runs: bool) -> dict[str, Any]:
 def count_flops(network: Any, size: tuple[int, ...]) -> int | None:
     """Multiply-adds of one image ``[C, H, W]`` of that size."""
     try:
-        with (
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-            torch.inference_mode(),
-        ):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.inference_mode():
             network(torch.zeros(1, *size))
     except Exception as err:  # a network may ask for values, which tensors without memory have none of
         click.echo(f"{type(network).__name__}: {err}", err=True)

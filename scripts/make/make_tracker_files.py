@@ -220,10 +220,7 @@ def write_cards(folder: Path) -> None:
         eval_result_entries_to_yaml,
     )
 
-    card, evaluated = (
-        folder / "models" / "acme" / "resnet",
-        folder / "models" / "facebook" / "dinov2-small",
-    )
+    card, evaluated = (folder / "models" / "acme" / "resnet", folder / "models" / "facebook" / "dinov2-small")
     results = [
         EvalResult("image-classification", kind, kind, metric, value)
         for kind, metric, value in (

@@ -29,10 +29,7 @@ Labelled = list[tuple[Path, str]]
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "cifar10_animals": (
         "cifar10",
-        {
-            "animal": "bird cat deer dog frog horse",
-            "vehicle": "airplane automobile ship truck",
-        },
+        {"animal": "bird cat deer dog frog horse", "vehicle": "airplane automobile ship truck"},
     ),
     "natural_images_living": (
         "natural_images",

@@ -196,16 +196,7 @@ def compare(
 
 def tell(scenario: str, found: dict[str, Any]) -> None:
     """A line of counts, and what there is besides."""
-    counts = (
-        "asked",
-        "at_kill",
-        "done_before",
-        "done_after",
-        "lost",
-        "doubled",
-        "wrong_reports",
-        "problems",
-    )
+    counts = ("asked", "at_kill", "done_before", "done_after", "lost", "doubled", "wrong_reports", "problems")
     click.echo(f"{scenario:>11}  " + "  ".join(f"{name} {found[name]}" for name in counts))
     click.echo(
         f"{'':>13}first run: code {found['first_code']}, failed {found['first_failed']}, "

@@ -195,10 +195,7 @@ def test_manifest_columns_are_there_once(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (
-            "path,label," + "c," * 600_000,
-            "line 1: is not CSV: a line is longer than 1048576 characters",
-        ),
+        ("path,label," + "c," * 600_000, "line 1: is not CSV: a line is longer than 1048576 characters"),
         ("path,label\n" + "a/" * 3000 + "b.png,x\n", "cannot be read: File name too long"),
         ("path,label\n/dev/zero,x\n", "line 2: '/dev/zero' is not a file"),
         (

@@ -137,16 +137,7 @@ def test_optimised_copy_answers_the_same(tmp_path):
 @pytest.mark.slow
 def test_script_measures_everything(tmp_path):
     out = tmp_path / "figures.json"
-    options = [
-        "--sizes",
-        "300",
-        "--dims",
-        "builtin",
-        "--no-peers",
-        "--quick",
-        "--json",
-        str(out),
-    ]
+    options = ["--sizes", "300", "--dims", "builtin", "--no-peers", "--quick", "--json", str(out)]
     environment = os.environ | {"T2V_REGISTRY": str(tmp_path / "unused")}
     script = str(Path(registry_peers.__file__).parents[1] / "bench" / "bench_registry.py")
     subprocess.run([sys.executable, script, *options], check=True, capture_output=True, env=environment)

@@ -113,7 +113,7 @@ SYMMETRIC: dict[str, Callable[[Vector, Vector], float]] = {
     "task2vec": task2vec,
 }
 ASYMMETRIC: dict[str, Callable[[Vector, Vector, Vector, float], float]] = {
-    "task2vec_asymmetric": task2vec_asymmetric,
+    "task2vec_asymmetric": task2vec_asymmetric
 }
 
 

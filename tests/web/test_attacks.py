@@ -88,11 +88,7 @@ ZIPS = {
         "holds no class folders",
     ),
     "empty zip": (lambda: packed({}), 400, "holds no files"),
-    "only hidden files": (
-        lambda: packed({"__MACOSX/cats/1.png": b"", "cats/.x.png": b""}),
-        400,
-        "holds no",
-    ),
+    "only hidden files": (lambda: packed({"__MACOSX/cats/1.png": b"", "cats/.x.png": b""}), 400, "holds no"),
     "cut off": (lambda: good()[:-40], 400, "damaged or cut off"),
     "cut in the middle": (lambda: good()[:600], 400, "damaged or cut off"),
     "no zip": (lambda: b"this is no zip at all", 400, "is no zip file"),

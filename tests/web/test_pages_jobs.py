@@ -153,14 +153,8 @@ def page_at(client, url: str, **options) -> Page:
     ("changes", "said"),
     [
         ({}, "Waiting for its turn"),
-        (
-            {"state": "running", "progress": {"stage": "decode", "done": 20, "total": 1200}},
-            "20 of 1,200",
-        ),
-        (
-            {"state": "running", "progress": {"stage": "decode", "done": 20, "total": 0}},
-            "Reading images",
-        ),
+        ({"state": "running", "progress": {"stage": "decode", "done": 20, "total": 1200}}, "20 of 1,200"),
+        ({"state": "running", "progress": {"stage": "decode", "done": 20, "total": 0}}, "Reading images"),
         ({"state": "running", "progress": None}, "Starting"),
         ({"state": "failed", "error": {"message": "there are no images"}, **OVER}, "there are no images"),
         ({"state": "cancelled", **OVER}, "The job was stopped, and nothing was kept."),
@@ -220,10 +214,7 @@ def test_cancel_is_offered_to_those_who_may(client, give):
 
 
 def test_jobs_are_listed_for_those_who_may_start_one(client, give):
-    give(
-        JOB,
-        replace(JOB, id="K" * 24, name=None, data={"task": "flowers"}, state="done", **OVER),
-    )
+    give(JOB, replace(JOB, id="K" * 24, name=None, data={"task": "flowers"}, state="done", **OVER))
     assert client.get("/jobs").headers["location"] == "/login?next=%2Fjobs"
     page = page_at(client, "/jobs", headers=BEARER)
     assert [element.text for element in page.all("th") if element.attributes.get("scope") == "row"] == [

@@ -47,10 +47,7 @@ def operations(client):
         "generation": {"with-security-parameters": False},  # the token is sent in any case
     }
     schema = schemathesis.openapi.from_asgi(
-        "/api/v1/openapi.json",
-        running,
-        headers=HEADERS,
-        config=schemathesis.Config.from_dict(config),
+        "/api/v1/openapi.json", running, headers=HEADERS, config=schemathesis.Config.from_dict(config)
     )
     return [operation.ok() for operation in schema.get_all_operations()]
 

@@ -160,8 +160,7 @@ def test_readers_are_sent_to_the_login_and_back(public):
 
 
 @pytest.mark.parametrize(
-    "authorization",
-    ["Bearer wrong-token-of-the-length", "Bearer ", f"Bearer {TOKEN}x", "Bearer é"],
+    "authorization", ["Bearer wrong-token-of-the-length", "Bearer ", f"Bearer {TOKEN}x", "Bearer é"]
 )
 def test_a_wrong_token_is_refused_even_for_reading(local, authorization):
     answer = local.get("/api/v1/tasks", headers={"Authorization": authorization.encode()})

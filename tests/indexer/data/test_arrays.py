@@ -173,12 +173,7 @@ CLASSES = np.arange(60) % 3
         ),
         (np.eye(4, dtype=np.float32)[CLASSES], "single_label", ("0", "1", "2"), "(one-hot)"),
         (np.eye(3, dtype=bool)[CLASSES], "single_label", ("0", "1", "2"), "(one-hot)"),
-        (
-            (np.eye(3) + np.eye(3)[::-1] > 0)[CLASSES] * 1.0,
-            "multi_label",
-            ("0", "1", "2"),
-            "as several labels",
-        ),
+        ((np.eye(3) + np.eye(3)[::-1] > 0)[CLASSES] * 1.0, "multi_label", ("0", "1", "2"), "as several labels"),
         (np.array(["a", "b"])[CLASSES % 2], "single_label", ("a", "b"), ""),
         (CLASSES == 1, "single_label", ("False", "True"), ""),
         (np.full((60, 2), 0.5), "regression", ("target_0", "target_1"), "rows of labels, which add up to 1"),

@@ -168,10 +168,7 @@ def test_channels_and_range_reach_the_images(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("labels", "task"),
-    [
-        (np.arange(12)[:, None] % [2, 3] == 0, "a multi-label task"),
-        (np.arange(12) / 7, "a regression"),
-    ],
+    [(np.arange(12)[:, None] % [2, 3] == 0, "a multi-label task"), (np.arange(12) / 7, "a regression")],
     ids=["multi_label", "regression"],
 )
 def test_other_kinds_of_task_are_refused(labels: np.ndarray, task: str, tmp_path: Path):

@@ -144,10 +144,7 @@ def test_code_of_the_user_is_run_each_time(data: TrialData, tmp_path: Path, monk
             "if len(x) > 6: raise MemoryError",
             "mine:build: does not fit into the memory; try it on another device",
         ),
-        (
-            "x = x / (len(x) < 6)",
-            f"mine:build: gives features that are NaN or infinite; {NO_TRAINING}",
-        ),
+        ("x = x / (len(x) < 6)", f"mine:build: gives features that are NaN or infinite; {NO_TRAINING}"),
     ],
     ids=["raises", "memory", "infinite"],
 )

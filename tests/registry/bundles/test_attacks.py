@@ -359,12 +359,7 @@ BAD_VALUES = {
     "domain": ("spaces", "domain_dim", [2**40], "domain_dim must be at most 1048576"),
     "description": ("spaces", "description", ["[]"], "description must be a JSON object"),
     "estimator": ("spaces", "description", ['{"estimator": ["x"]}'], "of the description must be texts"),
-    "settings of lists": (
-        "tasks",
-        "settings",
-        ['{"max_samples": 9, "seed": []}'] * 3,
-        "must be plain",
-    ),
+    "settings of lists": ("tasks", "settings", ['{"max_samples": 9, "seed": []}'] * 3, "must be plain"),
     "tolerance": ("tasks", "settings", ['{"max_samples": 9, "tolerance": "x"}'] * 3, "tolerance must be"),
     "value range": ("tasks", "settings", ['{"max_samples": 9, "value_range": 1}'] * 3, "must be two numbers"),
     "long text": ("tasks", "data", ["x" * 70_000] * 3, "data must be a text of at most 65536 characters"),

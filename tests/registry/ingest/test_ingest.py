@@ -317,8 +317,7 @@ def test_data_that_did_not_ship_or_has_moved_cannot_be_measured(tmp_path):
     ):
         measured(task_of(f"{data.NOT_SHIPPED}noise"))
     with fails(
-        IngestError,
-        f"the data of task noise is no longer at {tmp_path / 'gone'}; put it back, or say where",
+        IngestError, f"the data of task noise is no longer at {tmp_path / 'gone'}; put it back, or say where"
     ):
         measured(task_of(tmp_path / "gone"))
 

@@ -72,11 +72,9 @@ def test_a_card_says_what_the_names_and_the_score_are(tmp_path, kind, lines, row
     words = [" ".join(line.split()) for line in shown.splitlines()]
     assert {f"kind {kind}", *lines} <= set(words)
     assert any(line.startswith(f"tiny.test {row}") for line in words)
-    metric = {
-        "single_label": "balanced accuracy",
-        "multi_label": "mean average precision",
-        "regression": "R²",
-    }[kind]
+    metric = {"single_label": "balanced accuracy", "multi_label": "mean average precision", "regression": "R²"}[
+        kind
+    ]
     assert f"\t{metric}\t" in shown
     assert words[-1].endswith("0.100 (tolerance 0.2)" if kind == "regression" else "0.100")
 

@@ -97,9 +97,7 @@ def test_what_is_done_is_left_alone_and_changed_data_makes_a_version(sets, tmp_p
     embedded = []
     take = TaskWriter.take
     monkeypatch.setattr(
-        TaskWriter,
-        "take",
-        lambda self, row, *rest: (embedded.append(row.name), take(self, row, *rest))[1],
+        TaskWriter, "take", lambda self, row, *rest: (embedded.append(row.name), take(self, row, *rest))[1]
     )
     again = add_many(tasks, [*rows_of(sets, "t0", "t1"), replace(first[1], tags=("new",))])
     assert [(one.task, one.status, one.version) for one in again.tasks] == [

@@ -35,8 +35,7 @@ def fields(record, names):
 
 def test_results_of_all_columns(tmp_path):
     path = write(
-        tmp_path / "r.csv",
-        "source,protocol,metric,accuracy,expert,task\nKim 2024,full,top1,0.5,a.x,birds\n",
+        tmp_path / "r.csv", "source,protocol,metric,accuracy,expert,task\nKim 2024,full,top1,0.5,a.x,birds\n"
     )
     [result], problems = read_results(path, accept)
     expected = make_result("birds", "a.x", 0.5, metric="top1", protocol="full", source="Kim 2024")
@@ -114,18 +113,12 @@ def test_bad_rows_are_named_with_their_line_and_good_ones_kept(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (
-            "",
-            f"there is no column task; expected {EXPECTED}, found an empty",
-        ),
+        ("", f"there is no column task; expected {EXPECTED}, found an empty"),
         (
             "task/expert/accuracy\n",
             (f"there is no column task; expected {EXPECTED}, found task/expert/accuracy"),
         ),
-        (
-            "task,expert\na,b\n",
-            f"there is no column accuracy; expected {EXPECTED},",
-        ),
+        ("task,expert\na,b\n", f"there is no column accuracy; expected {EXPECTED},"),
         (b"task,expert,accuracy\nb\xfcrds,a.x,1\n", "cannot be read as CSV: it is not UTF-8 text"),
         (
             f"task,expert,accuracy\n{'x' * 200_000},a.x,1\n",

@@ -74,16 +74,8 @@ def test_a_tolerance_that_was_not_reached(tolerance, num_samples, expected):
     ("kind", "sizes", "expected"),
     [
         ("single_label", (9, 89), []),
-        (
-            "single_label",
-            (9, 50, 90),
-            ["class sizes run from 9 to 90 samples: " + EVEN.format("classes")],
-        ),
-        (
-            "multi_label",
-            (500, 5),
-            ["label sizes run from 5 to 500 samples: " + EVEN.format("labels")],
-        ),
+        ("single_label", (9, 50, 90), ["class sizes run from 9 to 90 samples: " + EVEN.format("classes")]),
+        ("multi_label", (500, 5), ["label sizes run from 5 to 500 samples: " + EVEN.format("labels")]),
         ("regression", (), []),
     ],
 )
@@ -118,14 +110,8 @@ def test_copies(alike, drawn, expected):
     [
         ((), []),
         (("a.0 (LSTM)",), ["the probe's layer a.0 (LSTM) has no rule of its own and took a slow exact route"]),
-        (
-            ("a (X)", "b (Y)", "c (Z)"),
-            [f"3 layers of the probe {SEVERAL}: a (X), b (Y), c (Z)"],
-        ),
-        (
-            ("a (X)", "b (Y)", "c (Z)", "d (W)"),
-            [f"4 layers of the probe {SEVERAL}: a (X), b (Y), c (Z), ..."],
-        ),
+        (("a (X)", "b (Y)", "c (Z)"), [f"3 layers of the probe {SEVERAL}: a (X), b (Y), c (Z)"]),
+        (("a (X)", "b (Y)", "c (Z)", "d (W)"), [f"4 layers of the probe {SEVERAL}: a (X), b (Y), c (Z), ..."]),
     ],
 )
 def test_fallbacks(fallbacks, expected):

@@ -99,10 +99,7 @@ def test_every_form_is_read_as_the_same_data(registry, images, tmp_path):
 
 def test_rows_without_a_label_are_counted(registry, images):
     dataset = registry.embed((list(images), [None, *LABELS[1:].tolist()])).dataset
-    assert (dataset.num_samples, dataset.passed_over) == (
-        11,
-        (("row without a label (on row 0)", 1),),
-    )
+    assert (dataset.num_samples, dataset.passed_over) == (11, (("row without a label (on row 0)", 1),))
 
 
 def test_texts_are_told_from_images(registry):

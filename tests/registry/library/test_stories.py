@@ -77,10 +77,7 @@ def test_published_results_of_a_protocol_do_not_make_all_networks_alike(registry
     expected = expected_of(registry.recommend("flowers5", k=1000))
     small, large = (
         ("resnet18.IMAGENET1K_V1", "mobilenet_v2.IMAGENET1K_V1"),
-        (
-            "vit_l_16.IMAGENET1K_SWAG_E2E_V1",
-            "convnext_large.IMAGENET1K_V1",
-        ),
+        ("vit_l_16.IMAGENET1K_SWAG_E2E_V1", "convnext_large.IMAGENET1K_V1"),
     )
     assert min(expected[name] for name in large) > max(expected[name] for name in small) + 0.01
     assert expected["alexnet.IMAGENET1K_V1"] < expected[RESNET] - 0.02  # whatever it measured on medical images

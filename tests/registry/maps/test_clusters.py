@@ -211,10 +211,7 @@ def test_clusters_are_described_by_size_medoid_and_tags():
     described, labels = clusters.describe(names, tags, np.array([7, 7, 7, 4, 4, 0]), np.arange(6), distances)
     assert [
         (cluster.number, cluster.label, cluster.size, cluster.medoid, cluster.radius) for cluster in described
-    ] == [
-        (1, "t1 (a, x)", 3, "t1", 1.0),
-        (2, "t3 (b)", 2, "t3", 1.0),
-    ]
+    ] == [(1, "t1 (a, x)", 3, "t1", 1.0), (2, "t3 (b)", 2, "t3", 1.0)]
     assert labels.tolist() == [1, 1, 1, 2, 2, 0]
     assert described[1].members == ("t3", "t4")
 

@@ -9,10 +9,7 @@ import pytest
 from builders import make_expert
 from small_stores import SPACE, add, keys
 
-from registry.errors import (
-    NotFoundError,
-    StorageError,
-)
+from registry.errors import NotFoundError, StorageError
 from registry.storage import database, schema
 from registry.storage.store import Store
 

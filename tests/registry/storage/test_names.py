@@ -91,10 +91,7 @@ def test_no_allowed_name_leaves_its_folder(tmp_path):
         name
         for name in (".", "..", "...", "-x", ".a", "a..b")
         if (tmp_path / name).resolve().parent != tmp_path
-    ] == [
-        ".",
-        "..",
-    ]
+    ] == [".", ".."]
 
 
 @given(name=names.filter(lambda name: name not in {"birds", "birds@1"}))

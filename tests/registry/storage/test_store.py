@@ -10,12 +10,7 @@ import pytest
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from small_stores import SPACE, add, insert, keys, same_embedding
 
-from registry.errors import (
-    DuplicateError,
-    InvalidQueryError,
-    InvalidRecordError,
-    NotFoundError,
-)
+from registry.errors import DuplicateError, InvalidQueryError, InvalidRecordError, NotFoundError
 from registry.storage.experts import SAME_MEASUREMENT
 from registry.storage.store import Store
 

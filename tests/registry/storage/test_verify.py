@@ -12,9 +12,7 @@ from small_stores import SPACE, add, insert, keys, same_embedding
 
 from registry import TaskRegistry
 from registry.answers import Problem
-from registry.errors import (
-    StorageError,
-)
+from registry.errors import StorageError
 from registry.index import neighbors
 from registry.storage import schema
 from registry.storage.checksums import CHECKSUMS_FOLDER

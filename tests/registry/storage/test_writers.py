@@ -13,10 +13,7 @@ import pytest
 from builders import make_expert, make_task
 from small_stores import SPACE, add, keys
 
-from registry.errors import (
-    DuplicateError,
-    StorageError,
-)
+from registry.errors import DuplicateError, StorageError
 from registry.storage import database, locks, places, schema
 from registry.storage.schema import to_arrow
 from registry.storage.store import Store
