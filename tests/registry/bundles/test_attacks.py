@@ -76,6 +76,96 @@ def test_a_forgery_that_changes_nothing_is_taken(forgery, tmp_path):
     assert Store(tmp_path / "target").verify() == []
 
 
+def with_rows(name, change):
+    """Forges a table of other rows, of which the manifest tells."""
+
+    def forge(forgery):
+        forgery.change(name, change)
+        forgery.manifest["members"][f"{name}.parquet"]["rows"] = len(forgery.table(name))
+
+    return forge
+
+
+def many(rows):
+    names = pa.array([f"birds{number:07}" for number in range(5000)])
+    return rows.take(pa.array([0] * 5000)).set_column(0, rows.schema.field("name"), names)
+
+
+def further(name, content=b"", compression=zipfile.ZIP_STORED):
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = compression
+    return lambda forgery: forgery.entries.append((entry, content))
+
+
+def compressed_manifest(forgery):
+    vars(forgery).update(manifest={}, described=False)
+    further("manifest.json", b" " * 10_000_000, zipfile.ZIP_DEFLATED)(forgery)
+
+
+def one_byte_more(forgery):
+    forgery.described = False
+    forgery.manifest["members"]["tasks.parquet"]["bytes"] += 1
+
+
+OBJECTS = pa.array([pickle.dumps(1)] * 3, pa.binary())
+NO_TEXT = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
+FORGERIES = {
+    "a member of which the manifest knows nothing": (
+        further("embeddings__other.parquet", b"content"),
+        "'embeddings__other.parquet' has no place in a bundle",
+    ),
+    "no manifest": (
+        lambda forgery: vars(forgery).update(described=False, manifest={}),
+        "there is no manifest.json in it",
+    ),
+    "links": (lambda forgery: vars(forgery).update(mode=stat.S_IFLNK | 0o777), "is no plain file"),
+    "a folder": (further("tasks/"), "'tasks/' is no plain file"),
+    # The size of a file bounds that of its members: there are no zip bombs.
+    "compressed members": (
+        lambda forgery: vars(forgery).update(compression=zipfile.ZIP_DEFLATED),
+        "is compressed or encrypted",
+    ),
+    "a compressed manifest": (compressed_manifest, "is compressed or encrypted"),
+    "a size that is not the manifest's": (one_byte_more, "bytes, the manifest says"),
+    "a column less": (
+        lambda forgery: forgery.change("tasks", lambda rows: rows.drop_columns("tags")),
+        "its column tags must be list",
+    ),
+    "bytes in place of text, as numpy's objects would come": (
+        lambda forgery: forgery.change("tasks", lambda rows: rows.set_column(2, "data", OBJECTS)),
+        "its column data must be string, got data of binary",
+    ),
+    "text that is no text": (
+        lambda forgery: forgery.change("tasks", lambda rows: rows.set_column(2, rows.field("data"), NO_TEXT)),
+        "tasks.parquet is not right",
+    ),
+    "a space of another width": (
+        lambda forgery: forgery.set("spaces", "trivial", [[0.01] * 5]),
+        "its column fisher must be fixed_size_list",
+    ),
+    "a task without embedding": (
+        with_rows(EMBEDDINGS, lambda rows: rows.slice(0, 2)),
+        "task flowers@2 has no embedding in any space",
+    ),
+    "an embedding without task": (
+        with_rows("tasks", lambda rows: rows.slice(0, 2)),
+        "flowers@2 is no task of this file",
+    ),
+    "row groups of too many rows": (with_rows("tasks", many), "row groups may have 4096 rows"),
+    # A page of few bytes can stand for any number of long texts.
+    "a dictionary": (
+        lambda forgery: forgery.set("tasks", "data", ["x" * 2**20] * 3, use_dictionary=True),
+        "a column has a dictionary or an index",
+    ),
+}
+
+
+@pytest.mark.parametrize(("forge", "message"), FORGERIES.values(), ids=FORGERIES)
+def test_forgeries_are_refused(forgery, tmp_path, forge, message):
+    forge(forgery)
+    refuse(forgery.write(tmp_path / "forged.t2v"), tmp_path, message)
+
+
 ODD_NAMES = [
     "../tasks.parquet",
     "/etc/passwd",
@@ -99,15 +189,6 @@ def test_members_that_are_there_twice_are_refused(forgery, tmp_path, name):
     refuse(forgery.write(tmp_path / "twice.t2v"), tmp_path, f"'{name}' is in it twice")
 
 
-def test_members_that_the_manifest_does_not_name_are_refused(forgery, tmp_path):
-    forgery.entries.append((zipfile.ZipInfo("embeddings__other.parquet"), b"content"))
-    refuse(
-        forgery.write(tmp_path / "further.t2v"),
-        tmp_path,
-        "'embeddings__other.parquet' has no place in a bundle",
-    )
-
-
 @pytest.mark.parametrize("name", MEMBERS)
 def test_members_that_are_missing_are_refused(forgery, tmp_path, name):
     forgery.described = False
@@ -122,11 +203,6 @@ def test_members_that_neither_manifest_nor_archive_has_are_refused(forgery, tmp_
         f"space {SPACE0} must have a row and a member" if name == EMBEDDINGS else f"{name}.parquet is missing"
     )
     refuse(forgery.write(tmp_path / "missing.t2v"), tmp_path, message)
-
-
-def test_an_archive_without_manifest_is_refused(forgery, tmp_path):
-    forgery.described, forgery.manifest = False, {}
-    refuse(forgery.write(tmp_path / "bare.t2v"), tmp_path, "there is no manifest.json in it")
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -173,31 +249,6 @@ def test_hidden_bytes_are_refused(bundle, tmp_path, where):
     refuse(path, tmp_path, "")
 
 
-def test_links_are_refused(forgery, tmp_path):
-    forgery.mode = stat.S_IFLNK | 0o777
-    refuse(forgery.write(tmp_path / "link.t2v"), tmp_path, "is no plain file")
-
-
-def test_folders_are_refused(forgery, tmp_path):
-    forgery.entries.append((zipfile.ZipInfo("tasks/"), b""))
-    refuse(forgery.write(tmp_path / "folder.t2v"), tmp_path, "'tasks/' is no plain file")
-
-
-def test_compressed_members_are_refused(forgery, tmp_path):
-    """So the size of a file bounds that of its members: there are no zip bombs."""
-    forgery.compression = zipfile.ZIP_DEFLATED
-    refuse(forgery.write(tmp_path / "deflated.t2v"), tmp_path, "is compressed or encrypted")
-
-
-def test_a_compressed_manifest_is_refused(forgery, tmp_path):
-    entry = zipfile.ZipInfo("manifest.json")
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    forgery.manifest = {}
-    forgery.described = False
-    forgery.entries.append((entry, b" " * 10_000_000))
-    refuse(forgery.write(tmp_path / "bomb.t2v"), tmp_path, "is compressed or encrypted")
-
-
 def test_a_huge_manifest_is_refused(forgery, tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_MANIFEST_BYTES", 100)
     refuse(forgery.write(tmp_path / "huge.t2v"), tmp_path, "manifest.json is larger than 100 bytes")
@@ -242,12 +293,6 @@ def test_other_versions_are_refused(forgery, tmp_path, change, error, message):
     refuse(forgery.write(tmp_path / "version.t2v"), tmp_path, message, error)
 
 
-def test_sizes_that_are_not_those_of_the_manifest_are_refused(forgery, tmp_path):
-    forgery.described = False
-    forgery.manifest["members"]["tasks.parquet"]["bytes"] += 1
-    refuse(forgery.write(tmp_path / "size.t2v"), tmp_path, "bytes, the manifest says")
-
-
 @pytest.mark.parametrize("name", MEMBERS)
 def test_rows_that_are_not_those_of_the_manifest_are_refused(forgery, tmp_path, name):
     forgery.manifest["members"][f"{name}.parquet"]["rows"] = 10**12
@@ -276,32 +321,12 @@ def test_damaged_parquet_with_a_right_checksum_is_told(forgery, tmp_path, name):
         assert "\n" not in complaint(path)
 
 
-def test_columns_that_are_not_those_of_the_format_are_refused(forgery, tmp_path):
-    forgery.change("tasks", lambda rows: rows.drop_columns("tags"))
-    refuse(forgery.write(tmp_path / "columns.t2v"), tmp_path, "its column tags must be list")
-
-
-def test_object_columns_are_refused(forgery, tmp_path):
-    """Bytes in place of text, as numpy's objects would come."""
-    forgery.change(
-        "tasks", lambda rows: rows.set_column(2, "data", pa.array([pickle.dumps(1)] * 3, pa.binary()))
-    )
-    refuse(
-        forgery.write(tmp_path / "objects.t2v"), tmp_path, "its column data must be string, got data of binary"
-    )
-
-
 @pytest.mark.parametrize("width", [1, 3, 5, 1000])
 def test_vectors_of_another_width_are_refused(forgery, tmp_path, width):
     values = pa.array([[0.5] * width] * 3, pa.list_(pa.float32(), width))
     column = pa.field("fisher", values.type, nullable=False)
     forgery.change(EMBEDDINGS, lambda rows: rows.set_column(2, column, values))
     refuse(forgery.write(tmp_path / "width.t2v"), tmp_path, "its column fisher must be fixed_size_list")
-
-
-def test_a_space_of_another_width_is_refused(forgery, tmp_path):
-    forgery.set("spaces", "trivial", [[0.01] * 5])
-    refuse(forgery.write(tmp_path / "space.t2v"), tmp_path, "its column fisher must be fixed_size_list")
 
 
 BAD_VECTORS = {
@@ -385,45 +410,6 @@ def test_purges_that_tell_no_version_are_refused(forgery, tmp_path, details):
     forgery.set("audit", "action", ["task.purge"] * lines)
     forgery.set("audit", "details", [details] * lines)
     refuse(forgery.write(tmp_path / "purge.t2v"), tmp_path, "must name its versions")
-
-
-def test_text_that_is_no_text_is_refused(forgery, tmp_path):
-    broken = pa.array([b"\xff\xfe"] * 3, pa.binary()).view(pa.string())
-    forgery.change("tasks", lambda rows: rows.set_column(2, rows.schema.field("data"), broken))
-    refuse(forgery.write(tmp_path / "utf8.t2v"), tmp_path, "tasks.parquet is not right")
-
-
-def test_a_task_without_embedding_is_refused(forgery, tmp_path):
-    forgery.change(EMBEDDINGS, lambda rows: rows.slice(0, 2))
-    forgery.manifest["members"][f"{EMBEDDINGS}.parquet"]["rows"] = 2
-    refuse(forgery.write(tmp_path / "bare.t2v"), tmp_path, "task flowers@2 has no embedding in any space")
-
-
-def test_an_embedding_without_task_is_refused(forgery, tmp_path):
-    forgery.change("tasks", lambda rows: rows.slice(0, 2))
-    forgery.manifest["members"]["tasks.parquet"]["rows"] = 2
-    refuse(forgery.write(tmp_path / "orphan.t2v"), tmp_path, "flowers@2 is no task of this file")
-
-
-def many_tasks(count):
-    def change(rows):
-        names = pa.array([f"birds{number:07}" for number in range(count)])
-        rows = rows.take(pa.array([0] * count))
-        return rows.set_column(0, rows.schema.field("name"), names)
-
-    return change
-
-
-def test_row_groups_of_too_many_rows_are_refused(forgery, tmp_path):
-    forgery.change("tasks", many_tasks(5000))
-    forgery.manifest["members"]["tasks.parquet"]["rows"] = 5000
-    refuse(forgery.write(tmp_path / "groups.t2v"), tmp_path, "row groups may have 4096 rows")
-
-
-def test_dictionaries_are_refused(forgery, tmp_path):
-    """A page of few bytes can stand for any number of long texts."""
-    forgery.set("tasks", "data", ["x" * 2**20] * 3, use_dictionary=True)
-    refuse(forgery.write(tmp_path / "dictionary.t2v"), tmp_path, "a column has a dictionary or an index")
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "brotli"])
