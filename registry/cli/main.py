@@ -16,7 +16,8 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import FrameType
+from importlib.machinery import ModuleSpec
+from types import FrameType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -116,18 +117,31 @@ def _sentence(text: str) -> str:
 
 
 LEAVE_PANDAS = frozenset(("registry", "pyarrow", "lancedb"))
+NAMESPACE_CLIENT = "lance_namespace_urllib3_client"
+"""Hundreds of classes for servers of namespaces; LanceDB reads the fields of what a folder answers, no more."""
 
 
-class WithoutPandas:
-    """Lets Arrow and LanceDB do without pandas, which they look for and which is slow to import."""
+class _PlainClasses(ModuleType):
+    """A module of which every class holds the fields that it is given."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (SimpleNamespace,), {})
+
+
+class LightImports:
+    """Lets Arrow and LanceDB do without pandas and a client, which are slow to import."""
 
     @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Find nothing, and fail where pandas is looked for by a conversion here, or by these libraries.
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Find plain classes for the client, and no pandas for a conversion here or for these libraries.
 
         Raises:
             ModuleNotFoundError: As if pandas were not installed.
         """
+        if name.partition(".")[0] == NAMESPACE_CLIENT:
+            return ModuleSpec(name, LightImports, is_package=True)  # type: ignore[arg-type]  # has what is called
         if name == "pandas":
             frame: FrameType | None = sys._getframe(1)  # the first that is not of the import itself
             while frame and frame.f_globals["__name__"].startswith(("importlib", "_frozen_importlib")):
@@ -135,6 +149,16 @@ class WithoutPandas:
             importer = frame.f_globals["__name__"] if frame else ""
             if importer.partition(".")[0] in LEAVE_PANDAS and importer != "registry.notebooks":
                 raise ModuleNotFoundError("pandas is left out", name=name)
+        return None
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        """The client, or a module of it."""
+        return _PlainClasses(spec.name)
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        """Nothing: its classes are made when they are asked for."""
 
 
 def answer(as_json: bool, document: Any, show: Callable[..., object], *shown: Any, empty: str = "") -> None:
@@ -163,8 +187,8 @@ def pass_registry(
                 given = ctx.params[param.name or ""]
                 for value in given if isinstance(given, tuple) else (given,):
                     param.type.check(value)
-        if WithoutPandas not in sys.meta_path:
-            sys.meta_path.insert(0, WithoutPandas)
+        if LightImports not in sys.meta_path:
+            sys.meta_path.insert(0, LightImports)
         # Here, not at the top: it brings Arrow, which takes longer to import than help takes to print.
         from registry.core import TaskRegistry
 
