@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
+MOST_SECONDS = 1e13  # some 300,000 years; what is longer is no time that Python knows
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -64,7 +65,7 @@ class Duration(click.ParamType[float]):
         """The number of seconds."""
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)([smhd]?)", str(value).strip(), re.IGNORECASE)
         seconds = float(match[1]) * self.factors[match[2].lower()] if match else math.nan
-        if not (math.isfinite(seconds) and (seconds > 0 or (self._zero and seconds == 0))):
+        if not (0 < seconds < MOST_SECONDS or (self._zero and seconds == 0)):
             self.fail(f"{value!r} is no duration; write a positive number such as 90s, 5m or 1h", param, ctx)
         return seconds
 

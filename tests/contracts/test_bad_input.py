@@ -212,6 +212,7 @@ CASES = {
         "recommend birds --try 1 --time-budget soon",
         "'soon' is no duration; write a positive number such as 90s, 5m or 1h",
     ),
+    "keep-for-ever": (f"optimize --keep {'9' * 30}d", "is no duration; write a positive number such as 90s"),
     "time-budget-0": ("recommend birds --try 1 --time-budget 0s", "'0s' is no duration; write a positive"),
     "time-budget-alone": (
         "recommend birds --time-budget 5m",

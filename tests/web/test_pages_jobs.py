@@ -254,6 +254,17 @@ def test_form_takes_every_option_on_reading_data(client, give):
         ({"source": "task", "task": "flowers", "k": "many"}, 400, "k must be a number, got 'many'"),
         ({"source": "upload"}, 400, "a zip cannot be sent without scripts"),
         ({"source": "path", "path": "/etc"}, 400, "/etc"),
+        *(
+            ({"source": "task", "task": "flowers", option: number}, 400, f"{option} must be from")
+            for option in ("max_params", "max_flops")
+            for number in ("nan", "-inf", "1e400", "-1")
+        ),
+        ({"source": "task", "task": "flowers", "k": "-1"}, 400, "k must be from 1 to 1000"),
+        (
+            {"source": "task", "task": "flowers", "num_trials": "9" * 30},
+            400,
+            "num_trials must be from 0 to 1000",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_above_the_form(client, said, status, problem):

@@ -24,6 +24,16 @@ OPTIONS: dict[str, frozenset[str]] = {
 }
 """Options by kind of job; their meaning is that of the method of ``TaskRegistry``."""
 
+RANGES = {
+    "k": (1, 1000),
+    "num_trials": (0, 1000),
+    "max_samples": (2, 10**9),
+    "class_level": (-100, 100),
+    "seed": (0, 2**32 - 1),
+    **dict.fromkeys(("max_params", "max_flops", "input_size"), (0, 1e18)),
+}
+"""From and to which number an option may go, whatever door it comes through."""
+
 SOURCES = ("upload", "path", "task")
 
 
@@ -53,3 +63,6 @@ def check_request(
         raise InvalidQueryError(
             f"{' and '.join(unknown)} is no option of {kind}; there are {', '.join(sorted(OPTIONS[kind]))}"
         )
+    for option, (low, high) in RANGES.items():
+        if option in options and not low <= options[option] <= high:  # NaN neither
+            raise InvalidQueryError(f"{option} must be from {low:g} to {high:g}, got {options[option]:g}")
