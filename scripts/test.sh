@@ -34,8 +34,8 @@ if [ "${1:-}" = --browser ]; then
 fi
 
 . scripts/venv.sh dev
-if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && [ "$(df --output=avail /dev/shm | tail -n 1)" -gt 8000000 ]; then
-    # Files of tests lie in memory: for those on a disk they wait, and spend a third more time in the system.
+if [ $# = 0 ] && [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && [ "$(df --output=avail /dev/shm | tail -n 1)" -gt 8000000 ]; then
+    # Files of the default tests lie in memory: on a disk they wait, and take a third more time in the system.
     TMPDIR=$(mktemp -d -p /dev/shm t2v-tests-XXXXXX)
     export TMPDIR
     trap 'rm -rf "$TMPDIR"' EXIT
