@@ -37,6 +37,10 @@ PAGES = {
     "login": "/login",
 }
 WRONG_PAGES = {"not-found": "/tasks/minst", "bad-filter": "/?where=num_classes+<"}
+INSIDE = """([left, right, top, low]) => taskMap.points.names.filter((_, i) => {
+    const [x, y] = taskMap.screenAt(i);
+    return x > left && x < right && y > top && y < low;
+})"""
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -212,6 +216,30 @@ def test_keyboard_alone_reads_the_map_and_opens_a_task(opened):
     name = page.locator("#map-card strong").inner_text()
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/tasks/{name}")
+
+
+def test_what_is_drawn_around_on_the_map_is_listed_with_what_is_nearest(opened):
+    page = opened()
+    page.goto("/map")
+    page.locator("#map[data-ready]").wait_for()
+    page.get_by_role("button", name="Select").click()
+    box = page.locator("#map").bounding_box()
+    left, right, top, low = (0.25 * box["width"], 0.75 * box["width"], 0.2 * box["height"], 0.8 * box["height"])
+    inside = page.evaluate(INSIDE, [left, right, top, low])
+    page.mouse.move(box["x"] + left, box["y"] + top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, low), (left, low), (left, top)):
+        page.mouse.move(box["x"] + x, box["y"] + y, steps=4)
+    page.mouse.up()
+    selected = page.locator("#map-selected")
+    selected.get_by_role("heading", name=f"{len(inside)} selected").wait_for()
+    selected.get_by_role("heading", name="Nearest").wait_for()
+    lists = selected.get_by_role("list")
+    assert lists.nth(0).get_by_role("link").all_inner_texts() == inside[:30]
+    assert not set(lists.nth(1).get_by_role("link").all_inner_texts()) & set(inside)
+    page.select_option("#map-colour", "cluster")
+    page.wait_for_function("() => taskMap.regions?.length")
+    assert page.evaluate("taskMap.regions.every(({ hull }) => hull.length > 1)")
 
 
 def test_map_is_searched_coloured_zoomed_and_clicked(opened, pictures):

@@ -50,3 +50,24 @@ def test_map_of_a_task_draws_a_sample_and_names_what_is_near():
 def test_map_of_a_task_draws_the_highest_on_top():
     svg = drawings.task_map(np.array([[0.0, 0.0], [0.0, 5.0]]), 0, [1], ["low", "high"])
     assert values(svg, "cy") == [drawings.MAP_EDGE, drawings.MAP_HEIGHT - drawings.MAP_EDGE]
+
+
+def test_the_front_is_who_no_smaller_one_reaches():
+    generator = np.random.default_rng(0)
+    points = [
+        (f"net{number}", f"/experts/net{number}", int(size), float(value))
+        for number, (size, value) in enumerate(
+            zip(10 ** generator.uniform(5, 8, 60), generator.uniform(0.5, 0.9, 60), strict=True)
+        )
+    ]
+    points.append(("twin", "/experts/twin", points[0][2], points[0][3] - 0.01))
+    svg = drawings.scatter(points, "accuracy")
+    front = {
+        name
+        for name, _, size, value in points
+        if not any(other[2] <= size and other[3] > value for other in points)
+    }
+    assert set(re.findall(r'href="/experts/(\w+)"', svg)) == front
+    assert svg.count("<circle") == len(points)
+    assert all(56 <= x <= 840 for x in values(svg, "cx"))
+    assert all(16 <= y <= 336 for y in values(svg, "cy"))

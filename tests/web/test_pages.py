@@ -109,6 +109,29 @@ def test_samples_are_shown_where_they_were_kept(client):
         assert client.get(none).status_code == 404, none
 
 
+def test_the_first_page_has_counts_what_was_added_last_and_the_map(client):
+    home = client.get("/").text
+    assert "<strong>5</strong> tasks" in home
+    recent = home.split("Added last")[1].split("</ul>")[0]
+    assert recent.count("<li>") == 5
+    assert "/tasks/flowers/sheet?" in recent
+    assert "Added last" not in client.get("/?search=flowers").text
+    assert "Log in</a> to ask" in home
+    assert 'id="file"' in client.get("/", headers=BEARER).text
+    assert "Map of all tasks" in client.get("/map/overview").text
+
+
+def test_the_map_says_what_was_kept_of_its_tasks_and_how_long_it_takes(client, monkeypatch):
+    points = client.get("/map/points").json()
+    flowers = str(points["names"].index("flowers"))
+    assert points["sheets"] == {flowers: [2, 1]}
+    assert points["experts"] == {flowers: ["resnet18.tv_in1k"]}
+    monkeypatch.setattr("registry.web.pages.map.map_of", lambda *_: None)
+    waiting = client.get("/map/points?space=space0")
+    assert (waiting.status_code, waiting.json()) == (202, {"unfinished": True, "tasks": 5, "seconds": 1})
+    assert "being laid out" in client.get("/map/overview").text
+
+
 def shape_of(url):
     """What two links have in common that differ in what is asked alone; one without a question is its own."""
     asked = urlsplit(url).query

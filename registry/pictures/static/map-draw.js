@@ -71,7 +71,7 @@ class MapDrawing {
   shapeOf(group, groups) { return group === groups.rest ? 0 : group; }
 
   // view: x and y of the middle in the data, scale in pixels of the screen for one of the data.
-  draw(points, view, groups, { found, current, task }) {
+  draw(points, view, groups, { found, current, task, regions, selected, lasso, showsExperts }) {
     const { context, canvas } = this;
     const scale = view.scale * this.ratio;
     const left = canvas.width / 2 - view.x * scale;
@@ -82,15 +82,100 @@ class MapDrawing {
     const visible = this.visible(points, scale, left, top, 2 * radius);
     if (visible.length > FEW) this.drawMany(points, visible, scale, left, top, groups, found && new Set(found), radius);
     else this.drawFew(points, visible, groups, found && new Set(found), radius);
+    if (regions && groups.number) this.drawHulls(points, regions, groups); // of what is coloured by cluster
+    if (showsExperts) this.drawExperts(points, visible, radius);
+    if (selected?.size || lasso) this.drawSelection(points, selected, lasso);
     // Where no name may be drawn: on points, as long as they can be counted, and on other names.
     const taken = visible.length > FEW ? [] : visible.map((i) => this.boxOf(...this.place(points.x[i], points.y[i]), radius));
     for (const query of points.queries) taken.push(this.boxOf(...this.place(query.x, query.y), 10 * this.ratio));
     for (const query of points.queries) this.drawQuery(...this.place(query.x, query.y), query.label, taken);
     if (task >= 0) this.drawMark(...this.place(points.x[task], points.y[task]), points.names[task], radius, taken);
-    const named = visible.length <= 60 ? visible : visible.length <= FEW ? groups.named || [] : [];
+    const isFar = visible.length > 60;
+    if (isFar && regions) this.drawRegionNames(regions, taken);
+    // Of many points some are named until there are clusters, whose names say more.
+    const some = regions ? [] : visible.filter((_, n) => n % Math.ceil(visible.length / 12) === 0);
+    const named = !isFar ? visible : visible.length <= FEW ? groups.named || [] : some;
     const asked = new Set([points.names[task], ...points.queries.map((query) => query.label)]); // named already
-    this.drawNames(points, named.filter((i) => !asked.has(points.names[i]) && (!found || found.includes(i))), radius, taken, visible.length > 60);
+    this.drawNames(points, named.filter((i) => !asked.has(points.names[i]) && (!found || found.includes(i))), radius, taken, isFar && visible.length <= FEW);
     if (current >= 0) this.drawRing(...this.place(points.x[current], points.y[current]), radius);
+  }
+
+  // The hull of each cluster that has a colour of its own.
+  drawHulls(points, regions, groups) {
+    const { context } = this;
+    for (const { cluster, hull } of regions) {
+      if (!groups.number.has(cluster)) continue;
+      context.beginPath();
+      for (const i of hull) context.lineTo(...this.place(points.x[i], points.y[i]));
+      context.closePath();
+      context.lineWidth = 1.5 * this.ratio;
+      context.fillStyle = context.strokeStyle = this.colourOf(groups.number.get(cluster), groups);
+      context.globalAlpha = .1;
+      context.fill();
+      context.globalAlpha = .6;
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+  }
+
+  // Names of clusters in their middle, the largest first, where they cover no other name.
+  drawRegionNames(regions, taken) {
+    const { context, ratio, canvas } = this;
+    context.font = `600 ${12.5 * ratio}px system-ui, sans-serif`;
+    context.textBaseline = "middle";
+    context.lineJoin = "round";
+    const names = [];
+    for (const { x, y, label } of regions) {
+      const [px, py] = this.place(x, y);
+      const width = context.measureText(label).width;
+      const left = Math.min(Math.max(px - width / 2, 4), canvas.width - width - 4);
+      const box = [left, py - 9 * ratio, left + width, py + 9 * ratio];
+      if (px < 0 || px > canvas.width || box[1] < 0 || box[3] > canvas.height) continue;
+      if (names.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3])) continue;
+      names.push(box);
+      this.write(label, left, py);
+    }
+    taken.push(...names);
+  }
+
+  write(text, x, y) {
+    const { context } = this;
+    context.lineWidth = 4 * this.ratio;
+    context.strokeStyle = this.ground;
+    context.strokeText(text, x, y);
+    context.fillStyle = this.ink;
+    context.fillText(text, x, y);
+  }
+
+  // A square around each task that experts were trained on.
+  drawExperts(points, visible, radius) {
+    const { context } = this;
+    const side = 2 * radius + 6 * this.ratio;
+    context.lineWidth = 2 * this.ratio;
+    context.strokeStyle = this.mark;
+    for (const i of visible) {
+      if (!points.experts?.[i]) continue;
+      const [x, y] = this.place(points.x[i], points.y[i]);
+      context.strokeRect(x - side / 2, y - side / 2, side, side);
+    }
+  }
+
+  drawSelection(points, selected, lasso) {
+    const { context } = this;
+    context.strokeStyle = this.ink;
+    const many = selected?.size > 300; // rings would hide what they are around
+    context.lineWidth = (many ? 1 : 2) * this.ratio;
+    for (const i of selected || []) {
+      context.beginPath();
+      context.arc(...this.place(points.x[i], points.y[i]), (many ? 2 : 7) * this.ratio, 0, 2 * Math.PI);
+      context.stroke();
+    }
+    if (!lasso) return;
+    context.beginPath();
+    for (const [x, y] of lasso) context.lineTo(...this.place(x, y));
+    context.setLineDash([6 * this.ratio, 4 * this.ratio]);
+    context.stroke();
+    context.setLineDash([]);
   }
 
   radiusFor(count, zoom) {
@@ -224,10 +309,7 @@ class MapDrawing {
       context.lineTo(nearX, nearY);
       context.stroke();
     }
-    context.lineWidth = 4 * ratio;
-    context.strokeStyle = this.ground;
-    context.strokeText(name, box[0], middle);
-    context.fillText(name, box[0], middle);
+    this.write(name, box[0], middle);
   }
 
   drawMark(x, y, name, radius, taken) {

@@ -79,6 +79,15 @@ class Points {
     return best;
   }
 
+  // Numbers of the points inside a polygon of places: those from which a ray crosses its edge an odd number of times.
+  within(polygon) {
+    const inside = (x, y) => polygon.reduce((odd, [ax, ay], n) => {
+      const [bx, by] = polygon[(n || polygon.length) - 1];
+      return (ay > y) !== (by > y) && x < (bx - ax) * (y - ay) / (by - ay) + ax ? !odd : odd;
+    }, false);
+    return [...this.names.keys()].filter((i) => inside(this.x[i], this.y[i]));
+  }
+
   tagsOf(i) { return this.tagSets[this.tagSet[i]]; }
 
   // Numbers of the points that have every word in their name or among their tags.
@@ -94,8 +103,39 @@ class Points {
     const count = (n) => n.toLocaleString("en-GB");
     const size = `${count(this.classes[i])} ${this.counted[this.kind[i]]}, ${count(this.samples[i])} samples`;
     const near = this.neighbors[i];
-    return [size, ...this.tagsOf(i)].join(", ") + (near ? `; nearest: ${near}` : "");
+    const experts = (this.experts?.[i] || []).join(", ");
+    return [size, ...this.tagsOf(i)].join(", ") + (near ? `; nearest: ${near}` : "") + (experts ? `; source of ${experts}` : "");
   }
+}
+
+// Clusters as regions, the largest first: where each lies, what it is called, and the hull of most of its points.
+function regionsOf(points, clusters) {
+  const members = clusters.labels.map(() => []);
+  clusters.cluster.forEach((c, i) => { if (c >= 0) members[c].push(i); });
+  const least = Math.max(3, points.length / 200);
+  const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+  return members.map((all, c) => ({ all, c })).filter(({ all }) => all.length >= least).sort((a, b) => b.all.length - a.all.length)
+    .map(({ all, c }) => {
+      const [x, y] = [middle(all.map((i) => points.x[i])), middle(all.map((i) => points.y[i]))];
+      const away = (i) => (points.x[i] - x) ** 2 + (points.y[i] - y) ** 2;
+      const near = [...all].sort((a, b) => away(a) - away(b)).slice(0, Math.ceil(.85 * all.length));
+      return { cluster: c, x, y, label: clusters.labels[c].length > 30 ? clusters.labels[c].slice(0, 29) + "…" : clusters.labels[c], hull: hullOf(points, near) };
+    });
+}
+
+// The convex hull of some points, as their numbers in order (Andrew's monotone chain).
+function hullOf({ x, y }, some) {
+  const sorted = [...some].sort((a, b) => x[a] - x[b] || y[a] - y[b]);
+  const chain = (order) => order.reduce((hull, i) => {
+    for (let n = hull.length; n > 1; n = hull.length) {
+      const [a, b] = [hull[n - 2], hull[n - 1]];
+      if ((x[b] - x[a]) * (y[i] - y[a]) - (y[b] - y[a]) * (x[i] - x[a]) > 0) break;
+      hull.pop();
+    }
+    hull.push(i);
+    return hull;
+  }, []).slice(0, -1);
+  return [...chain(sorted), ...chain(sorted.reverse())];
 }
 
 const GROUPS_SHOWN = 7;
@@ -119,6 +159,7 @@ function groupsBy(points, colouring, clusters) {
       of: Uint8Array.from(clusters.cluster, (c) => number.get(c) ?? shown.length),
       labels: [...shown.map((c) => clusters.labels[c]), ...(rest ? ["any other, or none"] : [])],
       rest: rest ? shown.length : -1,
+      number,
       named: shown.map((c) => points.names.indexOf(clusters.medoids[c])),
     };
   }

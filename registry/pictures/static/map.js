@@ -1,6 +1,11 @@
 // The map: moving, zooming and choosing by mouse, touch and keys; search, legend and the card of a task.
 "use strict";
 
+// Where the page of a task is; no address can end in dots alone, so such a task is found in the list.
+function pathOfTask(name) {
+  return /^\.\.?$/.test(name) ? `/?where=name+%3D+%27${name}%27` : `/tasks/${encodeURIComponent(name)}`;
+}
+
 class TaskMap {
   constructor(canvas, points) {
     this.canvas = canvas;
@@ -13,6 +18,10 @@ class TaskMap {
     this.task = points.names.indexOf(canvas.dataset.task);
     this.opens = Boolean(canvas.dataset.points); // in a file there is no page of a task
     this.pointers = new Map();
+    this.regions = null;
+    this.selected = new Set();
+    this.lasso = null;
+    this.selecting = false;
     this.view = { x: 0, y: 0, scale: 1, zoom: 1 };
     this.card = document.getElementById("map-card");
     new ResizeObserver(() => this.resized()).observe(canvas);
@@ -97,6 +106,7 @@ class TaskMap {
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
     this.moved = 0;
+    this.lasso = (this.selecting || event.shiftKey) && this.pointers.size === 1 ? [this.dataAt(event.offsetX, event.offsetY)] : null;
   }
 
   pointerMoved(event) {
@@ -108,6 +118,9 @@ class TaskMap {
       const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
       const apart = (place) => Math.max(8, Math.hypot(place[0] - other[0], place[1] - other[1]));
       this.zoom(apart(now) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+    } else if (this.lasso) {
+      this.lasso.push(this.dataAt(...now));
+      this.redraw();
     } else {
       this.view.x -= (now[0] - before[0]) / this.view.scale;
       this.view.y += (now[1] - before[1]) / this.view.scale;
@@ -120,6 +133,9 @@ class TaskMap {
   pointerUp(event) {
     this.pointers.delete(event.pointerId);
     this.canvas.classList.remove("moving");
+    const { lasso } = this;
+    this.lasso = null;
+    if (lasso && this.moved > 5) this.select(this.points.within(lasso));
     if (this.moved > 5) return;
     const at = this.pointAt(event.offsetX, event.offsetY);
     if (at < 0) return;
@@ -142,6 +158,10 @@ class TaskMap {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (ways[event.key]) this.step(...ways[event.key]);
     else if (event.key === "Enter" && this.current >= 0) this.open(this.current);
+    else if (event.key === " " && this.current >= 0) {
+      const others = [...this.selected].filter((i) => i !== this.current);
+      this.select(this.selected.has(this.current) ? others : [...others, this.current]);
+    }
     else if (event.key === "+" || event.key === "=") this.zoom(1.4);
     else if (event.key === "-") this.zoom(1 / 1.4);
     else if (event.key === "0") this.fit();
@@ -180,26 +200,56 @@ class TaskMap {
     this.redraw();
   }
 
+  // What is selected is told to the page, which lists it.
+  select(some) {
+    this.selected = new Set(some);
+    this.say(`${this.selected.size} selected.`);
+    this.canvas.dispatchEvent(new CustomEvent("selected", { detail: [...this.selected].map((i) => this.points.names[i]) }));
+    this.redraw();
+  }
+
+  nameClusters(clusters) {
+    this.regions = regionsOf(this.points, clusters);
+    this.redraw();
+  }
+
   say(text) { document.getElementById("map-said").textContent = text; }
 
-  // No address can end in dots alone; such a task is found in the list.
   open(i) {
     if (!this.opens) { this.choose(i); return; }
-    const name = encodeURIComponent(this.points.names[i]);
-    location.href = /^\.\.?$/.test(name) ? `/?where=name+%3D+%27${name}%27` : `/tasks/${name}`;
+    location.href = pathOfTask(this.points.names[i]);
   }
 
   placeCard() {
     const { card, current, points } = this;
     card.hidden = current < 0;
     if (current < 0) return;
-    const name = document.createElement("strong");
-    name.textContent = points.names[current];
-    card.replaceChildren(name, points.describe(current));
+    if (card.dataset.task !== String(current)) {
+      card.dataset.task = current;
+      const name = document.createElement("strong");
+      name.textContent = points.names[current];
+      card.replaceChildren(name, points.describe(current), ...this.samplesOf(current));
+    }
     const [px, py] = this.screenAt(current);
     const left = px + 16 + card.offsetWidth > this.canvas.clientWidth ? px - 16 - card.offsetWidth : px + 16;
     const top = Math.min(Math.max(py - 12, 4), this.canvas.clientHeight - card.offsetHeight - 4);
     card.style.transform = `translate(${Math.max(4, Math.round(left))}px, ${Math.round(top)}px)`;
+  }
+
+  // A sample of each of the first classes, where the server keeps some: tiles of 64 pixels, drawn at half.
+  samplesOf(i) {
+    const tiles = this.opens && this.points.sheets?.[i];
+    if (!tiles) return [];
+    const [columns, rows] = tiles;
+    const make = (tag, values) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [key, value] of Object.entries(values)) element.setAttribute(key, value);
+      return element;
+    };
+    const shown = Math.min(columns, 5);
+    const svg = make("svg", { class: "tiles", viewBox: `0 0 ${64 * shown} 64`, width: 40 * shown, height: 40 });
+    svg.append(make("image", { href: `/tasks/${encodeURIComponent(this.points.names[i])}/sheet`, width: 64 * columns, height: 64 * rows }));
+    return [svg];
   }
 
   search(text) {
@@ -280,7 +330,7 @@ async function untilMade(address, note) {
       if (answer.ok) return JSON.parse(text);
       throw new Error(new DOMParser().parseFromString(text, "text/html").querySelector("main .problem")?.textContent || "The map could not be made.");
     }
-    note();
+    note(JSON.parse(await answer.text()));
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
@@ -300,7 +350,10 @@ async function start() {
   wait.textContent = "Loading the map …";
   let points;
   try {
-    points = new Points(data ? data.points : await untilMade(canvas.dataset.points, () => { wait.textContent = "Laying out all tasks; this takes a while the first time …"; }));
+    const began = Date.now();
+    points = new Points(data ? data.points : await untilMade(canvas.dataset.points, ({ tasks, seconds }) => {
+      wait.textContent = `Laying out ${tasks.toLocaleString("en-GB")} tasks, once: about ${seconds} seconds where nothing else runs; ${Math.round((Date.now() - began) / 1000)} are over …`;
+    }));
   } catch (error) {
     wait.textContent = error.message;
     return;
@@ -322,14 +375,24 @@ async function start() {
   at("map-search").addEventListener("keydown", (event) => { if (event.key === "Enter") { map.showFound(); canvas.focus(); event.preventDefault(); } });
   let clusters = data?.clusters;
   if (data) map.colourBy(at("map-colour").value, clusters);
+  if (clusters) map.nameClusters(clusters);
+  at("map-select")?.addEventListener("click", (event) => {
+    map.selecting = !map.selecting;
+    event.currentTarget.setAttribute("aria-pressed", String(map.selecting));
+  });
+  at("map-experts")?.addEventListener("change", (event) => { map.showsExperts = event.target.checked; map.redraw(); });
+  const findClusters = async (note) => {
+    clusters ||= await untilMade(canvas.dataset.clusters, () => note("Looking for clusters …"));
+    note("");
+    if (!map.regions) map.nameClusters(clusters);
+  };
+  if (!clusters && points.length > 60) findClusters((text) => { at("map-found").textContent = text; }).catch(() => {}); // names only
   at("map-colour").addEventListener("change", async (event) => {
     const colouring = event.target.value;
     const note = at("map-found");
     if (colouring === "cluster" && !clusters) {
-      note.textContent = "Looking for clusters …";
       try {
-        clusters = await untilMade(canvas.dataset.clusters, () => {});
-        note.textContent = "";
+        await findClusters((text) => { note.textContent = text; });
       } catch (error) {
         note.textContent = error.message;
       }

@@ -14,8 +14,9 @@ from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.gate import OTHER_DATA
 from registry.records import ExpertRecord, ResultRecord
+from registry.web.pages import drawings
 from registry.web.pages.listings import MEASURED, facet_number, page_of, rows_of, sort_rows
-from registry.web.pages.templating import render, render_if_missing, scored
+from registry.web.pages.templating import expert_path, render, render_if_missing, scored
 
 router = APIRouter(include_in_schema=False)
 
@@ -74,7 +75,16 @@ def experts(
         "kind": ("Kind", [(name, 0) for name in EXPERT_KINDS.values()]),
         "measured": ("Measured", [(name, 0) for name in MEASURED.values()]),
     }
-    return render(request, "experts.html", {**shown, "said": said, "facets": facets})
+    standing, what = kept.get(("standing", registry.version()), lambda: _standing(registry))
+    points = [
+        (one.name, expert_path(one.name), one.num_params, standing[one.name])
+        for one, _, _ in matching
+        if one.num_params and one.name in standing
+    ]
+    drawn = drawings.scatter(points, f"{what} against parameters") if len(points) > 1 else ""
+    return render(
+        request, "experts.html", {**shown, "said": said, "facets": facets, "drawn": drawn, "what": what}
+    )
 
 
 @router.get("/experts/{name:path}")
@@ -157,6 +167,28 @@ def _with_results(registry: TaskRegistry) -> list[tuple[ExpertRecord, int, float
         (record, len(scores[record.name]), fmean(scores[record.name]) if scores[record.name] else None)
         for record in registry.experts()
     ]
+
+
+def _standing(registry: TaskRegistry) -> tuple[dict[str, float], str]:
+    """How good each expert is on a typical task, and what that is: of the protocol with the most results.
+
+    It is the mean over all tasks, plus how far the expert is above what all reach on the tasks that it was
+    measured on; so who was measured on easy tasks only is not ahead for that.
+    """
+    counting = [one for one in registry.results() if one.task_version != OTHER_DATA]
+    if not counting:
+        return {}, ""
+    ((metric, protocol), _), *_ = Counter((one.metric, one.protocol) for one in counting).most_common(1)
+    of_task, above = defaultdict(list), defaultdict(list)
+    for one in counting:
+        if (one.metric, one.protocol) == (metric, protocol):
+            of_task[one.task, one.task_version].append(one)
+    means = {task: fmean(map(scored, ones)) for task, ones in of_task.items()}
+    for task, ones in of_task.items():
+        for one in ones:
+            above[one.expert].append(scored(one) - means[task])
+    typical = fmean(means.values())
+    return {name: typical + fmean(values) for name, values in above.items()}, f"{metric} by {protocol}"
 
 
 def _matches(record: ExpertRecord, search: str) -> bool:

@@ -13,6 +13,7 @@ from registry.core import TaskRegistry
 from registry.errors import InvalidQueryError, NotFoundError
 from registry.map_answers import TaskMap
 from registry.pictures.columns import cluster_columns, compact, map_columns
+from registry.web.pages import drawings
 from registry.web.pages.spaces import default_space, in_shared_space
 from registry.web.pages.templating import render, render_if_missing
 
@@ -21,6 +22,9 @@ router = APIRouter(include_in_schema=False)
 NUM_NEIGHBORS = 12
 WAIT_SECONDS = 20.0
 """Time after which a reader is asked to try again."""
+
+MANY_TASKS, OF_MANY_SECONDS = 1000, 3.0
+"""Of so many tasks a reader is told sooner how long a layout takes."""
 
 
 @router.get("/map")
@@ -63,12 +67,22 @@ def points(request: Request, job: str = "", space: str = "") -> Response:
     if job:
         text = _placed_text(registry, request.app.state.jobs, kept, job)
     else:
-        shown = map_of(registry, kept, space or default_space(registry), WAIT_SECONDS)
-        text = kept.get(("points", version, space), lambda: compact(map_columns(shown))) if shown else None
+        shown = map_of(registry, kept, space or default_space(registry), _patience(registry))
+        text = kept.get(("points", version, space), lambda: _columns_text(registry, shown)) if shown else None
     if text is None:
-        return unfinished()
+        return unfinished(registry.find_tasks(limit=1).total)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"} if not job else {"Cache-Control": "no-store"}
     return Response(text, headers=headers, media_type="application/json")
+
+
+@router.get("/map/overview")
+def overview(request: Request) -> HTMLResponse:
+    """A small map of all tasks, for the first page."""
+    registry, kept = request.app.state.registry, request.app.state.kept
+    shown = map_of(registry, kept, default_space(registry), _patience(registry))
+    key = ("overview", registry.version())
+    drawn = kept.get(key, lambda: drawings.task_map(shown.positions)) if shown else None
+    return render(request, "place.html", {"task": None, "drawn": drawn})
 
 
 @router.get("/map/clusters")
@@ -88,9 +102,33 @@ def clusters(request: Request, space: str = "") -> Response:
     return Response(text, headers={"Cache-Control": "private, no-cache"}, media_type="application/json")
 
 
-def unfinished() -> Response:
-    """The answer while something is still being made: ask again."""
-    return Response('{"unfinished": true}', 202, {"Cache-Control": "no-store"}, "application/json")
+def _patience(registry: TaskRegistry) -> float:
+    """Seconds after which a reader is asked to try again for the map."""
+    return OF_MANY_SECONDS if registry.find_tasks(limit=1).total > MANY_TASKS else WAIT_SECONDS
+
+
+def unfinished(num_tasks: int = 0) -> Response:
+    """The answer while something is still being made: ask again; with how long a layout takes."""
+    few = min(num_tasks, 3000)
+    seconds = max(1, round(40 * (few / 3000) ** 1.35 + (num_tasks - few) / 1500))  # docs/maps.md#what-it-costs
+    text = compact({"unfinished": True, "tasks": num_tasks, "seconds": seconds})
+    return Response(text, 202, {"Cache-Control": "no-store"}, "application/json")
+
+
+def _columns_text(registry: TaskRegistry, shown: TaskMap) -> str:
+    """A map as columns, with the tasks that have contact sheets or that experts were trained on."""
+    number_of = {name: number for number, name in enumerate(shown.names)}
+    versions = dict(zip(shown.names, shown.versions.tolist(), strict=True))
+    sheets = {
+        number_of[name]: (len(sheet.columns), sheet.rows)
+        for (name, version), sheet in registry.sheet_layouts().items()
+        if versions.get(name) == version
+    }
+    experts: dict[int, list[str]] = {}
+    for expert in registry.experts():
+        if (number := number_of.get(expert.source_task)) is not None and len(experts.get(number, ())) < 5:
+            experts.setdefault(number, []).append(expert.name)
+    return compact(map_columns(shown) | {"sheets": sheets, "experts": experts})
 
 
 def map_of(registry: TaskRegistry, kept: LastAnswers, space: str | None, seconds: float) -> TaskMap | None:

@@ -31,6 +31,7 @@ TAGS_OFFERED = 100
 NUM_NEIGHBORS = 10
 NUM_EXPERTS = 8
 NUM_MARKED = 5
+NUM_RECENT = 6
 NUM_LINES = 100
 PLACE_SECONDS = 2.0
 NUM_CLASSES_SHOWN = 24
@@ -71,6 +72,7 @@ def tasks(
         "descending": order == "down",
         "fields": list(FIELDS),
         "problem": "",
+        "home": None,
         "empty": False,
         "listing": Listing(0, 0, PAGE_ROWS, ()),
     }
@@ -83,8 +85,22 @@ def tasks(
         )
     except InvalidQueryError as err:
         return render(request, "tasks.html", {**shown, "problem": str(err)}, status=400)
+    if not request.query_params:
+        shown["home"] = _home(registry, kept, shown["listing"].total)
     shown["empty"] = not (shown["listing"].total or search or where or any(said.values()))
     return render(request, "tasks.html", shown)
+
+
+def _home(registry: TaskRegistry, kept: LastAnswers, num_tasks: int) -> dict[str, Any]:
+    """What the first page shows above the list: how much there is, and what was added last."""
+    recent = registry.find_tasks(sort="created_at", descending=True, limit=NUM_RECENT).tasks
+    return {
+        "tasks": num_tasks,
+        "experts": kept.get(("num experts", registry.version()), lambda: len(registry.experts())),
+        "results": len(results_of(registry, kept)),
+        "recent": recent,
+        "sheets": sheets_of(registry, {task.name for task in recent}),
+    }
 
 
 def _listed(

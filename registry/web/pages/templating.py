@@ -32,6 +32,7 @@ NAVIGATION = {
     "/recommend": "Recommend",
     "/jobs": "Jobs",
 }
+UPLOAD_KINDS = ".zip,.tar,.gz,.tgz,.bz2,.xz,.npz,.mat,.csv,.tsv,.json,.jsonl,.ndjson,.parquet,.arrow,.feather"
 NOTHING = "\N{EN DASH}"
 """Shown where a value is not known."""
 
@@ -112,6 +113,7 @@ def _environment() -> Environment:
         nearer=nearer,
         left_out=left_out,
         score=scored,
+        upload_kinds=UPLOAD_KINDS,
     )
     environment.filters.update(
         share=lambda value: NOTHING if value is None else share(value),

@@ -48,6 +48,7 @@ function options() {
   const said = {};
   for (const name of ["k", "num_trials", "max_params", "max_flops", "max_samples", "class_level"]) {
     const input = document.getElementById(name);
+    if (!input) continue; // on the first page there are no options
     if (!input.checkValidity()) throw new Error(`${input.labels[0].textContent}: ${input.validationMessage}`);
     if (input.value !== "") said[name] = Number(input.value) * Number(input.dataset.times || 1);
   }
@@ -102,5 +103,16 @@ form?.addEventListener("submit", async (event) => {
 
 // Filling in a field chooses it.
 for (const [field, choice] of [["file", "source-upload"], ["path", "source-path"], ["task", "source-task"]]) {
-  document.getElementById(field)?.addEventListener("input", () => { document.getElementById(choice).checked = true; });
+  document.getElementById(field)?.addEventListener("input", () => { const at = document.getElementById(choice); if (at) at.checked = true; });
 }
+
+// A file that is dropped on the form is the one to ask about.
+form?.addEventListener("dragover", (event) => { event.preventDefault(); form.classList.add("over"); });
+form?.addEventListener("dragleave", () => form.classList.remove("over"));
+form?.addEventListener("drop", (event) => {
+  event.preventDefault();
+  form.classList.remove("over");
+  const input = document.getElementById("file");
+  input.files = event.dataTransfer.files;
+  input.dispatchEvent(new Event("input"));
+});
