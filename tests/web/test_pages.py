@@ -249,13 +249,13 @@ ECHOING = (
 )
 
 
-@pytest.mark.parametrize("said", [SCRIPT, BREAKOUT, "{{ 7 * 7 }}", "javascript:alert(1)"])
+@pytest.mark.parametrize("said", [SCRIPT, BREAKOUT, "{{ 7919 * 7907 }}", "javascript:alert(1)"])
 @pytest.mark.parametrize("url", ECHOING)
 def test_what_is_asked_is_escaped(client, url, said):
     text = client.get(url.format(said.replace("/", "%2F")), headers=BEARER).text
     assert "<script>alert" not in text
     assert "<img" not in text
-    assert "49" not in re.sub(r"[0-9a-f]{12}", "", text)
+    assert "62615533" not in text
     assert 'href="javascript' not in text
 
 
