@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR, S_ISGID, S_ISREG
 from typing import IO, Literal, get_args
 
 from registry.errors import StorageError
@@ -102,9 +102,10 @@ def sync_folder(folder: Path) -> None:
 def share(path: Path, like: Path) -> bool:
     """Give a file or folder the permissions of a folder, whatever the umask; whether it had others."""
     try:
-        wanted, mode = like.stat().st_mode & 0o777, path.stat().st_mode
-        wanted = wanted if S_ISDIR(mode) else wanted & 0o666
-        if wanted != mode & 0o777:
+        wanted, mode = like.stat().st_mode, path.stat().st_mode
+        # With the set-group-ID bit, which chmod may take away, what is made in a folder is of its group.
+        wanted = (wanted | mode & S_ISGID) & 0o2777 if S_ISDIR(mode) else wanted & 0o666
+        if wanted != mode & 0o2777:
             path.chmod(wanted)
             return True
     except (PermissionError, FileNotFoundError):  # of another user, who has done so; or gone meanwhile

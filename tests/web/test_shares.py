@@ -135,7 +135,7 @@ def test_a_flood_of_right_requests_starves_nobody(uri, tmp_path, flood):
         return time.monotonic() - started
 
     with (
-        Served(uri, tmp_path / "state", tmp_path / "log") as server,
+        Served(uri, tmp_path / "state", tmp_path / "log", "--rate", "20") as server,
         httpx2.Client(base_url=server.url, timeout=30, headers=eve) as client,
         ThreadPoolExecutor(20) as threads,
     ):

@@ -154,9 +154,13 @@ def test_patience_lasts_as_long_as_the_holder_lives_and_is_not_stopped(store, mo
             take(store)
 
 
-def test_permissions_follow_the_folder_whatever_the_umask(tmp_path):
+@pytest.mark.parametrize("of_team", [0o775, 0o2775])
+def test_permissions_follow_the_folder_whatever_the_umask(tmp_path, of_team):
+    """With the set-group-ID bit all is of the group of the folder, whatever the group of who writes."""
     (tmp_path / "team").mkdir()
-    (tmp_path / "team").chmod(0o775)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "team", -1, os.getegid() + 100)
+    (tmp_path / "team").chmod(of_team)
     former = os.umask(0o077)
     try:
         store = Store.create(tmp_path / "team")
@@ -165,6 +169,8 @@ def test_permissions_follow_the_folder_whatever_the_umask(tmp_path):
         store.remove_expert(make_expert().name)
     finally:
         os.umask(former)
-    modes = {path: path.stat().st_mode & 0o777 for path in Path(store.uri).rglob("*")}
-    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o775}
+    modes = {path: path.stat().st_mode & 0o2777 for path in Path(store.uri).rglob("*")}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {of_team}
     assert {path.name: mode for path, mode in modes.items() if path.is_file() and mode != 0o664} == {}
+    if of_team & 0o2000:
+        assert {path.stat().st_gid for path in modes} == {(tmp_path / "team").stat().st_gid}
