@@ -201,9 +201,67 @@ def nngeometry(network: nn.Module, images: Tensor, directions: Tensor) -> Run:
     return run
 
 
+def curvlinops(network: nn.Module, images: Tensor, directions: Tensor) -> Run:
+    """The diagonal of curvlinops' KFAC, which has no exact one: another figure, of the same weights.
+
+    Raises:
+        RefusalError: If a layer is none that KFAC knows.
+    """
+    from curvlinops import FisherType, KFACLinearOperator
+
+    if any(isinstance(layer, nn.MultiheadAttention) for layer in network.modules()):
+        raise RefusalError("has no rule for MultiheadAttention")
+    if any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in network.modules()):
+        raise RefusalError("has no rule for grouped convolutions")
+    module = _Scores(out_of_place(network))
+    weights = {f"network.{name}" for name in embedded_weights(network).values()}
+    batch = {"images": images, "directions": directions}
+    with torch.no_grad():
+        targets = module(batch) - 0.5  # so that the derivative of the squared error is 1
+    operator = KFACLinearOperator(
+        module,
+        nn.MSELoss(reduction="sum"),
+        [parameter for name, parameter in module.named_parameters() if name in weights],
+        [(batch, targets)],
+        check_deterministic=False,
+        fisher_type=FisherType.EMPIRICAL,
+        num_data=len(images),
+        num_per_example_loss_terms=1,
+        batch_size_fn=lambda batch: len(batch["images"]),
+    )
+
+    def run() -> Squares:
+        operator._input_covariances, operator._gradient_covariances = {}, {}
+        operator.compute_kronecker_factors()
+        inputs, grads = operator._input_covariances, operator._gradient_covariances
+        sums = {
+            f"{name.removeprefix('network.')}.weight": torch.outer(
+                grads[name].diagonal(), inputs[name].diagonal()
+            )
+            for name in grads
+        }
+        return filter_means(network, sums, len(images))
+
+    return run
+
+
+class _Scores(nn.Module):
+    """One output a sample: its logits along its direction."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """``[N, 1]``."""
+        return (self.network(batch["images"]) * batch["directions"]).sum(dim=1, keepdim=True)
+
+
 ROUTES: dict[str, Callable[..., Run]] = {
-    route.__name__: route for route in (ours, plain, torch_func, backpack, opacus, nngeometry)
+    route.__name__: route for route in (ours, plain, torch_func, backpack, opacus, nngeometry, curvlinops)
 }
+APPROXIMATE = frozenset({"curvlinops"})
+"""Routes whose figures are others, and are timed nevertheless."""
 
 
 def out_of_place(network: nn.Module) -> nn.Module:

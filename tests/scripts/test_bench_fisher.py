@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fisher_costs import Case, Cost, measure_cost
-from fisher_peers import ROUTES, largest_error, torch_func
+from fisher_peers import APPROXIMATE, ROUTES, largest_error, torch_func
 from published_recipe import PublishedRecipe
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +19,7 @@ from indexer.networks.run import PretrainedNetwork
 from indexer.records import DatasetDescription, InputTransform
 
 LIBRARIES = {"backpack": "backpack", "opacus": "opacus", "nngeometry": "nngeometry"}
-ROUTES_WITH_FIGURES = sorted(set(ROUTES) - {"plain"})
+ROUTES_WITH_FIGURES = sorted(set(ROUTES) - {"plain", *APPROXIMATE})
 
 
 class Residual(nn.Module):
@@ -71,6 +71,19 @@ def test_every_route_agrees_with_one_sample_at_a_time(route, norm):
         found = run()
         assert found.keys() == expected.keys()
         assert largest_error(found, expected) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm", [False, True])
+def test_kfac_of_one_sample_is_right_where_a_layer_sees_one_position(norm):
+    pytest.importorskip("curvlinops")
+    network, images, directions = make_batch(norm=norm)
+    expected = one_by_one(network, images[:1], directions[:1])
+    run = ROUTES["curvlinops"](network, images[:1], directions[:1])
+    for _ in range(2):
+        found = run()
+        assert found.keys() == expected.keys()
+        assert largest_error({"linear": found["linear"]}, {"linear": expected["linear"]}) < 1e-6
 
 
 def test_chunks_change_nothing():
