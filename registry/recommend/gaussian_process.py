@@ -27,6 +27,8 @@ BANDWIDTHS = (2.0, 8.0)
 """In units of (median distance - median distance of a task to its nearest)."""
 SHARES = (0.35, 0.7, 1.0)
 STATIC_WEIGHT = 0.5
+BESIDE = {"cosine": "root_ratio"}
+"""Descriptors that count together with another alone: without it, the cosine of embeddings says less."""
 SMALLEST_UNIT = 1e-12
 MOST_WEIGHING_ROWS, LEAST_WEIGHT = 400, 0.01
 """With more rows, cells are first weighed by so many of them, and those of less weight are left out."""
@@ -42,9 +44,10 @@ class Cell:
 
 
 def list_cells(names: Sequence[str]) -> list[Cell]:
-    """The static cell, then the grid for each descriptor and for all of them together."""
+    """The static cell, then the grid for each descriptor, with what it counts beside, and for all together."""
     ordered = tuple(sorted(names))
-    sets = [(name,) for name in ordered] + ([ordered] if len(ordered) > 1 else [])
+    each = [tuple(it for it in ordered if it in {name, BESIDE.get(name)}) for name in ordered]
+    sets = dict.fromkeys([*each, ordered] if ordered else [])
     return [Cell(), *(Cell(*values) for values in product(sets, BANDWIDTHS, SHARES))]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from registry.recommend.levels import TaskFacts
     from registry.recommend.results import TaskDistances
 
-FISHER_DESCRIPTOR = "root_ratio"
+FISHER_DESCRIPTORS = ("root_ratio", "cosine")
 DOMAIN = "domain"
 TASKS_PAIRED = 50
 """Most tasks of which all pairs are looked at, to say whether a distance is a small one."""
@@ -157,7 +157,7 @@ class View:
         """How alike registered tasks are, to each other and to a point, and what is known of each.
 
         Returns:
-            Distances by ``DOMAIN`` and ``FISHER_DESCRIPTOR``, and the facts of each task by name.
+            Distances by ``DOMAIN`` and each of ``FISHER_DESCRIPTORS``, and the facts of each task by name.
         """
         from registry.recommend.results import TaskDistances
 
@@ -165,9 +165,9 @@ class View:
         places = np.fromiter(rows.values(), np.int64, len(rows))
         keys, fisher = [self._key(row) for row in rows.values()], self.snapshot.rows.take(places)
         compared: dict[str, tuple[Measure, np.ndarray, np.ndarray]] = {
-            FISHER_DESCRIPTOR: (partial(pairwise, FISHER_DESCRIPTOR), fisher, point.fisher),
-            DOMAIN: (cosine_distances, *self._domains(keys, point)),
+            name: (partial(pairwise, name), fisher, point.fisher) for name in FISHER_DESCRIPTORS
         }
+        compared[DOMAIN] = (cosine_distances, *self._domains(keys, point))
         distances = {
             name: TaskDistances(tuple(rows), *self._likeness(name, measure, places, vectors, query))
             for name, (measure, vectors, query) in compared.items()

@@ -16,6 +16,7 @@ import numpy as np
 from registry.distances import cosine_distances, pairwise
 from registry.recommend.facts import ExpertFacts, facts_of
 from registry.recommend.levels import TaskFacts
+from registry.snapshots.view import FISHER_DESCRIPTORS
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("T2V_SHARED", ROOT.parent / "shared"))
@@ -141,7 +142,7 @@ def read_starter(
     }
     distances = {
         "domain": cosine_distances(domain, domain),
-        "root_ratio": pairwise("root_ratio", fisher, fisher),
+        **{name: pairwise(name, fisher, fisher) for name in FISHER_DESCRIPTORS},
     }
     experts = [
         replace(_expert(row), toy=toys)

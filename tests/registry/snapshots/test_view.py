@@ -191,7 +191,11 @@ def test_likeness_is_of_the_latest_versions_that_may_be_answers(store, builtin, 
     distances, facts = view.likeness(point, {"task03", "task01", "task05", "gone", "task05@1"})
     names = [name for name in ("task01", "task03", "task05") if builtin or name not in BUILTIN]
     assert list(facts) == names
-    for name, measure, descriptor in (("domain", cosine, "domain"), ("root_ratio", root_ratio, "fisher")):
+    for name, measure, descriptor in (
+        ("domain", cosine, "domain"),
+        ("root_ratio", root_ratio, "fisher"),
+        ("cosine", cosine, "fisher"),
+    ):
         between, to_query = plain_distances(measure, point, latest(names), descriptor)
         assert distances[name].tasks == tuple(names)
         np.testing.assert_allclose(distances[name].between(names, names), between, atol=1e-6)
