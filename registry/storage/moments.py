@@ -230,7 +230,7 @@ class Moments:
 
         def read() -> dict[str, int]:
             names = self._database.table_names()
-            return {name: max(self._place.versions(name)) for name in names}
+            return {name: max(self._place.versions(name), default=0) for name in names}
 
         if not self._place.is_writable():
             return read()
@@ -278,7 +278,7 @@ class Moments:
         self._place.write_note(UNDOING, undo.sealed())
         self._note(undo)
         database, number = self._database, undo.undoes or undo.redoes
-        if max(self._place.versions(AUDIT)) == undo.tables[AUDIT]:
+        if max(self._place.versions(AUDIT), default=0) == undo.tables[AUDIT]:
             action = "undo" if undo.undoes else "redo"
             subjects = self._write(number).subjects or (f"write {number}",)
             database.append(AUDIT, audit_lines(action, subjects, write=number))
@@ -290,7 +290,7 @@ class Moments:
             version = undo.restores.get(name)
             if version is None:  # a table that was not there
                 database.commit(name, methodcaller("delete", "true"))
-            elif version != max(self._place.versions(name)):
+            elif version != max(self._place.versions(name), default=0):
                 database.commit(name, methodcaller("restore", version))
         self._place.delete_notes([UNDOING])
 

@@ -327,6 +327,15 @@ def test_an_undo_that_a_kill_cut_short_is_finished_though_its_note_is_damaged(re
     assert [task.name for task in registry.tasks()] == ["birds", "flowers", "trees"]
 
 
+def test_an_undo_that_cannot_be_finished_says_which_table_is_lost(registry, store):
+    place, undone = store.database.place, registry.undo().number
+    place.write_note(moments.UNDOING, place.read_note(str(undone + 1)))
+    for manifest in (place.path / "tasks.lance" / "_versions").glob("*.manifest"):
+        manifest.unlink()
+    with fails("table tasks is damaged: its newest version, "):
+        Store(store.uri).verify()
+
+
 def test_files_of_former_versions_that_are_lost_cost_the_past_only(registry, store):
     versions = sorted((store.database.place.path / "tasks.lance" / "_versions").glob("*.manifest"))
     versions[-2].unlink()
