@@ -29,13 +29,15 @@ LOOKS: dict[str, dict[str, Any]] = {
     for width in (390, 1024, 1440)
 }
 CUT_OFF = """[...document.querySelectorAll(".scroll")].filter((it) => it.scrollWidth > it.clientWidth + 1)
+    .filter((it) => it.querySelector("table") || window.innerWidth > 640)  // drawings may scroll on a telephone
     .map((it) => it.getAttribute("aria-label"))"""
 PRESSED = "main :is(a, button, input:not([type=hidden]), select, summary)"
 SMALL = (
     f"[...document.querySelectorAll('{PRESSED}')]"
     """.filter((it) => {
     const { width, height } = it.getBoundingClientRect();
-    return width && getComputedStyle(it).visibility !== "hidden" && Math.min(width, height) < 23.5;
+    const shown = width && !it.closest("svg") && getComputedStyle(it).visibility !== "hidden";
+    return shown && Math.min(width, height) < 23.5;
 }).map((it) => it.outerHTML.slice(0, 120))"""
 )
 JOB_MS = 60_000
