@@ -171,6 +171,8 @@ class LocalPlace(FileChecksums, Place):
         """Write a file whole."""
         path = self.path / NOTES_FOLDER / name
         path.parent.mkdir(exist_ok=True)
+        if path.is_dir():
+            _delete(path)
         write_atomically(path, content, durable=is_durable(self.durability))
         for made in (path.parent, path):
             share(made, self.path)
@@ -194,7 +196,7 @@ class LocalPlace(FileChecksums, Place):
         names = {version_number(path): path for path in manifests(table)}
         former = [names[version] for version in versions if version in names]
         files = _files_of(table, [path for path in former if path not in damaged])
-        past = {path for path in files if not (table / path).exists()}.union(damaged) - needed
+        past = {path for path in files if not (table / path).is_file()}.union(damaged) - needed
         gone = [f"version {version}" for version in versions if version not in names]
         return [path for path in damaged if path in needed], [*sorted(past), *gone]
 
