@@ -198,12 +198,8 @@ def pass_registry(
             if when is not None:
                 registry = registry.at(when)
                 terminal.message(f"{registry.uri} as it was {registry.as_of}.")
-            try:
-                return command(registry, *args, **kwargs)
-            finally:
-                if registry.created:
-                    content = "" if kwargs.get("empty") else ", with the starter content"
-                    terminal.message(f"Created {registry.uri}{content}.")
+            registry.when_created = terminal.message
+            return command(registry, *args, **kwargs)
 
     return with_registry
 

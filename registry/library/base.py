@@ -101,11 +101,10 @@ class RegistryBase:
     Attributes:
         builtin: Whether starter content is part of lists and answers.
         as_of: Of which time it is, in words; empty for now.
-        created: Whether it was made by a call to this object.
+        when_created: What is called with one sentence, once a call has made the registry.
     """
 
     as_of = ""
-    created = False
 
     def __init_subclass__(cls) -> None:
         """Check the arguments of every public method, as ``checks_arguments`` does."""
@@ -128,6 +127,7 @@ class RegistryBase:
         if durability:
             is_durable(durability)  # says what it may be
         self._store = Store(self.uri, durability)
+        self.when_created: Callable[[str], None] = lambda sentence: None
 
     def __enter__(self) -> Self:
         """The registry, of which the tables are left for the next process to read at once; see ``__exit__``."""
@@ -156,7 +156,7 @@ class RegistryBase:
         from registry.builtin.starter import populate
 
         Store.create(self.uri, None if empty else populate, self._durability)
-        self.created = True
+        self.when_created(f"Created {self.uri}{'' if empty else ', with the starter content'}.")
 
     def _create_if_missing(self) -> Store:
         """The store of a registry that is made, with the starter content, if it is not there."""

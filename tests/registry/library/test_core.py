@@ -112,7 +112,6 @@ READS = {
     "remove_task": lambda registry: registry.remove_task("x"),
     "tag_task": lambda registry: registry.tag_task("x", add=["y"]),
     "remove_expert": lambda registry: registry.remove_expert("x"),
-    "add_result": lambda registry: registry.add_result("x", "y", accuracy=1),
     "measure": lambda registry: registry.measure("x", "y"),
 }
 

@@ -371,7 +371,7 @@ def test_damaged_files_are_left_out_in_words(files, registry, tmp_path):
     whole = log.read_bytes()
     damaged = {
         "cut.wandb": (whole[:-40], "not finished"),
-        "flipped.wandb": (whole[:500] + b"?" + whole[501:], "is damaged at byte 91): "),
+        "flipped.wandb": (whole[:500] + b"?" + whole[501:], "is damaged at byte "),
         "empty.wandb": (b"", "is no log of Weights & Biases"),
         "metrics.csv": (b"epoch,step,val_acc\n\x00,1,0.5\n", "without a task"),
         "trainer_state.json": (b"[" * 100_000, "holds no JSON object"),
