@@ -55,6 +55,29 @@ def sureness(confidence: str, compared: int) -> str:
     return SURENESS[confidence]
 
 
+PROTOCOLS = (
+    (r"linear_probe_full", "of a linear probe on all of the data"),
+    (r"linear_probe_(\d+)shot", r"of a linear probe, \1 samples a class"),
+    (r"linear_probe.*", "of a linear probe"),
+    (r"fine_?tuned?_(\d+)shot", r"after fine-tuning on \1 samples a class"),
+    (r"fine_?tuned?_(\d+)", r"after fine-tuning on \1 samples"),
+    (r"fine_?tun.*", "after fine-tuning"),
+    (r"knn_(\d+)", r"of \1 nearest neighbours"),
+    (r"zero_shot", "without any training"),
+    (r"as_pretrained", "as pretrained"),
+)
+
+
+def describe_way(way: tuple[str, str]) -> str:
+    """A metric and a protocol in words, such as ``accuracy of a linear probe, 20 samples a class``."""
+    metric, protocol = way
+    for pattern, words in PROTOCOLS:
+        match = re.fullmatch(pattern, protocol)
+        if match:
+            return f"{metric.replace('_', ' ')} {match.expand(words)}"
+    return f"{metric.replace('_', ' ')} ({protocol})"
+
+
 INTERNAL = "something went wrong inside the server; its log says what"
 
 

@@ -37,9 +37,9 @@ from registry.recommend.trials import (
     TrialPlan,
     try_experts,
 )
-from registry.recommend.verdict import describe_way
 from registry.records import ExpertRecord, ResultRecord, TaskRecord
 from registry.task_answers import TransferScore
+from registry.wording import describe_way
 
 if TYPE_CHECKING:
     from indexer.experts.trials import TrialFeatures

@@ -5,7 +5,6 @@ The text is composed here and nowhere else.
 Axes: M experts.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from registry.recommend.facts import ExpertFacts
 from registry.recommend.prediction import Prediction, normal_cdf
 from registry.recommend.results import Way
 from registry.recommend.trials import improvements
+from registry.wording import describe_way
 
 TIE_CHANCE = 0.25
 """An expert that has this chance of being better cannot be told from the one to take."""
@@ -24,28 +24,6 @@ CLOSE = 0.01
 """Accuracy that nobody would mind losing."""
 SURE, LIKELY = 0.8, 0.5
 """Chances of losing no more than that, for which confidence is high and medium."""
-
-PROTOCOLS = (
-    (r"linear_probe_full", "of a linear probe on all of the data"),
-    (r"linear_probe_(\d+)shot", r"of a linear probe, \1 samples a class"),
-    (r"linear_probe.*", "of a linear probe"),
-    (r"fine_?tuned?_(\d+)shot", r"after fine-tuning on \1 samples a class"),
-    (r"fine_?tuned?_(\d+)", r"after fine-tuning on \1 samples"),
-    (r"fine_?tun.*", "after fine-tuning"),
-    (r"knn_(\d+)", r"of \1 nearest neighbours"),
-    (r"zero_shot", "without any training"),
-    (r"as_pretrained", "as pretrained"),
-)
-
-
-def describe_way(way: Way) -> str:
-    """A metric and a protocol in words, such as ``accuracy of a linear probe, 20 samples a class``."""
-    metric, protocol = way
-    for pattern, words in PROTOCOLS:
-        match = re.fullmatch(pattern, protocol)
-        if match:
-            return f"{metric.replace('_', ' ')} {match.expand(words)}"
-    return f"{metric.replace('_', ' ')} ({protocol})"
 
 
 def make_verdict(

@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import torch
 from builders import make_embedding, make_expert, make_result, make_space, make_task
 from html_pages import Page, faults_of
 from web_servers import BEARER, serving
@@ -16,7 +18,7 @@ from registry.pictures.palette import SERIES, SERIES_DARK, THEMES
 from registry.storage.rows import SheetRecord
 from registry.storage.store import Store
 from registry.web.pages.pages import warm
-from registry.web.pages.templating import STATIC, static_path
+from registry.web.pages.templating import STATIC, load_code, static_path
 
 SCRIPT = "<script>alert(1)</script>"
 SHEET = b"RIFF....WEBP, of which nothing is drawn here"
@@ -182,7 +184,8 @@ def test_faults_are_noticed():
 @pytest.mark.parametrize(
     ("url", "title", "heading"),
     [
-        ("/", "Tasks", "Tasks"),
+        ("/", "Tasks", "Which expert should I start from?"),
+        ("/?search=flowers", "Tasks", "Tasks"),
         ("/tasks/flowers", "flowers", "flowers version 2"),
         ("/tasks/flowers?version=1", "flowers", "flowers version 1"),
         ("/tasks/flowers/history", "History of flowers", "History of flowers"),
@@ -315,7 +318,9 @@ def test_a_recommendation_begins_with_what_to_take_its_score_in_percent_and_how_
     page = client.get("/tasks/flowers/recommendation").text
     card = page[page.index('class="card verdict"') : page.index("<table>")]
     assert re.search(r"<strong>\d+\.\d%</strong> \w+.*90% interval \d+\.\d% to \d+\.\d%", card)
-    assert "from indexer import load_expert\n\nnetwork = load_expert(" in card
+    assert re.search(
+        r"from indexer import load_expert, load_network\n\nnetwork = load_expert\(.*, num_classes=\d+\)\n", card
+    )
     task = client.get("/tasks/flowers").text
     assert task.index('id="experts"') < task.index('id="about"')
 
@@ -487,3 +492,19 @@ def test_what_the_first_reader_waits_for_is_read_ahead(tmp_path, monkeypatch):
     warm(ahead)
     assert asked == [("nearest", "..", 1), ("recommend", "..", 1)]
     warm(registry.TaskRegistry(tmp_path / "none"))  # says so in the log, and ends no server
+
+
+def test_the_page_of_an_expert_begins_with_how_good_it_is_and_code_that_runs():
+    line = 'from indexer import load_expert; network = load_expert("resnet14w32.mnist")'
+    made: dict[str, Any] = {}
+    exec(load_code(line, num_classes=3), made)  # what a reader of the page copies
+    assert made["network"](torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    assert made["inputs"].mean
+    inert = "# an import brought it: look at it"
+    assert load_code(inert, num_classes=3) == inert
+
+
+def test_what_leads_is_said_of_each_way_of_measuring_before_the_list(client):
+    card = client.get("/results?task=flowers").text
+    card = card[card.index('class="card verdict"') : card.index("<form")]
+    assert re.search(r"(leads with|reached) 0\.\d{3}</strong> accuracy", card)

@@ -13,10 +13,12 @@ from fastapi.responses import HTMLResponse
 from registry.caching import LastAnswers
 from registry.core import TaskRegistry
 from registry.gate import OTHER_DATA
+from registry.ingest.data import is_inert
 from registry.records import ExpertRecord, ResultRecord
 from registry.web.pages import drawings
 from registry.web.pages.listings import MEASURED, facet_number, page_of, rows_of, sort_rows
 from registry.web.pages.templating import expert_path, render, render_if_missing, scored
+from registry.wording import describe_way
 
 router = APIRouter(include_in_schema=False)
 
@@ -82,18 +84,23 @@ def experts(
         if one.num_params and one.name in standing
     ]
     drawn = drawings.scatter(points, f"{what} against parameters") if len(points) > 1 else ""
+    top = max(points, key=lambda point: point[3], default=None)
     return render(
-        request, "experts.html", {**shown, "said": said, "facets": facets, "drawn": drawn, "what": what}
+        request,
+        "experts.html",
+        {**shown, "said": said, "facets": facets, "drawn": drawn, "what": what, "top": top},
     )
 
 
 @router.get("/experts/{name:path}")
 def expert(request: Request, name: str) -> HTMLResponse:
     """The card of an expert, with the tasks that it is best on."""
-    registry: TaskRegistry = request.app.state.registry
+    registry, kept = request.app.state.registry, request.app.state.kept
     record = registry.expert(name)
     history = sorted(registry.results(expert=name), key=attrgetter("created_at"), reverse=True)
-    leading, rivals = _leading(results_of(registry, request.app.state.kept), name)
+    leading, rivals = _leading(results_of(registry, kept), name)
+    standing, what = kept.get(("standing", registry.version()), lambda: _standing(registry))
+    origins = {it.name: it for it in registry.origins() if it.kind == "expert"}
     return render(
         request,
         "expert.html",
@@ -103,6 +110,11 @@ def expert(request: Request, name: str) -> HTMLResponse:
             "tasks": {result.task for result in history},
             "leading": leading,
             "rivals": rivals,
+            "what": what,
+            "usual": standing.get(name),
+            "rank": 1 + sum(other > standing[name] for other in standing.values()) if name in standing else 0,
+            "ranked": len(standing),
+            "inert": is_inert(record.loader, origins.get(name)),
             "best": sorted(history, key=scored, reverse=True)[:NUM_BEST],
         },
     )
@@ -135,6 +147,7 @@ def results(
     weights = kept.get(("weights", registry.version()), lambda: _weights(registry))
     shown = {"task": task, "expert": expert, "sort": sort, "descending": descending, "listing": listing}
     shown["marks"] = [_mark(row, weights) for row in listing.rows]
+    shown["best"] = _best(matching) if task and not expert else []
     return render(request, "results.html", {**shown, "any": bool(rows)})
 
 
@@ -147,6 +160,16 @@ def results_of(registry: TaskRegistry, kept: LastAnswers) -> Sequence[ResultReco
 def _weights(registry: TaskRegistry) -> dict[str, str]:
     """Hashes of the weights of experts, as far as they were read."""
     return {expert.name: expert.weights_hash for expert in registry.experts() if expert.weights_hash}
+
+
+def _best(results: Sequence[ResultRecord]) -> list[tuple[str, ResultRecord, int]]:
+    """Of each way that a task was measured in, in words: the best result, and of how many; the most first."""
+    ways = defaultdict(list)
+    for result in results:
+        if result.task_version != OTHER_DATA:
+            ways[describe_way((result.metric, result.protocol))].append(result)
+    ranked = sorted(ways.items(), key=lambda item: -len(item[1]))
+    return [(way, max(ones, key=scored), len(ones)) for way, ones in ranked]
 
 
 def _mark(result: ResultRecord, weights: Mapping[str, str]) -> str:
@@ -188,7 +211,7 @@ def _standing(registry: TaskRegistry) -> tuple[dict[str, float], str]:
         for one in ones:
             above[one.expert].append(scored(one) - means[task])
     typical = fmean(means.values())
-    return {name: typical + fmean(values) for name, values in above.items()}, f"{metric} by {protocol}"
+    return {name: typical + fmean(values) for name, values in above.items()}, describe_way((metric, protocol))
 
 
 def _matches(record: ExpertRecord, search: str) -> bool:

@@ -187,7 +187,11 @@ def recommendation(request: Request, name: str) -> HTMLResponse:
             registry, [name], lambda space: registry.recommend(name, k=NUM_EXPERTS, probe=space)
         ),
     )
-    return render(request, "recommendation.html", {"name": name, **recommended(answer)})
+    return render(
+        request,
+        "recommendation.html",
+        {"name": name, "num_classes": registry.task(name).num_classes, **recommended(answer)},
+    )
 
 
 @router.get("/tasks/{name}/place")

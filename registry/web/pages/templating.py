@@ -113,6 +113,7 @@ def _environment() -> Environment:
         nearer=nearer,
         left_out=left_out,
         score=scored,
+        load_code=load_code,
         upload_kinds=UPLOAD_KINDS,
     )
     environment.filters.update(
@@ -137,6 +138,17 @@ def _short(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 1e4 else short(value)
+
+
+def load_code(line: str, num_classes: int = 0) -> str:
+    """The line that loads an expert as a few lines, with a head for so many classes and what its inputs are."""
+    imports, _, last = line.partition("; network = load_expert(")
+    if not last:  # it says why it is not to be loaded
+        return line
+    loader = last.removesuffix(")")
+    head = f", num_classes={num_classes}" if num_classes else ""
+    inputs = f"inputs = load_network({loader}).transform  # of images: size, mean, std"
+    return f"{imports}, load_network\n\nnetwork = load_expert({loader}{head})\n{inputs}"
 
 
 def _took(job: Any) -> str:

@@ -29,9 +29,9 @@ document.addEventListener("loaded", (event) => {
 for (const place of document.querySelectorAll("[data-load]")) loadPart(place);
 
 // A long name breaks after a dot, a dash or a stroke rather than within a word.
-function breakNicely(link) {
-  const parts = link.textContent.split(/(?<=[._/-])/);
-  link.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
+function breakNicely(name) {
+  const parts = name.textContent.split(/(?<=[._/-])/);
+  name.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
 }
 
 // What needs a script in a page or a part of one: buttons that copy, and the headings beside the cells of a table,
@@ -47,6 +47,7 @@ function enliven(root) {
     for (const link of table.querySelectorAll("tbody th > a")) breakNicely(link);
     table.classList.add("cards");
   }
+  for (const name of root.querySelectorAll(".verdict a, thead th.name, .samples span")) breakNicely(name);
 }
 document.addEventListener("loaded", (event) => enliven(event.target));
 enliven(document);

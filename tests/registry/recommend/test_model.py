@@ -23,8 +23,8 @@ from registry.recommend.trials import (
     improvements,
     try_experts,
 )
-from registry.recommend.verdict import describe_way
 from registry.scores.trial_scores import trial_scores
+from registry.wording import describe_way
 
 WAY = ("accuracy", "linear_probe_20shot")
 
