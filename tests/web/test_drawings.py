@@ -45,6 +45,8 @@ def test_map_of_a_task_draws_a_sample_and_names_what_is_near():
     assert svg.count("<circle") == 3
     assert "&lt;task&gt;" in svg
     assert "<task>" not in svg
+    svg = drawings.task_map(positions[:3], None, [0, 2], ["new", "newer"])
+    assert (svg.count("<circle"), svg.count("<text")) == (2, 2)
 
 
 def test_map_of_a_task_draws_the_highest_on_top():

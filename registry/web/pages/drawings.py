@@ -56,8 +56,8 @@ def task_map(
     Args:
         positions: ``[T, 2]``.
         marked: Row of the task, if one is marked.
-        near: Rows of its neighbours.
-        names: Names of the task and its neighbours, in that order.
+        near: Rows of its neighbours; without a task, of what is to be named.
+        names: Names of the task, if one is marked, and of its neighbours, in that order.
         seed: Seed of the sample of other tasks that is drawn where there are more than ``MAP_POINTS``.
     """
     places = _placed(positions)
@@ -67,9 +67,12 @@ def task_map(
     # Dots by way of round caps of strokes without length: a tenth of the text that circles take.
     dots = "".join(f"M{x:g} {y:g}h0" for x, y in places[rows].tolist())
     parts = [_element("path", "others", d=dots)]
-    parts += [_dot(places[row], "near", 5, name) for row, name in zip(near, names[1:], strict=True)]
+    others = names if marked is None else names[1:]
+    parts += [_dot(places[row], "near", 5, name) for row, name in zip(near, others, strict=True)]
     title = "Map of all tasks"
-    if marked is not None:
+    if marked is None:
+        parts += _labels(places, near, names)
+    else:
         parts += [_dot(places[marked], "marked", 7, names[0]), *_labels(places, [marked, *near], names)]
         title += f"; {names[0]} and its {len(near)} nearest are marked"
     return _svg(title, *parts, size=(MAP_WIDTH, MAP_HEIGHT), kind="task-map")

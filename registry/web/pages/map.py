@@ -20,6 +20,8 @@ from registry.web.pages.templating import render, render_if_missing
 router = APIRouter(include_in_schema=False)
 
 NUM_NEIGHBORS = 12
+NUM_NAMED = 6
+"""Tasks named on the small map: those that were added last."""
 WAIT_SECONDS = 20.0
 """Time after which a reader is asked to try again."""
 
@@ -81,7 +83,14 @@ def overview(request: Request) -> HTMLResponse:
     registry, kept = request.app.state.registry, request.app.state.kept
     shown = map_of(registry, kept, default_space(registry), _patience(registry))
     key = ("overview", registry.version())
-    drawn = kept.get(key, lambda: drawings.task_map(shown.positions)) if shown else None
+
+    def draw(shown: TaskMap) -> Any:
+        rows = {name: row for row, name in enumerate(shown.names)}
+        last = registry.find_tasks(sort="created_at", descending=True, limit=NUM_NAMED).tasks
+        names = [task.name for task in last if task.name in rows]
+        return drawings.task_map(shown.positions, None, [rows[name] for name in names], names)
+
+    drawn = kept.get(key, lambda: draw(shown)) if shown else None
     return render(request, "place.html", {"task": None, "drawn": drawn})
 
 
