@@ -30,7 +30,7 @@ if [ "${1:-}" = --browser ]; then
         cp scripts/axe/package-lock.json .venv/axe/installed
     fi
     echo "Running the browser tests ..."
-    exec .venv/bin/python -m pytest -m browser tests/web/test_browser_walk.py "$@"
+    exec .venv/bin/python -m pytest -m browser tests/web/test_browser_*.py "$@"
 fi
 
 . scripts/venv.sh dev

@@ -99,12 +99,16 @@ class Prediction:
 
 
 def beside(first: Prediction, *others: Prediction) -> Prediction:
-    """Predictions of one task by models that share nothing but its level, of which the first knows most."""
+    """Predictions of one task by models that share nothing but its level, of which the first knows most.
+
+    Where measurements told the first its level, what the others do not know of it is among the errors of their
+    deviations.
+    """
     parts = (first, *others)
     sizes = np.cumsum([0, *(len(part.logit) for part in parts)])
     covariance = np.zeros((sizes[-1], sizes[-1]))
     for part, start, end in zip(parts, sizes, sizes[1:], strict=False):
-        covariance[start:end, start:end] = part.covariance
+        covariance[start:end, start:end] = part.covariance + (0.0 if first.level_sd else part.level_sd**2)
     logit, quantile, measured = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("logit", "quantile", "measured")
     )

@@ -1,8 +1,7 @@
 """Which expert to start from: past results, likeness of tasks and what is known of experts in; a ranking out.
 
 The model of past results is ``registry.recommend.prior``; here its inputs are put together and its answer is
-written out beside the baselines. What was measured on this task in this protocol is the expectation of that
-expert.
+written out beside the baselines. What was measured on this task, in this protocol, is what is expected.
 
 Axes: R rows of results, M experts.
 """
@@ -85,8 +84,7 @@ class Answer:
         baselines: What simple rules would pick and what is expected of that: expert or ``None``, accuracy.
         verdict: What to do; ``None`` if there is no expert.
         trials: What they came to, if any were made.
-        prediction: Of all candidates, in the order of ``experts``.
-        experts: The candidates.
+        prediction: Of all candidates, ``experts``, in that order.
     """
 
     way: Way
@@ -282,14 +280,20 @@ class _Work:
         do not count for real experts, are expected by a model of their own.
         """
         counting = known.counting()
-        compared = wanted | known.measured_here()
-        experts = tuple(sorted((it for it in known.facts if it.name in compared), key=lambda it: it.toy))
         real = wide = _Fit.of(known, counting)
+        compared = wanted | (known.measured_here() & set(real.place))
+        experts = tuple(sorted((it for it in known.facts if it.name in compared), key=lambda it: it.toy))
         if any(it.name not in real.place for it in experts):
             wide = _Fit.of(known, known.facts)
         own = wide.gathered.own[wide.places(experts)]
         chosen = np.array([place for place, it in enumerate(experts) if it.name in wanted], dtype=np.intp)
         return cls(known, real, wide, experts, chosen, _expect(real, wide, experts, known.way), own)
+
+    def _after_own(self) -> Prediction:
+        """What is expected after own results, of which those of toys say nothing of real experts."""
+        split = sum(expert.name in self.real.place for expert in self.experts)
+        parts = np.split(np.arange(len(self.experts)), [split])
+        return beside(*(condition(self.before.of(part), self.own[part]) for part in parts if part.size))
 
     def _in_way(self, way: Way) -> Prediction:
         """What is expected of the candidates in another way of measuring."""
@@ -302,7 +306,7 @@ class _Work:
     def answer(self, k: int, trier: Trier | None, left_out: Mapping[str, int]) -> Answer:
         """Fold in own results and trials, and write the answer out."""
         toys, before = self._strange_toys(), self.before
-        after, outcome = condition(before, self.own), None
+        after, outcome = self._after_own(), None
         experts = tuple(self.experts[place] for place in self.chosen)
         if trier:
             before, after, toys = before.of(self.chosen), after.of(self.chosen), toys[self.chosen]
@@ -337,8 +341,7 @@ class _Work:
         self, expert: ExpertFacts, number: int, rank: int, after: Prediction, regret: np.ndarray
     ) -> Ranked:
         """One line of the answer."""
-        low, high = after.interval
-        fit = self._fit_of(expert)
+        (low, high), fit = after.interval, self._fit_of(expert)
         return Ranked(
             rank=rank,
             expert=expert.name,
@@ -358,16 +361,16 @@ class _Work:
         counts = prior.counts[places]
         static = np.where(counts > 0, np.round(prior.static[places], 12), -np.inf)
         sizes = np.array([expert.num_params or 0 for expert in experts], dtype=np.float64)
-        picks = {
+        picks: dict[str, int | None] = {
             "static": int(np.argmax(static)) if counts.any() else None,
             "nearest": self._nearest(places),
             "largest": int(np.argmax(sizes)) if sizes.any() else None,
+            "random": None,
         }
-        named: dict[str, tuple[str | None, float]] = {
+        return {
             name: (None, average) if place is None else (experts[place].name, float(after.mean[place]))
             for name, place in picks.items()
         }
-        return {**named, "random": (None, average)}
 
     def _nearest(self, places: np.ndarray) -> int | None:
         """Best on the nearest task on which a candidate was measured."""
@@ -381,16 +384,13 @@ class _Work:
     def _warnings(
         self, experts: Sequence[ExpertFacts], order: Sequence[int], counts: Sequence[int]
     ) -> list[str]:
-        """What to be wary of in the experts listed."""
-        sentences = []
-        own = self.own[self.chosen]
+        """Caveats of the experts listed."""
+        sentences, own, asked = [], self.own[self.chosen], self.known.asked
         unmeasured = [experts[i].name for i in order if not counts[i] and not np.isfinite(own[i])]
         if unmeasured:
-            named = ", ".join(unmeasured[:5]) + (
-                f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
-            )
-            sentences.append(f"never measured, so placed by size, source and architecture alone: {named}")
-        asked = self.known.asked
+            more = f" and {len(unmeasured) - 5} more" if len(unmeasured) > 5 else ""
+            sentence = "never measured, so placed by size, source and architecture alone"
+            sentences.append(f"{sentence}: {', '.join(unmeasured[:5])}{more}")
         trained = [experts[i].name for i in order if asked and experts[i].source_task == asked]
         if trained:
             sentences.append(f"trained on {asked} itself, results there not counted: {', '.join(trained)}")

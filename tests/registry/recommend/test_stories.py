@@ -100,6 +100,14 @@ def test_imagenet_networks_stand_above_toys_on_photos():
     assert order.index("vit_b_16.IMAGENET1K_V1") < min(toys)
 
 
+def test_what_toys_measured_on_the_task_moves_no_real_expert():
+    lite = Measured("cats_dogs", "tf_efficientnet_lite0.in1k", 0.919)
+    toys = [replace(lite, expert=it.name, accuracy=0.5) for it in starter()[2] if it.toy]
+    beside_toys, alone = (accuracies(ask("cats_dogs", lite, *own, protocol=PROBE)) for own in (toys, []))
+    assert beside_toys == pytest.approx(alone)
+    assert alone["swin_b.IMAGENET1K_V1"] > 0.9  # ImageNet's .836, where one of .755 measured .919
+
+
 @pytest.mark.parametrize("protocol", ["fine_tuned", PROBE])
 def test_who_may_be_recommended_changes_nothing_of_what_is_expected_of_the_others(protocol):
     own = [TUNED, replace(TUNED, expert="resnet14w32.tiny_imagenet", accuracy=0.6)]
