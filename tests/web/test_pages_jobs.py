@@ -182,7 +182,7 @@ def test_result_shows_experts_evidence_and_the_line_that_loads(client, give):
     give(replace(JOB, state="done", result=result, **OVER))
     page = page_at(client, f"/jobs/{JOB.id}")
     text = page.text_of("main")
-    for said in ("0.710–0.910", "0.750 in a trial (1.2 s); 3 results: flowers 0.900 at 0.250"):  # noqa: RUF001
+    for said in ("71.0%–91.0%", "75.0% in a trial (1.2 s); 3 results: flowers 90.0% at 0.250"):  # noqa: RUF001
         assert said in text
     for said in ("best on average so far", "from indexer import load_expert", "only <b>two</b> classes"):
         assert said in text
