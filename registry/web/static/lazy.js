@@ -44,7 +44,7 @@ function enliven(root) {
     for (const [kind, role] of [["table", "table"], ["thead, tbody", "rowgroup"], ["tr", "row"], ["thead th", "columnheader"], ["tbody th", "rowheader"], ["td", "cell"]]) {
       for (const part of kind === "table" ? [table] : table.querySelectorAll(kind)) part.setAttribute("role", role);
     }
-    for (const name of table.querySelectorAll("tbody :is(th, td) > a, td.source:not(.word)")) breakNicely(name);
+    for (const name of table.querySelectorAll("tbody :is(th, td) > a, td.source")) breakNicely(name);
     table.classList.add("cards");
   }
   for (const name of root.querySelectorAll(".verdict a, thead th.name, .samples span")) breakNicely(name);
