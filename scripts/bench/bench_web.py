@@ -46,6 +46,8 @@ NAMES = 500
 SLOW_UPLOADS = 5
 QUERIES = {
     "/compare": f"?a={task_name(0)}&b={task_name(1)}",
+    "/compare/tasks": f"?tasks={task_name(0)},{task_name(1)}",
+    "/compare/experts": f"?experts={EXPERT},resnet14w32.tiny_imagenet",
     "/compare/profile": f"?a={task_name(0)}&b={task_name(1)}",
     "/api/v1/distance": f"?source={task_name(0)}&target={task_name(1)}",
     "/results": f"?task={STARTER_TASK}",
@@ -155,7 +157,7 @@ def routes() -> list[str]:
     filled = []
     for path in paths:
         name = EXPERT if "/experts/" in path else task_name(0)
-        if "_id}" not in path:
+        if "_id}" not in path and not path.endswith("/sheet"):  # tasks that were made here have no pictures
             filled.append(path.replace("{name:path}", name).replace("{name}", name) + QUERIES.get(path, ""))
     return filled
 
