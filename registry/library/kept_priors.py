@@ -106,7 +106,7 @@ def _as_tree(value: Any, arrays: dict[int, np.ndarray]) -> Any:
         return {"array": list(arrays).index(id(value))}
     if is_dataclass(value):
         kind = type(value).__name__
-        names = [it.name for it in fields(value) if it.name not in FOR_FITTING.get(kind, ())]
+        names = [field.name for field in fields(value) if field.name not in FOR_FITTING.get(kind, ())]
         return {kind: {name: _as_tree(getattr(value, name), arrays) for name in names}}
     if isinstance(value, Mapping):
         return {"dict": [[_as_tree(part, arrays) for part in pair] for pair in value.items()]}

@@ -283,7 +283,7 @@ class _Work:
         real = wide = _Fit.of(known, counting)
         compared = wanted | (known.measured_here() & set(real.place))
         experts = tuple(sorted((it for it in known.facts if it.name in compared), key=lambda it: it.toy))
-        if any(it.name not in real.place for it in experts):
+        if any(expert.name not in real.place for expert in experts):
             wide = _Fit.of(known, known.facts)
         own = wide.gathered.own[wide.places(experts)]
         chosen = np.array([place for place, it in enumerate(experts) if it.name in wanted], dtype=np.intp)
@@ -310,9 +310,9 @@ class _Work:
         experts = tuple(self.experts[place] for place in self.chosen)
         if trier:
             before, after, toys = before.of(self.chosen), after.of(self.chosen), toys[self.chosen]
-            unseen = np.array([it.source_task != self.known.asked for it in experts])
+            unseen = np.array([expert.source_task != self.known.asked for expert in experts])
             untried = ~np.isfinite(after.measured) & unseen
-            outcome = trier([it.name for it in experts], after, untried, self._in_way)
+            outcome = trier([expert.name for expert in experts], after, untried, self._in_way)
             after = shielded(before, outcome.prediction, toys)
         else:
             after = shielded(before, after, toys).of(self.chosen)
